@@ -33,7 +33,7 @@ def representatives() -> frozenset[str]:
     declared = (
       *(enc.causal_only, enc.needs_inputs, enc.max_length is None, enc.relative),
       *(enc.scans_keys, enc.normalizer, enc.has('sample_positions')),
-      enc.has('positions_of_tokens'),
+      *(enc.has('positions_of_tokens'), enc.needs_all_queries),
     )
     traits[name] = {('acts on', place) for place in enc.acts_on()} | set(enumerate(declared))
   chosen, left = set(), set().union(*traits.values())

@@ -25,7 +25,9 @@ class Oracle:
   the n keys from the first that i sees to the last, which is i itself; i sees those of seen_n. x is
   the input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
   mix: across(s_HS, i, j_S, place_S) takes the scores of all heads of a row, of keys at the places
-  place_S of the sequence, to new ones.
+  place_S of the sequence, to new ones. Where queries do: among(rows, starts) takes (i, seen, s_HS)
+  of all queries in their order, places of the sequence, and the places where documents start, to
+  such rows.
   """
 
   score: callable
@@ -39,6 +41,7 @@ class Oracle:
   # (q_i, k_j, x_i, x_j, n, h) -> added to a score, x as for `along`, where i sees n keys
   pair: callable = lambda q, k, x_i, x_j, n, h: 0.0
   across: callable = lambda s_HS, i, j_S, place_S: s_HS
+  among: callable = lambda rows, starts: rows
   weights: callable = softmax  # of the scores of a row
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
@@ -450,6 +453,19 @@ def softpick(dims, hyper, p):
     return np.array([max(part, 0.0) / total for part in parts])
 
   return Oracle(dot(dims.head_dim), weights=weights)
+
+
+def selective(dims, hyper, p):
+  def among(rows, starts):
+    new, taken = [], {}
+    for i, seen, s_HS in rows:
+      new.append((i, seen, s_HS - np.array([taken.get(s, 0.0) for s in seen])))
+      for s, score in zip(seen, s_HS[0], strict=True):
+        if s != i and s not in starts:
+          taken[s] = taken.get(s, 0.0) + max(score, 0.0)
+    return new
+
+  return Oracle(dot(dims.head_dim), among=among)
 
 
 def entmax(dims, hyper, p):
@@ -1295,6 +1311,11 @@ def chain(dims, hyper, p):
       s_HS = part.across(s_HS, i, j_S, place_S)
     return s_HS
 
+  def among(rows, starts):
+    for part in parts:
+      rows = part.among(rows, starts)
+    return rows
+
   def tokens(x_SD, position_S):
     """What each member makes of a token, and its position."""
     out = np.empty((len(x_SD), len(parts) + 1), object)
@@ -1318,6 +1339,7 @@ def chain(dims, hyper, p):
     weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
     heads_per_query=several,
     across=across,
+    among=among,
     convey=convey,
     sink=sinks[0] if sinks else None,
     along=along,
@@ -1718,6 +1740,7 @@ RECORDS = {
       'key_offset_rope': {'members': ('key_offset', {'name': 'rope', 'fraction': 0.5})},
       't5_urpe': {'members': ({'name': 't5', 'buckets': 8, 'max_distance': 9}, 'urpe')},
       'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
+      'alibi_selective': {'members': ('alibi', 'selective')},
     },
   ),
   'heads': Record(
@@ -1799,6 +1822,7 @@ RECORDS = {
     variants={'half': {'bias': 0.0}, 'learned': {'bias': -1.0, 'learned': True}},
   ),
   'softpick': Record(softpick),
+  'selective': Record(selective),
   'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
     clipped_rope,
@@ -1966,6 +1990,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
     position = np.broadcast_to(positions_BS, (B, *positions_BS.shape[1:]))[b].tolist()
     y_SD = np.stack([x_BSD[b, s] + oracle.position(position[s]) for s in range(S)])
     token_Sn = oracle.tokens(y_SD, position)
+    starts = {s for s in range(S) if s == 0 or position[s] <= position[s - 1]}
+    rows = []
     q_SHK, k_SGK, v_SGK = (np.einsum('sd,dhk->shk', y_SD, weights[n]) for n in 'qkv')
     k_SGK, v_SGK = (
       oracle.mix(y, y_SD, position, n) for n, y in zip('kv', (k_SGK, v_SGK), strict=True)
@@ -1986,6 +2012,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
         is_seen = np.isin(between, seen)
         s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen], seen)
+      rows.append((i, seen, s_HS))
+    for t, (i, seen, s_HS) in enumerate(oracle.among(rows, starts)):
       if softcap:
         s_HS = softcap * np.tanh(s_HS / softcap)
       for h in range(H):

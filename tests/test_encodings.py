@@ -910,7 +910,7 @@ def test_softpick_golden_values():
   np.testing.assert_allclose(attended(enc, s)[3, :, 0], np.arange(1, 5) / 10, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', ['softpick', 'sigmoid'])
+@pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective'])
 @pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
 def test_weights_and_gradients_are_finite_far_out(name, size):
   enc, s = build(name, kv_heads=4), size * (1 + jnp.arange(9.0).reshape(3, 3) / 9)
@@ -918,7 +918,7 @@ def test_weights_and_gradients_are_finite_far_out(name, size):
   weights, gradient = run(s), jax.grad(lambda s: (run(s) * jnp.cos(s)).sum())(s)
   assert np.isfinite(weights).all()
   assert np.isfinite(gradient).all()
-  assert np.any(weights > 0) == (size > 0)
+  assert np.any(weights > 0) == (size > 0 or name == 'selective')
 
 
 def test_softpick_of_hidden_keys_is_that_of_the_others():
@@ -938,6 +938,18 @@ def test_sigmoid_weights_of_zero_scores():
     (build('sigmoid', kv_heads=4, bias=0), 0.5),
   ):
     np.testing.assert_allclose(attended(enc, np.zeros((3, 3)))[2], weight, rtol=1e-6)
+
+
+def test_selective_golden_values():
+  """By hand: what later queries lose in all heads. The first token and a query itself: nothing."""
+  s = [[9, 0, 0, 0, 0], [5, 7, 0, 0, 0], [5, 2, 9, 0, 0], [4, -3, 1, 8, 0], [1, 1, 1, 1, 1]]
+  lost = np.zeros((5, 5))
+  lost[3:, 1], lost[4, 2] = 2, 1
+  weights = attended(build('selective', kv_heads=4), s)
+  for h, own in enumerate((np.array(s), 0, 0, 0)):
+    expected = np.exp(own - lost) * np.tri(5)
+    expected /= expected.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(weights[:, :, h], expected, atol=1e-6)
 
 
 def test_asentmax_is_a_chain_of_heads_and_entmax():
@@ -2225,6 +2237,11 @@ def test_sharing(name, share):
       'chain',
       {'members': ('sigmoid', 'softpick')},
       'chain: sigmoid and softpick each have a norma',
+    ),
+    (
+      'chain',
+      {'members': ('selective', 'alibi')},
+      'chain: selective adapts the scores of all memb',
     ),
     ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
     ('sigmoid', {'bias': 'low'}, "sigmoid: bias='low'; allowed: a finite number or None"),

@@ -148,6 +148,8 @@ def is_wanted(variant: str, mode: str) -> bool:
   """
   if declared(variant).causal_only and ('prefix' in MODES[mode] or 'is_causal' in MODES[mode]):
     return False
+  if declared(variant).needs_all_queries and 'T' in MODES[mode]:
+    return False
   if mode == 'softcap':  # after all that an encoding does
     return variant in OF_MASKS
   if mode == 'float_positions':
@@ -546,7 +548,8 @@ def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
 
 
 @pytest.mark.parametrize(
-  'variant', ['kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'stick_breaking']
+  'variant',
+  ['kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'stick_breaking', 'selective'],
 )
 def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(variant):
   """As where positions are sampled, and rise from one document to the next."""
@@ -813,6 +816,23 @@ def test_visible_keys_are_counted_as_declared(variant):
     assert not all(jax.tree.leaves(same))
   else:
     enc.coordinates(x, one, None, one - 1)
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [pytest.param(v, marks=daily_if(is_daily(v) or declared(v).needs_all_queries)) for v in READING],
+)
+def test_all_queries_are_needed_as_declared(variant):
+  """Else the last queries get alone what they get among all."""
+  enc, (x, weights, _) = build(variant), inputs()
+  run = functools.partial(layer, enc, weights, backend='dense')
+  if enc.needs_all_queries:
+    allowed = f'as many queries as keys, for {type(enc).__name__} reads the scores of all'
+    with pytest.raises(ValueError, match=f'^3 queries for {S} keys; allowed: {allowed}$'):
+      run(x, T=3)
+  else:
+    of_all, of_last = jax.jit(lambda x: (run(x), run(x, T=3)))(x)
+    close(of_last, of_all[:, S - 3 :])
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,8 @@ def attend(
 
   Sizes are B sequences, T queries, S keys, H heads, G heads of keys and values, K channels a head,
   D channels of the model; `B|1` is B, or 1 for all sequences alike. The queries are the last T of
-  the S keys (T = 1 decodes); x, position_ids and segment_ids are given for all S keys.
+  the S keys (T = 1 decodes), all S of them where the encoding `needs_all_queries`; x, position_ids
+  and segment_ids are given for all S keys.
 
   Call it under `jax.jit`, with every argument static that is neither an array nor the encoding:
   outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.

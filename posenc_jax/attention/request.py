@@ -181,6 +181,9 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
   if T > S:
     problem = f'{T} queries for {S} keys: the queries are the last T of the keys'
     raise ValueError(f'{problem}; allowed: attention within one sequence, none across two')
+  if T < S and enc.needs_all_queries:
+    allowed = f'as many queries as keys, for {type(enc).__name__} reads the scores of all'
+    raise ValueError(f'{T} queries for {S} keys; allowed: {allowed}')
   if v_BSGK.shape[:3] != (B, S, G):
     raise ValueError(f'v has shape {v_BSGK.shape}; allowed: {(B, S, G)} and any width')
   if enc.has('relative_values') and v_BSGK.shape[3] != K:

@@ -223,6 +223,8 @@ def _project(x_BTD, w_DHK):
 class Recorder(Encoding):
   """The encoding `inner`; `record(scores)` is called with the scores of each tile."""
 
+  needs_all_queries = False  # scores are those of each query
+
   def __init__(self, inner: Encoding, record: Callable):
     self.inner, self.dims, self.record = inner, inner.dims, record
 
@@ -236,7 +238,7 @@ class Recorder(Encoding):
     return s_BHTS
 
 
-delegate_to_inner(Recorder, ('score',))
+delegate_to_inner(Recorder, ('score', 'needs_all_queries'))
 
 
 def _scores(enc: Encoding, q_BTHK, k_BSGK, x_BSD):

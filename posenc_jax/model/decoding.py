@@ -25,8 +25,9 @@ class Cache:
     count: int32, how many places are taken.
     tokens_BS: int32, for encodings that read positions off tokens.
     layers: for each layer, keys and values as `attend` is given them, 'k' and 'v', [B, S, G, K] and
-      [B, S, G, K + added_values]; and 'x', its normalized input [B, S, D], where the encoding reads
-      it. A state that an encoding carries needs no place: keys and values have it.
+      [B, S, G, K + added_values]; 'x', its normalized input [B, S, D], where the encoding reads it;
+      and 'q', queries [B, S, H, K], where it needs all. A state that an encoding carries needs no
+      place: keys and values have it.
   """
 
   count: jax.Array
@@ -46,12 +47,13 @@ def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cac
   """
   for enc in model.encodings.first_layers:
     check_length(enc, size)
-  _, G, K = model.layers.sizes
+  H, G, K = model.layers.sizes
   heads, inputs = (batch, size, G, K), (batch, size, model.embedding.shape[1])
   layers = []
   for _, enc, _ in model.encodings.all_layers(model.num_layers):
     shapes = {'k': heads, 'v': (*heads[:3], K + enc.added_values)}
     shapes |= {'x': inputs} if enc.needs_inputs else {}
+    shapes |= {'q': (batch, size, H, K)} if enc.needs_all_queries else {}
     layers.append({name: jnp.zeros(shape, dtype) for name, shape in shapes.items()})
   count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
   return Cache(count, tokens_BS, tuple(layers))
@@ -111,11 +113,11 @@ def decode(
     options = ids_of_variant[variant] | combine_masks(mask, layer_mask)
 
     def attend_to_cached(q_BTHK, k_BTGK, v_BTGK, y_BTD, n=n, enc=enc, options=options):
-      new, before = {'k': k_BTGK, 'v': v_BTGK, 'x': y_BTD}, cache.layers[n]
+      new, before = {'q': q_BTHK, 'k': k_BTGK, 'v': v_BTGK, 'x': y_BTD}, cache.layers[n]
       kept = {name: jnp.concatenate([x[:, T:], new[name]], axis=1) for name, x in before.items()}
       cached.append(kept)
-      return attend(
-        q_BTHK,
+      o_BTHK = attend(
+        kept.get('q', q_BTHK),
         kept['k'],
         kept['v'],
         enc,
@@ -126,6 +128,7 @@ def decode(
         outer_hooks_applied=True,
         **options,
       )
+      return o_BTHK[:, -T:]
 
     x_BTD, states[variant] = layers[n].apply(x_BTD, enc, attend_to_cached, states[variant])
   return model.logits_of_few(last_tokens(x_BTD, last)), Cache(count, tokens_BS, tuple(cached))

@@ -115,6 +115,7 @@ CASES = {
   'tisa': Case('tisa'),
   'urpe': Case('urpe'),
   'x_sigmoid': chained('alibi', 'sigmoid'),
+  'x_selective': Case('selective'),
   'softpick': Case('softpick'),
 }
 

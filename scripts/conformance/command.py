@@ -31,6 +31,7 @@ GRADIENTS = (
   'tisa',
   'urpe',
   'x_sigmoid',
+  'x_selective',
   'softpick',
 )
 

@@ -300,6 +300,13 @@ def x_sigmoid(w, p, case):
   return joined_heads(attend(*(project(w, n) for n in 'qkv'), attn_bias=bias)[0])
 
 
+def x_selective(w, p, case):
+  from x_transformers.attend import selective_attn
+
+  scores = selective_attn(causal_scores(project(w, 'q'), project(w, 'k')))
+  return weighted_values(scores, project(w, 'v'))
+
+
 def llama4(w, p, case):
   """A layer without rotation."""
   from transformers import Llama4TextConfig
@@ -370,6 +377,7 @@ REFERENCES = {
   'x_pope': x_pope,
   **dict.fromkeys(('x_dynamic', 'x_dynamic_log'), x_dynamic),
   'x_sigmoid': x_sigmoid,
+  'x_selective': x_selective,
   'llama4_temperature': llama4,
   'ministral': ministral,
 }

@@ -79,6 +79,7 @@ class Encoding(nnx.Module):
   # `coordinates` or `transform_output` reads x, the layer's normalized input
   needs_inputs = False
   needs_visible = False  # `coordinates` reads how many keys each query sees
+  needs_all_queries = False  # `normalize` reads the scores of other queries: T must be S
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
   # Positions may be [B|1, S, G], too: of each head of keys, and of the queries that share it

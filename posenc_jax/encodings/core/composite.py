@@ -11,6 +11,7 @@ ANY_MEMBERS = (
   'causal_only',
   'needs_inputs',
   'needs_visible',
+  'needs_all_queries',
   'rotates_qk',
   'rotates_values',
   'multiplies_queries',

@@ -104,6 +104,7 @@ BUILT_IN = {
   'hyperbolic_rope': 'hyperbolic_rope.HyperbolicRoPE',
   'sigmoid': 'sigmoid.Sigmoid',
   'softpick': 'softpick.Softpick',
+  'selective': 'selective.Selective',
 }
 
 

@@ -1,0 +1,37 @@
+"""Selective attention."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Encoding
+from posenc_jax.encodings.entmax import Entmax
+
+
+class Selective(Encoding):
+  """p_i = softmax(s_i - f_i), f_ij = sum_(j < l < i) relu(s_lj), s_lj those of the first head.
+
+  Leviathan et al. 2024, section 3, where the first head attends as the others do. What a query
+  takes from a key, all heads of later queries lose; the first token of a text loses nothing. From
+  keys that it does not see a query takes nothing. To be chained with an encoding of positions:
+  ('rope', 'selective'); s is what all members made of it. All queries must be there: decoding keeps
+  them and makes all rows anew for each token, and no key is dropped, as the paper does. Rows must
+  be whole: `dense` alone takes them.
+  """
+
+  paper = 'Leviathan et al. 2024, arXiv:2410.02703'
+  limit = Entmax.limit
+  position_kind = None
+  causal_only = True
+  needs_all_queries = True
+  normalizer = 'rows'
+  adapts_scores = True
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    """1, or 0 of the first token of a text."""
+    return (index_BS > 0).astype(jnp.float32)
+
+  def normalize(self, s_BHTS, tile):
+    may_lose_BTS = (tile.index_distance > 0)[None] & (tile.j > 0)[:, None]
+    taken_BTS = jnp.where(may_lose_BTS, jax.nn.relu(s_BHTS[:, 0]), 0.0)  # 0 of masked scores
+    earlier_BTS = jnp.pad(taken_BTS, ((0, 0), (1, 0), (0, 0)))[:, :-1]
+    return jax.nn.softmax(s_BHTS - jnp.cumsum(earlier_BTS, axis=1)[:, None], axis=-1)
