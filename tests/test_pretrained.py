@@ -375,6 +375,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
     ('ministral', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
     ('ministral3', {'sliding_window': 5}, 'sliding_window=5; allowed: None'),
+    ('ministral3', {'original_max_position_embeddings': 4}, 'embeddings=4; allowed: None, 8'),
     (
       'ministral3',
       {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},

@@ -109,6 +109,7 @@ def ministral3(fields: Fields) -> Form:
   c = said.get('llama_4_scaling_beta')
   if type(c) not in (int, float):
     raise fields.refused('rope_parameters', 'with llama_4_scaling_beta, a number')
+  fields.require(ORIGINAL, None, said.get(ORIGINAL))  # YaRN alone would start from another
   beside = ['llama_4_scaling_beta', 'max_position_embeddings']
   if not takes_original(said.get('rope_type', said.get('type'))):
     beside.append(ORIGINAL)  # which is of the temperature alone
