@@ -277,6 +277,7 @@ def test_kernels_take_a_causal_length_with_padding():
   [
     ('cope', {}, 'looks numbers up'),
     ('stick_breaking', {}, 'carries sums along the keys'),
+    ('sigmoid', {}, 'not normalized by softmax'),
     ('nope', {'chunk': 4}, 'counted from the start of the sequence'),
     ('nope', {'is_causal': False}, 'no whole tiles on each device'),
   ],

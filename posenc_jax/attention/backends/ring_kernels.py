@@ -41,8 +41,10 @@ def _refuse_shards(request: AttentionRequest) -> str | None:
   if (reason := fused.refuse_tile(request)) is not None:
     return reason
   enc, mask, S = request.enc, request.mask, request.k_BSGK.shape[1]
-  if enc.scans_keys or enc.normalizer != 'softmax':
+  if enc.scans_keys:
     return f'{type(enc).__name__} carries sums along the keys, which kernels do not hand on'
+  if enc.normalizer != 'softmax':
+    return f'{type(enc).__name__} is not normalized by softmax, by whose sums shards are merged'
   if mask.reads_index:
     return 'chunks, sink tokens and prefixes are counted from the start of the sequence'
   if not mask.is_causal and S % whole_tiles(fused.schedule_of(request, sequence_shards())):
