@@ -1200,6 +1200,32 @@ def liere(dims, hyper, p):
   return Oracle(score)
 
 
+def goat(dims, hyper, p):
+  base, length = hyper.get('base', 10_000.0), hyper.get('length', dims.train_length)
+  group, has_sink = dims.heads // dims.kv_heads, hyper.get('sink', True)
+  frequencies = lambda name: [
+    base ** (-r / max(hyper.get(name, 4) - 1, 1)) for r in range(hyper.get(name, 4))
+  ]
+
+  def place(j, g):
+    angles = [w * j for w in frequencies('sink_waves')]
+    features = [f(angle) for f in (math.cos, math.sin) for angle in angles]
+    features += [j / length, math.log(1 + j) / math.log(1 + length)]
+    units = [y / (1 + math.exp(-y)) for y in np.array(features) @ p['w_in'] + p['b_in']]
+    return p['gains'][g] * (units @ p['w_out']) + p['first'][g] * (j == 0)
+
+  def score(q, k, i, j, h):
+    g = h // group
+    s = q @ k / math.sqrt(dims.head_dim)
+    for r, w in enumerate(frequencies('waves')):
+      s += p['cosines'][r, g] * math.cos(w * (i - j)) + p['sines'][r, g] * math.sin(w * (i - j))
+    if has_sink:
+      s += place(j, g) - math.log(1 + math.exp(p['slopes'][g])) * (i - j)
+    return s
+
+  return Oracle(score)
+
+
 def inner_oracle(dims, hyper, p, default):
   """The formula of the encoding that another one holds."""
   inner = hyper.get('inner', default)
@@ -1567,6 +1593,11 @@ def count_liere(d, h):
   thetas = axes * blocks if kind == 'dependent' else 0
   own = axes if kind == 'free' else 1
   return 0, own * d.kv_heads * blocks * block * (block - 1) // 2 + thetas
+
+
+def count_goat(d, h):
+  of_sink = 3 * d.kv_heads + 4 * (2 * h.get('sink_waves', 4) + 4) if h.get('sink', True) else 0
+  return 0, 2 * h.get('waves', 4) * d.kv_heads + of_sink
 
 
 RECORDS = {
@@ -1966,6 +1997,14 @@ RECORDS = {
       'pairs': {'axes': 2, 'block': 2},
       'dependent': {'axes': 2, 'block': 4, 'generators': 'dependent'},
       'partition': {'axes': 2, 'block': 4, 'generators': 'partition'},
+    },
+  ),
+  'goat': Record(
+    goat,
+    count_goat,
+    variants={
+      'few': {'waves': 1, 'sink_waves': 2, 'base': 50.0, 'length': 9},
+      'relative': {'sink': False},
     },
   ),
 }

@@ -1663,6 +1663,18 @@ def test_liere_starts_as_released():
   np.testing.assert_array_equal(zero, [[False, True], [True, False]])
 
 
+def test_goat_starts_as_released():
+  enc, r = build('goat'), jnp.arange(5)
+  np.testing.assert_allclose(enc.bias(r), -np.outer(r, np.repeat(slopes(2), 2)), atol=0.1)
+  assert 0 < np.abs(enc.cosines[...]).max() < 0.05
+  assert 0 < np.abs(enc.coordinates(None, r[None], None, None)).max() < 1e-4
+  enc.first[...] = jnp.array([1.0, 2.0])
+  np.testing.assert_allclose(
+    enc.coordinates(None, r[None], None, None)[0], np.outer(r == 0, [1, 1, 2, 2]), atol=1e-4
+  )
+  assert build('goat', sink=False).relative
+
+
 def test_rotations_of_blocks_keep_float32_over_many_turns():
   """They are orthogonal to rounding, and NaN beyond what float32 tells apart."""
   a = np.triu(np.random.default_rng(0).uniform(0, 2 * np.pi, (16, 16)), 1)
@@ -1966,6 +1978,8 @@ def test_sharing(name, share):
     ('carope', {'layout': 'x'}, "carope: layout='x'; allowed: half, interleaved"),
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
     ('rope_mixed', {'base': 1}, 'rope_mixed: base=1; allowed: greater than 1'),
+    ('goat', {'waves': 0}, 'goat: waves=0; allowed: at least 1'),
+    ('goat', {'base': 1}, 'goat: base=1; allowed: greater than 1'),
     ('hyperbolic_rope', {'damping': 1}, 'hyperbolic_rope: damping=1; allowed: greater than 1'),
     ('hyperbolic_rope', {'base': 1}, 'hyperbolic_rope: base=1; allowed: greater than 1'),
     ('liere', {'axes': 0}, 'liere: axes=0; allowed: at least 1'),

@@ -1019,7 +1019,9 @@ def test_only_a_bias_is_added_as_declared(variant):
   enc, (x, weights, _) = build(variant), inputs()
   name = VARIANTS[variant][0]
   grows = variant in ('bam_ssmax', 'bam_both')
-  assert enc.adds_only_bias == ((name in ONLY_BIAS and not grows) or variant == 'heads')
+  assert enc.adds_only_bias == (
+    (name in ONLY_BIAS and not grows) or variant in ('heads', 'goat_relative')
+  )
   if enc.adds_only_bias:
     s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
     tile = make_tile(enc, coordinates, None)

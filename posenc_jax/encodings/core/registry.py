@@ -105,6 +105,7 @@ BUILT_IN = {
   'sigmoid': 'sigmoid.Sigmoid',
   'softpick': 'softpick.Softpick',
   'selective': 'selective.Selective',
+  'goat': 'goat.GOAT',
 }
 
 
