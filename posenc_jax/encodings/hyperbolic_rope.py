@@ -18,9 +18,9 @@ class HyperbolicRoPE(Encoding):
     B(a) = [[cosh a, sinh a], [sinh a, cosh a]],   theta_m = base^(-2m/K)
 
   Dai et al. 2025, eqs. 5 to 12, who call it HoPE; x^(m) are the channels 2m and 2m + 1. theta' is
-  `damping`, more than every theta_m, of which the first is 1: all products fade, within some tokens
-  but for those of the first pairs, and what is far gets the same weight whatever it is. The paper
-  has theta' learned or predefined and does not say where.
+  `damping`, more than every theta_m, of which the first is 1: all products fade, most of them
+  within a few tokens, and what is far gets one weight whatever it is. The paper has theta' learned
+  or predefined, and gives no value of it.
 
   B is diagonal in the sum and the difference of a pair's channels, which fade by e^-(theta' -
   theta_m) and e^-(theta' + theta_m) a token: factors that would overflow a token by itself, and are
@@ -69,6 +69,6 @@ class HyperbolicRoPE(Encoding):
 
 
 def _sums_and_differences(x_BHTK):
-  """Of the channels of each pair, by which no product of vectors changes."""
+  """The sum and the difference of each pair of channels, of which products are those of x."""
   first, second = x_BHTK[..., ::2].astype(jnp.float32), x_BHTK[..., 1::2].astype(jnp.float32)
   return jnp.concatenate([first + second, first - second], axis=-1) * math.sqrt(0.5)
