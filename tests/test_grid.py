@@ -168,14 +168,13 @@ def test_encodings_that_do_not_take_two_positions_are_named(name, hyper, words):
   assert words in str(error.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   'encoding',
   [
     {'name': 'pattern', 'layers': ('rope_mixed', 'nope')},
-    pytest.param({'name': 'chain', 'members': ('kv_shift', 'axial_rope')}, marks=pytest.mark.slow),
-    pytest.param(
-      {'name': 'position_coupling', 'levels': 2, 'max_length': 30}, marks=pytest.mark.slow
-    ),
+    {'name': 'chain', 'members': ('kv_shift', 'axial_rope')},
+    {'name': 'position_coupling', 'levels': 2, 'max_length': 30},
   ],
 )
 def test_encodings_of_two_axes_and_of_none_train_on_it(encoding, tmp_path):
