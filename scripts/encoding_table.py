@@ -69,9 +69,9 @@ before the first layer); the rest grows with pairs of a query and a key. *Width*
 keys in every product. *Value width*: of values, likewise. *Bias by distance*: a number a head and
 distance, added to each pair. *Queries x rows*: products of queries (keys, weights) with a vector by
 distance, K multiply-adds a pair and head. *Multiply-adds*: of other products, a pair and head; K is
-the width of a head. *Sums* or a *scan along keys*: from the query leftwards. *Elementwise*:
-arithmetic on each pair other than adding. *Rows sorted*: all scores of a query are sorted (alpha =
-1.5), or bisected in 30 passes (other alpha).
+the width of a head. *Sums* or a *scan along keys*: from the query leftwards; *along queries*: of
+those before it. *Elementwise*: arithmetic on each pair other than adding. *Rows sorted*: all scores
+of a query are sorted (alpha = 1.5), or bisected in 30 passes (other alpha).
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
 everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
@@ -366,7 +366,10 @@ def costs_of_rows(request: AttentionRequest) -> list[str]:
   """What it costs to make weights of whole rows, found in the same way."""
   tile, parts = recording_tile(request)
   multiply_adds, names = traced(lambda s: request.enc.normalize(s, tile))
-  return ['rows sorted'] if 'sort' in names else parts + in_words(multiply_adds, names)
+  if 'sort' in names:
+    return ['rows sorted']
+  parts += ['sums along queries'] if 'cumsum' in names else []
+  return parts + in_words(multiply_adds, names)
 
 
 def recording_tile(request: AttentionRequest) -> tuple[RecordingTile, list[str]]:

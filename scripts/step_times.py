@@ -76,13 +76,14 @@ def measure(configs: dict, rounds: int) -> dict:
   cli.keep_compiled_programs()
   steps = {}
   for line, c in configs.items():
-    shape = c.train.batch, c.train.length
-    tokens = np.random.default_rng(0).integers(0, data.vocab(c.data) - 1, shape, dtype=np.int32)
-    batch, largest_position = data.Batch(tokens), None
     if tasks.is_task(c.data.corpus):  # whose batches may carry positions
       corpus = data.source(c.data, 'train')
       batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
       largest_position = corpus.largest_position(c.train.length)
+    else:
+      shape, symbols = (c.train.batch, c.train.length), data.vocab(c.data) - 1
+      tokens = np.random.default_rng(0).integers(0, symbols, shape, dtype=np.int32)
+      batch, largest_position = data.Batch(tokens), None
     steps[line] = jax_cases.step_of_config(c, batch, largest_position)
     steps[line].call()
     print(f'{line[0]}, L = {line[1]}: compiled', flush=True)

@@ -487,6 +487,13 @@ def test_what_no_family_has_is_refused(tmp_path):
   c.model.embedding_scale = 1.0
   with pytest.raises(UserError, match=r"config\.model\.mlp='gelu': llama, .* has 'swiglu'"):
     exported_fields.fields_of(c, 257, 256, None)
+  c.model.mlp = 'swiglu'
+  for members in ('rope,fox', 'rope', 'rope,llama4_temperature'):
+    for flags in ({'norm': 'layer'}, {'norm': 'rms', 'qk_norm': 'projection'}):
+      flags = {f'model.{name}': value for name, value in flags.items()}
+      overlay(c, {'encoding': {'name': 'chain', 'members': members}} | flags)
+      with pytest.raises(UserError, match='the family next to it, has'):
+        exported_fields.fields_of(c, 257, 256, None)
   config, _, _ = imported(save(tmp_path / 'm', 'llama'))
   with config.unlocked():
     config.encoding = {'name': 'fox'}

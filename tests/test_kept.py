@@ -105,8 +105,9 @@ def test_another_study_has_the_kept_runs_that_are_its_own(run, tmp_path):
   second.mkdir()
   other = Study(second, ['rope', 't5'], (0, 1))
   other.path.write_text(f"{other.path.read_text()}\ndef table():\n  return dict(baseline='rope')\n")
-  for _ in range(2):  # the same command again changes nothing
-    assert swept(other, other.out, kept=out) == 0
+  # the same command again changes nothing, and without --kept neither
+  for source in (out, out, ''):
+    assert swept(other, other.out, kept=source) == 0
     planned = {f'encoding.name={name},seed={seed}' for name in ('rope', 't5') for seed in (0, 1)}
     assert {row['run'] for row in row_files.read(other.out)} == planned
     assert {path.parent.name for path in other.out.glob('*/eval.jsonl')} == {
@@ -121,6 +122,13 @@ def test_another_study_has_the_kept_runs_that_are_its_own(run, tmp_path):
     other.out / 'table.md'
   ).read_bytes()
   assert kept.keep(other.out, tmp_path / 'kept_of_other') == (0, 4)
+  # a sweep of fewer lines in between, too
+  text = other.path.read_text()
+  other.path.write_text(text.replace("baseline='rope'", '').replace("['rope', 't5']", "['t5']"))
+  assert text != other.path.read_text()
+  assert swept(other, other.out) == 0
+  other.path.write_text(text)
+  assert swept(other, other.out) == 0
   other.path.write_text(other.path.read_text().replace("'train.steps': 60", "'train.steps': 70"))
   shutil.rmtree(other.out / 'encoding.name=t5,seed=0')
   shutil.rmtree(other.out / 'encoding.name=t5,seed=1')
@@ -128,6 +136,18 @@ def test_another_study_has_the_kept_runs_that_are_its_own(run, tmp_path):
     UserError, match=r'out: it keeps encoding\.name=rope,seed=0 of another config'
   ):
     swept(other, other.out)
+
+
+def test_a_run_that_has_rows_goes_on_though_it_is_kept(run, tmp_path, monkeypatch):
+  """Another machine may have rounded otherwise."""
+  kept.keep(run.out, tmp_path / 'kept')
+  begun, out, at_work = 'encoding.name=rope,seed=0', tmp_path / 'other', []
+  shutil.copytree(run.out / begun, out / begun)
+  (out / begun / kept.FINISHED).unlink()
+  monkeypatch.setattr(sweep, 'execute', lambda runs, *_: at_work.extend(runs) or {})
+  assert swept(run, out, kept=tmp_path / 'kept') == 0
+  assert [run.name for run in at_work] == [begun]
+  assert begun not in {row['run'] for row in row_files.read(out / kept.ROWS)}
 
 
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):

@@ -25,10 +25,10 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
   dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
   drops the fields of the one before, but for the length that both start from. In a pattern,
-  `encoding.FIELD` is set in the layers that are rope and see the whole text, and in a chain in the
-  members that are rope. A chain put in the place of an encoding that is one of its members keeps
-  that one's hyperparameters there. Raises `UserError` for an unknown path or a value of another
-  type.
+  `encoding.FIELD`, also another name, is set in the layers that are rope and see the whole text,
+  and in a chain in the members that are rope: to replace the whole takes `{'encoding':
+  dict(name=...)}`. A chain put in the place of an encoding that is one of its members keeps that
+  one's hyperparameters there. Raises `UserError` for an unknown path or a value of another type.
   """
   overrides = without_numpy(overrides)
   if OPEN in config:

@@ -126,9 +126,9 @@ def generate(
   of fewer where the text ends: at a token by which the pretrained model that the run comes from
   ends texts. BOS is drawn only if it is such a token.
 
-  Keys and values are kept from token to token. Encodings that read how long a call is get the
-  length of prompt and text together. Attention is by the backend `dense`, whatever
-  `attention.backend` names.
+  Keys and values are kept from token to token, and queries where the encoding needs all. Encodings
+  that read how long a call is get the length of prompt and text together. Attention is by the
+  backend `dense`, whatever `attention.backend` names.
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.

@@ -152,9 +152,10 @@ def _normal(encoding: dict, length: int) -> dict:
 
 def _rope_of(encoding: dict) -> dict | None:
   """RoPE in the encoding of a layer: itself, or with the temperature of Ministral 3 behind it."""
-  members = [encoding] if encoding['name'] != 'chain' else encoding['members']
-  names = [member['name'] for member in members]
-  return members[0] if names in (['rope'], ['rope', 'llama4_temperature']) else None
+  if encoding['name'] != 'chain':
+    return encoding if encoding['name'] == 'rope' else None
+  names = [member['name'] for member in encoding['members']]
+  return encoding['members'][0] if names == ['rope', 'llama4_temperature'] else None
 
 
 def _new_fields(config: ConfigDict) -> dict:
@@ -178,6 +179,7 @@ def _new_fields(config: ConfigDict) -> dict:
       'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
     )
   else:
+    encoding = layers[0][0]
     kind = {'learned': 'gpt2', 'alibi': 'bloom'}.get(encoding['name'], 'gpt_neox')
   fields = {'model_type': kind, 'tie_word_embeddings': m.tie_embeddings}
   if kind == 'gpt2':
@@ -258,9 +260,9 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
   """The fields of RoPE in a family. Raises `UserError` for what transformers would read otherwise,
   or not at all.
   """
-  if encoding['name'] == 'chain' and (own := _rope_of(encoding)) is not None:
+  if encoding['name'] == 'chain' and kind == 'ministral3' and _rope_of(encoding) is not None:
+    own, temperature = encoding['members']
     fields = _rope_fields(own, length, kind)
-    *_, temperature = encoding['members']
     of_temperature = {'llama_4_scaling_beta': temperature['c'], ORIGINAL: temperature['length']}
     longest = {name: value for name, value in fields.items() if name not in OF_ROPE}
     return longest | {'rope_parameters': _parameters(fields) | of_temperature}

@@ -68,17 +68,19 @@ def sweep(
   planned = None if deciding or 'seed' in overrides else [run.config for run in runs]
   report = study.of_study(path, out, hashes, planned)
   report.overrides, report.hashes = deciding, hashes
+  had = set()  # runs whose rows an earlier sweep has brought
   if storage.exists(out / study.FILE):
+    earlier = study.load(out)
     if storage.exists(out / ROWS):
-      kept_runs(out, hashes)  # raises UserError where what was brought there was of other configs
-    _join_earlier(report, study.load(out), is_of_one_seed='seed' in overrides)
-  num_kept, brought = 0, set()
-  if kept:
-    wanted = leave_out(runs, kept_runs(kept, hashes))
-    names_left = {run.name for run in wanted}
-    left_out = [run for run in runs if run.name not in names_left]
-    num_kept, runs = len(left_out), wanted
-    brought = {folder.name for run in left_out if not run.is_finished for folder in run.results}
+      had = kept_runs(out, hashes)
+      report.hashes = {run: earlier.hashes[run] for run in had & earlier.hashes.keys()} | hashes
+    _join_earlier(report, earlier, is_of_one_seed='seed' in overrides)
+  found = had | (kept_runs(kept, hashes) if kept else set())
+  found = {run for run in found if not storage.exists(out / run / 'eval.jsonl')}  # else it goes on
+  wanted = leave_out(runs, found)
+  names = {run.name for run in wanted}
+  left_out, runs = [run for run in runs if run.name not in names], wanted
+  brought = {folder.name for run in left_out for folder in run.results} - had
   if out.exists():
     with only_sweep(out):
       pass  # if there is another sweep, that should not be said only after the checks
@@ -90,7 +92,7 @@ def sweep(
       bring(kept, out, brought)
     finished = sum(run.is_finished for run in runs)
     before = f', {finished} of them finished before' if finished else ''
-    before += f', and {num_kept} that are kept in {kept}' if num_kept else ''
+    before += f', and {len(left_out)} that are kept in {kept or out}' if left_out else ''
     print(f'{out}: {len(runs)} runs{before}', flush=True)
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
       print(f'{extended} of them are extended: log.txt of each says with which learning rates')

@@ -390,7 +390,7 @@ def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
   def hook(self, *arguments, name: str):
     return getattr(self.inner, name)(*arguments)
 
-  for name in {*HOOKS, 'parts'} - {*own}:
+  for name in {*HOOKS, 'parts', 'of_pairs'} - {*own}:
     setattr(kind, name, functools.partialmethod(hook, name=name))
   for name in {*DECLARED} - {*own}:
     setattr(kind, name, property(operator.attrgetter(f'inner.{name}')))

@@ -39,9 +39,6 @@ class PositionWrapper(Encoding):
     if self.max_length is not None and self.max_length < longest:
       raise ValueError(f'the inner encoding ends at {self.max_length}, before longest={longest}')
 
-  def of_pairs(self, coordinates):
-    return self.inner.of_pairs(coordinates)
-
   def has(self, hook: str) -> bool:
     return super().has(hook) if hook in OWN else self.inner.has(hook)
 
