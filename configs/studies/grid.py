@@ -16,8 +16,11 @@ with rows and columns 1.00 0.97 0.81). What stands below it learns slowly, to 0.
 3,000 steps and 0.33 0.15 0.14 in 8,000. So the prediction is that no line in sequence has learned
 it after 3,000.
 
-Cost: 30 runs of 0.1 million parameters, two minutes each on a core of their own, it is guessed.
-Result: none yet.
+Cost: 30 runs of 0.1 million parameters, 50 minutes on two cores that had other work.
+Result: as predicted, and the control tells more. With rows and columns all learn what stands below,
+with every seed: 1.000 of the answers right at L and 0.787 to 0.846 at 273 tokens. No line in
+sequence does, with any seed: 0.196 to 0.315 at L, 0.118 to 0.164 at 273. What stands to the right
+both learn, but at 273 tokens RoPE in sequence has 0.179 and axial_rope with rows and columns 0.919.
 """
 
 from pathlib import Path
