@@ -106,7 +106,7 @@ def test_the_list_of_results_has_their_numbers():
 
 
 def test_which_lines_a_window_breaks():
-  """Those of which a seed loses more than 0.02 bits at some length past L, and how many do."""
+  """The page lists the lines of which a seed loses more than 0.02 bits past L, by how many do."""
   lost = defaultdict(dict)
   with open(ROOT / 'results' / 'board' / 'table.csv') as file:
     for row in csv.DictReader(file):

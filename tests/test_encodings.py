@@ -1506,7 +1506,7 @@ def test_axes_that_are_refused(hyper, message):
 
 
 def test_interleaved_coordinates_are_those_of_qwen3_vl():
-  """Of its 64 pairs, time has every third one and the last four, as slices in its code say."""
+  """Time has every third of its 64 pairs and the last four, as slices in its code say."""
   sizes = dict(model_dim=128, heads=1, head_dim=128, train_length=8, rngs=nnx.Rngs(0))
   hyper = dict(axes=3, sections=(24, 20, 20), spectrum='interleaved')
   axial = make('axial_rope', **sizes, **hyper)

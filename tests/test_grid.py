@@ -2,8 +2,6 @@
 evaluation.
 """
 
-import os
-import signal
 from pathlib import Path
 
 import jax
@@ -12,7 +10,7 @@ import pytest
 from flax import nnx
 
 from posenc_jax import config, data, storage, tasks
-from posenc_jax.errors import Stopped, UserError
+from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, preflight, runs
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
@@ -191,23 +189,6 @@ def unbroken(tmp_path_factory):
   loop.train(tiny(), workdir)
   evaluate.evaluate(tiny(), workdir)
   return workdir
-
-
-@pytest.mark.slow
-def test_a_stopped_run_goes_on_to_the_same_numbers(unbroken, tmp_path, monkeypatch):
-  read = data.TaskBatches.__getitem__
-
-  def read_and_stop(self, n):
-    if n == 3 and self._length == 24 and self._corpus.split == 'train':
-      os.kill(os.getpid(), signal.SIGTERM)
-    return read(self, n)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(data.TaskBatches, '__getitem__', read_and_stop)
-    with pytest.raises(Stopped, match='step 4 is saved'):
-      loop.train(tiny(), tmp_path)
-  loop.train(tiny(), tmp_path)
-  assert (tmp_path / 'metrics.jsonl').read_bytes() == (unbroken / 'metrics.jsonl').read_bytes()
 
 
 def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbroken):

@@ -155,7 +155,7 @@ def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
 
 
 def test_lines_of_other_lengths_are_evaluated_each_at_its_own(study, tmp_path):
-  """Of tasks there may be no length that all have."""
+  """Lines on different tasks may have no length in common."""
   path = tmp_path / 'tasks.py'
   path.write_text(
     f"""{STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))}
