@@ -13,6 +13,7 @@ from posenc_jax.attention.backends import (
   blockwise,
   cudnn,
   dense,
+  diagonals,
   fused,
   ring,
   ring_kernels,
@@ -48,6 +49,7 @@ def _interpreted(run: Callable) -> Callable:
 BACKENDS = {
   'dense': Backend(dense.refuse, dense.run),
   'blockwise': Backend(blockwise.refuse, blockwise.run),
+  'diagonals': Backend(diagonals.refuse, diagonals.run),
   'cudnn': Backend(cudnn.refuse, cudnn.run),
   'splash': Backend(splash.refuse, splash.run),
   'fused': Backend(fused.refuse, fused.run),

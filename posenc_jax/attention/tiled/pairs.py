@@ -34,12 +34,12 @@ class Pairs(NamedTuple):
 
     Args:
       index_distance: i - j by index, int32 [T', S'].
-      is_key: which keys are none of the padding, [T', S']; None: all.
+      is_key: which keys are none of the padding, [T'|1, S'] or [B|1, T'|1, S']; None: all.
       by_index: whether positions are as far apart as indices, wherever a key is seen.
     """
     mask_BTS = mask.visible(index_distance, row_ids['index'], column_ids['index'])
     if is_key is not None:
-      mask_BTS &= is_key[None]
+      mask_BTS &= is_key
     if row_ids['segment'] is not None:
       mask_BTS &= row_ids['segment'][:, :, None] == column_ids['segment'][:, None]
     distance = index_distance[None]

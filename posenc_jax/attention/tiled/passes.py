@@ -18,7 +18,13 @@ from posenc_jax.attention.tiled.distance_readers import (
   ToeplitzDistance,
 )
 from posenc_jax.attention.tiled.pairs import Pairs
-from posenc_jax.attention.tiled.schedule import TileRange, tree_add_at, tree_index, zeros_like
+from posenc_jax.attention.tiled.schedule import (
+  TileRange,
+  TileSchedule,
+  tree_add_at,
+  tree_index,
+  zeros_like,
+)
 from posenc_jax.attention.tiled.tile import MASKED, attend_pairs
 from posenc_jax.xla_ops import zeros
 
@@ -32,17 +38,27 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
     inputs: (encoding, row, column, terms of the tile, carried from the right).
     lse, maxima: as `tile_attention` takes them.
   """
-  schedule, grid = tiles.schedule, tiles.schedule.grid
+  schedule = tiles.schedule
   enc, row, column, terms, carried = inputs
   pairs = Pairs.of_tile(schedule, *tiles.in_grid(a, b), ids)
-  if schedule.contiguous:
-    reader = (ConstantDistance if is_constant else ToeplitzDistance)(grid.rows, grid.columns)
-  else:
-    end = enc.max_relative_distance
-    reader = GatherDistance.of_range(pairs.distance, *schedule.distances, end)
-    terms = reader.terms_of_tile(terms)
+  reader, terms = reader_and_terms(schedule, enc, pairs, terms, is_constant)
   arrays = {'whole': enc, 'row': row, 'column': column}
   return attend_pairs(schedule, pairs, arrays, terms, reader, RowCarry(carried), lse, maxima)
+
+
+def reader_and_terms(schedule: TileSchedule, enc, pairs: Pairs, terms, is_constant: bool):
+  """What reads vectors by distance for these pairs, and the terms of their tile as a tile has them.
+
+  Args:
+    terms: of the tile, from `TileRange.terms_of_tile`.
+    is_constant: whether they are constant over it.
+  """
+  if schedule.contiguous:
+    kind = ConstantDistance if is_constant else ToeplitzDistance
+    return kind(schedule.grid.rows, schedule.grid.columns), terms
+  end = enc.max_relative_distance
+  reader = GatherDistance.of_range(pairs.distance, *schedule.distances, end)
+  return reader, reader.terms_of_tile(terms)
 
 
 def _cond_constant(tiles: TileRange, enc, a, b, function):
@@ -67,6 +83,17 @@ def initial_state(enc, arrays):
   output = of_rows(arrays['column']['v'].shape[-1])
   carry = tuple(of_rows(*shape) for shape in enc.scans_keys)
   return (output, of_rows(), of_rows() + MASKED), carry
+
+
+def add_tile(enc, state, of_tile):
+  """The state of a row of tiles after one more, of which `attend_pairs` gave this."""
+  (o, denominator, maxima), _ = state
+  o_b, denominator_b, new_maxima, carry = of_tile
+  if enc.normalizer != 'softmax':
+    return (o + o_b, denominator, maxima), carry
+  shrink = jnp.exp(maxima - new_maxima)
+  o = o * shrink[..., None] + o_b
+  return (o, denominator * shrink + denominator_b, new_maxima), carry
 
 
 def _scan_left(enc, softcap, tiles, visit, state):
@@ -112,7 +139,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
     start, stop = visits.start, visits.stop
 
     def visit(n, state):
-      (o, denominator, maxima), carry = state
+      (_, _, maxima), carry = state
       b = visits.column(stop - 1 - n)
       column, column_ids = tree_index((arrays['column'], ids['column']), b)
       given = enc, row, column, tiles.terms_of_tile(tables, a, b), carry
@@ -121,12 +148,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
         both_ids = {'row': row_ids, 'column': column_ids}
         return _attend_tile(tiles, is_constant, a, b, both_ids, given, maxima=maxima)
 
-      o_b, denominator_b, new_maxima, carry = _cond_constant(tiles, enc, a, b, attend_tile)
-      if enc.normalizer != 'softmax':
-        return (o + o_b, denominator, maxima), carry
-      shrink = jnp.exp(maxima - new_maxima)
-      o = o * shrink[..., None] + o_b
-      return (o, denominator * shrink + denominator_b, new_maxima), carry
+      return add_tile(enc, state, _cond_constant(tiles, enc, a, b, attend_tile))
 
     state = initial_state(enc, arrays) if state is None else state
     return finish(_scan_left(enc, tiles.schedule.softcap, stop - start, visit, state)[1])

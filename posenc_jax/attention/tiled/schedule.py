@@ -1,5 +1,6 @@
 """A request for attention cut into tiles, and ranges of tiles with the tables that they read."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -34,6 +35,13 @@ class TileSchedule(NamedTuple):
   softcap: float | None
   contiguous: bool
   distances: tuple[int, int]
+
+  @classmethod
+  def of_square_tiles(cls, request: AttentionRequest, usual: int):
+    """The schedule of a request in tiles with sides of `usual`, or as it asks for, or shorter."""
+    T = request.q_BTHK.shape[1]
+    side = min(*(request.block_sizes or (usual, usual)), 1 << (T - 1).bit_length())
+    return cls.of_request(dataclasses.replace(request, block_sizes=(side, side)))
 
   @classmethod
   def of_request(cls, request: AttentionRequest, num_devices: int = 1):

@@ -1,0 +1,253 @@
+"""The forward and the backward pass by diagonals of square tiles: all rows of tiles at once.
+
+The tiles of a diagonal share their distances, so they are one tile whose batch is all of its rows.
+Each row visits its tiles from right to left, the order in which sums over the keys j..i can be
+carried along; backward each tile is computed again and pulled back by `jax.vjp`, as in `passes`. It
+is known when a program is compiled how often its loops turn, and nothing in them asks which of two
+ways to go.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.pairs import Pairs
+from posenc_jax.attention.tiled.passes import add_tile, initial_state, reader_and_terms
+from posenc_jax.attention.tiled.schedule import TileRange, zeros_like
+from posenc_jax.attention.tiled.tile import attend_pairs
+
+# Causal rows have a tile on ever fewer diagonals. Loops over so many parts of these, each of the
+# rows that it needs, compute at most 1.25 tiles for each that is visible.
+STRETCHES = 4
+
+
+class Stretch(NamedTuple):
+  """Neighbouring diagonals, for the rows that have a tile on any of them.
+
+  Attributes:
+    shift, count: the column less the row of the tiles on the rightmost diagonal, and how many
+      diagonals there are from there leftwards.
+    start, stop: the first row, and one past the last.
+    is_constant: whether tables are constant over each of the tiles.
+  """
+
+  shift: int
+  count: int
+  start: int
+  stop: int
+  is_constant: bool
+
+  @property
+  def rows(self) -> int:
+    return self.stop - self.start
+
+  @property
+  def shifts(self):
+    """The column less the row of the tiles of each diagonal, from right to left."""
+    return self.shift - jnp.arange(self.count)
+
+  def cut(self, tree):
+    """Of pytrees over all rows of tiles, [tiles, ...], those of the stretch."""
+    return jax.tree.map(lambda x: x[self.start : self.stop], tree)
+
+  def put(self, tree, part):
+    """The pytrees over all rows of tiles with those of the stretch in their places."""
+    return jax.tree.map(lambda x, y: x.at[self.start : self.stop].set(y), tree, part)
+
+
+def is_visited(tiles: TileRange, a, b):
+  """Whether any pair of the tile in row a and column b may be visible; b may be no column."""
+  grid = tiles.schedule.grid
+  start, stop, in_order = grid.near_columns(a)
+  is_near, is_sink = (b >= start) & (b < stop), (b < grid.sink_columns) & (b < in_order)
+  return (b >= 0) & (b < tiles.columns) & (is_near | is_sink)
+
+
+def stretches(tiles: TileRange, tells_constant: bool) -> list[Stretch]:
+  """All diagonals with a tile that is visited, from right to left.
+
+  Args:
+    tells_constant: whether tiles over which tables are constant stand apart.
+  """
+  a = np.arange(tiles.rows)
+  found = []
+  for shift in range(tiles.columns - 1, -tiles.rows, -1):
+    rows = np.flatnonzero(is_visited(tiles, a, a + shift))
+    if len(rows):
+      is_constant = tells_constant and bool(tiles.schedule.grid.is_constant(0, shift))
+      found.append(Stretch(shift, 1, int(rows[0]), int(rows[-1]) + 1, is_constant))
+  most = -(-len(found) // STRETCHES)
+  joined = []
+  for one in found:
+    last = joined[-1] if joined else None
+    goes_on = last is not None and last.count < most and last.is_constant == one.is_constant
+    if goes_on and one.shift == last.shift - last.count:
+      start, stop = min(last.start, one.start), max(last.stop, one.stop)
+      joined[-1] = last._replace(count=last.count + 1, start=start, stop=stop)
+    else:
+      joined.append(one)
+  return joined
+
+
+class Walk:
+  """The visits of all rows of a range of tiles, which starts at the first of the grid.
+
+  Columns are padded, for a row may have no column on a diagonal that others have one on.
+  """
+
+  def __init__(self, tiles: TileRange, enc):
+    grid = tiles.schedule.grid
+    tells_constant = tiles.schedule.contiguous and enc.has_vector_tables and grid.has_constant_tiles
+    self.tiles = tiles
+    self.stretches = stretches(tiles, tells_constant)
+    self._before = max(s.count - 1 - s.shift - s.start for s in self.stretches)
+    self._behind = max(s.stop + s.shift - tiles.columns for s in self.stretches)
+
+  def pad(self, columns):
+    """Pytrees over all columns of tiles, [tiles, ...], padded."""
+    before, behind = max(self._before, 0), max(self._behind, 0)
+    pad = lambda x: jnp.pad(x, [(before, behind)] + [(0, 0)] * (x.ndim - 1))
+    return jax.tree.map(pad, columns)
+
+  def unpad(self, columns):
+    before = max(self._before, 0)
+    return jax.tree.map(lambda x: x[before : before + self.tiles.columns], columns)
+
+  def columns_on(self, stretch: Stretch, shift, columns):
+    """The columns that the rows of a stretch meet on a diagonal, of padded ones."""
+    first = max(self._before, 0) + stretch.start + shift
+    cut = lambda x: lax.dynamic_slice_in_dim(x, first, stretch.rows)
+    return jax.tree.map(cut, columns)
+
+  def add_on(self, stretch: Stretch, shift, totals, columns):
+    """The adjoint of `columns_on`, added to totals."""
+    first = max(self._before, 0) + stretch.start + shift
+
+    def add(total, part):
+      here = lax.dynamic_slice_in_dim(total, first, stretch.rows)
+      return lax.dynamic_update_slice_in_dim(total, here + part, first, 0)
+
+    return jax.tree.map(add, totals, columns)
+
+  def attend(self, stretch: Stretch, shift, ids, inputs, lse=None, maxima=None):
+    """What `tile_attention` returns for the tiles of a stretch on a diagonal, and their carries.
+
+    Args:
+      ids: of all rows, and of padded columns.
+      inputs: (encoding, rows, columns, terms of the diagonal, carried from the right).
+      lse, maxima: as `tile_attention` takes them.
+
+    All arrays but the encoding and the terms are [rows of the stretch, B|1, ...].
+    """
+    schedule, grid = self.tiles.schedule, self.tiles.schedule.grid
+    enc, row, column, terms, carried = inputs
+    B = row['q'].shape[1]
+    as_batch = lambda tree: jax.tree.map(lambda x: _as_batch(x, B), tree)
+    a = stretch.start + jnp.arange(stretch.rows)
+    visited = is_visited(self.tiles, a, a + shift)
+    t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, (grid.rows, grid.columns), n) for n in (0, 1))
+    key_NS = (a + shift)[:, None] * grid.columns + jnp.arange(grid.columns)
+    is_key = visited[:, None] & (key_NS < grid.S)
+    pairs = Pairs.of_ids(
+      grid.mask,
+      grid.corner(0, shift) + t_TS - s_TS,
+      as_batch(stretch.cut(ids['row'])),
+      as_batch(self.columns_on(stretch, shift, ids['column'])),
+      as_batch(is_key[:, None])[:, None],
+      schedule.contiguous,
+    )
+    reader, terms = reader_and_terms(schedule, enc, pairs, terms, stretch.is_constant)
+    arrays = {'whole': enc, 'row': as_batch(row), 'column': as_batch(column)}
+    *of_tile, carry = attend_pairs(
+      schedule, pairs, arrays, terms, reader, RowCarry(as_batch(carried)), *as_batch((lse, maxima))
+    )
+    as_rows = lambda x: x.reshape(stretch.rows, B, *x.shape[1:])
+    keep = lambda new, old: jnp.where(visited.reshape(-1, *[1] * (old.ndim - 1)), as_rows(new), old)
+    return (*map(as_rows, of_tile), jax.tree.map(keep, carry, carried))
+
+
+def _as_batch(x, B: int):
+  """[N, B|1, ...] -> [N B, ...]."""
+  return jnp.broadcast_to(x, (len(x), B, *x.shape[2:])).reshape(-1, *x.shape[2:])
+
+
+def forward_pass(tiles: TileRange, arrays, tables, ids):
+  """The state of every row after all of its columns: as `passes.forward_pass` gives it."""
+  enc, walk = arrays['whole'], Walk(tiles, arrays['whole'])
+  columns, ids = walk.pad(arrays['column']), ids | {'column': walk.pad(ids['column'])}
+  state = _initial_states(enc, arrays)
+  for stretch in walk.stretches:
+    row = stretch.cut(arrays['row'])
+
+    def visit(state, shift, stretch=stretch, row=row):
+      (_, _, maxima), carry = state
+      on_diagonal = walk.columns_on(stretch, shift, columns)
+      given = enc, row, on_diagonal, tiles.terms_of_tile(tables, 0, shift), carry
+      return add_tile(enc, state, walk.attend(stretch, shift, ids, given, maxima=maxima)), None
+
+    after, _ = lax.scan(visit, stretch.cut(state), stretch.shifts)
+    state = stretch.put(state, after)
+  return state
+
+
+def backward_pass(tiles: TileRange, arrays, tables, ids, per_row):
+  """The gradients of (encoding, rows, columns, tables).
+
+  Args:
+    per_row: as `differentiable` gives it.
+  """
+  enc, walk = arrays['whole'], Walk(tiles, arrays['whole'])
+  columns, ids = walk.pad(arrays['column']), ids | {'column': walk.pad(ids['column'])}
+  _, carry = _initial_states(enc, arrays)
+  into = []
+  for stretch in walk.stretches if carry else ():
+    row, lse = stretch.cut((arrays['row'], per_row[2]))
+
+    def keep_carry(carry, shift, stretch=stretch, row=row, lse=lse):
+      """The forward pass again, for its carry alone: what each tile is given."""
+      on_diagonal = walk.columns_on(stretch, shift, columns)
+      given = enc, row, on_diagonal, tiles.terms_of_tile(tables, 0, shift), carry
+      return walk.attend(stretch, shift, ids, given, lse)[-1], carry
+
+    after, given = lax.scan(keep_carry, stretch.cut(carry), stretch.shifts)
+    carry = stretch.put(carry, after)
+    into.append(given)
+
+  d_row, d_carry = zeros_like((arrays['row'], carry))
+  totals = zeros_like((enc, columns, tables))
+  for stretch in walk.stretches[::-1]:
+    row, (do, d_denominator, lse) = stretch.cut((arrays['row'], per_row))
+
+    def visit(state, inputs, stretch=stretch, row=row, lse=lse, d_out=(do, d_denominator)):
+      (d_enc, d_columns, d_tables), d_row, d_carry = state
+      shift, carry = inputs
+      on_diagonal = walk.columns_on(stretch, shift, columns)
+      given = enc, row, on_diagonal, tiles.terms_of_tile(tables, 0, shift), carry
+
+      def outputs(*given):
+        o, denominator, _, carry = walk.attend(stretch, shift, ids, given, lse)
+        return o, denominator, carry
+
+      g_enc, g_row, g_columns, g_terms, d_carry = jax.vjp(outputs, *given)[1]((*d_out, d_carry))
+      d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
+      d_columns = walk.add_on(stretch, shift, d_columns, g_columns)
+      d_tables = tiles.add_gradients(d_tables, g_terms, 0, shift)
+      return ((d_enc, d_columns, d_tables), jax.tree.map(jnp.add, d_row, g_row), d_carry), None
+
+    state = totals, *stretch.cut((d_row, d_carry))
+    given = into.pop() if into else ()
+    state, _ = lax.scan(visit, state, (stretch.shifts, given), reverse=True)
+    totals, *parts = state
+    d_row, d_carry = stretch.put((d_row, d_carry), tuple(parts))
+  d_enc, d_columns, d_tables = totals
+  return d_enc, d_row, walk.unpad(d_columns), d_tables
+
+
+def _initial_states(enc, arrays):
+  """`passes.initial_state` for every row of tiles."""
+  repeat = lambda x: jnp.broadcast_to(x, (len(arrays['row']['q']), *x.shape))
+  return jax.tree.map(repeat, initial_state(enc, arrays))
