@@ -77,8 +77,9 @@ of a query are sorted (alpha = 1.5), or bisected in 30 passes (other alpha).
 everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
 float16) and `splash` (TPU) for encodings that act neither on query-key pairs nor on softmax and do
 not widen heads, `fused` (TPU) and `triton` (NVIDIA): the encoding's own tile in kernels, O(T)
-memory; `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes. A
-backend that cannot serve a request says why.
+memory. `diagonals` (for GPUs: all tiles of a diagonal at once, O(T) memory) and `ring` (`blockwise`
+over sequences that a mesh has cut) take what `blockwise` takes. A backend that cannot serve a
+request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""

@@ -297,7 +297,7 @@ def test_every_mesh_of_as_many_devices_is_one(topology):
     ('cpu', 'shaw', 512, 'blockwise', 256),
     ('gpu', 'nope', 512, 'cudnn', 256),
     ('gpu', 'shaw', 1024, 'dense', 256),
-    ('gpu', 'shaw', 1025, 'blockwise', 256),
+    ('gpu', 'shaw', 1025, 'diagonals', 256),
     ('tpu', 'shaw', 512, 'fused', 512),
     ('tpu', 'nope', 512, 'splash', 512),
     ('tpu', 'shaw', 64, 'blockwise', 64),

@@ -62,7 +62,8 @@ BACKENDS = {
 
 # Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast
 # there, and blockwise is faster above; so it is on a TPU by the compiler's estimate. On a GPU tiles
-# are hundreds of kernels one after another, dense is a dozen. Other platforms are as a CPU.
+# are hundreds of kernels one after another, by diagonals too, and dense is a dozen. Other platforms
+# are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
 # Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
 # this short, and tables by distance be spread once for each of their corners.
@@ -130,10 +131,12 @@ def attend(
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
-    block_sizes: (queries, keys) of a tile of `blockwise`, `fused`, `triton` and `ring`; None: their
-      choice. A bias by distance takes memory of S times the keys of a tile, in numbers a head, in
-      `blockwise` and `ring` where one size divides the other, and up to the smaller of the two
-      times more where not; without sink tokens, S is at most the window or the chunk and two tiles.
+    block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
+      `triton` and `ring`; None: their choice. A bias by distance takes memory of S times the keys
+      of a tile, in numbers a head, in `blockwise`, `diagonals` and `ring` where one size divides
+      the other, and up to the smaller of the two times more where not; without sink tokens, S is at
+      most the window or the chunk and two tiles. In `diagonals` scores take T times the keys of a
+      tile, in numbers a head and sequence.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves
       (`max_relative_distance`). A distance beyond the tables gives NaN.
@@ -205,5 +208,7 @@ def _fastest(request: AttentionRequest) -> str:
   looks_up = request.contiguous and request.enc.has_vector_tables
   if looks_up and request.platform != 'gpu':
     return 'blockwise'
-  most = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
-  return 'dense' if request.k_BSGK.shape[1] <= most else 'blockwise'
+  if request.k_BSGK.shape[1] <= DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu']):
+    return 'dense'
+  # `blockwise` launches 30 times as many kernels there.
+  return 'diagonals' if request.platform == 'gpu' and not diagonals.refuse(request) else 'blockwise'

@@ -194,6 +194,9 @@ def _attention(
   else:
     methods.remove('ring')  # it needs several devices
     methods = [name for name in methods if not name.endswith('_interpret')]  # those are to check
+    if not (devices.has_tpu() or devices.gpu_extra()):
+      methods.remove('diagonals')
+      omissions.append('the backend diagonals is left out, it is for accelerators')
     if not devices.has_tpu():
       methods = [name for name in methods if name not in ('splash', 'fused')]
       omissions.append('the backends splash and fused are left out, they need a TPU')

@@ -150,7 +150,7 @@ class Walk:
     a = stretch.start + jnp.arange(stretch.rows)
     visited = is_visited(self.tiles, a, a + shift)
     t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, (grid.rows, grid.columns), n) for n in (0, 1))
-    key_NS = (a + shift)[:, None] * grid.columns + jnp.arange(grid.columns)
+    key_NS = (a + shift)[:, None] * grid.columns + jnp.arange(grid.columns)[None]
     is_key = visited[:, None] & (key_NS < grid.S)
     pairs = Pairs.of_ids(
       grid.mask,

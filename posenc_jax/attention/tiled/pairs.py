@@ -24,7 +24,7 @@ class Pairs(NamedTuple):
     shape = grid.rows, grid.columns
     # A TPU's kernels know no iota of one axis.
     t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, shape, axis) for axis in (0, 1))
-    is_key = b * grid.columns + s_TS < grid.S if grid.S % grid.columns else None
+    is_key = (b * grid.columns + s_TS < grid.S)[None] if grid.S % grid.columns else None
     distance = grid.corner(a, b) + t_TS - s_TS
     return cls.of_ids(grid.mask, distance, ids['row'], ids['column'], is_key, schedule.contiguous)
 
@@ -34,7 +34,7 @@ class Pairs(NamedTuple):
 
     Args:
       index_distance: i - j by index, int32 [T', S'].
-      is_key: which keys are none of the padding, [T'|1, S'] or [B|1, T'|1, S']; None: all.
+      is_key: which keys are none of the padding, [B|1, T'|1, S']; None: all.
       by_index: whether positions are as far apart as indices, wherever a key is seen.
     """
     mask_BTS = mask.visible(index_distance, row_ids['index'], column_ids['index'])

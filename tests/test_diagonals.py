@@ -1,0 +1,128 @@
+"""Attention by diagonals equals `dense`, and its loops are those that a GPU wants."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from kinds import daily_if
+from test_laws import MODES, S, build, close, cotangent_of, inputs, is_wanted, layer
+
+from posenc_jax.attention import attend
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled.diagonal_passes import is_visited, stretches
+from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule
+from posenc_jax.encodings import ENCODINGS
+
+# One for each way in which a tile gets at what it needs: numbers by distance, vectors, those that
+# are constant far away, coordinates, sums along keys, a scan, rows whose tiles stand apart.
+DAILY = (
+  ('t5', 'last_queries_sinks'),
+  ('shaw', 'positions'),
+  ('shaw_clipped', 'bidirectional'),
+  ('fox', 'packed'),
+  ('cope', 'sink_tokens'),
+  ('path', 'causal'),
+  ('nope', 'prefix_sinks'),
+)
+IN_TILES = [name for name in ENCODINGS if ENCODINGS[name].normalizer != 'rows']
+
+
+def cases():
+  """Every encoding causally and in two other modes in turn; a plain score in all."""
+  others = [mode for mode in MODES if mode not in ('causal', 'float_positions')]
+  for n, name in enumerate(IN_TILES):
+    wanted = [mode for mode in others if is_wanted(name, mode)]
+    two = [wanted[(n + step) % len(wanted)] for step in (0, len(wanted) // 2)]
+    modes = wanted if name == 'nope' else two
+    yield from ((name, mode) for mode in ('causal', *dict.fromkeys(modes)))
+  yield 'shaw_clipped', 'causal'
+
+
+@pytest.mark.parametrize(
+  ('name', 'mode'),
+  [
+    pytest.param(*case, marks=daily_if(case in DAILY)) for case in dict.fromkeys((*DAILY, *cases()))
+  ],
+)
+def test_diagonals_equal_dense(name, mode):
+  """Output and all gradients, with 11 keys in tiles of 4 x 4 and two heads for each of keys."""
+  enc, (x, weights, _) = build(name), inputs()
+  cotangent = cotangent_of(enc)[:, : MODES[mode].get('T', S)]
+  side = 2 if 'sinks' in mode else 4
+
+  def gradients(backend, block_sizes):
+    def loss(*args):
+      out = layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
+      return (out * cotangent).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
+
+  jax.tree.map(close, gradients('diagonals', (side, side)), gradients('dense', None))
+
+
+@pytest.mark.parametrize(
+  ('mask', 'T'),
+  [
+    (Mask(), 200),
+    (Mask(), 30),
+    (Mask(window=9), 200),
+    (Mask(chunk=6, sink_tokens=3), 200),
+    (Mask(is_causal=False), 200),
+    (Mask(is_causal=False, window=11), 50),
+    (Mask(prefix=17), 200),
+  ],
+)
+def test_stretches_have_every_visible_pair_once(mask, T):
+  """Rows have their tiles from right to left, and causal ones few that they do not need."""
+  S, side = 200, 8
+  q, k = jnp.zeros((1, T, 4, 8)), jnp.zeros((1, S, 2, 8))
+  request = build_request(q, k, k, build('nope'), mask=mask)
+  tiles = TileRange.whole(TileSchedule.of_square_tiles(request, side))
+  grid = tiles.schedule.grid
+  order, visited = np.full((grid.tile_rows, grid.tile_columns), -1), 0
+  for n, stretch in enumerate(stretches(tiles, False)):
+    for step in range(stretch.count):
+      a = np.arange(stretch.start, stretch.stop)
+      b = a + stretch.shift - step
+      visited += len(a)
+      inside = is_visited(tiles, a, b)
+      assert (order[a[inside], b[inside]] == -1).all()
+      order[a[inside], b[inside]] = 1000 * n + step
+  i, j = np.arange(S - T, S), np.arange(S)
+  visible = np.asarray(mask.visible(i[:, None] - j[None], i[None], j[None])[0])
+  needed = np.zeros_like(order, bool)
+  np.logical_or.at(needed, ((i[:, None] - i[0]) // side, j[None] // side), visible)
+  assert (order[needed] >= 0).all()
+  for row, is_needed in zip(order, needed, strict=True):
+    assert (np.diff(row[is_needed]) < 0).all()
+  if mask == Mask() and T == S:
+    assert needed.sum() <= visited <= 1.25 * needed.sum()
+
+
+@pytest.mark.parametrize('name', ['nope', 'shaw_clipped', 'stick_breaking'])
+def test_loops_turn_as_often_as_the_compiler_knows(name):
+  """And nothing in them asks which of two ways to go: a GPU would wait for the answer."""
+  enc, q = build(name), jnp.ones((1, 32, 4, 8))
+  k = jnp.ones((1, 32, 2, 8))
+
+  def loops_and_choices(backend):
+    loss = lambda *args: attend(*args, backend=backend, block_sizes=(4, 4)).sum()
+    program = jax.jit(jax.grad(loss, argnums=(0, 1, 2, 3))).lower(q, k, k, enc).compile().as_text()
+    loops = re.findall(r'^.* while\(.*$', program, re.MULTILINE)
+    return len(loops), sum('known_trip_count' not in loop for loop in loops) + len(
+      re.findall(r' conditional\(', program)
+    )
+
+  loops, unknown = loops_and_choices('diagonals')
+  assert loops >= 2
+  assert unknown == 0
+  assert loops_and_choices('blockwise')[1] > 0
+
+
+def test_tiles_that_are_not_square_are_refused():
+  q, k = jnp.ones((1, 8, 4, 8)), jnp.ones((1, 8, 2, 8))
+  with pytest.raises(NotImplementedError, match=r'^backend diagonals: block_sizes=\(4, 8\), where'):
+    attend(q, k, k, build('nope'), backend='diagonals', block_sizes=(4, 8))
