@@ -127,6 +127,36 @@ ENTRY %main (x: f32[8,8]) -> f32[32,8] {
   assert cost.bytes == 2 * whole + of_others
 
 
+def test_a_fusion_inside_of_one_reads_what_it_cuts():
+  """As XLA for TPUs nests them."""
+  text = """\
+HloModule m
+
+%cut (all: f32[64,8], n: s32[]) -> f32[1,8] {
+  %all = f32[64,8]{1,0} parameter(0)
+  %n = s32[] parameter(1)
+  %zero = s32[] constant(0)
+  ROOT %part = f32[1,8]{1,0} dynamic-slice(%all, %n, %zero), dynamic_slice_sizes={1,8}
+}
+
+%outer (x: f32[64,8], m: s32[]) -> f32[1,8] {
+  %x = f32[64,8]{1,0} parameter(0)
+  %m = s32[] parameter(1)
+  %inner = f32[1,8]{1,0} fusion(%x, %m), kind=kLoop, calls=%cut
+  ROOT %twice = f32[1,8]{1,0} add(%inner, %inner)
+}
+
+ENTRY %main (a: f32[64,8], i: s32[]) -> f32[1,8] {
+  %a = f32[64,8]{1,0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %f = f32[1,8]{1,0} fusion(%a, %i), kind=kLoop, calls=%outer
+}
+"""
+  assert (
+    hlo.Program(text, 1.0, 1.0).cost().bytes == (8 + 8) * 4 + 4
+  )  # a row in, one out, its number
+
+
 def test_scratch_of_products_is_not_counted():
   text = """\
 HloModule m

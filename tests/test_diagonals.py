@@ -7,14 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from kinds import daily_if
+from test_aot import BASE, KINDS
 from test_laws import MODES, S, build, close, cotangent_of, inputs, is_wanted, layer
 
+from posenc_jax import config
 from posenc_jax.attention import attend
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.diagonal_passes import is_visited, stretches
 from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule
+from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import ENCODINGS
+from scripts.aot import hlo, programs, targets
 
 # One for each way in which a tile gets at what it needs: numbers by distance, vectors, those that
 # are constant far away, coordinates, sums along keys, a scan, rows whose tiles stand apart.
@@ -126,3 +130,43 @@ def test_tiles_that_are_not_square_are_refused():
   q, k = jnp.ones((1, 8, 4, 8)), jnp.ones((1, 8, 2, 8))
   with pytest.raises(NotImplementedError, match=r'^backend diagonals: block_sizes=\(4, 8\), where'):
     attend(q, k, k, build('nope'), backend='diagonals', block_sizes=(4, 8))
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
+@pytest.mark.parametrize('name', KINDS)
+def test_an_h100_launches_fewer_kernels_than_for_tiles(name, monkeypatch):
+  """A tenth or less at 8192 tokens, forward and backward, and nothing as large as all scores."""
+  for variable, value in targets.ENVIRONMENT.items():
+    monkeypatch.setenv(variable, value)
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
+  T, H = 8192, 2
+  sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
+  launches = {}
+  for backend in ('blockwise', 'diagonals'):
+    compiled = programs.trace_attention(mesh, name, backend, sizes).lower().compile()
+    launches[backend] = hlo.Program(compiled.as_text(), 1.0, 1.0).cost().launches
+    if name != 'path':
+      assert compiled.memory_analysis().temp_size_in_bytes < 4 * H * T**2
+  assert launches['diagonals'] < launches['blockwise'] / 10
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('name', ['t5', 'shaw_clipped', 'fox', 'stick_breaking'])
+def test_on_a_gpu_diagonals_equal_dense(name):
+  """Values and gradients in float32, each product rounded to tf32 at most, in ragged tiles."""
+  enc, rng = build(name), np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 1100, H, 8)).astype('f4') for H in (4, 2, 2, 4))
+  x = rng.standard_normal((2, 1100, 12)).astype('f4')
+
+  def gradients(backend):
+    def loss(enc, q, k, v):
+      out = attend(q, k, v, enc, x=x, backend=backend)
+      return (out * weight).sum(), out
+
+    return jax.jit(jax.grad(loss, argnums=range(4), has_aux=True))(enc, q, k, v)
+
+  def near(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+
+  jax.tree.map(near, gradients('diagonals'), gradients('dense'))

@@ -286,19 +286,16 @@ class Program:
 
   def _read_inside(self, computation: str, operands: list[tuple[Array, ...]]) -> float:
     """What a fusion reads of its operands: of those that it only cuts slices from, the slices."""
-    users = collections.defaultdict(list)
-    parameters = {}
-    for i in self._computations[computation]:
-      if i.opcode == 'parameter':
-        parameters[int(re.match(r'\d+', i.attributes)[0])] = i.name
-      for place, name in enumerate(i.operands):
-        users[name].append((i, place))
-    total = 0.0
-    for number, arrays in enumerate(operands):
-      whole = sum(a.bytes for a in arrays)
-      uses = users[parameters[number]] if number in parameters else []
-      total += min(whole, sum(self._read_by(i, place, whole) for i, place in uses))
-    return total
+    sizes = (sum(a.bytes for a in arrays) for arrays in operands)
+    return sum(self._read_of(computation, n, size) for n, size in enumerate(sizes))
+
+  def _read_of(self, computation: str, number: int, whole: float) -> float:
+    """What a fusion reads of its operand of this number, of so many bytes."""
+    instructions = self._computations[computation]
+    is_it = lambda i: i.opcode == 'parameter' and re.match(r'\d+', i.attributes)[0] == str(number)
+    name = next((i.name for i in instructions if is_it(i)), None)
+    uses = ((i, place) for i in instructions for place, x in enumerate(i.operands) if x == name)
+    return min(whole, sum(self._read_by(i, place, whole) for i, place in uses))
 
   def _read_by(self, i: Instruction, place: int, whole: float) -> float:
     """What an instruction of a fusion reads of its operand number `place`, of so many bytes."""
@@ -307,6 +304,9 @@ class Program:
       return size
     if i.opcode == 'dynamic-update-slice' and place == 0:
       return 0.0  # it is updated in place
+    if i.opcode == 'fusion' and whole:
+      (inside,) = i.called('calls')
+      return self._read_of(inside, place, whole)
     return whole
 
   def _written_inside(self, computation: str, i: Instruction, written: float) -> float:
