@@ -77,9 +77,9 @@ of a query are sorted (alpha = 1.5), or bisected in 30 passes (other alpha).
 everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
 float16) and `splash` (TPU) for encodings that act neither on query-key pairs nor on softmax and do
 not widen heads, `fused` (TPU) and `triton` (NVIDIA): the encoding's own tile in kernels, O(T)
-memory. `diagonals` (for GPUs: all tiles of a diagonal at once, O(T) memory) and `ring` (`blockwise`
-over sequences that a mesh has cut) take what `blockwise` takes. A backend that cannot serve a
-request says why.
+memory. `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes, and
+`diagonals` (for GPUs: all tiles of a diagonal at once) all of it but `path`. A backend that cannot
+serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
@@ -142,8 +142,9 @@ LEFT_OUT = (
 H, K, S = 4, 128, 13
 # Of backends that run on one platform only.
 NATIVE_PLATFORM = {'cudnn': 'gpu', 'splash': 'tpu', 'fused': 'tpu', 'triton': 'gpu'}
-ON_ONE_DEVICE = tuple(
-  name for name in BACKENDS if name != 'ring' and not name.endswith('_interpret')
+LIKE_BLOCKWISE = ('diagonals', 'ring')  # as the legend says
+SHOWN = tuple(
+  name for name in BACKENDS if name not in LIKE_BLOCKWISE and not name.endswith('_interpret')
 )
 ENOUGH_TOKENS = 256  # for the tiles of every backend
 PER_TOKEN = (
@@ -298,8 +299,8 @@ def backends(request: AttentionRequest) -> str:
     platform = NATIVE_PLATFORM.get(name, request.platform)
     return BACKENDS[name].refuse(dataclasses.replace(request, platform=platform)) is None
 
-  found = [name for name in ON_ONE_DEVICE if takes(name)]
-  return 'all' if found == [*ON_ONE_DEVICE] else ', '.join(f'`{name}`' for name in found)
+  found = [name for name in SHOWN if takes(name)]
+  return 'all' if found == [*SHOWN] else ', '.join(f'`{name}`' for name in found)
 
 
 @dataclasses.dataclass(frozen=True)

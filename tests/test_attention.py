@@ -1158,6 +1158,7 @@ def test_backends_answer_to_one_interface():
   assert set(BACKENDS) == {
     'dense',
     'blockwise',
+    'diagonals',
     'cudnn',
     'splash',
     'fused',

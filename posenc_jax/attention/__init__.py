@@ -210,5 +210,6 @@ def _fastest(request: AttentionRequest) -> str:
     return 'blockwise'
   if request.k_BSGK.shape[1] <= DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu']):
     return 'dense'
-  # `blockwise` launches 30 times as many kernels there.
-  return 'diagonals' if request.platform == 'gpu' and not diagonals.refuse(request) else 'blockwise'
+  if request.platform == 'gpu' and diagonals.refuse(request) is None:
+    return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'
+  return 'blockwise'

@@ -194,15 +194,12 @@ def _attention(
   else:
     methods.remove('ring')  # it needs several devices
     methods = [name for name in methods if not name.endswith('_interpret')]  # those are to check
-    if not (devices.has_tpu() or devices.gpu_extra()):
-      methods.remove('diagonals')
-      omissions.append('the backend diagonals is left out, it is for accelerators')
     if not devices.has_tpu():
       methods = [name for name in methods if name not in ('splash', 'fused')]
       omissions.append('the backends splash and fused are left out, they need a TPU')
     if not devices.gpu_extra():
-      methods = [name for name in methods if name not in ('cudnn', 'triton')]
-      omissions.append('the backends cudnn and triton are left out, they need an NVIDIA GPU')
+      methods = [name for name in methods if name not in ('cudnn', 'triton', 'diagonals')]
+      omissions.append('the backends cudnn, triton and diagonals are left out, they are for GPUs')
   if not specs:
     specs = list(cases.ATTENTION_ENCODINGS)
     omissions.append(

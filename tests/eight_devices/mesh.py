@@ -85,6 +85,17 @@ def test_positions_of_the_data_or_of_tokens_are_cut_as_tokens_are(fields, run):
   np.testing.assert_allclose(cut, losses, rtol=2e-6)
 
 
+def test_diagonals_leave_a_batch_cut():
+  """Devices add up the gradients of parameters, and send one another no tokens."""
+  c = config.load(BASE, {'mesh.data': 8})
+  sizes = {'batch': 8, 'length': 64, 'heads': 2, 'head_dim': 8, 'dtype': 'float32'}
+  traced = programs.trace_attention(mesh.make_mesh(c.mesh), 'fox', 'diagonals', sizes, (16, 16))
+  text = traced.lower().compile().as_text()
+  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  assert {kind for kind, _ in exchanged} == {'all-reduce'}
+  assert max(np.prod(array.shape) for _, array in exchanged) < 8 * 64
+
+
 @pytest.mark.parametrize(
   ('name', 'axes'),
   [

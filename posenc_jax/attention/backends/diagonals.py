@@ -1,9 +1,11 @@
 """Attention by diagonals of square tiles, all rows of tiles at once: for GPUs, where each operation
 is a kernel to be launched.
 
-It takes O(T) memory and every encoding that `blockwise` takes, which launches for each tile what
-this launches for a diagonal of them.
+It launches for a diagonal what `blockwise` launches for each tile, for O(T) memory of T times the
+side of a tile. It visits all tiles, where `blockwise` may stop when the rest has no weight.
 """
+
+import jax
 
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.request import AttentionRequest
@@ -12,6 +14,7 @@ from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule, cut_into_tiles, join_tiles
 
 SIDE = 512  # of a tile: half the launches of 256, for 1.6 times the memory
+LARGEST = 2**28  # numbers of an array of scores on one device, of which there are a few at a time
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -20,7 +23,24 @@ def refuse(request: AttentionRequest) -> str | None:
     return reason
   if request.block_sizes is not None and len({*request.block_sizes}) > 1:
     return f'block_sizes={tuple(request.block_sizes)}, where tiles must be square'
+  enc, mask = request.enc, request.mask
+  name = type(enc).__name__
+  if any(enc.scans_keys):
+    return f'{name} carries vectors along the keys, of which those of all tiles would be kept'
+  if enc.has_vector_tables and not request.contiguous:
+    return f'{name} has vectors by distance, whose products with all queries would be kept'
+  if mask.sink_tokens and mask.reach is not None:
+    return 'sink tokens from outside of a window or chunk are on no diagonal of its tiles'
   return None
+
+
+def is_expected_faster(request: AttentionRequest) -> bool:
+  """Whether it should beat `blockwise` on a GPU: where that launches many kernels, each of little
+  work. Larger tiles of `blockwise` keep a GPU at work, and few queries have few rows.
+  """
+  B, T, H, _ = request.q_BTHK.shape
+  devices = max(jax.sharding.get_abstract_mesh().size, 1)
+  return T >= SIDE and LARGEST * devices >= B * H * T * SIDE
 
 
 def run(request: AttentionRequest):

@@ -1,10 +1,10 @@
 """The forward and the backward pass by diagonals of square tiles: all rows of tiles at once.
 
-The tiles of a diagonal share their distances, so they are one tile whose batch is all of its rows.
-Each row visits its tiles from right to left, the order in which sums over the keys j..i can be
-carried along; backward each tile is computed again and pulled back by `jax.vjp`, as in `passes`. It
-is known when a program is compiled how often its loops turn, and nothing in them asks which of two
-ways to go.
+The tiles of a diagonal share their distances, so that one program computes them all, along an axis
+of rows. Each row visits its tiles from right to left, the order in which sums over the keys j..i
+can be carried along; backward each tile is computed again and pulled back by `jax.vjp`, as in
+`passes`. It is known when a program is compiled how often the loops turn, and they ask nowhere
+which of two ways to go, unless the encoding does.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ from posenc_jax.attention.tiled.schedule import TileRange, zeros_like
 from posenc_jax.attention.tiled.tile import attend_pairs
 
 # Causal rows have a tile on ever fewer diagonals. Loops over so many parts of these, each of the
-# rows that it needs, compute at most 1.25 tiles for each that is visible.
+# rows that it needs, compute at most 1.25 tiles for each that is visible, where T = S.
 STRETCHES = 4
 
 
@@ -61,10 +61,8 @@ class Stretch(NamedTuple):
 
 def is_visited(tiles: TileRange, a, b):
   """Whether any pair of the tile in row a and column b may be visible; b may be no column."""
-  grid = tiles.schedule.grid
-  start, stop, in_order = grid.near_columns(a)
-  is_near, is_sink = (b >= start) & (b < stop), (b < grid.sink_columns) & (b < in_order)
-  return (b >= 0) & (b < tiles.columns) & (is_near | is_sink)
+  start, stop, _ = tiles.schedule.grid.near_columns(a)
+  return (b >= start) & (b < stop) & (b >= 0) & (b < tiles.columns)
 
 
 def stretches(tiles: TileRange, tells_constant: bool) -> list[Stretch]:
@@ -145,34 +143,29 @@ class Walk:
     """
     schedule, grid = self.tiles.schedule, self.tiles.schedule.grid
     enc, row, column, terms, carried = inputs
-    B = row['q'].shape[1]
-    as_batch = lambda tree: jax.tree.map(lambda x: _as_batch(x, B), tree)
-    a = stretch.start + jnp.arange(stretch.rows)
-    visited = is_visited(self.tiles, a, a + shift)
     t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, (grid.rows, grid.columns), n) for n in (0, 1))
-    key_NS = (a + shift)[:, None] * grid.columns + jnp.arange(grid.columns)[None]
-    is_key = visited[:, None] & (key_NS < grid.S)
-    pairs = Pairs.of_ids(
-      grid.mask,
-      grid.corner(0, shift) + t_TS - s_TS,
-      as_batch(stretch.cut(ids['row'])),
-      as_batch(self.columns_on(stretch, shift, ids['column'])),
-      as_batch(is_key[:, None])[:, None],
-      schedule.contiguous,
-    )
-    reader, terms = reader_and_terms(schedule, enc, pairs, terms, stretch.is_constant)
-    arrays = {'whole': enc, 'row': as_batch(row), 'column': as_batch(column)}
-    *of_tile, carry = attend_pairs(
-      schedule, pairs, arrays, terms, reader, RowCarry(as_batch(carried)), *as_batch((lse, maxima))
-    )
-    as_rows = lambda x: x.reshape(stretch.rows, B, *x.shape[1:])
-    keep = lambda new, old: jnp.where(visited.reshape(-1, *[1] * (old.ndim - 1)), as_rows(new), old)
-    return (*map(as_rows, of_tile), jax.tree.map(keep, carry, carried))
+    index_distance = grid.corner(0, shift) + t_TS - s_TS
 
+    def of_row(a, row, row_ids, column, column_ids, carried, lse, maxima):
+      b = a + shift
+      visited = is_visited(self.tiles, a, b)
+      is_key = (visited & (b * grid.columns + s_TS < grid.S))[None]
+      pairs = Pairs.of_ids(
+        grid.mask, index_distance, row_ids, column_ids, is_key, schedule.contiguous
+      )
+      reader, of_tile = reader_and_terms(schedule, enc, pairs, terms, stretch.is_constant)
+      arrays = {'whole': enc, 'row': row, 'column': column}
+      *found, carry = attend_pairs(
+        schedule, pairs, arrays, of_tile, reader, RowCarry(carried), lse, maxima
+      )
+      # there is no tile: what was carried goes on
+      keep = lambda new, old: jnp.where(visited, new, old)
+      return *found, jax.tree.map(keep, carry, carried)
 
-def _as_batch(x, B: int):
-  """[N, B|1, ...] -> [N B, ...]."""
-  return jnp.broadcast_to(x, (len(x), B, *x.shape[2:])).reshape(-1, *x.shape[2:])
+    # Rows are an axis of their own, not a part of the batch, which a mesh may have cut.
+    a = stretch.start + jnp.arange(stretch.rows)
+    row_ids, column_ids = stretch.cut(ids['row']), self.columns_on(stretch, shift, ids['column'])
+    return jax.vmap(of_row)(a, row, row_ids, column, column_ids, carried, lse, maxima)
 
 
 def forward_pass(tiles: TileRange, arrays, tables, ids):
