@@ -51,8 +51,13 @@ def imported(folder):
   return config, importing.build_model(config, source, form), source
 
 
-def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
-  """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do."""
+def write_gguf(path, name='llama', pre='smollm', tensors=(), stored=(), **metadata):
+  """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do.
+
+  Args:
+    tensors: more of them.
+    stored: those that have other bytes in the file: {name: (uint8 [rows, bytes], type of GGML)}.
+  """
   import gguf
 
   record = RECORDS[name]
@@ -86,9 +91,12 @@ def write_gguf(path, name='llama', pre='smollm', tensors=(), **metadata):
       H = heads[key.split('.')[-2][0]]
       x = x.reshape(H, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
     own = back[key.replace(f'.{number}.', '.{n}.')].format(n=number)
-    writer.add_tensor(own, np.ascontiguousarray(x))
+    if own not in dict(stored):
+      writer.add_tensor(own, np.ascontiguousarray(x))
   for key, x in dict(tensors).items():
     writer.add_tensor(key, x)
+  for key, (blocks, kind) in dict(stored).items():
+    writer.add_tensor(key, blocks, raw_dtype=kind)
   writer.write_header_to_file()
   writer.write_kv_data_to_file()
   writer.write_tensors_to_file()

@@ -98,6 +98,70 @@ def test_text_is_cut_as_the_name_in_a_gguf_file_says(pre, text, pieces):
   assert (256 in tokenizer.encode('ab').ids) == (pre == 'llama-bpe')  # a word that no pair makes
 
 
+def half(block, start):
+  return float(block[start : start + 2].view('<f2')[0])
+
+
+def nibbles(x):
+  return [*(x & 15), *(x >> 4)]
+
+
+def q4_k(block):
+  """Eight groups of 32, each with a scale and a minimum of 6 bits, packed into 12 bytes."""
+  s, out = [int(x) for x in block[4:16]], []
+  for n in range(8):
+    scale, least = s[n] & 63, s[n % 4 + 4] & 63
+    if n >= 4:
+      scale, least = (s[n + 4] & 15) | (s[n - 4] >> 6 << 4), (s[n + 4] >> 4) | (s[n] >> 6 << 4)
+    four = block[16:].reshape(4, 32)[n // 2] >> 4 * (n % 2) & 15
+    out += [half(block, 0) * scale * int(q) - half(block, 2) * least for q in four]
+  return out
+
+
+def q6_k(block):
+  """Low four bits, high two, then a scale of 8 bits for each 16."""
+  low, high, scales = block[:128].reshape(2, 2, 32), block[128:192].reshape(2, 32), block[192:208]
+  out = []
+  for n in range(256):
+    part, quarter, place = n // 128, n % 128 // 32, n % 32
+    q = low[part, quarter % 2, place] >> 4 * (quarter // 2) & 15
+    q = int(q) | int(high[part, place] >> 2 * quarter & 3) << 4
+    out.append(half(block, 208) * int(scales[n // 16].view('i1')) * (q - 32))
+  return out
+
+
+# The numbers of a block, by the layout of its bytes: (how many, bytes, their decoding, where a
+# half-precision number stands).
+BLOCKS = {
+  'BF16': (1, 2, lambda b: (b.view('<u2').astype('<u4') << 16).view('<f4'), ()),
+  'F16': (1, 2, lambda b: [half(b, 0)], (0,)),
+  'Q8_0': (32, 34, lambda b: half(b, 0) * b[2:].view('i1').astype(float), (0,)),
+  'Q4_0': (32, 18, lambda b: [half(b, 0) * (int(q) - 8) for q in nibbles(b[2:])], (0,)),
+  'Q4_1': (32, 20, lambda b: [half(b, 0) * int(q) + half(b, 2) for q in nibbles(b[4:])], (0, 2)),
+  'Q4_K': (256, 144, q4_k, (0, 2)),
+  'Q6_K': (256, 210, q6_k, (208,)),
+}
+
+
+@pytest.mark.parametrize('kind', BLOCKS)
+def test_every_kind_of_number_is_read(tmp_path, kind):
+  """Three rows of two blocks of random bytes."""
+  import gguf
+
+  size, width, decode, halves = BLOCKS[kind]
+  rng = np.random.default_rng(0)
+  blocks = rng.integers(0, 256, (3, 2, width), np.uint8)
+  for start in halves or (0,):
+    numbers = rng.uniform(-2, 2, (3, 2)).astype('<f2' if halves else '<f4')
+    blocks[..., start : start + 2] = numbers[..., None].view(np.uint8)[..., -2:]
+  expected = [np.concatenate([decode(block) for block in row]) for row in blocks]
+  stored = {'output.weight': (blocks.reshape(3, -1), gguf.GGMLQuantizationType[kind])}
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', stored=stored)))
+  found = source.read('lm_head.weight')
+  assert found.shape == source.shapes['lm_head.weight'] == (3, 2 * size)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_words_of_publishers_and_tools_in_a_gguf_file_change_nothing(tmp_path):
   said = {'mradermacher.convert_type': 'hf', 'llama.rope.scaling.finetuned': True}
   source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', **said)))
