@@ -51,11 +51,11 @@ class Stretch(NamedTuple):
     return self.shift - jnp.arange(self.count)
 
   def cut(self, tree):
-    """Of pytrees over all rows of tiles, [tiles, ...], those of the stretch."""
+    """The rows of the stretch of pytrees over all rows of tiles, [tiles, ...]."""
     return jax.tree.map(lambda x: x[self.start : self.stop], tree)
 
   def put(self, tree, part):
-    """The pytrees over all rows of tiles with those of the stretch in their places."""
+    """The pytrees over all rows of tiles with `part`, rows of the stretch, in its places."""
     return jax.tree.map(lambda x, y: x.at[self.start : self.stop].set(y), tree, part)
 
 
@@ -102,28 +102,27 @@ class Walk:
     tells_constant = tiles.schedule.contiguous and enc.has_vector_tables and grid.has_constant_tiles
     self.tiles = tiles
     self.stretches = stretches(tiles, tells_constant)
-    self._before = max(s.count - 1 - s.shift - s.start for s in self.stretches)
-    self._behind = max(s.stop + s.shift - tiles.columns for s in self.stretches)
+    self._before = max(0, *(s.count - 1 - s.shift - s.start for s in self.stretches))
+    self._behind = max(0, *(s.stop + s.shift - tiles.columns for s in self.stretches))
 
   def pad(self, columns):
     """Pytrees over all columns of tiles, [tiles, ...], padded."""
-    before, behind = max(self._before, 0), max(self._behind, 0)
-    pad = lambda x: jnp.pad(x, [(before, behind)] + [(0, 0)] * (x.ndim - 1))
+    pad = lambda x: jnp.pad(x, [(self._before, self._behind)] + [(0, 0)] * (x.ndim - 1))
     return jax.tree.map(pad, columns)
 
   def unpad(self, columns):
-    before = max(self._before, 0)
-    return jax.tree.map(lambda x: x[before : before + self.tiles.columns], columns)
+    """The columns themselves of padded ones."""
+    return jax.tree.map(lambda x: x[self._before : self._before + self.tiles.columns], columns)
 
   def columns_on(self, stretch: Stretch, shift, columns):
     """The columns that the rows of a stretch meet on a diagonal, of padded ones."""
-    first = max(self._before, 0) + stretch.start + shift
+    first = self._before + stretch.start + shift
     cut = lambda x: lax.dynamic_slice_in_dim(x, first, stretch.rows)
     return jax.tree.map(cut, columns)
 
   def add_on(self, stretch: Stretch, shift, totals, columns):
     """The adjoint of `columns_on`, added to totals."""
-    first = max(self._before, 0) + stretch.start + shift
+    first = self._before + stretch.start + shift
 
     def add(total, part):
       here = lax.dynamic_slice_in_dim(total, first, stretch.rows)
