@@ -563,6 +563,7 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
 
 
+@pytest.mark.slow
 def test_steps_whose_data_carry_positions_are_timed(tmp_path, monkeypatch):
   monkeypatch.setattr(step_times.cli, 'keep_compiled_programs', lambda: None)
   addition = ROOT / 'configs' / 'addition.py'
