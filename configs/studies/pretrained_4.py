@@ -13,8 +13,8 @@ byte at L:
 Cost on one core: 490 s a document of 32,768 tokens by YaRN, 400 by StreamingLLM, 710 by
 Self-Extend, so some 14 CPU-hours for all methods.
 Result: results/pretrained_4/table.md, LOG/154, of three methods so far. Bits per byte at L and 4 L:
-Self-Extend 0.643 and 0.651, YaRN 0.679 and 0.680, StreamingLLM 0.641 and 0.642. All predictions about
-them hold.
+Self-Extend 0.643 and 0.651, YaRN 0.679 and 0.680, StreamingLLM 0.641 and 0.642. All predictions
+about them hold.
 """
 
 from pathlib import Path
@@ -35,8 +35,8 @@ def sweep():
   return list((first | runs).values())
 
 
-# StreamingLLM has the plain model's score at L, and reads no more than the last L tokens at 4 L: it is
-# what a method must beat to be worth having.
+# StreamingLLM has the plain model's score at L, and reads no more than the last L tokens at 4 L: it
+# is what a method must beat to be worth having.
 BASELINE = f'streaming, {FACTOR} L'
 
 
