@@ -106,7 +106,7 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
   assert study.news(kept, ROOT) == ''
   assert study.of_study(ROOT / kept.study, folder, kept.runs).tables == kept.tables
   assert study.of_study(ROOT / kept.study, folder).figures == kept.figures
-  if name not in ('pretrained', 'passkey'):  # which need the imported model
+  if name not in ('pretrained', 'pretrained_4', 'passkey'):  # which need the imported model
     planned = sweep.plan(ROOT / kept.study, 'out', {})
     hashes = [value for run in planned for value in run.hashes.values()]
     assert kept.hashes == dict(zip(kept.runs, hashes, strict=True))
