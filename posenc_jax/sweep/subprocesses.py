@@ -16,11 +16,9 @@ from posenc_jax.errors import Stopped
 
 # XLA:CPU allocates and frees buffers of many megabytes in each step. By default, glibc maps and
 # faults them in anew. If the process keeps them, and on huge pages, large matrix products are
-# faster, and a train step is 1.3 times as fast. Buffers of a long document, half a gigabyte and
-# more, are given back: small ones settle in the room of one that is kept, the next one needs room
-# behind them, and a process that read 32,768 tokens at a time came to 10 GB.
+# faster, and a train step is 1.3 times as fast.
 GLIBC_TUNABLES = (
-  'glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=500000000:'
+  'glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=8000000000:'
   'glibc.malloc.trim_threshold=16000000000:glibc.malloc.arena_max=1'
 )
 
