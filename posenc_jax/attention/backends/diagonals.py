@@ -2,7 +2,8 @@
 is a kernel to be launched.
 
 It launches for a diagonal what `blockwise` launches for each tile, for O(T) memory of T times the
-side of a tile. It visits all tiles, where `blockwise` may stop when the rest has no weight.
+side of a tile; sums that are carried along the keys are kept for every tile, T^2 / side numbers a
+head. It visits all tiles, where `blockwise` may stop when the rest has no weight.
 """
 
 import jax
