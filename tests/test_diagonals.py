@@ -179,11 +179,12 @@ def test_an_h100_launches_fewer_kernels_than_for_tiles(name, monkeypatch):
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
   T, H = 8192, 2
   sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
+  of_a_pair = 32 if name == 'dape' else H  # numbers: DAPE has its hidden layer beside the scores
   launches = {}
   for backend in ('blockwise', 'diagonals'):
     compiled = programs.trace_attention(mesh, name, backend, sizes).lower().compile()
     launches[backend] = hlo.Program(compiled.as_text(), 1.0, 1.0).cost().launches
-    assert compiled.memory_analysis().temp_size_in_bytes < 4 * H * T**2
+    assert compiled.memory_analysis().temp_size_in_bytes < 4 * of_a_pair * T**2
   assert launches['diagonals'] < launches['blockwise'] / 10
 
 
