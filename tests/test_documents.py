@@ -67,6 +67,13 @@ def titled(folder: str) -> dict[str, dict]:
   return {title: tables_of(part)[0] for title, part in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+def made_of_rows(name: str) -> str:
+  """The pages that a command makes from the rows of a study."""
+  pages = [ROOT / 'results' / name / 'table.md']
+  pages += [ROOT / 'results' / 'BOARD.md'] * (name == 'board')
+  return '\n'.join(page.read_text() for page in pages)
+
+
 def words_of(*names: str) -> str:
   """What several documents say, without line ends and marks of bold type."""
   return ' '.join(' '.join((ROOT / name).read_text().replace('**', '').split()) for name in names)
@@ -96,13 +103,54 @@ def test_the_list_of_results_has_their_numbers():
   names = [re.match(r'\[(\w+)\]', study)[1] for study in listed]
   assert sorted(names) == sorted(path.parent.name for path in results.glob('*/study.json'))
   for name, cells in zip(names, listed.values(), strict=True):
-    pages = [results / name / 'table.md'] + [results / 'BOARD.md'] * (name == 'board')
-    text = '\n'.join(page.read_text() for page in pages)
+    text = made_of_rows(name)
     numbers = re.findall(r'-?\d+\.\d+', cells['answer'])
     assert len(numbers) > 1
     assert [number for number in numbers if not re.search(rf'(?<!\d){number}(?!\d)', text)] == []
     config = re.search(r'--config=([\w./]+)', cells['made by'])[1]
     assert config == study.load(results / name).study
+
+
+NUMBER = r'[-+]?\d+\.\d+'
+STUDIES_OF_SECTIONS = {
+  ('README.md', 'The answer so far'): ['board', 'pretrained', 'scale_budget'],
+  ('README.md', 'A model that needs more context'): ['pretrained', 'pretrained_4', 'passkey'],
+  ('README.md', 'A model that you train'): ['board'],
+  ('results/FINDINGS.md', 'A model that needs more context'): [
+    'pretrained',
+    'pretrained_4',
+    'passkey',
+    'extension',
+  ],
+  ('results/FINDINGS.md', 'A model that you train'): ['board', 'scale_budget', 'scale_width'],
+  ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
+  ('results/FINDINGS.md', 'In tasks'): ['grid', 'nope', 'tasks', 'temperatures'],
+}
+
+
+def intervals_of(text: str) -> list[tuple[float, ...]]:
+  """Every `change [lower, upper]`."""
+  found = re.findall(rf'({NUMBER}) \[({NUMBER}), ({NUMBER})\]', text)
+  return [tuple(map(float, numbers)) for numbers in found]
+
+
+@pytest.mark.parametrize(('name', 'title'), list(STUDIES_OF_SECTIONS))
+def test_every_number_of_a_section_is_that_of_a_study(name, title):
+  """Numbers of three decimals stand in the tables of the studies that the section is about, and an
+  interval stands there beside its change, which sentences may turn around: 0.1 better is -0.1.
+  """
+  (section,) = re.findall(
+    rf'^##+ {re.escape(title)}$(.*?)(?=^##|\Z)', (ROOT / name).read_text(), re.DOTALL | re.MULTILINE
+  )
+  section = ' '.join(section.replace('**', '').split())
+  pages = '\n'.join(map(made_of_rows, STUDIES_OF_SECTIONS[name, title]))
+  numbers = re.findall(r'(?<![\d.])\d+\.\d{3}(?!\d)', section)
+  known = set(re.findall(r'\d+\.\d+', pages))
+  assert len(numbers) > 4
+  assert [number for number in numbers if number not in known] == []
+  known = set(intervals_of(pages))
+  turned = {(-change, -upper, -lower) for change, lower, upper in known}
+  assert [found for found in intervals_of(section) if found not in known | turned] == []
 
 
 def test_which_lines_a_window_breaks():
