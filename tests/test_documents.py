@@ -189,10 +189,43 @@ def test_a_number_of_the_classic_encodings():
   assert windowed['rope']['4096'].startswith(f'+{found} ')
 
 
-def test_numbers_of_the_pass_key():
-  """Sentences of README and results/FINDINGS.md have those of the far key in results/passkey."""
+def number(cell: str) -> str:
+  return cell.strip('*').split(' ')[0]
+
+
+def test_the_methods_of_readme_have_the_numbers_of_their_lines():
+  """Every cell of the table of methods that read past the length of a pretrained model."""
+  (shown,) = (table for table in tables_of((ROOT / 'README.md').read_text()) if 'YaRN' in table)
+  labels = {
+    'as it is': 'none',
+    'Self-Extend': 'self_extend',
+    'StreamingLLM': 'streaming',
+    'dual chunk attention': 'dca',
+    'YaRN': 'yarn',
+    'ReRoPE': 'rerope',
+    "Llama 3's rule": 'llama3',
+    'NTK-aware scaling': 'ntk',
+    'position interpolation': 'linear',
+  }
+  columns = {
+    'bits at L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '8192 (L)'),
+    'at 2 L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '16384'),
+    'at 4 L': ('pretrained_4', 'Extrapolation, last_k', ', 4 L', '32768'),
+    'key 12,300 tokens back': ('passkey', 'Scores by depth, text_passkey', '', '25'),
+  }
+  expected = {name: {} for name in labels}
+  for head, (folder, title, suffix, length) in columns.items():
+    scores = titled(folder)[title]
+    for name, label in labels.items():
+      is_asked = label + suffix in scores
+      expected[name][head] = number(scores[label + suffix][length]) if is_asked else '—'
+  assert shown == expected
+
+
+def test_numbers_of_the_pretrained_model():
+  """Sentences of results/FINDINGS.md have those of their lines in results/pretrained, passkey."""
+  text = words_of('results/FINDINGS.md')
   scores = titled('passkey')['Scores by depth, text_passkey']
-  text = words_of('README.md', 'results/FINDINGS.md')
   for words, line in (
     (r'tokens back ReRoPE \(([\d.]+) bits per digit', 'rerope'),
     (r'dual chunk attention \(([\d.]+)\) and Self-Extend', 'dca'),
@@ -200,15 +233,8 @@ def test_numbers_of_the_pass_key():
     (r'YaRN less \(([\d.]+)\)', 'yarn'),
     (r'StreamingLLM nothing \(([\d.]+)\)', 'streaming'),
   ):
-    found = re.findall(words, text)
-    assert set(found) == {scores[line]['25'].strip('*').split(' ')[0]}
-    assert len(found) == 2
-
-
-def test_numbers_of_the_pretrained_model():
-  """Sentences of README and results/FINDINGS.md have those of the table in results/pretrained."""
+    assert re.findall(words, text) == [number(scores[line]['25'])]
   scores = titled('pretrained')['Extrapolation, last_k']
-  text = words_of('README.md', 'results/FINDINGS.md')
   for words, line, length in (
     (r'breaks down: ([\d.]+) bits per byte at 2 L', 'none', '16384'),
     (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
@@ -218,9 +244,7 @@ def test_numbers_of_the_pretrained_model():
     (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
     (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
   ):
-    found = re.findall(words, text)
-    assert set(found) == {scores[f'{line}, 2 L'][length].strip('*').split(' ')[0]}
-    assert len(found) == 2
+    assert re.findall(words, text) == [number(scores[f'{line}, 2 L'][length])]
   changes = titled('pretrained')['Differences from none, 2 L truncated to L, last_k']
   for words, line in (
     (r'Self-Extend changes ([^,]+, [^,]+\])', 'self_extend'),
