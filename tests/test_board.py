@@ -235,10 +235,14 @@ def test_marks_and_the_smallest_difference_that_is_marked(of_corpus):
   assert body['lost']['bits at L'].mark == '*'
   assert body['lost']['at 2 L'].mark == '†'
   assert body['flat']['at 2 L'].mark == '='
-  smallest = body['smallest marked']
-  assert smallest['at 2 L'].text == '—'
+  smallest = body['smallest shown']
   at_L = [line.at_L.smallest for line in of_corpus.values() if line.at_L]
   assert smallest['bits at L'].text == f'{statistics.median(at_L):.3f}'
+  ends = [line.changes[2 * L].interval for line in of_corpus.values() if line.changes]
+  widths = [upper - lower for lower, upper in filter(None, ends)]
+  half = (1.959964 + 0.841621) / 1.959964 / 2  # quantiles of the normal distribution
+  assert smallest['at 2 L'].text == f'{half * statistics.median(widths):.3f}'
+  assert len(widths) > 2
   of_one = text_table(text_rows(seeds=1))
   assert [line[0].text for line in of_one.groups[0].lines if line[0].text not in MODELS] == []
 

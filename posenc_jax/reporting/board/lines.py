@@ -8,7 +8,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board.line_costs import Cost, relative_costs
-from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons import effective_length, significance
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
@@ -327,8 +327,18 @@ def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
   """The smallest difference from ROPE at L that seeds mark in four of five cases, the median
   over lines; None: they mark none.
   """
-  found = [line.at_L.smallest for line in of_corpus if line.at_L]
-  return costs.median(found)
+  return costs.median(line.at_L.smallest for line in of_corpus if line.at_L)
+
+
+def smallest_shown(differences: Iterable[Difference | None]) -> float | None:
+  """The smallest change whose interval over documents leaves out 0 in four of five cases, the
+  median over lines; None: they have no intervals.
+  """
+  normal = statistics.NormalDist()
+  half = normal.inv_cdf(1 - significance.ALPHA / 2)
+  factor = 1 + normal.inv_cdf(significance.POWER) / half
+  intervals = [some.interval for some in differences if some and some.interval]
+  return costs.median(factor * (upper - lower) / 2 for lower, upper in intervals)
 
 
 def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool:

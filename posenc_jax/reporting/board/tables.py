@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Sequence
 
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked
-from posenc_jax.reporting.comparisons.difference_tables import SMALLEST, cell
+from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked, smallest_shown
+from posenc_jax.reporting.comparisons.difference_tables import cell
 from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
 from posenc_jax.reporting.scores import UNSEEN, Scores, collect, note_of_missing, notes_of
@@ -16,6 +16,7 @@ from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
 
 UNSTABLE = '~'
+SMALLEST = 'smallest shown'
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
 EXACT = 0.3
@@ -24,8 +25,9 @@ HEADER = ('parameters', 'step', 'memory', 'bits at L')
 # What the columns of text say, below the table.
 LEGEND = (
   f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
-  f'references. "{SMALLEST}": the smallest difference from {ROPE} that these seeds mark in '
-  'four of five cases, the median over lines.',
+  f'references. "{SMALLEST}": at L the smallest difference from {ROPE} that these seeds mark in '
+  'four of five cases, past L the smallest change whose interval leaves out 0 as often; the median '
+  'over lines.',
   'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
   f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
   f'("{FAR} L, other text") and that from the own score at {FAR} L with attention windowed at L '
@@ -110,7 +112,7 @@ def text_table(
     f'standard deviation over seeds; L = {L}. Below: what is missing, then what the columns say; '
     'what holds at this scale need not hold at another.'
   )
-  body += _smallest_cells(of_corpus, len(past))
+  body += _smallest_cells(of_corpus, past)
   return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], [*notes, *LEGEND])
 
 
@@ -136,16 +138,24 @@ def _cells(line: Line, past: list[int], verdict: str):
   yield Cell(str(len(line.seeds)))
 
 
-def _smallest_cells(of_corpus: list[Line], num_lengths: int) -> list[list[Cell]]:
-  """The line with the smallest difference from the baseline that seeds mark, if they mark any.
+def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
+  """The line with the smallest difference that each column tells from 0, if seeds mark any at L.
 
-  Past L single lines are tested with a few degrees of freedom each: a median says little there.
+  Past L it is that of documents, by which verdicts go there: of seeds single lines have a few
+  degrees of freedom each, and a median of that says little.
   """
-  smallest = smallest_marked(of_corpus)
-  if smallest is None:
+  marked = smallest_marked(of_corpus)
+  if marked is None:
     return []
-  texts = [SMALLEST, '', *[DASH] * 3, f'{smallest:.3f}', *[DASH] * (num_lengths + 2), '', '']
-  return [[*map(Cell, texts)]]
+  longest = past[-1] if past else None
+  columns = [
+    *([line.changes.get(length) for line in of_corpus] for length in past),
+    [line.windowed for line in of_corpus if line.longest == longest],
+    [line.beyond_shuffled for line in of_corpus],
+  ]
+  smallest = [marked, *map(smallest_shown, columns)]
+  texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
+  return [[*map(Cell, (SMALLEST, '', *[DASH] * 3, *texts, '', ''))]]
 
 
 def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()) -> list[Table]:
