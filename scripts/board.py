@@ -49,8 +49,11 @@ def make(folders: list[str], out: Path):
   """
   reports = [study.load(folder) for folder in folders]
   read = [row_files.of_runs(folder) for folder in folders]
-  hashes = [_hashes(report, of_one) for report, of_one in zip(reports, read, strict=True)]
-  names = study.names_of_runs(folders, hashes)
+  present = [
+    {*report.runs, *(row['run'] for row in its_rows)}
+    for report, its_rows in zip(reports, read, strict=True)
+  ]
+  names = study.names_of_runs(folders, present, list(map(_hashes, reports)))
   every_row = [
     row | {'run': name(row['run'])}
     for of_one, name in zip(read, names, strict=True)
@@ -87,17 +90,14 @@ def make(folders: list[str], out: Path):
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
 
 
-def _hashes(report: study.Report, its_rows: list[dict]) -> dict[str, str]:
-  """{run: hash of its config} of a folder; where no config is known, the folder stands for it: such
-  a run is not taken for one of another folder.
-  """
-  runs = {row['run'] for row in its_rows}
+def _hashes(report: study.Report) -> dict[str, str]:
+  """{run: hash of its config} of a folder, of the runs whose config is known."""
   with disk_errors(remedy=''):
     found = {
       visible(file.parent.name): config.config_hash(config.saved_config(file.parent))
       for file in files_below(report.folder, 'config.json')
     }
-  return dict.fromkeys(runs, str(report.folder)) | found | report.hashes
+  return found | report.hashes
 
 
 def _default_out(folders: list[str]) -> Path:

@@ -45,10 +45,7 @@ def main(argv):
   if {'--encoding', '--classic'} & flags or (len(flags) == len(argv) and '--config' not in flags):
     draw_encodings(argv)
   else:
-    report = study.of_arguments(argv, ROOT)
-    if report.out is not None:
-      cli.check_folder(f'--out={report.out}', report.out)
-    report.write_figures()
+    study.of_arguments(argv, ROOT).write_figures()
 
 
 def draw_encodings(argv: list[str]) -> None:

@@ -19,10 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(argv):
-  report = study.of_arguments(argv, ROOT)
-  if report.out is not None:
-    cli.check_folder(f'--out={report.out}', report.out)
-  report.write_tables()
+  study.of_arguments(argv, ROOT).write_tables()
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ Hyperparameters that a default would leave untrained are scaled to L = 128: DeBE
 since the last row of its table, which all larger distances share, would hardly be trained; p-RoPE
 keeps the wavelengths that complete a turn within L; FIRE's threshold is L / 4, as the paper's 512
 is of its 2,048: above L it would divide every distance in training by the same number. One
-learning rate for all so far: the grid of rates by line (scripts/lr_grid.py) is open.
+learning rate for all, which configs/studies/claims/rates.py tries for five lines.
 
 Three seeds, five of RoPE and of the lines that README weighs against it: those that use text past
 L and hold to 32 L, and PaTH, which is better than RoPE's window at 4 L. Which these are was fixed
@@ -25,7 +25,7 @@ L.
 
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
 --kept=results/board goes on from there; the n-gram is scripts/ngram.py's, and the times of a step
-scripts/step_times.py's. results/board_tasks will be the tasks (configs/studies/board_tasks.py).
+scripts/step_times.py's. The tasks of the same lines are configs/studies/board_tasks.py, not run.
 
 Cost: 99 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one
 processor; DAPE, CoPE and PaTH more. Result, of seeds 0 to 2, seed 3 of the lines of five, of RoPE

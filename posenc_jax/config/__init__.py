@@ -6,7 +6,6 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
 from posenc_jax.config.field_help import BASE
-from posenc_jax.config.grids import line_name, product, vary, with_rates, zipped
 from posenc_jax.config.loading import load, load_study, trained_config
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
@@ -23,6 +22,7 @@ from posenc_jax.config.serialization import (
   to_json,
   training_part,
 )
+from posenc_jax.config.sweeps import line_name, product, vary, with_rates, zipped
 
 __all__ = [
   'BASE',

@@ -1,8 +1,8 @@
 """The schema: checks a configuration, its fields one by one and how they fit each other.
 
 It takes any tree, also one that a stranger's file or a mistaken study made. What needs jax is
-checked elsewhere, before anything is compiled: encodings and backends by `model.build`, corpora by
-`data.corpus`; for all runs of a study together, by `evaluation.preflight`.
+checked elsewhere, before anything is compiled: encodings and backends by `model.decoder.build`,
+corpora by `data.corpus`; for all runs of a study together, by `evaluation.preflight`.
 """
 
 import math

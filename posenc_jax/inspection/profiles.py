@@ -25,7 +25,7 @@ from posenc_jax.model import layer_pattern
 
 BATCH = 16  # samples that are measured at once
 LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
-LONG = 128  # distances from which their axis is logarithmic
+LONG = 128  # distances up to which every one is a point
 PER_OCTAVE = 12  # points that a noisy curve is drawn at
 ADDED = 'score minus the score without position'
 TITLES = {

@@ -1,7 +1,7 @@
 """Cohere's Command and Aya: attention and a gated MLP side by side, behind one LayerNorm."""
 
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
-from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.layer_kinds import by_kind
 from posenc_jax.pretrained.llama_families import decoder_rules

@@ -3,7 +3,7 @@
 import inspect
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
-from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.config_json import Fields
 
 
 def bos_of(tree: dict) -> object:

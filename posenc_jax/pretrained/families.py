@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
 from posenc_jax.pretrained import cohere_families, gpt_families, llama_families
-from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
 
 FAMILIES: dict[str, Callable[[Fields], Form]] = {

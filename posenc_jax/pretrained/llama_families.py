@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes, takes_original
-from posenc_jax.pretrained.config_fields import Fields
+from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
 from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
 from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed

@@ -94,14 +94,14 @@ def check_about(where: str, wanted: object) -> str:
   return visible(' '.join(wanted.split()))
 
 
-def check_names(where: str, runs: list) -> list[str]:
-  """The names of runs. Raises UserError for what can be none."""
-  if len(runs) > MOST_RUNS:
-    raise UserError(f'{where}: {len(runs)} runs; allowed: at most {MOST_RUNS}')
-  for run in runs:
-    if not is_text(run, 255):
-      raise UserError(f'{where}: runs: {shown(run)}; allowed: names of 1 to 255 characters')
-  return list(map(visible, runs))
+def check_names(where: str, names: list, noun: str = 'runs') -> list[str]:
+  """Names of what `noun` says, made printable. Raises UserError for what can be none."""
+  if len(names) > MOST_RUNS:
+    raise UserError(f'{where}: {len(names)} {noun}; allowed: at most {MOST_RUNS}')
+  for name in names:
+    if not is_text(name, 255):
+      raise UserError(f'{where}: {noun}: {shown(name)}; allowed: names of 1 to 255 characters')
+  return list(map(visible, names))
 
 
 def check_planned(

@@ -6,9 +6,8 @@ that nothing in the folder, and nothing that it names, is ever executed.
 
 import dataclasses
 import hashlib
-import itertools
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -250,17 +249,20 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
 
 
 def names_of_runs(
-  places: Iterable[str], hashes: Iterable[dict[str, str]]
+  places: Sequence[str], runs: Sequence[Iterable[str]], hashes: Sequence[dict[str, str]]
 ) -> list[Callable[[str], str]]:
   """For each place the function from the names of its runs to those beside runs of other places:
   the same name, but after the place where another one has a run of this name with another config.
 
   Args:
-    hashes: {run: hash of its config} of each place.
+    runs: the names of the runs of each place.
+    hashes: {run: hash of its config} of each place, of those that are known; the place stands for
+      one that is not, so that no run is taken for one of another place.
   """
   hashes_of = defaultdict(set)
-  for run, config_hash in itertools.chain.from_iterable(of_place.items() for of_place in hashes):
-    hashes_of[run].add(config_hash)
+  for place, its_runs, its_hashes in zip(places, runs, hashes, strict=True):
+    for run in its_runs:
+      hashes_of[run].add(its_hashes.get(run, place))
   is_shared = lambda run: len(hashes_of[run]) > 1
   return [lambda run, place=place: f'{place}/{run}' if is_shared(run) else run for place in places]
 
@@ -268,13 +270,15 @@ def names_of_runs(
 def _check_overrides(where: str, overrides: object) -> list[str]:
   if not isinstance(overrides, list):
     raise UserError(f'{where}={shown(overrides)}; allowed: a list of fields')
-  return report_settings.check_names(where, overrides)
+  return report_settings.check_names(where, overrides, 'fields')
 
 
 def _check_hashes(where: str, hashes: object) -> dict[str, str]:
   if not isinstance(hashes, dict):
     raise UserError(f'{where}={shown(hashes)}; allowed: {{run: hash}}')
-  names, values = (report_settings.check_names(where, [*x]) for x in (hashes, hashes.values()))
+  names, values = (
+    report_settings.check_names(where, [*x], 'hashes of runs') for x in (hashes, hashes.values())
+  )
   return dict(zip(names, values, strict=True))
 
 
@@ -314,7 +318,9 @@ def of_arguments(argv: list[str], root: Path) -> Report:
       'and --out=DIR'
     )
   report = load(folders[0], flags.config)
-  report.out = None if flags.out is None else Path(flags.out)
+  if flags.out is not None:
+    report.out = Path(flags.out)
+    cli.check_folder(f'--out={report.out}', report.out)
   if line := news(report, root):
     print(visible(line))
   return report

@@ -16,7 +16,7 @@ PLACES = RANGE_END, DISTANCE, DEPTH = 'range_end', 'distance', 'depth_percent'
 class Cell(NamedTuple):
   text: str
   is_best: bool = False
-  mark: str = ''  # of posenc_jax.reporting.comparisons.compare
+  mark: str = ''  # of posenc_jax.reporting.comparisons.contrast
 
 
 class RowGroup(NamedTuple):

@@ -15,7 +15,7 @@ from rich.text import Text
 from posenc_jax import storage
 from posenc_jax.cli import check_file, make_folder, wide_console
 from posenc_jax.config import line_name, load, load_study
-from posenc_jax.config.grids import RATE
+from posenc_jax.config.sweeps import RATE
 from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.protocols import TASK_PROTOCOL
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep

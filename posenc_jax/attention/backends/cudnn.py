@@ -3,23 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention.backends.refusals import refuse_pairs
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
-
-
-def refuse_pairs(request: AttentionRequest) -> str | None:
-  """The reason why a kernel that knows of softmax alone cannot serve this request, or None."""
-  enc, name = request.enc, type(request.enc).__name__
-  if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
-    return f'{name} acts on pairs of a query and a key, which the fused kernel keeps to itself'
-  if request.sink_BTH is not None:
-    return f'{name} has a sink in the softmax, which the fused kernel does not take'
-  if enc.normalizer != 'softmax':
-    return f'{name} is not normalized by softmax'
-  dtypes = [str(x.dtype) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
-  if len({*dtypes}) > 1:
-    return f'the fused kernel takes queries, keys and values of one dtype, not {", ".join(dtypes)}'
-  return None
 
 
 def refuse(request: AttentionRequest) -> str | None:

@@ -11,7 +11,7 @@ import jax
 
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.backends.splash import refuse_products
+from posenc_jax.attention.backends.refusals import refuse_products
 from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars

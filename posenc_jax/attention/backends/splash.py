@@ -6,15 +6,12 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-from posenc_jax import target
-from posenc_jax.attention.backends.cudnn import refuse_pairs
+from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tpu.kernel import LANES
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 
 BLOCK = 512  # queries and keys; blocks are multiples of LANES
-NO_BFLOAT16 = ('TPU v2', 'TPU v3')
-HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -34,19 +31,6 @@ def refuse(request: AttentionRequest) -> str | None:
   if T != S or T % LANES:
     return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
   return refuse_mesh(request)
-
-
-def refuse_products(request: AttentionRequest) -> str | None:
-  """The reason why Mosaic, the compiler of kernels for TPU, multiplies no such arrays, or None."""
-  dtypes = [x.dtype for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
-  if jnp.float16 in dtypes:
-    return 'kernels for TPU take float32 or bfloat16, not float16'
-  if jnp.bfloat16 in dtypes and (kind := target.device_kind()) in NO_BFLOAT16:
-    return f'in kernels, a {kind} multiplies no bfloat16; a v4 or later does'
-  precision = jax.config.jax_default_matmul_precision
-  if precision in HIGH and jax.__version__.startswith('0.10.'):
-    return f'jax 0.10 has no products at {precision!r} in kernels for TPU'
-  return None
 
 
 def run(request: AttentionRequest, interpret: bool = False):

@@ -191,7 +191,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
     lines = sorted(scores.lines, key=lambda line: rank.get(line, len(rank)))
     body = [_recall_cells(scores, line, bins, _onset(scores, line, costs)) for line in lines]
     groups.append(RowGroup(name, body))
-  names = [_bin_name(name, L) for name in sorted(bins)]
+  names = [_bin_name(name) for name in sorted(bins)]
   caption = (
     'Bits a character of planted names that only an earlier place in the window decides, by the '
     f'distance to it, mean ± standard deviation over seeds; L = {L}. {GROUPS} Not to know one '
@@ -234,11 +234,10 @@ def _bin(position: int, L: int) -> int:
   return number
 
 
-def _bin_name(number: int, L: int) -> str:
-  if number < 2:
-    return ('new', 'to L / 2')[number]
-  ends = (L / 2 * 2 ** (number - 2) / L, L / 2 * 2 ** (number - 1) / L)
-  return 'L / 2 to L' if number == 2 else f'{ends[0]:g} to {ends[1]:g} L'
+def _bin_name(number: int) -> str:
+  if number < 3:
+    return ('new', 'to L / 2', 'L / 2 to L')[number]
+  return f'{2 ** (number - 3)} to {2 ** (number - 2)} L'
 
 
 def _recalled(scores: Scores, line: str, positions: list[int]) -> list[float] | None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.protocols import SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
-from posenc_jax.reporting.comparisons import bootstrap, families, significance
+from posenc_jax.reporting.comparisons import bootstrap, multiple_tests, significance
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
   BASELINE_TRUNCATED,
@@ -259,7 +259,7 @@ class _Comparer:
       self.scores, self.metric, reference, self.baseline, self.margin, differences
     )
     for column, pairs in pairs_of.items():
-      families.test(contrast, column, pairs)
+      multiple_tests.test(contrast, column, pairs)
     if reference is BASELINE:
       contrast.correlations = self._correlations()
     return [contrast]

@@ -89,12 +89,10 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
     raise UserError(f'{twice[0]}: given twice; allowed: each place once')
   read = [_read(path, root) for path in paths]
   places = [visible(path.as_posix()) for path in paths]
-  hashes = [  # a run of which no config is known is not taken for one of another place
-    {run: source.hashes.get(run, place) for run in (*source.runs, *_present(source.rows))}
-    for place, source in zip(places, read, strict=True)
-  ]
+  runs = [(*source.runs, *_present(source.rows)) for source in read]
+  names = study.names_of_runs(places, runs, [source.hashes for source in read])
   joined = Sources([], [], {}, [])
-  for name, source in zip(study.names_of_runs(places, hashes), read, strict=True):
+  for name, source in zip(names, read, strict=True):
     joined.rows += [row | {'run': name(row['run'])} for row in source.rows]
     joined.runs = [*dict.fromkeys([*joined.runs, *map(name, source.runs)])]
     joined.configs |= {name(run): saved for run, saved in source.configs.items()}

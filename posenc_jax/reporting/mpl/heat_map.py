@@ -1,4 +1,4 @@
-"""The needle's heat map: how often what stood at a depth of a context of some length was found."""
+"""A heat map of depth and length: how well what stands at a depth of a context is found."""
 
 import math
 from collections.abc import Iterable
