@@ -1,0 +1,39 @@
+"""Reasons why kernels refuse a request that more than one backend has."""
+
+import jax
+import jax.numpy as jnp
+
+from posenc_jax import target
+from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
+
+NO_BFLOAT16 = ('TPU v2', 'TPU v3')
+HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
+
+
+def refuse_pairs(request: AttentionRequest) -> str | None:
+  """The reason why a kernel that knows of softmax alone cannot serve this request, or None."""
+  enc, name = request.enc, type(request.enc).__name__
+  if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
+    return f'{name} acts on pairs of a query and a key, which the fused kernel keeps to itself'
+  if request.sink_BTH is not None:
+    return f'{name} has a sink in the softmax, which the fused kernel does not take'
+  if enc.normalizer != 'softmax':
+    return f'{name} is not normalized by softmax'
+  dtypes = [str(x.dtype) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
+  if len({*dtypes}) > 1:
+    return f'the fused kernel takes queries, keys and values of one dtype, not {", ".join(dtypes)}'
+  return None
+
+
+def refuse_products(request: AttentionRequest) -> str | None:
+  """The reason why Mosaic, the compiler of kernels for TPU, multiplies no such arrays, or None."""
+  dtypes = [x.dtype for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
+  if jnp.float16 in dtypes:
+    return 'kernels for TPU take float32 or bfloat16, not float16'
+  if jnp.bfloat16 in dtypes and (kind := target.device_kind()) in NO_BFLOAT16:
+    return f'in kernels, a {kind} multiplies no bfloat16; a v4 or later does'
+  precision = jax.config.jax_default_matmul_precision
+  if precision in HIGH and jax.__version__.startswith('0.10.'):
+    return f'jax 0.10 has no products at {precision!r} in kernels for TPU'
+  return None
