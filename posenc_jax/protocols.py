@@ -40,7 +40,8 @@ SHUFFLED_FAR = 'shuffled_far'
 CONTROLS = {
   # Attention is limited to L tokens in each layer, so what lies farther back acts through layers.
   WINDOWED: Control('; attention windowed at the training length'),
-  # The same, but the first `eval.sink_tokens` inputs, BOS among them, are seen from everywhere.
+  # The same, but the first `eval.sink_tokens` inputs, BOS among them, are seen from everywhere, in
+  # layers with a shorter window of their own, too.
   WITH_SINK: Control(
     '; attention windowed at the training length, but for the first inputs (BOS, ...), which stay '
     'visible',

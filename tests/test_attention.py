@@ -553,9 +553,11 @@ def test_sizes_of_masks_beyond_all_keys_hide_nothing(name, backend):
     attend, q, q, q, enc, segment_ids=segments, backend=backend, block_sizes=(4, 4)
   )
   most, plain = 10**12, run()
-  for size in ('window', 'chunk', 'sink_tokens', 'prefix'):  # programs are equal where masks are
-    cut = {Mask(**{size: n}).cut(6) for n in (2**31 - 1, most)}
-    assert cut == {Mask(**{size: 6})}
+  for n in (6, 2**31 - 1, most):  # programs are equal where masks are
+    assert {Mask(**{size: n}).cut(6) for size in ('window', 'chunk', 'sink_tokens')} == {Mask()}
+    assert Mask(is_causal=False, window=n).cut(6) == Mask(is_causal=False)
+    assert Mask(window=2, sink_tokens=n, prefix=n).cut(6) == Mask(True, 2, None, 6, 6)
+  assert Mask(window=5, chunk=4, sink_tokens=1, prefix=1).cut(6) == Mask(True, 5, 4, 1)
   close = functools.partial(np.testing.assert_allclose, atol=1e-6)
   close(run(window=most, chunk=most), plain)
   close(run(window=2, sink_tokens=most), plain)

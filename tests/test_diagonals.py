@@ -170,6 +170,33 @@ def test_auto_on_a_gpu_takes_diagonals_where_tiles_are_many_and_small(batch, que
     jax.eval_shape(chosen, of(queries, 4), of(8192, 2))
 
 
+@pytest.mark.parametrize(
+  ('axes', 'manual', 'backend'),
+  [
+    ({'data': 4, 'fsdp': 2}, (), 'diagonals'),
+    ({'seeds': 8}, (), 'blockwise'),
+    ({'data': 8}, ('data',), 'blockwise'),
+  ],
+)
+def test_auto_counts_the_devices_that_share_the_batch(axes, manual, backend):
+  """Not those that seeds are shared over, nor, within jax.shard_map, what shares it already."""
+  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
+  kinds = tuple(
+    jax.sharding.AxisType.Manual if name in manual else jax.sharding.AxisType.Auto for name in axes
+  )
+  mesh = jax.sharding.AbstractMesh(
+    tuple(axes.values()), tuple(axes), axis_types=kinds, abstract_device=device
+  )
+  of = lambda heads: jax.ShapeDtypeStruct((32, 8192, heads, 8), jnp.float32)  # 2 * LARGEST
+
+  def chosen(q, k):
+    assert _fastest(build_request(q, k, k, build('alibi'))) == backend
+    return q
+
+  with jax.sharding.use_abstract_mesh(mesh):
+    jax.eval_shape(chosen, of(4), of(2))
+
+
 @pytest.mark.aot
 @pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
 @pytest.mark.parametrize('name', [name for name in KINDS if name != 'path'])

@@ -375,6 +375,19 @@ def test_bam_of_a_linear_shape_is_alibi():
   same(enc, build('alibi'), is_causal=False)
 
 
+@pytest.mark.parametrize('exponent', [-9.0, 9.0])
+def test_a_bias_of_bam_that_is_too_large_stays_finite(exponent):
+  """Its keys lose to all others, but not to those that are masked; and its gradient is a number."""
+  enc = build('bam')
+  enc.exponent[...] = jnp.full(enc.dims.heads, exponent)
+  q = jax.random.normal(jax.random.key(0), (1, 6, enc.dims.heads, enc.dims.head_dim))
+  first = attend(q, q, q, enc, backend='dense')[:, 0]
+  np.testing.assert_allclose(first, q[:, 0], rtol=1e-6)  # the first query sees its own key alone
+  far = jnp.array([0, 1, 131_072])
+  slopes = nnx.grad(lambda enc: enc.bias(far).sum())(enc)
+  assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(slopes))
+
+
 def test_bam_starts_as_nope_and_grows_as_ssmax():
   same(build('bam'), build('nope'), is_causal=False)
   same(build('bam', learned_mean=True), build('nope'), is_causal=False)

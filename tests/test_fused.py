@@ -137,6 +137,9 @@ def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
   return make(name, **dims, rngs=nnx.Rngs(0), **hyper)
 
 
+PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes': (128, 128)}
+
+
 @pytest.mark.parametrize(
   ('change', 'reason'),
   [
@@ -147,6 +150,8 @@ def make_for(head_dim: int, name: str, heads: int = 4, **hyper):
     ({'T': 128}, None),
     ({'T': 2**16, 'S': 2**16}, None),
     ({'T': 2**16, 'S': 2**16, 'packed': True}, 'takes 1.00 MiB, and a TPU has 1 MiB'),
+    (PACKED_ROWS, 'takes 1.13 MiB'),
+    (PACKED_ROWS | {'devices': 8}, None),
     ({'T': 2**17, 'S': 2**17}, 'of 131072 x 131072 lie takes 2.00 MiB, and a TPU has 1 MiB'),
     ({'T': 2**17, 'S': 2**17, 'block_sizes': (512, 512)}, None),
     ({'kind': 'TPU v5 lite'}, None),
@@ -172,16 +177,18 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
   T, keys = change.get('T', 256), change.get('S', 256)
   monkeypatch.setattr(jax, '__version__', '0.10.2')
   dtype, backend = change.get('dtype', jnp.bfloat16), change.get('backend', fused)
-  q, k = (jax.ShapeDtypeStruct((1, n, change.get('heads', 4), 8), dtype) for n in (T, keys))
+  rows, heads = change.get('rows', 1), change.get('heads', 4)
+  q, k = (jax.ShapeDtypeStruct((rows, n, heads, 8), dtype) for n in (T, keys))
   enc, answers = make_for(8, 'rope' if backend is splash else 'alibi', q.shape[2]), []
 
   def ask(q, k):
-    options = {'segment_ids': jnp.zeros((1, keys), int)} if 'packed' in change else {}
+    options = {'segment_ids': jnp.zeros((rows, keys), int)} if 'packed' in change else {}
     request = build_request(q, k, k, enc, block_sizes=change.get('block_sizes'), **options)
     answers.append(backend.refuse(request))
 
   kind = AbstractDevice(device_kind=change.get('kind', 'cpu'), num_cores=1, platform='tpu')
-  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
+  devices = (change.get('devices', 1),)
+  mesh = AbstractMesh(devices, ('data',), axis_types=(AxisType.Auto,), abstract_device=kind)
   with (
     jax.sharding.use_abstract_mesh(mesh),
     jax.default_matmul_precision(change.get('precision', 'default')),

@@ -98,6 +98,21 @@ def test_a_text_is_the_same_in_parts_and_without_the_cache(run, fields, monkeypa
   assert text(run, **fields) == made
 
 
+def test_logits_that_are_not_finite_are_no_text(run, monkeypatch):
+  """Not the first token that may be drawn, again and again."""
+  decode = generation.decode
+
+  def spoiled(*arguments, **options):
+    logits, cache = decode(*arguments, **options)
+    return logits + jnp.where(cache.count > 9, jnp.nan, 0.0), cache
+
+  monkeypatch.setattr(generation, 'decode', spoiled)
+  pieces = generate(run[1], run[0], b'the q', 11, Sampling(temperature=0.0))
+  assert len([next(pieces) for _ in range(4)]) == 4  # BOS, five bytes and three that were drawn
+  with pytest.raises(UserError, match='no finite logits after 10 tokens'):
+    next(pieces)
+
+
 @pytest.mark.parametrize('script', ['scripts/generate.py', 'eval.py'])
 def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command):
   section = {'name': 'pattern', 'layers': ('rope',)}

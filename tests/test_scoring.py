@@ -140,6 +140,12 @@ def test_a_run_in_python_takes_what_evaluation_changes(run):  # noqa: F811
     runs.load_run(workdir, {'train.length': 9})
 
 
+def test_the_dtype_of_a_model_is_not_chosen(run):  # noqa: F811
+  _, _, model = run()
+  with pytest.raises(ValueError, match="attention: dtype='bfloat16'; allowed: none"):
+    score(model, [b'abcdef'], 'last_k', length=4, attention={'dtype': 'bfloat16'})
+
+
 def test_attention_of_a_model_is_limited_as_said(run):  # noqa: F811
   _, _, model = run()
   documents_of = [bytes(range(97, 121))] * 2

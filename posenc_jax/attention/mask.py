@@ -44,10 +44,15 @@ class Mask:
       raise ValueError(f'prefix={self.prefix}; allowed: 0, for without a causal mask all see all')
 
   def cut(self, S: int) -> 'Mask':
-    """The mask of at most S keys with no size above S, so that no sum of sizes overflows."""
-    names = ('window', 'chunk', 'sink_tokens', 'prefix')
-    sizes = {name: size for name in names if (size := getattr(self, name)) is not None}
-    return dataclasses.replace(self, **{name: min(int(n), S) for name, n in sizes.items()})
+    """The mask of at most S keys and queries, without what hides or shows nothing there, which
+    backends would refuse for nothing, and with no size above S, so that no sum of sizes overflows.
+    """
+    cut = lambda size: None if size is None or size >= S else int(size)
+    window, chunk = cut(self.window), cut(self.chunk)
+    is_limited = window is not None or chunk is not None
+    sink_tokens = min(int(self.sink_tokens), S) if is_limited else 0
+    prefix = min(int(self.prefix), S) if self.prefix > 1 else 0
+    return Mask(self.is_causal, window, chunk, sink_tokens, prefix)
 
   @property
   def looks_ahead(self) -> bool:

@@ -7,6 +7,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import zeros
 
 EPSILON = 1e-5  # keeps a power of the distance 0 finite, as in the released code
+LARGEST = 40.0  # a bias of e^40 is finite, with its gradient, and leaves no weight but to itself
 
 
 class BAM(Encoding):
@@ -54,7 +55,8 @@ class BAM(Encoding):
   def bias(self, r_R):
     mean_H = 2 * jnp.sinh(self.theta[...]) if self.has_mean else jnp.zeros(self.dims.heads)
     distance_RH = jnp.abs(r_R.astype(jnp.float32)[:, None] + mean_H[None]) + EPSILON
-    return -jnp.exp(self.log_size[...][None] + self.exponent[...][None] * jnp.log(distance_RH))
+    log_bias_RH = self.log_size[...][None] + self.exponent[...][None] * jnp.log(distance_RH)
+    return -jnp.exp(jnp.minimum(log_bias_RH, LARGEST))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     return s_BHTS * tile.i.swapaxes(1, 2)[..., None]

@@ -92,6 +92,7 @@ def tokens_after(
     is_drawn_V: which tokens may be drawn.
   Raises:
     LengthError: prompt and tokens are more than the positions of the model.
+    UserError: the model gives no finite logits.
   """
   options = attention_options(config)
   mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
@@ -101,16 +102,22 @@ def tokens_after(
     with jax.default_matmul_precision('highest'):
       logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **mask)
     token = sampling.draw(logits_11V[0, 0], number, is_drawn_V)
-    return token[None, None], cache
+    highest = jnp.max(logits_11V[0, 0], where=is_drawn_V, initial=-jnp.inf)  # nan if one is nan
+    return token[None, None], jnp.isfinite(highest), cache
 
   inputs_1T = np.append(model.bos, prompt_T).astype(np.int32)[None]
   layers = unstack_layers(model)
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
   for part_1T in before:
-    _, cache = step(model, layers, part_1T, cache, 0)
+    *_, cache = step(model, layers, part_1T, cache, 0)
   for number in range(count):
-    tokens_1T, cache = step(model, layers, tokens_1T, cache, number)
+    tokens_1T, is_finite, cache = step(model, layers, tokens_1T, cache, number)
+    if not is_finite:
+      place = inputs_1T.shape[1] + number
+      raise UserError(
+        f'no finite logits after {place} tokens; allowed: fewer tokens, or another model'
+      )
     yield int(tokens_1T[0, 0])
 
 

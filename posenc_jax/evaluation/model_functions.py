@@ -44,9 +44,10 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
   config's attention. Activations are of `eval.compute_dtype`, logits float32.
 
   `positions` are those that tokens carry, no two of them farther apart than
-  `max_position_distance`. `window` limits attention to so many tokens, `sink_tokens` lets it see so
-  many of the first inputs from everywhere; neither widens the config's own window nor hides its own
-  sink tokens. `last` is that of `token_nll`; `predictions` takes it, too, and no other function.
+  `max_position_distance`. `window` limits attention to so many tokens and does not widen the
+  config's own window. `sink_tokens` lets it see so many of the first inputs from everywhere, in
+  layers with a shorter window of their own, too, and does not hide the config's own sink tokens.
+  `last` is that of `token_nll`; `predictions` takes it, too, and no other function.
   """
   dtypes = {'dtype': config.eval.compute_dtype, 'logits_dtype': 'float32'}
   options = attention_options(config) | dtypes

@@ -99,7 +99,7 @@ def score(
     documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
       tokenizer; of any other model each byte is a token, and a token a byte.
     protocol: a key of SCORERS.
-    attention: of an `LM`: keyword arguments of `LM.__call__`, such as {'window': 128}.
+    attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}.
     settings: keyword arguments of the protocol's function below.
 
   Raises:
@@ -143,7 +143,9 @@ def _likelihoods(model: LM | Run | TokenFunction, attention: dict | None) -> Tok
     if attention is not None:
       raise ValueError(f'attention={attention!r}; allowed: None, unless the model is an LM')
     return model.nats if isinstance(model, Run) else model
-  compiled = jax.jit(functools.partial(token_nll, **{**(attention or {}), 'dtype': 'float32'}))
+  if 'dtype' in (attention or {}):
+    raise ValueError(f'attention: dtype={attention["dtype"]!r}; allowed: none, an LM is float32')
+  compiled = jax.jit(functools.partial(token_nll, dtype='float32', **(attention or {})))
 
   def nll(tokens_BT):
     with jax.default_matmul_precision('highest'):

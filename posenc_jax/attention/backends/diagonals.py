@@ -6,9 +6,8 @@ side of a tile; sums that are carried along the keys are kept for every tile, T^
 head. It visits all tiles, where `blockwise` may stop when the rest has no weight.
 """
 
-import jax
-
 from posenc_jax.attention.backends import blockwise
+from posenc_jax.attention.kernels.over_batch import devices_of_batch
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import diagonal_passes, passes
 from posenc_jax.attention.tiled.differentiable import differentiable
@@ -40,8 +39,7 @@ def is_expected_faster(request: AttentionRequest) -> bool:
   work. Larger tiles of `blockwise` keep a GPU at work, and few queries have few rows.
   """
   B, T, H, _ = request.q_BTHK.shape
-  devices = max(jax.sharding.get_abstract_mesh().size, 1)
-  return T >= SIDE and LARGEST * devices >= B * H * T * SIDE
+  return T >= SIDE and LARGEST * devices_of_batch() >= B * H * T * SIDE
 
 
 def run(request: AttentionRequest):

@@ -12,7 +12,7 @@ import jax
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.refusals import refuse_products
-from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
+from posenc_jax.attention.kernels.over_batch import devices_of_batch, refuse_mesh, run_over_batch
 from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
@@ -67,7 +67,9 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
     tile = f'{sizes[0]} queries and {sizes[1]} keys of {heads} heads'
     return f'a tile of {tile} has more pairs than the memory of these kernels holds'
   grid, has_segments = schedule_of(request, devices).grid, request.segment_ids is not None
-  segments = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
+  # Of the rows of segments a device has those of its share of the batch; one row is all devices'.
+  rows = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
+  segments = rows if rows < 2 else -(-rows // devices_of_batch())
   # On a ring, a shard meets no other in more tiles than itself or its neighbor on the left.
   grids = [grid] if devices == 1 else [dataclasses.replace(grid, T=T, S=S, shift=n) for n in (0, S)]
   needed = max(bytes_of_scalars(grid, segments) for grid in grids)

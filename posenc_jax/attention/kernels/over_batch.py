@@ -27,7 +27,7 @@ def refuse_mesh(request: AttentionRequest, also: tuple[str, ...] = ()) -> str | 
   others = [f'{name}={n}' for name, n in shape.items() if n > 1 and name not in shared]
   if others:
     return f'kernels share out the batch alone, but the mesh has {", ".join(others)}'
-  batch, devices = len(request.q_BTHK), math.prod(shape[name] for name in batch_axes())
+  batch, devices = len(request.q_BTHK), devices_of_batch()
   if batch % devices:
     return f'{batch} rows of the batch cannot be shared by {devices} devices'
   return None
@@ -64,6 +64,14 @@ def run_over_batch(request: AttentionRequest, schedule: TileSchedule, cut, atten
     return join_tiles(attention(arrays, ids))[:, :T, :, :width]
 
   return over_batch(on_device, arrays_along(request), (request.enc,))
+
+
+def devices_of_batch() -> int:
+  """How many devices share the batch of the arrays that a call is given, which within jax.shard_map
+  are one device's already. Seeds that are trained together are not counted.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  return math.prod(mesh.shape[name] for name in batch_axes() if name not in mesh.manual_axes)
 
 
 def batch_axes() -> tuple[str, ...]:
