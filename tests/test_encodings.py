@@ -378,7 +378,7 @@ def test_bam_of_a_linear_shape_is_alibi():
 @pytest.mark.parametrize('exponent', [-9.0, 9.0])
 def test_a_bias_of_bam_that_is_too_large_stays_finite(exponent):
   """Its keys lose to all others, but not to those that are masked; and its gradient is a number."""
-  enc = build('bam')
+  enc = build('bam', kv_heads=4)
   enc.exponent[...] = jnp.full(enc.dims.heads, exponent)
   q = jax.random.normal(jax.random.key(0), (1, 6, enc.dims.heads, enc.dims.head_dim))
   first = attend(q, q, q, enc, backend='dense')[:, 0]
