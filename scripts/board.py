@@ -21,6 +21,7 @@ from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
+from posenc_jax.rows import sessions
 
 ROOT = Path(__file__).resolve().parent.parent
 FIGURE = 'board-pareto'
@@ -49,16 +50,17 @@ def make(folders: list[str], out: Path):
   """
   reports = [study.load(folder) for folder in folders]
   read = [row_files.of_runs(folder) for folder in folders]
-  present = [
+  known = [
     {*report.runs, *(row['run'] for row in its_rows)}
     for report, its_rows in zip(reports, read, strict=True)
   ]
-  names = study.names_of_runs(folders, present, list(map(_hashes, reports)))
+  names = study.names_of_runs(folders, known, list(map(_hashes, reports)))
   every_row = [
     row | {'run': name(row['run'])}
     for of_one, name in zip(read, names, strict=True)
     for row in of_one
   ]
+  present = {row['run'] for row in every_row}
   of_text = [row for x in lines.corpora(every_row) for row in lines.of_corpus(every_row, x)]
   usual, spent = lines.usual_length(of_text), {}
   for folder, name in zip(folders, names, strict=True):
@@ -66,6 +68,11 @@ def make(folders: list[str], out: Path):
       run = name(row['run'])
       spent.setdefault(run, row | {'run': run})
   spent = list(spent.values())
+  worked = [
+    row | {'run': name(row['run'])}
+    for folder, name in zip(folders, names, strict=True)
+    for row in _sessions_in(folder)
+  ]
   planned = [name(run) for report, name in zip(reports, names, strict=True) for run in report.runs]
   runs = list(dict.fromkeys(planned))
   references = {label for report in reports for label in report.references}
@@ -80,7 +87,8 @@ def make(folders: list[str], out: Path):
     'command': shlex.join(['python', 'scripts/board.py', *folders, *elsewhere]),
     'folders': shlex.join(folders),
     'folder_links': ', '.join(link(folder, folder) for folder in folders),
-    'runs': str(len({row['run'] for row in every_row})),
+    'runs': str(len(present)),
+    'sessions': sessions.sentence(worked, present),
     'sha256': page.sha256(every_row),
     'studies': ', '.join(studies) or 'none',
     'study_links': ', '.join(link(path, ROOT / path) for path in studies) or 'none',
@@ -98,6 +106,15 @@ def _hashes(report: study.Report) -> dict[str, str]:
       for file in files_below(report.folder, 'config.json')
     }
   return found | report.hashes
+
+
+def _sessions_in(folder: str) -> list[dict]:
+  """The sessions of the runs in a folder, and those that it keeps of others."""
+  with disk_errors(remedy=''):
+    found = sessions.kept_in(folder)
+    for file in files_below(folder, sessions.FILE):
+      found += sessions.of_run(file.parent)
+  return [row | {'run': visible(row['run'])} for row in found]
 
 
 def _default_out(folders: list[str]) -> Path:

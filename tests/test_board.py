@@ -607,8 +607,10 @@ def test_the_command_writes_the_same_bytes_again(folder, capsys):
   text = (folder / 'a' / 'board.html').read_text()
   assert '<td class="text">&lt;b&gt;</td>' in text
   assert '{{' not in text
+  assert text.count('<tr class="summary">') == 1  # it stays below the lines that are sorted
   assert '<th scope="col" class="text"><button>verdict</button></th>' in text
   made = (folder / 'a' / 'BOARD.md').read_text()
+  assert all('by which code the runs were made is not on record' in some for some in (made, text))
   assert len(re.findall(r'^\| far ', made, re.MULTILINE)) == 1
   assert 'uses text past L; holds to 8 L' in made
   assert f'`python scripts/board.py {folder} --out={folder / "a"}`' in made

@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 import subprocess
+from collections import Counter
 from unittest import mock
 
 import pytest
@@ -13,7 +14,7 @@ from stand_ins import ROOT, STARTED, Study, sweep_unchecked
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import kept, row_files, study
-from posenc_jax.rows import row_schema
+from posenc_jax.rows import row_schema, sessions
 from posenc_jax.training import provenance, run_dir
 from scripts import keep
 
@@ -72,6 +73,22 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   assert kept.keep(first, out) == (0, 4)  # whose study.json names two runs
   assert study.load(out).runs == study.load(whole).runs
   assert (out / kept.ROWS).read_bytes() == before
+
+
+def test_sessions_of_runs_are_kept_with_them(run, tmp_path):
+  parts, out = [tmp_path / f'x_{seed}' for seed in (0, 1)], tmp_path / 'kept'
+  for seed, part in enumerate(parts):
+    assert sweep_unchecked(run.path, part, {'seed': seed}, run.scripts) == 0
+    for file in part.glob('*/eval.jsonl'):
+      for work in (sessions.TRAINING, sessions.EVALUATION):
+        sessions.add(file.parent, work, '1 x cpu')
+    kept.keep(part, out)
+    kept.keep(part, out)  # adds none
+  rows = sessions.kept_in(out)
+  assert Counter(row['run'] for row in rows) == dict.fromkeys(study.load(run.out).runs, 2)
+  brought = tmp_path / 'brought'
+  assert swept(run, brought, kept=out) == 0
+  assert sessions.kept_in(brought) == rows
 
 
 def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):

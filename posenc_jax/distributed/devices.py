@@ -25,9 +25,7 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
   import jax
 
   devices = jax.devices()
-  counts = collections.Counter(device.device_kind for device in devices)
-  kinds = ', '.join(f'{count} x {kind}' for kind, count in counts.items())
-  print(f'jax {jax.__version__} on {kinds}{_used(len(devices), mesh)}')
+  print(f'jax {jax.__version__} on {kinds_of_devices()}{_used(len(devices), mesh)}')
   extra = gpu_extra()
   if devices[0].platform == 'cpu' and extra and 'JAX_PLATFORMS' not in os.environ:
     print(
@@ -35,6 +33,14 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
       f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
+
+
+def kinds_of_devices() -> str:
+  """The devices that jax has, such as '8 x NVIDIA H100'."""
+  import jax
+
+  counts = collections.Counter(device.device_kind for device in jax.devices())
+  return ', '.join(f'{count} x {kind}' for kind, count in counts.items())
 
 
 def _used(count: int, mesh: Mapping[str, int] | None) -> str:

@@ -14,13 +14,14 @@ from rich.table import Table
 
 from posenc_jax import cli, data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
+from posenc_jax.distributed.devices import kinds_of_devices
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
-from posenc_jax.rows import row_schema
+from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.clusters import cluster_of
 from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.training.own_encodings import code_laid_over
@@ -91,12 +92,16 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   ):
     if config.data.corpus == saved.data.corpus:
       claim_documents(workdir, [corpus.listing])  # a test split is opened here first
+    is_on_record = False
     for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], model)
       rows, num_new = measure(measurement, row, changed, function, model.max_length, workdir)
       measured.append((measurement, rows))
       if num_new:
+        if not is_on_record:
+          sessions.add(workdir, sessions.EVALUATION, kinds_of_devices())
+          is_on_record = True
         seconds = time.perf_counter() - started
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')
   title = f'{workdir.name} ({row_schema.overrides_text(changed)})' if changed else workdir.name

@@ -10,7 +10,7 @@ from posenc_jax import storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.reporting.folders import files_below
-from posenc_jax.rows import row_schema
+from posenc_jax.rows import row_schema, sessions
 from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
@@ -69,7 +69,10 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     report.hashes = before.hashes | report.hashes
   new_costs = [row for row in costs.read(folder) if row['run'] in finished]
   report.folder = out
-  _add(out, old_rows, new_rows, new_costs, [*runs, folder], report)
+  with disk_errors(remedy=''):
+    worked = [row for run in runs for row in sessions.of_run(run)]
+    worked += [row for row in sessions.kept_in(folder) if row['run'] in finished]
+  _add(out, old_rows, new_rows, new_costs, worked, [*runs, folder], report)
   added, every = ({*report.runs} & names for names in (finished - kept, kept | finished))
   return len(added), len(every)
 
@@ -80,7 +83,9 @@ def bring(folder: str | Path, out: Path, runs: Collection[str]) -> None:
   Raises: as `keep`.
   """
   of_runs = lambda rows: [row for row in rows if row['run'] in runs]
-  _add(out, _rows_in(out), of_runs(_rows_in(folder)), of_runs(costs.read(folder)), [folder])
+  with disk_errors(remedy=''):
+    worked = of_runs(sessions.kept_in(folder))
+  _add(out, _rows_in(out), of_runs(_rows_in(folder)), of_runs(costs.read(folder)), worked, [folder])
 
 
 def _rows_in(folder: str | Path) -> list[dict]:
@@ -94,13 +99,17 @@ def _add(
   old_rows: list[dict],
   new_rows: list[dict],
   new_costs: list[dict],
+  new_sessions: list[dict],
   sources: Iterable[str | Path],
   report: study.Report | None = None,
 ) -> None:
-  """Adds rows and costs to the `old_rows` and costs that are kept in `out`, and the hashes of code
-  of the folders `sources`, which they are from. Writes `report`, if there is one, before them.
+  """Adds rows, costs and sessions to the `old_rows` and others that are kept in `out`, and the
+  hashes of code of the folders `sources`, which they are from. Writes `report`, if there is one,
+  before them.
   """
   old_costs = costs.read(out) if old_rows else []
+  with disk_errors(remedy=''):
+    old_sessions = sessions.kept_in(out)
   code = kept_code(out)
   for source in sources:
     for name, sha256 in kept_code(source).items():
@@ -124,6 +133,8 @@ def _add(
       study.write(report)
     storage.rewrite_rows(out / ROWS, made.values())
     costs.write(out, made_costs)
+    of_sessions = {row['run'] for row in old_sessions}
+    sessions.keep(out, old_sessions + [x for x in new_sessions if x['run'] not in of_sessions])
 
 
 def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:

@@ -8,9 +8,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import single_seed_runs, to_json, validate
-from posenc_jax.distributed.processes import SignalConsensus, is_primary, primary_context
+from posenc_jax.distributed.devices import kinds_of_devices
+from posenc_jax.distributed.processes import (
+  SignalConsensus,
+  is_primary,
+  primary_context,
+  run_on_primary,
+)
 from posenc_jax.errors import disk_errors
 from posenc_jax.model.token_nll import BITS
+from posenc_jax.rows import sessions
 from posenc_jax.training import mfu, multi_seed, setup, trackers
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.log import Log, continued_rows, is_validated
@@ -23,9 +30,9 @@ from posenc_jax.training.stop_signal import StopRequest, stopped_by
 def train(config: ConfigDict, workdir: str | Path) -> None:
   """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
 
-  Writes config.json, metrics.jsonl, timing.jsonl and checkpoints/ there. Two runs of one config,
-  interrupted or not, have equal metrics.jsonl, bit for bit, on one machine (on a GPU with
-  XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another mesh, up to
+  Writes config.json, metrics.jsonl, timing.jsonl, sessions.jsonl and checkpoints/ there. Two runs
+  of one config, interrupted or not, have equal metrics.jsonl, bit for bit, on one machine (on a GPU
+  with XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another mesh, up to
   rounding. With `config.seeds`, each seed has a directory beside `workdir` with what a run of its
   own writes; where seeds are trained in one program, equal up to rounding.
 
@@ -92,6 +99,8 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
     trackers.make_trackers(tracker_names, seed_dir, start_step, to_json(seed_config))
     for seed_config, seed_dir in training.seed_runs
   ]
+  for seed_dir in training.seed_dirs:
+    run_on_primary(sessions.add, seed_dir, sessions.TRAINING, kinds_of_devices())
   compile_start = time.perf_counter()
   training.compile()
   model, opt_state = training.model, training.opt_state

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from posenc_jax.reporting.comparisons.difference_tables import SMALLEST
+from posenc_jax.reporting.board.tables import SMALLEST
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.table_writers import markdown
 
@@ -22,7 +22,7 @@ INTRODUCTION = """# The board
 Which position encoding, and what happens past the training length? {lines} {about}
 
 Made by `{command}` from the rows of {runs} runs in {folder_links} (SHA-256 {sha256}); studies:
-{study_links}.
+{study_links}. {sessions}
 """
 # A study with an encoding of its own, to start from.
 STUDY = '''"""The study of the board with an encoding of mine."""

@@ -1,0 +1,141 @@
+"""The sessions of a run: when, by which code and packages and on which device it was worked on.
+
+A row for each command that has trained or evaluated it, in its sessions.jsonl; no number depends on
+them. Kept results have those of all their runs in one file, where `run` says which.
+"""
+
+import datetime
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Collection, Iterable
+from importlib import metadata
+from pathlib import Path
+
+import posenc_jax
+from posenc_jax import storage
+from posenc_jax.errors import shown, visible
+from posenc_jax.rows.row_schema import is_text
+
+FILE = 'sessions.jsonl'
+TRAINING, EVALUATION = 'training', 'evaluation'
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+CODE = ('posenc_jax', 'train.py', 'eval.py')  # what numbers come from, beside a run's own config
+ROOT = Path(__file__).resolve().parents[2]  # of the repository, where it was installed from one
+MOST_COMMITS = 5  # that a sentence names
+
+# For fields of rows: whether a value may stand there, and what may.
+CHECKS = {
+  'work': (lambda value: value in (TRAINING, EVALUATION), f'{TRAINING} or {EVALUATION}'),
+  'began': (
+    lambda value: is_text(value, 40) and re.match(r'\d{4}-\d\d-\d\dT', value) is not None,
+    'a time such as 2026-11-28T19:50:00+00:00',
+  ),
+  'commit': (
+    lambda value: value is None or (is_text(value, 64) and value.isalnum()),
+    'null or the hash of a commit',
+  ),
+  'is_edited': (lambda value: value is None or type(value) is bool, 'null, true or false'),
+  'python': (lambda value: is_text(value, 40), 'a version'),
+  'packages': (
+    lambda value: (
+      type(value) is dict and all(is_text(text, 80) for pair in value.items() for text in pair)
+    ),
+    '{package: version}',
+  ),
+  'device': (lambda value: is_text(value, 200), 'a text of 1 to 200 characters'),
+}
+
+
+def add(workdir: str | Path, work: str, device: str) -> None:
+  """Adds a session that begins now to those of the run in `workdir`."""
+  now = datetime.datetime.now(datetime.UTC)
+  commit, is_edited = code()
+  row = {
+    'work': work,
+    'began': now.isoformat(timespec='seconds'),
+    'commit': commit,
+    'is_edited': is_edited,
+    'python': platform.python_version(),
+    'packages': {'posenc_jax': posenc_jax.__version__}
+    | {name: metadata.version(name) for name in PACKAGES},
+    'device': device,
+  }
+  storage.append_rows(Path(workdir) / FILE, [row])
+
+
+def code() -> tuple[str | None, bool | None]:
+  """The commit of the repository that this package was installed from, and whether its code has
+  been edited since; (None, None) where it is no repository, or git does not say.
+  """
+  top = _git('rev-parse', '--show-toplevel')
+  if top is None or Path(top).resolve() != ROOT:  # or that of a user who installed it below
+    return None, None
+  commit = _git('rev-parse', 'HEAD')
+  changes = _git('status', '--porcelain', '--', *CODE)
+  return commit, None if changes is None else bool(changes)
+
+
+def _git(*words: str) -> str | None:
+  """What git answers in ROOT; None where it fails, or is not there."""
+  environment = {name: x for name, x in os.environ.items() if not name.startswith('GIT_')}
+  try:
+    done = subprocess.run(
+      ['git', '-C', str(ROOT), *words], capture_output=True, text=True, timeout=20, env=environment
+    )
+  except (OSError, subprocess.TimeoutExpired):
+    return None
+  return done.stdout.strip() if done.returncode == 0 else None
+
+
+def of_run(workdir: str | Path) -> list[dict]:
+  """The sessions of the run in `workdir`, each with its name. Raises Damaged or OSError."""
+  name = visible(Path(workdir).name)
+  return [{'run': name, **row} for row in storage.read_rows(Path(workdir) / FILE, _fault)]
+
+
+def kept_in(folder: str | Path) -> list[dict]:
+  """The sessions that are kept in a folder of results. Raises Damaged or OSError."""
+  has_run = lambda row: None if is_text(row.get('run'), 255) else 'it names no run'
+  return storage.read_rows(Path(folder) / FILE, lambda row: has_run(row) or _fault(row))
+
+
+def keep(folder: str | Path, rows: Iterable[dict]) -> None:
+  """Writes the sessions that a folder of results keeps anew, if there are any."""
+  if rows := list(rows):
+    storage.rewrite_rows(Path(folder) / FILE, rows)
+
+
+def _fault(row: dict) -> str | None:
+  """What is wrong with a row, or None."""
+  for name, (holds, allowed) in CHECKS.items():
+    if not holds(row.get(name)):
+      return f'{name}={shown(row.get(name))}, where {allowed} must be'
+  return None
+
+
+def sentence(rows: Iterable[dict], runs: Collection[str]) -> str:
+  """A sentence on when and by which code these runs were made."""
+  rows = [row for row in rows if row['run'] in runs]
+  unknown = len({*runs} - {row['run'] for row in rows})
+  if not rows:
+    return 'When and by which code the runs were made is not on record.'
+  days = sorted({row['began'][:10] for row in rows})
+  when = f'on {days[0]}' if len(days) == 1 else f'from {days[0]} to {days[-1]}'
+  commits = list(dict.fromkeys(map(_commit_of, sorted(rows, key=lambda row: row['began']))))
+  if (more := len(commits) - MOST_COMMITS) > 0:
+    commits = [*commits[:MOST_COMMITS], f'{more} more']
+  packages = sorted({f'jax {row["packages"].get("jax", "of unknown version")}' for row in rows})
+  devices = sorted({row['device'] for row in rows})
+  text = f'Runs made {when} by commit {", ".join(commits)} with {", ".join(packages)} on '
+  text += ', '.join(devices)
+  if unknown:
+    text += f'; of {unknown} of {len(runs)} runs this is not on record'
+  return f'{text}.'
+
+
+def _commit_of(row: dict) -> str:
+  if row['commit'] is None:
+    return f'unknown (version {row["packages"].get("posenc_jax", "unknown")})'
+  return row['commit'][:10] + ' (edited)' * bool(row['is_edited'])

@@ -1,0 +1,122 @@
+"""What runs keep of who worked on them: commit, packages, device and time."""
+
+import subprocess
+
+import pytest
+from test_trainer import BASE, TINY
+
+from posenc_jax import config, storage
+from posenc_jax.errors import Damaged
+from posenc_jax.evaluation.evaluate import evaluate
+from posenc_jax.rows import sessions
+from posenc_jax.training import loop
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+  """A run that was trained in two parts and evaluated, with nothing to do the second time."""
+  workdir = tmp_path_factory.mktemp('sessions') / 'run'
+  of = lambda steps: config.load(
+    BASE,
+    TINY
+    | {'train.steps': steps, 'optim.final_fraction': 1.0, 'eval.protocols': ('last_k',)}
+    | {'eval.lengths': (16,), 'eval.target_context': 16, 'eval.k': 4, 'eval.documents': 2},
+  )
+  for steps in (2, 4, 4):
+    loop.train(of(steps), workdir)
+  for _ in range(2):
+    evaluate(of(4), workdir)
+  return workdir
+
+
+def test_each_command_that_adds_to_a_run_is_a_session(run):
+  rows = sessions.of_run(run)
+  assert [row['work'] for row in rows] == ['training', 'training', 'evaluation']
+  assert {row['run'] for row in rows} == {'run'}
+  assert rows[0]['packages'].keys() == {'posenc_jax', *sessions.PACKAGES}
+  assert rows[0]['device'].endswith(' x cpu')
+  assert rows[0]['began'] <= rows[1]['began'] <= rows[2]['began']
+
+
+def make_repository(folder):
+  """A repository with what stands for the code of this one; the hash of its one commit."""
+  git = lambda *words: subprocess.run(
+    ['git', '-C', str(folder), '-c', 'user.name=a', '-c', 'user.email=a@b', *words],
+    check=True,
+    capture_output=True,
+    text=True,
+  ).stdout.strip()
+  (folder / 'posenc_jax').mkdir()
+  for name in ('posenc_jax/model.py', 'train.py', 'eval.py'):
+    (folder / name).write_text('')
+  git('init')
+  git('add', '.')
+  git('commit', '-m', 'first')
+  return git('rev-parse', 'HEAD')
+
+
+def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
+  """Whatever repository the environment names, as it does in a hook of git."""
+  monkeypatch.setattr(sessions, 'ROOT', tmp_path)
+  assert sessions.code() == (None, None)
+  commit = make_repository(tmp_path)
+  monkeypatch.setenv('GIT_DIR', str(tmp_path / 'none'))
+  assert sessions.code() == (commit, False)
+  (tmp_path / 'results.txt').write_text('')
+  assert sessions.code() == (commit, False)
+  (tmp_path / 'posenc_jax' / 'model.py').write_text('x = 1')
+  assert sessions.code() == (commit, True)
+  monkeypatch.setattr(sessions, 'ROOT', tmp_path / 'posenc_jax')
+  assert sessions.code() == (None, None)  # the repository of a user who installed it there
+  monkeypatch.setattr(sessions, 'ROOT', tmp_path)
+  monkeypatch.setenv('PATH', '')
+  assert sessions.code() == (None, None)  # no git
+
+
+def row(run='a', **fields):
+  made = {
+    'run': run,
+    'work': 'training',
+    'began': '2026-11-28T19:50:00+00:00',
+    'commit': '0123456789abcdef',
+    'is_edited': False,
+    'python': '3.13.0',
+    'packages': {'jax': '0.12.0'},
+    'device': '1 x cpu',
+  }
+  return made | fields
+
+
+@pytest.mark.parametrize(
+  ('rows', 'runs', 'said'),
+  [
+    ([], 'a', 'When and by which code the runs were made is not on record.'),
+    ([row('b')], 'a', 'When and by which code the runs were made is not on record.'),
+    ([row()], 'a', 'Runs made on 2026-11-28 by commit 0123456789 with jax 0.12.0 on 1 x cpu.'),
+    (
+      [row(), row(began='2026-11-29T00:00:00+00:00', commit='fedcba9876543210', is_edited=True)],
+      'ab',
+      'Runs made from 2026-11-28 to 2026-11-29 by commit 0123456789, fedcba9876 (edited) with jax '
+      '0.12.0 on 1 x cpu; of 1 of 2 runs this is not on record.',
+    ),
+    (
+      [row(commit=None, is_edited=None, packages={'posenc_jax': '0.1.0'})],
+      'a',
+      'by commit unknown (version 0.1.0) with jax of unknown version on 1 x cpu.',
+    ),
+    ([row(commit=f'{n}' * 12) for n in range(7)], 'a', '4444444444, 2 more with'),
+  ],
+)
+def test_a_sentence_says_when_and_by_what(rows, runs, said):
+  assert said in sessions.sentence(rows, set(runs))
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [{'work': 'play'}, {'began': 'today'}, {'commit': 'a/b'}, {'packages': ['jax']}, {'device': ''}],
+)
+def test_what_is_wrong_is_named(tmp_path, fields):
+  storage.append_rows(tmp_path / sessions.FILE, [row(**fields)])
+  for read in (sessions.of_run, sessions.kept_in):
+    with pytest.raises(Damaged, match=f'{sessions.FILE}.*{next(iter(fields))}='):
+      read(tmp_path)
