@@ -608,7 +608,7 @@ def fox(dims, hyper, p):
 
 
 def cope(dims, hyper, p):
-  e = p['rows']
+  e = p['rows'] / (math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1)
 
   def along(q, k_nK, x_nD, h, seen_n):
     gates = seen_n * [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
@@ -1688,7 +1688,9 @@ RECORDS = {
     },
   ),
   'cope': Record(
-    cope, lambda d, h: (0, h.get('positions', 64) * d.head_dim), variants={'few': {'positions': 3}}
+    cope,
+    lambda d, h: (0, h.get('positions', 64) * d.head_dim),
+    variants={'few': {'positions': 3}, 'in_scale': {'positions': 5, 'in_scale': True}},
   ),
   'stick_breaking': Record(stick_breaking),
   'tupe': Record(

@@ -2173,6 +2173,7 @@ def test_sharing(name, share):
       for name, other in (
         ('transformer_xl', 'transformer_xl'),
         ('fox', {'name': 'fox', 'in_scale': True}),
+        ('cope', {'name': 'cope', 'in_scale': True}),
         ('heads', {'name': 'heads', 'members': ('alibi', 'shaw')}),
         ('heads', {'name': 'heads', 'members': ('transformer_xl', 'shaw')}),
       )

@@ -14,9 +14,10 @@ class CoPE(Encoding):
     p_ij = min(sum_(t=j..i) sigmoid(z_it), positions - 1)
 
   A position counts the visible tokens j..i that the query opens a gate for; between whole numbers
-  q_i . e[p] is interpolated. As in the port in x-transformers the gates read the scaled, masked
-  scores, the positional term is not scaled, and e is zero at the start, one table a layer for all
-  heads.
+  q_i . e[p] is interpolated. The gates read the scaled, masked scores; e is zero at the start, one
+  table a layer for all heads. This is the paper's listing and the port in x-transformers: the
+  positional term is not scaled. The authors' release scales it too, (q_i . k_j + q_i . e[p_ij]) /
+  sqrt(K), unless its flag `--cope-nodiv` is set: `in_scale`.
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
@@ -29,16 +30,24 @@ class CoPE(Encoding):
   scans_keys = ((),)
   per_layer = ('rows',)
 
-  def __init__(self, dims: Dims, rngs, *, positions: int = 64):
-    """`positions`: rows of e; larger counts share the last row."""
+  def __init__(self, dims: Dims, rngs, *, positions: int = 64, in_scale: bool = False):
+    """Makes the table.
+
+    Args:
+      positions: rows of e; larger counts share the last row.
+      in_scale: 1/sqrt(K) multiplies q_i . e[p_ij] too, as in the authors' release.
+    """
     super().__init__(dims, rngs)
     check_at_least(2, positions=positions)
+    self.bias_in_scale = self.applies_scale = in_scale
     self.rows = zeros(positions, dims.head_dim)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     last = self.rows.shape[0] - 1
     rows_PK = self.rows[...].astype(q_BHTK.dtype)
     by_row_BHTP = jnp.einsum('bhtk,pk->bhtp', q_BHTK, rows_PK, preferred_element_type=jnp.float32)
+    if self.bias_in_scale:
+      by_row_BHTP = self.scale(self.dims.head_dim) * by_row_BHTP
 
     def near():
       counts_BHTS = tile.suffix_sum(jax.nn.sigmoid(s_BHTS))
