@@ -559,7 +559,9 @@ def test_a_scaling_that_is_laid_over_a_run_is_said(scaling, length, more, said, 
   assert capsys.readouterr().out == ''
 
 
-@pytest.mark.parametrize('kind', ['yarn', 'yarn_paper', 'linear', 'ntk'])
+@pytest.mark.parametrize(
+  'kind', ['yarn', 'yarn_paper', 'linear', 'ntk', 'ntk_mixed', 'mrrope_uni', 'mrrope_pro']
+)
 def test_a_scaling_that_shortens_a_model_is_refused(kind, tmp_path):
   run = scaled_run(tmp_path / 'run', LLAMA_3_2, 131_072)
   words = f'{kind} by 4 from 8,192 is made for 32,768 tokens, and the run was trained at 131,072; '

@@ -63,6 +63,19 @@ def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
       dict(K=16, base=1e4, L=256, rope_type='truncated'),
       [1, 0.316228, 0.1, 0.0316228, 0.00153398, 0.00153398, 0, 0],
     ),
+    # the ramp is from 0 to 4: radices of 4^(1/4) each, and of 4^(1/10) to 4^(4/10)
+    (
+      dict(K=16, base=1e4, L=256, rope_type='mrrope_uni', factor=4),
+      [1, 0.22360680, 0.05, 0.01118034, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
+    ),
+    (
+      dict(K=16, base=1e4, L=256, rope_type='mrrope_pro', factor=4),
+      [1, 0.27529226, 0.06597540, 0.01376461, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
+    ),
+    (
+      dict(K=16, base=1e4, rope_type='ntk_mixed', factor=4),
+      [0.747192, 0.193704, 0.0514622, 0.0138680, 0.00377395, 0.00103463, 2.85308e-4, 7.9057e-5],
+    ),
   ],
 )
 def test_frequencies(given, golden):
@@ -113,6 +126,31 @@ def test_dynamic_multiplier_of_an_eightfold_length():
   assert frequencies[-1] == pytest.approx(1e4 ** (-62 / 64) / 57)
 
 
+@pytest.mark.parametrize('name', ['mrrope_uni', 'mrrope_pro'])
+def test_mrrope_keeps_and_divides_where_yarn_does(name):
+  """Also where there is no index between the ends of the ramp. Between, Pro keeps more than Uni."""
+  for K, base, L in ((128, 1e4, 4096), (16, 1e4, 6), (8, 1e9, 64)):
+    plain, yarn, mrrope, uni = (
+      scaled(K, base, L=L, rope_type=kind, factor=factor)[0]
+      for kind, factor in (('linear', 1), ('yarn', 16), (name, 16), ('mrrope_uni', 16))
+    )
+    is_end = np.isclose(yarn, plain, rtol=1e-12) | np.isclose(yarn, plain / 16, rtol=1e-12)
+    np.testing.assert_allclose(mrrope[is_end], yarn[is_end], rtol=1e-12)
+    assert (mrrope >= uni * (1 - 1e-12)).all()
+    assert (np.diff(mrrope / plain) <= 1e-12).all()
+
+
+def test_ntk_mixed_of_an_exponent_of_one_is_another_base():
+  """NTK-RoPE-fixed: frequencies of another base, all divided by one step of it."""
+  mixed = functools.partial(scaled, 64, 1e4, rope_type='ntk_mixed', factor=12)
+  fixed, half = mixed(exponent=1)[0], mixed(exponent=0.5)[0]
+  step = 12 ** (1 / 32)
+  np.testing.assert_allclose(fixed, (1e4 ** (1 / 32) * step) ** -np.arange(32.0) / step)
+  for frequencies in (fixed, half):
+    assert frequencies[-1] == pytest.approx(1e4 ** (-62 / 64) / 12)
+  assert (half[:-1] < fixed[:-1]).all()
+
+
 # Every type against its formula, one frequency at a time.
 
 DIVISORS = [1.0 + 0.25 * m for m in range(16)]
@@ -123,6 +161,18 @@ def yarn_formula(m, K, base, n, s, L, slow=1.0, fast=32.0):
   first, last = max(math.floor(index(fast)), 0), min(math.ceil(index(slow)), K - 1)
   divided = min(max((m - first) / (last - first), 0), 1)
   return (1 - divided) * base ** (-2 * m / K) + divided * base ** (-2 * m / K) / s
+
+
+def by_radices(radix_exponent):
+  """MrRoPE as its paper has it: the radix of each pair before m, from `low` on, divides m."""
+
+  def formula(m, K, base, n, s, L):
+    index = lambda turns: K / 2 * math.log(L / (2 * math.pi * turns), base)
+    first, last = max(math.floor(index(32)), 0), min(math.ceil(index(1)), K - 1)
+    radices = [s ** radix_exponent(d - first, last - first) for d in range(first, min(m, last))]
+    return base ** (-2 * m / K) / math.prod(radices)
+
+  return formula
 
 
 def by_turns(low, high):
@@ -194,6 +244,23 @@ FORMULAS = {
     lambda n, s, L: 1,
   ),
   'truncated': (lambda K, s: {}, by_cutoff, lambda n, s, L: 1),
+  'ntk_mixed': (
+    lambda K, s: {'exponent': 0.625},
+    lambda m, K, base, n, s, L: (
+      base ** (-2 * m / K) * math.exp(-math.log(s) / (K / 2) ** 0.625 * (m + 1) ** 0.625)
+    ),
+    lambda n, s, L: 1,
+  ),
+  'mrrope_uni': (
+    lambda K, s: {},
+    by_radices(lambda d, steps: 1 / steps),
+    lambda n, s, L: 1 + math.log(s) / 10,
+  ),
+  'mrrope_pro': (
+    lambda K, s: {},
+    by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps)),
+    lambda n, s, L: 1 + math.log(s) / 10,
+  ),
 }
 OF_TRAINING = ('power', 'truncated')
 WITHOUT_FACTOR = (*OF_TRAINING, 'dynamic_yarn')
@@ -403,6 +470,18 @@ def test_default_is_no_scaling():
     ({'rope_type': 'default', 'factor': 2}, 'scaling.factor is no field of default; allowed: none'),
     ({'rope_type': 'power'}, 'scaling.exponent is missing: power needs it'),
     ({'rope_type': 'power', 'exponent': 0}, 'scaling.exponent=0; allowed: more than 0'),
+    (
+      {'rope_type': 'ntk_mixed', 'factor': 2, 'exponent': 1.25},
+      'scaling.exponent=1.25; allowed: at most 1',
+    ),
+    (
+      {'rope_type': 'mrrope_pro', 'factor': 2, 'beta_slow': 32.0},
+      'scaling.beta_slow=32.0; allowed: less than beta_fast=32.0',
+    ),
+    (
+      {'rope_type': 'mrrope_uni', 'factor': 2, 'truncate': True},
+      'scaling.truncate is no field of mrrope_uni; allowed: attention_factor, beta_fast',
+    ),
     (
       {'rope_type': 'truncated', 'factor': 2},
       'scaling.factor is no field of truncated; allowed: original_max_position_embeddings',

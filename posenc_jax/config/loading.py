@@ -20,7 +20,7 @@ from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown, user
 
 MAX_RUNS = 10_000  # of a study
 # The types of a scaling of RoPE that are made for `factor` times the length that they start from.
-REACHING = ('linear', 'ntk', 'yarn', 'yarn_paper')
+REACHING = ('linear', 'ntk', 'ntk_mixed', 'yarn', 'yarn_paper', 'mrrope_uni', 'mrrope_pro')
 
 
 def load_study(path: str | Path) -> ModuleType:

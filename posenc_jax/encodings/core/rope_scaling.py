@@ -1,4 +1,4 @@
-"""Context extension of RoPE: the formulas of rope types. YaRN's are in yarn.py.
+"""Context extension of RoPE: the formulas of rope types. Others are in yarn.py and mrrope.py.
 
 Each takes the number of rotated channels K, the base, the number of keys of the call and the fields
 of its type; L is `original_max_position_embeddings`. It returns frequencies, float64 [K / 2] in
@@ -31,6 +31,19 @@ def ntk(K, base, length, *, factor):
   if K < 4:
     raise ValueError(f'scaling by another base needs 4 rotated channels or more, not {K}')
   return rope_frequencies(K, base * factor ** (K / (K - 2))), 1.0
+
+
+def ntk_mixed(K, base, length, *, factor, exponent=0.75):
+  """NTK-RoPE-mixed (Su 2023, kexue.fm/archives/9706): f_m exp(-a (m + 1)^exponent).
+
+  a = ln(factor) / (K / 2)^exponent, so that the lowest frequency is divided by factor, and the
+  higher ones by less. The exponent of the post's experiments is 0.625, that of the released code
+  0.75; 1 is the post's NTK-RoPE-fixed.
+  """
+  if exponent > 1:
+    raise ValueError(f'scaling.exponent={exponent!r}; allowed: at most 1')
+  share = (np.arange(1, K // 2 + 1) / (K // 2)) ** exponent
+  return rope_frequencies(K, base) * factor**-share, 1.0
 
 
 def dynamic(K, base, length, *, factor, original_max_position_embeddings):

@@ -4,12 +4,14 @@ import dataclasses
 import inspect
 import math
 
+from posenc_jax.encodings.core.mrrope import mrrope_pro, mrrope_uni
 from posenc_jax.encodings.core.rope_scaling import (
   dynamic,
   linear,
   llama3,
   longrope,
   ntk,
+  ntk_mixed,
   power,
   proportional,
   truncated,
@@ -30,6 +32,9 @@ SCALINGS = {
   'proportional': proportional,
   'power': power,
   'truncated': truncated,
+  'ntk_mixed': ntk_mixed,
+  'mrrope_uni': mrrope_uni,
+  'mrrope_pro': mrrope_pro,
 }
 ORIGINAL = 'original_max_position_embeddings'
 AT_LEAST = {'factor': 1, 'mscale': 0, 'mscale_all_dim': 0}

@@ -24,6 +24,20 @@ def temperature(factor, attention_factor=None, mscale=1.0, mscale_all_dim=0.0):
   return (0.1 * mscale * log_factor + 1) / (0.1 * mscale_all_dim * log_factor + 1)
 
 
+def ramp_ends(K, base, L, beta_fast, beta_slow, truncate=True):
+  """The indices of the frequencies that turn beta_fast and beta_slow times in L positions.
+
+  With `truncate` they are the whole ones before and after.
+  """
+  low, high = (
+    K * math.log(L / (turns * 2 * math.pi)) / (2 * math.log(base))
+    for turns in (beta_fast, beta_slow)
+  )
+  if truncate:
+    low, high = math.floor(low), math.ceil(high)
+  return max(low, 0), min(high, K - 1)
+
+
 def yarn(
   K,
   base,
@@ -46,13 +60,7 @@ def yarn(
   DeepSeek multiplies its softmax scale besides, which is not part of a rope type.
   """
   L = original_max_position_embeddings
-  low, high = (
-    K * math.log(L / (turns * 2 * math.pi)) / (2 * math.log(base))
-    for turns in (beta_fast, beta_slow)
-  )
-  if truncate:
-    low, high = math.floor(low), math.ceil(high)
-  low, high = max(low, 0), min(high, K - 1)
+  low, high = ramp_ends(K, base, L, beta_fast, beta_slow, truncate)
   divided = ramp(np.arange(K // 2), low, high + 0.001 * (low == high))
   mscales = (mscale, mscale_all_dim) if mscale and mscale_all_dim else ()
   frequencies = rope_frequencies(K, base) * (1 - divided + divided / factor)
