@@ -508,6 +508,24 @@ def self_extend(dims, hyper, p):
   return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else far(i, j))
 
 
+def jet_long(dims, hyper, p):
+  """What a pair is read at depends on how many tokens there are, so each token knows it."""
+
+  def seen(token_i, token_j):
+    (i, group), (j, _) = token_i, token_j
+    return i - j if i - j < hyper['window'] else i // group - j // group
+
+  def tokens(x_SD, position_S):
+    group = max(1, math.ceil(hyper.get('context', len(x_SD)) / hyper['length']))
+    known = np.empty(len(x_SD), object)
+    known[:] = [(t, group) for t in position_S]
+    return known
+
+  at_groups = at_distance(dims, hyper, seen)
+  pair = lambda q, k, x_i, x_j, n, h: at_groups.score(q, k, x_i, x_j, h)
+  return Oracle(lambda q, k, i, j, h: 0.0, tokens=tokens, pair=pair)
+
+
 def streaming_rope(dims, hyper, p):
   w, sinks = hyper['window'], hyper['sink_tokens']
   far = lambda i, j: min(i, w + sinks - 1) - j
@@ -2007,6 +2025,14 @@ RECORDS = {
     variants={
       'few': {'waves': 1, 'sink_waves': 2, 'base': 50.0, 'length': 9},
       'relative': {'sink': False},
+    },
+  ),
+  'jet_long': Record(
+    jet_long,
+    hyper={'window': 4, 'length': 5, 'context': 11},
+    variants={
+      'of_call': {'window': 3, 'length': 4},
+      'partial': {'window': 5, 'length': 6, 'context': 12, 'fraction': 0.5, 'base': 50.0},
     },
   ),
 }

@@ -124,6 +124,7 @@ EXTENSIONS = (
   {'name': 'self_extend', 'window': 2, 'group': 4},
   {'name': 'rerope', 'window': 4},
   {'name': 'dca'},
+  {'name': 'jet_long', 'window': 3},
   {'name': 'string'},
   {'name': 'ms_poe'},
   {'name': 'streaming_rope', 'window': 6, 'sink_tokens': 2},

@@ -554,6 +554,28 @@ def test_self_extend_sees_the_published_distances():
   np.testing.assert_array_equal(seen, [*range(9), *np.repeat(range(9, 17), 4)])
 
 
+def test_jet_long_sees_the_released_distances():
+  """Four trained lengths of 8 tokens: groups of four past the distance 3, the released w_0."""
+  enc = build('jet_long', window=4)
+  t = jnp.arange(29.0)[None]
+  i, j = enc.far_positions(t, t)
+  far = (i[0, -1:] - j[0])[::-1]
+  seen = np.where(np.arange(29) < 4, np.arange(29), far)
+  np.testing.assert_array_equal(seen, [0, 1, 2, 3, 1, *np.repeat(range(2, 8), 4)])
+  assert seen.max() < 8
+
+
+def test_jet_long_is_rope_up_to_the_length_and_no_further():
+  """The group is that of the number of keys: last queries of a call see what all see."""
+  x, weights, _ = inputs()
+  run = jax.jit(lambda enc, T: layer(enc, weights, x, T=T, backend='dense'), static_argnames='T')
+  within, beyond = (build('jet_long', window=2, length=length) for length in (S, S - 1))
+  close(run(within, S), run(build(), S))
+  assert np.abs(run(beyond, S) - run(build(), S)).max() > 1e-3
+  close(run(beyond, 3), run(beyond, S)[:, -3:])
+  close(run(build('jet_long', window=2, length=5, context=S - 1), S), run(beyond, S))
+
+
 @pytest.mark.parametrize('group', [3, 5, 7, 10, 48])
 def test_groups_are_whole_at_every_position(group):
   t = np.arange(200_000)
@@ -569,6 +591,7 @@ def test_groups_are_whole_at_every_position(group):
     ('rerope', {'window': S}),
     ('leaky_rerope', {'window': S}),
     ('self_extend', {'window': S}),
+    ('jet_long', {'window': S, 'length': 2}),
     ('leaky_rerope', {'window': 2, 'leak': 1.0}),
     ('self_extend', {'window': 2, 'group': 1}),
   ],
@@ -626,6 +649,8 @@ def test_windows_follow_the_training_length():
   at = lambda name, L: build(name, train_length=L).window
   assert [at(name, 128) for name in ('rerope', 'leaky_rerope', 'self_extend')] == [64, 64, 32]
   assert at('self_extend', 1) == 1
+  assert [at('jet_long', L) for L in (32_768, 1)] == [2049, 1]
+  assert build('jet_long', train_length=9).length == 9
 
 
 @pytest.mark.parametrize(
@@ -634,6 +659,9 @@ def test_windows_follow_the_training_length():
     ('rerope', {'window': 0}, 'rerope: window=0; allowed: at least 1'),
     ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5; allowed: at least 1'),
     ('self_extend', {'group': 0}, 'self_extend: group=0; allowed: at least 1'),
+    ('jet_long', {'length': 0}, 'jet_long: length=0; allowed: at least 1'),
+    ('jet_long', {'context': 0}, 'jet_long: context=0; allowed: at least 1'),
+    ('jet_long', {'window': 0}, 'jet_long: window=0; allowed: at least 1'),
     ('streaming_rope', {'sink_tokens': 0}, 'streaming_rope: sink_tokens=0; allowed: at least 1'),
     ('ms_poe', {'least_ratio': 0.0}, 'ms_poe: least_ratio=0.0; allowed: greater than 0'),
     ('ms_poe', {'least_ratio': 2.0}, 'ms_poe: greatest_ratio=1.8; allowed: at least 2.0'),

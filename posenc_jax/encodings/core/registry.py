@@ -106,6 +106,7 @@ BUILT_IN = {
   'softpick': 'softpick.Softpick',
   'selective': 'selective.Selective',
   'goat': 'goat.GOAT',
+  'jet_long': 'jet_long.JetLong',
 }
 
 

@@ -1,0 +1,57 @@
+"""Jet-Long: trained rotary encodings read at distances of groups that grow with the call."""
+
+import math
+
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.rerope import TwoRangeRoPE
+
+
+class JetLong(TwoRangeRoPE):
+  """RoPE at distance i - j below window, at i // G - j // G from there on, G = ceil(S / length).
+
+  Tang et al. 2026, as released. S is the number of keys of the call, as it is for a `scaling` that
+  depends on the length, or `context`: all pairs of a call have the same groups. Up to `length` keys
+  this is `rope`, of which a run has the same parameters, and no distance is ever above what was
+  trained. Unlike in Self-Extend nothing is added to distances of groups: past the window they begin
+  anew at about window / G. The window counts distances from 0 on, so it is one more than the
+  released w_0, the last distance that is read as it is. Groups are of positions, not of distances:
+  shifted positions change what is seen.
+  """
+
+  paper = 'Tang et al. 2026, arXiv:2607.07740'
+  reported_extrapolation = (
+    'RULER up to 4 L: 2 to 4.8 points above the best other method (its authors, Qwen3)'
+  )
+  limit = 'without `context`, a packed document is read by groups for all keys of the call'
+  relative = False
+  position_kind = 'integers'
+
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    window: int | None = None,
+    length: int | None = None,
+    context: int | None = None,
+    **rope,
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      window: tokens; None: one more than a sixteenth of the training length, which is the released
+        share.
+      length: tokens that the model was made for; None: the training length.
+      context: S, the tokens that it is made to read; None: as many as there are keys in a call.
+      **rope: the hyperparameters of RoPE, as they were trained.
+    """
+    window = dims.train_length // 16 + 1 if window is None else window
+    super().__init__(dims, rngs, window=window, **rope)
+    self.length = dims.train_length if length is None else length
+    check_at_least(1, length=self.length, context=context)
+    self.context = context
+
+  def far_positions(self, i, j):
+    group = math.ceil((self.context or j.shape[1]) / self.length)
+    return self._groups_before(i, group), self._groups_before(j, group)
