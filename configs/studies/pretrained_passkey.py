@@ -14,7 +14,9 @@ Predicted before the runs, from the plain model's 0.4 and 0.8 bits at 2,048 and 
 documents): at 8,192 tokens it has below 1.5. At 16,384 it has above 3. StreamingLLM has below 1.5
 where the key is 4,100 tokens back and above 3 where it is 12,300, outside its window. Self-Extend,
 ReRoPE and dual chunk attention have below 1.5 at both places, YaRN below 2, NTK-aware scaling below
-2.5.
+2.5. Predicted before the runs of Jet-Long and progressive MrRoPE, and before that of NTK-aware
+scaling: where the key is 12,300 tokens back the first has below 1.7 and the second below YaRN's
+1.988.
 
 Cost on one core: some 20 minutes a method with one range of distances, 25 to 40 minutes
 Self-Extend, ReRoPE and dual chunk attention; NTK has not been run. Result:
@@ -31,7 +33,10 @@ from posenc_jax.config import load_study
 FACTOR = 2
 PRETRAINED = load_study(Path(__file__).parents[1] / 'pretrained.py')
 # In the order in which they are run: what is likely to be wanted comes first.
-METHODS = ('none', 'streaming', 'yarn', 'self_extend', 'dca', 'rerope', 'ntk')
+METHODS = (
+  *('none', 'streaming', 'yarn', 'self_extend', 'dca', 'rerope', 'ntk'),
+  *('jet_long', 'mrrope_pro'),
+)
 
 
 def get_config():
