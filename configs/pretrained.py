@@ -16,8 +16,9 @@ Methods are in their published form, untuned, and factors are the extension: PI,
 its dynamic form, YaRN, Llama 3's rule, five times the base (ABF, there with training), log n,
 ReRoPE and Self-Extend, which see no distance that the model was not trained on, dual chunk
 attention, and of 2026 MrRoPE, uniform and progressive, and Jet-Long, with Su's NTK-RoPE-mixed of
-2023, which he compared ReRoPE with. Three see 8,192 tokens alone: `window`; `window_sink`, with the first four tokens at
-their true distance; and `streaming`, with these at their place in a cache (StreamingLLM).
+2023, which he compared ReRoPE with. Three see 8,192 tokens alone: `window`; `window_sink`, with the
+first four tokens at their true distance; and `streaming`, with these at their place in a cache
+(StreamingLLM).
 
 Activations are bfloat16, logits float32: of the last 1,024 of 2,048 tokens of one document that
 changes 1.8788 nats to 1.8795.
