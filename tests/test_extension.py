@@ -1,10 +1,10 @@
-"""Adding an encoding costs a file and a line: a toy encoding that is registered here trains,
-evaluates and stands in a table.
+"""Adding an encoding costs a file and a line: a toy encoding that is registered here goes through
+every backend, and what is wrong with a class is said. That a private one trains, evaluates and
+stands in a table is a test of test_commands.py.
 """
 
 import re
 import typing
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,15 +12,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import config, encodings
+from posenc_jax import encodings
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
-from posenc_jax.evaluation import evaluate
-from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.row_files import read
-from posenc_jax.training import loop
-
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
 
 class SquareRoot(Encoding):
@@ -203,38 +197,3 @@ def test_attend_says_what_is_wrong_with_a_class(kind, reason):
   enc = kind() if own else kind(encodings.Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
   with pytest.raises(ValueError, match=f'^{re.escape(reason)}'):
     attend(q, q, q, enc, is_causal=False)
-
-
-@pytest.mark.slow
-def test_through_trainer_evaluation_and_table(registered, tmp_path):
-  for split in ('train', 'validation', 'test'):
-    (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'text.txt').write_text(
-      'the quick brown fox jumps over the lazy dog; ' * 20
-    )
-  settings = {
-    'encoding': {'name': 'square_root', 'rate': 0.2},
-    'data.corpus': str(tmp_path / 'corpus'),
-    'model.layers': 1,
-    'model.model_dim': 16,
-    'model.heads': 2,
-    'model.head_dim': 8,
-    'model.mlp_dim': 32,
-    'train.length': 16,
-    'train.batch': 4,
-    'train.steps': 4,
-    'train.validate_batches': 1,
-    'optim.warmup': 1,
-    'eval.documents': 0,
-    'eval.lengths': (16, 32),
-    'eval.target_context': 32,
-    'eval.k': 8,
-  }
-  run = config.load(BASE, settings)
-  loop.train(run, tmp_path / 'runs' / 'one')
-  evaluate.evaluate(run, tmp_path / 'runs' / 'one')
-  table = make_tables(read(tmp_path / 'runs'), ['one'], metric='bpb', protocols=('last_k',))[0]
-  assert [[field.text for field in line[:1]] + [len(line)] for line in table.groups[0].lines] == [
-    ['square_root', 3]
-  ]
-  assert [(r['status'], r['tokens']) for r in table.records] == [('ok', 4 * 8)] * 2
