@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import re
-import runpy
 import shutil
 import socket
 import subprocess
@@ -37,6 +36,7 @@ from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
 from posenc_jax.training import loop, provenance, setup
+from scripts import prepare_data
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -420,25 +420,22 @@ def test_bad_tasks_are_one_line_before_anything_is_opened(corpus, overrides, wor
 
 @pytest.mark.parametrize('flag', ['history', 'overlap'])
 def test_prepare_data_refuses_what_a_task_does_not_have(flag):
-  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   with pytest.raises(UserError, match=f'--{flag}: of text only; allowed: without it for'):
-    main(['--corpus=task:copy', f'--{flag}'])
+    prepare_data.main(['--corpus=task:copy', f'--{flag}'])
 
 
 def test_prepare_data_leaves_out_default_lengths_that_a_task_does_not_have(capsys):
-  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   lengths = lambda: re.findall(r'^(\d+) +\d+\.\d', capsys.readouterr().out, re.MULTILINE)
-  main(['--corpus=task:common_words'])  # of 30 to 281 tokens
+  prepare_data.main(['--corpus=task:common_words'])  # of 30 to 281 tokens
   assert lengths() == ['128', '256']
-  main(['--corpus=task:common_words/symbols=8'])
+  prepare_data.main(['--corpus=task:common_words/symbols=8'])
   assert lengths() == ['30']
   with pytest.raises(UserError, match='with 512 tokens; allowed: 30 to 281'):
-    main(['--corpus=task:common_words', '--config.eval.lengths=128,512'])
+    prepare_data.main(['--corpus=task:common_words', '--config.eval.lengths=128,512'])
 
 
 def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
-  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
-  main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])
+  prepare_data.main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])
   assert capsys.readouterr().out.count('\n    at 1 2 0 1 2 0 1 2 3 0\n') == 3
 
 
@@ -992,9 +989,8 @@ def test_tokens_of_no_text_at_all(tmp_path):
 
 
 def test_prepare_data_counts_tokens_of_each_split(small_text, capsys):
-  main = runpy.run_path(str(ROOT / 'scripts' / 'prepare_data.py'))['main']
   section = small_text.data
-  main([f'--config.data.{field}={section[field]}' for field in FIELDS_OF_SMALL_TEXT])
+  prepare_data.main([f'--config.data.{field}={section[field]}' for field in FIELDS_OF_SMALL_TEXT])
   out = capsys.readouterr().out
   for split in SPLITS:
     source = data.source(section, split)

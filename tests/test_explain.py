@@ -1,6 +1,5 @@
 """scripts/explain.py names every source of position, and is right about it."""
 
-import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,10 +11,10 @@ from posenc_jax import config, data
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.model.decoder import build
+from scripts import explain
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
-EXPLAIN = runpy.run_path(str(ROOT / 'scripts' / 'explain.py'))
 
 
 @pytest.fixture
@@ -24,7 +23,7 @@ def explained(capsys, monkeypatch):
   monkeypatch.setenv('COLUMNS', '300')
 
   def run(*flags):
-    EXPLAIN['main'](
+    explain.main(
       [f'--config={BASE}', '--config.model.model_dim=16', '--config.model.mlp_dim=16', *flags]
     )
     return ' '.join(capsys.readouterr().out.split())
@@ -102,7 +101,7 @@ def test_backends_are_asked_for_what_the_run_asks_for(explained, fields, rows):
 
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
   refuse = lambda call: f'a window of {call.mask.window}'
-  monkeypatch.setitem(EXPLAIN['BACKENDS'], 'dense', SimpleNamespace(refuse=refuse))
+  monkeypatch.setitem(explain.BACKENDS, 'dense', SimpleNamespace(refuse=refuse))
   layers = (
     "({'name': 'rope', 'attention_window': 8}, {'name': 'rope', 'attention_window': 64}, 'nope')"
   )

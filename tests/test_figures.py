@@ -6,7 +6,6 @@ import io
 import itertools
 import math
 import random
-import runpy
 import statistics
 import subprocess
 import sys
@@ -35,6 +34,7 @@ from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
 from posenc_jax.reporting.mpl.differences import BETTER, UNDECIDED, WORSE
 from posenc_jax.reporting.scores import collect
+from scripts import figures as figures_script
 
 ROOT = Path(__file__).parent.parent
 
@@ -561,17 +561,15 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
 
 def test_a_folder_may_stand_behind_flags(tmp_path):
   storage.append_rows(tmp_path / 'rows.jsonl', realistic(1))
-  main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
-  main([f'--out={tmp_path / "out"}', str(tmp_path)])
+  figures_script.main([f'--out={tmp_path / "out"}', str(tmp_path)])
   assert (tmp_path / 'out' / 'extrapolation.pdf').exists()
 
 
 def test_figures_of_nothing_says_what_there_is():
-  main = runpy.run_path(str(ROOT / 'scripts' / 'figures.py'))['main']
   with pytest.raises(
     UserError, match=r'^no arguments; allowed: DIR.*--config=.*--encoding=NAME.*--classic.*$'
   ):
-    main([])
+    figures_script.main([])
 
 
 @pytest.mark.parametrize(

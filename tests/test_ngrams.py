@@ -2,7 +2,6 @@
 a loop over it.
 """
 
-import runpy
 from collections import Counter
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.evaluation import ngram
 from posenc_jax.reporting.study import Report
 from posenc_jax.rows import row_schema
+from scripts import prepare_data
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -272,8 +272,7 @@ def test_prepare_data_prints_overlap_and_history(study, tmp_path, capsys):
     (tmp_path / split).mkdir()
     text = word * 3 if split == 'train' else bytes(rng.permutation(list(word)).tolist()) * 3
     (tmp_path / split / 'a.txt').write_bytes(text)
-  run = runpy.run_path(str(BASE.parents[1] / 'scripts' / 'prepare_data.py'))['main']
-  run([f'--corpus={tmp_path}', '--history', '--overlap'])
+  prepare_data.main([f'--corpus={tmp_path}', '--history', '--overlap'])
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert ['test', '0.0000', '0.0000', '0.0000', '0.0000'] in lines
   bits = {

@@ -1,7 +1,6 @@
 """The numbers behind the pictures against formulas, and that any encoding is drawn."""
 
 import math
-import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +18,7 @@ from posenc_jax.inspection import classic_curves, profiles
 from posenc_jax.reporting.html import profile_plots
 from posenc_jax.reporting.mpl.classic_figures import CLASSIC
 from posenc_jax.reporting.mpl.profile_figure import draw
+from scripts import figures
 
 SCRIPT = Path(__file__).parent.parent / 'scripts' / 'figures.py'
 SMALL = dict(heads=2, head_dim=8, train_length=24)
@@ -215,16 +215,14 @@ def test_thinning_keeps_near_distances_and_means():
   ],
 )
 def test_bad_flags_are_one_line(flags, message, tmp_path):
-  main = runpy.run_path(str(SCRIPT))['main']
   with pytest.raises(UserError, match=message) as error:
-    main([*flags, f'--out={tmp_path}/out'])
+    figures.main([*flags, f'--out={tmp_path}/out'])
   assert r'\n' not in str(error.value)
   assert not (tmp_path / 'out').exists()
 
 
 def test_the_script_writes_a_picture(tmp_path, capsys):
-  main = runpy.run_path(str(SCRIPT))['main']
-  main(
+  figures.main(
     [
       '--encoding=alibi/learned=True',
       f'--out={tmp_path}/new/out',
@@ -239,7 +237,7 @@ def test_the_script_writes_a_picture(tmp_path, capsys):
   assert paper.read_bytes().startswith(b'%PDF')
   assert capsys.readouterr().out.split() == [str(picture), str(paper)]
   with pytest.raises(UserError, match='--out: must be given'):
-    main(['--classic'])
+    figures.main(['--classic'])
   for out in (picture, picture / 'below'):
     with pytest.raises(UserError, match=f'^--out={out}: a file is there; allowed: a folder'):
-      main(['--encoding=alibi', f'--out={out}', '--length=16', '--heads=3', '--head_dim=4'])
+      figures.main(['--encoding=alibi', f'--out={out}', '--length=16', '--heads=3', '--head_dim=4'])
