@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections import Counter
@@ -505,26 +504,6 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
   with pytest.raises(UserError, match='damaged; delete it') as error:
     of(299)
   one_line(error)
-
-
-@pytest.mark.parametrize(
-  ('owner', 'name', 'other'), [(os, 'getpid', 0), (socket, 'gethostname', 'another')]
-)
-def test_two_processes_that_write_one_file_do_not_meet(owner, name, other, tmp_path, monkeypatch):
-  path, replace = tmp_path / 'model', os.replace
-
-  def replace_after_another_process(new, target):
-    with monkeypatch.context() as patch:
-      patch.setattr(os, 'replace', replace)
-      patch.setattr(owner, name, lambda: other)
-      storage.atomic_write(path, 'other')
-    assert path.read_bytes() == b'other'
-    replace(new, target)
-
-  monkeypatch.setattr(os, 'replace', replace_after_another_process)
-  storage.atomic_write(path, b'\x00own')
-  assert path.read_bytes() == b'\x00own'
-  assert list(tmp_path.iterdir()) == [path]
 
 
 def test_windows_of_learned_tokens_lie_within_documents(small_text):

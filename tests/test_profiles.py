@@ -8,7 +8,7 @@ from kinds import daily_if, representatives
 from test_laws import DIMS, VARIANTS, make_variant
 
 from posenc_jax import config
-from posenc_jax.inspection.profiles import against_distance, from_config, from_spec, profile
+from posenc_jax.inspection.profiles import against_distance, from_config, from_spec, profile, thin
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
@@ -41,3 +41,28 @@ def test_a_profile_says_that_it_has_no_tokens_to_read_positions_off(spec, reads)
   enc = from_spec(spec, heads=2, head_dim=4, train_length=9, seed=0)
   notes = profile(enc, 9, samples=2, seed=0).notes
   assert any('reads positions off tokens' in note for note in notes) == reads
+
+
+@pytest.mark.parametrize('average', [True, False])
+@pytest.mark.parametrize('length', [1, 2, 3, 4, 6, 17, 128])
+def test_thinned_places_are_distances_and_an_average_is_one_of_all(length, average):
+  values_RH = np.arange(length, dtype=float)[:, None]
+  places, thinned_RH = thin(values_RH, average)
+  assert list(places) == list(thinned_RH[:, 0])
+  assert list(places) == sorted({*places})
+  assert places[0] == 0
+  assert places[-1] < length
+
+
+def test_thinning_keeps_near_distances_and_means():
+  values_RH = np.random.default_rng(0).standard_normal((512, 2))
+  for average in (True, False):
+    places, thin_RH = thin(values_RH, average)
+    assert places[:8].tolist() == list(range(8))
+    assert np.array_equal(thin_RH[:8], values_RH[:8])
+    assert len(places) == len(thin_RH) < 110
+    assert average or np.array_equal(thin_RH, values_RH[places])
+  assert np.all(np.diff(places) > 0)
+  line_R = np.arange(512.0)
+  places, means_RH = thin(line_R[:, None], average=True)
+  np.testing.assert_allclose(means_RH[:, 0], places)

@@ -419,10 +419,8 @@ def due_rows(workdir, c):
   return [row for row in rows if is_due(row)(row['step'], c.train)]
 
 
-@pytest.mark.parametrize(
-  'seeds', [{}, pytest.param({'seeds': (2, 0), 'vmap_seeds': True}, marks=pytest.mark.slow)]
-)
 @pytest.mark.slow
+@pytest.mark.parametrize('seeds', [{}, {'seeds': (2, 0), 'vmap_seeds': True}])
 def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
   make, tmp_path, capsys, seeds
 ):

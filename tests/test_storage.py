@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -301,6 +302,26 @@ def test_a_file_that_cannot_be_written_leaves_nothing_beside_it(tmp_path, monkey
   with pytest.raises(OSError, match=r'finished\.json'):
     storage.atomic_write(tmp_path / 'finished.json', b'{}')
   assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+  ('owner', 'name', 'other'), [(os, 'getpid', 0), (socket, 'gethostname', 'another')]
+)
+def test_two_processes_that_write_one_file_do_not_meet(owner, name, other, tmp_path, monkeypatch):
+  path, replace = tmp_path / 'model', os.replace
+
+  def replace_after_another_process(new, target):
+    with monkeypatch.context() as patch:
+      patch.setattr(os, 'replace', replace)
+      patch.setattr(owner, name, lambda: other)
+      storage.atomic_write(path, 'other')
+    assert path.read_bytes() == b'other'
+    replace(new, target)
+
+  monkeypatch.setattr(os, 'replace', replace_after_another_process)
+  storage.atomic_write(path, b'\x00own')
+  assert path.read_bytes() == b'\x00own'
+  assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):

@@ -1,4 +1,6 @@
-"""The numbers behind the pictures against formulas, and that any encoding is drawn."""
+"""Figures of profiles and the classic curves: any encoding is drawn, and the numbers that are drawn
+are those of formulas.
+"""
 
 import math
 import subprocess
@@ -29,17 +31,6 @@ def measured(spec, length=24, samples=16, **sizes):
   return profiles.against_distance(
     profiles.from_spec(spec, **{**SMALL, **sizes}, seed=0), length, samples, 0
   )
-
-
-@pytest.mark.parametrize('average', [True, False])
-@pytest.mark.parametrize('length', [1, 2, 3, 4, 6, 17, 128])
-def test_thinned_places_are_distances_and_an_average_is_one_of_all(length, average):
-  values_RH = np.arange(length, dtype=float)[:, None]
-  places, thinned_RH = profiles.thin(values_RH, average)
-  assert list(places) == list(thinned_RH[:, 0])
-  assert list(places) == sorted({*places})
-  assert places[0] == 0
-  assert places[-1] < length
 
 
 def lines(axes):
@@ -180,20 +171,6 @@ def test_t5_buckets_start_where_they_should():
   assert np.array_equal(buckets_R[:129], bucket_row(32, 128))
   sides = classic_curves.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
   assert sides.tolist() == [16 + 3, 0, 3, 15]
-
-
-def test_thinning_keeps_near_distances_and_means():
-  values_RH = np.random.default_rng(0).standard_normal((512, 2))
-  for average in (True, False):
-    places, thin_RH = profiles.thin(values_RH, average)
-    assert places[:8].tolist() == list(range(8))
-    assert np.array_equal(thin_RH[:8], values_RH[:8])
-    assert len(places) == len(thin_RH) < 110
-    assert average or np.array_equal(thin_RH, values_RH[places])
-  assert np.all(np.diff(places) > 0)
-  line_R = np.arange(512.0)
-  places, means_RH = profiles.thin(line_R[:, None], average=True)
-  np.testing.assert_allclose(means_RH[:, 0], places)
 
 
 @pytest.mark.parametrize(
