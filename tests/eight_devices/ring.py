@@ -92,22 +92,6 @@ def test_sinks_of_tokens_on_eight_shares(options):
     jax.tree.map(close, run(enc, weights, x, 'ring'), desired)
 
 
-@pytest.mark.slow
-def test_shares_of_nothing_but_padding_change_nothing():
-  """11 tokens on 8 devices: the last two have none."""
-  enc, (x, weights, cotangent) = build('fox'), inputs()
-
-  def run(x, backend):
-    return jax.value_and_grad(
-      lambda x: (layer(enc, weights, x, backend=backend, window=2) * cotangent).sum()
-    )(x)
-
-  run = jax.jit(run, static_argnums=1)
-  desired = run(x, 'dense')
-  with mesh(context=8):
-    jax.tree.map(close, run(x, 'ring'), desired)
-
-
 @pytest.mark.parametrize(
   'name',
   [pytest.param(n, marks=daily_if(n == 'alibi')) for n in ('alibi', 'transformer_xl', 'cope')],
