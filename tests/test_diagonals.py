@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_dense import check_equal_to_dense, check_on_a_gpu
 from kinds import daily_if, slow
 from test_aot import BASE, KINDS
-from test_laws import MODES, S, build, close, cotangent_of, declared, inputs, is_wanted, layer
-from test_triton import check_on_a_gpu
+from test_laws import MODES, build, declared, is_wanted
 
 from posenc_jax import config
 from posenc_jax.attention import _fastest, attend
@@ -65,17 +65,7 @@ def cases():
 )
 def test_diagonals_equal_dense(name, mode):
   """Output and all gradients, with 11 keys in tiles of 4 x 4 and two heads for each of keys."""
-  enc, (x, weights, _) = build(name), inputs()
-  cotangent = cotangent_of(enc)[:, : MODES[mode].get('T', S)]
-
-  def gradients(backend, block_sizes):
-    def loss(*args):
-      out = layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
-      return (out * cotangent).sum(), out
-
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
-
-  jax.tree.map(close, gradients('diagonals', (4, 4)), gradients('dense', None))
+  check_equal_to_dense('diagonals', name, mode, (4, 4))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_dense import cases_of, check_equal_to_dense, gradients
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
 from test_aot import libtpu  # noqa: F401 (a fixture)
-from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
+from test_laws import S, build, close, inputs, layer
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import fused, splash
@@ -38,8 +39,8 @@ DAILY = {
   'deberta': 'causal',
   'stick_breaking': 'causal',
 }
+DAILY_AHEAD = ('shaw', 'prefix')  # keys to the right
 ON_A_TPU = [('splash', 'rope'), *(('fused', name) for name in ('nope', *DAILY))]
-OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
 # Encodings whose tiles differ, for which kernels are compiled at full length; the tiles of all
 # others are that of `nope`.
 COMPILED = (
@@ -50,35 +51,17 @@ COMPILED = (
 )
 
 
-def mode_of(name: str) -> str:
-  """A mask for each encoding beside the causal one, in turn; no cap where one is refused."""
-  mode, kind = OTHERS[KERNELS.index(name) % len(OTHERS)], ENCODINGS[name]
-  has_no_cap = kind.normalizer != 'softmax' or kind.hides_keys
-  return 'window' if mode == 'softcap' and has_no_cap else mode
-
-
-CASES = [(name, mode) for name in KERNELS for mode in ('causal', mode_of(name))]
-# Keys to the right, of every kind of hook.
-AHEAD = [
-  (name, mode)
-  for name in OF_MASKS
-  for mode in ('bidirectional', 'prefix')
-  if name in KERNELS and is_wanted(name, mode)
-]
-DAILY_AHEAD = [('shaw', 'prefix')]
-
-
 @pytest.mark.parametrize(
   ('name', 'mode'),
   [
     *DAILY.items(),
     # rows beyond the clip are one
     pytest.param('shaw_clipped', 'causal', marks=pytest.mark.fused),
-    *DAILY_AHEAD,
+    DAILY_AHEAD,
     *(
       pytest.param(*case, marks=pytest.mark.fused)
-      for case in CASES + AHEAD
-      if case not in [*DAILY.items(), *DAILY_AHEAD]
+      for case in cases_of(KERNELS)
+      if case not in [*DAILY.items(), DAILY_AHEAD]
     ),
   ],
 )
@@ -87,21 +70,10 @@ def test_interpreted_kernels_equal_dense(name, mode):
 
   Tiles of 4 x 4 are beyond the clip of one.
   """
-  enc, (x, weights, _) = build(name), inputs()
-  cotangent = cotangent_of(enc)[:, : MODES[mode].get('T', S)]
   tile = (4, 4) if name == 'shaw_clipped' else (4, 8)
   if mode == 'last_queries_sinks':
     tile = (2, 2)
-
-  def gradients(backend, block_sizes):
-    def loss(*args):
-      out = layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
-      return (out * cotangent).sum(), out
-
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
-
-  found, expected = gradients('fused_interpret', tile), gradients('dense', None)
-  jax.tree.map(close, found, expected)
+  check_equal_to_dense('fused_interpret', name, mode, tile)
 
 
 @pytest.mark.parametrize('name', REFUSED)
@@ -336,19 +308,16 @@ def test_kernels_equal_dense_on_a_tpu(backend, name, head_dim, dtype):
   q, k, v = (jnp.asarray(x, dtype) for x in (q, k, v))
   x = rng.standard_normal((2, 256, 16)).astype('f4')
 
-  def gradients(backend, *qkv):
-    def loss(enc, q, k, v):
-      out = attend(q, k, v, enc, x=x, backend=backend).astype(jnp.float32)
-      return (out * weight).sum(), out
-
-    return jax.jit(jax.grad(loss, argnums=range(4), has_aux=True))(enc, *qkv)
+  def by(backend, *qkv):
+    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend).astype(jnp.float32)
+    return gradients(run, weight, enc, *qkv)
 
   def near(found, expected):
     tolerance = (3e-2 if dtype == jnp.bfloat16 else 1e-3) * np.abs(expected).max()
     np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
 
   in_float32 = (x.astype(jnp.float32) for x in (q, k, v))
-  jax.tree.map(near, gradients(backend, q, k, v), gradients('dense', *in_float32))
+  jax.tree.map(near, by(backend, q, k, v), by('dense', *in_float32))
 
 
 @pytest.mark.aot

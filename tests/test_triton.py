@@ -4,9 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_dense import cases_of, check_equal_to_dense, check_on_a_gpu, gradients
 from flax import nnx
 from test_aot import BASE
-from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
+from test_laws import S, build, close, inputs, layer
 
 from posenc_jax import config
 from posenc_jax.attention import attend
@@ -39,55 +40,24 @@ REFUSED = {
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a program gets at what it needs: numbers by distance, and coordinates of
 # heads.
-DAILY = {'t5': 'last_queries_sinks', 'fox': 'packed'}
-OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
-
-
-def mode_of(name: str) -> str:
-  """A mask for each encoding beside the causal one, in turn; no cap where one is refused."""
-  mode, kind = OTHERS[KERNELS.index(name) % len(OTHERS)], ENCODINGS[name]
-  has_no_cap = kind.normalizer != 'softmax' or kind.hides_keys
-  return 'window' if mode == 'softcap' and has_no_cap else mode
-
-
-CASES = [
-  (name, mode) for name in KERNELS for mode in ('causal', mode_of(name)) if DAILY.get(name) != mode
-]
-# Keys to the right, of every kind of hook.
-AHEAD = [
-  (name, mode)
-  for name in OF_MASKS
-  for mode in ('bidirectional', 'prefix')
-  if name in KERNELS and is_wanted(name, mode)
-]
+DAILY = [('t5', 'last_queries_sinks'), ('fox', 'packed'), ('t5', 'bidirectional')]
 
 
 @pytest.mark.parametrize(
   ('name', 'mode'),
   [
-    *DAILY.items(),
-    ('t5', 'bidirectional'),
+    *DAILY,
     *(
       pytest.param(*case, marks=pytest.mark.fused)
-      for case in CASES + AHEAD
-      if case != ('t5', 'bidirectional')
+      for case in cases_of(KERNELS)
+      if case not in DAILY
     ),
   ],
 )
 def test_interpreted_kernels_equal_dense(name, mode):
   """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
-  enc, (x, weights, _) = build(name), inputs()
-  cotangent = cotangent_of(enc)[:, : MODES[mode].get('T', S)]
   tile = (2, 2) if mode == 'last_queries_sinks' else (4, 8)
-
-  def gradients(backend, block_sizes):
-    def loss(*args):
-      out = layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
-      return (out * cotangent).sum(), out
-
-    return jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))(enc, weights, x)
-
-  jax.tree.map(close, gradients('triton_interpret', tile), gradients('dense', None))
+  check_equal_to_dense('triton_interpret', name, mode, tile)
 
 
 def test_what_triton_lacks_is_put_differently():
@@ -195,13 +165,11 @@ def test_gradients_of_tables_are_added_up_over_programs():
   enc = make('t5', **dims, max_distance=8, buckets=8, rngs=nnx.Rngs(0))
   enc = jax.tree.map(lambda x: x + jnp.asarray(rng.standard_normal(x.shape), x.dtype), enc)
 
-  def gradient(backend):
-    def loss(enc):
-      return (attend(q, k, v, enc, backend=backend, block_sizes=(2, 2)) * weight).sum()
+  def by(backend):
+    run = lambda enc: attend(q, k, v, enc, backend=backend, block_sizes=(2, 2))
+    return gradients(run, weight, enc)
 
-    return jax.jit(jax.grad(loss))(enc)
-
-  jax.tree.map(close, gradient('triton_interpret'), gradient('dense'))
+  jax.tree.map(close, by('triton_interpret'), by('dense'))
 
 
 class Grid(Encoding):
@@ -224,34 +192,11 @@ def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
   enc = Grid(Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
   places = rng.integers(0, 5, (2, 12, 2))
 
-  def gradients(backend):
-    def loss(q, k, v):
-      out = attend(q, k, v, enc, position_ids=places, backend=backend, block_sizes=(4, 8))
-      return (out * weight).sum(), out
+  def by(backend):
+    options = {'position_ids': places, 'backend': backend, 'block_sizes': (4, 8)}
+    return gradients(lambda *qkv: attend(*qkv, enc, **options), weight, q, k, v)
 
-    return jax.jit(jax.grad(loss, argnums=range(3), has_aux=True))(q, k, v)
-
-  jax.tree.map(close, gradients('triton_interpret'), gradients('dense'))
-
-
-def check_on_a_gpu(backend: str, enc, tokens: int):
-  """Values and gradients equal those of dense in float32, each product rounded to tf32 at most."""
-  rng, d = np.random.default_rng(0), enc.dims
-  heads = d.heads, d.kv_heads, d.kv_heads, d.heads
-  q, k, v, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
-  x = rng.standard_normal((2, tokens, d.model_dim)).astype('f4')
-
-  def gradients(backend):
-    def loss(enc, q, k, v):
-      out = attend(q, k, v, enc, x=x, backend=backend)
-      return (out * weight).sum(), out
-
-    return jax.jit(jax.grad(loss, argnums=range(4), has_aux=True))(enc, q, k, v)
-
-  def near(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
-
-  jax.tree.map(near, gradients(backend), gradients('dense'))
+  jax.tree.map(close, by('triton_interpret'), by('dense'))
 
 
 @pytest.mark.gpu

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_dense import gradients, gradients_of_layer
 from flax import nnx
 from jax.sharding import AxisType
 from kinds import daily_if
 from test_attention import ContentSink
-from test_laws import CASES, MODES, B, backends_of, build, close, cotangent_of, inputs, layer
+from test_laws import CASES, MODES, B, backends_of, build, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.mask import Mask
@@ -49,22 +50,11 @@ def test_equal_to_dense(variant, mode):
   """Values and gradients, those of parameters and of inputs; shares of two blocks, and a mesh that
   cuts batches too, or one with shares of nothing but padding.
   """
-  enc, (x, weights, _), options = build(variant), inputs(), MODES[mode]
-  cotangent = cotangent_of(enc)
-
-  def run(enc, weights, x, backend, block):
-    def loss(*args):
-      out = layer(*args, backend=backend, block_sizes=block, **options)
-      return (out * cotangent).sum(), out
-
-    gradients, out = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
-    return out, gradients
-
-  run = jax.jit(run, static_argnums=(3, 4))
-  desired = run(enc, weights, x, 'dense', None)
+  enc = build(variant)
+  desired = gradients_of_layer(enc, mode, 'dense')
   # 11 tokens on 8 devices: the last two have none
   with mesh(context=8) if variant == 'fox' else mesh(data=2, context=4):
-    actual = run(enc, weights, x, 'ring', (1, 2) if mode == 'causal' else None)
+    actual = gradients_of_layer(enc, mode, 'ring', (1, 2) if mode == 'causal' else None)
   jax.tree.map(close, actual, desired)
 
 
@@ -79,17 +69,13 @@ def test_sinks_of_tokens_on_eight_shares(options):
   """The last two shares are nothing but padding; gradients reach inputs by way of the sinks."""
   enc, (x, weights, cotangent) = ContentSink(build('nope').dims, nnx.Rngs(0)), inputs()
 
-  def run(enc, weights, x, backend):
-    def loss(*args):
-      out = layer(*args, backend=backend, **options)
-      return (out * cotangent).sum(), out
+  def by(backend):
+    run = lambda *args: layer(*args, backend=backend, **options)
+    return gradients(run, cotangent, enc, weights, x)
 
-    return jax.grad(loss, argnums=(0, 1, 2), has_aux=True)(enc, weights, x)
-
-  run = jax.jit(run, static_argnums=3)
-  desired = run(enc, weights, x, 'dense')
+  desired = by('dense')
   with mesh(context=8):
-    jax.tree.map(close, run(enc, weights, x, 'ring'), desired)
+    jax.tree.map(close, by('ring'), desired)
 
 
 @pytest.mark.parametrize(
@@ -227,18 +213,14 @@ def test_kernels_equal_dense(variant, mode):
   x = jnp.asarray(rng.standard_normal((B, 16, 12)), jnp.float32)
   cotangent = jnp.asarray(rng.standard_normal((B, 16, 4 * enc.heads_per_query, 8)), jnp.float32)
 
-  def run(enc, q, k, v, x, backend, block):
-    def loss(enc, q, k, v, x):
-      given = dict(options, x=x, backend=backend, block_sizes=block, outer_hooks_applied=True)
-      out = attend(q, k, v, enc, **given)
-      return (out * cotangent).sum(), out
+  def by(backend, block):
+    given = dict(options, backend=backend, block_sizes=block, outer_hooks_applied=True)
+    run = lambda enc, q, k, v, x: attend(q, k, v, enc, x=x, **given)
+    return gradients(run, cotangent, enc, q, k, v, x)
 
-    return jax.grad(loss, argnums=range(5), has_aux=True)(enc, q, k, v, x)
-
-  run = jax.jit(run, static_argnums=(5, 6))
-  desired = run(enc, q, k, v, x, 'dense', None)
+  desired = by('dense', None)
   with mesh(data=2, context=4):
-    actual = run(enc, q, k, v, x, 'ring_interpret', (2, 4))
+    actual = by('ring_interpret', (2, 4))
   jax.tree.map(close, actual, desired)
 
 

@@ -1,0 +1,70 @@
+"""Checks that a backend equals `dense`, values and gradients, and the cases of kernels."""
+
+import jax
+import numpy as np
+from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
+
+from posenc_jax.attention import attend
+from posenc_jax.encodings import ENCODINGS
+
+OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
+
+
+def mode_of(name: str, kernels: list[str]) -> str:
+  """A mask for each encoding beside the causal one, in turn; no cap where one is refused."""
+  mode, kind = OTHERS[kernels.index(name) % len(OTHERS)], ENCODINGS[name]
+  has_no_cap = kind.normalizer != 'softmax' or kind.hides_keys
+  return 'window' if mode == 'softcap' and has_no_cap else mode
+
+
+def cases_of(kernels: list[str]) -> list[tuple[str, str]]:
+  """(encoding, mode): each causally and under another mask; keys to the right, of every kind of
+  hook.
+  """
+  ahead = [(name, mode) for name in OF_MASKS for mode in ('bidirectional', 'prefix')]
+  return [
+    *((name, mode) for name in kernels for mode in ('causal', mode_of(name, kernels))),
+    *(case for case in ahead if case[0] in kernels and is_wanted(*case)),
+  ]
+
+
+def gradients(function, weight, *arguments):
+  """Gradients, by all arguments, of what a function returns times a weight; and what it returns."""
+
+  def loss(*arguments):
+    out = function(*arguments)
+    return (out * weight).sum(), out
+
+  return jax.jit(jax.grad(loss, argnums=range(len(arguments)), has_aux=True))(*arguments)
+
+
+def gradients_of_layer(enc, mode: str, backend: str, block_sizes=None):
+  """`gradients` of a layer with 11 keys, by parameters, weights and inputs."""
+  x, weights, _ = inputs()
+  cotangent = cotangent_of(enc)[:, : MODES[mode].get('T', S)]
+  run = lambda *args: layer(*args, backend=backend, block_sizes=block_sizes, **MODES[mode])
+  return gradients(run, cotangent, enc, weights, x)
+
+
+def check_equal_to_dense(backend: str, name: str, mode: str, block_sizes: tuple[int, int]):
+  """Output and all gradients, with two heads for each of keys."""
+  enc = build(name)
+  found = gradients_of_layer(enc, mode, backend, block_sizes)
+  jax.tree.map(close, found, gradients_of_layer(enc, mode, 'dense'))
+
+
+def check_on_a_gpu(backend: str, enc, tokens: int):
+  """Values and gradients equal those of dense in float32, each product rounded to tf32 at most."""
+  rng, d = np.random.default_rng(0), enc.dims
+  heads = d.heads, d.kv_heads, d.kv_heads, d.heads
+  q, k, v, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
+  x = rng.standard_normal((2, tokens, d.model_dim)).astype('f4')
+
+  def by(backend):
+    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend)
+    return gradients(run, weight, enc, q, k, v)
+
+  def near(found, expected):
+    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+
+  jax.tree.map(near, by(backend), by('dense'))
