@@ -1183,6 +1183,34 @@ def rope_mixed(dims, hyper, p):
   return turned_by_group(dims, angles, hyper)
 
 
+def cayley_string(dims, hyper, p):
+  K, group, axes = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('axes', 1)
+  f_GM = np.exp(p['log_f'] / hyper.get('scale', 16))
+
+  def basis(g):
+    s, entries = np.zeros((K, K)), iter(p['entries'][g])
+    for c in range(K):
+      for d in range(c + 1, K):
+        s[c, d] = next(entries)
+        s[d, c] = -s[c, d]
+    return (np.eye(K) - s) @ np.linalg.inv(np.eye(K) + s)
+
+  p_GKK = [basis(g) for g in range(dims.kv_heads)]
+
+  def turned(x, t, h):
+    g, out = h // group, np.zeros(K)
+    z = p_GKK[g] @ x
+    for m in range(K // 2):
+      angle = np.atleast_1d(t)[m // (K // 2 // axes)] * f_GM[g, m]
+      out[m] = math.cos(angle) * z[m] - math.sin(angle) * z[m + K // 2]
+      out[m + K // 2] = math.sin(angle) * z[m] + math.cos(angle) * z[m + K // 2]
+    return out
+
+  return Oracle(
+    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
+  )
+
+
 def liere(dims, hyper, p):
   K, group = dims.head_dim, dims.heads // dims.kv_heads
   block, axes = hyper.get('block', K), hyper.get('axes', 1)
@@ -2034,6 +2062,11 @@ RECORDS = {
       'of_call': {'window': 3, 'length': 4},
       'partial': {'window': 5, 'length': 6, 'context': 12, 'fraction': 0.5, 'base': 50.0},
     },
+  ),
+  'cayley_string': Record(
+    cayley_string,
+    lambda d, h: (0, d.kv_heads * d.head_dim**2 // 2),
+    variants={'plane': {'axes': 2, 'base': 100.0}, 'bare': {'base': 50.0, 'scale': 1.0}},
   ),
 }
 

@@ -189,6 +189,7 @@ def test_xpos_golden_values():
   [
     *(('rope', 0.01), ('p_rope', 0.01), ('coca', 0.01), ('vo_rope', 0.04)),
     *(('pope', 0.01), ('grape_m', 0.01), ('rope_mixed', 0.08), ('mla_rope', 0.01)),
+    ('cayley_string', 0.01),
   ],
 )
 def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
@@ -1662,6 +1663,26 @@ def test_rope_mixed_starts_as_released():
   assert np.abs(f[0] - f[1]).max() > 1e-2
 
 
+def test_cayley_string_starts_as_rope_in_its_own_basis():
+  """And at any basis products of queries and keys at one place are what they were."""
+  same(build('cayley_string'), build('rope'))
+  same(build('cayley_string', axes=2, base=100.0), build('axial_rope', base=100.0))
+  enc = away(build('cayley_string', axes=2))
+  p_GKK = np.asarray(enc.basis(), np.float64)
+  np.testing.assert_allclose(p_GKK @ p_GKK.swapaxes(1, 2), np.tile(np.eye(8), (2, 1, 1)), atol=1e-6)
+  assert np.abs(p_GKK - np.eye(8)).max() > 0.3
+  here = np.full((1, 11, 2), 7)
+  (x, weights, _), nope = inputs(), build('nope')
+  run = lambda enc: layer(enc, weights, x, position_ids=here)
+  unplaced = layer(nope, weights, x)
+  np.testing.assert_allclose(run(enc), unplaced, atol=1e-5)
+
+
+def test_cayley_string_behind_a_rotation_is_absolute():
+  """It turns in another basis than the rotation before it."""
+  assert not build('chain', members=('rope', 'cayley_string')).relative
+
+
 def test_liere_of_pairs_is_a_rotation_by_pairs():
   """The angles of pairs are learned, those of `rope_mixed` beside one another, and of one block."""
   enc = build('liere', axes=2, block=2, length=1.0)
@@ -2003,6 +2024,10 @@ def test_sharing(name, share):
     ('hyperbolic_rope', {'damping': 1}, 'hyperbolic_rope: damping=1; allowed: greater than 1'),
     ('hyperbolic_rope', {'base': 1}, 'hyperbolic_rope: base=1; allowed: greater than 1'),
     ('liere', {'axes': 0}, 'liere: axes=0; allowed: at least 1'),
+    ('cayley_string', {'axes': 0}, 'cayley_string: axes=0; allowed: at least 1'),
+    ('cayley_string', {'axes': 3}, 'cayley_string: axes=3; allowed: a divisor of the 4 pairs'),
+    ('cayley_string', {'base': 1}, 'cayley_string: base=1; allowed: greater than 1'),
+    ('cayley_string', {'scale': 0}, 'cayley_string: scale=0; allowed: greater than 0'),
     ('liere', {'block': 3}, 'liere: block=3; allowed: divisors of head_dim=8'),
     (
       'liere',

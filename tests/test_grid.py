@@ -217,10 +217,12 @@ def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbr
   assert {row['protocol'] for row in rows} == {'grid'}
 
 
-@pytest.mark.parametrize('name', ['axial_rope', 'rope_mixed'])
-def test_a_model_sees_the_grid_wherever_it_stands(name):
+@pytest.mark.parametrize(
+  'encoding', [{'name': 'axial_rope'}, {'name': 'rope_mixed'}, {'name': 'cayley_string', 'axes': 2}]
+)
+def test_a_model_sees_the_grid_wherever_it_stands(encoding):
   """Moved along both axes it gives the same outputs, and cut into other rows it does not."""
-  c = tiny(encoding__name=name)
+  c = tiny(encoding=encoding)
   model = build(c, 9, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(8, size=(1, 12))
   places = np.stack(np.divmod(np.arange(12), 4), axis=1)[None]

@@ -107,6 +107,7 @@ BUILT_IN = {
   'selective': 'selective.Selective',
   'goat': 'goat.GOAT',
   'jet_long': 'jet_long.JetLong',
+  'cayley_string': 'cayley_string.CayleyString',
 }
 
 

@@ -1,0 +1,80 @@
+"""Cayley-STRING: rotary embedding of learned frequencies in a learned basis."""
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above, check_at_least
+from posenc_jax.encodings.core.parameters import zeros
+from posenc_jax.encodings.rope import Rotary, check_rotary, rotate
+
+
+class CayleyString(Encoding):
+  """q_i and k_j become R(i) P q_i and R(j) P k_j, R as in RoPE, P = (I - S)(I + S)^-1.
+
+  Schenck et al. 2025, eqs. 9 and 10. S is antisymmetric, so P is orthogonal: a product of q and k
+  depends on i - j, and on a basis that both share, in which pairs of channels turn. S and the
+  frequencies of R are learned, K^2 / 2 numbers in all, for every layer and head of its own (a
+  key/value head where there are fewer). Here it starts as RoPE, S at 0, and of a frequency its
+  logarithm is learned, exp(l / scale), as in `grape_m`. Where a token has several positions, each
+  turns a section of the pairs, at the start as in `axial_rope`; without positions, all of them are
+  its index. What An et al. call STRING is another method, `string` here.
+  """
+
+  paper = 'Schenck et al. 2025, arXiv:2502.02562'
+  parameter_summary = 'a matrix and frequencies a head and layer'
+  limit = Rotary.limit
+  position_kind = 'floats'
+  rotates_qk = True
+  per_layer = ('log_f', 'entries')
+
+  def __init__(
+    self, dims: Dims, rngs, *, axes: int = 1, base: float = 10_000.0, scale: float = 16.0
+  ):
+    """Sets the frequencies to those of RoPE, and S to 0.
+
+    Args:
+      axes: how many positions a token has.
+      base: as for `rope`, at the start; for each axis.
+      scale: a step of l is a relative step of the frequency, divided by this.
+    """
+    super().__init__(dims, rngs)
+    check_rotary(dims.head_dim, base, 'half')
+    check_at_least(1, axes=axes)
+    check_above(0, scale=scale)
+    K, pairs = dims.head_dim, dims.head_dim // 2
+    if pairs % axes:
+      raise ValueError(
+        f'axes={axes}; allowed: a divisor of the {pairs} pairs of channels of a head'
+      )
+    self.positions_per_token, self.frequency_scale = axes, scale
+    place_M = np.arange(pairs) % (pairs // axes)  # within the section of an axis
+    log_f_M = -scale * np.log(base) * place_M * axes / pairs
+    self.log_f = nnx.Param(jnp.asarray(np.tile(log_f_M, (dims.kv_heads, 1)), jnp.float32))
+    self.entries = zeros(dims.kv_heads, K * (K - 1) // 2)
+
+  def basis(self):
+    """P, float32 [G, K, K]."""
+    K = self.dims.head_dim
+    upper_GKK = jnp.zeros((self.dims.kv_heads, K, K), jnp.float32)
+    upper_GKK = upper_GKK.at[:, *np.triu_indices(K, 1)].set(self.entries[...])
+    s_GKK = upper_GKK - upper_GKK.swapaxes(-1, -2)
+    i_GKK = jnp.broadcast_to(jnp.eye(K), s_GKK.shape)
+    return jnp.linalg.solve(i_GKK + s_GKK, i_GKK - s_GKK)  # the two factors commute
+
+  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    p_GKK = self.basis()
+    return self._turned(q_BTHK, p_GKK, i), self._turned(k_BSGK, p_GKK, j)
+
+  def _turned(self, x_BTHK, p_GKK, position):
+    """R P x in x's dtype, at positions [B|1, T] or [B|1, T, axes]; H / G heads share P and R."""
+    x_BTGhK = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:2], len(p_GKK), -1, x_BTHK.shape[3])
+    z_BTGhK = jnp.einsum('gcd,btghd->btghc', p_GKK, x_BTGhK, precision=lax.Precision.HIGHEST)
+    f_GM = jnp.exp(self.log_f[...] / self.frequency_scale)
+    pairs, axes = f_GM.shape[1], self.positions_per_token
+    position_BTn = position.reshape(*position.shape[:2], -1)
+    position_BTM = position_BTn[..., np.repeat(np.arange(axes), pairs // axes)]
+    angles_BTGM = position_BTM[:, :, None] * f_GM[None, None]
+    return rotate(z_BTGhK.reshape(x_BTHK.shape), angles_BTGM, 'half').astype(x_BTHK.dtype)
