@@ -86,7 +86,17 @@ score; a dash: nothing that was verified."""
 
 OTHER_NAMES = (
   ('Position Interpolation, NTK-aware RoPE', 'scaling `linear`, `ntk` of `rope`'),
+  ("Su's NTK-RoPE-fixed", 'scaling `ntk_mixed` with `exponent` 1'),
   ('a part of the channels turned, as in GPT-NeoX', '`rope`, `fraction`'),
+  (
+    '[LeRoPE](https://arxiv.org/abs/2607.10134): a learned factor on each frequency',
+    "`grape_m` with `scale` 1 and `model.share_encoding='all'`",
+  ),
+  (
+    'frequencies of each head, of [AdaRoPE](https://arxiv.org/abs/2607.19363) but for its'
+    ' temperatures',
+    '`grape_m`, `per_head`, for each head of keys',
+  ),
   (
     'NoPE in some layers, full attention in some: iRoPE, [RNoPE](https://arxiv.org/abs/2501.18795),'
     ' [SWAN](https://arxiv.org/abs/2504.08719) but for its temperature',
@@ -134,7 +144,8 @@ LEFT_OUT = (
     "LongRoPE's search, DoPE",
     'they need a search, or a calibration on texts; found factors go into scaling `longrope`',
   ),
-  ("RoPE-ID, SWAN's temperature, AdaGroPE, GALI", 'no formula of them could be verified'),
+  ('[GALI](https://arxiv.org/abs/2502.02659)', 'its released code adds random noise to scores'),
+  ("RoPE-ID, SWAN's temperature, AdaGroPE", 'no formula of them could be verified'),
 )
 
 # A prime length and a width that no product of an encoding's own has: pairs and products are told

@@ -761,6 +761,14 @@ def test_grape_m_starts_as_rope_and_its_context_form_as_a_slower_one():
     same(build('grape_m_context', per_head=per_head), slower)
 
 
+def test_grape_m_in_bare_logarithms_that_all_layers_share_is_lerope():
+  """A factor on each frequency, learned by its logarithm: one set for all layers and heads."""
+  shared = StackedEncoding(lambda: build('grape_m', scale=1.0), 3, 'all').encoding
+  factors = np.array([[1.5, 1.0, 0.25, 2.0]], np.float32)
+  shared.log_f[...] += jnp.log(factors)
+  np.testing.assert_allclose(shared.frequencies(), factors * build('rope').frequencies(), rtol=1e-5)
+
+
 def test_grape_m_learns_the_logarithm_of_a_frequency():
   enc = build('grape_m', scale=4.0)
   enc.log_f[...] = enc.log_f[...] + 4 * np.log(2)

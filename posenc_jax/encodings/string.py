@@ -14,7 +14,7 @@ class String(TwoRangeRoPE):
   are read as smaller ones that many have; no distance is above L - window + local within L tokens.
   The released code multiplies queries and keys by 0.1 ln 2 + 1 besides, `attention_factor` here,
   and counts pairs at the distance `window` twice in a pass over a whole row, though not token by
-  token.
+  token. What Schenck et al. 2025 (arXiv:2502.02562) call STRING is another method: `cayley_string`.
   """
 
   paper = 'An et al. 2024, arXiv:2410.18745'
