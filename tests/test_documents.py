@@ -122,7 +122,12 @@ STUDIES_OF_SECTIONS = {
     'passkey',
     'extension',
   ],
-  ('results/FINDINGS.md', 'A model that you train'): ['board', 'scale_budget', 'scale_width'],
+  ('results/FINDINGS.md', 'A model that you train'): [
+    'board',
+    'scale_budget',
+    'scale_width',
+    'selective',
+  ],
   ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
   ('results/FINDINGS.md', 'In tasks'): ['grid', 'nope', 'tasks', 'temperatures'],
 }

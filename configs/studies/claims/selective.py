@@ -18,10 +18,10 @@ Predicted before the runs, bits per byte:
 
 Cost: 6 runs, besides the 6 of the board; evaluation, by whole matrices of scores, takes twice as
 long as training.
-Result, of seed 0 alone so far: all four predictions fail. At L ALiBi has 2.522 with selection and
-2.591 without, but RoPE 2.529 and 2.475. RoPE with it does not fail past L: it has 2.537 at 32 L,
-and knows no name, within L neither. ALiBi with it has 2.651 at 32 L, and letters of names 1 to 2 L
-back cost it 3.593 bits there, without it 3.376.
+Result: results/selective, LOG/152; all four predictions fail. At L ALiBi has 2.508 with selection
+and 2.573 without, but RoPE 2.533 and 2.472. RoPE with it does not fail past L: it has 2.538 at
+32 L, and knows no name, within L neither. ALiBi with it has 2.674 at 32 L, and letters of names 1
+to 2 L back cost it 4.225 bits there, without it 2.643.
 """
 
 from pathlib import Path
