@@ -46,7 +46,9 @@ os.environ['PYTHONPATH'] = os.pathsep.join(filter(None, (ROOT, os.environ.get('P
 sys.path.insert(0, ROOT)
 
 import jax  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+from small_runs import SIZES, TEXT, dotted, write_text_corpus  # noqa: E402
 
 from posenc_jax.distributed import devices  # noqa: E402
 
@@ -70,6 +72,59 @@ def command(monkeypatch, capsys):
     return end.value.code, *capsys.readouterr()
 
   return run
+
+
+@pytest.fixture(scope='module')
+def corpus(tmp_path_factory):
+  """A folder of text to train and validate on."""
+  texts = dict.fromkeys(('train', 'validation'), (TEXT,))
+  return write_text_corpus(tmp_path_factory.mktemp('corpus'), texts)
+
+
+@pytest.fixture(scope='module')
+def letters(tmp_path_factory):
+  """A folder of random letters to evaluate on."""
+  draw = np.random.default_rng(0)
+  texts = [draw.integers(97, 123, size, np.uint8).tobytes() for size in (90, 20, 33, 50, 70)]
+  return write_text_corpus(tmp_path_factory.mktemp('letters'), {'test': texts})
+
+
+@pytest.fixture
+def documents():
+  """No token is 0, which pads; the tokens of document d are d * 64 + 1 and up, none twice."""
+  return [np.arange(size) + 64 * d + 1 for d, size in enumerate(SIZES)]
+
+
+# What the next ones import takes seconds, and few tests need it.
+
+
+@pytest.fixture
+def make_run(letters, tmp_path):
+  """make_run(step, a__b=value) -> (config, directory, model) of a run as a training leaves it."""
+  from test_evaluation import made_run
+
+  return lambda step=3, **fields: made_run(tmp_path / 'run', letters, dotted(fields), step)
+
+
+@pytest.fixture
+def measured(letters, tmp_path):
+  """measured(a__b=value) -> (what a stub was asked, rows of eval.jsonl after its evaluation)."""
+  from test_evaluation import measure_stub
+
+  return lambda **fields: measure_stub(letters, tmp_path, dotted(fields))
+
+
+@pytest.fixture(scope='module')
+def libtpu():
+  """What libtpu reads when it starts, for as long as the tests of a module take."""
+  from scripts.aot import targets
+
+  if reason := targets.missing('tpu'):
+    pytest.skip(reason)
+  with pytest.MonkeyPatch.context() as patch:
+    for name, value in targets.ENVIRONMENT.items():
+      patch.setenv(name, value)
+    yield
 
 
 @pytest.fixture

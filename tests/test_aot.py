@@ -366,17 +366,6 @@ TINY = {
 
 
 @pytest.fixture(scope='module')
-def libtpu():
-  """What libtpu reads when it starts, for as long as the tests of a module take."""
-  if reason := targets.missing('tpu'):
-    pytest.skip(reason)
-  with pytest.MonkeyPatch.context() as patch:
-    for name, value in targets.ENVIRONMENT.items():
-      patch.setenv(name, value)
-    yield
-
-
-@pytest.fixture(scope='module')
 def tpu(libtpu):
   """The devices of four TPU v5e chips that are not there."""
   return targets.devices('tpu:v5e:2x2', 4)

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 from kinds import daily_if
 from oracles import RECORDS
-from test_evaluation import BASE, TINY, chosen_documents, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
+from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 from test_model import VOCAB, config
 
 from posenc_jax.attention import attend
@@ -156,9 +156,9 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
 STATISTICS = {'eval__protocols': ('sink_rate', 'attention_distance'), 'eval__sink_rate_tokens': 10}
 
 
-def test_rows_are_the_statistics_of_a_run(run, capsys):  # noqa: F811
+def test_rows_are_the_statistics_of_a_run(make_run, capsys):
   """`rope_pp` has two heads of weights for each head of queries."""
-  c, workdir, model = run(**STATISTICS, eval__sink_rate_epsilon=0.3, encoding__name='rope_pp')
+  c, workdir, model = make_run(**STATISTICS, eval__sink_rate_epsilon=0.3, encoding__name='rope_pp')
   evaluate.evaluate(c, workdir)
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   sums = compiled(attention_weights.weight_sums, c)

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from kinds import daily_if
+from small_runs import BASE, MODEL, dotted
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.encodings import make
@@ -21,15 +21,10 @@ from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import accumulate_gradients, make_step_fns
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 ABACUS = 'task:addition/reverse=True/pad=True/positions=abacus'
 COUPLED = 'task:addition/reverse=True/pad=True/positions=coupled'
 TINY = {
-  'model.layers': 1,
-  'model.model_dim': 16,
-  'model.heads': 2,
-  'model.head_dim': 8,
-  'model.mlp_dim': 32,
+  **MODEL,
   'encoding.name': 'abacus',
   'data.corpus': ABACUS,
   'train.length': 16,
@@ -48,7 +43,7 @@ TINY = {
 
 
 def tiny(**fields):
-  return config.load(BASE, TINY | {name.replace('__', '.'): v for name, v in fields.items()})
+  return config.load(BASE, TINY | dotted(fields))
 
 
 def model_of(c, vocab=14):

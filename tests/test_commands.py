@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from small_runs import write_text_corpus
 
 from posenc_jax import cli, config, storage, sweep
 from posenc_jax.encodings import ENCODINGS
@@ -47,10 +48,7 @@ TINY = [
 
 @pytest.fixture
 def corpus(tmp_path):
-  for split in ('train', 'validation', 'test'):
-    (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'text.txt').write_text('to be or not to be')
-  return f'--config.data.corpus={tmp_path / "corpus"}'
+  return f'--config.data.corpus={write_text_corpus(tmp_path / "corpus", "to be or not to be")}'
 
 
 @pytest.mark.parametrize(
@@ -140,7 +138,7 @@ def test_a_folder_of_text_that_has_changed_is_refused(command, corpus, tmp_path)
   workdir = f'--workdir={tmp_path / "run"}'
   train = ['train.py', *TINY, corpus, workdir]
   kept = tmp_path / 'run' / 'documents.json'
-  more, changed = (tmp_path / 'corpus' / split / 'text.txt' for split in ('train', 'test'))
+  more, changed = (tmp_path / 'corpus' / split / 'a.txt' for split in ('train', 'test'))
   assert command(*train)[0] is None
   assert storage.read_json(kept)['documents'] == {'train': 1, 'validation': 1}
   assert command('eval.py', workdir)[0] is None

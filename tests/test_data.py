@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from test_trainer import TINY
+from small_runs import BASE, TINY, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.data import (
@@ -38,7 +38,6 @@ from posenc_jax.training import loop, provenance, setup
 from scripts import prepare_data
 
 ROOT = Path(__file__).parent.parent
-BASE = ROOT / 'configs' / 'base.py'
 # Bytes of documents: shorter than a window, as long, multiples of it, one byte more.
 SIZES = (5, 64, 31, 200, 32, 96, 97, 33)
 FIELDS_OF_SMALL_TEXT = ('corpus', 'cache', 'tokenizer', 'vocab')
@@ -305,8 +304,8 @@ def test_prepare_data_counts_and_shows_a_task_without_jax(cache):
 
 
 def task_config(corpus, **overrides):
-  overrides = {path.replace('__', '.'): value for path, value in overrides.items()}
-  return config.load(BASE, {'data.corpus': corpus, 'eval.protocols': ('answers',), **overrides})
+  settings = {'data.corpus': corpus, 'eval.protocols': ('answers',), **dotted(overrides)}
+  return config.load(BASE, settings)
 
 
 def test_batches_of_a_task_are_its_examples_and_count_answers_alone(monkeypatch):
@@ -456,11 +455,11 @@ def small_text(tmp_path_factory):
   """The config of a folder of text whose tokens are learned, with a cache of its own."""
   folder, rng = tmp_path_factory.mktemp('text'), np.random.default_rng(0)
   words = ['position', 'encoding', 'attention', 'token', 'length', 'na\u00efve', '\n', 'of']
-  for split, count in (('train', 6), ('validation', 2), ('test', 2)):
-    (folder / split).mkdir()
-    for i in range(count):
-      (folder / split / f'{i}.txt').write_text(' '.join(rng.choice(words, 90)))
-  values = str(folder), str(folder / 'cache'), 'sentencepiece', 300
+  texts = {
+    split: [' '.join(rng.choice(words, 90)) for _ in range(count)]
+    for split, count in (('train', 6), ('validation', 2), ('test', 2))
+  }
+  values = write_text_corpus(folder, texts), str(folder / 'cache'), 'sentencepiece', 300
   settings = zip(FIELDS_OF_SMALL_TEXT, values, strict=True)
   return config.load(BASE, {f'data.{field}': value for field, value in settings})
 

@@ -9,7 +9,6 @@ import random
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -17,9 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
 from posenc_jax import config, data
 from posenc_jax.data import planted
+from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
@@ -31,8 +32,6 @@ from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
-SIZES = (37, 16, 64, 41)  # of documents; none is a multiple of all lengths
 # Each protocol as (nll, documents, length, batch_tokens) -> arrays of nats of tokens.
 PROTOCOLS = {
   'non_overlapping': lambda nll, documents, length, size: windows.sliding(
@@ -84,12 +83,6 @@ class Stub:
 
   def windows(self):
     return [row[row > 0] for tokens_BT in self.calls for row in tokens_BT if row.any()]
-
-
-@pytest.fixture
-def documents():
-  """No token is 0, which pads; the tokens of document d are d * 64 + 1 and up, none twice."""
-  return [np.arange(size) + 64 * d + 1 for d, size in enumerate(SIZES)]
 
 
 def same(found, expected):
@@ -308,11 +301,8 @@ def test_what_cannot_be_scored_is_refused(documents, refused):
 # The other protocols are measured in test_long_ppl.py and test_attention_weights.py.
 PLAIN = ('last_k', 'non_overlapping', 'sliding', 'by_position', 'receptive_field')
 TINY = {
+  **MODEL,
   'model.layers': 2,
-  'model.model_dim': 16,
-  'model.heads': 2,
-  'model.head_dim': 8,
-  'model.mlp_dim': 32,
   'train.length': 16,
   'train.steps': 3,
   'optim.warmup': 1,
@@ -327,30 +317,9 @@ TINY = {
 
 
 @pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('corpus') / 'test'
-  folder.mkdir()
-  letters = np.random.default_rng(0)
-  for name, size in (('a', 90), ('b', 20), ('c', 33), ('d', 50), ('e', 70)):
-    (folder / f'{name}.txt').write_bytes(letters.integers(97, 123, size, np.uint8).tobytes())
-  return str(folder.parent)
-
-
-@pytest.fixture
-def run(corpus, tmp_path):
-  """The directory of a run as a training leaves it, and (overrides) -> config."""
-
-  def make(step=3, **overrides):
-    overrides = {path.replace('__', '.'): value for path, value in overrides.items()}
-    return made_run(tmp_path / 'run', corpus, overrides, step)
-
-  return make
-
-
-@pytest.fixture(scope='module')
-def unevaluated(corpus, tmp_path_factory):
+def unevaluated(letters, tmp_path_factory):
   """A run that no test evaluates: (config, directory, model)."""
-  return made_run(tmp_path_factory.mktemp('unevaluated') / 'run', corpus, {})
+  return made_run(tmp_path_factory.mktemp('unevaluated') / 'run', letters, {})
 
 
 def made_run(workdir, corpus, overrides, step=3):
@@ -374,7 +343,7 @@ def chosen_documents(c):
 
 def overlaid(c, **overrides):
   other = config.from_json(config.to_json(c))
-  config.overlay(other, {path.replace('__', '.'): value for path, value in overrides.items()})
+  config.overlay(other, dotted(overrides))
   return other
 
 
@@ -382,7 +351,7 @@ BINS = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24,
 
 
 @pytest.fixture(scope='module')
-def evaluated(corpus, tmp_path_factory):
+def evaluated(letters, tmp_path_factory):
   """A run that is evaluated by every protocol under every control.
 
   With its rows, what was printed, and {name: tokens_T} of the documents that are taken.
@@ -394,7 +363,7 @@ def evaluated(corpus, tmp_path_factory):
     'eval.stride': 5,
   }
   folder = tmp_path_factory.mktemp('evaluated')
-  c, workdir, model = made_run(folder / 'run', corpus, everything)
+  c, workdir, model = made_run(folder / 'run', letters, everything)
   measure, precisions = evaluate.measure, set()
 
   def observed(*args):
@@ -570,8 +539,8 @@ evaluate(config, sys.argv[2])
 """
 
 
-def test_an_installed_package_evaluates_without_files_of_a_clone(run, tmp_path):
-  _, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+def test_an_installed_package_evaluates_without_files_of_a_clone(make_run, tmp_path):
+  _, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   site = tmp_path / 'site-packages'
   ignored = shutil.ignore_patterns('__pycache__')
   shutil.copytree(BASE.parents[1] / 'posenc_jax', site / 'posenc_jax', ignore=ignored)
@@ -596,8 +565,8 @@ def test_logits_of_the_scored_tokens_alone_are_the_same(unevaluated):
   assert f'32,{data.VOCAB}]' not in text
 
 
-def test_activations_may_be_bfloat16_and_logits_are_float32(run):
-  c, workdir, model = run()
+def test_activations_may_be_bfloat16_and_logits_are_float32(make_run):
+  c, workdir, model = make_run()
   x = np.random.default_rng(0).integers(97, 123, (2, 32))
   exact = model_functions.compiled(token_nll, c)(model, x)
   half = overlaid(c, eval__compute_dtype='bfloat16')
@@ -628,8 +597,8 @@ def test_a_restored_model_is_read_and_not_drawn(unevaluated, monkeypatch):
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
 
 
-def test_beyond_a_learned_table_is_an_outcome(run, capsys):
-  c, workdir, _ = run(encoding__name='learned')
+def test_beyond_a_learned_table_is_an_outcome(make_run, capsys):
+  c, workdir, _ = make_run(encoding__name='learned')
   evaluate.evaluate(c, workdir)
   for r in rows_of(workdir):
     beyond = r['length'] > 16
@@ -639,8 +608,8 @@ def test_beyond_a_learned_table_is_an_outcome(run, capsys):
   assert 'beyond_table' in capsys.readouterr().out
 
 
-def test_an_unfinished_training_is_measured_but_not_called_finished(run, capsys):
-  c, workdir, _ = run(step=2, eval__protocols=('non_overlapping',), eval__lengths=(16,))
+def test_an_unfinished_training_is_measured_but_not_called_finished(make_run, capsys):
+  c, workdir, _ = make_run(step=2, eval__protocols=('non_overlapping',), eval__lengths=(16,))
   evaluate.evaluate(c, workdir)
   assert {r['step'] for r in rows_of(workdir)} == {2}
   assert 'evaluating step 2; its training ends at step 3' in capsys.readouterr().out
@@ -684,8 +653,8 @@ def test_what_was_trained_in_cannot_be_changed(path):
     overrides_between(saved, overlaid(saved, **{path: 9}))
 
 
-def test_rows_that_are_damaged_are_one_line(run):
-  c, workdir, _ = run(eval__protocols=('non_overlapping',), eval__lengths=(16,))
+def test_rows_that_are_damaged_are_one_line(make_run):
+  c, workdir, _ = make_run(eval__protocols=('non_overlapping',), eval__lengths=(16,))
   (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
   with pytest.raises(UserError, match=r'eval\.jsonl:1: the line is damaged: it is no JSON'):
     evaluate.evaluate(c, workdir)
@@ -700,31 +669,25 @@ class MaskedStub(Stub):
     return numbers_BT if last is None else numbers_BT[:, -last:]
 
 
-@pytest.fixture
-def measured(corpus, tmp_path):
-  """(overrides) -> (what a stub was asked, rows of eval.jsonl after its evaluation)."""
-
-  def measure(**overrides):
-    overrides = {path.replace('__', '.'): value for path, value in overrides.items()}
-    c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'eval.batch_tokens': 10**4, **overrides})
-    config.validate(c)
-    row = functools.partial(
-      row_schema.row,
-      run='run',
-      encoding='stub',
-      label='stub',
-      seed=0,
-      step=3,
-      corpus=c.data.corpus,
-      split=c.eval.split,
-      train_length=c.train.length,
-    )
-    stub = MaskedStub()
-    for measurement in plan.plan(c, data.source(c.data, c.eval.split)):
-      evaluate.measure(measurement, row, {}, stub, None, tmp_path)
-    return sorted(getattr(stub, 'asked', []), key=str), rows_of(tmp_path)
-
-  return measure
+def measure_stub(corpus, workdir, overrides):
+  """(what a stub was asked, rows of eval.jsonl) after its evaluation."""
+  c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'eval.batch_tokens': 10**4, **overrides})
+  config.validate(c)
+  row = functools.partial(
+    row_schema.row,
+    run='run',
+    encoding='stub',
+    label='stub',
+    seed=0,
+    step=3,
+    corpus=c.data.corpus,
+    split=c.eval.split,
+    train_length=c.train.length,
+  )
+  stub = MaskedStub()
+  for measurement in plan.plan(c, data.source(c.data, c.eval.split)):
+    evaluate.measure(measurement, row, {}, stub, None, workdir)
+  return sorted(getattr(stub, 'asked', []), key=str), rows_of(workdir)
 
 
 def test_an_evaluation_at_other_lengths_scores_the_same_targets(measured, tmp_path):
@@ -808,8 +771,8 @@ def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):
     ({'eval.split': 'validation'}, "no split 'validation'"),
   ],
 )
-def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, overrides, words):
-  c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
+def test_what_a_small_folder_cannot_give_is_refused_before_training(letters, overrides, words):
+  c = config.load(BASE, {**TINY, 'data.corpus': letters, **overrides})
   config.validate(c)
   with pytest.raises(UserError) as error:
     preflight.check_evaluation(c)
@@ -820,12 +783,10 @@ def test_what_a_small_folder_cannot_give_is_refused_before_training(corpus, over
 def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   """Its documents have more bytes than tokens are asked for, and fewer tokens."""
   draw = np.random.default_rng(0)
-  for split in ('train', 'validation', 'test'):
-    (tmp_path / 'text' / split).mkdir(parents=True)
-    words = draw.choice(['position', 'encoding', 'attention', 'token'], 80)
-    (tmp_path / 'text' / split / 'a.txt').write_text(' '.join(words))
+  words = ['position', 'encoding', 'attention', 'token']
+  texts = {split: [' '.join(draw.choice(words, 80))] for split in SPLITS}
   settings = {
-    'data.corpus': str(tmp_path / 'text'),
+    'data.corpus': write_text_corpus(tmp_path / 'text', texts),
     'data.cache': str(tmp_path / 'cache'),
     'data.tokenizer': 'sentencepiece',
     'data.vocab': 290,
@@ -848,10 +809,10 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   ids=['plain', 'text_tasks', 'planted'],
 )
 def test_what_is_not_refused_before_training_can_be_measured(
-  corpus, monkeypatch, asked, longest, draws
+  letters, monkeypatch, asked, longest, draws
 ):
   """Random evaluations of few documents: all that pass the checks have rows of every protocol."""
-  draw, passed = random.Random(0), 0
+  draw, passed, corpus = random.Random(0), 0, letters
   evens = lambda tokens_BT: np.ones(tokens_BT.shape)
   if asked != PLAIN:
     texts = [planted.plant(name, b'It is the duty of every one of us. ' * 90) for name in 'abcd']
@@ -890,9 +851,11 @@ def test_what_is_not_refused_before_training_can_be_measured(
   assert passed >= draws / 6
 
 
-def test_overrides_stand_in_the_rows_that_depend_on_them(run):
+def test_overrides_stand_in_the_rows_that_depend_on_them(make_run):
   protocols_ = ('last_k', 'non_overlapping')
-  c, workdir, _ = run(eval__protocols=protocols_, eval__controls=('windowed', 'windowed_with_sink'))
+  c, workdir, _ = make_run(
+    eval__protocols=protocols_, eval__controls=('windowed', 'windowed_with_sink')
+  )
   changes = {'eval.spans': 1, 'eval.document_tokens': 33, 'eval.sink_tokens': 3}
   changes |= {'eval.examples': 5}  # of tasks
   evaluate.evaluate(overlaid(c, **changes), workdir)
@@ -908,8 +871,8 @@ def test_overrides_stand_in_the_rows_that_depend_on_them(run):
   assert overrides_of(changes, 'copy', None) == {'eval.examples': 5}
 
 
-def test_the_standard_error_over_documents_is_printed(run, capsys):
-  c, workdir, _ = run(eval__protocols=('last_k', 'by_position'), eval__lengths=(16,))
+def test_the_standard_error_over_documents_is_printed(make_run, capsys):
+  c, workdir, _ = make_run(eval__protocols=('last_k', 'by_position'), eval__lengths=(16,))
   evaluate.evaluate(c, workdir)
   rows = [r for r in rows_of(workdir) if (r['protocol'], r['control']) == ('last_k', None)]
   bits, error, documents = evaluate.bits_a_byte(rows)
@@ -948,8 +911,8 @@ def test_the_standard_error_is_that_of_drawn_documents():
   assert evaluate.bits_a_byte(alike) == (pytest.approx(score), None, 1)
 
 
-def test_another_encoding_than_the_trained_one_is_said(run, capsys):
-  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+def test_another_encoding_than_the_trained_one_is_said(make_run, capsys):
+  c, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   evaluate.evaluate(c, workdir)
   assert 'not trained with' not in capsys.readouterr().out
   evaluate.evaluate(overlaid(c, encoding__name='rerope', encoding__window=3), workdir)
@@ -961,10 +924,10 @@ def test_another_encoding_than_the_trained_one_is_said(run, capsys):
 
 
 def test_an_own_encoding_laid_over_a_run_is_measured_anew_once_it_was_edited(
-  run, tmp_path, monkeypatch
+  make_run, tmp_path, monkeypatch
 ):
   """Its name alone would give the rows of the formula before."""
-  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+  c, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   study = (
     'from posenc_jax import Encoding\nclass Mine(Encoding):\n  bias_in_scale = False\n'
     '  def bias(self, r_R):\n    return -0.5 * abs(r_R)[:, None]\ndef get_config():\n  pass\n'
@@ -984,8 +947,8 @@ def test_an_own_encoding_laid_over_a_run_is_measured_anew_once_it_was_edited(
   assert rows_of(workdir)[-1]['overrides'] is None
 
 
-def test_rows_of_another_evaluation_stand_beside_the_first(run):
-  c, workdir, _ = run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+def test_rows_of_another_evaluation_stand_beside_the_first(make_run):
+  c, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   evaluate.evaluate(c, workdir)
   first = rows_of(workdir)
   other = overlaid(c, encoding__base=50.0, eval__k=4)
@@ -1093,8 +1056,8 @@ def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):
     assert not np.any(expected_T[:-reached])
 
 
-def test_no_run_there(tmp_path, corpus):
-  c = config.load(BASE, {**TINY, 'data.corpus': corpus})
+def test_no_run_there(tmp_path, letters):
+  c = config.load(BASE, {**TINY, 'data.corpus': letters})
   with pytest.raises(UserError, match=r'no config\.json'):
     evaluate.evaluate(c, tmp_path)
   workdirs.claim_run_dir(tmp_path, c)

@@ -10,7 +10,6 @@ from against_dense import cases_of, check_equal_to_dense, gradients
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
-from test_aot import libtpu  # noqa: F401 (a fixture)
 from test_laws import S, build, close, inputs, layer
 
 from posenc_jax.attention import BACKENDS, attend

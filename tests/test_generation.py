@@ -1,12 +1,13 @@
 """Text that runs write: what is drawn, with and without the cache, and what is refused."""
 
 import io
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_trainer import BASE, TINY
+from small_runs import BASE, TINY
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
@@ -53,14 +54,10 @@ def test_tokens_are_drawn_as_often_as_they_are_likely():
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(corpus, tmp_path_factory):
   """Directory and config of a run with a table of 16 positions."""
   folder = tmp_path_factory.mktemp('generation')
-  for split in ('train', 'validation'):
-    (folder / 'corpus' / split).mkdir(parents=True)
-    text = 'the quick brown fox jumps over the lazy dog; ' * 20
-    (folder / 'corpus' / split / 'text.txt').write_text(text)
-  own = {'data.corpus': str(folder / 'corpus'), 'encoding.name': 'learned', 'train.steps': 4}
+  own = {'data.corpus': corpus, 'encoding.name': 'learned', 'train.steps': 4}
   own |= {'model.vocab': 300}  # more than there are bytes
   c = config.load(BASE, {**TINY, **own})
   loop.train(c, folder / 'run')
@@ -159,8 +156,8 @@ def test_tokens_that_end_a_text_may_stand_beside_the_tokenizer_alone(tmp_path):
     end_tokens(tmp_path, tmp_path)
 
 
-def test_a_run_writes_where_its_corpus_is_gone(run):
-  corpus = run[0].parent / 'corpus'
+def test_a_run_writes_where_its_corpus_is_gone(run, corpus):
+  corpus = Path(corpus)
   corpus.rename(corpus.with_name('moved'))
   try:
     assert len(text(run)) == 11

@@ -2,12 +2,11 @@
 evaluation.
 """
 
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from small_runs import BASE, MODEL, dotted
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.errors import UserError
@@ -16,14 +15,10 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import loop
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 PLACED = 'task:grid/symbols=6/queries=2/positions=grid'
 TINY = {
+  **MODEL,
   'model.layers': 2,
-  'model.model_dim': 16,
-  'model.heads': 2,
-  'model.head_dim': 8,
-  'model.mlp_dim': 32,
   'encoding.name': 'axial_rope',
   'data.corpus': PLACED,
   'train.length': 24,
@@ -41,7 +36,7 @@ TINY = {
 
 
 def tiny(**fields):
-  return config.load(BASE, TINY | {name.replace('__', '.'): v for name, v in fields.items()})
+  return config.load(BASE, TINY | dotted(fields))
 
 
 def words_of(task, example):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_evaluation import BASE, TINY, chosen_documents, corpus, overlaid, rows_of, run  # noqa: F401 fixtures
+from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 
 from posenc_jax import config, data
 from posenc_jax.data.documents import Listing
@@ -47,8 +47,8 @@ LONG_PPL = {
 }
 
 
-def test_rows_are_the_perplexity_of_key_tokens(run, capsys):  # noqa: F811
-  c, workdir, model = run(**LONG_PPL, encoding__name='nope')
+def test_rows_are_the_perplexity_of_key_tokens(make_run, capsys):
+  c, workdir, model = make_run(**LONG_PPL, encoding__name='nope')
   evaluate.evaluate(c, workdir)
   nll = compiled(token_nll, c)
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
@@ -69,11 +69,11 @@ def test_rows_are_the_perplexity_of_key_tokens(run, capsys):  # noqa: F811
   assert said in capsys.readouterr().out
 
 
-def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa: F811
-  evaluator, workdir, judge = run(**LONG_PPL)
+def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
+  evaluator, workdir, judge = make_run(**LONG_PPL)
   workdir.rename(tmp_path / 'evaluator')
   named = str(tmp_path / 'evaluator')
-  c, workdir, model = run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
+  c, workdir, model = make_run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
   evaluate.evaluate(c, workdir)
   nll, judge_nll = compiled(token_nll, c), compiled(token_nll, evaluator)
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
@@ -95,13 +95,13 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(run, tmp_path):  # noqa:
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
 
 
-def test_an_evaluator_trained_on_another_folder_judges_all_lengths(run, tmp_path, monkeypatch):  # noqa: F811
-  _, workdir, _ = run(**LONG_PPL, data__corpus=str(tmp_path / 'gone'))
+def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp_path, monkeypatch):
+  _, workdir, _ = make_run(**LONG_PPL, data__corpus=str(tmp_path / 'gone'))
   workdir.rename(tmp_path / 'evaluator')
   listing = Listing('test', 9, 'another folder has other documents')
   provenance.claim_documents(tmp_path / 'evaluator', [listing], begins=True)
   named = str(tmp_path / 'evaluator')
-  c, workdir, _ = run(**LONG_PPL, eval__long_ppl_evaluator=named)
+  c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=named)
   restored = []
 
   def restore(*args, restore=runs.restore):
@@ -114,18 +114,20 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(run, tmp_path
   assert restored == [named]  # once for all lengths
 
 
-def test_an_evaluator_reads_the_longest_window(run, tmp_path):  # noqa: F811
-  _, workdir, _ = run(encoding__name='learned')
+def test_an_evaluator_reads_the_longest_window(make_run, tmp_path):
+  _, workdir, _ = make_run(encoding__name='learned')
   workdir.rename(tmp_path / 'learned')
-  c, _, _ = run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'learned'))
+  c, _, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'learned'))
   with pytest.raises(UserError, match='its positions end at 16; allowed: a run that reads 32'):
     preflight.check_evaluation(c)
 
 
-def test_no_key_tokens_is_an_outcome(run, capsys):  # noqa: F811
+def test_no_key_tokens_is_an_outcome(make_run, capsys):
   """At the length of the short context there is not even that."""
   changed = {'eval__long_ppl_alpha': 100.0, 'eval__long_ppl_context': 16}
-  c, workdir, _ = run(**LONG_PPL | changed | {'eval__protocols': ('long_ppl', 'non_overlapping')})
+  c, workdir, _ = make_run(
+    **LONG_PPL | changed | {'eval__protocols': ('long_ppl', 'non_overlapping')}
+  )
   evaluate.evaluate(c, workdir)
   (row,) = (row for row in rows_of(workdir) if row['protocol'] == 'long_ppl')
   assert (row['length'], row['status'], row['tokens']) == (32, 'no_key_tokens', None)
@@ -134,8 +136,8 @@ def test_no_key_tokens_is_an_outcome(run, capsys):  # noqa: F811
   assert [line.split()[3::2] for line in out.splitlines() if '│ long_ppl' in line] == [['—', '—']]
 
 
-def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(corpus):  # noqa: F811
-  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': corpus}), **LONG_PPL)
+def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(letters):
+  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL)
   (measurement, *_) = plan.plan(c, data.source(c.data, 'test'))
   nan = lambda tokens_BT: np.full(tokens_BT.shape, np.nan)
   assert measurement.score(nan, [0]) == [{'status': 'not_finite'}]

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.extend.core import Jaxpr, Var
 from kinds import daily_if
 from oracles import RECORDS
+from small_runs import dotted
 
 from configs import base
 from posenc_jax import attend, data
@@ -45,7 +46,7 @@ def config(**overrides):
     'model.unroll': 1,
     'train.length': 16,
   }
-  c.update_from_flattened_dict(small | {k.replace('__', '.'): v for k, v in overrides.items()})
+  c.update_from_flattened_dict(small | dotted(overrides))
   return c
 
 

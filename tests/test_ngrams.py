@@ -3,10 +3,10 @@ a loop over it.
 """
 
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
+from small_runs import BASE, write_text_corpus
 
 from posenc_jax import config, data, storage
 from posenc_jax.data import history, ngrams, overlap
@@ -16,8 +16,6 @@ from posenc_jax.evaluation import ngram
 from posenc_jax.reporting.study import Report
 from posenc_jax.rows import row_schema
 from scripts import prepare_data
-
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
 VOCAB = 5  # tokens 0 to 3, and BOS
 BOS = VOCAB - 1
@@ -191,13 +189,13 @@ def study(tmp_path_factory):
   """A config of text in a folder: 12 windows of 20 bytes to train on, each of which is known."""
   folder = tmp_path_factory.mktemp('text')
   rng = np.random.default_rng(9)
-  for split, sizes in (('train', (130, 130)), ('validation', (50,)), ('test', (90, 70, 80))):
-    (folder / split).mkdir()
-    for number, size in enumerate(sizes):
-      text = bytes(rng.choice(list(b'abc '), size).tolist())
-      (folder / split / f'{number}.txt').write_bytes(text)
+  sizes = {'train': (130, 130), 'validation': (50,), 'test': (90, 70, 80)}
+  texts = {
+    split: [bytes(rng.choice(list(b'abc '), size).tolist()) for size in some]
+    for split, some in sizes.items()
+  }
   changes = {
-    'data.corpus': str(folder),
+    'data.corpus': write_text_corpus(folder, texts),
     'train.length': 20,
     'train.batch': 4,
     'train.steps': 3,
@@ -268,11 +266,9 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
 def test_prepare_data_prints_overlap_and_history(study, tmp_path, capsys):
   rng = np.random.default_rng(10)
   word = bytes(rng.integers(97, 123, 700, np.uint8).tolist())
-  for split in ('train', 'validation', 'test'):
-    (tmp_path / split).mkdir()
-    text = word * 3 if split == 'train' else bytes(rng.permutation(list(word)).tolist()) * 3
-    (tmp_path / split / 'a.txt').write_bytes(text)
-  prepare_data.main([f'--corpus={tmp_path}', '--history', '--overlap'])
+  other = lambda: bytes(rng.permutation(list(word)).tolist())
+  texts = {'train': [word * 3], 'validation': [other() * 3], 'test': [other() * 3]}
+  prepare_data.main([f'--corpus={write_text_corpus(tmp_path, texts)}', '--history', '--overlap'])
   lines = [line.split() for line in capsys.readouterr().out.splitlines()]
   assert ['test', '0.0000', '0.0000', '0.0000', '0.0000'] in lines
   bits = {

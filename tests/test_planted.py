@@ -2,12 +2,12 @@
 
 import itertools
 import re
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 import synthetic
+from small_runs import BASE, MODEL
 
 from posenc_jax import config, data, storage
 from posenc_jax.data import corpora, planted, sotu
@@ -20,7 +20,6 @@ from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.training import loop, setup
 from posenc_jax.training.init_from import finished_parameters
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TEXT = b'It is the duty of every one of us to say what a name is. ' * 1500
 
 
@@ -164,9 +163,8 @@ def test_the_corpus_is_that_of_sotu_with_names(monkeypatch):
 
 
 def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_path):
-  changes = {'data.corpus': 'planted', 'train.length': 256, 'train.batch': 2, 'train.steps': 1}
-  changes |= {'model.layers': 1, 'model.model_dim': 16, 'model.heads': 2, 'model.head_dim': 8}
-  changes |= {'model.mlp_dim': 16, 'optim.warmup': 1, 'train.validate_batches': 3}
+  changes = {**MODEL, 'data.corpus': 'planted', 'train.length': 256, 'train.batch': 2}
+  changes |= {'train.steps': 1, 'optim.warmup': 1, 'train.validate_batches': 3}
   c = config.load(BASE, changes)
   training = setup.prepare(c, tmp_path)
   loop.train(c, tmp_path)

@@ -16,6 +16,7 @@ import safetensors.numpy
 from flax import nnx
 from kinds import daily_if
 from small_models import RECORDS, SMALL_TOKENIZER, TOKENIZER, imported, save
+from small_runs import write_text_corpus
 
 from configs import base
 from posenc_jax import storage, sweep
@@ -592,14 +593,10 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   for name in sources.BESIDE:
     (folder / name).write_text(f'{{"of": "{name}"}}')
   source, run = sources.open_source(str(folder)), tmp_path / 'run'
-  text = tmp_path / 'text'
-  for split in ('train', 'validation', 'test'):
-    (text / split).mkdir(parents=True)
-    (text / split / 'a.txt').write_text('abc bca ' * 40)
   small = base.get_config()
   small.update_from_flattened_dict(
     {
-      'data.corpus': str(text),
+      'data.corpus': write_text_corpus(tmp_path / 'text', 'abc bca ' * 40),
       'eval.lengths': (16, 32),
       'eval.target_context': 32,
       'eval.documents': 1,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tokenizers
 from small_models import SMALL_TOKENIZER, save, write_gguf
+from small_runs import write_text_corpus
 
 from configs import base
 from posenc_jax import storage
@@ -173,19 +174,12 @@ def test_a_moved_import_keeps_its_tokenizer(tmp_path):
   assert exported(moved, tmp_path / 'out')[0].encode('ab').ids == [1, 3, 4]
 
 
-def text_folder(folder):
-  for split in ('train', 'validation', 'test'):
-    (folder / split).mkdir(parents=True)
-    (folder / split / 'a.txt').write_text('abc bca ' * 40)
-  return folder
-
-
 @pytest.mark.parametrize('seeds', [(), pytest.param((0, 1), marks=pytest.mark.slow)])
 def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monkeypatch):
   """Also what is tuned from that: whatever lies where the import lay, and from anywhere."""
   monkeypatch.chdir(tmp_path)
   folder, small = llama_folder(tmp_path / 'm'), base.get_config()
-  text = text_folder(tmp_path / 'text')
+  text = write_text_corpus(tmp_path / 'text', 'abc bca ' * 40)
   overlay(small, {'data.corpus': str(text), 'train.validate_batches': 1, 'optim.warmup': 0})
   of_eval = {'lengths': (16,), 'target_context': 16, 'documents': 1, 'k': 8}
   of_eval |= {'protocols': ('last_k',), 'controls': ()}

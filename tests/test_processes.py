@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import multihost
-from test_trainer import BASE, STEPS, TINY, corpus, damage_arrays, metrics, parameters  # noqa: F401
+from small_runs import BASE, STEPS, TINY, dotted
+from test_trainer import damage_arrays, metrics, parameters
 
 from posenc_jax import config
 from posenc_jax.distributed import processes
@@ -77,12 +78,11 @@ for name, runs in phases.items():
 
 
 @pytest.fixture(scope='module')
-def make(corpus):  # noqa: F811
+def make(corpus):
   """make(a__b=value) returns a config with the field a.b set."""
 
   def load(**fields):
-    changed = {name.replace('__', '.'): value for name, value in fields.items()}
-    return config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed})
+    return config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **dotted(fields)})
 
   return load
 

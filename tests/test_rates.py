@@ -3,8 +3,8 @@
 import math
 
 import pytest
+from small_runs import BASE, TINY, dotted
 from stand_ins import ROOT
-from test_trainer import BASE, TINY, corpus  # noqa: F401
 
 from posenc_jax import storage, sweep
 from posenc_jax.config import product, saved_config, vary, with_rates
@@ -113,9 +113,8 @@ def study(tmp_path, monkeypatch):
   def choose(*names, **fields):
     path = tmp_path / 'study.py'
     path.write_text(STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names))
-    overrides = {name.replace('__', '.'): value for name, value in fields.items()}
     scripts = (tmp_path / 'train.py',)
-    given = path, tmp_path / 'out', tmp_path / 'rates.json', overrides, scripts
+    given = path, tmp_path / 'out', tmp_path / 'rates.json', dotted(fields), scripts
     return choose_rates(*given, seed=7, jobs=2)
 
   choose.folder = tmp_path
@@ -221,7 +220,7 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus):  # noqa: F811
+def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus):
   path, file = tmp_path / 'study.py', tmp_path / 'rates.json'
   settings = {**TINY, 'data.corpus': corpus, 'eval.split': 'validation', 'eval.documents': 0}
   path.write_text(

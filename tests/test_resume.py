@@ -21,9 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_trainer import STEPS, TINY
+from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage
+from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
@@ -41,18 +42,11 @@ OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'ev
 def make(tmp_path_factory):
   """make(a__b=value) returns a config with the field a.b set."""
   folder = tmp_path_factory.mktemp('corpus')
-  for split in ('train', 'validation', 'test'):
-    (folder / split).mkdir()
-    for name in 'abc':
-      (folder / split / f'{name}.txt').write_text(
-        f'{name}: the quick brown fox jumps over the lazy dog; ' * 8
-      )
+  texts = [f'{name}: the quick brown fox jumps over the lazy dog; ' * 8 for name in 'abc']
+  corpus = write_text_corpus(folder, dict.fromkeys(SPLITS, texts))
 
   def load(**overrides):
-    changed = {path.replace('__', '.'): value for path, value in overrides.items()}
-    return config.load(
-      ROOT / 'configs' / 'base.py', {**TINY, **OWN, 'data.corpus': str(folder), **changed}
-    )
+    return config.load(BASE, {**TINY, **OWN, 'data.corpus': corpus, **dotted(overrides)})
 
   return load
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from test_evaluation import Stub, chosen_documents, corpus, documents, rows_of, run, state  # noqa: F401 fixtures
+from test_evaluation import Stub, chosen_documents, rows_of, state
 
 from posenc_jax import config, data, score
 from posenc_jax.data.tokenizers import TokenizerJson
@@ -33,7 +33,7 @@ def test_the_example_of_the_module_works(capsys):
   assert names['loss_T'].shape == (128,)
 
 
-def test_any_function_is_scored_as_brute_force_does(documents):  # noqa: F811
+def test_any_function_is_scored_as_brute_force_does(documents):
   found = score(Stub(), documents, 'last_k', length=7, context=16, k=4, spans=2)
   targets = windows.choose_targets(list(map(len, documents)), 16, 2, 4)
   assert len(targets) == len(found.nats) > len(documents)
@@ -50,11 +50,11 @@ def test_any_function_is_scored_as_brute_force_does(documents):  # noqa: F811
   assert np.shape(whole.nats) == np.shape(whole.tokens) == (9, 16)
 
 
-def test_a_trained_run_has_the_numbers_of_its_rows(run):  # noqa: F811
+def test_a_trained_run_has_the_numbers_of_its_rows(make_run):
   wanted = ('last_k', 'sliding', 'non_overlapping', 'by_position', 'long_ppl')
   settings = {'eval__long_ppl_context': 4, 'eval__stride': 3, 'eval__long_ppl_alpha': 0.01}
   settings |= {'eval__long_ppl_beta': -20.0, 'eval__controls': ()}
-  c, workdir, model = run(**settings, eval__protocols=wanted)
+  c, workdir, model = make_run(**settings, eval__protocols=wanted)
   evaluate.evaluate(c, workdir)
   texts = list(chosen_documents(c).values())
   excerpts = [windows.excerpt(text, 40) for text in texts]
@@ -109,8 +109,8 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
   assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)
 
 
-def test_the_example_of_the_guide_takes_a_run_apart(run):  # noqa: F811
-  c, workdir, model = run(model__layers=2, attention__window=8)
+def test_the_example_of_the_guide_takes_a_run_apart(make_run):
+  c, workdir, model = make_run(model__layers=2, attention__window=8)
   guide = (Path(__file__).parent.parent / 'GUIDE.md').read_text()
   (block,) = [b for b in re.findall(r'```python\n(.*?)```', guide, re.DOTALL) if 'load_run' in b]
   exec(block.replace('runs/a', str(workdir)), found := {})
@@ -125,8 +125,8 @@ def test_the_example_of_the_guide_takes_a_run_apart(run):  # noqa: F811
   assert not found['weights'][..., 12, :4].any(), 'the window of the run'
 
 
-def test_a_run_in_python_takes_what_evaluation_changes(run):  # noqa: F811
-  c, workdir, model = run()
+def test_a_run_in_python_takes_what_evaluation_changes(make_run):
+  c, workdir, model = make_run()
   yarn = {'encoding.scaling.rope_type': 'yarn', 'encoding.scaling.factor': 4}
   tokens_BT = np.arange(97, 121)[None]
   extended = runs.load_run(workdir, yarn | {'attention.window': 9})
@@ -140,14 +140,14 @@ def test_a_run_in_python_takes_what_evaluation_changes(run):  # noqa: F811
     runs.load_run(workdir, {'train.length': 9})
 
 
-def test_the_dtype_of_a_model_is_not_chosen(run):  # noqa: F811
-  _, _, model = run()
+def test_the_dtype_of_a_model_is_not_chosen(make_run):
+  _, _, model = make_run()
   with pytest.raises(ValueError, match="attention: dtype='bfloat16'; allowed: none"):
     score(model, [b'abcdef'], 'last_k', length=4, attention={'dtype': 'bfloat16'})
 
 
-def test_attention_of_a_model_is_limited_as_said(run):  # noqa: F811
-  _, _, model = run()
+def test_attention_of_a_model_is_limited_as_said(make_run):
+  _, _, model = make_run()
   documents_of = [bytes(range(97, 121))] * 2
   found = score(model, documents_of, 'by_position', length=24, attention={'window': 3})
   tokens_BT = jnp.asarray([list(documents_of[0])])
@@ -155,7 +155,7 @@ def test_attention_of_a_model_is_limited_as_said(run):  # noqa: F811
   assert found.nats[0][-1] != score(model, documents_of, 'by_position', length=24).nats[0][-1]
 
 
-def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):  # noqa: F811
+def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):
   nothing = score(Stub(), documents, 'long_ppl', length=16, context=8, alpha=1e9)
   assert (nothing.num_tokens, str(nothing.ppl), str(nothing.bits_a_byte())) == (0, 'nan', 'nan')
   # The evaluator finds tokens likely if and only if the window is long.
@@ -180,14 +180,14 @@ def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):  # noqa
     ({'documents': ['text']}, r'a document of shape \(\), <U4; allowed: integers \[T\], or bytes'),
   ],
 )
-def test_what_cannot_be_scored_is_one_line(documents, arguments, words):  # noqa: F811
+def test_what_cannot_be_scored_is_one_line(documents, arguments, words):
   call = {'documents': documents, 'length': 7} | arguments
   with pytest.raises(ValueError, match=words) as error:
     score(Stub(), **call)
   assert '\n' not in str(error.value)
 
 
-def test_settings_of_a_protocol_are_those_of_its_function(documents):  # noqa: F811
+def test_settings_of_a_protocol_are_those_of_its_function(documents):
   with pytest.raises(TypeError, match="unexpected keyword argument 'stride'"):
     score(Stub(), documents, 'last_k', length=7, stride=3)
   for function in scoring.SCORERS.values():

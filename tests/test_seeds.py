@@ -9,7 +9,8 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from test_trainer import BASE, STEPS, TINY, corpus, parameters  # noqa: F401
+from small_runs import BASE, TINY, dotted
+from test_trainer import parameters
 
 from posenc_jax import config, data, storage, sweep
 from posenc_jax.errors import Stopped, UserError
@@ -26,12 +27,11 @@ SEEDS = (3, 0)
 
 
 @pytest.fixture(scope='module')
-def make(corpus):  # noqa: F811
+def make(corpus):
   def make(**fields):
-    changed = {name.replace('__', '.'): value for name, value in fields.items()}
     # it draws at every step
     more = {'encoding.name': 'random_positions', 'train.max_to_keep': 1, 'data.corpus': corpus}
-    return config.load(BASE, {**TINY, **more, **changed})
+    return config.load(BASE, {**TINY, **more, **dotted(fields)})
 
   return make
 
@@ -260,7 +260,7 @@ def test_one_seed_that_is_not_finite_is_named(make, tmp_path):
   ]
 
 
-def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):  # noqa: F811
+def test_a_sweep_of_seeds_is_one_run_a_line(corpus, tmp_path):
   study = tmp_path / 'study.py'
   study.write_text(
     'from posenc_jax.config import load, product, vary\n'

@@ -3,7 +3,7 @@
 import subprocess
 
 import pytest
-from test_trainer import BASE, TINY
+from small_runs import BASE, TINY
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 import submitit
+from small_runs import MODEL, write_text_corpus
 from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, storage, sweep
@@ -516,15 +517,11 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
   """
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
-  for split in ('train', 'validation', 'test'):
-    (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'a.txt').write_text(
-      'the quick brown fox jumps over the lazy dog; ' * 20
-    )
   base, study, out = str(ROOT / 'configs' / 'base.py'), tmp_path / 'study.py', tmp_path / 'out'
   launch = {'tasks_per_node': 2, 'cpus': 1, 'memory_gb': 2, 'minutes': 60}
   fields = {
-    'data.corpus': str(tmp_path / 'corpus'),
+    **MODEL,
+    'data.corpus': write_text_corpus(tmp_path / 'corpus'),
     'train.steps': 400,
     'train.log_every': 4,
     'eval.lengths': (16,),
@@ -532,13 +529,6 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
     'eval.documents': 0,
     'eval.k': 8,
     **{f'launch.{name}': value for name, value in launch.items()},
-    **{
-      'model.layers': 1,
-      'model.model_dim': 16,
-      'model.head_dim': 8,
-      'model.heads': 2,
-      'model.mlp_dim': 32,
-    },
     **{'train.length': 16, 'train.batch': 4, 'mesh.fsdp': 2},
   }
   study.write_text(SPREAD.format(base=base, fields=fields))

@@ -7,12 +7,12 @@ import itertools
 import json
 import re
 from collections import Counter
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
+from small_runs import BASE, MODEL, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.errors import UserError
@@ -25,7 +25,6 @@ from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 NEWER = (
   'palindrome',
   'mqmtar',
@@ -684,12 +683,11 @@ def task_corpus(text, texts=(), split='test'):
 
 
 def plan_of(text, texts=(), **overrides):
-  settings = {path.replace('__', '.'): value for path, value in overrides.items()}
   settings = {
     'data.corpus': f'task:{text}',
     'eval.protocols': ('answers',),
     'train.length': 40,
-    **settings,
+    **dotted(overrides),
   }
   c = config.load(BASE, settings)
   config.validate(c)
@@ -798,11 +796,7 @@ def test_greedy_decoding_gives_all_answers_if_and_only_if_each_is_right_in_one_p
 
 
 TINY = {
-  'model.layers': 1,
-  'model.model_dim': 16,
-  'model.heads': 2,
-  'model.head_dim': 8,
-  'model.mlp_dim': 32,
+  **MODEL,
   'train.length': 24,
   'train.batch': 4,
   'train.steps': 3,
@@ -970,13 +964,13 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   name.
   """
   rng, words = np.random.default_rng(0), ['position', 'encoding', 'attention', 'token']
-  for split, count in (('train', 5), ('validation', 1), ('test', 1)):
-    (tmp_path / 'text' / split).mkdir(parents=True)
-    for i in range(count):
-      (tmp_path / 'text' / split / f'{i}.txt').write_text(' '.join(rng.choice(words, 80)))
+  texts = {
+    split: [' '.join(rng.choice(words, 80)) for _ in range(count)]
+    for split, count in (('train', 5), ('validation', 1), ('test', 1))
+  }
   settings = {
     **{path: value for path, value in TINY.items() if not path.startswith(('eval', 'data'))},
-    'data.corpus': str(tmp_path / 'text'),
+    'data.corpus': write_text_corpus(tmp_path / 'text', texts),
     'data.cache': str(tmp_path / 'cache'),
     'data.tokenizer': 'sentencepiece',
     'data.vocab': 290,
@@ -991,7 +985,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   loop.train(c, run)
   evaluate.evaluate(c, run)
   (row,) = [json.loads(line) for line in (run / 'eval.jsonl').read_text().splitlines()]
-  text = (tmp_path / 'text' / 'test' / '0.txt').read_bytes()
+  text = (tmp_path / 'text' / 'test' / 'a.txt').read_bytes()
   assert (row['bytes'], row['tokens']) == (len(text), len(data.source(c.data, 'test').tokens[0]))
   assert row['tokens'] < row['bytes'] / 2
   assert row['tokenizer'] == storage.read_json(run / 'tokenizer.json')['sha256']
@@ -999,7 +993,7 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   logged = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
   per_token = data.source(c.data, 'train').batches(24, 4, 0).bytes_per_token(0)
   assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
-  (tmp_path / 'text' / 'train' / '5.txt').write_text('and more')
+  (tmp_path / 'text' / 'train' / 'f.txt').write_text('and more')
   with pytest.raises(UserError, match=r'documents in train .* 5 when its run began, 6 now'):
     loop.train(c, run)
   (run / 'documents.json').unlink()  # as of a run from before it was written

@@ -7,7 +7,6 @@ import re
 
 import numpy as np
 import pytest
-from test_evaluation import corpus, measured, run  # noqa: F401 fixtures
 
 from posenc_jax import data, storage
 from posenc_jax.data.tokenizers import BYTES
@@ -128,7 +127,7 @@ def test_the_shortest_window_is_enough_and_a_shorter_one_is_refused(task):
 
 
 @pytest.fixture
-def asked(run, corpus, monkeypatch):  # noqa: F811
+def asked(make_run, monkeypatch):
   """(config, its model, rows of the evaluation) of a run that is asked for a key in few letters."""
 
   def prompt(draw):
@@ -136,7 +135,7 @@ def asked(run, corpus, monkeypatch):  # noqa: F811
     return text_tasks.Prompt((f' {key} ',), ' ?', key)
 
   monkeypatch.setitem(text_tasks.TASKS, 'text_passkey', prompt)
-  config, workdir, model = run(
+  config, workdir, model = make_run(
     eval__protocols=('text_passkey',), eval__lengths=(24, 32), eval__controls=()
   )
   evaluate.evaluate(config, workdir)
@@ -197,13 +196,13 @@ def test_an_answer_of_likeliest_tokens_is_an_exact_match(asked):
   assert [score['value'] for score in scores[1:]] == [1.0, 0.0]
 
 
-def test_depths_are_whole_per_cents(measured):  # noqa: F811
+def test_depths_are_whole_per_cents(measured):
   message = r'eval\.spans=51; allowed: 1 to 50 depths for text_passkey'
   with pytest.raises(UserError, match=message):
     measured(eval__protocols=('text_passkey',), eval__spans=51)
 
 
-def test_windows_without_text_are_refused(measured):  # noqa: F811
+def test_windows_without_text_are_refused(measured):
   message = r'eval\.lengths: 32 tokens for text_passkey; allowed: 112 or more'
   with pytest.raises(UserError, match=message):
     measured(eval__protocols=('text_passkey',), eval__lengths=(32,), eval__controls=())

@@ -3,12 +3,12 @@
 import json
 import sys
 import tomllib
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
+from small_runs import BASE, MODEL, dotted
 
 from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
@@ -17,40 +17,26 @@ from posenc_jax.training import loop, mfu, trackers
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TINY = {
-  **{
-    'model.layers': 1,
-    'model.model_dim': 8,
-    'model.heads': 2,
-    'model.head_dim': 4,
-    'model.mlp_dim': 8,
-  },
-  **{
-    'train.length': 8,
-    'train.batch': 2,
-    'train.steps': 6,
-    'train.log_every': 2,
-    'train.validate_batches': 1,
-  },
-  **{'optim.warmup': 1, 'eval.lengths': (8,), 'eval.target_context': 8, 'eval.k': 4},
+  **MODEL,
+  'train.length': 8,
+  'train.batch': 2,
+  'train.steps': 6,
+  'train.log_every': 2,
+  'train.validate_batches': 1,
+  'optim.warmup': 1,
+  'eval.lengths': (8,),
+  'eval.target_context': 8,
+  'eval.k': 4,
 }
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(corpus, tmp_path):
   """run(name, overrides) trains a tiny run and returns its directory."""
-  for split in ('train', 'validation'):
-    (tmp_path / 'corpus' / split).mkdir(parents=True)
-    (tmp_path / 'corpus' / split / 'text.txt').write_text(
-      'to be or not to be, that is the question ' * 5
-    )
 
   def train(name, overrides):
-    loop.train(
-      config.load(BASE, {**TINY, 'data.corpus': str(tmp_path / 'corpus'), **overrides}),
-      tmp_path / name,
-    )
+    loop.train(config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides}), tmp_path / name)
     return tmp_path / name
 
   return train
@@ -139,7 +125,7 @@ def test_windows_of_the_run_and_of_layers_limit_the_keys():
   per_key = 12 * 100 * c.model.heads * c.model.head_dim
 
   def flops(**fields):
-    config.overlay(c, {name.replace('__', '.'): value for name, value in fields.items()})
+    config.overlay(c, dotted(fields))
     return mfu.model_flops(c, nnx.eval_shape(lambda: build(c, 10, nnx.Rngs(0))))
 
   whole = flops(encoding__name='nope')

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -17,6 +16,7 @@ import optax
 import pytest
 from flax import nnx
 from kinds import daily_if
+from small_runs import BASE, STEPS, TINY
 
 from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
@@ -28,38 +28,6 @@ from posenc_jax.training import optimizer as optimizers
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
-
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
-STEPS = 12
-TINY = {
-  'model.layers': 1,
-  'model.model_dim': 16,
-  'model.heads': 2,
-  'model.head_dim': 8,
-  'model.mlp_dim': 32,
-  'train.length': 16,
-  'train.batch': 4,
-  'train.steps': STEPS,
-  'train.log_every': 3,
-  'train.validate_every': 4,
-  'train.validate_batches': 2,
-  'train.checkpoint_every': 4,
-  'train.max_to_keep': 2,
-  'optim.learning_rate': 0.03,
-  'optim.warmup': 2,
-  'eval.lengths': (16, 32),
-  'eval.target_context': 32,
-  'eval.k': 8,
-}
-
-
-@pytest.fixture(scope='module')
-def corpus(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('corpus')
-  for split in ('train', 'validation'):
-    (folder / split).mkdir()
-    (folder / split / 'text.txt').write_text('the quick brown fox jumps over the lazy dog; ' * 20)
-  return str(folder)
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from test_trainer import BASE, TINY, corpus  # noqa: F401
+from small_runs import BASE, TINY, dotted
 
 from posenc_jax import config, data
 from posenc_jax.attention import attend
@@ -31,7 +31,7 @@ FIELDS = {
 
 
 @pytest.fixture(scope='module')
-def run(corpus, tmp_path_factory):  # noqa: F811
+def run(corpus, tmp_path_factory):
   """run(start, **fields) -> (directory of a training, its losses).
 
   `start`: the directory of a finished run, of a copy of which the last checkpoint is removed; the
@@ -43,8 +43,8 @@ def run(corpus, tmp_path_factory):  # noqa: F811
     if start:
       shutil.copytree(start, workdir)
       shutil.rmtree(workdir / 'checkpoints' / '6')
-    changed = {name.replace('__', '.'): value for name, value in fields.items()}
-    loop.train(config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **changed}), workdir)
+    changed = {'data.corpus': corpus, **FIELDS, **dotted(fields)}
+    loop.train(config.load(BASE, TINY | changed), workdir)
     return workdir, None if 'seeds' in fields else losses_of(workdir)
 
   return train
@@ -186,11 +186,7 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   ],
 )
 def test_no_device_makes_a_whole_parameter_that_is_cut(
-  monkeypatch,
-  on_one,
-  tmp_path,
-  corpus,  # noqa: F811
-  fields,
+  monkeypatch, on_one, tmp_path, corpus, fields
 ):
   """They are traced, each device makes its shards, and the numbers are those of one device."""
   start = {'train.init_from': str(on_one[0])} if fields.pop('init_from', False) else {}
@@ -225,7 +221,7 @@ def test_the_longest_axis_that_can_be_is_cut(shape, axes):
   assert mesh.parameter_spec(shape, 4) == jax.P(*axes)
 
 
-def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):  # noqa: F811
+def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'mesh.context': 16})
   with pytest.raises(
     UserError, match=r'^mesh.seeds=1, .* mesh.context=16: .* at most the number of devices, 8$'

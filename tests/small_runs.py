@@ -1,0 +1,55 @@
+"""What tests of tiny runs share: fields of configs, and folders of text. Fixtures of them stand in
+conftest.py.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+TEXT = 'the quick brown fox jumps over the lazy dog; ' * 20
+MODEL = {
+  'model.layers': 1,
+  'model.model_dim': 16,
+  'model.heads': 2,
+  'model.head_dim': 8,
+  'model.mlp_dim': 32,
+}
+STEPS = 12
+TINY = {
+  **MODEL,
+  'train.length': 16,
+  'train.batch': 4,
+  'train.steps': STEPS,
+  'train.log_every': 3,
+  'train.validate_every': 4,
+  'train.validate_batches': 2,
+  'train.checkpoint_every': 4,
+  'train.max_to_keep': 2,
+  'optim.learning_rate': 0.03,
+  'optim.warmup': 2,
+  'eval.lengths': (16, 32),
+  'eval.target_context': 32,
+  'eval.k': 8,
+}
+SIZES = (37, 16, 64, 41)  # of the fixture `documents`; none is a multiple of all lengths
+
+
+def dotted(fields: dict) -> dict:
+  """{'a.b': value} of {'a__b': value}: fields as keyword arguments."""
+  return {name.replace('__', '.'): value for name, value in fields.items()}
+
+
+def write_text_corpus(folder: Path, texts: str | dict[str, Sequence[str | bytes]] = TEXT) -> str:
+  """Writes a.txt, b.txt, ... into a folder for each split; returns the folder's path.
+
+  Args:
+    texts: {split: its documents}, or the one document that every split has.
+  """
+  if isinstance(texts, str):
+    texts = dict.fromkeys(('train', 'validation', 'test'), (texts,))
+  for split, documents in texts.items():
+    (folder / split).mkdir(parents=True)
+    for number, document in enumerate(documents):
+      contents = document.encode() if isinstance(document, str) else document
+      (folder / split / f'{chr(ord("a") + number)}.txt').write_bytes(contents)
+  return str(folder)
