@@ -38,7 +38,7 @@ from scripts.conformance.pretrained import MODELS, TOKENS, weights
 
 ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox')
-DAILY += ('cohere2', 'gpt2', 'bloom')
+DAILY += ('exaone4', 'granite', 'glm4', 'stablelm_parallel', 'cohere2', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize(
@@ -137,12 +137,12 @@ EXTENSIONS = (
   [
     pytest.param(name, marks=daily_if(name in DAILY))
     for name in MODELS
-    if name not in ('cohere2', 'gpt2', 'bloom', 'mpt', 'mpt_steep')
+    if name not in ('exaone4', 'cohere2', 'gpt2', 'bloom', 'mpt', 'mpt_steep')
   ],
 )
 def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, tmp_path):
   """Also over a scaling of its own, over a pattern and a chain, without another parameter. All
-  layers of Cohere 2 that have RoPE have a window.
+  layers of EXAONE 4 and Cohere 2 that have RoPE have a window.
   """
   source = sources.open_source(str(save(tmp_path / 'm', name)))
   form = families.form_of(source.fields, source.name)

@@ -19,6 +19,7 @@ HARMLESS = {
   'bias_dropout_fusion', 'attn_impl', 'attention_probs_dropout_prob', 'hidden_dropout_prob',
   'output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels',
   'init_config', 'tokenizer_name', 'finetuning_task', '_attn_implementation_autoset',
+  'residual_dropout', 'embedding_dropout',
   'unsloth_version', 'unsloth_fixed', 'use_flash_attn', 'max_sequence_length',
 }  # fmt: skip
 
@@ -68,6 +69,10 @@ class Fields:
     self._read.add(name)
     if name in self._tree and self._tree[name] not in allowed:
       raise self.refused(name, ', '.join(map(repr, allowed)))
+
+  def ignore(self, *names: str):
+    """Reads fields that have no meaning in this form of the family, whatever they say."""
+    self._read.update(names)
 
   def refused(self, name: str, allowed: str) -> UserError:
     value = shown(self._tree.get(name))

@@ -26,6 +26,7 @@ from posenc_jax.pretrained.exported_tokenizers import (
   naming_bos,
   with_bos,
 )
+from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files_beside
 from posenc_jax.tasks import is_task
@@ -45,11 +46,23 @@ ARCHITECTURES = {
   'smollm3': 'SmolLM3ForCausalLM',
   'olmo2': 'Olmo2ForCausalLM',
   'olmo3': 'Olmo3ForCausalLM',
+  'exaone4': 'Exaone4ForCausalLM',
+  'ernie4_5': 'Ernie4_5ForCausalLM',
+  'helium': 'HeliumForCausalLM',
+  'seed_oss': 'SeedOssForCausalLM',
+  'granite': 'GraniteForCausalLM',
+  'granitemoehybrid': 'GraniteMoeHybridForCausalLM',
+  'glm': 'GlmForCausalLM',
+  'glm4': 'Glm4ForCausalLM',
+  'gemma': 'GemmaForCausalLM',
   'gemma2': 'Gemma2ForCausalLM',
   'gemma3_text': 'Gemma3ForCausalLM',
   'phi3': 'Phi3ForCausalLM',
   'cohere': 'CohereForCausalLM',
   'cohere2': 'Cohere2ForCausalLM',
+  'starcoder2': 'Starcoder2ForCausalLM',
+  'stablelm': 'StableLmForCausalLM',
+  'falcon': 'FalconForCausalLM',
   'gpt_neox': 'GPTNeoXForCausalLM',
   'gpt2': 'GPT2LMHeadModel',
   'bloom': 'BloomForCausalLM',
@@ -201,7 +214,8 @@ def export_model(
   """
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
-  if source is None or config.model.embedding_scale not in (0.0, 1.0):
+  own = None if source is None else form_of(source, provenance.SOURCE_CONFIG).model
+  if own is None or own['embedding_scale'] != config.model.embedding_scale:
     config, leaves = scale_into_embedding(config, leaves)
   fields, form = fields_of(config, len(leaves['embedding']), bos, source)
   kind = fields['model_type']

@@ -8,7 +8,14 @@ import dataclasses
 from collections.abc import Callable
 
 from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
-from posenc_jax.pretrained import cohere_families, gpt_families, llama_families
+from posenc_jax.pretrained import (
+  cohere_families,
+  glm_families,
+  gpt_families,
+  granite_families,
+  layer_norm_families,
+  llama_families,
+)
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
 
@@ -22,11 +29,23 @@ FAMILIES: dict[str, Callable[[Fields], Form]] = {
   'smollm3': llama_families.smollm3,
   'olmo2': llama_families.olmo2,
   'olmo3': llama_families.olmo3,
+  'exaone4': llama_families.exaone4,
+  'ernie4_5': llama_families.ernie4_5,
+  'helium': llama_families.helium,
+  'seed_oss': llama_families.seed_oss,
+  'granite': granite_families.granite,
+  'granitemoehybrid': granite_families.granitemoehybrid,
+  'glm': glm_families.glm,
+  'glm4': glm_families.glm4,
+  'gemma': llama_families.gemma,
   'gemma2': llama_families.gemma2,
   'gemma3_text': llama_families.gemma3,
   'phi3': llama_families.phi3,
   'cohere': cohere_families.cohere,
   'cohere2': cohere_families.cohere2,
+  'starcoder2': layer_norm_families.starcoder2,
+  'stablelm': layer_norm_families.stablelm,
+  'falcon': layer_norm_families.falcon,
   'gpt_neox': gpt_families.gpt_neox,
   'gpt2': gpt_families.gpt2,
   'bloom': gpt_families.bloom,

@@ -34,7 +34,7 @@ def gpt_neox(fields: Fields) -> Form:
   encoding = {'fraction': fraction} | rope(fields, base, is_partial=True)
   rules = [
     same('embedding', 'gpt_neox.embed_in.weight'),
-    *_layer_norm('norm', 'gpt_neox.final_layer_norm'),
+    *layer_norm('norm', 'gpt_neox.final_layer_norm'),
     *_block_joined_by_head('gpt_neox.layers.{n}.', 'attention', model['heads']),
   ]
   if not model['tie_embeddings']:
@@ -69,9 +69,9 @@ def gpt2(fields: Fields) -> Form:
   rules = [
     same('embedding', 'transformer.wte.weight'),
     positions,
-    *_layer_norm('norm', 'transformer.ln_f'),
-    *_layer_norm('layers/attention_norm', f'{layer}ln_1'),
-    *_layer_norm('layers/mlp_norm', f'{layer}ln_2'),
+    *layer_norm('norm', 'transformer.ln_f'),
+    *layer_norm('layers/attention_norm', f'{layer}ln_1'),
+    *layer_norm('layers/mlp_norm', f'{layer}ln_2'),
     *(
       joined(tuple(f'layers/{kind}_{x}' for x in 'qkv'), f'{layer}attn.c_attn.{name}', (D,) * 3, -1)
       for kind, name in (('w', 'weight'), ('b', 'bias'))
@@ -117,8 +117,8 @@ def bloom(fields: Fields) -> Form:
   }
   rules = [
     same('embedding', 'transformer.word_embeddings.weight'),
-    *_layer_norm('embedding_norm', 'transformer.word_embeddings_layernorm'),
-    *_layer_norm('norm', 'transformer.ln_f'),
+    *layer_norm('embedding_norm', 'transformer.word_embeddings_layernorm'),
+    *layer_norm('norm', 'transformer.ln_f'),
     *_block_joined_by_head('transformer.h.{n}.', 'self_attention', H),
   ]
   if not model['tie_embeddings']:
@@ -187,15 +187,16 @@ def mpt(fields: Fields) -> Form:
   return Form(model, {}, encoding, fields.take('max_seq_len', 2048), rules)
 
 
-def _layer_norm(leaf: str, module: str) -> list[Rule]:
+def layer_norm(leaf: str, module: str) -> list[Rule]:
+  """A LayerNorm: its scale and its bias."""
   return [same(f'{leaf}/scale', f'{module}.weight'), same(f'{leaf}/bias', f'{module}.bias')]
 
 
 def _block_joined_by_head(layer: str, attention: str, heads: int) -> list[Rule]:
   """A layer whose matrix for queries, keys and values has those of each head side by side."""
   return [
-    *_layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
-    *_layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
+    *layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
+    *layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
     *(
       joined_by_head(
         tuple(f'layers/{kind}_{x}' for x in 'qkv'),
@@ -204,15 +205,13 @@ def _block_joined_by_head(layer: str, attention: str, heads: int) -> list[Rule]:
       )
       for kind, name in (('w', 'weight'), ('b', 'bias'))
     ),
-    *_linear('o', f'{layer}{attention}.dense'),
-    *_linear('in', f'{layer}mlp.dense_h_to_4h'),
-    *_linear('out', f'{layer}mlp.dense_4h_to_h'),
+    *linear('o', f'{layer}{attention}.dense'),
+    *linear('in', f'{layer}mlp.dense_h_to_4h'),
+    *linear('out', f'{layer}mlp.dense_4h_to_h'),
   ]
 
 
-def _linear(leaf: str, module: str) -> list[Rule]:
-  """A matrix with outputs first, and its bias."""
-  return [
-    transposed(f'layers/w_{leaf}', f'{module}.weight'),
-    same(f'layers/b_{leaf}', f'{module}.bias'),
-  ]
+def linear(leaf: str, module: str, has_bias: bool = True) -> list[Rule]:
+  """A matrix with outputs first, and its bias if it has one."""
+  matrix = transposed(f'layers/w_{leaf}', f'{module}.weight')
+  return [matrix, *([same(f'layers/b_{leaf}', f'{module}.bias')] if has_bias else [])]

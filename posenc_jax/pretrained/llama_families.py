@@ -46,7 +46,8 @@ def decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
   return rules
 
 
-def _pre_norm_rules(norm: Callable = same) -> list[Rule]:
+def pre_norm_rules(norm: Callable = same) -> list[Rule]:
+  """The norms before attention and before the MLP, by Llama's names."""
   layer = 'model.layers.{n}.'
   return [
     norm('layers/attention_norm/scale', f'{layer}input_layernorm.weight'),
@@ -54,7 +55,7 @@ def _pre_norm_rules(norm: Callable = same) -> list[Rule]:
   ]
 
 
-def _llama_like(
+def llama_like(
   fields: Fields,
   ties: bool = False,
   eps: float = 1e-6,
@@ -62,38 +63,59 @@ def _llama_like(
   is_partial: bool = False,
   original: int | None = None,
   encoding: dict | None = None,
+  length: int = 2048,
   **model,
 ) -> Form:
-  """`ties`, `eps`, `base`, `original`: what the family has where its file does not say it;
+  """A model with Llama's tensors and norms before its blocks; `model`: what else it has.
+
+  `ties`, `eps`, `base`, `original`, `length`: what the family has where its file does not say it;
   `encoding`: of a family that reads it in a way of its own.
   """
   model = {**sizes(fields), **_common(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
-  rules = decoder_rules(model) + _pre_norm_rules()
-  length = fields.take('max_position_embeddings', 2048)
+  rules = decoder_rules(model) + pre_norm_rules()
+  length = fields.take('max_position_embeddings', length)
   encoding = encoding or rope(fields, base, is_partial=is_partial, original=original)
   return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
 
 
-def llama(fields: Fields) -> Form:
-  """Llama 1 to 3.x, SmolLM2 (Touvron et al. 2023, arXiv:2302.13971)."""
+def with_rules(form: Form, *rules: Rule) -> Form:
+  """The form with these rules, in place of those that fill the same parameters."""
+  leaves = {leaf for rule in rules for leaf in rule.leaves}
+  kept = [rule for rule in form.rules if not leaves & {*rule.leaves}]
+  return dataclasses.replace(form, rules=[*kept, *rules])
+
+
+def joined_gate(form: Form, tensor: str) -> Rule:
+  """One tensor holds the gate of the MLP and, after it, what is gated."""
+  F = form.model['mlp_dim']
+  return joined(('layers/w_gate', 'layers/w_in'), tensor, (F, F), 0)
+
+
+def bias_of_all(fields: Fields) -> str:
+  """Biases of all projections or of none, by two fields that have to agree."""
   biases = fields.take('attention_bias', False, bool), fields.take('mlp_bias', False, bool)
   if biases[0] != biases[1]:
     raise fields.refused('attention_bias', 'the same as mlp_bias')
-  return _llama_like(fields, bias='all' if biases[0] else 'none')
+  return 'all' if biases[0] else 'none'
+
+
+def llama(fields: Fields) -> Form:
+  """Llama 1 to 3.x, SmolLM2 (Touvron et al. 2023, arXiv:2302.13971)."""
+  return llama_like(fields, bias=bias_of_all(fields))
 
 
 def mistral(fields: Fields) -> Form:
   """Mistral (Jiang et al. 2023, arXiv:2310.06825)."""
   fields.need('sliding_window', 'num_key_value_heads')
   window = fields.optional('sliding_window', int)
-  return dataclasses.replace(_llama_like(fields), attention={'window': window or 0})
+  return dataclasses.replace(llama_like(fields), attention={'window': window or 0})
 
 
 def ministral(fields: Fields) -> Form:
   """Ministral: Mistral with a window in all layers, or in those that the file names."""
   fields.need('sliding_window', 'num_key_value_heads', 'head_dim')
-  form = _llama_like(fields)
+  form = llama_like(fields)
   N = form.model['layers']
   encoding = by_kind(fields, N, form.encoding, form.encoding, N + 1)
   return dataclasses.replace(form, encoding=encoding)
@@ -117,7 +139,7 @@ def ministral3(fields: Fields) -> Form:
   length = said.get(ORIGINAL) or fields.take('max_position_embeddings')
   temperature = {'name': 'llama4_temperature', 'length': length, 'c': c, 'counts_itself': False}
   members = rope(fields, parameters=parameters), temperature
-  return _llama_like(fields, eps=1e-5, encoding={'name': 'chain', 'members': members})
+  return llama_like(fields, eps=1e-5, encoding={'name': 'chain', 'members': members})
 
 
 def qwen2(fields: Fields) -> Form:
@@ -135,7 +157,7 @@ def qwen3(fields: Fields) -> Form:
 def _qwen(fields: Fields, **model) -> Form:
   fields.require('use_mrope', False)
   _without_windows(fields)
-  return _llama_like(fields, **model)
+  return llama_like(fields, **model)
 
 
 def _without_windows(fields: Fields) -> None:
@@ -151,7 +173,7 @@ def smollm3(fields: Fields) -> Form:
   fields.require('attention_bias', False)
   fields.require('mlp_bias', False)
   _without_windows(fields)
-  form = _llama_like(fields, ties=True, base=2_000_000.0)
+  form = llama_like(fields, ties=True, base=2_000_000.0)
   layers = form.model['layers']
   interval = fields.take('no_rope_layer_interval', 4)
   rotates = fields.optional('no_rope_layers', list)
@@ -183,14 +205,89 @@ def olmo3(fields: Fields) -> Form:
 
 def _olmo(fields: Fields, encoding: dict) -> Form:
   fields.require('attention_bias', False)
-  flags = {'qk_norm': 'projection', 'norm_placement': 'output'}
-  form = _llama_like(fields, eps=1e-5, encoding=encoding, **flags)
+  return _normed_outputs(fields, encoding, qk_norm='projection')
+
+
+def _normed_outputs(fields: Fields, encoding: dict, **flags) -> Form:
+  """Norms stand behind attention and behind the MLP alone."""
+  form = llama_like(fields, eps=1e-5, encoding=encoding, norm_placement='output', **flags)
   layer = 'model.layers.{n}.'
-  norms = [
+  return with_rules(
+    form,
     same('layers/attention_norm/scale', f'{layer}post_attention_layernorm.weight'),
     same('layers/mlp_norm/scale', f'{layer}post_feedforward_layernorm.weight'),
-  ]
-  return dataclasses.replace(form, rules=decoder_rules(form.model) + norms)
+  )
+
+
+def exaone4(fields: Fields) -> Form:
+  """EXAONE 4.0 (arXiv:2507.11407): norms of what blocks give, QK-norm of each head; RoPE and a
+  window in three layers of four, neither in the others. Without a window, RoPE in all layers.
+  """
+  fields.need('sliding_window', 'num_key_value_heads')
+  said = fields.take('sliding_window_pattern', 4, (int, str))
+  period = len(said) if isinstance(said, str) else said
+  if isinstance(said, str) and said != 'L' * (period - 1) + 'G':
+    raise fields.refused('sliding_window_pattern', "a number, or letters such as 'LLLG'")
+  rotary = rope(fields)
+  form = _normed_outputs(fields, rotary, qk_norm='head')
+  if fields.optional('sliding_window', int) is None:
+    _without_windows(fields)
+    return form
+  encoding = by_kind(fields, form.model['layers'], rotary, {'name': 'nope'}, period)
+  return dataclasses.replace(form, encoding=encoding)
+
+
+def ernie4_5(fields: Fields) -> Form:
+  """ERNIE 4.5 without experts (Baidu 2025): RoPE of neighboring channels."""
+  fields.need('head_dim', 'num_key_value_heads')
+  fields.require('use_bias', False, None)
+  return llama_like(
+    fields, ties=True, eps=1e-5, encoding=_interleaved(fields, 500_000.0), length=131_072
+  )
+
+
+def helium(fields: Fields) -> Form:
+  """Helium (Kyutai 2025): RoPE of neighboring channels."""
+  fields.need('head_dim', 'num_key_value_heads')
+  fields.require('mlp_bias', False)
+  bias = 'qkv' if fields.take('attention_bias', False, bool) else 'none'
+  encoding = _interleaved(fields, 100_000.0)
+  return llama_like(fields, eps=1e-8, encoding=encoding, length=4096, bias=bias)
+
+
+def _interleaved(fields: Fields, base: float) -> dict:
+  return rope(fields, base) | {'layout': 'interleaved'}
+
+
+def seed_oss(fields: Fields) -> Form:
+  """Seed-OSS (ByteDance 2025): biases of queries, keys and values, long from the start."""
+  fields.need('head_dim', 'num_key_value_heads')
+  names = {'attention_bias': True, 'attention_out_bias': False, 'mlp_bias': False}
+  said = tuple(fields.take(name, default, bool) for name, default in names.items())
+  biases = {(False,) * 3: 'none', (True, False, False): 'qkv', (True,) * 3: 'all'}
+  if said not in biases:
+    allowed = f'with {" and ".join(names)} biases of q, k and v, of all projections or of none'
+    raise fields.refused('attention_out_bias', allowed)
+  return llama_like(fields, length=524_288, bias=biases[said])
+
+
+def gemma(fields: Fields) -> Form:
+  """Gemma 1 (arXiv:2403.08295): scaled embeddings, norms that add 1."""
+  fields.need('head_dim', 'num_key_value_heads')
+  _check_gemma(fields)
+  fields.require('hidden_activation', None, 'gelu_pytorch_tanh')
+  model = {**sizes(fields), **_common(fields, True), 'embedding_scale': 0.0}
+  # 'gelu' of its first files means the one by tanh, for transformers, too
+  by_tanh = dict.fromkeys(('gelu', 'gelu_pytorch_tanh'), 'geglu')
+  model['mlp'] = activation(fields, 'hidden_act', by_tanh, 'gelu_pytorch_tanh')
+  rules = decoder_rules(model, plus_one) + pre_norm_rules(plus_one)
+  length = fields.take('max_position_embeddings', 8192)
+  return Form(model, {}, rope(fields), length, rules, ('rotary_emb.inv_freq',))
+
+
+def _check_gemma(fields: Fields) -> None:
+  fields.require('attention_bias', False)
+  fields.require('use_bidirectional_attention', None, False)
 
 
 def gemma2(fields: Fields) -> Form:
@@ -219,8 +316,7 @@ def _gemma(
 ) -> Form:
   """`encodings`: of layers with a window and of those without one, of which each `period`-th is."""
   fields.need('head_dim')
-  fields.require('attention_bias', False)
-  fields.require('use_bidirectional_attention', None, False)
+  _check_gemma(fields)
   model = {**sizes(fields), **_common(fields, True), **flags}
   model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
   model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
@@ -250,19 +346,18 @@ def phi3(fields: Fields) -> Form:
     fields.require(name, False)
   for name in ('full_attn_mod', 'interpolate_factor'):
     fields.require(name, 1)
-  form = _llama_like(fields, eps=1e-5, is_partial=True, original=4096)
+  form = llama_like(fields, eps=1e-5, is_partial=True, original=4096)
   scaling = form.encoding.get('scaling')
   if scaling and scaling['rope_type'] != 'longrope':  # which transformers takes yarn for here
     raise fields.refused('rope_scaling', 'longrope')
   model, layer = form.model, 'model.layers.{n}.'
-  K, F = model['head_dim'], model['mlp_dim']
+  K = model['head_dim']
   kv = (model['kv_heads'] or model['heads']) * K
   attention = tuple(f'layers/w_{leaf}' for leaf in 'qkv')
-  parts = {*attention, 'layers/w_gate', 'layers/w_in'}
-  rules = [rule for rule in form.rules if not parts & set(rule.leaves)]
   widths = model['heads'] * K, kv, kv
-  rules += [
+  form = with_rules(
+    form,
     joined(attention, f'{layer}self_attn.qkv_proj.weight', widths, 0),
-    joined(('layers/w_gate', 'layers/w_in'), f'{layer}mlp.gate_up_proj.weight', (F, F), 0),
-  ]
-  return dataclasses.replace(form, rules=rules, attention={'window': window or 0})
+    joined_gate(form, f'{layer}mlp.gate_up_proj.weight'),
+  )
+  return dataclasses.replace(form, attention={'window': window or 0})

@@ -24,6 +24,8 @@ SIZES = {
   'pad_token_id': 0,
 }
 ONE_KV = {'num_key_value_heads': 1}
+FACTORS = {'embedding_multiplier': 3.0, 'attention_multiplier': 0.3, 'residual_multiplier': 0.22}
+FACTORS |= {'logits_scaling': 2.0, 'tie_word_embeddings': True}
 GEMMA = {**ONE_KV, 'head_dim': 6, 'query_pre_attn_scalar': 24, 'sliding_window': 5}
 SMALL_GPT = {'vocab_size': 23, 'bos_token_id': 1, 'eos_token_id': 2}
 LLAMA3 = {'rope_type': 'llama3', 'rope_theta': 500.0, 'factor': 4.0, 'low_freq_factor': 1.0}
@@ -65,6 +67,31 @@ MODELS = {
     | {'num_hidden_layers': 5, 'num_key_value_heads': 1, 'sliding_window': 5}
     | {'rope_parameters': {'full_attention': YARN, 'sliding_attention': PLAIN}},
   ),
+  'exaone4': ('Exaone4Config', SIZES | ONE_KV | {'num_hidden_layers': 5, 'sliding_window': 5}),
+  'exaone4_whole': (
+    'Exaone4Config',
+    SIZES
+    | {'num_key_value_heads': 3, 'sliding_window': None, 'layer_types': ['full_attention'] * 3}
+    | {'rope_parameters': LLAMA3},
+  ),
+  'ernie4_5': ('Ernie4_5Config', SIZES | ONE_KV | {'head_dim': 6}),
+  'helium': ('HeliumConfig', SIZES | ONE_KV | {'head_dim': 4, 'attention_bias': True}),
+  'seed_oss': ('SeedOssConfig', SIZES | ONE_KV | {'head_dim': 6}),
+  'granite': (
+    'GraniteConfig',
+    SIZES | ONE_KV | FACTORS | {'attention_bias': True, 'mlp_bias': True},
+  ),
+  'granitemoehybrid': (
+    'GraniteMoeHybridConfig',
+    SIZES
+    | ONE_KV
+    | FACTORS
+    | {'num_local_experts': 0, 'shared_intermediate_size': 14, 'position_embedding_type': 'rope'}
+    | {'layer_types': ['full_attention'] * 3, 'mamba_n_heads': 2, 'time_step_limit': None},
+  ),
+  'glm': ('GlmConfig', SIZES | ONE_KV | {'head_dim': 8}),
+  'glm4': ('Glm4Config', SIZES | ONE_KV | {'head_dim': 8}),
+  'gemma': ('GemmaConfig', SIZES | ONE_KV | {'head_dim': 6}),
   'gemma2': (
     'Gemma2Config',
     SIZES | GEMMA | {'attn_logit_softcapping': 3.0, 'final_logit_softcapping': 4.0},
@@ -81,6 +108,16 @@ MODELS = {
     SIZES
     | {'num_attention_heads': 2, 'num_key_value_heads': 1, 'num_hidden_layers': 5}
     | {'sliding_window': 5, 'logit_scale': 0.25},
+  ),
+  'starcoder2': ('Starcoder2Config', SIZES | ONE_KV | {'sliding_window': 7}),
+  'stablelm': ('StableLmConfig', SIZES | ONE_KV | {'hidden_size': 24, 'use_qkv_bias': True}),
+  'stablelm_parallel': (
+    'StableLmConfig',
+    SIZES | ONE_KV | {'hidden_size': 24, 'use_parallel_residual': True},
+  ),
+  'falcon': (
+    'FalconConfig',
+    SMALL_GPT | {'hidden_size': 12, 'num_attention_heads': 3, 'num_hidden_layers': 3},
   ),
   'gpt_neox': ('GPTNeoXConfig', SIZES | {'hidden_size': 24}),
   'gpt_neox_serial': ('GPTNeoXConfig', SIZES | {'hidden_size': 24, 'use_parallel_residual': False}),

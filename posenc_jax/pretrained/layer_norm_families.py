@@ -1,0 +1,130 @@
+"""StarCoder 2, StableLM and Falcon: LayerNorm and rotary positions."""
+
+from posenc_jax.pretrained.common_fields import GATED, UNGATED, activation, rope, sizes
+from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.gpt_families import layer_norm, linear
+from posenc_jax.pretrained.llama_families import decoder_rules
+from posenc_jax.pretrained.tensor_rules import Rule, joined, same, shared, transposed
+
+LAYER = 'model.layers.{n}.'
+BUFFERS = ('rotary_emb.inv_freq',)
+
+
+def starcoder2(fields: Fields) -> Form:
+  """StarCoder 2 (arXiv:2402.19173): MLPs without a gate, biases, a window in all layers."""
+  fields.need('num_key_value_heads')
+  fields.require('mlp_type', 'default')
+  fields.require('norm_type', 'layer_norm')
+  has_bias = fields.take('use_bias', True, bool)
+  model = {
+    **sizes(fields),
+    'norm': 'layer',
+    'norm_eps': fields.take('norm_epsilon', 1e-5, float),
+    'mlp': activation(fields, 'hidden_act', UNGATED, 'gelu_pytorch_tanh'),
+    'bias': 'all' if has_bias else 'none',
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+  }
+  modules = {leaf: f'self_attn.{leaf}_proj' for leaf in 'qkvo'}
+  modules |= {'in': 'mlp.c_fc', 'out': 'mlp.c_proj'}
+  rules = [
+    same('embedding', 'model.embed_tokens.weight'),
+    *layer_norm('norm', 'model.norm'),
+    *_norms_of_layers(),
+    *(rule for leaf, name in modules.items() for rule in linear(leaf, LAYER + name, has_bias)),
+  ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'lm_head.weight'))
+  attention = {'window': fields.optional('sliding_window', int) or 0}
+  length = fields.take('max_position_embeddings', 4096)
+  return Form(model, attention, rope(fields), length, rules, BUFFERS)
+
+
+def stablelm(fields: Fields) -> Form:
+  """StableLM 2 and 3B (arXiv:2402.17834): gated MLPs, a quarter of each head turns."""
+  fields.need('num_key_value_heads')
+  fields.require('qk_layernorm', False)
+  is_parallel = fields.take('use_parallel_residual', False, bool)
+  model = {
+    **sizes(fields),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_eps', 1e-5, float),
+    'mlp': activation(fields, 'hidden_act', GATED, 'silu'),
+    'bias': 'qkv' if fields.take('use_qkv_bias', False, bool) else 'none',
+    'parallel_residual': is_parallel,
+    'tie_embeddings': fields.take('tie_word_embeddings', False, bool),
+  }
+  fields.require('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
+  encoding = {'fraction': 0.25} | rope(fields, is_partial=True)
+  rules = [
+    *decoder_rules(model),
+    same('norm/bias', 'model.norm.bias'),
+    *(_one_norm(f'{LAYER}input_layernorm') if is_parallel else _norms_of_layers()),
+  ]
+  length = fields.take('max_position_embeddings', 4096)
+  return Form(model, {}, encoding, length, rules, BUFFERS)
+
+
+def falcon(fields: Fields) -> Form:
+  """Falcon 7B (arXiv:2311.16867): attention with one head of keys and values beside the MLP, behind
+  one norm.
+  """
+  for name, allowed in (
+    ('multi_query', True),
+    ('parallel_attn', True),
+    ('alibi', False),
+    ('bias', False),
+    ('new_decoder_architecture', False),  # Falcon 40B, 180B and 11B
+    ('apply_residual_connection_post_layernorm', False),
+  ):
+    fields.require(name, allowed)
+  fields.require('num_ln_in_parallel_attn', None, 1)
+  fields.ignore('num_kv_heads')  # of the newer architecture
+  D, H = fields.take('hidden_size', 4544), fields.take('num_attention_heads', 71)
+  K = D // H
+  model = {
+    'model_dim': D,
+    'mlp_dim': fields.optional('ffn_hidden_size', int) or 4 * D,
+    'layers': fields.take('num_hidden_layers', 32),
+    'heads': H,
+    'kv_heads': 0 if H == 1 else 1,
+    'head_dim': K,
+    'vocab': fields.take('vocab_size'),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
+    'mlp': activation(fields, 'activation', UNGATED, 'gelu'),
+    'parallel_residual': True,
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+  }
+  layer = 'transformer.h.{n}.'
+  qkv = tuple(f'layers/w_{x}' for x in 'qkv')
+  rules = [
+    same('embedding', 'transformer.word_embeddings.weight'),
+    *layer_norm('norm', 'transformer.ln_f'),
+    *_one_norm(f'{layer}input_layernorm'),
+    joined(qkv, f'{layer}self_attention.query_key_value.weight', (D, K, K), 0),
+    *linear('o', f'{layer}self_attention.dense', False),
+    *linear('in', f'{layer}mlp.dense_h_to_4h', False),
+    *linear('out', f'{layer}mlp.dense_4h_to_h', False),
+  ]
+  if not model['tie_embeddings']:
+    rules.append(transposed('w_logits', 'lm_head.weight'))
+  length = fields.take('max_position_embeddings', 2048)
+  return Form(model, {}, rope(fields), length, rules, BUFFERS)
+
+
+def _norms_of_layers() -> list[Rule]:
+  """A norm before attention and one before the MLP."""
+  return [
+    *layer_norm('layers/attention_norm', f'{LAYER}input_layernorm'),
+    *layer_norm('layers/mlp_norm', f'{LAYER}post_attention_layernorm'),
+  ]
+
+
+def _one_norm(module: str) -> list[Rule]:
+  """One norm is that before attention and that before the MLP, which stand side by side."""
+  norms = ('layers/attention_norm', 'layers/mlp_norm')
+  return [
+    shared(tuple(f'{norm}/{leaf}' for norm in norms), f'{module}.{name}')
+    for leaf, name in (('scale', 'weight'), ('bias', 'bias'))
+  ]
