@@ -48,6 +48,20 @@ def test_there_and_back(name, tmp_path):
   assert again.encoding == config.encoding
 
 
+@pytest.mark.parametrize(
+  ('name', 'kind'),
+  [('granite', 'llama'), ('gemma', 'llama'), ('seed_oss', 'qwen2'), ('helium', 'glm')],
+)
+def test_a_run_alone_goes_out_in_a_family_that_equals_its_own(name, kind, tmp_path):
+  """Factors of Granite and of Gemma are in the parameters then."""
+  config, model, _ = imported(save(tmp_path / 'm', name))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  assert exporting.export_model(config, leaves, 1, None, TOKENIZER, tmp_path / 'out') == kind
+  config, again, _ = imported(tmp_path / 'out')
+  with jax.default_matmul_precision('highest'):
+    np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
+
+
 def test_a_large_export_is_cut_into_files(tmp_path):
   folder = save(tmp_path / 'm', 'llama3_tied')
   config, model, source = imported(folder)
@@ -87,6 +101,7 @@ def test_an_export_that_fails_leaves_no_folder(tmp_path, monkeypatch):
 
 SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'ministral')
 SAME_FAMILY += ('ministral3', 'qwen2', 'qwen3', 'smollm3', 'olmo2', 'olmo3')
+SAME_FAMILY += ('exaone4', 'exaone4_whole', 'ernie4_5', 'glm', 'glm4', 'starcoder2', 'stablelm')
 SAME_FAMILY += ('gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
 
@@ -315,6 +330,9 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
         'max_position_embeddings': 128,
       },
     ),
+    ('glm4', {}, {'encoding.fraction': 1.0}, {'partial_rotary_factor': 1.0}),
+    ('stablelm', {}, YARN, {'rope_scaling': SCALED, 'partial_rotary_factor': 0.25}),
+    ('granite', {}, YARN, {'rope_scaling': SCALED, 'embedding_multiplier': 3.0}),
     ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
     (
       'phi3',

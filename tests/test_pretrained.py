@@ -394,6 +394,24 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('olmo3', {'layer_types': ['full_attention']}, '5 of full_attention and sliding_attention'),
     ('olmo3', {'layer_types': ['chunked_attention'] * 5}, '5 of full_attention and sliding'),
     ('olmo3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    ('exaone4', {'sliding_window': None}, 'allowed: full_attention alone'),
+    ('exaone4', {'sliding_window_pattern': 'LGL'}, "allowed: a number, or letters such as 'LLLG'"),
+    ('ernie4_5', {'use_bias': True}, 'use_bias=True; allowed: False'),
+    ('helium', {'mlp_bias': True}, 'mlp_bias=True; allowed: False'),
+    ('seed_oss', {'mlp_bias': True}, 'attention_out_bias=False; allowed: with attention_bias and'),
+    ('granite', {'mlp_bias': False}, 'attention_bias=True; allowed: the same as mlp_bias'),
+    ('granite', {'logits_scaling': 0}, 'logits_scaling=0; allowed: more than 0'),
+    ('granite', {'residual_multiplier': None}, 'residual_multiplier=None; allowed: a number'),
+    ('granitemoehybrid', {'num_local_experts': 8}, 'num_local_experts=8; allowed: 0'),
+    ('granitemoehybrid', {'layer_types': None}, 'layer_types=None; allowed: attention in all'),
+    ('granitemoehybrid', {'layer_types': ['mamba', *['attention'] * 2]}, 'attention in all layers'),
+    ('gemma', {'hidden_act': 'silu'}, "hidden_act='silu'; allowed: gelu, gelu_pytorch_tanh"),
+    ('gemma', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    ('starcoder2', {'norm_type': 'rms_norm'}, "norm_type='rms_norm'; allowed: 'layer_norm'"),
+    ('stablelm', {'qk_layernorm': True}, 'qk_layernorm=True; allowed: False'),
+    ('stablelm', {'head_dim': 4}, 'head_dim=4; allowed: 8'),
+    ('falcon', {'new_decoder_architecture': True}, 'new_decoder_architecture=True; allowed: False'),
+    ('falcon', {'alibi': True}, 'alibi=True; allowed: False'),
   ],
 )
 def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
@@ -422,6 +440,13 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('llama', {'max_sequence_length': 2048}),
     ('llama', {'rope_scaling': {'rope_type': 'default'}}),  # as rope_parameters say, too
     ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
+    ('exaone4', {'layer_types': None, 'sliding_window_pattern': 'LLLG'}),
+    ('granitemoehybrid', {'layer_types': ['attention'] * 3, 'normalization_function': 'rmsnorm'}),
+    ('gemma', {'hidden_act': 'gelu'}),  # by tanh, as transformers takes it, too
+    ('gemma', {'hidden_act': 'gelu', 'hidden_activation': None}),
+    ('gemma', {'hidden_activation': 'gelu_pytorch_tanh'}),
+    ('starcoder2', {'mlp_type': 'default', 'norm_type': 'layer_norm', 'embedding_dropout': 0.1}),
+    ('falcon', {'num_kv_heads': 71, 'apply_residual_connection_post_layernorm': False}),
     ('mpt', {'init_config': {'name': 'kaiming'}, 'tokenizer_name': 'EleutherAI/gpt-neox-20b'}),
   ],
 )
@@ -444,6 +469,15 @@ def test_fields_of_published_files_that_change_nothing(name, fields):
     ('ministral3', 'num_key_value_heads'),
     ('qwen3', 'head_dim'),
     ('gemma3', 'head_dim'),
+    ('gemma', 'head_dim'),
+    ('exaone4', 'sliding_window'),
+    ('ernie4_5', 'head_dim'),
+    ('helium', 'num_key_value_heads'),
+    ('seed_oss', 'head_dim'),
+    ('granitemoehybrid', 'num_local_experts'),
+    ('glm4', 'num_key_value_heads'),
+    ('starcoder2', 'num_key_value_heads'),
+    ('stablelm', 'num_key_value_heads'),
   ],
 )
 def test_what_a_family_has_another_default_for_must_be_said(name, field):
@@ -455,13 +489,17 @@ def test_what_a_family_has_another_default_for_must_be_said(name, field):
 
 def test_defaults_are_those_of_the_family():
   """As transformers wrote them into the files of models that were made without them."""
-  for name in ('ministral3', 'olmo2', 'olmo3', 'phi3', 'smollm3', 'llama'):
+  eps = ('rms_norm_eps', 'layer_norm_eps', 'norm_epsilon', 'layer_norm_epsilon')
+  names = ('ministral3', 'olmo2', 'olmo3', 'phi3', 'smollm3', 'llama', 'exaone4', 'ernie4_5')
+  names += ('helium', 'seed_oss', 'glm', 'glm4', 'gemma', 'starcoder2', 'stablelm', 'falcon')
+  for name in names:
     config = RECORDS[name]['config']
-    left = {key: value for key, value in config.items() if key != 'rms_norm_eps'}
+    left = {key: value for key, value in config.items() if key not in eps}
     assert families.form_of(left, 'm').model == families.form_of(config, 'm').model
-  without = {k: v for k, v in RECORDS['smollm3']['config'].items() if k != 'rope_parameters'}
-  smollm3 = families.form_of(RECORDS['smollm3']['config'], 'm')
-  assert families.form_of(without, 'm').encoding == smollm3.encoding
+  for name in ('smollm3', 'ernie4_5', 'helium', 'glm', 'glm4', 'stablelm', 'falcon', 'starcoder2'):
+    config = RECORDS[name]['config']
+    left = {key: value for key, value in config.items() if key != 'rope_parameters'}
+    assert families.form_of(left, 'm').encoding == families.form_of(config, 'm').encoding
 
 
 def test_the_period_of_windows_is_that_of_the_file():

@@ -201,6 +201,40 @@ def test_layers_of_cohere_2_have_a_window_and_rope_or_neither(fields, base, wind
   assert list(layers) == [rotary if has_window else {'name': 'nope'} for has_window in windowed]
 
 
+@pytest.mark.parametrize(
+  ('fields', 'windowed'),
+  [
+    ({}, [True, True, True, False, True]),
+    ({'layer_types': None, 'sliding_window_pattern': 'LG'}, [True, False, True, False, True]),
+    ({'layer_types': None, 'sliding_window_pattern': 3}, [True, True, False, True, True]),
+    ({'layer_types': [*['full_attention'] * 4, 'sliding_attention']}, [False] * 4 + [True]),
+  ],
+)
+def test_layers_of_exaone_4_have_a_window_and_rope_or_neither(fields, windowed):
+  layers = (encoding_of('exaone4', **fields)['layers'] * 3)[:5]
+  rotary = {'name': 'rope', 'base': 1e4, 'attention_window': 5}
+  assert list(layers) == [rotary if has_window else {'name': 'nope'} for has_window in windowed]
+
+
+def test_exaone_4_without_a_window_turns_in_all_layers():
+  encoding = families.form_of(RECORDS['exaone4_whole']['config'], 'm').encoding
+  assert (encoding['name'], encoding['scaling']['rope_type']) == ('rope', 'llama3')
+
+
+@pytest.mark.parametrize(('name', 'fraction'), [('glm', 0.5), ('glm4', 0.5), ('stablelm', 0.25)])
+def test_a_part_of_each_head_turns(name, fraction):
+  of = lambda **fields: encoding_of(name, **fields)['fraction']
+  assert of() == of(rope_parameters=None) == of(rope_parameters={'rope_theta': 1e4}) == fraction
+  assert of(rope_parameters=None, partial_rotary_factor=1.0) == 1.0
+  assert of(rope_parameters={'partial_rotary_factor': 1.0}) == 1.0
+
+
+@pytest.mark.parametrize('said', ['nope', None])
+def test_granite_4_turns_nothing_unless_its_file_says_so(said):
+  assert encoding_of('granitemoehybrid')['name'] == 'rope'
+  assert encoding_of('granitemoehybrid', position_embedding_type=said) == {'name': 'nope'}
+
+
 def test_the_first_cohere_has_a_base_of_its_own():
   assert encoding_of('cohere', rope_parameters=None)['base'] == 500_000.0
 

@@ -25,6 +25,7 @@ OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONG
 # What files say of RoPE, by older names and newer ones.
 OF_ROPE = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
 OF_ROPE += ('rotary_emb_base', 'rotary_pct')
+OF_A_PART = ('phi3', 'glm', 'glm4', 'stablelm')  # families that rotate one, with a default each
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
 
@@ -158,29 +159,43 @@ def _rope_of(encoding: dict) -> dict | None:
   return encoding['members'][0] if names == ['rope', 'llama4_temperature'] else None
 
 
+def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, dict]:
+  """The family that is next to a run of these layers, and the encoding that its RoPE is told by;
+  `_difference` refuses what else the run has.
+  """
+  m, encoding = config.model, layers[0][0]
+  rotary = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
+  has_windows = any(mask.get('window') for _, mask in layers)
+  if m.norm == 'layer':
+    if encoding['name'] in ('learned', 'alibi'):
+      return {'learned': 'gpt2', 'alibi': 'bloom'}[encoding['name']], encoding
+    if m.mlp in GATED.values():
+      return 'stablelm', encoding
+    is_neox = m.parallel_residual or (m.bias == 'all' and m.kv_heads in (0, m.heads))
+    return 'gpt_neox' if is_neox and not config.attention.window else 'starcoder2', encoding
+  if m.norm_placement == 'output' and m.qk_norm == 'head':
+    return 'exaone4', rotary
+  if any(own['name'] == 'nope' for own, _ in layers):
+    return 'smollm3', rotary
+  if has_windows:
+    kind = 'olmo3' if m.qk_norm == 'projection' else 'ministral'
+    return kind, next((own for own, mask in layers if not mask), encoding)
+  if rotary.get('layout') == 'interleaved':
+    is_glm = m.bias == 'qkv' or rotary['fraction'] != 1
+    return 'glm4' if m.norm_placement == 'sandwich' else 'glm' if is_glm else 'ernie4_5', encoding
+  if m.qk_norm in ('projection', 'head'):
+    return {'projection': 'olmo2', 'head': 'qwen3'}[m.qk_norm], encoding
+  if encoding['name'] == 'chain' and _rope_of(encoding) is not None:
+    return 'ministral3', encoding
+  return 'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama', encoding
+
+
 def _new_fields(config: ConfigDict) -> dict:
   """Fields of config.json, by the family that is next to the run."""
-  m, encoding = config.model, to_json(config.encoding)
-  layers = _layers(encoding, config.train.length, m.layers)
-  rotates = [own['name'] == 'rope' for own, _ in layers]
+  m = config.model
+  layers = _layers(to_json(config.encoding), config.train.length, m.layers)
+  kind, encoding = _nearest(config, layers)
   windows = [mask.get('window') for _, mask in layers]
-  if m.norm == 'rms' and any(own['name'] == 'nope' for own, _ in layers):
-    kind = 'smollm3'  # of rope in all layers that have one; `_difference` refuses others
-    encoding = next((own for own, _ in layers if own['name'] == 'rope'), {'name': 'nope'})
-  elif m.norm == 'rms' and any(windows):
-    kind = 'olmo3' if m.qk_norm == 'projection' else 'ministral'
-    encoding = next((own for own, mask in layers if not mask), layers[0][0])
-  elif m.norm == 'rms':
-    encoding = layers[0][0]
-    kind = {'projection': 'olmo2', 'head': 'qwen3'}.get(m.qk_norm)
-    if not kind and encoding['name'] == 'chain' and _rope_of(encoding) is not None:
-      kind = 'ministral3'
-    kind = kind or (
-      'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama'
-    )
-  else:
-    encoding = layers[0][0]
-    kind = {'learned': 'gpt2', 'alibi': 'bloom'}.get(encoding['name'], 'gpt_neox')
   fields = {'model_type': kind, 'tie_word_embeddings': m.tie_embeddings}
   if kind == 'gpt2':
     return fields | {
@@ -206,25 +221,32 @@ def _new_fields(config: ConfigDict) -> dict:
   if kind == 'gpt_neox':
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
     return fields | {'hidden_act': _activation(m.mlp, UNGATED)}
-  fields |= {
-    'num_key_value_heads': m.kv_heads or m.heads,
-    'head_dim': m.head_dim,
-    'rms_norm_eps': m.norm_eps,
-    'hidden_act': _activation(m.mlp, GATED),
-  }
+  fields |= {'num_key_value_heads': m.kv_heads or m.heads, 'head_dim': m.head_dim}
+  if kind == 'starcoder2':
+    fields |= {'norm_epsilon': m.norm_eps, 'sliding_window': config.attention.window or None}
+    return fields | {'hidden_act': _activation(m.mlp, UNGATED), 'use_bias': m.bias == 'all'}
+  fields['hidden_act'] = _activation(m.mlp, GATED)
+  if kind == 'stablelm':
+    fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
+    return fields | {'use_qkv_bias': m.bias == 'qkv'}
+  fields['rms_norm_eps'] = m.norm_eps
+  if kind in ('glm', 'glm4', 'smollm3'):  # of which a smaller model has no such token
+    fields['pad_token_id'] = None
+  if kind in ('glm', 'glm4'):
+    fields['attention_bias'] = m.bias == 'qkv'
   if kind == 'llama':
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
     fields['sliding_window'] = config.attention.window
-  if kind in ('olmo3', 'ministral'):
-    fields['sliding_window'] = next(filter(None, windows))
+  if kind in ('olmo3', 'ministral', 'exaone4'):
+    fields['sliding_window'] = next(filter(None, windows), None)
     fields['layer_types'] = [KINDS[not window] for window in windows]
   if kind == 'olmo3':  # of whose RoPE transformers 4 reads the fields above, and 5 these
     local = next(own for own, mask in layers if mask)
     of_kinds = (_rope_fields(own, config.train.length, kind) for own in (local, encoding))
     fields['rope_parameters'] = dict(zip(KINDS, map(_parameters, of_kinds), strict=True))
-  if kind == 'smollm3':  # whose own padding is a token that a smaller model does not have
-    fields |= {'no_rope_layers': [int(turns) for turns in rotates], 'pad_token_id': None}
+  if kind == 'smollm3':
+    fields['no_rope_layers'] = [int(own['name'] == 'rope') for own, _ in layers]
   return fields
 
 
@@ -271,10 +293,10 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
     fields = {'rotary_emb_base': float(rope['base']), 'rotary_pct': float(rope['fraction'])}
   else:
     fields = {'rope_theta': float(rope['base'])}
-  if rope['fraction'] != 1 and kind == 'phi3':
-    fields['partial_rotary_factor'] = rope['fraction']
+  if kind in OF_A_PART:
+    fields['partial_rotary_factor'] = float(rope['fraction'])
   elif rope['fraction'] != 1 and kind != 'gpt_neox':
-    allowed = '1, since of the families with this form GPT-NeoX alone rotates a part'
+    allowed = f'1, since {kind}, the family with this form, rotates no part'
     raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
   if (scaling := _scaling(rope['scaling'], length)) is not None:
     kind = scaling['rope_type']
