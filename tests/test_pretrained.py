@@ -438,6 +438,9 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('llama', {'_attn_implementation_autoset': True, 'use_sliding_window': False}),
     ('llama', {'unsloth_version': '2025.1', 'unsloth_fixed': True, 'use_flash_attn': True}),
     ('llama', {'max_sequence_length': 2048}),
+    ('llama', {'max_length': 4096, 'do_sample': True, 'temperature': 0.6, 'top_p': 0.9}),
+    ('llama', {'num_beams': 1, 'repetition_penalty': 1.1, 'bad_words_ids': None, 'top_k': 50}),
+    ('llama', {'_commit_hash': 'c0ffee', 'name_or_path': 'a/b', 'attn_implementation': 'sdpa'}),
     ('llama', {'rope_scaling': {'rope_type': 'default'}}),  # as rope_parameters say, too
     ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
     ('exaone4', {'layer_types': None, 'sliding_window_pattern': 'LLLG'}),
