@@ -192,6 +192,8 @@ def test_layers_of_olmo_3(fields, bases):
     ({}, 1e4, [True, True, True, False, True]),
     ({'layer_types': None}, 1e4, [True, True, True, False, True]),
     ({'layer_types': None, 'sliding_window_pattern': 2}, 1e4, [True, False, True, False, True]),
+    ({'layer_types': None, '_sliding_window_pattern': 3}, 1e4, [True, True, False, True, True]),
+    ({'_sliding_window_pattern': 4}, 1e4, [True, True, True, False, True]),
     ({'rope_parameters': None, 'rope_theta': 5e4}, 5e4, [True, True, True, False, True]),
   ],
 )

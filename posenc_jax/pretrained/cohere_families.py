@@ -3,7 +3,7 @@
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.layer_kinds import by_kind
+from posenc_jax.pretrained.layer_kinds import by_kind, period_of_windows
 from posenc_jax.pretrained.llama_families import decoder_rules
 from posenc_jax.pretrained.tensor_rules import same, scaled, shared, zeros
 
@@ -34,7 +34,7 @@ def cohere2(fields: Fields) -> Form:
   model = _model(fields)
   fields.require('use_embedding_sharing', model['tie_embeddings'])
   fields.require('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
-  period = fields.take('sliding_window_pattern', 4)
+  period = period_of_windows(fields, 4)
   fields.require('layer_switch', period)
   whole = {'name': 'nope'}
   return _form(

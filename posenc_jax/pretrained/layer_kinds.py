@@ -17,6 +17,13 @@ def rope_of_kinds(fields: Fields, *bases: float) -> tuple[dict, dict]:
   return local, whole
 
 
+def period_of_windows(fields: Fields, default: int) -> int:
+  """Each how many-th layer has no window, by two names of one field."""
+  names = ('sliding_window_pattern', '_sliding_window_pattern')
+  periods = [period for name in names if (period := fields.optional(name, int))]
+  return periods[0] if periods else default
+
+
 def by_kind(fields: Fields, layers: int, local: dict, whole: dict, period: int) -> dict:
   """The encoding of all layers: `local` and a window, or `whole`, which each `period`-th has where
   the file does not say the kind of each.

@@ -8,7 +8,7 @@ from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes, takes_original
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
-from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
+from posenc_jax.pretrained.layer_kinds import by_kind, pattern, period_of_windows, rope_of_kinds
 from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed
 
 
@@ -305,10 +305,9 @@ def gemma3(fields: Fields) -> Form:
   fields.require('attn_logit_softcapping', None)
   fields.require('final_logit_softcapping', None)
   local_base = fields.take('rope_local_base_freq', 10_000.0, float)
-  names = ('sliding_window_pattern', '_sliding_window_pattern')
-  periods = [period for name in names if (period := fields.optional(name, int))]
+  period = period_of_windows(fields, 6)
   encodings = rope_of_kinds(fields, local_base, 1e6)
-  return _gemma(fields, encodings, periods[0] if periods else 6, 0.0, 0.0, qk_norm='head')
+  return _gemma(fields, encodings, period, 0.0, 0.0, qk_norm='head')
 
 
 def _gemma(
