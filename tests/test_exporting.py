@@ -352,6 +352,15 @@ def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, m
   assert families.form_of(fields, 'm').encoding == form.encoding
 
 
+@pytest.mark.parametrize('kind', ['mistral', 'ministral'])
+def test_a_ministral_without_windows_goes_out_in_a_family_that_runs(kind):
+  """transformers (5.24) makes the mask of its windows all the same, and raises."""
+  more = {'model_type': kind, 'sliding_window': None, 'layer_types': ['full_attention'] * 4}
+  source = RECORDS['ministral']['config'] | more
+  fields, _ = exported_fields.fields_of(changed_config(source, {}), 23, 1, source)
+  assert (fields['model_type'], fields['eos_token_id']) == ('llama', 2)
+
+
 @pytest.mark.parametrize(
   ('name', 'more', 'changes'),
   [

@@ -372,7 +372,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
     ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
-    ('ministral', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
+    ('ministral', {'sliding_window': None}, 'allowed: full_attention alone'),
     ('ministral3', {'sliding_window': 5}, 'sliding_window=5; allowed: None'),
     ('ministral3', {'original_max_position_embeddings': 4}, 'embeddings=4; allowed: None, 8'),
     (

@@ -92,10 +92,21 @@ def test_phi3_has_an_original_length_of_its_own(within):
   ],
 )
 def test_windows_of_ministral_are_in_the_layers_that_its_file_names(types, windowed):
+  """Also where the file calls it Mistral, as for transformers."""
   encoding = encoding_of('ministral', layer_types=types)
   layers = encoding.get('layers', [encoding]) * 4
   assert ['attention_window' in layer for layer in layers[:4]] == windowed
   assert {layer.get('attention_window', 5) for layer in layers} == {5}
+  if types is not None:
+    assert encoding_of('ministral', model_type='mistral', layer_types=types) == encoding
+
+
+@pytest.mark.parametrize('kind', ['mistral', 'ministral'])
+@pytest.mark.parametrize('types', [None, ['full_attention'] * 4])
+def test_ministral_without_a_width_has_no_windows(kind, types):
+  tree = RECORDS['ministral']['config'] | {'model_type': kind, 'sliding_window': None}
+  form = families.form_of(tree | {'layer_types': types}, 'm')
+  assert (form.encoding, form.attention['window']) == ({'name': 'rope', 'base': 1e4}, 0)
 
 
 @pytest.mark.parametrize(

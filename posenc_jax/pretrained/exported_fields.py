@@ -22,6 +22,7 @@ from posenc_jax.training import provenance
 
 LONGEST = 'max_position_embeddings'
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
+MISTRALS = ('mistral', 'ministral')
 # What files say of RoPE, by older names and newer ones.
 OF_ROPE = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
 OF_ROPE += ('rotary_emb_base', 'rotary_pct')
@@ -44,6 +45,9 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     return _as_nearest_family(config, tokens)
   own = {} if bos == bos_of(source) else {'bos_token_id': bos}
   form = form_of(source, provenance.SOURCE_CONFIG)
+  tokens['eos_token_id'] = source.get('eos_token_id')
+  if _is_ministral_without_windows(source):
+    return _as_nearest_family(config, tokens, source.get(LONGEST) or 0)
   if (differing := _difference(config, form)) is None:
     return _with_longest(config, source | own, config.train.length), form
   if (fields := _with_own_rope(config, source)) is not None:
@@ -51,7 +55,6 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
       form = form_of(fields, 'export')
       if _difference(config, form) is None:
         return _with_longest(config, fields | own, config.train.length), form
-  tokens['eos_token_id'] = source.get('eos_token_id')
   try:
     return _as_nearest_family(config, tokens, source.get(LONGEST) or 0)
   except UserError:
@@ -60,6 +63,12 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     problem = f'{source["model_type"]}, the family of its source, has {theirs}'
     allowed = 'that, or a form that another family has'
     raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
+
+
+def _is_ministral_without_windows(source: dict) -> bool:
+  """Whether a config.json says what transformers (5.24) reads and its model cannot run."""
+  is_ministral = source['model_type'] == 'ministral' or source.get('layer_types') is not None
+  return is_ministral and source['model_type'] in MISTRALS and source['sliding_window'] is None
 
 
 def _as_nearest_family(config: ConfigDict, tokens: dict, longest: int = 0) -> tuple[dict, Form]:

@@ -106,16 +106,25 @@ def llama(fields: Fields) -> Form:
 
 
 def mistral(fields: Fields) -> Form:
-  """Mistral (Jiang et al. 2023, arXiv:2310.06825)."""
+  """Mistral (Jiang et al. 2023, arXiv:2310.06825); as Ministral where the kind of each layer is
+  said, as in transformers.
+  """
+  if fields.optional('layer_types', list) is not None:
+    return ministral(fields)
   fields.need('sliding_window', 'num_key_value_heads')
   window = fields.optional('sliding_window', int)
   return dataclasses.replace(llama_like(fields), attention={'window': window or 0})
 
 
 def ministral(fields: Fields) -> Form:
-  """Ministral: Mistral with a window in all layers, or in those that the file names."""
+  """Ministral: Mistral with a window in all layers, or in those that the file names; in none where
+  its width is null.
+  """
   fields.need('sliding_window', 'num_key_value_heads', 'head_dim')
   form = llama_like(fields)
+  if fields.optional('sliding_window', int) is None:
+    _without_windows(fields)
+    return form
   N = form.model['layers']
   encoding = by_kind(fields, N, form.encoding, form.encoding, N + 1)
   return dataclasses.replace(form, encoding=encoding)
