@@ -240,8 +240,22 @@ def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monke
   jax.tree.map(np.testing.assert_array_equal, model, expected)
 
 
-def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(tmp_path, monkeypatch):
-  folder, calls = save(tmp_path / 'c0ffee', 'llama', {'attention_sinks': 4}), []
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'attention_sinks': 4}, 'attention_sinks=4 is not understood for llama'),
+    (
+      {'rope_parameters': {'rope_type': 'linear', 'factor': 2.0, 'beta_fast': 32}},
+      r'scaling\.beta_fast is no field of linear',
+    ),
+    ({'rope_parameters': {'rope_type': 'yarn'}}, r'scaling\.factor is missing: yarn needs it'),
+    ({'rope_parameters': {'rope_type': 'linear', 'factor': 'x'}}, r"scaling\.factor='x'; allowed"),
+  ],
+)
+def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(
+  fields, message, tmp_path, monkeypatch
+):
+  folder, calls = save(tmp_path / 'c0ffee', 'llama', fields), []
 
   def snapshot_download(name, revision, allow_patterns):
     calls.append(allow_patterns)
@@ -249,7 +263,7 @@ def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(tmp_pa
 
   hub = types.SimpleNamespace(snapshot_download=snapshot_download)
   monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
-  with pytest.raises(UserError, match='attention_sinks=4 is not understood for llama'):
+  with pytest.raises(UserError, match=message):
     sources.open_source('owner/name')
   assert len(calls) == 1
   assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in calls[0])

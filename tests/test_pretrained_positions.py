@@ -256,3 +256,47 @@ def test_the_first_cohere_has_a_base_of_its_own():
 def test_a_base_that_releases_read_otherwise_with_a_window_is_refused(parameters):
   with pytest.raises(UserError, match=r'rope_theta=10000\.0; allowed: None, 500000'):
     encoding_of('olmo3', rope_parameters=parameters, rope_theta=1e4)
+
+
+@pytest.mark.parametrize(
+  ('more', 'factor'),
+  [
+    ({}, 0.1 * math.log(4) + 1),
+    ({'attention_factor': 1.5}, 1.5),
+    ({'mscale': 2.0}, 0.1 * math.log(4) + 1),
+    ({'mscale': 2.0, 'mscale_all_dim': 1.0}, (0.2 * math.log(4) + 1) / (0.1 * math.log(4) + 1)),
+  ],
+)
+def test_a_factor_that_transformers_does_not_read_is_none_here(more, factor):
+  """As in DeepSeek-R1-0528-Qwen3-8B."""
+  said = YARN | {'rope_theta': 1e3} | more
+  tree = RECORDS['qwen3']['config']
+  forms = [
+    families.form_of(tree | {'rope_parameters': parameters}, 'm')
+    for parameters in (said, said | {'attn_factor': 0.8782488562869419})
+  ]
+  assert forms[0].encoding == forms[1].encoding
+  assert forms[0].notes == ()
+  (note,) = forms[1].notes
+  assert note == (
+    'transformers (5.24) does not read attn_factor=0.8782488562869419 in rope_parameters: '
+    f'the factor of attention is {factor:.4f} there, and here'
+  )
+  assert read_scaling(forms[1].encoding['scaling'], 6, 1e3, 1.0, 32)(6, 1e3, 32)[1] == factor
+
+
+def test_how_a_scaling_came_to_be_does_not_count():
+  said = YARN | {'rope_theta': 1e3}
+  encodings = [encoding_of('llama', rope_parameters=said | x) for x in ({}, {'finetuned': True})]
+  assert encodings[0] == encodings[1]
+
+
+@pytest.mark.parametrize('name', ['gemma3', 'ministral3', 'glm4'])
+def test_fields_of_a_scaling_are_those_of_its_type(name):
+  """In layers of one kind, in a chain, and where a part of each head turns."""
+  said = {'rope_type': 'yarn', 'factor': 4.0, 'short_factor': [1.0], 'llama_4_scaling_beta': 0.7}
+  if name != 'ministral3':
+    del said['llama_4_scaling_beta']
+  parameters = BARE | {'full_attention': said} if name == 'gemma3' else said
+  with pytest.raises(UserError, match=r'^m: config\.json: RoPE: scaling\.short_factor is no field'):
+    encoding_of(name, rope_parameters=parameters)

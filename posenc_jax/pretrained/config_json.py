@@ -35,10 +35,11 @@ HARMLESS = {
 
 
 class Fields:
-  """The fields of a config.json; it knows which ones have been read."""
+  """The fields of a config.json; it knows which ones have been read, and `notes` on them."""
 
   def __init__(self, tree: dict, field: str):
     self._tree, self._field, self._read = tree, field, set(HARMLESS)
+    self.notes = []
     self.require('quantization_config', None)
     self.require('is_encoder_decoder', False)
     self.require('use_sliding_window', False)
@@ -83,6 +84,11 @@ class Fields:
   def ignore(self, *names: str):
     """Reads fields that have no meaning in this form of the family, whatever they say."""
     self._read.update(names)
+
+  def note(self, text: str):
+    """Keeps a line for whoever imports the model, once."""
+    if text not in self.notes:
+      self.notes.append(text)
 
   def refused(self, name: str, allowed: str) -> UserError:
     value = shown(self._tree.get(name))

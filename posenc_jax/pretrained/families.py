@@ -5,8 +5,9 @@ nor knows to be harmless is refused by name: nothing is dropped in silence.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
 from posenc_jax.pretrained import (
   cohere_families,
@@ -81,5 +82,25 @@ def form_of(tree: dict, field: str) -> Form:
       f'{field}: config.json is none of {kind} ({type(error).__name__}: {reason})'
     ) from None
   fields.check_all_read(kind)
+  for encoding in _members(form.encoding):
+    _check_scaling(encoding, form, field)
   model, attention = PLAIN_MODEL | form.model, PLAIN_ATTENTION | form.attention
-  return dataclasses.replace(form, model=model, attention=attention)
+  notes = tuple(fields.notes)
+  return dataclasses.replace(form, model=model, attention=attention, notes=notes)
+
+
+def _members(encoding: dict) -> Iterator[dict]:
+  """The encoding, and all that it is made of."""
+  yield encoding
+  for inner in (*encoding.get('layers', ()), *encoding.get('members', ())):
+    yield from _members(inner)
+
+
+def _check_scaling(encoding: dict, form: Form, field: str) -> None:
+  """Raises `UserError` for a field of the scaling of RoPE that its type does not have or allow."""
+  fraction = encoding.get('fraction', 1.0)
+  K = round(fraction * form.model['head_dim'])
+  try:
+    read_scaling(encoding.get('scaling'), K, encoding.get('base'), fraction, form.train_length)
+  except (ArithmeticError, TypeError, ValueError) as error:
+    raise UserError(f'{field}: config.json: RoPE: {one_line(error, MAX_REASON)}') from None

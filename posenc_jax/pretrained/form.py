@@ -34,6 +34,7 @@ class Form:
     train_length: tokens that the model was trained for.
     rules: which tensors hold which parameters.
     buffers: endings of the names of tensors that are no parameters.
+    notes: what whoever imports it should know, a line each.
   """
 
   model: dict
@@ -42,3 +43,4 @@ class Form:
   train_length: int
   rules: list[Rule]
   buffers: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()

@@ -116,6 +116,8 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   if source.tokenizer is None:
     raise UserError(f'{source.name}: {source.no_tokenizer}; allowed: with --tokenizer=FILE')
   form = form_of(source.fields, source.name)
+  for note in form.notes:
+    print(f'{source.name}: {note}')
   config = config_of(base, source, form)
   path = workdir / OWN_TOKENIZER
   tokenizer = TokenizerJson(source.tokenizer, str(path))
