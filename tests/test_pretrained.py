@@ -584,6 +584,25 @@ def test_added_tokens_without_a_row_are_no_tokens(tmp_path, capsys):
   assert max(own) < config.model.vocab == 23
 
 
+def test_chunks_that_transformers_does_not_read_are_said(tmp_path, capsys):
+  """Of Qwen2.5-1M, whose publisher's fork of vLLM reads them; the flags that are said have them."""
+  chunks = {'chunk_size': 24, 'local_size': 4, 'original_max_position_embeddings': 24}
+  folder = save(tmp_path / 'm', 'qwen2', {'dual_chunk_attention_config': chunks})
+  (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
+  source = sources.open_source(str(folder))
+  assert capsys.readouterr().out == ''
+  config = importing.import_model(base.get_config(), source, tmp_path / 'run')
+  flags = {'encoding.name': 'dca', 'encoding.chunk': 24, 'encoding.local': 4}
+  said = ' '.join(f'--config.{name}={value}' for name, value in flags.items())
+  assert capsys.readouterr().out.startswith('m: its publisher serves it with dual chunk attention')
+  assert config.encoding.name == 'rope'
+  (note,) = families.form_of(source.fields, 'm').notes
+  assert f'; {said} evaluates it so' in note
+  overlay(config, flags)
+  model = build(config, 23, nnx.Rngs(0))
+  assert model.encodings.first_layers[0].stride == 20
+
+
 def test_a_tensor_too_few(tmp_path):
   with pytest.raises(UserError, match=r'the tensor model\.norm\.weight is missing'):
     imported(save(tmp_path / 'm', 'llama', without=('model.norm.weight',)))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.errors import shown
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes, takes_original
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
@@ -165,6 +166,12 @@ def qwen3(fields: Fields) -> Form:
 
 def _qwen(fields: Fields, **model) -> Form:
   fields.require('use_mrope', False)
+  if chunks := fields.optional('dual_chunk_attention_config', dict):  # of Qwen2.5-1M
+    # the defaults are vLLM's, which reads it
+    sizes_of = {'chunk': chunks.get('chunk_size', 8192), 'local': chunks.get('local_size', 1024)}
+    flags = ''.join(f' --config.encoding.{name}={shown(x)}' for name, x in sizes_of.items())
+    what = 'its publisher serves it with dual chunk attention, which transformers does not read'
+    fields.note(f'{what}; --config.encoding.name=dca{flags} evaluates it so')
   _without_windows(fields)
   return llama_like(fields, **model)
 
