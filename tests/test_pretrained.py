@@ -338,6 +338,12 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'model_type': 'lama'}, "did you mean 'llama'?"),
     ('llama', {'model_type': 't5'}, 'an encoder and a decoder'),
     ('llama', {'model_type': 'gpt_oss'}, 'experts in place of MLPs'),
+    ('llama', {'model_type': 'llama4_text'}, 'experts in place of MLPs'),
+    ('llama', {'model_type': 'hunyuan_v1_dense'}, 'norms of queries and keys behind RoPE'),
+    ('llama', {'model_type': 'apertus'}, 'the activation xIELU'),
+    ('llama', {'model_type': 'gemma4'}, 'norms of values and a factor'),
+    ('llama', {'model_type': 'lfm2'}, 'convolutions in place of attention'),
+    ('llama', {'model_type': 'phi'}, 'a bias of logits'),
     ('llama', {'attention_sinks': 4}, 'attention_sinks=4 is not understood for llama'),
     (
       'llama',
@@ -546,6 +552,18 @@ def test_longrope_has_an_older_name():
     for x in (older, config['rope_parameters'])
   )
   assert len({json.dumps(form.encoding) for form in forms}) == 1
+
+
+def test_two_matrices_that_differ_are_tied_by_no_file(tmp_path):
+  folder = save(tmp_path / 'm', 'qwen3', {'tie_word_embeddings': True})
+  remedy = r'lm_head\.weight is not the token .*; allowed: with "tie_word_embeddings": false in it'
+  with pytest.raises(UserError, match=remedy):
+    imported(folder)
+  config = json.loads((folder / 'config.json').read_text()) | {'tie_word_embeddings': False}
+  (folder / 'config.json').write_text(json.dumps(config))
+  config, model, _ = imported(folder)
+  assert not config.model.tie_embeddings
+  assert model.w_logits.shape == (12, 23)
 
 
 def test_masks_of_other_dtypes_are_not_read(tmp_path):

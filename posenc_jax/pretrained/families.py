@@ -52,12 +52,22 @@ FAMILIES: dict[str, Callable[[Fields], Form]] = {
   'bloom': gpt_families.bloom,
   'mpt': gpt_families.mpt,
 }
+EXPERTS = "experts in place of MLPs, which this program's model does not have"
+GEMMA_4 = 'norms of values and a factor of the output of each layer, which no model here has'
 # Families that are known and cannot be expressed here, with the reason.
 OUT_OF_SCOPE = {
   't5': 'an encoder and a decoder with cross-attention; this program has decoders alone',
   'gpt_oss': "experts in place of MLPs, which this program's model does not have (its attention, a "
   'chain of rope and sink with windows in every other layer, it has)',
-  'mixtral': "experts in place of MLPs, which this program's model does not have",
+  'mixtral': EXPERTS,
+  'llama4': EXPERTS,
+  'llama4_text': EXPERTS,
+  'hunyuan_v1_dense': 'norms of queries and keys behind RoPE; here they stand before it',
+  'apertus': 'the activation xIELU, which has parameters of its own in each layer',
+  'gemma4': GEMMA_4,
+  'gemma4_text': GEMMA_4,
+  'lfm2': 'convolutions in place of attention in most layers',
+  'phi': 'a bias of logits, which no model here has (Phi-1, 1.5 and 2; Phi-3 is another family)',
 }
 
 

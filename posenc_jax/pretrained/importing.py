@@ -95,8 +95,9 @@ def _check_tied(source: Source, embedding, unread: set) -> None:
   for name in ('lm_head.weight', 'embed_out.weight'):
     if name in unread:
       if not np.array_equal(source.read(name), embedding):
-        problem = f'{name} is not the token embedding, though tie_word_embeddings says so'
-        raise UserError(f'{source.name}: {problem}')
+        problem = f'{name} is not the token embedding, though config.json ties the two'
+        allowed = 'with "tie_word_embeddings": false in it, by which both count'
+        raise UserError(f'{source.name}: {problem}; allowed: {allowed}')
       unread.discard(name)
 
 
