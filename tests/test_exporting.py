@@ -478,6 +478,30 @@ def test_the_activation_of_a_run_is_said(name, mlp, said, tmp_path):
   assert fields | said == fields
 
 
+def test_a_width_that_is_no_multiple_of_heads_is_none_of_llama(tmp_path):
+  """transformers (5.24) refuses it there, and not of Mistral, which equals it without a window."""
+  sizes = {'model_dim': 14, 'heads': 3, 'head_dim': 4, 'mlp_dim': 20, 'layers': 2, 'bos': 1}
+  sizes |= {'norm': 'rms', 'mlp': 'swiglu', 'embedding_scale': 1.0, 'vocab': 23}
+  config = base.get_config()
+  overlay(config, {f'model.{name}': x for name, x in sizes.items()} | {'encoding.name': 'rope'})
+  fields, form = exported_fields.fields_of(config, 23, 1, None)
+  assert (fields['model_type'], fields['sliding_window']) == ('mistral', None)
+  assert form.attention['window'] == 0
+  model = build(config, 23, nnx.Rngs(0))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 1, None, TOKENIZER, tmp_path / 'out')
+  _, again, _ = imported(tmp_path / 'out')
+  np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=1e-6)
+  for changes, kind in (
+    ({'model.bias': 'all'}, 'llama'),
+    ({'model.norm': 'layer', 'model.mlp': 'gelu', 'model.bias': 'all'}, 'gpt_neox'),
+  ):
+    overlay(config, changes)
+    match = rf'model_dim=14: {kind}, the family next to it, has a multiple of its 3 heads'
+    with pytest.raises(UserError, match=match):
+      exported_fields.fields_of(config, 23, 1, None)
+
+
 def test_what_vllm_needs_is_said(tmp_path):
   """A GGUF file names no architecture; transformers gives every family's model this name."""
   for name in MODELS:

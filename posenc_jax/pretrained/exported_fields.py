@@ -22,6 +22,7 @@ from posenc_jax.training import provenance
 
 LONGEST = 'max_position_embeddings'
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
+OF_WHOLE_HEADS = ('llama', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
 MISTRALS = ('mistral', 'ministral')
 # What files say of RoPE, by older names and newer ones.
 OF_ROPE = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
@@ -86,6 +87,10 @@ def _as_nearest_family(config: ConfigDict, tokens: dict, longest: int = 0) -> tu
     path, own, theirs = differing
     problem = f'{fields["model_type"]}, the family next to it, has {shown(theirs)}'
     raise UserError(f'config.{path}={shown(own)}: {problem}; allowed: a form that a family has')
+  D, H, kind = config.model.model_dim, config.model.heads, fields['model_type']
+  if kind in OF_WHOLE_HEADS and D % H:
+    problem = f'{kind}, the family next to it, has a multiple of its {H} heads in transformers'
+    raise UserError(f'config.model.model_dim={D}: {problem}; allowed: that')
   return _with_longest(config, fields, longest), form
 
 
@@ -196,7 +201,10 @@ def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, 
     return {'projection': 'olmo2', 'head': 'qwen3'}[m.qk_norm], encoding
   if encoding['name'] == 'chain' and _rope_of(encoding) is not None:
     return 'ministral3', encoding
-  return 'qwen2' if m.bias == 'qkv' else 'mistral' if config.attention.window else 'llama', encoding
+  if m.bias == 'qkv':
+    return 'qwen2', encoding
+  is_odd = m.model_dim % m.heads and m.bias == 'none'  # which Mistral may be, and Llama not
+  return 'mistral' if config.attention.window or is_odd else 'llama', encoding
 
 
 def _new_fields(config: ConfigDict) -> dict:
@@ -246,7 +254,7 @@ def _new_fields(config: ConfigDict) -> dict:
   if kind == 'llama':
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind == 'mistral':
-    fields['sliding_window'] = config.attention.window
+    fields['sliding_window'] = config.attention.window or None
   if kind in ('olmo3', 'ministral', 'exaone4'):
     fields['sliding_window'] = next(filter(None, windows), None)
     fields['layer_types'] = [KINDS[not window] for window in windows]
