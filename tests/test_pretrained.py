@@ -615,7 +615,7 @@ def test_chunks_that_transformers_does_not_read_are_said(tmp_path, capsys):
   assert capsys.readouterr().out.startswith('m: its publisher serves it with dual chunk attention')
   assert config.encoding.name == 'rope'
   (note,) = families.form_of(source.fields, 'm').notes
-  assert f'; {said} evaluates it so' in note
+  assert f'; {said} has its positions' in note
   overlay(config, flags)
   model = build(config, 23, nnx.Rngs(0))
   assert model.encodings.first_layers[0].stride == 20

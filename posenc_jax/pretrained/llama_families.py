@@ -171,7 +171,7 @@ def _qwen(fields: Fields, **model) -> Form:
     sizes_of = {'chunk': chunks.get('chunk_size', 8192), 'local': chunks.get('local_size', 1024)}
     flags = ''.join(f' --config.encoding.{name}={shown(x)}' for name, x in sizes_of.items())
     what = 'its publisher serves it with dual chunk attention, which transformers does not read'
-    fields.note(f'{what}; --config.encoding.name=dca{flags} evaluates it so')
+    fields.note(f'{what}; --config.encoding.name=dca{flags} has its positions')
   _without_windows(fields)
   return llama_like(fields, **model)
 
