@@ -492,6 +492,10 @@ def test_a_width_that_is_no_multiple_of_heads_is_none_of_llama(tmp_path):
   exporting.export_model(config, leaves, 1, None, TOKENIZER, tmp_path / 'out')
   _, again, _ = imported(tmp_path / 'out')
   np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=1e-6)
+  source = fields | {'model_type': 'llama'}  # as transformers 4 wrote it
+  del source['sliding_window']
+  fields, _ = exported_fields.fields_of(changed_config(source, {}), 23, 1, source)
+  assert fields['model_type'] == 'mistral'
   for changes, kind in (
     ({'model.bias': 'all'}, 'llama'),
     ({'model.norm': 'layer', 'model.mlp': 'gelu', 'model.bias': 'all'}, 'gpt_neox'),

@@ -47,7 +47,7 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   own = {} if bos == bos_of(source) else {'bos_token_id': bos}
   form = form_of(source, provenance.SOURCE_CONFIG)
   tokens['eos_token_id'] = source.get('eos_token_id')
-  if _is_ministral_without_windows(source):
+  if _is_refused_by_transformers(source, config.model):
     return _as_nearest_family(config, tokens, source.get(LONGEST) or 0)
   if (differing := _difference(config, form)) is None:
     return _with_longest(config, source | own, config.train.length), form
@@ -66,10 +66,13 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
 
 
-def _is_ministral_without_windows(source: dict) -> bool:
-  """Whether a config.json says what transformers (5.24) reads and its model cannot run."""
-  is_ministral = source['model_type'] == 'ministral' or source.get('layer_types') is not None
-  return is_ministral and source['model_type'] in MISTRALS and source['sliding_window'] is None
+def _is_refused_by_transformers(source: dict, model: ConfigDict) -> bool:
+  """Whether transformers (5.24) refuses such a config.json, or cannot run its model."""
+  kind = source['model_type']
+  if kind in OF_WHOLE_HEADS and model.model_dim % model.heads:
+    return True
+  is_ministral = kind == 'ministral' or source.get('layer_types') is not None
+  return is_ministral and kind in MISTRALS and source['sliding_window'] is None
 
 
 def _as_nearest_family(config: ConfigDict, tokens: dict, longest: int = 0) -> tuple[dict, Form]:
