@@ -445,6 +445,14 @@ def sigmoid_attention(dims, hyper, p):
   )
 
 
+def relu_attention(dims, hyper, p):
+  alpha, length = hyper.get('alpha', 1.0), hyper.get('length')
+  return Oracle(
+    dot(dims.head_dim),
+    weights=lambda s_S: np.array([max(s, 0.0) / (length or len(s_S)) ** alpha for s in s_S]),
+  )
+
+
 def softpick(dims, hyper, p):
   def weights(s_S):
     m = max(s_S)
@@ -1820,6 +1828,7 @@ RECORDS = {
       't5_urpe': {'members': ({'name': 't5', 'buckets': 8, 'max_distance': 9}, 'urpe')},
       'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
       'alibi_selective': {'members': ('alibi', 'selective')},
+      'rope_relu': {'members': ('rope', 'relu')},
     },
   ),
   'heads': Record(
@@ -2068,6 +2077,7 @@ RECORDS = {
     lambda d, h: (0, d.kv_heads * d.head_dim**2 // 2),
     variants={'plane': {'axes': 2, 'base': 100.0}, 'bare': {'base': 50.0, 'scale': 1.0}},
   ),
+  'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }
 
 

@@ -933,7 +933,7 @@ def test_softpick_golden_values():
   np.testing.assert_allclose(attended(enc, s)[3, :, 0], np.arange(1, 5) / 10, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective'])
+@pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective', 'relu'])
 @pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
 def test_weights_and_gradients_are_finite_far_out(name, size):
   enc, s = build(name, kv_heads=4), size * (1 + np.arange(9.0).reshape(3, 3) / 9)
@@ -967,6 +967,41 @@ def test_sigmoid_weights_of_zero_scores():
     (build('sigmoid', kv_heads=4, bias=0), 0.5),
   ):
     np.testing.assert_allclose(attended(enc, np.zeros((3, 3)))[2], weight, rtol=1e-6)
+
+
+def test_relu_golden_values():
+  """By hand, in a row of four keys: a positive score by what it is divided by, and else nothing."""
+  s = np.zeros((4, 4))
+  s[3] = [3, -2, 0, 0.5]
+  for hyper, divisor in (({}, 4), ({'alpha': 0.5}, 2), ({'length': 10}, 10), ({'alpha': 0}, 1)):
+    weights = attended(build('relu', kv_heads=4, **hyper), s)
+    np.testing.assert_allclose(weights[3, :, 0], np.array([3, 0, 0, 0.5]) / divisor, rtol=1e-5)
+    np.testing.assert_array_equal(weights[:, :, 1:], 0)
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_relu_has_finite_gradients_where_no_key_has_weight(backend):
+  """All scores are 0, below it, or so near above it that their logarithms are steep."""
+  enc, v = build('relu', kv_heads=4), jnp.ones((1, 5, 4, 8))
+
+  @jax.jit
+  @functools.partial(jax.grad, argnums=(0, 1, 2), has_aux=True)
+  def gradients_and_output(q, k, v):
+    out = attend(q, k, v, enc, backend=backend, block_sizes=(2, 2))
+    return out.sum(), out
+
+  for size in (0.0, -1.0, 1e-25, 1e-38):
+    gradients, out = gradients_and_output(size * v, v, v)
+    assert all(np.isfinite(g).all() for g in gradients)
+    np.testing.assert_allclose(out, max(size, 0) * 8**0.5, rtol=1e-5, atol=1e-30)
+    assert np.all(gradients[0] == 0) == (size != 1e-25)
+
+
+def test_relu_divides_by_the_length_where_all_queries_see_all_keys():
+  """Without a mask n is the length of the sequence, as in the paper."""
+  x, weights, _ = inputs()
+  run = functools.partial(layer, weights=weights, x_BSD=x, backend='dense', is_causal=False)
+  np.testing.assert_allclose(run(build('relu')), run(build('relu', length=11)), rtol=1e-5)
 
 
 def test_selective_golden_values():
@@ -2314,6 +2349,9 @@ def test_sharing(name, share):
     ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
     ('sigmoid', {'bias': 'low'}, "sigmoid: bias='low'; allowed: a finite number or None"),
     ('sigmoid', {'learned': 1}, 'sigmoid: learned=1; allowed: True or False'),
+    ('relu', {'alpha': -1.0}, 'relu: alpha=-1.0; allowed: at least 0'),
+    ('relu', {'length': 0}, 'relu: length=0; allowed: greater than 0'),
+    ('chain', {'members': ('hard_alibi', 'relu')}, 'allowed: relu before hard_alibi'),
     ('softpick', {'epsilon': 0.1}, 'encoding softpick has no hyperparameter'),
     ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),

@@ -108,6 +108,7 @@ BUILT_IN = {
   'goat': 'goat.GOAT',
   'jet_long': 'jet_long.JetLong',
   'cayley_string': 'cayley_string.CayleyString',
+  'relu': 'relu.ReLU',
 }
 
 
