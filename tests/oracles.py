@@ -564,6 +564,8 @@ def alibi(dims, hyper, p):
   power = 2 ** int(math.log2(H))
   fixed = [2 ** (-most * h / power) for h in range(1, power + 1)]
   fixed += [2 ** (-most * h / (2 * power)) for h in range(1, 2 * power, 2)][: H - power]
+  if hyper.get('balanced'):
+    fixed = [(1 if h < H // 2 else -1) * 2.0 ** -(h % (H // 2) + 1) for h in range(H)]
   slope = p['slopes'] if hyper.get('learned', False) else fixed
   bias = lambda r, h: -slope[h] * r / factor
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
@@ -1717,6 +1719,7 @@ RECORDS = {
       'learned': {'learned': True},
       'steep': {'exponent': 16.0},
       'interpolated': {'factor': 3.0},
+      'balanced': {'balanced': True},
     },
   ),
   'kerple_log': Record(
@@ -1828,6 +1831,7 @@ RECORDS = {
       't5_urpe': {'members': ({'name': 't5', 'buckets': 8, 'max_distance': 9}, 'urpe')},
       'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
       'alibi_selective': {'members': ('alibi', 'selective')},
+      'balanced_sigmoid': {'members': ({'name': 'alibi', 'balanced': True}, 'sigmoid')},
       'rope_relu': {'members': ('rope', 'relu')},
     },
   ),

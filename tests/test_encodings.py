@@ -20,7 +20,7 @@ from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make, wall
-from posenc_jax.encodings.alibi import slopes
+from posenc_jax.encodings.alibi import balanced_slopes, slopes
 from posenc_jax.encodings.core.base import HOOKS
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import running_sum
@@ -122,6 +122,24 @@ def test_alibi_is_steeper_with_an_exponent_and_interpolated_by_a_factor():
   near, far = jnp.arange(-3, 4), 4 * jnp.arange(-3, 4)
   np.testing.assert_array_equal(build('alibi', factor=4.0).bias(far), build('alibi').bias(near))
   same(build('alibi', exponent=8, factor=1), build('alibi'))
+
+
+def test_balanced_alibi_falls_in_half_of_the_heads_and_grows_in_the_others():
+  np.testing.assert_array_equal(balanced_slopes(6), [0.5, 0.25, 0.125, -0.5, -0.25, -0.125])
+  enc, bias = build('alibi', balanced=True, factor=2.0), [-1.0, -0.5, 1.0, 0.5]
+  np.testing.assert_array_equal(enc.bias(jnp.array([-4, 0, 4])), [bias, [0] * 4, bias])
+  same(build('alibi', balanced=True, learned=True), build('alibi', balanced=True))
+
+
+def test_swat_is_a_chain_of_rope_balanced_alibi_and_sigmoid():
+  """By hand, of queries and keys of which all products are 0: sigmoid(s (m - n)) in the window."""
+  members = ('rope', {'name': 'alibi', 'balanced': True}, {'name': 'sigmoid', 'bias': 0.0})
+  enc, zero = build('chain', kv_heads=4, members=members), jnp.zeros((1, 6, 4, 8))
+  values = jnp.broadcast_to(jnp.eye(6)[None, :, None], (1, 6, 4, 6))
+  weights = attend(zero, zero, values, enc, window=3, backend='dense')[0, 5]
+  for h, s in enumerate((-0.5, -0.25, 0.5, 0.25)):
+    expected = [0, 0, 0, *(1 / (1 + np.exp(-s * r)) for r in (2, 1, 0))]
+    np.testing.assert_allclose(weights[h], expected, rtol=1e-6)
 
 
 def test_kerple_log_golden_values():
@@ -2367,6 +2385,16 @@ def test_sharing(name, share):
     ('learned_fourier', {'waves': 0}, 'learned_fourier: waves=0; allowed: at least 1'),
     ('learned_fourier', {'hidden': 0}, 'learned_fourier: hidden=0; allowed: at least 1'),
     ('learned_fourier', {'gamma': 0.0}, 'learned_fourier: gamma=0.0; allowed: greater than 0'),
+    (
+      'alibi',
+      {'balanced': True, 'exponent': 16.0},
+      'alibi: exponent=16.0; allowed: 8 with balanced=True, which has slopes of its own',
+    ),
+    (
+      'heads',
+      {'members': ({'name': 'alibi', 'balanced': True, 'heads': 3}, 'nope'), 'kv_heads': 4},
+      'alibi: balanced=True for heads=3; allowed: an even number of heads',
+    ),
     ('alibi', {'factor': 0.0}, 'alibi: factor=0.0; allowed: greater than 0'),
     ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('logn', {'length': 1}, 'logn: length=1; allowed: at least 2'),

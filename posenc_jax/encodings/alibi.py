@@ -6,8 +6,10 @@ from flax import nnx
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
 
+DEFAULT_EXPONENT = 8.0
 
-def slopes(heads: int, exponent: float = 8.0) -> list[float]:
+
+def slopes(heads: int, exponent: float = DEFAULT_EXPONENT) -> list[float]:
   """ALiBi's slopes: 2^(-exponent h/H) for h = 1..H where H is a power of two.
 
   Other numbers of heads take the slopes of the power of two below, then every second slope of the
@@ -19,20 +21,41 @@ def slopes(heads: int, exponent: float = 8.0) -> list[float]:
   return first + between
 
 
+def balanced_slopes(heads: int) -> list[float]:
+  """2^-k for k = 1..H/2, and the same below 0: with these biases grow with distance."""
+  falling = [2.0**-k for k in range(1, heads // 2 + 1)]
+  return falling + [-slope for slope in falling]
+
+
 class ALiBi(Encoding):
   """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j| / c in all layers (Press et al. 2021, section 3).
 
   c is 1. Position interpolation for ALiBi (Al-Khateeb et al. 2023) lays c = S / L over a trained
   model, for S tokens at evaluation: distances, and with them biases, stay those of L tokens.
+
+  Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has slopes 2^-k in the first half of the heads and
+  -2^-k in the second, k = 1 .. H/2. Biases of the second half grow with distance, without a bound:
+  these heads look at the oldest keys, and want a window. SWAT, eq. 5, is a chain of `rope`, this
+  and `sigmoid` under one; it has no b, which is dict(name='sigmoid', bias=0.0).
   """
 
-  paper = 'Press et al. 2021, arXiv:2108.12409; Al-Khateeb et al. 2023, arXiv:2310.13017'
+  paper = (
+    'Press et al. 2021, arXiv:2108.12409; Al-Khateeb et al. 2023, arXiv:2310.13017; '
+    'Fu et al. 2025, arXiv:2502.18845'
+  )
   parameter_summary = 'none, or its slopes'
   reported_extrapolation = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
   bias_in_scale = False
 
   def __init__(
-    self, dims: Dims, rngs, *, learned: bool = False, exponent: float = 8.0, factor: float = 1.0
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    learned: bool = False,
+    exponent: float = DEFAULT_EXPONENT,
+    factor: float = 1.0,
+    balanced: bool = False,
   ):
     """Computes the slopes.
 
@@ -40,14 +63,24 @@ class ALiBi(Encoding):
       learned: the slopes are parameters that start at the fixed ones.
       exponent: the lowest slope is 2^-exponent where H is a power of two (MPT's alibi_bias_max).
       factor: c, which distances are divided by.
+      balanced: slopes of both signs, for an even number of heads; `exponent` says nothing then.
     """
     super().__init__(dims, rngs)
     check_above(0, exponent=exponent, factor=factor)
+    if balanced and dims.heads % 2:
+      raise ValueError(f'balanced=True for heads={dims.heads}; allowed: an even number of heads')
+    if balanced and exponent != DEFAULT_EXPONENT:
+      allowed = f'{DEFAULT_EXPONENT:g} with balanced=True, which has slopes of its own'
+      raise ValueError(f'exponent={exponent}; allowed: {allowed}')
     self.learned, self.exponent, self.factor = learned, exponent, factor
+    self.balanced = balanced
     if learned:
-      self.slopes = nnx.Param(jnp.array(slopes(dims.heads, exponent), jnp.float32))
+      self.slopes = nnx.Param(self._fixed_slopes())
+
+  def _fixed_slopes(self):
+    H = self.dims.heads
+    return jnp.array(balanced_slopes(H) if self.balanced else slopes(H, self.exponent), jnp.float32)
 
   def bias(self, r_R):
-    fixed_H = jnp.array(slopes(self.dims.heads, self.exponent), jnp.float32)
-    slopes_H = self.slopes[...] if self.learned else fixed_H
+    slopes_H = self.slopes[...] if self.learned else self._fixed_slopes()
     return -jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32) / self.factor, slopes_H)
