@@ -49,7 +49,8 @@ class Oracle:
   # what becomes of all keys, and all values: (k_SGK, x_SD, position_S, 'k' or 'v') -> k_SGK
   mix: callable = lambda k_SGK, x_SD, position_S, which: k_SGK
   heads_per_query: int = 1  # out of each head of q, next to each other
-  # (n, h, x_i) -> the factor of a query that sees n keys, x as for `along`
+  bend: callable = lambda x: x  # of queries and keys, before all else: [..., K] -> [..., K]
+  # (n, h, x_i) -> the factor of a query that sees n keys, x as for `along`, then
   temper: callable = lambda n, h, x: 1.0
 
 
@@ -451,6 +452,30 @@ def relu_attention(dims, hyper, p):
     dot(dims.head_dim),
     weights=lambda s_S: np.array([max(s, 0.0) / (length or len(s_S)) ** alpha for s in s_S]),
   )
+
+
+def softplus_share(s_S):
+  positive_S = np.array([math.log(1 + math.exp(s)) for s in s_S])
+  return positive_S / positive_S.sum()
+
+
+def lssa(dims, hyper, p):
+  K = dims.head_dim
+  return Oracle(
+    dot(K),
+    bend=lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True)),
+    temper=lambda n, h, x: math.sqrt(K) * math.log(K) * math.log(n),
+    weights=softplus_share,
+  )
+
+
+def lssar(dims, hyper, p):
+  def weights(s_S):
+    n = len(s_S)
+    parts = [max(n * a - (n > 3), 0.0) ** hyper.get('power', 15) for a in softplus_share(s_S)]
+    return np.array(parts) / sum(parts)
+
+  return dataclasses.replace(lssa(dims, hyper, p), weights=weights)
 
 
 def softpick(dims, hyper, p):
@@ -1353,12 +1378,13 @@ def chain(dims, hyper, p):
   def query(q, x, n, h):
     """q of a token that sees n keys, as all members leave it."""
     for m, part in enumerate(parts):
-      q = part.temper(n, h if part.heads_per_query > 1 else h // several, x[m]) * q
+      q = part.temper(n, h if part.heads_per_query > 1 else h // several, x[m]) * part.bend(q)
       q = part.turn[0](q, x[-1], h) if part.turn else q
     return q
 
   def key(k, x, h):
     for part in parts:
+      k = part.bend(k)
       k = part.turn[1](k, x[-1], h) if part.turn else k
     return k
 
@@ -1832,6 +1858,9 @@ RECORDS = {
       'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
       'alibi_selective': {'members': ('alibi', 'selective')},
       'balanced_sigmoid': {'members': ({'name': 'alibi', 'balanced': True}, 'sigmoid')},
+      'lssa_rope': {'members': ('lssa', 'rope')},
+      'alibi_lssa': {'members': ('alibi', 'lssa')},
+      'lssar_rope': {'members': ({'name': 'lssar', 'power': 3.0}, 'rope')},
       'rope_relu': {'members': ('rope', 'relu')},
     },
   ),
@@ -2081,6 +2110,8 @@ RECORDS = {
     lambda d, h: (0, d.kv_heads * d.head_dim**2 // 2),
     variants={'plane': {'axes': 2, 'base': 100.0}, 'bare': {'base': 50.0, 'scale': 1.0}},
   ),
+  'lssa': Record(lssa),
+  'lssar': Record(lssar, variants={'mild': {'power': 3.0}, 'linear': {'power': 1.0}}),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }
 
@@ -2110,6 +2141,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
     k_SGK, v_SGK = (
       oracle.mix(y, y_SD, position, n) for n, y in zip('kv', (k_SGK, v_SGK), strict=True)
     )
+    q_SHK, k_SGK = oracle.bend(q_SHK), oracle.bend(k_SGK)
     for t in range(T):
       i = S - T + t
       seen = [s for s in range(S) if mask_BTS[b, t, s]]

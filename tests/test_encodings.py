@@ -951,7 +951,7 @@ def test_softpick_golden_values():
   np.testing.assert_allclose(attended(enc, s)[3, :, 0], np.arange(1, 5) / 10, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective', 'relu'])
+@pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective', 'relu', 'lssa', 'lssar'])
 @pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
 def test_weights_and_gradients_are_finite_far_out(name, size):
   enc, s = build(name, kv_heads=4), size * (1 + np.arange(9.0).reshape(3, 3) / 9)
@@ -965,7 +965,7 @@ def test_weights_and_gradients_are_finite_far_out(name, size):
   gradient, weights = gradient_and_weights(s)
   assert np.isfinite(weights).all()
   assert np.isfinite(gradient).all()
-  assert np.any(weights > 0) == (size > 0 or name == 'selective')
+  assert np.any(weights > 0) == (size > 0 or name in ('selective', 'lssa', 'lssar'))
 
 
 def test_softpick_of_hidden_keys_is_that_of_the_others():
@@ -1020,6 +1020,74 @@ def test_relu_divides_by_the_length_where_all_queries_see_all_keys():
   x, weights, _ = inputs()
   run = functools.partial(layer, weights=weights, x_BSD=x, backend='dense', is_causal=False)
   np.testing.assert_allclose(run(build('relu')), run(build('relu', length=11)), rtol=1e-5)
+
+
+COSINES = np.array([0.9, 0.3, -0.2, -0.8])  # of four keys with the last query
+
+
+def attended_at_cosines(enc):
+  """The weights [S] of the last of four queries, whatever lengths queries and keys have."""
+  q, k = np.zeros((2, 1, 4, 4, 8), np.float32)
+  q[..., 0] = 7
+  lengths = np.array([0.5, 1, 2, 3])
+  k[..., 0] = (lengths * COSINES)[None, :, None]
+  k[..., 1] = (lengths * np.sqrt(1 - COSINES**2))[None, :, None]
+  values = jnp.broadcast_to(jnp.eye(4)[None, :, None], (1, 4, 4, 4))
+  return attend(jnp.asarray(q), jnp.asarray(k), values, enc, backend='dense')[0, 3, 0]
+
+
+def test_lssa_golden_values():
+  """By hand: softplus of log 8 log 4 times cosines; relu(4 p - 1) to a power of these weights."""
+  p = np.array([2.66647, 1.21627, 0.44587, 0.09498]) / 4.42359
+  np.testing.assert_allclose(attended_at_cosines(build('lssa', kv_heads=4)), p, rtol=1e-4)
+  above = np.maximum(4 * p - 1, 0)
+  assert (above > 0).tolist() == [True, True, False, False]
+  for power in (1, 3, 15):
+    sharp = attended_at_cosines(build('lssar', kv_heads=4, power=power))
+    np.testing.assert_allclose(sharp, above**power / (above**power).sum(), rtol=1e-2, atol=1e-9)
+
+
+def test_lssar_leaves_rows_of_three_keys_nothing_but_a_power():
+  """And a row of equal scores as it is, of which the formula makes 0 / 0."""
+  enc, (x, weights, _) = build('lssar', power=3.0), inputs()
+  run = lambda enc, x, window: layer(enc, weights, x, backend='dense', window=window)
+
+  class Cubed(ENCODINGS['lssa']):
+    normalizer = 'rows'
+
+    def normalize(self, s_BHTS, tile):
+      return jax.nn.softmax(3 * s_BHTS, axis=-1)
+
+  cubed = Cubed(enc.dims, nnx.Rngs(0))
+  np.testing.assert_allclose(run(enc, x, 3), run(cubed, x, 3), atol=1e-5)
+  assert np.abs(run(enc, x, 4) - run(cubed, x, 4)).max() > 1e-2
+
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def gradient_and_weights(s):
+    w = attended(build('lssar', kv_heads=4), s)
+    return (w * jnp.cos(s)[..., None]).sum(), w
+
+  gradient, w = gradient_and_weights(jnp.zeros((5, 5)))
+  np.testing.assert_allclose(w[4], 0.2, rtol=1e-6)
+  assert np.isfinite(gradient).all()
+
+
+def test_lssa_of_scores_far_below_is_softmax():
+  """There softplus is the exponential: behind a bias that grows to -5e5 nothing is lost."""
+  steep = {'name': 'alibi', 'factor': 1e-5}
+  enc, q = build('chain', kv_heads=4, members=(steep, 'lssa')), jnp.ones((1, 6, 4, 8))
+  score = lambda s: enc.members[1].score(s, None, None, None)
+  s = jnp.array([-1e5, -100.0, -16.0, -14.9, -1.0, 0.0, 3.0, 90.0, 1e5])
+  exact = np.log(np.logaddexp(0, np.asarray(s[2:], np.float64)))
+  np.testing.assert_allclose(score(s), [-1e5, -100, *exact], rtol=1e-6)
+  slope = jax.vmap(jax.grad(score))(s)
+  np.testing.assert_allclose(slope[:2], 1)
+  wanted = 1 / (1 + np.exp(-np.asarray(s[2:], np.float64))) / np.exp(exact)
+  np.testing.assert_allclose(slope[2:], wanted, rtol=1e-6)
+  for backend in ('dense', 'blockwise'):
+    gradient = jax.grad(lambda q, b=backend: attend(q, q, q, enc, backend=b).var())(q)
+    assert np.isfinite(gradient).all()
 
 
 def test_selective_golden_values():
@@ -2367,6 +2435,10 @@ def test_sharing(name, share):
     ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
     ('sigmoid', {'bias': 'low'}, "sigmoid: bias='low'; allowed: a finite number or None"),
     ('sigmoid', {'learned': 1}, 'sigmoid: learned=1; allowed: True or False'),
+    ('lssar', {'power': 0.5}, 'lssar: power=0.5; allowed: at least 1'),
+    ('chain', {'members': ('ssmax', 'lssa')}, 'allowed: ssmax behind lssa'),
+    ('chain', {'members': ('t5', 'lssa')}, 'lssa reads their size; allowed: one of them'),
+    ('chain', {'members': ('lssar', 'sigmoid')}, 'lssar and sigmoid each have a normalizer'),
     ('relu', {'alpha': -1.0}, 'relu: alpha=-1.0; allowed: at least 0'),
     ('relu', {'length': 0}, 'relu: length=0; allowed: greater than 0'),
     ('chain', {'members': ('hard_alibi', 'relu')}, 'allowed: relu before hard_alibi'),

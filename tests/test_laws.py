@@ -1120,11 +1120,14 @@ REFUSED_TEMPERATURES = {
   'coca': ('before',),
   'pope': ('before',),
   'tapa': ('before', 'behind'),
+  **dict.fromkeys(('lssa', 'lssar'), ('before',)),
   'rope_pp': ('behind',),  # it has more heads by then
   'tape': ('before', 'behind'),  # it carries a state from layer to layer
   **dict.fromkeys(WRAPPERS, ('before', 'behind')),  # they go around a chain
 }
-WITH_TEMPERATURE = ('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'cope', 'dape', 'fox')
+WITH_TEMPERATURE = (
+  *('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'cope', 'dape', 'fox', 'lssa'),
+)
 
 
 @pytest.mark.parametrize(

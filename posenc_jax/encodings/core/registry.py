@@ -109,6 +109,8 @@ BUILT_IN = {
   'jet_long': 'jet_long.JetLong',
   'cayley_string': 'cayley_string.CayleyString',
   'relu': 'relu.ReLU',
+  'lssa': 'lssa.LSSA',
+  'lssar': 'lssa.LSSAR',
 }
 
 
