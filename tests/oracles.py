@@ -6,6 +6,7 @@ arrays.
 """
 
 import dataclasses
+import functools
 import math
 
 import numpy as np
@@ -43,6 +44,7 @@ class Oracle:
   across: callable = lambda s_HS, i, j_S, place_S: s_HS
   among: callable = lambda rows, starts: rows
   weights: callable = softmax  # of the scores of a row
+  blend: callable = lambda p_HS: p_HS  # what becomes of the weights of all heads of a row
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
   turn: tuple[callable, callable] | None = None
@@ -486,6 +488,18 @@ def softpick(dims, hyper, p):
     return np.array([max(part, 0.0) / total for part in parts])
 
   return Oracle(dot(dims.head_dim), weights=weights)
+
+
+def talking_heads(dims, hyper, p):
+  def mixed(name):
+    if name not in p:
+      return lambda x_HS: x_HS
+    return lambda x_HS: np.stack(
+      [sum(p[name][g, h] * x_HS[g] for g in range(dims.heads)) for h in range(dims.heads)]
+    )
+
+  across = lambda s_HS, i, j_S, place_S: mixed('of_scores')(s_HS)
+  return Oracle(dot(dims.head_dim), across=across, blend=mixed('of_weights'))
 
 
 def selective(dims, hyper, p):
@@ -1445,6 +1459,7 @@ def chain(dims, hyper, p):
     move=move,
     mix=mix,
     weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
+    blend=lambda p_HS: functools.reduce(lambda p, part: part.blend(p), parts, p_HS),
     heads_per_query=several,
     across=across,
     among=among,
@@ -1861,6 +1876,7 @@ RECORDS = {
       'lssa_rope': {'members': ('lssa', 'rope')},
       'alibi_lssa': {'members': ('alibi', 'lssa')},
       'lssar_rope': {'members': ({'name': 'lssar', 'power': 3.0}, 'rope')},
+      'alibi_talking_heads': {'members': ('alibi', 'talking_heads')},
       'rope_relu': {'members': ('rope', 'relu')},
     },
   ),
@@ -2112,6 +2128,11 @@ RECORDS = {
   ),
   'lssa': Record(lssa),
   'lssar': Record(lssar, variants={'mild': {'power': 3.0}, 'linear': {'power': 1.0}}),
+  'talking_heads': Record(
+    talking_heads,
+    lambda d, h: (0, (h.get('scores', True) + h.get('weights', True)) * d.heads**2),
+    variants={'scores': {'weights': False}, 'weights': {'scores': False}},
+  ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }
 
@@ -2162,12 +2183,14 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
     for t, (i, seen, s_HS) in enumerate(oracle.among(rows, starts)):
       if softcap:
         s_HS = softcap * np.tanh(s_HS / softcap)
+      p_HS = np.zeros_like(s_HS)
       for h in range(H):
-        p_S = oracle.weights(s_HS[h])
+        p_HS[h] = oracle.weights(s_HS[h])
         if oracle.sink:
-          p_S = oracle.weights(
+          p_HS[h] = oracle.weights(
             np.append(s_HS[h], oracle.sink(q_SHK[i, h // several], position[i], h))
           )[:-1]
+      for h, p_S in enumerate(oracle.blend(p_HS)):
         if is_of_values:
           o_BTHK[b, t, h] = p_S @ v_SGK[seen, h // group]
           continue

@@ -1090,6 +1090,31 @@ def test_lssa_of_scores_far_below_is_softmax():
     assert np.isfinite(gradient).all()
 
 
+def test_talking_heads_at_the_start_are_heads_apart():
+  for hyper in ({}, {'weights': False}, {'scores': False}):
+    member = {'name': 'talking_heads', **hyper}
+    same(build('chain', members=('alibi', member)), build('alibi'))
+  with_rope = build('chain', members=('rope', 'talking_heads'))
+  assert (with_rope.relative, with_rope.normalizer) == (True, 'rows')
+
+
+def test_talking_heads_golden_values():
+  """By hand: the first head has scores 0 and log 3, and the others have zeros."""
+  enc, s = build('talking_heads', kv_heads=4), np.array([[0, 0], [0, np.log(3)]])
+  enc.of_scores[...] = jnp.zeros((4, 4)).at[0, 1].set(2.0).at[0, 2].set(-1.0)
+  enc.of_weights[...] = jnp.eye(4).at[1, 3].set(-2.0)
+  by_head = [[0.5, 0.5], [0.1, 0.9], [0.75, 0.25], [0.5 - 0.2, 0.5 - 1.8]]
+  np.testing.assert_allclose(attended(enc, s)[1].T, by_head, atol=1e-6)
+
+
+def test_talking_heads_that_mix_scores_alone_act_in_tiles():
+  enc, q = build('talking_heads', kv_heads=4, weights=False), jnp.ones((1, 7, 4, 8))
+  assert (enc.normalizer, enc.limit, enc.has('normalize')) == ('softmax', None, False)
+  attend(q, q, q, enc, backend='blockwise', block_sizes=(2, 4))
+  with pytest.raises(NotImplementedError, match=r'^backend blockwise: TalkingHeads makes weights'):
+    attend(q, q, q, build('talking_heads', kv_heads=4), backend='blockwise')
+
+
 def test_selective_golden_values():
   """By hand: what later queries lose in all heads. The first token and a query itself: nothing."""
   s = [[9, 0, 0, 0, 0], [5, 7, 0, 0, 0], [5, 2, 9, 0, 0], [4, -3, 1, 8, 0], [1, 1, 1, 1, 1]]
@@ -2435,6 +2460,12 @@ def test_sharing(name, share):
     ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
     ('sigmoid', {'bias': 'low'}, "sigmoid: bias='low'; allowed: a finite number or None"),
     ('sigmoid', {'learned': 1}, 'sigmoid: learned=1; allowed: True or False'),
+    (
+      'talking_heads',
+      {'scores': False, 'weights': False},
+      'talking_heads: scores=False and weights=False; allowed: at least one of them True',
+    ),
+    ('chain', {'members': ('hard_alibi', 'talking_heads')}, 'allowed: talking_heads before hard_a'),
     ('lssar', {'power': 0.5}, 'lssar: power=0.5; allowed: at least 1'),
     ('chain', {'members': ('ssmax', 'lssa')}, 'allowed: ssmax behind lssa'),
     ('chain', {'members': ('t5', 'lssa')}, 'lssa reads their size; allowed: one of them'),

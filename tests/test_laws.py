@@ -974,14 +974,14 @@ def test_scores_read_queries_and_keys_as_declared(variant):
 @pytest.mark.parametrize('variant', [v for v in VARIANTS if declared(v).normalizer == 'rows'])
 def test_scores_are_adapted_as_declared(variant):
   """Before weights are made of them: equal scores get others. What adapts none gives equal ones, or
-  those of softmax times factors that are the same for all scores.
+  those of softmax times factors that are the same for all scores that heads share.
   """
   enc, (x, _, _) = build(variant), inputs()
   coordinates = enc.coordinates(
     x, jnp.arange(S)[None], 1 + jnp.arange(S)[None], jnp.arange(S)[None]
   )
   tile = make_tile(enc, coordinates, None)
-  normal = np.random.default_rng(0).standard_normal((B, DIMS.heads, S, S))
+  normal = np.random.default_rng(0).standard_normal((B, 1, S, S)).repeat(DIMS.heads, axis=1)
   factors = []
   for s_BHTS in (jnp.ones_like(normal), normal):
     s_BHTS = jnp.where(tile.mask[:, None], s_BHTS, MASKED)
@@ -1169,6 +1169,8 @@ SAME_AT_THE_START = (
   'kerple_log_softplus',
   'kerple_power_softplus',
   'cope_few',
+  'talking_heads_scores',
+  'talking_heads_weights',
   'tupe_affine',
   'ssmax_bias',
   'bam_mean',

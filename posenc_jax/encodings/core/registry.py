@@ -111,6 +111,7 @@ BUILT_IN = {
   'relu': 'relu.ReLU',
   'lssa': 'lssa.LSSA',
   'lssar': 'lssa.LSSAR',
+  'talking_heads': 'talking_heads.TalkingHeads',
 }
 
 
