@@ -502,6 +502,24 @@ def talking_heads(dims, hyper, p):
   return Oracle(dot(dims.head_dim), across=across, blend=mixed('of_weights'))
 
 
+def mta(dims, hyper, p):
+  def among(rows, starts):
+    scores = {i: dict(zip(seen, s_HS.T, strict=True)) for i, seen, s_HS in rows}
+    _, width, neighbors = p['kernels'].shape
+    new = []
+    for i, seen, s_HS in rows:
+      new.append((i, seen, np.zeros_like(s_HS)))
+      first = max(start for start in starts if start <= i)  # of the document of i
+      for a in range(min(width, i - first + 1)):
+        for b in range(neighbors):
+          for n, j in enumerate(seen):
+            other_H = scores.get(i - a, {}).get(j + b - neighbors // 2, 0.0)
+            new[-1][2][:, n] += p['kernels'][:, a, b] * other_H
+    return new
+
+  return Oracle(dot(dims.head_dim), among=among)
+
+
 def selective(dims, hyper, p):
   def among(rows, starts):
     new, taken = [], {}
@@ -1877,6 +1895,7 @@ RECORDS = {
       'alibi_lssa': {'members': ('alibi', 'lssa')},
       'lssar_rope': {'members': ({'name': 'lssar', 'power': 3.0}, 'rope')},
       'alibi_talking_heads': {'members': ('alibi', 'talking_heads')},
+      'alibi_mta': {'members': ('alibi', 'mta')},
       'rope_relu': {'members': ('rope', 'relu')},
     },
   ),
@@ -2132,6 +2151,11 @@ RECORDS = {
     talking_heads,
     lambda d, h: (0, (h.get('scores', True) + h.get('weights', True)) * d.heads**2),
     variants={'scores': {'weights': False}, 'weights': {'scores': False}},
+  ),
+  'mta': Record(
+    mta,
+    lambda d, h: (0, d.heads * h.get('query_width', 6) * h.get('key_width', 11)),
+    variants={'narrow': {'query_width': 2, 'key_width': 3}},
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

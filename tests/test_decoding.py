@@ -65,6 +65,7 @@ def test_every_encoding_is_decoded():
   [
     ('t5', {'chunk': 4}),
     ('cope', {'window': 3, 'sink_tokens': 2}),
+    ('mta', {'window': 3}),
     pytest.param('rope', {'window': 3}, marks=pytest.mark.slow),
     pytest.param('logn', {'softcap': 0.7}, marks=pytest.mark.slow),
   ],

@@ -1115,6 +1115,43 @@ def test_talking_heads_that_mix_scores_alone_act_in_tiles():
     attend(q, q, q, build('talking_heads', kv_heads=4), backend='blockwise')
 
 
+def test_mta_at_the_start_is_plain():
+  same(build('mta'), build('nope'), is_causal=True)
+  same(build('chain', members=('alibi', 'mta')), build('alibi'), is_causal=True, window=4)
+
+
+def test_mta_golden_values():
+  """By hand: two thirds of a score go on to the next query, at the key after, and its own to half;
+  hidden scores count as 0, and hidden keys have no weight.
+  """
+  enc = build('mta', kv_heads=4, query_width=2, key_width=3)
+  kernel = jnp.zeros((2, 3)).at[0, 1].set(0.5).at[1, 0].set(2 / 3)
+  enc.kernels[...] = jnp.broadcast_to(kernel, enc.kernels.shape)
+  s = np.array([[3, 9, 9, 9], [6, 0, 9, 9], [0, 3, 1, 9], [2, 0, 0, 4]])
+  new = np.array([[1.5, 0, 0, 0], [3, 2, 0, 0], [0, 5.5, 0.5, 0], [1, 0, 2, 2 + 2 / 3]])
+  expected = np.exp(new) * np.tri(4)
+  expected /= expected.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(attended(enc, s)[:, :, 0], expected, atol=1e-6)
+
+
+def test_mta_gives_a_token_what_it_gets_before_others():
+  """Whatever comes later, and whatever a window hid from the queries that a kernel sees."""
+  x, weights, _ = inputs()
+  enc = away(build('mta'))
+  for options in ({}, {'window': 3}, {'window': 2, 'sink_tokens': 1}):
+    run = jax.jit(lambda x, o=options: layer(enc, weights, x, backend='dense', **o))
+    np.testing.assert_allclose(run(x[:, :7]), run(x)[:, :7], atol=1e-5)
+  # Under a window a cache of its tokens and of those that a kernel sees is enough, and no fewer.
+  narrow = away(build('mta', query_width=2, key_width=3))
+  last = lambda n: layer(narrow, weights, x[:, 11 - n :], backend='dense', window=3)[:, -1]
+  np.testing.assert_allclose(last(4), last(11), atol=1e-5)
+  assert np.abs(last(3) - last(11)).max() > 1e-3
+  # Under a window of 3 the first query that a kernel sees is five tokens back, and sees two more.
+  run = jax.jit(lambda x: layer(enc, weights, x, backend='dense', window=3))
+  change = np.abs(run(jnp.asarray(x).at[:, 2].add(1.0)) - run(x)).max(axis=(0, 2, 3))
+  assert (change > 0).tolist() == [False] * 2 + [True] * 8 + [False]
+
+
 def test_selective_golden_values():
   """By hand: what later queries lose in all heads. The first token and a query itself: nothing."""
   s = [[9, 0, 0, 0, 0], [5, 7, 0, 0, 0], [5, 2, 9, 0, 0], [4, -3, 1, 8, 0], [1, 1, 1, 1, 1]]
@@ -2466,6 +2503,14 @@ def test_sharing(name, share):
       'talking_heads: scores=False and weights=False; allowed: at least one of them True',
     ),
     ('chain', {'members': ('hard_alibi', 'talking_heads')}, 'allowed: talking_heads before hard_a'),
+    ('mta', {'query_width': 0}, 'mta: query_width=0; allowed: at least 1'),
+    ('mta', {'key_width': 4}, 'mta: key_width=4; allowed: odd numbers, which have the key itself'),
+    ('chain', {'members': ('mta', 'alibi')}, 'allowed: alibi before mta'),
+    (
+      'chain',
+      {'members': ('mta', 'talking_heads')},
+      'mta and talking_heads each have a normalizer',
+    ),
     ('lssar', {'power': 0.5}, 'lssar: power=0.5; allowed: at least 1'),
     ('chain', {'members': ('ssmax', 'lssa')}, 'allowed: ssmax behind lssa'),
     ('chain', {'members': ('t5', 'lssa')}, 'lssa reads their size; allowed: one of them'),

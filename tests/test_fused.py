@@ -25,7 +25,7 @@ from scripts.aot import targets
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
 REFUSED = {
   **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
-  **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads'), 'whole rows'),
+  **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads', 'mta'), 'whole rows'),
   'cope': 'by an index',
   **dict.fromkeys(('path', 'wall', 'hyperbolic_rope'), 'chunks of keys'),
 }

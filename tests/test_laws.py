@@ -556,7 +556,7 @@ def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
 
 @pytest.mark.parametrize(
   'variant',
-  ['kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'stick_breaking', 'selective'],
+  ['kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'stick_breaking', 'selective', 'mta'],
 )
 def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(variant):
   """As where positions are sampled, and rise from one document to the next."""
@@ -1171,6 +1171,7 @@ SAME_AT_THE_START = (
   'cope_few',
   'talking_heads_scores',
   'talking_heads_weights',
+  'mta_narrow',
   'tupe_affine',
   'ssmax_bias',
   'bam_mean',

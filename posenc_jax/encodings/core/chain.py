@@ -32,9 +32,10 @@ class Chain(Composite):
   which put parts of their own into queries, no member may change these. A temperature stands behind
   `coca` and `pope`, whose products are not proportional to the queries that they get, and not
   beside `tapa`, whose phase it would multiply, too. `key_offset` stands before what turns keys or
-  makes them wider. Behind `dape_v2` and `selective`, which adapt the scores of all, no member acts
-  on them; behind `hard_alibi`, which hides keys, none reads them. One member may take the positions
-  of the data, such as `abacus`; attention and the others are at those of the sequence.
+  makes them wider. Behind `dape_v2`, `selective` and `mta`, which adapt the scores of all, no
+  member acts on them; behind `hard_alibi`, which hides keys, none reads them. One member may take
+  the positions of the data, such as `abacus`; attention and the others are at those of the
+  sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"

@@ -112,6 +112,7 @@ BUILT_IN = {
   'lssa': 'lssa.LSSA',
   'lssar': 'lssa.LSSAR',
   'talking_heads': 'talking_heads.TalkingHeads',
+  'mta': 'mta.MTA',
 }
 
 
