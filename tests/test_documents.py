@@ -203,6 +203,8 @@ def test_the_methods_of_readme_have_the_numbers_of_their_lines():
   (shown,) = (table for table in tables_of((ROOT / 'README.md').read_text()) if 'YaRN' in table)
   labels = {
     'as it is': 'none',
+    'Jet-Long': 'jet_long',
+    'MrRoPE, progressive': 'mrrope_pro',
     'Self-Extend': 'self_extend',
     'StreamingLLM': 'streaming',
     'dual chunk attention': 'dca',
@@ -243,16 +245,19 @@ def test_numbers_of_the_pretrained_model():
   for words, line, length in (
     (r'breaks down: ([\d.]+) bits per byte at 2 L', 'none', '16384'),
     (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
-    (r'Self-Extend \(([\d.]+) at 2 L\)', 'self_extend', '16384'),
+    (r'Jet-Long \(([\d.]+) at 2 L\)', 'jet_long', '16384'),
+    (r'Self-Extend \(([\d.]+)\), dual', 'self_extend', '16384'),
     (r'dual chunk attention \(([\d.]+)\), YaRN', 'dca', '16384'),
     (r', YaRN \(([\d.]+)\)', 'yarn', '16384'),
+    (r'progressive MrRoPE \(([\d.]+)\)', 'mrrope_pro', '16384'),
     (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
     (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
   ):
     assert re.findall(words, text) == [number(scores[f'{line}, 2 L'][length])]
   changes = titled('pretrained')['Differences from none, 2 L truncated to L, last_k']
   for words, line in (
-    (r'Self-Extend changes ([^,]+, [^,]+\])', 'self_extend'),
+    (r'Jet-Long changes ([^,]+, [^,]+\])', 'jet_long'),
+    (r'\], Self-Extend ([^,]+, [^,]+\])', 'self_extend'),
     (r'\], YaRN ([^]]+\])', 'yarn'),
     (r'without sinks loses ([^]]+\])', 'window'),
     (r'true positions ([^]]+\])', 'window_sink'),

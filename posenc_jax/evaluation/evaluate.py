@@ -92,7 +92,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   ):
     if config.data.corpus == saved.data.corpus:
       claim_documents(workdir, [corpus.listing])  # a test split is opened here first
-    is_on_record = False
+    began, is_on_record = sessions.now(), False
     for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], model)
@@ -100,7 +100,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
       measured.append((measurement, rows))
       if num_new:
         if not is_on_record:
-          sessions.add(workdir, sessions.EVALUATION, kinds_of_devices())
+          sessions.add(workdir, sessions.EVALUATION, kinds_of_devices(), began)
           is_on_record = True
         seconds = time.perf_counter() - started
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')

@@ -48,13 +48,17 @@ CHECKS = {
 }
 
 
-def add(workdir: str | Path, work: str, device: str) -> None:
-  """Adds a session that begins now to those of the run in `workdir`."""
-  now = datetime.datetime.now(datetime.UTC)
+def now() -> str:
+  """The time in UTC, as sessions have it."""
+  return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+
+
+def add(workdir: str | Path, work: str, device: str, began: str | None = None) -> None:
+  """Adds a session to those of the run in `workdir`; `began`: from `now`, None: it begins now."""
   commit, is_edited = code()
   row = {
     'work': work,
-    'began': now.isoformat(timespec='seconds'),
+    'began': began or now(),
     'commit': commit,
     'is_edited': is_edited,
     'python': platform.python_version(),
