@@ -107,7 +107,7 @@ def test_stretches_have_every_visible_pair_once(mask, T):
     assert needed.sum() <= visited <= 1.25 * needed.sum()
 
 
-@pytest.mark.parametrize('name', ['nope', slow('shaw_clipped'), 'stick_breaking'])
+@pytest.mark.parametrize('name', [*map(slow, ('nope', 'shaw_clipped')), 'stick_breaking'])
 def test_loops_turn_as_often_as_the_compiler_knows(name):
   """And nothing in them asks which of two ways to go: a GPU would wait for the answer."""
   enc, q = build(name), jnp.ones((1, 32, 4, 8))
