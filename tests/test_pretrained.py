@@ -603,7 +603,7 @@ def test_added_tokens_without_a_row_are_no_tokens(tmp_path, capsys):
 
 
 def test_chunks_that_transformers_does_not_read_are_said(tmp_path, capsys):
-  """Of Qwen2.5-1M, whose publisher's fork of vLLM reads them; the flags that are said have them."""
+  """A field of Qwen2.5-1M, which vLLM reads, is said in a line, with the flags of `dca` for it."""
   chunks = {'chunk_size': 24, 'local_size': 4, 'original_max_position_embeddings': 24}
   folder = save(tmp_path / 'm', 'qwen2', {'dual_chunk_attention_config': chunks})
   (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)

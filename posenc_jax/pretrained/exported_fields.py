@@ -25,8 +25,8 @@ OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONG
 OF_WHOLE_HEADS = ('llama', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
 MISTRALS = ('mistral', 'ministral')
 # What files say of RoPE, by older names and newer ones.
-OF_ROPE = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
-OF_ROPE += ('rotary_emb_base', 'rotary_pct')
+ROPE_FIELDS = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
+ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
 OF_A_PART = ('phi3', 'glm', 'glm4', 'stablelm')  # families that rotate one, with a default each
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
@@ -109,7 +109,7 @@ def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
   of_kinds = source.get('rope_parameters') or {}
   if 'full_attention' in of_kinds:
     fields['rope_parameters'] = of_kinds | {'full_attention': _parameters(fields)}
-  return {name: value for name, value in source.items() if name not in OF_ROPE} | fields
+  return {name: value for name, value in source.items() if name not in ROPE_FIELDS} | fields
 
 
 def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
@@ -306,7 +306,7 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
     own, temperature = encoding['members']
     fields = _rope_fields(own, length, kind)
     of_temperature = {'llama_4_scaling_beta': temperature['c'], ORIGINAL: temperature['length']}
-    longest = {name: value for name, value in fields.items() if name not in OF_ROPE}
+    longest = {name: value for name, value in fields.items() if name not in ROPE_FIELDS}
     return longest | {'rope_parameters': _parameters(fields) | of_temperature}
   rope = hyperparameters('rope') | encoding
   if kind == 'gpt_neox':

@@ -11,6 +11,7 @@ from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
 from posenc_jax.pretrained import (
   cohere_families,
+  gemma_families,
   glm_families,
   gpt_families,
   granite_families,
@@ -38,9 +39,9 @@ FAMILIES: dict[str, Callable[[Fields], Form]] = {
   'granitemoehybrid': granite_families.granitemoehybrid,
   'glm': glm_families.glm,
   'glm4': glm_families.glm4,
-  'gemma': llama_families.gemma,
-  'gemma2': llama_families.gemma2,
-  'gemma3_text': llama_families.gemma3,
+  'gemma': gemma_families.gemma,
+  'gemma2': gemma_families.gemma2,
+  'gemma3_text': gemma_families.gemma3,
   'phi3': llama_families.phi3,
   'cohere': cohere_families.cohere,
   'cohere2': cohere_families.cohere2,

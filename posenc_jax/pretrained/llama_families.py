@@ -1,7 +1,6 @@
 """Llama and the families after it: RMSNorm, gated MLPs, rotary positions."""
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
@@ -9,11 +8,12 @@ from posenc_jax.errors import shown
 from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes, takes_original
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
-from posenc_jax.pretrained.layer_kinds import by_kind, pattern, period_of_windows, rope_of_kinds
-from posenc_jax.pretrained.tensor_rules import Rule, joined, plus_one, same, scaled, transposed
+from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
+from posenc_jax.pretrained.tensor_rules import Rule, joined, same, transposed
 
 
-def _common(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
+def norms_and_ties(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
+  """Two fields of a model that all families here say alike; `ties`, `eps`: their defaults."""
   return {
     'norm_eps': fields.take('rms_norm_eps', eps, float),
     'tie_embeddings': fields.take('tie_word_embeddings', ties, bool),
@@ -72,7 +72,7 @@ def llama_like(
   `ties`, `eps`, `base`, `original`, `length`: what the family has where its file does not say it;
   `encoding`: of a family that reads it in a way of its own.
   """
-  model = {**sizes(fields), **_common(fields, ties, eps), **model}
+  model = {**sizes(fields), **norms_and_ties(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = decoder_rules(model) + pre_norm_rules()
   length = fields.take('max_position_embeddings', length)
@@ -285,73 +285,6 @@ def seed_oss(fields: Fields) -> Form:
     allowed = f'with {" and ".join(names)} biases of q, k and v, of all projections or of none'
     raise fields.refused('attention_out_bias', allowed)
   return llama_like(fields, length=524_288, bias=biases[said])
-
-
-def gemma(fields: Fields) -> Form:
-  """Gemma 1 (arXiv:2403.08295): scaled embeddings, norms that add 1."""
-  fields.need('head_dim', 'num_key_value_heads')
-  _check_gemma(fields)
-  fields.require('hidden_activation', None, 'gelu_pytorch_tanh')
-  model = {**sizes(fields), **_common(fields, True), 'embedding_scale': 0.0}
-  # 'gelu' of its first files means the one by tanh, for transformers, too
-  by_tanh = dict.fromkeys(('gelu', 'gelu_pytorch_tanh'), 'geglu')
-  model['mlp'] = activation(fields, 'hidden_act', by_tanh, 'gelu_pytorch_tanh')
-  rules = decoder_rules(model, plus_one) + pre_norm_rules(plus_one)
-  length = fields.take('max_position_embeddings', 8192)
-  return Form(model, {}, rope(fields), length, rules, ('rotary_emb.inv_freq',))
-
-
-def _check_gemma(fields: Fields) -> None:
-  fields.require('attention_bias', False)
-  fields.require('use_bidirectional_attention', None, False)
-
-
-def gemma2(fields: Fields) -> Form:
-  """Gemma 2 (arXiv:2408.00118): soft-caps, sandwich norms, every other layer with a window."""
-  # null turns a cap off in transformers, which this form of the family does not have
-  softcap = fields.take('attn_logit_softcapping', 50.0, float, null=False)
-  logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
-  window = fields.take('sliding_window', 4096)
-  fields.require('sliding_window_size', window)  # the same under an older name
-  return _gemma(fields, (rope(fields),) * 2, 2, softcap, logits)
-
-
-def gemma3(fields: Fields) -> Form:
-  """Gemma 3's text model (arXiv:2503.19786): QK-norm, a base of its own in layers with a window."""
-  fields.require('attn_logit_softcapping', None)
-  fields.require('final_logit_softcapping', None)
-  local_base = fields.take('rope_local_base_freq', 10_000.0, float)
-  period = period_of_windows(fields, 6)
-  encodings = rope_of_kinds(fields, local_base, 1e6)
-  return _gemma(fields, encodings, period, 0.0, 0.0, qk_norm='head')
-
-
-def _gemma(
-  fields: Fields, encodings: tuple, period: int, softcap: float, logits: float, **flags
-) -> Form:
-  """`encodings`: of layers with a window and of those without one, of which each `period`-th is."""
-  fields.need('head_dim')
-  _check_gemma(fields)
-  model = {**sizes(fields), **_common(fields, True), **flags}
-  model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
-  model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
-  fields.require('hidden_act', 'gelu_pytorch_tanh', None)
-  encoding = by_kind(fields, model['layers'], *encodings, period)
-  layer = 'model.layers.{n}.'
-  names = {
-    'attention_norm': 'input_layernorm',
-    'attention_output_norm': 'post_attention_layernorm',
-    'mlp_norm': 'pre_feedforward_layernorm',
-    'mlp_output_norm': 'post_feedforward_layernorm',
-  }
-  rules = [plus_one(f'layers/{own}/scale', f'{layer}{name}.weight') for own, name in names.items()]
-  # Scores are divided by the root of `query_pre_attn_scalar`, and not by that of head_dim.
-  factor = math.sqrt(model['head_dim'] / fields.take('query_pre_attn_scalar', 256))
-  scaled_leaf = 'layers/q_norm/scale' if flags else 'layers/w_q'
-  for rule in decoder_rules(model, plus_one):
-    rules.append(scaled(rule, factor) if rule.leaves == (scaled_leaf,) else rule)
-  length = fields.take('max_position_embeddings', 8192)
-  return Form(model, {'softcap': softcap}, encoding, length, rules)
 
 
 def phi3(fields: Fields) -> Form:

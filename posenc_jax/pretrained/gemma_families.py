@@ -1,0 +1,77 @@
+"""Gemma 1 to 3: scaled embeddings, norms that add 1, gated MLPs by GELU."""
+
+import math
+
+from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
+from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.layer_kinds import by_kind, period_of_windows, rope_of_kinds
+from posenc_jax.pretrained.llama_families import decoder_rules, norms_and_ties, pre_norm_rules
+from posenc_jax.pretrained.tensor_rules import plus_one, scaled
+
+
+def gemma(fields: Fields) -> Form:
+  """Gemma 1 (arXiv:2403.08295): scaled embeddings, norms that add 1."""
+  fields.need('head_dim', 'num_key_value_heads')
+  _check_masks(fields)
+  fields.require('hidden_activation', None, 'gelu_pytorch_tanh')
+  model = {**sizes(fields), **norms_and_ties(fields, True), 'embedding_scale': 0.0}
+  # 'gelu' of its first files means the one by tanh, for transformers, too
+  by_tanh = dict.fromkeys(('gelu', 'gelu_pytorch_tanh'), 'geglu')
+  model['mlp'] = activation(fields, 'hidden_act', by_tanh, 'gelu_pytorch_tanh')
+  rules = decoder_rules(model, plus_one) + pre_norm_rules(plus_one)
+  length = fields.take('max_position_embeddings', 8192)
+  return Form(model, {}, rope(fields), length, rules, ('rotary_emb.inv_freq',))
+
+
+def _check_masks(fields: Fields) -> None:
+  fields.require('attention_bias', False)
+  fields.require('use_bidirectional_attention', None, False)
+
+
+def gemma2(fields: Fields) -> Form:
+  """Gemma 2 (arXiv:2408.00118): soft-caps, sandwich norms, every other layer with a window."""
+  # null turns a cap off in transformers, which this form of the family does not have
+  softcap = fields.take('attn_logit_softcapping', 50.0, float, null=False)
+  logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
+  window = fields.take('sliding_window', 4096)
+  fields.require('sliding_window_size', window)  # the same under an older name
+  return _sandwiched(fields, (rope(fields),) * 2, 2, softcap, logits)
+
+
+def gemma3(fields: Fields) -> Form:
+  """Gemma 3's text model (arXiv:2503.19786): QK-norm, a base of its own in layers with a window."""
+  fields.require('attn_logit_softcapping', None)
+  fields.require('final_logit_softcapping', None)
+  local_base = fields.take('rope_local_base_freq', 10_000.0, float)
+  period = period_of_windows(fields, 6)
+  encodings = rope_of_kinds(fields, local_base, 1e6)
+  return _sandwiched(fields, encodings, period, 0.0, 0.0, qk_norm='head')
+
+
+def _sandwiched(
+  fields: Fields, encodings: tuple, period: int, softcap: float, logits: float, **flags
+) -> Form:
+  """`encodings`: of layers with a window and of those without one, of which each `period`-th is."""
+  fields.need('head_dim')
+  _check_masks(fields)
+  model = {**sizes(fields), **norms_and_ties(fields, True), **flags}
+  model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
+  model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
+  fields.require('hidden_act', 'gelu_pytorch_tanh', None)
+  encoding = by_kind(fields, model['layers'], *encodings, period)
+  layer = 'model.layers.{n}.'
+  names = {
+    'attention_norm': 'input_layernorm',
+    'attention_output_norm': 'post_attention_layernorm',
+    'mlp_norm': 'pre_feedforward_layernorm',
+    'mlp_output_norm': 'post_feedforward_layernorm',
+  }
+  rules = [plus_one(f'layers/{own}/scale', f'{layer}{name}.weight') for own, name in names.items()]
+  # Scores are divided by the root of `query_pre_attn_scalar`, and not by that of head_dim.
+  factor = math.sqrt(model['head_dim'] / fields.take('query_pre_attn_scalar', 256))
+  scaled_leaf = 'layers/q_norm/scale' if flags else 'layers/w_q'
+  for rule in decoder_rules(model, plus_one):
+    rules.append(scaled(rule, factor) if rule.leaves == (scaled_leaf,) else rule)
+  length = fields.take('max_position_embeddings', 8192)
+  return Form(model, {'softcap': softcap}, encoding, length, rules)
