@@ -1,0 +1,65 @@
+"""RoPE of the board, extended at evaluation: does it use text past L as Transformer-XL does?
+
+  python scripts/sweep.py --config=configs/studies/board_extended.py --kept=results/board --jobs=2
+
+The board weighs encodings that use text past L against RoPE with a window of L, which by its nature
+cannot. Here RoPE is trained as there, with the four seeds that it has there, and read by methods
+that need no training, laid over it as over SmolLM2 (configs/pretrained.py): ReRoPE, Self-Extend
+made for 4 L and for 32 L, dual chunk attention, Jet-Long, YaRN made for 4 L, and StreamingLLM,
+which sees no more than the window. Text, budget and scored bytes are those of
+configs/studies/board.py, whose Transformer-XL --kept brings in.
+
+Predicted before the runs, bits per byte at 4 L, where RoPE with its window has 2.459 and
+Transformer-XL 2.402:
+- ReRoPE has 2.40 to 2.45, and Self-Extend and dual chunk attention are within 0.03 of it;
+- so no difference from Transformer-XL is shown for the best of the three;
+- YaRN, untuned, is worse than RoPE with its window by more than 0.03, and Jet-Long, which reads
+  only 8 distances as they are, worse than Self-Extend;
+- StreamingLLM is within 0.01 of RoPE with its window;
+- letters of names 1 to 2 L back cost ReRoPE less than Transformer-XL's 4.983 bits.
+At 32 L attention spreads thin: no method there is shown to be better than RoPE with its window.
+
+Cost: 4 trainings of 7 to 12 minutes, and 28 evaluations.
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import load_study
+
+BOARD = load_study(Path(__file__).with_name('board.py'))
+PRETRAINED = load_study(Path(__file__).parents[1] / 'pretrained.py')
+OWN = {'name': 'rope', 'base': BOARD.BASE}
+# Method and by how much it extends; a name alone where that has no part in it.
+METHODS = {
+  'rerope': ('rerope', 1),
+  'self_extend, 4 L': ('self_extend', 4),
+  'self_extend, 32 L': ('self_extend', 32),
+  'dca': ('dca', 1),
+  'jet_long': ('jet_long', 1),
+  'yarn, 4 L': ('yarn', 4),
+  'streaming': ('streaming', 1),
+}
+
+
+def get_config():
+  return BOARD.get_config()
+
+
+def sweep():
+  lines = BOARD.variants(BOARD.L)
+  for seed in range(4):
+    trained = {'seed': seed, 'label': 'rope', 'encoding': lines['rope']}
+    yield trained
+    yield {'seed': seed, 'label': 'transformer_xl', 'encoding': lines['transformer_xl']}
+    for label, (method, factor) in METHODS.items():
+      more = PRETRAINED.laid_over(method, factor, OWN, BOARD.L)
+      encoding = BOARD.with_kv_shift(more.pop('encoding'))
+      laid_over = {'encoding': encoding, 'train.init_from': trained, 'train.steps': 0}
+      yield {'seed': seed, 'label': label} | more | laid_over
+
+
+table = BOARD.table
+
+
+def figures():
+  return {'extrapolation': dict(protocol='last_k', metric='bpb')}
