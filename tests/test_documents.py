@@ -207,6 +207,7 @@ def test_the_methods_of_readme_have_the_numbers_of_their_lines():
     'MrRoPE, progressive': 'mrrope_pro',
     'Self-Extend': 'self_extend',
     'StreamingLLM': 'streaming',
+    'sliding window alone': 'window',
     'dual chunk attention': 'dca',
     'YaRN': 'yarn',
     'ReRoPE': 'rerope',
@@ -238,6 +239,8 @@ def test_numbers_of_the_pretrained_model():
     (r'dual chunk attention \(([\d.]+)\) and Self-Extend', 'dca'),
     (r'and Self-Extend \(([\d.]+)\) know much', 'self_extend'),
     (r'YaRN less \(([\d.]+)\)', 'yarn'),
+    (r'and Jet-Long \(([\d.]+)\), too', 'jet_long'),
+    (r'progressive MrRoPE \(([\d.]+)\) next', 'mrrope_pro'),
     (r'StreamingLLM nothing \(([\d.]+)\)', 'streaming'),
   ):
     assert re.findall(words, text) == [number(scores[line]['25'])]
@@ -249,7 +252,7 @@ def test_numbers_of_the_pretrained_model():
     (r'Self-Extend \(([\d.]+)\), dual', 'self_extend', '16384'),
     (r'dual chunk attention \(([\d.]+)\), YaRN', 'dca', '16384'),
     (r', YaRN \(([\d.]+)\)', 'yarn', '16384'),
-    (r'progressive MrRoPE \(([\d.]+)\)', 'mrrope_pro', '16384'),
+    (r'progressive MrRoPE \(([\d.]+)\) and', 'mrrope_pro', '16384'),
     (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
     (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
   ):

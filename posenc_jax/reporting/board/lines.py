@@ -12,6 +12,7 @@ from posenc_jax.reporting.comparisons import effective_length, significance
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
+  EQUIVALENT,
   OWN,
   OWN_SHUFFLED,
   OWN_WINDOWED,
@@ -85,6 +86,11 @@ class Line:
   def is_longest(self) -> bool:
     """Whether no longer length was evaluated than the one that the line holds to."""
     return self.holds_to == self.longest
+
+  @property
+  def holds_far(self) -> bool:
+    """Whether it holds to FAR training lengths."""
+    return self.holds_to is not None and self.holds_to >= FAR * self.train_length
 
   @property
   def uses_far(self) -> bool:
@@ -319,8 +325,7 @@ def _holds_windowed(
 
 
 def _rank(line: Line) -> tuple:
-  holds = line.holds_to is not None and line.holds_to >= FAR * line.train_length
-  return line.is_reference, not holds, line.mean is None, line.mean or 0.0, line.name
+  return line.is_reference, not line.holds_far, line.mean is None, line.mean or 0.0, line.name
 
 
 def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
@@ -332,12 +337,14 @@ def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
 
 def smallest_shown(differences: Iterable[Difference | None]) -> float | None:
   """The smallest change whose interval over documents leaves out 0 in four of five cases, the
-  median over lines; None: they have no intervals.
+  median over differences; None: they have no intervals. What is EQUIVALENT to 0 tells nothing of
+  others and is left out: lines that look no farther back have intervals of no width.
   """
   normal = statistics.NormalDist()
   half = normal.inv_cdf(1 - significance.ALPHA / 2)
   factor = 1 + normal.inv_cdf(significance.POWER) / half
-  intervals = [some.interval for some in differences if some and some.interval]
+  telling = [some for some in differences if some is not None and some.mark != EQUIVALENT]
+  intervals = [some.interval for some in telling if some.interval is not None]
   return costs.median(factor * (upper - lower) / 2 for lower, upper in intervals)
 
 

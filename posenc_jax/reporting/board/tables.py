@@ -26,8 +26,8 @@ HEADER = ('parameters', 'step', 'memory', 'bits at L')
 LEGEND = (
   f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
   f'references. "{SMALLEST}": at L the smallest difference from {ROPE} that these seeds mark in '
-  'four of five cases, past L the smallest change whose interval leaves out 0 as often; the median '
-  'over lines.',
+  'four of five cases, the median over lines; past L the smallest change whose interval leaves out '
+  f'0 as often, the median over those lines that hold to {FAR} L and are not marked =.',
   'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
   f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
   f'("{FAR} L, other text") and that from the own score at {FAR} L with attention windowed at L '
@@ -141,17 +141,19 @@ def _cells(line: Line, past: list[int], verdict: str):
 def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
   """The line with the smallest difference that each column tells from 0, if seeds mark any at L.
 
-  Past L it is that of documents, by which verdicts go there: of seeds single lines have a few
-  degrees of freedom each, and a median of that says little.
+  Past L it is that of documents, by which verdicts go there, and of lines that hold to FAR: those
+  that fail have wide intervals, and nobody weighs them. Of seeds single lines have a few degrees of
+  freedom each, and a median of that says little.
   """
   marked = smallest_marked(of_corpus)
   if marked is None:
     return []
   longest = past[-1] if past else None
+  holding = [line for line in of_corpus if line.holds_far and not line.is_reference]
   columns = [
-    *([line.changes.get(length) for line in of_corpus] for length in past),
-    [line.windowed for line in of_corpus if line.longest == longest],
-    [line.beyond_shuffled for line in of_corpus],
+    *([line.changes.get(length) for line in holding] for length in past),
+    [line.windowed for line in holding if line.longest == longest],
+    [line.beyond_shuffled for line in holding],
   ]
   smallest = [marked, *map(smallest_shown, columns)]
   texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
