@@ -125,7 +125,8 @@ def _note(contrast: Contrast, length: int) -> str:
   if not clusters:
     bars = f'No intervals: they need documents of {bootstrap.FEWEST} or more years or packages.'
   return (
-    f'Difference at {length:,} tokens from {contrast.baseline} that {what} (L = {L:,}): '
+    f'Difference at {length:,} tokens from the line "{contrast.baseline}" where it {what} '
+    f'(L = {L:,}): '
     f'{contrast.scores.title}, the same targets. {bars} The axis is linear to {LINEAR:g} and '
     'logarithmic beyond.'
   ).replace('%', ' %')
