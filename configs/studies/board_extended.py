@@ -45,17 +45,24 @@ def get_config():
   return BOARD.get_config()
 
 
+def extended(seed: int, methods):
+  """RoPE trained with a seed, and each method laid over it."""
+  rope = BOARD.variants(BOARD.L)['rope']
+  trained = {'seed': seed, 'label': 'rope', 'encoding': rope}
+  yield trained
+  for label in methods:
+    method, factor = METHODS[label]
+    more = PRETRAINED.laid_over(method, factor, OWN, BOARD.L)
+    encoding = BOARD.with_kv_shift(more.pop('encoding'))
+    laid_over = {'encoding': encoding, 'train.init_from': trained, 'train.steps': 0}
+    yield {'seed': seed, 'label': label} | more | laid_over
+
+
 def sweep():
-  lines = BOARD.variants(BOARD.L)
   for seed in range(4):
-    trained = {'seed': seed, 'label': 'rope', 'encoding': lines['rope']}
-    yield trained
-    yield {'seed': seed, 'label': 'transformer_xl', 'encoding': lines['transformer_xl']}
-    for label, (method, factor) in METHODS.items():
-      more = PRETRAINED.laid_over(method, factor, OWN, BOARD.L)
-      encoding = BOARD.with_kv_shift(more.pop('encoding'))
-      laid_over = {'encoding': encoding, 'train.init_from': trained, 'train.steps': 0}
-      yield {'seed': seed, 'label': label} | more | laid_over
+    yield from extended(seed, METHODS)
+    encoding = BOARD.variants(BOARD.L)['transformer_xl']
+    yield {'seed': seed, 'label': 'transformer_xl', 'encoding': encoding}
 
 
 table = BOARD.table
