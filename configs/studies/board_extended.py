@@ -29,7 +29,7 @@ from posenc_jax.config import load_study
 BOARD = load_study(Path(__file__).with_name('board.py'))
 PRETRAINED = load_study(Path(__file__).parents[1] / 'pretrained.py')
 OWN = {'name': 'rope', 'base': BOARD.BASE}
-# Method and by how much it extends; a name alone where that has no part in it.
+# By label: a method, and by how much it extends, which is 1 where that has no part in it.
 METHODS = {
   'rerope': ('rerope', 1),
   'self_extend, 4 L': ('self_extend', 4),
@@ -39,28 +39,34 @@ METHODS = {
   'yarn, 4 L': ('yarn', 4),
   'streaming': ('streaming', 1),
 }
+# With every seed those that are to use text past L come first.
+FIRST, LAST = list(METHODS)[:4], list(METHODS)[4:]
 
 
 def get_config():
   return BOARD.get_config()
 
 
+def trained(seed: int) -> dict:
+  return {'seed': seed, 'label': 'rope', 'encoding': BOARD.variants(BOARD.L)['rope']}
+
+
 def extended(seed: int, methods):
-  """RoPE trained with a seed, and each method laid over it."""
-  rope = BOARD.variants(BOARD.L)['rope']
-  trained = {'seed': seed, 'label': 'rope', 'encoding': rope}
-  yield trained
+  """Each method, laid over RoPE trained with a seed."""
   for label in methods:
     method, factor = METHODS[label]
     more = PRETRAINED.laid_over(method, factor, OWN, BOARD.L)
     encoding = BOARD.with_kv_shift(more.pop('encoding'))
-    laid_over = {'encoding': encoding, 'train.init_from': trained, 'train.steps': 0}
+    laid_over = {'encoding': encoding, 'train.init_from': trained(seed), 'train.steps': 0}
     yield {'seed': seed, 'label': label} | more | laid_over
 
 
 def sweep():
   for seed in range(4):
-    yield from extended(seed, METHODS)
+    yield trained(seed)
+    yield from extended(seed, FIRST)
+  for seed in range(4):
+    yield from extended(seed, LAST)
     encoding = BOARD.variants(BOARD.L)['transformer_xl']
     yield {'seed': seed, 'label': 'transformer_xl', 'encoding': encoding}
 

@@ -26,14 +26,14 @@ from posenc_jax.config import load_study
 
 EXTENDED = load_study(Path(__file__).with_name('board_extended.py'))
 BUDGET = load_study(Path(__file__).with_name('scale_budget.py'))
-METHODS = ('rerope', 'self_extend, 4 L', 'self_extend, 32 L', 'dca')
 BIASES = ('transformer_xl', 'alibi', 't5', 'kerple_log')
 
 
 def sweep():
   lines = BUDGET.BOARD.variants(BUDGET.BOARD.L)
   for seed in range(2):
-    yield from EXTENDED.extended(seed, METHODS)
+    yield EXTENDED.trained(seed)
+    yield from EXTENDED.extended(seed, EXTENDED.FIRST)
     for name in BIASES:
       yield {'seed': seed, 'label': name, 'encoding': lines[name]}
 
