@@ -1114,13 +1114,17 @@ def test_a_soft_cap_leaves_every_key_a_weight():
     ({'gpu': '7.5'}, 'of compute capability 8.0 or more, not 7.5'),
     ({'gpu': 'gfx90a'}, 'an NVIDIA GPU, not an AMD gfx90a'),
     ({'gpu': '8.9', 'width': 136}, 'at most 128 here, not 136'),
-    ({'gpu': '10.0', 'width': 256}, None),
+    ({'gpu': '9.0', 'width': 256}, None),
+    ({'gpu': '10.0', 'width': 136}, 'at most 128 here, not 136'),
+    ({'gpu': '12.0', 'width': 136}, 'at most 128 here, not 136'),
+    ({'S': 1, 'T': 1}, 'a single query and key'),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  q = normal(1, 6, 4, change.get('width', 8)).astype(change.get('dtype', jnp.bfloat16))
-  enc, queries = build('rope', head_dim=q.shape[-1]), q[:, 6 - change.get('T', 6) :]
+  S = change.get('S', 6)
+  q = normal(1, S, 4, change.get('width', 8)).astype(change.get('dtype', jnp.bfloat16))
+  enc, queries = build('rope', head_dim=q.shape[-1]), q[:, S - change.get('T', S) :]
   options = {'segment_ids': change['segment_ids']} if 'segment_ids' in change else {}
   fields = [field.name for field in dataclasses.fields(Mask)]
   mask = Mask(**{name: change[name] for name in fields if name in change})

@@ -141,6 +141,11 @@ PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes
     ({'backend': splash, 'kind': 'TPU v3'}, 'a TPU v3 multiplies no bfloat16; a v4 or later does'),
     ({'backend': splash, 'kind': 'TPU v3', 'dtype': jnp.float32}, None),
     ({'backend': splash, 'kind': 'TPU v4'}, None),
+    ({'backend': splash, 'T': 2**17, 'S': 2**17}, None),
+    (
+      {'backend': splash, 'T': 2**17 + 128, 'S': 2**17 + 128},
+      'blocks of 128 tokens takes 3.01 MiB, and a TPU has 1 MiB',
+    ),
   ],
 )
 def test_reasons_on_a_tpu(monkeypatch, change, reason):
@@ -299,17 +304,28 @@ def tpu(topology: str):
 @pytest.mark.tpu
 @pytest.mark.parametrize('dtype', [jnp.float32, jnp.bfloat16])
 @pytest.mark.parametrize('head_dim', [32, 64, 128])
+@pytest.mark.parametrize('mode', ['causal', 'packed', 'window'])
 @pytest.mark.parametrize(('backend', 'name'), ON_A_TPU)
-def test_kernels_equal_dense_on_a_tpu(backend, name, head_dim, dtype):
-  """Values and gradients; in bfloat16 they are near those of the same numbers in float32."""
-  enc, rng = make_for(head_dim, name), np.random.default_rng(0)
-  q, k, v, weight = (rng.standard_normal((2, 256, 4, head_dim)).astype('f4') for _ in range(4))
+def test_kernels_equal_dense_on_a_tpu(backend, name, mode, head_dim, dtype):
+  """Values and gradients; in bfloat16 they are near those of the same numbers in float32. Rows have
+  several tiles, of `fused` the last one is ragged, and two heads share keys and values.
+  """
+  enc, rng = make_for(head_dim, name, kv_heads=2), np.random.default_rng(0)
+  T = 1152 if backend == 'splash' else 1100
+  draw = lambda *shape: rng.standard_normal(shape).astype('f4')
+  q, weight = draw(2, T, 4, head_dim), draw(2, T, 4, head_dim)
+  k, v = draw(2, T, 2, head_dim), draw(2, T, 2, head_dim)
   q, k, v = (jnp.asarray(x, dtype) for x in (q, k, v))
-  x = rng.standard_normal((2, 256, 16)).astype('f4')
+  x = draw(2, T, 16)
+  options = {
+    'causal': {},
+    'packed': {'segment_ids': (np.arange(T) >= 500).astype(int)[None]},
+    'window': {'window': 300},
+  }[mode]
 
   def by(backend, *qkv):
-    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend).astype(jnp.float32)
-    return gradients(run, weight, enc, *qkv)
+    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend, **options)
+    return gradients(lambda *qkv: run(*qkv).astype(jnp.float32), weight, enc, *qkv)
 
   def near(found, expected):
     tolerance = (3e-2 if dtype == jnp.bfloat16 else 1e-3) * np.abs(expected).max()

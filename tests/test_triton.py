@@ -103,6 +103,25 @@ def test_explicit_positions_with_tables_are_refused():
     layer(enc, weights, x, position_ids=np.arange(S)[None], backend='triton_interpret')
 
 
+@pytest.mark.parametrize(
+  ('width', 'dtype', 'sides'),
+  [
+    (128, jnp.float32, triton.SIDES),
+    (136, jnp.float32, triton.OF_WIDE_ROWS),
+    (256, jnp.bfloat16, triton.SIDES),
+  ],
+)
+def test_wide_rows_have_small_tiles(width, dtype, sides):
+  found = []
+
+  def ask(q):
+    grid = triton.schedule_of(build_request(q, q, q, make_for(width, 'alibi'))).grid
+    found.append((grid.rows, grid.columns))
+
+  jax.eval_shape(ask, jax.ShapeDtypeStruct((1, 256, 4, width), dtype))
+  assert found == [sides]
+
+
 def test_a_cpu_is_told_that_kernels_need_a_gpu():
   q = jnp.ones((1, 16, 4, 8))
   with pytest.raises(NotImplementedError, match=r'backend triton: jax runs on cpu, .* NVIDIA GPU'):

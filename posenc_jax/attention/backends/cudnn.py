@@ -32,6 +32,8 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'cuDNN has no window to the right of a query, and without a causal mask it has two sides'
   if request.q_BTHK.shape[1] != request.k_BSGK.shape[1]:
     return 'cuDNN aligns a causal mask to the first key, so it needs as many queries as keys'
+  if request.q_BTHK.shape[1] == 1:
+    return 'cuDNN has no gradient of a single query and key'
   if request.segment_ids is not None:
     return 'segments are not passed to cuDNN'
   return None
@@ -48,8 +50,10 @@ def _refuse_gpu() -> str | None:
 
 
 def _max_width() -> int:
-  """The widest head that jax asks of cuDNN: 256 from Hopper on."""
-  return 256 if float(_compute_capability() or 0) >= 9 else 128
+  """The widest head whose gradient cuDNN has: 256 on Hopper. jax asks for it on later GPUs, too,
+  where the graph is refused on the card.
+  """
+  return 256 if 9 <= float(_compute_capability() or 0) < 10 else 128
 
 
 def _compute_capability() -> str:

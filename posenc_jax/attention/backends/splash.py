@@ -8,10 +8,12 @@ from jax.experimental.pallas.ops.tpu import splash_attention
 
 from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
-from posenc_jax.attention.kernels.tpu.kernel import LANES
+from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
 
 BLOCK = 512  # queries and keys; blocks are multiples of LANES
+# What its kernels are told of a pair of blocks: a number of 16 bits and one of 8.
+BYTES_OF_PAIR = 3
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -30,16 +32,24 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'chunks, sink tokens and prefixes are not passed to splash attention'
   if T != S or T % LANES:
     return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
+  needed = BYTES_OF_PAIR * (T // _block(T)) ** 2
+  if request.mask.window is None and needed > SMEM_BYTES:
+    what = f'what splash attention is told of blocks of {_block(T)} tokens takes'
+    return f'{what} {needed / 2**20:.2f} MiB, and a TPU has 1 MiB for such numbers'
   return refuse_mesh(request)
+
+
+def _block(T: int) -> int:
+  """Queries and keys of a block."""
+  return next(n for n in (BLOCK, BLOCK // 2, LANES) if T % n == 0)
 
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
   T, H = request.q_BTHK.shape[1:3]
-  block = next(n for n in (BLOCK, BLOCK // 2, LANES) if T % n == 0)
   kernel = splash_attention.make_splash_mha(
     splash_attention.MultiHeadMask([_mask(request, T)] * H),
-    block_sizes=splash_attention.BlockSizes(*[block] * 8),
+    block_sizes=splash_attention.BlockSizes(*[_block(T)] * 8),
     attn_logits_soft_cap=request.softcap,
     head_shards=1,
     q_seq_shards=1,

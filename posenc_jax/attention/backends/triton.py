@@ -2,7 +2,8 @@
 
 A program has one head, for which the encoding's own code is traced. Biases by distance are laid out
 beforehand, a tile for each diagonal, as `blockwise` has them. An encoding whose scores mix heads,
-read parameters, or turn vectors by distance stays with `blockwise` and `dense`.
+read parameters, or turn vectors by distance stays with `blockwise` and `dense`. At the default
+precision products of float32 have the digits of TF32.
 """
 
 import dataclasses
@@ -25,7 +26,10 @@ from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.errors import MAX_REASON, one_line
 
-SIDES = (64, 64)  # queries and keys of a tile
+# Queries and keys of a tile. A GPU's shared memory has room for rows of WIDE bytes in small ones
+# alone (https://github.com/openxla/tokamax/pull/1122, of such kernels on an A100).
+SIDES, OF_WIDE_ROWS = (64, 64), (32, 32)
+WIDE = 1024
 LEAST = 16  # numbers along each axis of a product
 
 
@@ -48,7 +52,7 @@ def _refuse_sizes(request: AttentionRequest) -> str | None:
   width = min(request.q_BTHK.shape[-1], request.v_BSGK.shape[-1])
   if width < LEAST:
     return f'a head is at least {LEAST} wide, not {width}'
-  for n in request.block_sizes or SIDES:
+  for n in _sides(request):
     if n < LEAST or n & (n - 1):
       return f'a side of a tile must be a power of 2 and at least {LEAST}, not {n}'
   return None
@@ -93,8 +97,14 @@ def run(request: AttentionRequest, interpret: bool = False):
 
 def schedule_of(request: AttentionRequest) -> TileSchedule:
   """The schedule of a request in kernels."""
-  sizes = request.block_sizes or SIDES
-  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes))
+  return TileSchedule.of_request(dataclasses.replace(request, block_sizes=_sides(request)))
+
+
+def _sides(request: AttentionRequest) -> tuple[int, int]:
+  """Queries and keys of a tile."""
+  rows = request.q_BTHK, request.k_BSGK, request.v_BSGK
+  longest = max(_padded(x.shape[-1]) * x.dtype.itemsize for x in rows)
+  return request.block_sizes or (SIDES if longest < WIDE else OF_WIDE_ROWS)
 
 
 def _cut(schedule: TileSchedule, request: AttentionRequest):
@@ -109,8 +119,13 @@ def _cut(schedule: TileSchedule, request: AttentionRequest):
 
 
 def _widen(x):
-  width = 1 << (x.shape[-1] - 1).bit_length()
-  return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, width - x.shape[-1])])
+  width = x.shape[-1]
+  return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, _padded(width) - width)])
+
+
+def _padded(width: int) -> int:
+  """The next power of 2."""
+  return 1 << (width - 1).bit_length()
 
 
 def _spread_tables(schedule: TileSchedule, enc):
