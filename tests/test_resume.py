@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from rich.console import Console
 from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage
@@ -30,7 +31,7 @@ from posenc_jax.evaluation import evaluate
 from posenc_jax.model.decoder import build
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training import log as training_log
-from posenc_jax.training import loop, run_dir, step
+from posenc_jax.training import loop, run_dir, setup, step
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import learning_rate, make_optimizer
 
@@ -303,6 +304,25 @@ def test_metrics_that_are_damaged_or_lost_are_named(stopped, make, tmp_path, cap
     'metrics.jsonl: 2 rows up to step 3 are lost and will not be made again'
     in capsys.readouterr().out
   )
+
+
+def test_a_progress_bar_shows_any_name(make, tmp_path):
+  folder = tmp_path / 'a{b}[c]'
+  log = training_log.Log(folder, make().train, 0, 'bits/byte', [folder])
+  segments = Console(width=120).render(log._bar.get_renderable())
+  assert 'a{b}[c]' in ''.join(segment.text for segment in segments)
+
+
+def test_damaged_metrics_are_refused_before_anything_is_compiled_or_on_record(
+  stopped, make, tmp_path, monkeypatch
+):
+  shutil.copytree(stopped, tmp_path / 'run')
+  (tmp_path / 'run' / 'metrics.jsonl').write_bytes(b'{"step": 1}\n')
+  sessions = (tmp_path / 'run' / 'sessions.jsonl').read_bytes()
+  monkeypatch.setattr(setup.Training, 'compile', lambda self: pytest.fail('compiled'))
+  with pytest.raises(UserError, match=r'metrics\.jsonl:1: the line is damaged'):
+    loop.train(make(), tmp_path / 'run')
+  assert (tmp_path / 'run' / 'sessions.jsonl').read_bytes() == sessions
 
 
 def test_a_damaged_config_is_named(make, tmp_path):

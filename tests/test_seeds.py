@@ -20,6 +20,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status
 from posenc_jax.training import log as training_log
 from posenc_jax.training import loop
+from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.init_from import finished_parameters
 from posenc_jax.training.run_dir import claim_run_dir, is_finished
 
@@ -94,15 +95,35 @@ def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, together, t
   assert_close(config.seed_workdir(together, SEEDS[0]), tmp_path / 'first')
 
 
-def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(make, tmp_path, monkeypatch):
-  push = training_log.Log.push
+@pytest.fixture
+def deaf():
+  """A process that SIGTERM does not end where no training hears it."""
+  before = signal.signal(signal.SIGTERM, lambda *_: None)
+  yield
+  signal.signal(signal.SIGTERM, before)
 
-  def stop(self, step, *args):
+
+@pytest.mark.usefixtures('deaf')
+@pytest.mark.parametrize('is_saving', [False, True])
+def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(
+  make, tmp_path, monkeypatch, is_saving
+):
+  push, close = training_log.Log.push, Checkpoints.close
+
+  def stop_at_the_last_step(self, step, *args):
     push(self, step, *args)
     if step == make().train.steps:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  monkeypatch.setattr(training_log.Log, 'push', stop)
+  def stop_at_the_last_save(self):
+    if self._is_saving:
+      os.kill(os.getpid(), signal.SIGTERM)
+    close(self)
+
+  if is_saving:
+    monkeypatch.setattr(Checkpoints, 'close', stop_at_the_last_save)
+  else:
+    monkeypatch.setattr(training_log.Log, 'push', stop_at_the_last_step)
   with pytest.raises(Stopped, match=r'SIGTERM: step .* is saved; go on with the same command'):
     loop.train(make(seeds=SEEDS), tmp_path / 'run')
   first, second = (config.seed_workdir(tmp_path / 'run', seed) for seed in SEEDS[:2])
@@ -205,14 +226,31 @@ def last(folder, c):
 
 
 def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):
-  shutil.copytree(alone, tmp_path / 'run,seed=0')
-  before = files(tmp_path / 'run,seed=0')
-  with pytest.raises(
-    UserError,
-    match=r'run,seed=0 holds checkpoints of a run by itself; allowed: config.vmap_seeds=False',
-  ):
+  folder = tmp_path / 'run,seed=0'
+  shutil.copytree(alone, folder)
+  tree = storage.read_json(folder / 'documents.json')
+  storage.write_json(folder / 'documents.json', tree | {'sha256': {'train': 'f' * 64}})
+  before = {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()}
+  problem = 'run,seed=0 holds checkpoints of a run by itself; allowed: another workdir'
+  with pytest.raises(UserError, match=problem):
     loop.train(make(seeds=SEEDS, vmap_seeds=True), tmp_path / 'run')
-  assert files(tmp_path / 'run,seed=0') == before
+  assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
+
+
+@pytest.mark.parametrize('vmap_seeds', [False, True])
+def test_what_is_refused_leaves_no_directory(make, tmp_path, vmap_seeds):
+  """It would refuse the command once that is corrected."""
+  fields = {'seeds': SEEDS, 'vmap_seeds': vmap_seeds}
+  with pytest.raises(UserError, match=r"'rops'.*did you mean 'rope'"):
+    loop.train(make(**fields, encoding__name='rops'), tmp_path / 'run')
+  with pytest.raises(UserError, match='splash'):
+    loop.train(make(**fields, attention__backend='splash'), tmp_path / 'run')
+  assert not [*tmp_path.iterdir()]
+  last = config.seed_workdir(tmp_path / 'run', SEEDS[-1])
+  claim_run_dir(last, make(seed=SEEDS[-1], optim__clip=2.0))
+  with pytest.raises(UserError, match=r'run of another config: optim.clip \(there 2.0'):
+    loop.train(make(**fields), tmp_path / 'run')
+  assert [*tmp_path.iterdir()] == [last]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from small_runs import BASE, MODEL, dotted
 from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build
-from posenc_jax.training import loop, mfu, trackers
+from posenc_jax.training import loop, mfu, setup, trackers
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
@@ -68,6 +68,28 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
     for row in rows:
       reached = first['model_flops_per_step'] / row['seconds_per_step']
       assert row['mfu'] == (None if peak is None else pytest.approx(reached / peak))
+
+
+def test_a_program_that_cannot_be_compiled_leaves_no_tracker_open(run, monkeypatch):
+  events = []
+
+  class Tracker:
+    library = 'json'
+
+    def __init__(self, *_):
+      events.append('begun')
+
+    def close(self):
+      events.append('closed')
+
+  def fail(self):
+    raise MemoryError
+
+  monkeypatch.setitem(trackers.TRACKERS, 'mine', Tracker)
+  monkeypatch.setattr(setup.Training, 'compile', fail)
+  with pytest.raises(MemoryError):
+    run('run', {'train.trackers': ('mine',)})
+  assert events == ['begun', 'closed']
 
 
 @pytest.mark.parametrize('start', [0, 4])

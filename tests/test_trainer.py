@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import jax
@@ -36,10 +37,19 @@ def tiny(corpus):
 
 
 @pytest.fixture(scope='module')
-def unbroken(tiny, tmp_path_factory):
+def measured():
+  """Numbers of the batches whose bytes `unbroken` has counted."""
+  return []
+
+
+@pytest.fixture(scope='module')
+def unbroken(tiny, tmp_path_factory, measured):
   """The directory of a run that nothing interrupted."""
-  workdir = tmp_path_factory.mktemp('runs') / 'unbroken'
-  loop.train(tiny, workdir)
+  workdir, count = tmp_path_factory.mktemp('runs') / 'unbroken', data.Batches.bytes_per_token
+  with pytest.MonkeyPatch.context() as patch:
+    listed = lambda self, n: (measured.append(n), count(self, n))[1]
+    patch.setattr(data.Batches, 'bytes_per_token', listed)
+    loop.train(tiny, workdir)
   return workdir
 
 
@@ -58,10 +68,12 @@ def assert_same(a, b):
   jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
-def test_it_learns_and_logs(unbroken, tiny):
+def test_it_learns_and_logs(unbroken, tiny, measured):
   rows = [json.loads(line) for line in metrics(unbroken).splitlines()]
   losses = [(row['step'], row['loss']) for row in rows if 'loss' in row]
   assert [step for step, _ in losses] == [1, 3, 6, 9, 12]
+  # a step is logged after the next one is dispatched, and validation reads batches 0 and 1
+  assert sorted(measured) == sorted([0, 2, 5, 8, 11] + 3 * [0, 1])
   assert losses[-1][1] < losses[0][1] - 1.0
   assert [row['step'] for row in rows if 'split' in row] == [4, 8, 12]
   assert [row['step'] for row in rows] == sorted(row['step'] for row in rows)
@@ -78,6 +90,22 @@ def test_it_learns_and_logs(unbroken, tiny):
   )
   assert compiled['encoding_parameters'] == 0  # RoPE's
   assert all(row['tokens_per_second'] > 0 and row['peak_process_bytes'] > 2**20 for row in timed)
+
+
+def test_a_validation_weighs_each_batch_by_the_tokens_that_count_in_it():
+  """Batches of a task differ in them."""
+  batches = [data.Batch(np.zeros((1, 4)), np.arange(4)[None] < count) for count in (1, 3)]
+  of_task = type('TaskBatches', (list,), {'bytes_per_token': data.TaskBatches.bytes_per_token})
+  training = SimpleNamespace(
+    config=config.load(BASE, {'train.validate_batches': 2}),
+    val_batches=of_task(batches),
+    put_val_batch=lambda batch: batch,
+    val_step=lambda model, batch: float(batch.scored_BT.sum()),
+    recall_step=None,
+    seed_runs=[None],
+  )
+  (found,) = loop._validate(training, None)
+  assert found == {'bpb': pytest.approx((1 * 1 + 3 * 3) / 4 / np.log(2))}
 
 
 BUSY = """

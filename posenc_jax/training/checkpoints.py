@@ -17,9 +17,10 @@ from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, not_finite, user_
 from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror, silence_tracebacks
 
 
-def has_checkpoint(workdir: str | Path) -> bool:
+def latest_step(workdir: str | Path) -> int | None:
+  """Step of the latest checkpoint of a run, or None. Call it in all processes."""
   with Checkpoints(workdir) as checkpoints:
-    return checkpoints.latest is not None
+    return checkpoints.latest
 
 
 class Checkpoints:

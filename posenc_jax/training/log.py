@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import jax
@@ -44,11 +45,13 @@ class Log:
     self.restart_clock(start_step)
     self._console = Console(highlight=False, soft_wrap=True)
     status = TextColumn('{task.fields[status]}')
-    columns = TextColumn(workdir.name), BarColumn(), MofNCompleteColumn(), status
+    name = TextColumn('{task.fields[name]}', markup=False)
+    columns = name, BarColumn(), MofNCompleteColumn(), status
     self._bar = Progress(
       *columns, TimeRemainingColumn(), console=self._console, disable=not self._console.is_terminal
     )
-    self._task = self._bar.add_task('', total=c.steps, completed=start_step, status='')
+    fields = {'name': workdir.name, 'status': ''}
+    self._task = self._bar.add_task('', total=c.steps, completed=start_step, **fields)
 
   def __enter__(self):
     self._bar.start()
@@ -60,7 +63,7 @@ class Log:
       for tracker in run.trackers:
         tracker.close()
 
-  def attach_trackers(self, trackers: list[list]) -> None:
+  def attach_trackers(self, trackers: Iterable[list]) -> None:
     """Sends rows from now on to trackers, too: a list of them for each directory."""
     for run, run_trackers in zip(self._runs, trackers, strict=True):
       run.trackers = run_trackers
@@ -72,7 +75,10 @@ class Log:
     self.restart_clock(step)
 
   def push(self, step: int, metrics: dict, bytes_per_token: list[float]) -> None:
-    """Takes the metrics of a dispatched step and flushes those of the step before."""
+    """Takes the metrics of a dispatched step and flushes those of the step before.
+
+    bytes_per_token: of the batch of each directory; it is read where the step is logged.
+    """
     self.flush()
     self._pending = (step, metrics, bytes_per_token)
 

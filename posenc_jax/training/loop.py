@@ -1,5 +1,6 @@
 """The training loop, on one page. `setup` prepares what it needs, `step` has what it computes."""
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from posenc_jax.model.token_nll import BITS
 from posenc_jax.rows import sessions
 from posenc_jax.training import mfu, multi_seed, setup, trackers
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.log import Log, continued_rows, is_validated
+from posenc_jax.training.log import Log, continued_rows, is_logged, is_validated
 from posenc_jax.training.profiler import Profiler
-from posenc_jax.training.run_dir import locked_run_dir
+from posenc_jax.training.run_dir import check_same_config, locked_run_dir
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
 
 
@@ -48,13 +49,18 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   """
   validate(config)
   trackers.check(config.train.trackers)
+  runs = single_seed_runs(config, workdir)
+  if config.seeds:
+    for run, folder in ((config, Path(workdir)), *runs):
+      run_on_primary(check_same_config, folder, run)
   if config.seeds and not config.vmap_seeds:
+    # What cannot be trained is refused here, before the directory of all seeds is claimed.
+    setup.prepare(*runs[0])
     with primary_context(locked_run_dir(workdir, config)):
-      *runs, last_run = single_seed_runs(config, workdir)
-      for run in runs:
+      for run in runs[:-1]:
         if stop_signal := _train_one(*run, (config, workdir)):
           raise stopped_by(stop_signal, config.train.steps)
-      _train_one(*last_run, (config, workdir))
+      _train_one(*runs[-1], (config, workdir))
     return
   _train_one(config, workdir)
 
@@ -94,27 +100,31 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
     print(f'{workdir}: going on from step {start_step}')
   if not training.config.data.packed and (left_out := training.corpus.left_out(c.length)):
     print(f'train: {left_out}; --config.data.packed=True joins short ones')
-  tracker_names, profile_steps = (c.trackers, c.profile_steps) if is_primary() else ((), ())
-  seed_trackers = [
-    trackers.make_trackers(tracker_names, seed_dir, start_step, to_json(seed_config))
-    for seed_config, seed_dir in training.seed_runs
-  ]
-  for seed_dir in training.seed_dirs:
-    run_on_primary(sessions.add, seed_dir, sessions.TRAINING, kinds_of_devices())
-  compile_start = time.perf_counter()
-  training.compile()
-  model, opt_state = training.model, training.opt_state
+  # first, since it raises where the rows of before are damaged
   log = Log(workdir, c, start_step, training.corpus.unit, training.seed_dirs)
-  with log, Profiler(workdir, profile_steps) as profiler, StopRequest() as stop_request:
-    signal_consensus = SignalConsensus(training.mesh)
-    log.attach_trackers(seed_trackers)
+  tracker_names, profile_steps = (c.trackers, c.profile_steps) if is_primary() else ((), ())
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(log)
+    log.attach_trackers(
+      trackers.make_trackers(tracker_names, seed_dir, start_step, to_json(seed_config))
+      for seed_config, seed_dir in training.seed_runs
+    )
+    for seed_dir in training.seed_dirs:
+      run_on_primary(sessions.add, seed_dir, sessions.TRAINING, kinds_of_devices())
+    compile_start = time.perf_counter()
+    training.compile()
     compile_seconds = time.perf_counter() - compile_start
+    profiler = stack.enter_context(Profiler(workdir, profile_steps))
+    stop_request = stack.enter_context(StopRequest())
+    model, opt_state = training.model, training.opt_state
+    signal_consensus = SignalConsensus(training.mesh)
     log.start(start_step, {'compile_seconds': compile_seconds, **_costs(training)})
     for step, seed_batches in training.train_iter():
       profiler.before_step(step)
       batch = training.put_train_batch(seed_batches)
       model, opt_state, metrics = training.train_step(model, opt_state, batch)
-      log.push(step, metrics, [b.bytes_per_token(step - 1) for b in training.train_batches])
+      read = training.train_batches if is_logged(step, c) else []
+      log.push(step, metrics, [batches.bytes_per_token(step - 1) for batches in read])
       if profiler.after_step(step, metrics):
         log.flush()
         log.restart_clock(step)
@@ -131,7 +141,9 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
       if stop_signal and not is_last:
         checkpoints.close()
         raise stopped_by(stop_signal, step)
-    late_signal = signal_consensus(stop_request.signal)
+    checkpoints.close()  # here, where a signal meanwhile is heard
+    for _ in range(2):  # with several processes, it tells what was given to it one call before
+      late_signal = signal_consensus(stop_request.signal)
   training.model, training.opt_state = model, opt_state
   return late_signal
 
@@ -142,25 +154,25 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
   `bpb` is bits per byte. `recall_bits`, of a corpus in which something can be recalled, is bits a
   byte of what an earlier place in the same window decides.
   """
-  steps = range(training.config.train.validate_batches)
-  batches = [training.val_batches[n] for n in steps]
 
   def mean_nats(step, batch):
     return np.atleast_1d(np.float64(step(model, training.put_val_batch(batch))))
 
-  nats = sum(mean_nats(training.val_step, batch) for batch in batches)
-  bytes_per_token = sum(map(training.val_batches.bytes_per_token, steps))
-  found = {'bpb': nats / bytes_per_token * BITS}
+  def bits_a_byte(step, batches):
+    """Of all tokens that are scored, of whichever batch; None where there is none."""
+    # of text all are scored, and each batch has as many
+    counts = [1 if batch.scored_BT is None else int(batch.scored_BT.sum()) for batch in batches]
+    scored = [(n, count) for n, count in enumerate(counts) if count]
+    nats = sum(count * mean_nats(step, batches[n]) for n, count in scored)
+    size = sum(count * training.val_batches.bytes_per_token(n) for n, count in scored)
+    return nats / size * BITS if scored else None
+
+  batches = [training.val_batches[n] for n in range(training.config.train.validate_batches)]
+  found = {'bpb': bits_a_byte(training.val_step, batches)}
   if training.recall_step is not None:
-    batches = list(map(training.val_corpus.recalled, batches))
-    counts = [batch.scored_BT.sum() for batch in batches]
-    nats = sum(
-      count * mean_nats(training.recall_step, batch)
-      for count, batch in zip(counts, batches, strict=True)
-      if count
-    )
-    if sum(counts):
-      found['recall_bits'] = nats / sum(counts) * BITS
+    recalled = list(map(training.val_corpus.recalled, batches))
+    if (bits := bits_a_byte(training.recall_step, recalled)) is not None:
+      found['recall_bits'] = bits
   return [
     {name: float(values[index]) for name, values in found.items()}
     for index in range(len(training.seed_runs))

@@ -24,17 +24,15 @@ def vmap_seeds(function: Callable, in_axes=0) -> Callable:
   return jax.vmap(function, in_axes=in_axes, spmd_axis_name=axis_name)
 
 
-def check_no_single_seed_checkpoints(folders: list[Path], start_step: int) -> None:
+def check_no_single_seed_checkpoints(folders: list[Path], latest_step: int) -> None:
   """Raises UserError where a seed has checkpoints of its own before all seeds are trained.
 
-  Those up to `start_step`, where all seeds are, came of an earlier end of a run that is extended.
+  Those up to `latest_step`, where all seeds are, came of an earlier end of a run that is extended.
   """
   for folder in folders:
     names = [path.name for path in (folder / 'checkpoints').glob('*')]
-    if any(int(name) > start_step for name in names if name.isdecimal()):
-      raise UserError(
-        f'{folder} holds checkpoints of a run by itself; allowed: config.vmap_seeds=False'
-      )
+    if any(int(name) > latest_step for name in names if name.isdecimal()):
+      raise UserError(f'{folder} holds checkpoints of a run by itself; allowed: another workdir')
 
 
 def split_checkpoint(folders: list[Path], step: int, model, opt_state) -> None:

@@ -25,7 +25,7 @@ from posenc_jax.errors import user_errors
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build
 from posenc_jax.training import multi_seed, provenance, run_dir
-from posenc_jax.training.checkpoints import Checkpoints, has_checkpoint
+from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import claim_own_encodings
@@ -86,7 +86,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
 
   kept, begins = None, True
   if c.init_from or config.data.tokenizer == 'sentencepiece':
-    begins = not has_checkpoint(workdir)  # later, the run it started from may be gone
+    begins = latest_step(workdir) is None  # later, the run it started from may be gone
     first, folder = seed_runs[0]
     kept = provenance.kept_tokenizer(first.train.init_from if begins else folder, config.data)
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
@@ -177,6 +177,9 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
     UserError: a directory holds another run, or its checkpoints cannot be used.
   """
   config, workdir = training.config, training.workdir
+  if config.seeds:  # before anything is claimed
+    check = multi_seed.check_no_single_seed_checkpoints
+    run_on_primary(check, training.seed_dirs, latest_step(workdir) or 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(primary_context(run_dir.locked_run_dir(workdir, config)))
     check_shared(workdir)
@@ -197,9 +200,6 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
       model=training.model, opt_state=training.opt_state
     )
     training.model, training.opt_state = state['model'], state['opt_state']
-    if config.seeds and training.start_step < config.train.steps:
-      check = multi_seed.check_no_single_seed_checkpoints
-      run_on_primary(check, training.seed_dirs, training.start_step)
     # last: what is refused above stays as it was, and finished
     for run, folder in ((config, workdir), *training.seed_runs, *others):
       run_on_primary(run_dir.extend, folder, run)
