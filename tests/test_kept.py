@@ -81,7 +81,7 @@ def test_sessions_of_runs_are_kept_with_them(run, tmp_path):
     assert sweep_unchecked(run.path, part, {'seed': seed}, run.scripts) == 0
     for file in part.glob('*/eval.jsonl'):
       for work in (sessions.TRAINING, sessions.EVALUATION):
-        sessions.add(file.parent, work, '1 x cpu')
+        sessions.add([file.parent], work, '1 x cpu')
     kept.keep(part, out)
     kept.keep(part, out)  # adds none
   rows = sessions.kept_in(out)

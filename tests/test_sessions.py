@@ -1,5 +1,6 @@
 """What runs keep of who worked on them: commit, packages, device and time."""
 
+import os
 import subprocess
 
 import pytest
@@ -63,7 +64,16 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
   monkeypatch.setenv('GIT_DIR', str(tmp_path / 'none'))
   assert sessions.code() == (commit, False)
   (tmp_path / 'results.txt').write_text('')
+  index, file = tmp_path / '.git' / 'index', tmp_path / 'train.py'
+  os.utime(file, (1, 1))  # at which `git status` would write an index that says so
+  before = index.read_bytes()
   assert sessions.code() == (commit, False)
+  assert index.read_bytes() == before
+  (tmp_path / 'posenc_jax' / 'notes').write_text('')
+  settings = {'COUNT': '1', 'KEY_0': 'status.showUntrackedFiles', 'VALUE_0': 'no'}
+  for name, value in settings.items():
+    monkeypatch.setenv(f'GIT_CONFIG_{name}', value)
+  assert sessions.code() == (commit, False)  # the user's settings are heard
   (tmp_path / 'posenc_jax' / 'model.py').write_text('x = 1')
   assert sessions.code() == (commit, True)
   monkeypatch.setattr(sessions, 'ROOT', tmp_path / 'posenc_jax')

@@ -23,6 +23,8 @@ TRAINING, EVALUATION = 'training', 'evaluation'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 CODE = ('posenc_jax', 'train.py', 'eval.py')  # what numbers come from, beside a run's own config
 ROOT = Path(__file__).resolve().parents[2]  # of the repository, where it was installed from one
+# What names another repository in the environment, as in a hook of git.
+OTHER_REPOSITORY = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE')
 MOST_COMMITS = 5  # that a sentence names
 
 # For fields of rows: whether a value may stand there, and what may.
@@ -53,8 +55,8 @@ def now() -> str:
   return datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
 
 
-def add(workdir: str | Path, work: str, device: str, began: str | None = None) -> None:
-  """Adds a session to those of the run in `workdir`; `began`: from `now`, None: it begins now."""
+def add(workdirs: Iterable[str | Path], work: str, device: str, began: str | None = None) -> None:
+  """Adds a session to those of each run; `began`: from `now`, None: it begins now."""
   commit, is_edited = code()
   row = {
     'work': work,
@@ -66,7 +68,8 @@ def add(workdir: str | Path, work: str, device: str, began: str | None = None) -
     | {name: metadata.version(name) for name in PACKAGES},
     'device': device,
   }
-  storage.append_rows(Path(workdir) / FILE, [row])
+  for workdir in workdirs:
+    storage.append_rows(Path(workdir) / FILE, [row])
 
 
 def code() -> tuple[str | None, bool | None]:
@@ -82,12 +85,13 @@ def code() -> tuple[str | None, bool | None]:
 
 
 def _git(*words: str) -> str | None:
-  """What git answers in ROOT; None where it fails, or is not there."""
-  environment = {name: x for name, x in os.environ.items() if not name.startswith('GIT_')}
+  """What git answers in ROOT; None where it fails, or is not there. It takes no lock that a user's
+  own commands would meet.
+  """
+  environment = {name: x for name, x in os.environ.items() if name not in OTHER_REPOSITORY}
+  command = ['git', '--no-optional-locks', '-C', str(ROOT), *words]
   try:
-    done = subprocess.run(
-      ['git', '-C', str(ROOT), *words], capture_output=True, text=True, timeout=20, env=environment
-    )
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
   except (OSError, subprocess.TimeoutExpired):
     return None
   return done.stdout.strip() if done.returncode == 0 else None

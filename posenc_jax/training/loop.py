@@ -109,8 +109,7 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
       trackers.make_trackers(tracker_names, seed_dir, start_step, to_json(seed_config))
       for seed_config, seed_dir in training.seed_runs
     )
-    for seed_dir in training.seed_dirs:
-      run_on_primary(sessions.add, seed_dir, sessions.TRAINING, kinds_of_devices())
+    run_on_primary(sessions.add, training.seed_dirs, sessions.TRAINING, kinds_of_devices())
     compile_start = time.perf_counter()
     training.compile()
     compile_seconds = time.perf_counter() - compile_start
