@@ -24,10 +24,11 @@ from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
+from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
-from posenc_jax.rows import row_schema
+from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
@@ -727,6 +728,23 @@ def test_targets_that_are_measured_stay_when_the_next_ones_fail(measured, tmp_pa
   asked, rows = measured(**fields)
   assert rows[:4] == kept
   assert (len(rows), len(asked)) == (6, 1)
+
+
+def test_rows_of_an_evaluation_that_is_killed_have_their_session(make_run, monkeypatch):
+  c, workdir, _ = make_run(eval__protocols=('last_k',), eval__controls=())
+  kept = []
+
+  def killed(self, function, rows):
+    yield from kept
+    raise MemoryError
+
+  monkeypatch.setattr(Measurement, 'scored_in_parts', killed)
+  for made in ([], [([0], [{'status': 'beyond_table'}])]):
+    kept.extend(made)
+    with pytest.raises(MemoryError):
+      evaluate.evaluate(c, workdir)
+    works = [row['work'] for row in sessions.of_run(workdir)]
+    assert (works, len(rows_of(workdir))) == (['evaluation'] * len(made), len(made))
 
 
 def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):

@@ -92,16 +92,15 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   ):
     if config.data.corpus == saved.data.corpus:
       claim_documents(workdir, [corpus.listing])  # a test split is opened here first
-    began, is_on_record = sessions.now(), False
+    work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
+    put_on_record = functools.cache(functools.partial(sessions.add, *work))  # once
     for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], model)
-      rows, num_new = measure(measurement, row, changed, function, model.max_length, workdir)
+      asked = measurement, row, changed, function, model.max_length, workdir
+      rows, num_new = measure(*asked, put_on_record)
       measured.append((measurement, rows))
       if num_new:
-        if not is_on_record:
-          sessions.add(workdir, sessions.EVALUATION, kinds_of_devices(), began)
-          is_on_record = True
         seconds = time.perf_counter() - started
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')
   title = f'{workdir.name} ({row_schema.overrides_text(changed)})' if changed else workdir.name
@@ -117,6 +116,7 @@ def measure(
   function: Callable,
   max_length: int | None,
   workdir: Path,
+  before_rows: Callable[[], None] = lambda: None,
 ) -> tuple[list[dict], int]:
   """Measures the rows that eval.jsonl lacks and appends them; returns all rows of the measurement
   and how many are new.
@@ -128,6 +128,7 @@ def measure(
     max_length: the number of positions that the model has, or None. Rows of windows that need more
       get the status 'beyond_table' and no score, also under the windowed control: its positions go
       as far.
+    before_rows: is called before rows are appended.
   """
   path = workdir / 'eval.jsonl'
 
@@ -161,6 +162,7 @@ def measure(
   for part, scores in parts:
     pairs = zip(part, scores, strict=True)
     new = [made(measurement.key_fields[i], **score) for i, score in pairs]
+    before_rows()
     storage.append_rows(path, new)
     present |= {row_schema.key(r): r for r in new}
   return [present[key] for key in keys], len(missing)
