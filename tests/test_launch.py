@@ -9,10 +9,11 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from posenc_jax import storage
 from posenc_jax.errors import Stopped
-from posenc_jax.sweep import subprocesses
+from posenc_jax.sweep import local, subprocesses
 
 python = [sys.executable, '-c']
 
@@ -110,6 +111,22 @@ def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
   processes[2].wait()
   subprocesses.stop(processes, patience=5.0)
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
+
+
+def test_a_sweep_waits_for_a_step_however_long_it_takes():
+  done = []
+
+  class Process:
+    terminate = lambda self: done.append('terminate')
+    kill = lambda self: done.append('kill')
+    wait = lambda self, timeout=None: done.append(timeout)
+
+  console = Console()
+  with console.capture() as shown:
+    local._stop([], {'log.txt': Process()}, console)
+  assert done == ['terminate', None, 'kill', None]
+  assert 'asking 1 processes to stop' in shown.get()
+  assert 'Ctrl-C again kills them' in shown.get()
 
 
 def test_an_orphan_is_known_by_its_lock_and_reached_by_its_output(tmp_path):

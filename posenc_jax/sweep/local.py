@@ -102,7 +102,11 @@ def _stop(runs: list[PlannedRun], started: dict[Path, subprocess.Popen], console
   orphans = [orphan for orphan in orphans if orphan.poll() is None]
   within_reach = [orphan for orphan in orphans if orphan.is_within_reach()]
   if processes := [*started.values(), *within_reach]:
-    say(console, f'asking {len(processes)} processes to stop')
+    say(
+      console,
+      f'asking {len(processes)} processes to stop: a training ends its step and saves its state, '
+      'which may take minutes; Ctrl-C again kills them',
+    )
   for orphan in orphans:
     if orphan not in within_reach:
       say(console, f'{orphan.log}: its process is out of reach from here, and goes on')
@@ -182,7 +186,7 @@ class Job:
       if self.run.is_at_work():
         return False
       if not self.run.is_finished:
-        self._start()  # with the first command: how far the other process came is not known
+        self._start()  # the command that found the other process; it does what that has left
         return False
       self._write_state('ended')
       return True

@@ -119,11 +119,11 @@ class Orphan:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(pid, signal.SIGKILL)
 
-  def wait(self, timeout: float = 10.0) -> None:
-    """Waits for the end. Raises subprocess.TimeoutExpired."""
-    end = time.monotonic() + timeout
+  def wait(self, timeout: float | None = 10.0) -> None:
+    """Waits for the end. Raises subprocess.TimeoutExpired; never where `timeout` is None."""
+    begin = time.monotonic()
     while self.poll() is None:
-      if time.monotonic() > end:
+      if timeout is not None and time.monotonic() > begin + timeout:
         raise subprocess.TimeoutExpired(str(self.log), timeout)
       time.sleep(0.05)
 
@@ -151,15 +151,18 @@ class Orphan:
     return found
 
 
-def stop(processes: list[subprocess.Popen | Orphan], patience: float = 60.0) -> None:
-  """Asks processes to end, at which a training saves its state; kills them after `patience` s."""
+def stop(processes: list[subprocess.Popen | Orphan], patience: float | None = None) -> None:
+  """Asks processes to end, at which a training ends its step and saves its state; kills them after
+  `patience` s (None: never), or where the wait is interrupted.
+  """
   for process in processes:
     process.terminate()
-  end = time.monotonic() + patience
+  begin = time.monotonic()
   try:
     with contextlib.suppress(subprocess.TimeoutExpired):
       for process in processes:
-        process.wait(max(0.0, end - time.monotonic()))
+        left = None if patience is None else max(0.0, begin + patience - time.monotonic())
+        process.wait(left)
   finally:  # also after a second Ctrl-C
     for process in processes:
       process.kill()
