@@ -1,5 +1,6 @@
 """A training learns, repeats itself bit for bit, resumes where it was stopped, survives damage."""
 
+import errno
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
@@ -391,6 +393,18 @@ def test_the_last_checkpoint_damaged_is_an_error_that_removes_nothing(tmp_path):
   ):
     checkpoints.restore(model=noise(0))
   assert (tmp_path / 'checkpoints' / '1').exists()
+
+
+@pytest.mark.parametrize('error', [MemoryError(), OSError(errno.EMFILE, 'Too many open files')])
+def test_a_system_that_is_short_of_something_is_not_called_damage(tmp_path, monkeypatch, error):
+  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
+    checkpoints.save(1, noise(1), COUNT)
+  with monkeypatch.context() as patch, Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
+    patch.setattr(checkpoints, '_read', Mock(side_effect=error))
+    with pytest.raises(type(error)):
+      checkpoints.restore(model=noise(0))
+  with Checkpoints(tmp_path) as checkpoints:
+    assert checkpoints.restore(model=noise(0))[1] == 1
 
 
 def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_called_damage(tmp_path, capsys):

@@ -1,5 +1,6 @@
 """The checkpoints of a run: saving in the background, restoring the last one that is whole."""
 
+import errno
 import functools
 import os
 import zlib
@@ -13,8 +14,11 @@ import orbax.checkpoint as ocp
 
 from posenc_jax import storage
 from posenc_jax.distributed import processes
-from posenc_jax.errors import DISK_ERRORS, Stopped, UserError, not_finite, user_errors
+from posenc_jax.errors import Stopped, UserError, not_finite, user_errors
 from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror, silence_tracebacks
+
+# What an OSError says where files of a checkpoint are missing or are others; None: Orbax raises it.
+OF_DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
 
 
 def latest_step(workdir: str | Path) -> int | None:
@@ -167,7 +171,7 @@ class Checkpoints:
       try:
         with self._disk_errors():
           cache[step] = read(step)
-      except UserError:
+      except (UserError, MemoryError):
         raise
       except Exception as error:  # of any kind: Orbax raises whatever damaged JSON leads to
         if not storage.exists(self._folder / str(step)):
@@ -176,8 +180,8 @@ class Checkpoints:
           self._manager = self._open()
           return self._latest_readable(read, cache)
         self._check_readable(step)
-        if isinstance(error, OSError) and error.errno in DISK_ERRORS:
-          raise  # it could not be read a moment ago
+        if isinstance(error, OSError) and error.errno not in OF_DAMAGE:
+          raise  # it could not be read a moment ago: the system, not the checkpoint, is to blame
         print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
         damaged.append(step)
       else:
