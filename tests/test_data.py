@@ -2,6 +2,7 @@
 for bad input.
 """
 
+import errno
 import hashlib
 import itertools
 import json
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -938,6 +940,17 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
     file.write_bytes(damaged)
     with pytest.raises(UserError, match=f'the tokens in {newest} are damaged; delete it and run'):
       opened().counts  # noqa: B018
+  file.write_bytes(content)
+  with monkeypatch.context() as patch:  # what the system cannot read is not damaged
+    patch.setattr(token_cache.np, 'memmap', Mock(side_effect=OSError(errno.EMFILE, 'Too many')))
+    with pytest.raises(OSError, match='Too many'):
+      opened().tokens  # noqa: B018
+  checks = newest / 'checks.json'
+  whole = checks.read_bytes()
+  checks.write_text('[]')
+  with pytest.raises(UserError, match='are damaged'):
+    opened().tokens  # noqa: B018
+  checks.write_bytes(whole)
   file.unlink()
   with pytest.raises(UserError, match='are damaged'):
     opened().tokens  # noqa: B018

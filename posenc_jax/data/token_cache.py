@@ -5,7 +5,6 @@ to hash text takes a small part of the time that cutting it into tokens takes.
 """
 
 import hashlib
-import json
 import os
 import sys
 import zlib
@@ -19,9 +18,10 @@ import numpy as np
 from posenc_jax.data.building import build_once
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.errors import UserError
-from posenc_jax.storage import atomic_write
+from posenc_jax.storage import read_json, write_json
 
-FORMAT = 1  # one more with each change of what tokenizers.py makes of a text
+# One more with each change of what tokenizers.py makes of a text, or of how it is kept.
+FORMAT = 2
 NUMBERS = {'tokens': np.int32, 'bytes': np.int32, 'counts': np.int64}  # the type in each file
 CHECKS = 'checks.json'  # the CRC-32 of each file
 CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
@@ -48,7 +48,7 @@ def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: 
     title: what the documents are called in the line that says that they are cut.
   Raises:
     UserError: the cache cannot be written or is damaged, documents changed, or what the tokenizer
-      raises.
+      raises. OSError: the cache cannot be read.
   """
   digest = _digest(tokenizer)
   size = 0
@@ -66,9 +66,9 @@ def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: 
 
   build_once(folder, cache, make)
   try:
-    checks = json.loads((folder / CHECKS).read_text())
+    checks = read_json(folder / CHECKS, dict.fromkeys(NUMBERS, int))
     return Tokenized(*(_read(folder / file, checks[file]) for file in NUMBERS))
-  except (OSError, ValueError, KeyError):
+  except (FileNotFoundError, ValueError):
     raise UserError(f'the tokens in {folder} are damaged; delete it and run again') from None
 
 
@@ -113,7 +113,7 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
   finally:
     for file in files.values():
       file.close()
-  atomic_write(folder / CHECKS, json.dumps(checks))
+  write_json(folder / CHECKS, checks)
   return digest.hexdigest()[:32]
 
 
