@@ -433,6 +433,8 @@ def test_a_tilde_is_the_users_folder_in_paths_alone(monkeypatch):
   values, overrides = parse_args(argv, {'workdir': REQUIRED, 'prompt': ''})
   assert vars(values) == {'workdir': '/home/me/x', 'prompt': '~/x'}
   assert overrides == {'data.corpus': '/home/me/texts', 'label': '~/x'}
+  flags = dict.fromkeys(('beside', 'hlo'), '')
+  assert set(vars(parse_args(['--beside=~/x', '--hlo=~/x'], flags)[0]).values()) == {'/home/me/x'}
   with pytest.raises(UserError, match="'~nobody-at-all/x': there is no such user"):
     parse_args(['--workdir=~nobody-at-all/x'], {'workdir': REQUIRED})
 
