@@ -24,6 +24,18 @@ from posenc_jax.reporting.board import lines
 FLAGS = {'config': cli.REQUIRED, 'out': cli.REQUIRED, 'beside': '', 'rounds': 15}
 
 
+# Sections and fields that change nothing of what a step costs.
+SAME_STEPS = tuple(
+  f'{name}.'
+  for name in (
+    *('label', 'seed', 'eval', 'launch', 'mesh', 'data.cache'),
+    *('train.steps', 'train.init_from', 'train.log_every', 'train.validate_every'),
+    *('train.validate_batches', 'train.checkpoint_every', 'train.max_to_keep', 'train.trackers'),
+    *('train.profile_steps', 'optim.learning_rate', 'optim.warmup', 'optim.final_fraction'),
+  )
+)
+
+
 def main(argv):
   flags, overrides = cli.parse_args(argv, FLAGS, lists_fields=True)
   if flags.rounds < 1:
@@ -39,13 +51,11 @@ def main(argv):
     planned = [run for run in beside if label(run.config) == lines.ROPE] + list(planned)
   configs = {}
   for run in planned:
-    c = run.config
+    (c, _), *_ = config.single_seed_runs(run.config, run.workdir)  # steps of one seed are timed
     if c.train.steps:
       line = label(c), c.train.length
-      # nor does the run that it starts from change what a step costs
-      same_steps = {'seed', 'train.init_from'}
-      differing = {*config.differing_keys(configs.setdefault(line, c), c)} - same_steps
-      if differing:
+      differing = config.differing_keys(configs.setdefault(line, c), c)
+      if differing := [field for field in differing if not f'{field}.'.startswith(SAME_STEPS)]:
         problem = f'{line[0]} at {line[1]} tokens differs in {min(differing)}'
         raise UserError(f'--config={flags.config}: {problem}; allowed: a label for each line')
   if not configs:

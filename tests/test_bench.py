@@ -621,8 +621,11 @@ def test_parameters_that_do_not_train_have_no_moments(plan, monkeypatch):
   (case,) = step_case(
     plan, '--encodings=t5', '--peers=none', '--config.train.trained_parameters=encodings/*'
   )
-  jax_cases.step(case)
+  config = cases.step_config(case)
+  config.seeds = (0, 1)
+  jax_cases.step_of_config(config, data.Batch(cases.tokens(case)))
   assert made[0][2] == ('encodings/*',)
+  assert config.seeds == (0, 1)  # the caller's stay
 
 
 @pytest.mark.parametrize('encoding', ['nope', 'rope', 'alibi', 't5'])

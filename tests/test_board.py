@@ -552,7 +552,8 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
   mine.write_text(
     f'from posenc_jax.config import load_study, vary\n'
     f'get_config = load_study({str(study)!r}).get_config\n'
-    f"sweep = lambda: vary('encoding.name', 'alibi')\n"
+    f"sweep = lambda: vary('encoding.name', 'alibi') + [\n"
+    "  {'encoding.name': 'alibi', 'train.steps': 99, 'optim.learning_rate': 1e-4, 'eval.k': 9}]\n"
   )
   beside = [f'--config={mine}', f'--beside={study}', f'--out={tmp_path / "out"}', '--rounds=1']
   of_one_name = tmp_path / 'out' / 'seed=0,encoding.name=rope'  # of mine, say, and one beside
@@ -564,8 +565,23 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     ('rope', 32),
     ('alibi', 16),
   ]
+  wider = tmp_path / 'wider.py'
+  wider.write_text(mine.read_text().replace("'eval.k'", "'model.mlp_dim'"))
+  with pytest.raises(UserError, match=r'alibi at 16 tokens differs in model\.mlp_dim; allowed'):
+    step_times.main([f'--config={wider}', f'--out={tmp_path / "out"}'])
   with pytest.raises(UserError, match='--rounds=0; allowed'):
     step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
+
+
+def test_of_seeds_in_one_program_the_step_of_one_is_timed(tmp_path, monkeypatch):
+  timed = []
+  measure = lambda configs, rounds: {line: timed.append(c) or [1.0] for line, c in configs.items()}
+  monkeypatch.setattr(step_times, 'measure', measure)
+  study = tmp_path / 'study.py'
+  study.write_text(STUDY.format(base=ROOT / 'configs' / 'base.py'))
+  seeds = ['--config.seeds=(0, 1)', '--config.vmap_seeds=True', '--config.mesh.seeds=2']
+  step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', *seeds])
+  assert [(c.seeds, c.vmap_seeds, c.mesh.seeds) for c in timed] == [((), False, 1)] * 3
 
 
 @pytest.mark.slow

@@ -107,6 +107,7 @@ def step_of_config(config, batch: data.Batch, largest_position: int | None = Non
     states = [multi_seed.stack(states, seeds)]
     batch = multi_seed.stack([batch] * len(seeds), seeds)
   else:
+    config = config.copy_and_resolve_references()
     config.seeds = ()
   with jax.default_matmul_precision(config.train.matmul_precision):
     train_step, _ = make_step_fns(config, optimizer, largest_position)
