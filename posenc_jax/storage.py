@@ -30,6 +30,7 @@ from posenc_jax.errors import Damaged
 
 MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
+WITHOUT_IT = 'allowed: the file without that line'
 CHECK = re.compile(rb',?"crc":"([0-9a-f]{8})"\}')  # how a row ends
 
 
@@ -112,8 +113,7 @@ def read_rows(
       if fault := fault_of(row):
         raise ValueError(fault)
     except ValueError as error:
-      remedy = 'allowed: the file without that line'
-      raise Damaged(f'{path}:{number}: the line is damaged: {error}; {remedy}') from None
+      raise Damaged(f'{path}:{number}: the line is damaged: {error}; {WITHOUT_IT}') from None
     rows.append(row)
   return rows
 
@@ -386,5 +386,5 @@ def _repair_torn_tail(fd: int, path: str | Path) -> None:
   try:
     _row(last)
   except ValueError as error:
-    raise Damaged(f'{path}: the last line is damaged: {error}') from None
+    raise Damaged(f'{path}: the last line is damaged: {error}; {WITHOUT_IT}') from None
   os.write(fd, b'\n')

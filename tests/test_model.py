@@ -652,7 +652,6 @@ def test_seeds_at_once_are_seeds_apart():
 @pytest.mark.parametrize(
   ('overrides', 'message'),
   [
-    ({'model__kv_heads': 3}, 'model.kv_heads=3 must divide model.heads=4'),
     (
       {'attention__softcap': 2.0, 'encoding__name': 'stick_breaking'},
       'attention.softcap=2.0; allowed: no soft-cap, for StickBreaking is not normalized',

@@ -242,8 +242,6 @@ def _own_positions(enc, tokens_BT, ids: dict, key) -> tuple:
 def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   """The model of a run's config. Raises ValueError, one line, before anything is compiled."""
   c = config.model
-  if c.kv_heads and c.heads % c.kv_heads:
-    raise ValueError(f'model.kv_heads={c.kv_heads} must divide model.heads={c.heads}')
   check_backend(config.attention.backend)
   needed = vocab if c.bos < 0 else vocab - 1  # the corpus' own BOS, its last symbol, is not used
   if c.vocab and c.vocab < needed:

@@ -182,8 +182,9 @@ def _check_config(run_config: ConfigDict, workdir: Path, source: PlannedRun | No
   trackers.check(run_config.train.trackers)
   if run_config.train.init_from and source is None and not storage.exists(workdir):
     config.saved_config(run_config.train.init_from)  # raises UserError where there is no run
-  for seed_config, folder in [(run_config, workdir), *config.single_seed_runs(run_config, workdir)]:
-    check_same_config(folder, seed_config, 'another --out')
+  seed_runs = config.single_seed_runs(run_config, workdir) if run_config.seeds else []
+  for one_config, folder in [(run_config, workdir), *seed_runs]:
+    check_same_config(folder, one_config, 'another --out')
   if source is not None and storage.exists(workdir / 'config.json'):
     _check_not_extended(source, workdir)
 
