@@ -131,16 +131,23 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
   assert 'failed: encoding.name=rope,seed=1: job 100_0 has left the queue before its end' in printed
 
 
-def test_runs_of_other_sizes_are_arrays_of_their_own(study, scheduler):
+@pytest.mark.parametrize(
+  ('most', 'arrays'),
+  [
+    (1000, [('1', '0-2%3'), ('2', '0-2%3')]),
+    (2, [('1', '0-1%2'), ('1', None), ('2', '0-1%2'), ('2', None)]),  # one run needs no array
+  ],
+)
+def test_runs_of_other_sizes_and_more_than_an_array_may_have_are_arrays_of_their_own(
+  study, scheduler, monkeypatch, most, arrays
+):
+  monkeypatch.setattr(slurm, 'MAX_TASKS', most)
   run = study(['rope'])
   text = run.path.read_text().partition('def sweep')[0]
-  runs = [{'launch.gpus': gpus, 'seed': seed} for seed in (0, 1) for gpus in (1, 2)]
+  runs = [{'launch.gpus': gpus, 'seed': seed} for seed in range(3) for gpus in (1, 2)]
   run.path.write_text(f'{text}def sweep():\n  return {runs!r}\n')
   run(launcher='slurm')
-  assert [(flags['gpus-per-node'], flags['array']) for flags in batches(scheduler)] == [
-    ('1', '0-1%2'),
-    ('2', '0-1%2'),
-  ]
+  assert [(flags['gpus-per-node'], flags.get('array')) for flags in batches(scheduler)] == arrays
 
 
 def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(

@@ -30,6 +30,7 @@ POLL = 2.0  # seconds between looks at the directories
 QUEUE_POLL = 15.0  # seconds between questions to the scheduler
 PATIENCE = 60.0  # seconds until a file that a node wrote is seen here
 WARNING = 120  # seconds between SLURM's warning (SIGUSR2) and the end of a job's time
+MAX_TASKS = 1000  # of an array: SLURM's MaxArraySize is 1001 unless a cluster sets another
 RESTARTS = 100  # how often a job may run out of time
 
 
@@ -154,7 +155,8 @@ def _submitted_before(path: Path) -> dict[str, str]:
 
 
 def _groups(waiting: list[PlannedRun], submitted: dict[str, str]) -> list[list[PlannedRun]]:
-  """The job arrays to submit, in order: runs that start from one run and ask for the same.
+  """The job arrays to submit, in order: runs that start from one run and ask for the same, at most
+  MAX_TASKS of them.
 
   The array of that one run comes before.
   """
@@ -167,7 +169,9 @@ def _groups(waiting: list[PlannedRun], submitted: dict[str, str]) -> list[list[P
     return depth(run), str(run.init_from if depth(run) else ''), run.config.launch.to_json()
 
   to_submit = sorted((run for run in waiting if run.name not in submitted), key=kind)
-  return [list(group) for _, group in itertools.groupby(to_submit, key=kind)]
+  groups = [list(group) for _, group in itertools.groupby(to_submit, key=kind)]
+  starts = lambda group: range(0, len(group), MAX_TASKS)
+  return [group[start : start + MAX_TASKS] for group in groups for start in starts(group)]
 
 
 def _submit(group: list[PlannedRun], submitted: dict[str, str], folder: Path) -> dict[str, str]:
