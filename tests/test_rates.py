@@ -154,24 +154,30 @@ def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
 
 
 def test_lines_of_other_lengths_are_evaluated_each_at_its_own(study, tmp_path):
-  """Lines on different tasks may have no length in common."""
+  """Lines on different tasks may have no length in common. The runs of one are the same beside the
+  other.
+  """
   path = tmp_path / 'tasks.py'
-  path.write_text(
-    f"""{STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))}
+  text = f"""{STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))}
 def lines():
   parity = {{'data.corpus': 'task:parity', 'train.length': 20}}
   words = {{'data.corpus': 'task:common_words', 'train.length': 60}}
   return product([parity, words], vary('eval.protocols', ('answers',)))
 """
-  )
   scripts, out = (tmp_path / 'train.py',), tmp_path / 'out'
   given = {'encoding.name': 'rope', 'eval.controls': (), 'eval.lengths': (40,)}
+  calls = lambda: {file: file.read_text() for file in out.glob('*/calls.txt')}
+  path.write_text(text.replace('[parity, words]', '[parity]'))
   assert choose_rates(path, out, tmp_path / 'rates.json', given, scripts) == 0
+  alone = calls()
+  path.write_text(text)
+  assert choose_rates(path, out, tmp_path / 'rates.json', given, scripts) == 0
+  assert alone.items() < calls().items()
   found = {
     (c.train.length, *c.eval.lengths, c.eval.target_context, c.eval.k)
     for c in (saved_config(file.parent) for file in out.glob('*/config.json'))
   }
-  assert found == {(20, 20, 20, 20), (60, 60, 60, 20)}
+  assert found == {(20, 20, 20, 20), (60, 60, 60, 60)}
 
 
 def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(study, monkeypatch):

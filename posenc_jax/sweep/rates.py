@@ -116,16 +116,12 @@ def choose_rates(
   check_file(f'--save={save}', save)
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
-  of_all, of_lines = _of_all(configs), [_at_length(c.train.length) for c in configs]
-  if all(of_line == of_lines[0] for of_line in of_lines):  # then no name of a run has to say it
-    of_all, of_lines = of_all | of_lines[0], [{} for _ in lines]
   curves = [
-    RateCurve(line, c.optim.learning_rate, of_line)
-    for line, c, of_line in zip(lines, configs, of_lines, strict=True)
+    RateCurve(line, c.optim.learning_rate, _at_own_length(c))
+    for line, c in zip(lines, configs, strict=True)
   ]
-  differing = {RATE, *of_lines[0]}
-  overrides = {field: value for field, value in overrides.items() if field not in differing}
-  overrides |= {**of_all, 'seed': seed}
+  overrides = {field: value for field, value in overrides.items() if field != RATE}
+  overrides |= {**_of_all(configs), 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
   make_folder(Path(save).parent)
   make_folder(out)
@@ -179,9 +175,11 @@ def lines_of(path: str | Path) -> list[dict]:
   return list(lines.values())
 
 
-def _at_length(length: int) -> dict[str, object]:
-  """Overrides of a run that is evaluated at this length alone."""
-  return {'eval.lengths': (length,), 'eval.target_context': length}
+def _at_own_length(config: ConfigDict) -> dict[str, object]:
+  """Overrides of a run that is evaluated at its training length alone."""
+  length = config.train.length
+  k = min(length, config.eval.k)
+  return {'eval.lengths': (length,), 'eval.target_context': length, 'eval.k': k}
 
 
 def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
@@ -196,7 +194,6 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
     'eval.split': 'validation',
     'eval.protocols': (TASK_PROTOCOL,) if are_tasks else ('last_k',),
     'eval.controls': (),
-    'eval.k': min(min(c.train.length, c.eval.k) for c in configs),
     'eval.documents': 1,
     'eval.spans': 1,
     'eval.examples': 1,
@@ -204,16 +201,21 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
 
 
 def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, RateCurve, float]]:
-  """The runs that are yet to be made, each with its curve and its rate."""
-  wanted = [(curve, rate) for curve in curves for rate in curve.missing()]
-  if not wanted:
-    return []
-  swept = [{**curve.line, **curve.evaluation, RATE: rate} for curve, rate in wanted]
-  runs = plan(path, out, overrides, scripts, swept)
-  for run in runs:
+  """The runs that are yet to be made, each with its curve and its rate.
+
+  Their names do not say how they are evaluated, so that they are the same beside lines of other
+  lengths.
+  """
+  planned, wanted = [], [(curve, rate) for curve in curves for rate in curve.missing()]
+  for evaluation in {repr(curve.evaluation): curve.evaluation for curve, _ in wanted}.values():
+    alike = [(curve, rate) for curve, rate in wanted if curve.evaluation == evaluation]
+    swept = [{**curve.line, RATE: rate} for curve, rate in alike]
+    runs = plan(path, out, overrides | evaluation, scripts, swept)
+    planned += [(run, *pair) for run, pair in zip(runs, alike, strict=True)]
+  for run, _, _ in planned:
     if is_extended(run.workdir, run.config):
       raise UserError(f'--out={out}: {run.name} is of fewer steps; allowed: another --out')
-  return [(run, *pair) for run, pair in zip(runs, wanted, strict=True)]
+  return planned
 
 
 def last_validation(run: PlannedRun) -> float:
