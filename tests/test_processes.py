@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import multihost
-from small_runs import BASE, STEPS, TINY, dotted
+from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
 from test_trainer import damage_arrays, metrics, parameters
 
 from posenc_jax import config
@@ -273,6 +273,37 @@ def test_processes_without_a_shared_folder_end_before_they_train(run, tmp_path):
   assert f"workdir='run': process 1 of 2 does not see it; allowed: {allowed}" in first
   assert second == []
   assert not (tmp_path / '0' / 'run' / 'checkpoints').exists()
+
+
+@pytest.mark.slow
+def test_processes_that_read_other_text_end_before_anything_is_written(run, tmp_path):
+  for number in '01':
+    write_text_corpus(tmp_path / number / 'texts', f'{number} the quick brown fox; ' * 20 + number)
+    (tmp_path / number / 'texts' / 'train' / f'{number}.txt').write_text('more text ' * 9)
+  one = run(tmp_path / 'run', mesh__data=2, data__corpus='texts') | {'apart': True}
+  folder, codes = start(tmp_path, {'apart': [one]})
+  assert codes == {'apart': [UserError.code] * 2}
+  (first,), second = said(folder, 'apart')
+  assert 'the text of config.data.corpus: process 1 of 2 has another' in first
+  assert second == []
+  assert not (tmp_path / 'run').exists()
+
+
+def test_what_differs_between_processes_is_named(monkeypatch):
+  others = {'config': 'a', 'text': [None, 'c']}
+  gathered = []
+
+  def gather(checks):
+    gathered.append(checks)
+    return np.stack(gathered)
+
+  processes.check_alike(others)  # of one alone, nothing is asked
+  monkeypatch.setattr(processes, 'is_multiprocess', lambda: True)
+  monkeypatch.setattr(processes.multihost_utils, 'process_allgather', gather)
+  for _ in range(2):
+    processes.check_alike(others)
+  with pytest.raises(UserError, match=r'^text: process 2 of \d has another .*; allowed: the same'):
+    processes.check_alike(others | {'text': [None, 'd']})
 
 
 @pytest.mark.slow

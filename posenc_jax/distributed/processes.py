@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -214,6 +215,21 @@ def check_shared(folder: Path) -> None:
     who = f'process {all_see.argmin()} of {jax.process_count()}'
     allowed = 'a folder that the hosts of all processes share'
     raise UserError(f'workdir={str(folder)!r}: {who} does not see it; allowed: {allowed}')
+
+
+def check_alike(values: dict[str, object]) -> None:
+  """Raises UserError, in all processes, where one has another value than the primary one under a
+  name; the error names both.
+  """
+  if not is_multiprocess():
+    return
+  checks = np.array([zlib.crc32(repr(value).encode()) for value in values.values()], np.uint32)
+  all_checks = multihost_utils.process_allgather(checks)
+  differing = np.argwhere(all_checks != all_checks[0])
+  if len(differing):
+    process, number = differing[0]
+    problem = f'process {process} of {jax.process_count()} has another than the first'
+    raise UserError(f'{list(values)[number]}: {problem}; allowed: the same in all processes')
 
 
 def _write_token(folder: Path) -> str:

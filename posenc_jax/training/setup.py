@@ -12,9 +12,10 @@ from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import single_seed_runs
+from posenc_jax.config import config_hash, single_seed_runs
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import (
+  check_alike,
   check_shared,
   device_put_global,
   primary_context,
@@ -174,12 +175,21 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
   Args:
     others: (config, directory) of what is extended with this run, if its training is.
   Raises:
-    UserError: a directory holds another run, or its checkpoints cannot be used.
+    UserError: a directory holds another run, its checkpoints cannot be used, or another of several
+      processes has another config or other data.
   """
   config, workdir = training.config, training.workdir
   if config.seeds:  # before anything is claimed
     check = multi_seed.check_no_single_seed_checkpoints
     run_on_primary(check, training.seed_dirs, latest_step(workdir) or 0)
+  listings = training.corpus.listing, training.val_corpus.listing
+  check_alike(
+    {
+      'config': config_hash(config),
+      'the tokenizer of config.data': training.corpus.sha256,
+      'the text of config.data.corpus': [listing and listing.sha256 for listing in listings],
+    }
+  )
   with contextlib.ExitStack() as stack:
     stack.enter_context(primary_context(run_dir.locked_run_dir(workdir, config)))
     check_shared(workdir)
@@ -187,7 +197,6 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
       for seed_config, folder in training.seed_runs:
         stack.enter_context(primary_context(run_dir.locked_run_dir(folder, seed_config)))
     checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
-    listings = training.corpus.listing, training.val_corpus.listing
     begins = checkpoints.latest is None
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
