@@ -158,7 +158,7 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
     return np.atleast_1d(np.float64(step(model, training.put_val_batch(batch))))
 
   def bits_a_byte(step, batches):
-    """Of all tokens that are scored, of whichever batch; None where there is none."""
+    """Bits a byte of the tokens that are scored, all batches together; None: none is scored."""
     # of text all are scored, and each batch has as many
     counts = [1 if batch.scored_BT is None else int(batch.scored_BT.sum()) for batch in batches]
     scored = [(n, count) for n, count in enumerate(counts) if count]
