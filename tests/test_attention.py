@@ -211,11 +211,11 @@ def test_tables_end_where_a_window_does(name):
 
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_terms_are_constant_beyond_the_declared_distance(name):
-  enc = build(name)
-  end = enc.max_relative_distance
+  end = nnx.eval_shape(lambda: build(name)).max_relative_distance
   if end is not None:
+    terms = jax.jit(build(name).distance_terms)
     for side in (-1, 1):
-      far = jax.tree.leaves(enc.distance_terms(side * (end + jnp.arange(5))))
+      far = jax.tree.leaves(terms(side * (end + np.arange(5))))
       assert far
       for table in far:
         np.testing.assert_array_equal(table, np.broadcast_to(table[:1], table.shape))
@@ -336,8 +336,13 @@ def test_visible_keys_are_counted(name, segments):
 def test_padding_is_of_the_last_segment():
   """Else a ragged last row of tiles would have the first document in common with every other."""
   q, segment_ids = normal(1, 9, 4, 8), jnp.array([[0, 0, 0, 0, 0, 0, 1, 1, 2]])
-  request = build_request(q, q, q, build('nope'), segment_ids=segment_ids, block_sizes=(4, 8))
-  _, ids = cut_into_tiles(TileSchedule.of_request(request), request)
+
+  @jax.jit
+  def ids_of_tiles(q):
+    request = build_request(q, q, q, build('nope'), segment_ids=segment_ids, block_sizes=(4, 8))
+    return cut_into_tiles(TileSchedule.of_request(request), request)[1]
+
+  ids = ids_of_tiles(q)
   assert ids['row']['segment'][-1].tolist() == [[2] * 4]
   assert ids['column']['segment'][-1].tolist() == [[2] * 8]
 
@@ -482,28 +487,26 @@ def test_positions_under_tracing():
   """Tables need a static length: named where missing; NaN, never another distance's value, where
   too short.
   """
-  q, positions = normal(1, 6, 4, 8), jnp.array([[0, 1, 2, 3, 4, 9]])
+  q, positions = normal(1, 6, 4, 8), np.array([[0, 1, 2, 3, 4, 9]])
   run = lambda name, **options: jax.jit(
     lambda p: attend(q, q, q, build(name), position_ids=p, **options)
   )(positions)
+  known = jax.jit(
+    lambda name: attend(q, q, q, build(name), position_ids=positions, backend='dense'),
+    static_argnums=0,
+  )
   with pytest.raises(ValueError, match='traced positions need a static max_position_distance'):
     run('alibi')
   # a table that ends by itself needs no length
   np.testing.assert_allclose(
-    run('t5', backend='blockwise', block_sizes=(4, 4)),
-    attend(q, q, q, build('t5'), position_ids=positions, backend='dense'),
-    atol=1e-5,
+    run('t5', backend='blockwise', block_sizes=(4, 4)), known('t5'), atol=1e-5
   )
   for name in ('alibi', 'shaw'):
     for backend in ('dense', 'blockwise'):
       short = run(name, max_position_distance=8, backend=backend, block_sizes=(4, 4))
       assert np.isfinite(short[:, :5]).all()
       assert np.isnan(short[:, 5]).all()
-    np.testing.assert_allclose(
-      run(name, max_position_distance=9),
-      attend(q, q, q, build(name), position_ids=positions, backend='dense'),
-      atol=1e-5,
-    )
+    np.testing.assert_allclose(run(name, max_position_distance=9), known(name), atol=1e-5)
   assert np.isfinite(run('rope')).all()
 
 
@@ -512,7 +515,8 @@ def test_tables_are_no_longer_than_encodings_reach(backend):
   """Positions far apart, of which a table of all distances would take 80 GB."""
   q, enc = normal(1, 6, 4, 8), build('shaw', clip=4)
   far, near = (np.array([[0, 1, 2, 3, 4, last]]) for last in (2**30, 8))
-  run = lambda ids: attend(q, q, q, enc, position_ids=ids, backend=backend, block_sizes=(4, 4))
+  options = {'backend': backend, 'block_sizes': (4, 4)}
+  run = lambda ids: jax.jit(lambda q: attend(q, q, q, enc, position_ids=ids, **options))(q)
   np.testing.assert_allclose(run(far), run(near), atol=1e-6)
 
 
@@ -523,7 +527,7 @@ def test_no_gradient_reaches_positions(name, backend):
   ids = jnp.linspace(0.0, 20.0, 6)[None]
   options = {'backend': backend, 'block_sizes': (4, 4), 'max_position_distance': 20}
   value = lambda ids: (attend(q, q, q, enc, position_ids=ids, **options) ** 2).sum()
-  assert not jax.grad(value)(ids).any()
+  assert not jax.jit(jax.grad(value))(ids).any()
 
 
 @pytest.mark.parametrize('dtype', ['int8', 'uint8', 'float32'])
@@ -532,8 +536,8 @@ def test_distances_are_exact_whatever_the_dtype_of_positions(dtype):
   ids = jnp.array([[0, 1, 2, 100, 101, 127]])
   if dtype == 'int8':
     ids = ids - 100
-  expected = attend(q, q, q, enc, position_ids=ids)
-  np.testing.assert_array_equal(attend(q, q, q, enc, position_ids=ids.astype(dtype)), expected)
+  run = lambda ids: jax.jit(lambda q: attend(q, q, q, enc, position_ids=ids))(q)
+  np.testing.assert_array_equal(run(ids.astype(dtype)), run(ids))
 
 
 def test_few_queries_take_dense_whatever_the_keys():
@@ -549,9 +553,9 @@ def test_sizes_of_masks_beyond_all_keys_hide_nothing(name, backend):
   """Such as the largest int32, which many write for 'no window'."""
   q, enc = normal(1, 6, 4, 8), build(name)
   segments = jnp.array([[0, 0, 0, 1, 1, 1]])
-  run = functools.partial(
-    attend, q, q, q, enc, segment_ids=segments, backend=backend, block_sizes=(4, 4)
-  )
+  options = {'segment_ids': segments, 'backend': backend, 'block_sizes': (4, 4)}
+  sizes = ('window', 'chunk', 'sink_tokens', 'prefix')
+  run = jax.jit(functools.partial(attend, q, q, q, enc, **options), static_argnames=sizes)
   most, plain = 10**12, run()
   for n in (6, 2**31 - 1, most):  # programs are equal where masks are
     assert {Mask(**{size: n}).cut(6) for size in ('window', 'chunk', 'sink_tokens')} == {Mask()}
@@ -589,7 +593,8 @@ def test_values_are_as_wide_as_those_that_the_encoding_adds():
     ValueError, match=r'^v has shape \(1, 6, 4, 4\); allowed: \(1, 6, 4, 8\), for Sh'
   ):
     attend(q, q, q[..., :4], build('shaw'))
-  assert attend(q, q, q[..., :4], build('rope')).shape == (1, 6, 4, 4)
+  out = jax.eval_shape(lambda q: attend(q, q, q[..., :4], build('rope')), q)
+  assert out.shape == (1, 6, 4, 4)
 
 
 def test_contiguous_positions_restart_with_segments():
@@ -749,7 +754,8 @@ def test_several_positions_a_token(backend):
   """Real ones, [B, S, 2]: scores depend on both differences; without any, both are the index."""
   q, k, v = normal(2, 9, 4, 8), normal(2, 9, 4, 8), normal(2, 9, 4, 8)
   enc, positions = Axial(build('nope').dims, nnx.Rngs(0)), normal(2, 9, 2)
-  run = functools.partial(attend, q, k, v, enc, backend=backend, block_sizes=(2, 4))
+  options = {'backend': backend, 'block_sizes': (2, 4)}
+  run = jax.jit(functools.partial(attend, q, k, v, enc, **options))
 
   def formula(positions):
     as_complex = lambda x: np.asarray(x)[..., [0, 1, 4, 5]] + 1j * np.asarray(x)[..., [2, 3, 6, 7]]
@@ -799,7 +805,8 @@ def test_what_attention_alone_would_lose_is_said(name, words):
   with pytest.raises(ValueError, match=words) as error:
     attend(q, q, q, enc)
   assert 'outer_hooks_applied=True' in str(error.value)
-  assert attend(q, q, q, enc, outer_hooks_applied=True).shape == q.shape
+  out = jax.eval_shape(lambda q: attend(q, q, q, enc, outer_hooks_applied=True), q)
+  assert out.shape == q.shape
 
 
 def test_products_are_made_for_who_reads_them_alone():
@@ -957,7 +964,7 @@ def test_sinks_of_members_all_join_the_denominator():
   chain = build('chain', members=('softmax_plus_one', 'sink', 'softmax_plus_one'))
   one = build('sink')
   one.logits[...] = jnp.log(2 + jnp.exp(chain.members[1].logits[...]))
-  run = functools.partial(attend, q, q, q, backend='dense')
+  run = jax.jit(functools.partial(attend, q, q, q, backend='dense'))
   np.testing.assert_allclose(run(chain), run(one), rtol=1e-5, atol=1e-6)
 
 
@@ -985,7 +992,8 @@ def test_values_too_narrow_to_turn():
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head turn$'):
     attend(q, q, q[..., :4], build('vo_rope'))
-  assert attend(q, q, normal(1, 6, 4, 12), build('vo_rope')).shape == (1, 6, 4, 12)
+  out = jax.eval_shape(lambda q, v: attend(q, q, v, build('vo_rope')), q, normal(1, 6, 4, 12))
+  assert out.shape == (1, 6, 4, 12)
 
 
 # The ring is tested on devices of its own (eight_devices/ring.py).
@@ -1202,7 +1210,8 @@ def test_a_backend_is_given_the_coordinates_that_pairs_read(encoding, reads, mon
 
   monkeypatch.setitem(BACKENDS, 'dense', dense._replace(run=run))
   q, x = jnp.ones((1, 4, 2, 4)), jnp.ones((1, 4, 8))
-  attend(q, q, q, enc, x=x, backend='dense', outer_hooks_applied=True)
+  run_dense = lambda q, x: attend(q, q, q, enc, x=x, backend='dense', outer_hooks_applied=True)
+  jax.eval_shape(run_dense, q, x)
   for coordinates in given:
     each = coordinates if len(reads) > 1 else [coordinates]
     assert [len(jax.tree.leaves(of_member)) > 0 for of_member in each] == reads
