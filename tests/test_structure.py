@@ -1,6 +1,7 @@
 """The architecture as the folder listing shows it."""
 
 import ast
+import functools
 import inspect
 import re
 import typing
@@ -61,16 +62,22 @@ def dotted(path: Path) -> str:
   return '.'.join(path.relative_to(ROOT).with_suffix('').parts).removesuffix('.__init__')
 
 
-def imports(path: Path, at_import_time: bool = False) -> set[str]:
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+  return ast.parse(path.read_text())
+
+
+@functools.cache
+def imports(path: Path, at_import_time: bool = False) -> frozenset[str]:
   """The names that a module imports, everywhere or outside of its functions."""
-  tree = ast.parse(path.read_text())
+  tree = tree_of(path)
   found = set()
   for node in tree.body if at_import_time else ast.walk(tree):
     if isinstance(node, ast.Import):
       found |= {name.name for name in node.names}
     elif isinstance(node, ast.ImportFrom):
       found |= {f'{node.module}.{name.name}' for name in node.names}
-  return found
+  return frozenset(found)
 
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -129,7 +136,7 @@ def test_the_registry_alone_lists_encodings():
   for path in MODULES:
     if path.name in ('registry.py', 'colors.py'):
       continue
-    constants = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Assign)]
+    constants = [n for n in tree_of(path).body if isinstance(n, ast.Assign)]
     for node in (inner for constant in constants for inner in ast.walk(constant)):
       elements = getattr(node, 'elts', None) or getattr(node, 'keys', None) or []
       listed = [e.value for e in elements if isinstance(e, ast.Constant) and e.value in names]
@@ -187,9 +194,10 @@ def sections(node: ast.expr, names: dict[str, set[str]]) -> set[str]:
   return found
 
 
-def taken_from_config(path: Path) -> set[tuple[str, int]]:
+@functools.cache
+def taken_from_config(path: Path) -> frozenset[tuple[str, int]]:
   """('train.steps', line) of all that a module takes from a config; ('train.get', line), too."""
-  tree = ast.parse(path.read_text())
+  tree = tree_of(path)
   named = PARAMETERS.get(path.relative_to(ROOT).as_posix().removeprefix('posenc_jax/'), {})
   names, taken = {name: {section} for name, section in named.items()}, set()
   for node in ast.walk(tree):
@@ -208,7 +216,7 @@ def taken_from_config(path: Path) -> set[tuple[str, int]]:
       continue
     found = sections(owner, names)
     taken |= {(f'{section}.{name}'.removeprefix('.'), node.lineno) for section in found}
-  return taken
+  return frozenset(taken)
 
 
 def test_no_default_at_the_point_of_use():
@@ -221,7 +229,7 @@ def test_no_default_at_the_point_of_use():
 def test_docstrings_begin_with_what_they_describe():
   """Not with 'Of ...', 'That of ...' or 'What of ...', which lack the noun that is meant."""
   for path in SOURCES:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(path)):
       if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
         doc = ast.get_docstring(node) or ''
         assert not re.match(r'(Of|That of|Those of|What of|Who|The same,) ', doc), f'{path}: {doc}'
