@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_models import nll
 from flax import nnx
 from kinds import daily_if
 from small_runs import BASE, MODEL, dotted
@@ -172,8 +173,8 @@ def test_a_token_has_its_own_position_and_the_last_one_counts_for_nothing():
   model, tokens_BT = model_of(tiny(encoding__name='learned')), jnp.arange(12).reshape(1, 12)
   positions = np.array([[3, 3, 0, 5, 1, 1, 2, 7, 7, 9, 15, 4]])
   at = np.array([[0, 3, 3, 0, 5, 1, 1, 2, 7, 7, 9, 15]])
-  given = token_nll(model, tokens_BT, token_positions=positions)
-  np.testing.assert_array_equal(given, token_nll(model, tokens_BT, position_ids=at))
+  given = nll(model, tokens_BT, token_positions=positions)
+  np.testing.assert_array_equal(given, nll(model, tokens_BT, position_ids=at))
 
 
 def test_a_packed_row_carries_positions_across_its_segments():
@@ -182,7 +183,7 @@ def test_a_packed_row_carries_positions_across_its_segments():
   segments = jnp.array([[0] * 5 + [1] * 7])
   at = np.array([[0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 5, 6]])
   carried = np.append(at[:, 1:], [[0]], axis=1)
-  run = lambda **options: token_nll(model, tokens_BT, segment_ids=segments, **options)
+  run = lambda **options: nll(model, tokens_BT, segment_ids=segments, **options)
   np.testing.assert_allclose(run(token_positions=carried), run(), atol=1e-5)
 
 
@@ -257,11 +258,11 @@ def test_coupling_starts_each_example_and_level_anywhere_in_the_table(levels):
 def test_a_model_is_moved_in_training_alone():
   c = tiny(encoding__max_k=4)
   model, batch = model_of(c), data.source(c.data, 'train').batches(16, 4, seed=0)[0]
-  run = lambda key: token_nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
+  run = lambda key: nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
   keys = [jax.random.key(n) for n in range(8)]
   assert any(np.abs(run(key) - run(keys[0])).max() > 1e-4 for key in keys[1:])
   at = np.pad(batch.position_ids[:, :-1], ((0, 0), (1, 0)))
-  np.testing.assert_array_equal(run(None), token_nll(model, batch.tokens_BT, position_ids=at))
+  np.testing.assert_array_equal(run(None), nll(model, batch.tokens_BT, position_ids=at))
 
 
 @pytest.mark.parametrize(
@@ -304,7 +305,7 @@ def test_positions_of_the_data_beside_heads_and_in_a_table_shorter_than_the_sequ
   preflight.check_model(c)
   source = data.source(c.data, 'train')
   model, batch = model_of(c, source.vocab), source.batches(16, 4, seed=0)[0]
-  run = lambda key: token_nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
+  run = lambda key: nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
   moved = [run(jax.random.key(n)) for n in range(4)]
   assert np.isfinite(moved).all()
   assert any(np.abs(each - run(None)).max() > 1e-4 for each in moved)

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled_models import logits, nll
 from flax import nnx
 from jax.extend.core import Jaxpr, Var
 from kinds import daily_if
@@ -76,20 +77,6 @@ def patterned(name: str, vocab: int = VOCAB) -> LM:
     },
   )
   return build(c, vocab, nnx.Rngs(0))
-
-
-STATIC = (
-  'window',
-  'softcap',
-  'chunk',
-  'sink_tokens',
-  'backend',
-  'block_sizes',
-  'dtype',
-  'max_position_distance',
-)
-nll = jax.jit(token_nll, static_argnames=STATIC)
-logits = jax.jit(lambda m, x, **options: m(x, **options), static_argnames=STATIC)
 
 
 def tokens(B=2, T=12, seed=0):
@@ -178,6 +165,12 @@ def test_layers_are_a_loop_each_with_its_own_encoding(share):
     layer = jax.tree.map(lambda p, n=n: p[n], m.layers)
     y, _ = jax.jit(Layer.__call__)(layer, y, variant.layer(n))
   np.testing.assert_allclose(m.norm(y) @ m.embedding[...].T, logits(m, x), atol=2e-5)
+
+
+def test_a_model_can_be_called_outside_of_jit():
+  m, x = model(), tokens()
+  np.testing.assert_allclose(m(x), logits(m, x), atol=2e-5)
+  np.testing.assert_allclose(token_nll(m, x), nll(m, x), atol=2e-5)
 
 
 def test_scanned_layers_are_unrolled_layers():

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_models import logits, nll
 from flax import nnx
-from test_model import VOCAB, config, logits, nll, tokens
+from test_model import VOCAB, config, tokens
 
 from posenc_jax.config.overlays import overlay
 from posenc_jax.data import Batch
@@ -39,10 +40,11 @@ def test_what_is_observed_of_layers_is_stacked_in_their_order():
     jnp.array(options.get('window', 0)),
     x_BTD,
   )
-  same_logits_BTV, (sums_N, windows_N, x_NBTD) = m(tokens(), observe=observe)
+  observed = jax.jit(lambda m, x: m(x, observe=observe))
+  same_logits_BTV, (sums_N, windows_N, x_NBTD) = observed(m, tokens())
   np.testing.assert_array_equal(sums_N, m.layers.w_q[...].sum(axis=(1, 2)))
   assert windows_N.tolist() == [0, 4, 0, 4, 0]
-  np.testing.assert_array_equal(same_logits_BTV, m(tokens()))
+  np.testing.assert_array_equal(same_logits_BTV, logits(m, tokens()))
   np.testing.assert_array_equal(x_NBTD[0], x_NBTD.shape[-1] ** 0.5 * m.embedding[...][tokens()])
 
 

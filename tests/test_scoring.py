@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_models import nll
 from flax import nnx
 from test_evaluation import Stub, chosen_documents, rows_of, state
 
@@ -17,7 +18,6 @@ from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs, scoring, windows
 from posenc_jax.model.decoder import build
-from posenc_jax.model.token_nll import token_nll
 
 BITS = 1 / np.log(2)
 
@@ -117,7 +117,7 @@ def test_the_example_of_the_guide_takes_a_run_apart(make_run):
   text = b'My fellow citizens'
   assert found['inputs'].tolist() == [[256, *text]]
   np.testing.assert_array_equal(found['logits'], model(found['inputs'], window=8))
-  nats = token_nll(model, np.frombuffer(text, np.uint8)[None], window=8)
+  nats = nll(model, np.frombuffer(text, np.uint8)[None], window=8)
   np.testing.assert_allclose(found['run'].nats(found['inputs'][:, 1:]), nats, rtol=1e-6)
   length = 1 + len(text)
   assert found['weights'].shape == (2, 1, c.model.heads, length, length)
@@ -133,7 +133,7 @@ def test_a_run_in_python_takes_what_evaluation_changes(make_run):
   config.overlay(c, yarn)
   other = nnx.eval_shape(lambda: build(c, 257, nnx.Rngs(0)))
   other = jax.tree.unflatten(jax.tree.structure(other), jax.tree.leaves(model))
-  expected = token_nll(other, jnp.asarray(tokens_BT), window=9)
+  expected = nll(other, jnp.asarray(tokens_BT), window=9)
   np.testing.assert_allclose(extended.nats(tokens_BT), expected, rtol=1e-5)
   assert abs(runs.load_run(workdir).nats(tokens_BT) - expected).max() > 1e-3
   with pytest.raises(UserError, match=r'config\.train\.length=9: the run was trained with'):
@@ -151,7 +151,7 @@ def test_attention_of_a_model_is_limited_as_said(make_run):
   documents_of = [bytes(range(97, 121))] * 2
   found = score(model, documents_of, 'by_position', length=24, attention={'window': 3})
   tokens_BT = jnp.asarray([list(documents_of[0])])
-  np.testing.assert_allclose(found.nats[0], token_nll(model, tokens_BT, window=3)[0], rtol=1e-5)
+  np.testing.assert_allclose(found.nats[0], nll(model, tokens_BT, window=3)[0], rtol=1e-5)
   assert found.nats[0][-1] != score(model, documents_of, 'by_position', length=24).nats[0][-1]
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 import jax
 import numpy as np
 import pytest
+from compiled_models import logits, nll
 from flax import nnx
 from small_runs import BASE, MODEL, dotted, write_text_corpus
 
@@ -18,7 +19,6 @@ from posenc_jax import config, data, storage, tasks
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, predictions, task_scoring
 from posenc_jax.model.decoder import build
-from posenc_jax.model.token_nll import token_nll
 from posenc_jax.tasks.base import SPLIT_QUARTERS
 from posenc_jax.tasks.needles import DEPTHS
 from posenc_jax.training import loop
@@ -823,7 +823,7 @@ def test_predictions_are_what_the_model_says_after_each_prefix(tiny):
   right_BT, nats_BT = model_functions.compiled(model_functions.predictions, tiny)(model, tokens_BT)
   for t in (0, 8):
     inputs_BT = np.concatenate([np.full((3, 1), 5, np.int32), tokens_BT[:, :t]], axis=1)
-    logits_BV = model(inputs_BT)[:, -1]
+    logits_BV = logits(model, inputs_BT)[:, -1]
     np.testing.assert_array_equal(right_BT[:, t], logits_BV.argmax(-1) == tokens_BT[:, t])
     expected = -jax.nn.log_softmax(logits_BV)[np.arange(3), tokens_BT[:, t]]
     np.testing.assert_allclose(nats_BT[:, t], expected, rtol=1e-5)
@@ -896,7 +896,7 @@ def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
     found = [p.nats_A for p in predictions.predict_answers(own, examples, m.input_length, 100)]
     for example, nats_A in zip(examples, found, strict=True):
       cut = example.tokens_T[-24:] if control == 'truncated' else example.tokens_T
-      expected = token_nll(model, cut[None], **mask)[0, -1]
+      expected = nll(model, cut[None], **mask)[0, -1]
       np.testing.assert_allclose(nats_A, [expected], rtol=1e-5)
       assert np.flatnonzero(example.choices_T).tolist() == [answer]
     nats[control] = np.concatenate(found)
@@ -910,10 +910,10 @@ def test_the_loss_counts_answers_alone(tiny):
     build(tiny, corpus.vocab, nnx.Rngs(0)),
     make_step_fns(tiny, make_optimizer(tiny.optim, 3))[1],
   )
-  scored = np.asarray(token_nll(model, batch.tokens_BT))[batch.scored_BT]
+  everything = np.asarray(nll(model, batch.tokens_BT))
+  scored = everything[batch.scored_BT]
   assert len(scored) == 4
   assert float(nats(model, batch)) == pytest.approx(scored.mean(), rel=1e-6)
-  everything = np.asarray(token_nll(model, batch.tokens_BT))
   assert float(nats(model, data.Batch(batch.tokens_BT))) == pytest.approx(
     everything.mean(), rel=1e-6
   )

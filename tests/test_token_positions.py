@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiled_models import logits, nll
 from flax import nnx
 from oracles import bilevel_positions
 from test_laws import VARIANTS
@@ -17,7 +18,6 @@ from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
-from posenc_jax.model.token_nll import token_nll
 
 BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 DIMS = Dims(model_dim=16, heads=4, kv_heads=2, head_dim=6, train_length=16)
@@ -143,9 +143,11 @@ def test_a_model_is_its_inner_one_at_segments_with_rows_of_places(inner, factor,
 def test_packed_documents_are_as_alone():
   both, _ = bipe_model()
   x_BT = tokens()
-  packed = both(x_BT, segment_ids=jnp.asarray(DOCUMENTS))
+  packed = logits(both, x_BT, segment_ids=jnp.asarray(DOCUMENTS))
   for begin, end in ((0, 5), (5, 6), (6, 12)):
-    np.testing.assert_allclose(packed[0, begin:end], both(x_BT[:1, begin:end])[0], atol=2e-5)
+    np.testing.assert_allclose(
+      packed[0, begin:end], logits(both, x_BT[:1, begin:end])[0], atol=2e-5
+    )
 
 
 def test_a_model_reads_its_inputs_bos_first():
@@ -155,9 +157,9 @@ def test_a_model_reads_its_inputs_bos_first():
   inputs_BT = jnp.pad(x_BT[:, :-1], ((0, 0), (1, 0)), constant_values=VOCAB - 1)
   at = read(both.encodings.first_layers[0], inputs_BT, np.arange(40)[None])[1]
   assert at.max() > 2
-  logits = jax.nn.log_softmax(both(inputs_BT))
-  expected = -jnp.take_along_axis(logits, x_BT[..., None], axis=-1)[..., 0]
-  np.testing.assert_allclose(token_nll(both, x_BT), expected, atol=2e-5)
+  log_p = jax.nn.log_softmax(logits(both, inputs_BT))
+  expected = -jnp.take_along_axis(log_p, x_BT[..., None], axis=-1)[..., 0]
+  np.testing.assert_allclose(nll(both, x_BT), expected, atol=2e-5)
 
 
 def test_attention_alone_says_what_it_would_lose():
