@@ -72,13 +72,14 @@ def text(run, prompt=b'the q', count=11, **fields):
 def text_without_cache(run, prompt=b'the q', count=11, **fields):
   """The same with all tokens computed again for each."""
   loaded, sampling = load_run(run[0]), Sampling(**fields)
+  logits = jax.jit(lambda tokens_1T: loaded.model(tokens_1T, **loaded.options))
   inputs_1T = loaded.inputs(prompt)
   length = inputs_1T.shape[1]
   tokens_1S = np.pad(inputs_1T, ((0, 0), (0, count)))  # no token sees what is right of it
   is_drawn_V = np.arange(loaded.model.vocab) < 256
   for number, place in enumerate(range(length, length + count)):
     with jax.default_matmul_precision('highest'):
-      logits_V = loaded.model(tokens_1S[:, :-1], **loaded.options)[0, place - 1]
+      logits_V = logits(tokens_1S[:, :-1])[0, place - 1]
     tokens_1S[0, place] = sampling.draw(logits_V, number, is_drawn_V)
   return bytes(tokens_1S[0, length:].tolist())
 
