@@ -76,6 +76,7 @@ def position_coupling(dims, hyper, p):
   return Oracle(dot(dims.head_dim), position=position)
 
 
+@functools.lru_cache(maxsize=1000)
 def wave(t, D, layout='interleaved', base=10_000.0):
   half = D // 2
   out = np.zeros(D)
@@ -83,6 +84,7 @@ def wave(t, D, layout='interleaved', base=10_000.0):
     angle = t * (base ** (-m / (half - 1)) if layout == 'tensor2tensor' else base ** (-2 * m / D))
     where = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, half + m)
     out[where[0]], out[where[1]] = math.sin(angle), math.cos(angle)
+  out.flags.writeable = False
   return out
 
 
@@ -174,6 +176,7 @@ def deberta(dims, hyper, p):
   return Oracle(score)
 
 
+@functools.lru_cache(maxsize=1000)
 def rotation_matrix(t, K, width, layout, base):
   """RoPE as the paper writes it (eq. 15): a block-diagonal matrix of 2 x 2 rotations."""
   matrix = np.eye(K)
@@ -182,6 +185,7 @@ def rotation_matrix(t, K, width, layout, base):
     angle = t * base ** (-2 * m / width)
     matrix[a, a] = matrix[b, b] = math.cos(angle)
     matrix[a, b], matrix[b, a] = -math.sin(angle), math.sin(angle)
+  matrix.flags.writeable = False
   return matrix
 
 
@@ -2199,9 +2203,10 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
           + oracle.pair(q, k_SK[s], token_Sn[i], token_Sn[s], len(seen), h)
           for s in seen
         ]
-        between = np.arange(seen[0], seen[-1] + 1)
-        is_seen = np.isin(between, seen)
-        s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
+        if oracle.along is not Oracle.along:
+          between = np.arange(seen[0], seen[-1] + 1)
+          is_seen = np.isin(between, seen)
+          s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
       s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen], seen)
       rows.append((i, seen, s_HS))
     for t, (i, seen, s_HS) in enumerate(oracle.among(rows, starts)):

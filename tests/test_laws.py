@@ -609,18 +609,48 @@ def tile_scores(enc, s_BHTS, q_BHTK, k_BGSK, tile):
   return enc.score(s_BHTS, q_BHTK, k_BGSK, tile) if enc.has('score') else s_BHTS
 
 
-@jax.jit
 def heads_first(enc, x, weights, positions):
   """(scaled products, transformed queries, transformed keys, coordinates) of the inputs."""
+  q_BSHK, k_BSGK, _ = projections(x, weights)
+  q_BHTK, k_BGSK, coordinates = _transformed(enc, q_BSHK, k_BSGK, x, positions)
+  return _products(q_BHTK, k_BGSK, enc.scale(DIMS.head_dim)), q_BHTK, k_BGSK, coordinates
+
+
+# Programs of their own, so that those which an encoding has are small.
+
+
+@jax.jit
+def projections(x, weights):
+  """Queries, keys and values [B, S, heads, K] of the inputs."""
+  return [jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qkv']
+
+
+@jax.jit
+def _transformed(enc, q, k, x, positions):
   coordinates = enc.coordinates(
     x, positions_of(enc, positions), 1 + jnp.arange(S)[None], jnp.arange(S)[None]
   )
-  q, k = (jnp.einsum('bsd,dhk->bshk', x, weights[n]) for n in 'qk')
   q, k = enc.transform_qk(q, k, coordinates, coordinates)
-  q_BHTK, k_BGSK = q.swapaxes(1, 2), k.swapaxes(1, 2)
-  k_BHSK = jnp.repeat(k_BGSK, q.shape[2] // k.shape[2], axis=1)
-  s_BHTS = enc.scale(DIMS.head_dim) * jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK)
-  return s_BHTS, q_BHTK, k_BGSK, coordinates
+  return q.swapaxes(1, 2), k.swapaxes(1, 2), coordinates
+
+
+@jax.jit
+def _products(q_BHTK, k_BGSK, scale):
+  k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
+  return scale * jnp.einsum('bhtk,bhsk->bhts', q_BHTK, k_BHSK)
+
+
+@jax.jit
+def scores_of_a_tile(enc, s, q, k, coordinates):
+  """(scores of pairs, whether they are seen, gradients of their sum by queries and keys)."""
+  mask = make_tile(enc, coordinates, None).mask[:, None]
+
+  def sum_of_scores(q, k):
+    scores = tile_scores(enc, s, q, k, make_tile(enc, coordinates, None))
+    return jnp.where(scores == MASKED, 0, scores).sum(), scores
+
+  gradients, scores = jax.grad(sum_of_scores, argnums=(0, 1), has_aux=True)(q, k)
+  return scores, jnp.broadcast_to(mask, scores.shape), gradients
 
 
 def adds_up_tiles(variant: str) -> bool:
@@ -713,7 +743,7 @@ def test_bias_is_in_the_scale_or_not_as_declared(variant):
     return
 
   def added(enc):
-    s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
+    s, q, k, coordinates = heads_first(enc, x, weights, np.arange(S)[None])
     return tile_scores(enc, jnp.zeros_like(s), q, k, make_tile(enc, coordinates, None))
 
   @jax.jit
@@ -762,12 +792,10 @@ def test_positions_are_taken_as_declared(variant):
   """Floats, integers alone, or whatever they are if they are not read; values are laws above."""
   enc, (x, weights, _) = build(variant), inputs()
   run = lambda x, ids: layer(enc, weights, x, position_ids=ids, backend='dense')
-  at = lambda *places: jax.jit(lambda x: [run(x, ids) for ids in places])(x)
   floats = positions_of(enc, MODES['float_positions']['position_ids'])
-  if enc.position_kind is None:
-    at_none, at_floats, at_several = at(None, floats, np.stack([floats] * 3, axis=2))
-    np.testing.assert_array_equal(at_floats, at_none)
-    np.testing.assert_array_equal(at_several, at_none)
+  if enc.position_kind is None:  # it is one program, without positions among its arguments
+    places = (None, floats, np.stack([floats] * 3, axis=2))
+    assert len({jax.jit(run).lower(x, ids).as_text() for ids in places}) == 1
     return
   several = np.zeros((B, S, enc.positions_per_token + 2))
   allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
@@ -779,7 +807,7 @@ def test_positions_are_taken_as_declared(variant):
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
       attend_with(enc, weights, x, floats)
   else:
-    close(*at(1.0 * SCATTERED, SCATTERED))
+    close(*jax.jit(lambda x: [run(x, ids) for ids in (1.0 * SCATTERED, SCATTERED)])(x))
 
 
 @pytest.mark.parametrize(
@@ -817,12 +845,11 @@ def test_visible_keys_are_counted_as_declared(variant):
   enc, (x, _, _) = build(variant), inputs()
   one, other = 1 + np.arange(S)[None], 2 + np.arange(S)[None]
   if enc.needs_visible:
-    same = jax.tree.map(
-      np.array_equal, *(enc.coordinates(x, one, visible, one - 1) for visible in (one, other))
-    )
+    coordinates = jax.jit(lambda visible: enc.coordinates(x, one, visible, one - 1))
+    same = jax.tree.map(np.array_equal, coordinates(one), coordinates(other))
     assert not all(jax.tree.leaves(same))
   else:
-    enc.coordinates(x, one, None, one - 1)
+    jax.eval_shape(lambda enc: enc.coordinates(x, one, None, one - 1), enc)
 
 
 @pytest.mark.parametrize(
@@ -850,7 +877,7 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
   them.
   """
   enc, (x, weights, _) = build(variant), inputs()
-  _, q, k, _ = heads_first(enc, x, weights, jnp.arange(S)[None])
+  _, q, k, _ = heads_first(enc, x, weights, np.arange(S)[None])
   assert q.shape == (B, enc.heads_per_query * DIMS.heads, S, enc.qk_width * DIMS.head_dim)
   assert k.shape == (B, DIMS.kv_heads, S, enc.qk_width * DIMS.head_dim)
   before = jnp.einsum('bsd,dhk->bhsk', x, weights['q'])
@@ -859,7 +886,7 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
     assert enc.qk_width == enc.heads_per_query == 1
     assert not enc.rotates_qk
   elif enc.relative and not enc.needs_inputs:
-    _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + jnp.arange(S)[None])
+    _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + np.arange(S)[None])
     assert (np.abs(shifted - q).max() > 1e-2) == enc.rotates_qk
 
 
@@ -869,21 +896,20 @@ def test_queries_are_changed_in_proportion_as_declared(variant):
   factor on queries and leaves keys alone.
   """
   enc, (x, weights, _) = build(variant), inputs()
-  made = lambda n: heads_first(enc, x, weights | {'q': n * weights['q']}, jnp.arange(S)[None])
-  (_, none, _, _), (_, once, k, coordinates), (_, twice, _, _) = map(made, (0, 1, 2))
+  made = lambda n: heads_first(enc, x, weights | {'q': n * weights['q']}, np.arange(S)[None])
+  (_, none, _, _), (products, once, k, coordinates), (_, twice, _, _) = map(made, (0, 1, 2))
   is_linear = np.abs(twice - 2 * once + none).max() < 1e-4
   assert enc.reads_own_queries == (is_linear and np.abs(none).max() > 1e-3)
   if enc.recomputes_scores:
-    tiles = [make_tile(enc, coordinates, None) for _ in range(3)]
-    scores = [enc.score(None, q, k, t) for q, t in zip((none, once, twice), tiles, strict=True)]
-    change = jnp.where(tiles[0].mask[:, None], scores[2] - 2 * scores[1] + scores[0], 0)
-    is_linear = np.abs(change).max() < 1e-4
+    made = [scores_of_a_tile(enc, products, q, k, coordinates) for q in (none, once, twice)]
+    scores, (mask, *_), _ = jax.device_get(tuple(zip(*made, strict=True)))
+    is_linear = np.abs(scores[2] - 2 * scores[1] + scores[0])[mask].max() < 1e-4
   assert enc.bends_products == (not is_linear)
   if enc.multiplies_queries and VARIANTS[variant][0] not in ('chain', 'heads'):
     q = jnp.einsum('bsd,dhk->bhsk', x, weights['q'])
     factor = (once * q).sum(axis=-1, keepdims=True) / (q**2).sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(once, factor * q, atol=1e-5)
-    _, _, k_alone, _ = heads_first(build('nope'), x, weights, jnp.arange(S)[None])
+    _, _, k_alone, _ = heads_first(build('nope'), x, weights, np.arange(S)[None])
     np.testing.assert_array_equal(k, k_alone)
 
 
@@ -899,7 +925,7 @@ def test_channels_of_keys_are_split_as_declared(variant):
   """Else keys whose channels are in another order become what they were, in that order."""
   enc, (x, weights, _) = build(variant), inputs()
   order = weights | {'k': weights['k'][..., ::-1]}
-  k, other = (heads_first(enc, x, w, jnp.arange(S)[None])[2] for w in (weights, order))
+  k, other = (heads_first(enc, x, w, np.arange(S)[None])[2] for w in (weights, order))
   assert enc.splits_channels == (np.abs(other[..., ::-1] - k).max() > 1e-2)
 
 
@@ -910,11 +936,10 @@ def test_values_and_outputs_are_transformed_as_declared(variant):
   """
   enc, (x, weights, _) = build(variant), inputs()
   o = cotangent_of(enc)
-  v = jnp.einsum('bsd,dhk->bshk', x, weights['v'])
+  *_, v = projections(x, weights)
 
   def transformed(shift):
-    index = jnp.arange(S)[None]
-    j = enc.coordinates(x, positions_of(enc, shift + index), 1 + index, index)
+    *_, j = heads_first(enc, x, weights, shift + np.arange(S)[None])
     return enc.transform_values(v, j), enc.transform_output(o, j, x)
 
   here, there = transformed(0), transformed(SHIFT)
@@ -956,15 +981,8 @@ def test_scores_read_queries_and_keys_as_declared(variant):
   An encoding that makes the products itself is never given them.
   """
   enc, (x, weights, _) = build(variant), inputs()
-  s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
-
-  @functools.partial(jax.grad, argnums=(0, 1))
-  def derivatives(q, k, enc, s, coordinates):
-    scores = tile_scores(enc, s, q, k, make_tile(enc, coordinates, None))
-    return jnp.where(scores == MASKED, 0, scores).sum()
-
-  found = jax.jit(derivatives)(q, k, enc, s, coordinates)
-  reads = any(np.abs(g).max() > 1e-5 for g in found)
+  *_, gradients = scores_of_a_tile(enc, *heads_first(enc, x, weights, np.arange(S)[None]))
+  reads = any(np.abs(g).max() > 1e-5 for g in gradients)
   assert reads == (enc.reads_qk or enc.recomputes_scores)
   if enc.recomputes_scores:
     assert enc.bias_in_scale is not None
@@ -998,10 +1016,9 @@ def test_scores_are_adapted_as_declared(variant):
 def test_keys_are_hidden_as_declared(variant):
   """Their scores, in a softmax, are those of masked keys; a soft-cap would show them again."""
   enc, (x, weights, _) = build(variant), inputs()
-  s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
-  tile = make_tile(enc, coordinates, None)
-  scores = jnp.where(tile.mask[:, None], tile_scores(enc, s, q, k, tile), 0)
-  assert enc.hides_keys == bool((scores == MASKED).any() and enc.normalizer != 'none')
+  made = scores_of_a_tile(enc, *heads_first(enc, x, weights, np.arange(S)[None]))
+  scores, mask, _ = jax.device_get(made)
+  assert enc.hides_keys == bool((scores[mask] == MASKED).any() and enc.normalizer != 'none')
   if enc.hides_keys:
     with pytest.raises(ValueError, match=r'^softcap=3\.0; allowed: no soft-cap, which would show'):
       layer(enc, weights, x, softcap=3.0)
@@ -1030,10 +1047,10 @@ def test_only_a_bias_is_added_as_declared(variant):
     (name in ONLY_BIAS and not grows) or variant in ('heads', 'goat_relative')
   )
   if enc.adds_only_bias:
-    s, q, k, coordinates = heads_first(enc, x, weights, jnp.arange(S)[None])
-    tile = make_tile(enc, coordinates, None)
+    s, q, k, coordinates = heads_first(enc, x, weights, np.arange(S)[None])
     assert enc.acts_on() == ('scores',)
-    close(tile_scores(enc, s, q, k, tile) - s, tile_scores(enc, 0 * s, 2 * q, -k, tile))
+    scores, _, _ = scores_of_a_tile(enc, s, q, k, coordinates)
+    close(scores - s, scores_of_a_tile(enc, 0 * s, 2 * q, -k, coordinates)[0])
 
 
 @pytest.mark.parametrize('variant', DECLARING)
