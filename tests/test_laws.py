@@ -793,9 +793,10 @@ def test_positions_are_taken_as_declared(variant):
   enc, (x, weights, _) = build(variant), inputs()
   run = lambda x, ids: layer(enc, weights, x, position_ids=ids, backend='dense')
   floats = positions_of(enc, MODES['float_positions']['position_ids'])
-  if enc.position_kind is None:  # it is one program, without positions among its arguments
+  at = lambda *places: jax.jit(lambda x: [run(x, ids) for ids in places])
+  if enc.position_kind is None:  # one program has them all: they are no constants of it
     places = (None, floats, np.stack([floats] * 3, axis=2))
-    assert len({jax.jit(run).lower(x, ids).as_text() for ids in places}) == 1
+    assert len({at(ids).lower(x).as_text() for ids in places}) == 1
     return
   several = np.zeros((B, S, enc.positions_per_token + 2))
   allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
@@ -807,7 +808,7 @@ def test_positions_are_taken_as_declared(variant):
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
       attend_with(enc, weights, x, floats)
   else:
-    close(*jax.jit(lambda x: [run(x, ids) for ids in (1.0 * SCATTERED, SCATTERED)])(x))
+    close(*at(1.0 * SCATTERED, SCATTERED)(x))
 
 
 @pytest.mark.parametrize(
