@@ -794,7 +794,7 @@ def test_positions_are_taken_as_declared(variant):
   run = lambda x, ids: layer(enc, weights, x, position_ids=ids, backend='dense')
   floats = positions_of(enc, MODES['float_positions']['position_ids'])
   at = lambda *places: jax.jit(lambda x: [run(x, ids) for ids in places])
-  if enc.position_kind is None:  # one program has them all: they are no constants of it
+  if enc.position_kind is None:  # the program is the same with any, and reads none
     places = (None, floats, np.stack([floats] * 3, axis=2))
     assert len({at(ids).lower(x).as_text() for ids in places}) == 1
     return
