@@ -447,7 +447,8 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   assert [label.get_text() for label in axes.get_yticklabels()] == ['rope', 'logn', 'yarn']
   assert [point.get_color() for point in points] == [WORSE, UNDECIDED, BETTER]
   assert axes.get_title('left').startswith('At 2 L, 1 of 3 lines are better; yarn by the most, 0.1')
-  assert 'rope that is given the last L tokens alone (L = 8)' in figure.get_supxlabel()
+  note = ' '.join(figure.get_supxlabel().split())
+  assert 'from the line "rope" where it is given the last L tokens alone (L = 8)' in note
   short = [
     r | {'label': 'short', 'run': f'short {r["run"]}', 'train_length': 4}
     for r in of_methods({'logn': {8: 1.0, 16: 1.0}})
