@@ -116,6 +116,7 @@ STUDIES_OF_SECTIONS = {
   ('README.md', 'The answer so far'): [
     'board',
     'board_extended',
+    'budget_extended',
     'passkey',
     'pretrained',
     'scale_budget',
@@ -131,6 +132,7 @@ STUDIES_OF_SECTIONS = {
   ('results/FINDINGS.md', 'A model that you train'): [
     'board',
     'board_extended',
+    'budget_extended',
     'scale_budget',
     'scale_width',
     'selective',
