@@ -9,7 +9,6 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.entmax import Entmax
-from posenc_jax.encodings.stick_breaking import log1p_exp
 
 SMALL = -15.0  # below it softplus(z) is e^z in float32
 # Keys of a row from which nothing is subtracted: the first three rows of the paper.
@@ -51,7 +50,8 @@ class LSSA(Encoding):
     z_BHTS = jnp.where(is_small_BHTS, 0.0, s_BHTS)
     # In place of -|z| and max(z, 0), of which the gradients at 0 would be lost.
     is_positive_BHTS = z_BHTS > 0
-    softplus_BHTS = log1p_exp(jnp.where(is_positive_BHTS, -z_BHTS, z_BHTS))
+    # Not stick_breaking's log1p_exp: of small numbers a logarithm needs all digits.
+    softplus_BHTS = jnp.log1p(jnp.exp(jnp.where(is_positive_BHTS, -z_BHTS, z_BHTS)))
     softplus_BHTS += jnp.where(is_positive_BHTS, z_BHTS, 0.0)
     return jnp.where(is_small_BHTS, s_BHTS, jnp.log(softplus_BHTS))
 

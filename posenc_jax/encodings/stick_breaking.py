@@ -38,7 +38,10 @@ class StickBreaking(Encoding):
 
 
 def log1p_exp(x):
-  """log(1 + e^x) for x <= 0, as exact as log1p and cheaper: the rounding of 1 + e is added back."""
+  """log(1 + e^x) for x <= 0, within 2^-23, cheaper than log1p: the rounding of 1 + e is added back.
+
+  In a program jax 0.10 makes log1p(e) of log(1 + e), to which that is added in vain.
+  """
   e = jnp.exp(x)
   u = 1 + e
   return jnp.log(u) + (e - (u - 1))
