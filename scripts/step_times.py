@@ -28,7 +28,7 @@ FLAGS = {'config': cli.REQUIRED, 'out': cli.REQUIRED, 'beside': '', 'rounds': 15
 SAME_STEPS = tuple(
   f'{name}.'
   for name in (
-    *('label', 'seed', 'eval', 'launch', 'mesh', 'data.cache'),
+    *('label', 'seed', 'eval', 'launch', 'data.cache'),
     *('train.steps', 'train.init_from', 'train.log_every', 'train.validate_every'),
     *('train.validate_batches', 'train.checkpoint_every', 'train.max_to_keep', 'train.trackers'),
     *('train.profile_steps', 'optim.learning_rate', 'optim.warmup', 'optim.final_fraction'),
