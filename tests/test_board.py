@@ -20,7 +20,7 @@ from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import line_costs, lines, page, pareto, tables
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.training.run_dir import claim_run_dir
-from scripts import board, step_times
+from scripts import board, remake, step_times
 
 ROOT = Path(__file__).parent.parent
 STUDY_FILE = ROOT / 'configs' / 'studies' / 'board.py'
@@ -703,6 +703,15 @@ def test_what_figures_of_the_study_name_as_references_are_references_here(folder
 def test_the_board_of_this_repository_names_the_rows_that_are_kept():
   (sha256,) = re.findall(r'SHA-256 (\w+)', (ROOT / 'results' / 'BOARD.md').read_text())
   assert page.sha256(of_runs(ROOT / 'results' / 'board')) == sha256
+
+
+def test_one_command_makes_all_results_again():
+  """It names what makes each file of results/ that is made of rows."""
+  commands = remake.commands()
+  assert commands[-1] == ('scripts/board.py', 'results/board')
+  of_folders = {f'results/{path.parent.name}' for path in ROOT.glob('results/*/rows.jsonl.gz')}
+  for script in ('scripts/table.py', 'scripts/figures.py'):
+    assert {folder for name, folder in commands if name == script} == of_folders
 
 
 @pytest.mark.slow

@@ -31,13 +31,13 @@ LEGEND = (
   'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
   f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
   f'("{FAR} L, other text") and that from the own score at {FAR} L with attention windowed at L '
-  'have intervals below 0. "Holds to": as in the column of that name. "Fails by": the first length '
-  f'at which the interval of the change from L lies above +{SLACK:g}, or the score of a seed is '
-  'not finite. "Holds with a window of L", of lines that do not hold to the longest length: with '
-  f'attention windowed at L that interval ends at +{SLACK:g} or below at the longest length, and '
-  f'no seed is more than {SLACK:g} bits worse than at L at any length past it; "fails with a '
-  f'window of L": at the longest length it lies above +{SLACK:g}. {UNSTABLE}: leaving out one '
-  'seed would change the verdict, or there is one alone.',
+  f'("{FAR} L, window of L") have intervals below 0. "Holds to": as in the column of that name. '
+  f'"Fails by": the first length at which the interval of the change from L lies above +{SLACK:g}, '
+  'or the score of a seed is not finite. "Holds with a window of L", of lines that do not hold to '
+  'the longest length: with attention windowed at L that interval ends at '
+  f'+{SLACK:g} or below at the longest length, and no seed is more than {SLACK:g} bits worse than '
+  'at L at any length past it; "fails with a window of L": at the longest length it lies above '
+  f'+{SLACK:g}. {UNSTABLE}: leaving out one seed would change the verdict, or there is one alone.',
   f'parameters: those of the whole model, relative to {ROPE}.',
   f'step, memory: time and memory of a training step, relative to {ROPE}; time as '
   'scripts/step_times.py has measured it, line after line on one machine, or without that as each '
@@ -49,6 +49,8 @@ LEGEND = (
   'window of L: that difference with attention windowed at L.',
   f'{FAR} L, other text: the score at {FAR} L minus that where tokens farther back than L from the '
   "first target are another document's, the placebo, which may do harm of its own.",
+  f'{FAR} L, window of L: the score at {FAR} L minus that at the same length with attention '
+  'windowed at L, which may do harm of its own, too.',
   f'holds to: the largest length up to which, at every length, no seed is more than {SLACK:g} '
   f'bits worse than at L and the interval of the change ends at +{SLACK:g} or below; ≥: no longer '
   'one was evaluated.',
@@ -103,6 +105,7 @@ def text_table(
     *(f'at {multiple_of(length, L)}' for length in past),
     f'window of L, at {multiple_of(past[-1], L)}' if past else 'window of L',
     f'{FAR} L, other text',
+    f'{FAR} L, window of L',
     'holds to',
     'seeds',
   ]
@@ -130,6 +133,7 @@ def _cells(line: Line, past: list[int], verdict: str):
   # The head of the column names the longest length of all lines.
   yield cell(line.windowed if past and line.longest == past[-1] else None, signed_bits)
   yield cell(line.beyond_shuffled, signed_bits)
+  yield cell(line.beyond_window, signed_bits)
   if line.holds_to is None or line.is_reference:
     yield Cell(DASH)
   else:
@@ -154,6 +158,7 @@ def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
     *([line.changes.get(length) for line in holding] for length in past),
     [line.windowed for line in holding if line.longest == longest],
     [line.beyond_shuffled for line in holding],
+    [line.beyond_window for line in holding],
   ]
   smallest = [marked, *map(smallest_shown, columns)]
   texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
