@@ -3,6 +3,7 @@
 import dataclasses
 import fnmatch
 import json
+import re
 import shutil
 import sys
 import types
@@ -796,3 +797,25 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
     UserError, match=r'runs/smollm2: its encoding is learned; allowed: a run with'
   ):
     sweep.plan(path, 'out', {})
+
+
+def test_the_study_of_another_model_in_the_guide_is_sound(tmp_path, monkeypatch):
+  """It takes the model, its length and base from the run that it names, and its own text."""
+  monkeypatch.chdir(tmp_path)
+  Path('configs').symlink_to(ROOT / 'configs')
+  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'GUIDE.md').read_text(), re.DOTALL)
+  (source,) = (block for block in blocks if 'load_study' in block)
+  Path('mine.py').write_text(source)
+  saved = sources.open_source(str(save(tmp_path / 'm', 'llama3_tied')))
+  saved = dataclasses.replace(saved, tokenizer=SMALL_TOKENIZER)
+  config = importing.import_model(base.get_config(), saved, Path('runs/mine'))
+  overlay(config, {'train.length': 4096, 'encoding': {'name': 'rope', 'base': 123.0}})
+  storage.write_json(Path('runs/mine/config.json'), to_json(config))
+  planned = sweep.plan('mine.py', 'out', {})
+  assert len(planned) == len(load_study('configs/pretrained.py').METHODS)
+  assert {run.config.encoding.get('base') for run in planned} - {None} == {123.0, 615.0}
+  for run in planned:
+    preflight.check_model(run.config)
+    assert (run.config.data.corpus, run.config.train.init_from) == ('FOLDER', 'runs/mine')
+    assert (run.config.eval.lengths, run.config.eval.target_context) == ((4096, 8192), 8192)
+  study.of_study('mine.py', Path('out'), planned=[run.config for run in planned])
