@@ -33,7 +33,7 @@ TITLE = """\
 # Encodings
 
 Which one to take: [README](README.md#the-answer-so-far). `pattern` gives layers different ones
-([GUIDE](GUIDE.md#train)). What the columns say stands below the tables."""
+([GUIDE](GUIDE.md#encodings)). The columns are explained below the tables."""
 # The headings, in the order of the page; `heading_of` says which encodings stand below each.
 PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL = (
   'No encoding',
@@ -66,12 +66,12 @@ has the formula, where it departs from released code, and its hyperparameters.
 
 **Cost** comes on top of attention without positions. *Tokens*: it grows with tokens alone (*once*:
 before the first layer); the rest grows with pairs of a query and a key. *Width*: of queries and
-keys in every product. *Value width*: of values, likewise. *Bias by distance*: a number a head and
-distance, added to each pair. *Queries x rows*: products of queries (keys, weights) with a vector by
-distance, K multiply-adds a pair and head. *Multiply-adds*: of other products, a pair and head; K is
-the width of a head. *Sums* or a *scan along keys*: from the query leftwards; *along queries*: of
-those before it. *Elementwise*: arithmetic on each pair other than adding. *Rows sorted*: all scores
-of a query are sorted (alpha = 1.5), or bisected in 30 passes (other alpha).
+keys in every product. *Value width*: of values, likewise. *Bias by distance*: one number per head
+and distance, added to each pair. *Queries x rows*: products of queries (keys, weights) with a
+vector by distance, K multiply-adds per pair and head. *Multiply-adds*: of other products, per pair
+and head; K is the width of a head. *Sums* or a *scan along keys*: from the query leftwards; *along
+queries*: of those before it. *Elementwise*: arithmetic on each pair other than adding. *Rows
+sorted*: all scores of a query are sorted (alpha = 1.5), or bisected in 30 passes (other alpha).
 
 **Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
 everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
@@ -104,9 +104,12 @@ OTHER_NAMES = (
   ),
   (
     '[LM-Infinite](https://arxiv.org/abs/2308.16137)',
-    '`rerope` under a window with first tokens ([GUIDE](GUIDE.md#pretrained-models))',
+    '`rerope` under a window with first tokens ([GUIDE](GUIDE.md#methods-without-training))',
   ),
-  ('[DIET-REL](https://arxiv.org/abs/2104.08698)', '`t5` with a bucket a distance'),
+  ('[DIET-REL](https://arxiv.org/abs/2104.08698)', '`t5` with one bucket per distance'),
+  ('dynamic position bias: an MLP makes it of the distance', '`mlp_bias`'),
+  ('learned Fourier features at the input', '`learned_fourier`'),
+  ('channels turned beside content, as in the MLA of DeepSeek', '`mla_rope`'),
   ('PaTH-FoX', '`chain` of `path` and `fox` with `in_scale`'),
   ('M-RoPE, its interleaved form', '`axial_rope`, `spectrum` `split`, `interleaved`'),
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
@@ -192,7 +195,7 @@ def markdown() -> str:
   parts = [
     TITLE,
     *tables,
-    f'## What the columns say\n\n{LEGEND}',
+    f'## What the columns mean\n\n{LEGEND}',
     f'## Known limits\n\n{limits()}',
     f'## Methods that have another name here\n\n{_table(("method", "here"), OTHER_NAMES)}',
     f'## Methods that are not here\n\n{_table(("method", "why"), LEFT_OUT)}',
