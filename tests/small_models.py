@@ -51,12 +51,15 @@ def imported(folder):
   return config, importing.build_model(config, source, form), source
 
 
-def write_gguf(path, name='llama', pre='smollm', tensors=(), stored=(), **metadata):
+def write_gguf(
+  path, name='llama', pre='smollm', tensors=(), stored=(), sentencepiece=None, **metadata
+):
   """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do.
 
   Args:
     tensors: more of them.
     stored: those that have other bytes in the file: {name: (uint8 [rows, bytes], type of GGML)}.
+    sentencepiece: [(token, score, kind)] of a vocabulary that is SentencePiece's.
   """
   import gguf
 
@@ -74,10 +77,16 @@ def write_gguf(path, name='llama', pre='smollm', tensors=(), stored=(), **metada
   writer.add_layer_norm_rms_eps(config['rms_norm_eps'])
   writer.add_rope_freq_base(config['rope_parameters']['rope_theta'])
   writer.add_vocab_size(config['vocab_size'])
-  writer.add_tokenizer_model('gpt2')
+  writer.add_tokenizer_model('gpt2' if sentencepiece is None else 'llama')
   writer.add_tokenizer_pre(pre)
-  writer.add_token_list([*(chr(97 + n) for n in range(22)), 'ab'])
-  writer.add_token_merges(['a b'])
+  if sentencepiece is None:
+    writer.add_token_list([*(chr(97 + n) for n in range(22)), 'ab'])
+    writer.add_token_merges(['a b'])
+  else:
+    tokens, scores, kinds = map(list, zip(*sentencepiece, strict=True))
+    writer.add_token_list(tokens)
+    writer.add_token_scores(scores)
+    writer.add_token_types(kinds)
   writer.add_bos_token_id(1)
   for key, value in metadata.items():
     adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}

@@ -17,7 +17,7 @@ from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import attention_options
-from posenc_jax.pretrained import gguf_file, importing, sources
+from posenc_jax.pretrained import gguf_file, gguf_tokenizer, importing, sources
 from scripts.conformance.pretrained import TOKENS
 
 
@@ -69,8 +69,8 @@ def test_the_rule_of_llama_3_is_found_in_its_divisors(factor, K):
 
 
 def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
-  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='tekken')))
-  with pytest.raises(UserError, match=r"tokenizer is 'gpt2', 'tekken', and not.*--tokenizer=FI"):
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', pre='viking')))
+  with pytest.raises(UserError, match=r"tokenizer is 'gpt2', 'viking', and not.*--tokenizer=FI"):
     importing.import_model(base.get_config(), source, tmp_path / 'run')
   source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
   assert importing.import_model(base.get_config(), source, tmp_path / 'run').model.vocab == 23
@@ -81,7 +81,9 @@ def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
   [
     ('smollm', "I'M 1234", ['I', "'", 'M', ' ', '1', '2', '3', '4']),
     ('gpt-2', "I'M 1234", ['I', "'", 'M', ' 1234']),
+    ('refact', "I'M 1234", ['I', "'", 'M', ' ', '1', '2', '3', '4']),
     ('llama-bpe', "I'M 1234\n\n x.\n", ['I', "'M", ' ', '123', '4', '\n\n', ' x', '.\n']),
+    ('tekken', "I'M aBc 12./\n x", ['I', "'M", ' a', 'Bc', ' ', '1', '2', './\n', ' x']),
     ('qwen2', "I'M 1234\n\n x.\n", ['I', "'M", ' ', *'1234', '\n\n', ' x', '.\n']),
   ],
 )
@@ -90,12 +92,14 @@ def test_text_is_cut_as_the_name_in_a_gguf_file_says(pre, text, pieces):
 
   characters = list(BYTE_OF_CHARACTER)
   metadata = {'model': 'gpt2', 'pre': pre, 'tokens': [*characters, 'ab'], 'merges': []}
-  contents, _ = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  contents, _ = gguf_tokenizer.tokenizer_of({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
   tokenizer = tokenizers.Tokenizer.from_buffer(contents)
   spans = [span for _, span in tokenizer.pre_tokenizer.pre_tokenize_str(text)]
   assert [text[slice(*span)] for span in spans] == pieces
   assert len(tokenizer.encode('e\u0301').ids) == (2 if pre == 'qwen2' else 3)  # an e and an accent
-  assert (256 in tokenizer.encode('ab').ids) == (pre == 'llama-bpe')  # a word that no pair makes
+  assert (256 in tokenizer.encode('ab').ids) == (
+    pre in ('llama-bpe', 'tekken')
+  )  # a word that no pair makes
 
 
 def half(block, start):
@@ -204,10 +208,23 @@ def test_heads_of_a_gguf_file_fit_its_matrices(tmp_path, monkeypatch):
     ('merges', {}, 'its tokenizer has no tokens or no merges'),
     ('tokens', {}, 'its tokenizer has no tokens or no merges'),
     ('', {'token_type': [1]}, 'its tokenizer has 2 tokens and 1 kinds of them'),
+    ('', {'model': 'llama'}, 'its tokenizer has no tokens or no scores'),
+    ('', {'model': 'llama', 'scores': [0.0]}, 'its tokenizer has 2 tokens and 1 scores of them'),
+    (
+      '',
+      {'model': 'llama', 'scores': [0.0, 0.0], 'precompiled_charsmap': [1]},
+      'its tokenizer changes text by precompiled_charsmap',
+    ),
+    (
+      '',
+      {'model': 't5'},
+      "its tokenizer is 't5', 'smollm', and not 'llama', and not 'gpt2' with "
+      + ' or '.join(gguf_tokenizer.PRE_TOKENIZERS),
+    ),
   ],
 )
 def test_a_broken_tokenizer_of_a_gguf_file_is_none(lacking, said, why):
   metadata = {'model': 'gpt2', 'pre': 'smollm', 'tokens': ['a', 'b'], 'merges': []} | said
   metadata.pop(lacking, None)
-  found = gguf_file._tokenizer({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
+  found = gguf_tokenizer.tokenizer_of({f'tokenizer.ggml.{k}': v for k, v in metadata.items()})
   assert found == (None, why)

@@ -1,5 +1,6 @@
 """The tokenizers of pretrained models: what they put before a text, and what goes with them."""
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -12,6 +13,7 @@ from small_runs import write_text_corpus
 from configs import base
 from posenc_jax import storage
 from posenc_jax.config import config_hash, overlay, saved_config, to_json
+from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import generation, preflight
 from posenc_jax.evaluation.evaluate import evaluate
@@ -19,6 +21,7 @@ from posenc_jax.evaluation.generation import end_tokens
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.pretrained import exporting, importing, sources
 from posenc_jax.pretrained.exported_tokenizers import beginning_with
+from posenc_jax.pretrained.gguf_tokenizer import tokenizer_of
 from posenc_jax.training import loop, provenance, run_dir
 from scripts import import_model
 
@@ -70,6 +73,112 @@ def test_bos_stands_before_a_text_as_a_gguf_file_says(pre, said, ids, tmp_path):
   importing.import_model(base.get_config(), source, tmp_path / 'run')
   tokenizer, *_ = exported(tmp_path / 'run', tmp_path / 'out')
   assert tokenizer.encode('c').ids == ids
+
+
+SPOKEN = (
+  'position encodings and attention',
+  'Grüße aus Köln, schöne Häuser über Flüssen',
+  '日本語の文章です。日本語の文',
+  'if x:    return  y',
+)
+
+
+@pytest.fixture(scope='module')
+def sentencepiece_model():
+  """BPE with byte fallback, and pieces of spaces alone, as Llama 2 has them."""
+  import io
+
+  import sentencepiece
+
+  model = io.BytesIO()
+  sentencepiece.SentencePieceTrainer.train(
+    sentence_iterator=iter(SPOKEN * 9),
+    model_writer=model,
+    vocab_size=400,
+    model_type='bpe',
+    normalization_rule_name='identity',
+    remove_extra_whitespaces=False,
+    allow_whitespace_only_pieces=True,
+    byte_fallback=True,
+    num_threads=1,
+    minloglevel=2,
+  )
+  return sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+
+
+def vocabulary(model):
+  """[(token, score, kind)] as converters write it."""
+  kinds = {2: model.is_unknown, 3: model.is_control, 6: model.is_byte}
+  return [
+    (model.id_to_piece(n), model.get_score(n), next((k for k in kinds if kinds[k](n)), 1))
+    for n in range(model.vocab_size())
+  ]
+
+
+@pytest.mark.parametrize(
+  'text',
+  [
+    *SPOKEN,
+    '',
+    ' a',
+    'a \n\n b\n',
+    '      positions   of    spaces        ',
+    '🙂 e\u0301 Жук, <0x0A> <unk',
+    '\U0001f468\u200d\U0001f469\u200d日本\t語\r\n',
+  ],
+)
+def test_a_vocabulary_of_sentencepiece_cuts_text_as_sentencepiece_does(text, sentencepiece_model):
+  """Ids and bytes: a token ends with the character that its bytes are of, and the space before the
+  text has none, unless it is a token itself, which then has the first character's.
+  """
+  model = sentencepiece_model
+  tokens, scores, kinds = map(list, zip(*vocabulary(model), strict=True))
+  metadata = {'model': 'llama', 'pre': 'default', 'tokens': tokens, 'scores': scores}
+  metadata |= {'token_type': kinds, 'bos_token_id': 1, 'eos_token_id': 2}
+  contents, _ = tokenizer_of({f'tokenizer.ggml.{name}': x for name, x in metadata.items()})
+  tokenizer = TokenizerJson(contents, 'tokenizer.json')
+  ((ids, sizes),) = tokenizer.cut([text.encode()])
+  expected = model.encode(text)
+  assert ids.tolist() == expected
+  assert sum(sizes) == len(text.encode())
+  assert tokenizer.count_unknown(ids) == 0
+  pieces = [1 if model.is_byte(n) else len(tokens[n].replace('▁', ' ').encode()) for n in expected]
+  of_characters = list(itertools.accumulate(len(character.encode()) for character in text))
+  ends = [max(end - 1, 1) for end in itertools.accumulate(pieces)]
+  assert [*itertools.accumulate(map(int, sizes))] == [
+    next(end for end in of_characters if end >= least) for least in ends
+  ]
+  own = tokenizers.Tokenizer.from_buffer(contents)
+  assert own.encode(text).ids == [1, *expected]
+  assert own.decode(expected) == model.decode(expected) == text
+
+
+# The symbols of a small vocabulary: a space, two letters, pairs of them, and bytes of two others.
+SMALL_PIECES = [('<unk>', 0.0, 2), ('<s>', 0.0, 3), ('</s>', 0.0, 3)]
+SMALL_PIECES += [(f'<0x{byte:02X}>', 0.0, 6) for byte in (0x0A, 0xC3, 0xBC)]
+SMALL_PIECES += [('▁', -3.0, 1), ('a', -4.0, 1), ('b', -5.0, 1), ('▁a', -1.0, 1), ('ab', -2.0, 1)]
+SMALL_PIECES += [('<user>', -1000.0, 4)]
+
+
+@pytest.mark.parametrize(
+  ('said', 'bos', 'ids', 'of_user'),
+  [
+    ({}, [1], [9, 8, 9, 8, 4, 5, 3], [6, 8, 11, 6, 0]),
+    ({'add_space_prefix': False}, [1], [10, 9, 8, 4, 5, 3], [8, 11, 0]),
+    ({'add_bos_token': False}, [], [9, 8, 9, 8, 4, 5, 3], [6, 8, 11, 6, 0]),
+  ],
+)
+def test_a_gguf_file_with_a_vocabulary_of_sentencepiece(said, bos, ids, of_user, tmp_path):
+  """Imported, and exported again. A token of the user's is found before text is cut, and the text
+  behind it begins like any other; what has no bytes among the tokens is unknown.
+  """
+  said = {f'tokenizer.ggml.{name}': x for name, x in said.items()}
+  path = write_gguf(tmp_path / 'm.gguf', pre='default', sentencepiece=SMALL_PIECES, **said)
+  importing.import_model(base.get_config(), sources.open_source(str(path)), tmp_path / 'run')
+  assert load_run(tmp_path / 'run').inputs('ab abü\n'.encode()).tolist() == [[1, *ids]]
+  tokenizer, *_ = exported(tmp_path / 'run', tmp_path / 'out')
+  assert tokenizer.encode('ab abü\n').ids == [*bos, *ids]
+  assert tokenizer.encode('b<user>?').ids == [*bos, *of_user]
 
 
 def test_chat_template_and_ends_of_a_gguf_file(tmp_path):

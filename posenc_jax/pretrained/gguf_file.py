@@ -3,7 +3,6 @@
 The library `gguf` knows the format and undoes its quantization.
 """
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from posenc_jax.encodings.core.rope_scaling import llama3, rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
-from posenc_jax.pretrained.exported_tokenizers import beginning_with
+from posenc_jax.pretrained.gguf_tokenizer import tokenizer_of
 
 # How the names of tensors translate; {n}: the layer.
 TENSORS = {
@@ -35,27 +34,6 @@ TENSORS = {
   },
 }
 ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
-# How text is cut before pairs are merged, by the name that the file gives: a file says no more
-# (llama.cpp, llm_tokenizer_bpe). 'smollm': single digits apart, then GPT-2's rule; 'llama-bpe' and
-# 'qwen2': their published pattern, which differs in how many digits stay together.
-GPT_2 = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True}
-
-
-def _split(digits: str) -> list[dict]:
-  words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-  rest = r' ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+'
-  pattern = {'Regex': f'{words}|{digits}|{rest}'}
-  split = {'type': 'Split', 'pattern': pattern, 'behavior': 'Isolated', 'invert': False}
-  return [split, GPT_2 | {'use_regex': False}]
-
-
-PRE_TOKENIZERS = {
-  'smollm': [{'type': 'Digits', 'individual_digits': True}, GPT_2],
-  'gpt-2': [GPT_2],
-  'llama-bpe': _split(r'\p{N}{1,3}'),
-  'qwen2': _split(r'\p{N}'),
-}
-SPECIAL = (2, 3, 4)  # kinds of tokens that are found before text is cut: unknown, control, user's
 
 
 def open_model(
@@ -105,7 +83,7 @@ def open_model(
 
   template = metadata.get('tokenizer.chat_template')
   beside = {'chat_template.jinja': template.encode()} if isinstance(template, str) else {}
-  return config, shapes, read, *_tokenizer(metadata), beside
+  return config, shapes, read, *tokenizer_of(metadata), beside
 
 
 def _scaling_of(divisors, config: dict, field: str) -> dict:
@@ -198,51 +176,3 @@ def _ends(metadata: dict) -> int | list[int] | None:
   ends = [metadata.get(f'tokenizer.ggml.{name}_token_id') for name in ('eos', 'eot')]
   ends = [*dict.fromkeys(token for token in ends if token is not None)]
   return ends if len(ends) > 1 else next(iter(ends), None)
-
-
-def _tokenizer(metadata: dict) -> tuple[bytes | None, str]:
-  """(a tokenizer.json of the vocabulary in the file or None, why there is none)."""
-  kind, pre = (metadata.get(f'tokenizer.ggml.{name}') for name in ('model', 'pre'))
-  if kind is None:
-    return None, 'no tokenizer in it'
-  if kind != 'gpt2' or pre not in PRE_TOKENIZERS:
-    known = ' or '.join(PRE_TOKENIZERS)
-    return None, f"its tokenizer is {shown(kind)}, {shown(pre)}, and not 'gpt2' with {known}"
-  tokens, merges = (metadata.get(f'tokenizer.ggml.{name}') for name in ('tokens', 'merges'))
-  if tokens is None or merges is None:
-    return None, 'its tokenizer has no tokens or no merges'
-  kinds = metadata.get('tokenizer.ggml.token_type', [1] * len(tokens))
-  if len(kinds) != len(tokens):
-    return None, f'its tokenizer has {len(tokens)} tokens and {len(kinds)} kinds of them'
-  special = [
-    {'id': n, 'content': token, 'single_word': False, 'lstrip': False, 'rstrip': False}
-    | {'normalized': False, 'special': True}
-    for n, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
-    if kind in SPECIAL
-  ]
-  bos = metadata.get('tokenizer.ggml.bos_token_id')
-  # of a file that says nothing llama.cpp takes it so
-  has_bos = metadata.get('tokenizer.ggml.add_bos_token', pre == 'llama-bpe')
-  has_bos = has_bos and bos is not None and bos < len(tokens)
-  tree = {
-    'version': '1.0',
-    'added_tokens': special,
-    'normalizer': {'type': 'NFC'} if pre == 'qwen2' else None,
-    'pre_tokenizer': {'type': 'Sequence', 'pretokenizers': PRE_TOKENIZERS[pre]},
-    'post_processor': beginning_with(bos, tokens[bos]) if has_bos else None,
-    'decoder': {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True}
-    | {'use_regex': True},
-    'model': {
-      'type': 'BPE',
-      'dropout': None,
-      'unk_token': None,
-      'continuing_subword_prefix': None,
-      'end_of_word_suffix': None,
-      'fuse_unk': False,
-      'byte_fallback': False,
-      'ignore_merges': pre == 'llama-bpe',  # a word that is a token is not cut
-      'vocab': {token: n for n, token in enumerate(tokens)},
-      'merges': [merge.split(' ') for merge in merges],
-    },
-  }
-  return json.dumps(tree, ensure_ascii=False).encode(), ''
