@@ -53,6 +53,23 @@ def test_logits_of_every_family(name, tmp_path):
   np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in DAILY)) for name in MODELS]
+)
+def test_logits_of_every_family_packed(name, tmp_path):
+  """Both texts in one row, each a segment of its own: transformers' logits of them side by side."""
+  config, model, _ = imported(save(tmp_path / 'm', name))
+  length = TOKENS.shape[1]
+  segments = np.repeat(np.arange(len(TOKENS)), length)[None]
+  packed = lambda m, x: m(x, segment_ids=segments, **attention_options(config))
+  with jax.default_matmul_precision('highest'):
+    logits = jax.jit(packed)(model, TOKENS.reshape(1, -1))
+  expected = np.array(RECORDS[name]['logits'])
+  np.testing.assert_allclose(
+    logits.reshape(expected.shape), expected, atol=1e-5 * np.abs(expected).max()
+  )
+
+
 @pytest.mark.parametrize('older', [True, False])
 @pytest.mark.parametrize(
   ('kind', 'name'), [('gemma3', 'gemma3'), ('mistral3', 'ministral3'), ('mistral3', 'mistral')]
