@@ -50,7 +50,9 @@ def test_the_effective_length_is_the_last_of_all_lengths_up_to_which_all_hold():
   """Every series of scores that hold, do not hold, or failed, up to a length, is tried."""
   for scores in itertools.product((2.0, 2.009, 2.011, None), repeat=4):
     values = dict(zip((8, 16, 32, 64), scores, strict=True))
-    found = effective_length.effective_length(values, 8, lambda score, own: score <= own + 0.01)
+    found = effective_length.effective_length(
+      values, 8, lambda score, own: score <= own + 0.01, values[8]
+    )
     if values[8] is None:
       assert found is None
       continue
@@ -85,6 +87,66 @@ def test_the_margin_is_a_setting_and_perplexities_are_compared_in_bits():
   for metric in ('bpb', 'ppl'):
     assert texts(table(rows, metric=metric, margin=0.1)) == {'rope': ['16', '2']}
     assert texts(table(rows, metric=metric, margin=0.3)) == {'rope': ['≥ 32', '≥ 4']}
+
+
+def test_a_line_may_be_asked_to_keep_the_score_of_the_baseline():
+  """What damages the model at L holds that for ever, and has no effective length; each seed is
+  compared with the same one.
+  """
+  bits = {
+    'none': {8: [2.0, 2.1], 16: [3.0, 3.0], 32: [4.0, 4.0]},
+    'linear': {8: [2.4, 2.5], 16: [2.4, 2.5], 32: [2.4, 2.5]},
+    'yarn': {8: [2.009, 2.109], 16: [2.0, 2.1], 32: [2.0, 2.1]},
+    'ntk': {8: [2.0, 2.1], 16: [2.009, 2.109], 32: [2.009, 2.111]},
+  }
+  rows = rows_of(bits)
+  assert texts(table(rows))['linear'] == ['≥ 32', '≥ 4', '≥ 32, ≥ 32']
+  made = table(rows, baseline='none', score_to_keep='baseline')
+  assert texts(made) == {
+    'none': ['8', '1', '8, 8'],
+    'linear': ['—', '—', '—, —'],
+    'yarn': ['≥ 32', '≥ 4', '≥ 32, ≥ 32'],
+    'ntk': ['16', '2', '≥ 32, 16'],
+  }
+  said = (
+    'at most 0.01 bits a byte worse than the score at L of none; a dash where it is not so at L'
+  )
+  assert said in made.caption
+  assert {record['baseline'] for record in made.records} == {'none'}
+  one = rows_of({'none': {8: [2.0], 16: [3.0]}, 'ntk': {8: [2.0, 2.0], 16: [2.0, 2.0]}})
+  found = texts(table(one, baseline='none', score_to_keep='baseline'))
+  assert found['ntk'] == ['—', '—', '≥ 16, —']  # nothing to keep by the second seed
+
+
+def test_accuracies_may_be_asked_to_keep_that_of_the_baseline():
+  rows = accuracies(
+    {'none': {8: 0.9, 16: 0.2}, 'linear': {8: 0.7, 16: 0.7}, 'yarn': {8: 0.8, 16: 0.78}}
+  )
+  settings = dict(metric='exact_match', baseline='none', score_to_keep='baseline')
+  found = texts(table(rows, **settings))
+  assert {name: cells[0] for name, cells in found.items()} == {
+    'none': '8',
+    'linear': '—',
+    'yarn': '≥ 16',
+  }
+
+
+def test_the_score_to_keep_of_a_baseline_needs_one():
+  (checked,) = report_settings.check_tables(
+    'table()', {'baseline': 'none', 'score_to_keep': 'baseline'}
+  )
+  assert after_lengths([checked])[1] == {'form': 'effective_lengths', **checked}
+  assert after_lengths([checked | {'score_to_keep': 'own'}])[1] == {'form': 'effective_lengths'}
+  for settings, message in (
+    ({'score_to_keep': 'baseline'}, "score_to_keep='baseline'; allowed: with the field baseline"),
+    ({'score_to_keep': 'best'}, "score_to_keep='best'; allowed: own, baseline"),
+  ):
+    for form in ('lengths', 'effective_lengths'):
+      with pytest.raises(UserError, match=message):
+        report_settings.check_tables('table()', {'form': form} | settings)
+  rows = rows_of({'rope': {8: [2.0], 16: [2.0]}})
+  with pytest.raises(UserError, match="baseline='none' has no rows"):
+    table(rows, baseline='none', score_to_keep='baseline')
 
 
 def test_what_was_not_evaluated_says_nothing():

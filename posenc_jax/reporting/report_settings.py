@@ -14,6 +14,7 @@ from posenc_jax import tasks
 from posenc_jax.errors import UserError, hint, nearest, shown, visible
 from posenc_jax.protocols import PROTOCOLS
 from posenc_jax.reporting.layouts import LAYOUTS
+from posenc_jax.reporting.layouts.effective_lengths import OF_BASELINE, OWN
 from posenc_jax.reporting.layouts.published import check_reference
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.mpl.figures import FORMS
@@ -48,6 +49,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
+  'score_to_keep': (lambda value: value in (OWN, OF_BASELINE), f'{OWN}, {OF_BASELINE}'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
   'learned': (lambda value: is_number(value) and 0 <= value < 1, '0 to less than 1'),
   'smooth': (lambda value: is_count(value) and value <= 1000, 'bins on either side, 0 to 1000'),
@@ -69,6 +71,8 @@ def check_tables(where: str, wanted: object) -> list[dict]:
   for settings in wanted:
     _check(where, settings, LAYOUTS, OF_ALL_TABLES)
     _check_better_end(where, settings)
+    if settings.get('score_to_keep') == OF_BASELINE and not settings.get('baseline'):
+      raise UserError(f'{where}: score_to_keep={OF_BASELINE!r}; allowed: with the field baseline')
   return wanted
 
 

@@ -38,6 +38,11 @@ DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
 
 
+def of_label(row: dict) -> tuple[str]:
+  """The name by which a study knows the line of a row."""
+  return (row['label'],)
+
+
 @dataclasses.dataclass
 class Comparison:
   """Scores and what is asked of them; `left_out` says what could not be asked, and why."""
@@ -52,7 +57,7 @@ def compare_all(
   controls: bool = True,
   baseline: str | None = None,
   margin: float = MARGIN,
-  names_of: Callable[[dict], tuple] = lambda row: (row['label'],),
+  names_of: Callable[[dict], tuple] = of_label,
   is_paired: bool = False,
   lines: Collection[str] | None = None,
 ) -> list[Comparison]:
@@ -79,11 +84,9 @@ def compare_all(
   if not controls and not plain:
     wanted = list(dict.fromkeys(scores.protocol for scores in found))
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
-  baselines = [_baseline(scores, baseline, names_of) for scores in plain]
+  baselines = [line_of_baseline(scores, baseline, names_of) for scores in plain]
   if baseline and plain and not any(baselines):
-    rows = [row for scores in plain for row in scores.exemplar_row.values()]
-    known = {name for row in rows for name in names_of(row)}
-    raise UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
+    raise no_rows(baseline, plain, names_of)
   if baseline and found[0].metric.best is None:
     raise UserError(
       f'table: metric={found[0].metric.name!r} with a baseline; allowed: one with a better end'
@@ -111,8 +114,19 @@ def compare_all(
   return made
 
 
-def _baseline(scores: Scores, baseline: str | None, names_of: Callable[[dict], tuple]) -> str:
-  """The line that `baseline` means in these scores, or ''."""
+def no_rows(
+  baseline: str, found: list[Scores], names_of: Callable[[dict], tuple] = of_label
+) -> UserError:
+  """The error of a baseline that is no line of any scores."""
+  rows = [row for scores in found for row in scores.exemplar_row.values()]
+  known = {name for row in rows for name in names_of(row)}
+  return UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
+
+
+def line_of_baseline(
+  scores: Scores, baseline: str | None, names_of: Callable[[dict], tuple] = of_label
+) -> str:
+  """The line that `baseline` means in these scores, as `compare_all` says, or ''."""
 
   def rank(line):
     row = scores.exemplar_row[line]

@@ -4,7 +4,9 @@ The *effective length* is the largest evaluated length at which a score, and tha
 length between, is as good as the model's own at its training length L: at most `margin` bits a byte
 worse (likelihoods), or at least `share` of it (accuracies; SHARE as in NoLiMa, Modarressi et al.
 2025, arXiv:2502.05167). Where it is the largest length that was evaluated, the model holds to at
-least that.
+least that. Of methods of extension, which may damage the model at L itself, it is rather asked how
+far they keep the score at L of the model as it is, a baseline; one that loses it at L itself has no
+effective length.
 
 *LongScore* at a length l past L is (S_l - Base) / Base, Base being the mean score at the lengths up
 to L (Yang et al. 2025, arXiv:2505.19293): what a model loses of what it can.
@@ -30,44 +32,67 @@ class EffectiveLength(NamedTuple):
 
 
 def effective_length(
-  values: dict[int, float | None], train_length: int, holds: Callable[[float, float], bool]
+  values: dict[int, float | None],
+  train_length: int,
+  holds: Callable[[float, float], bool],
+  kept: float | None,
 ) -> EffectiveLength | None:
-  """The effective length of one seed, or None where it has no score at L.
+  """The effective length of one seed, or None where it has no score at L, or not one that holds.
 
   Args:
     values: the score at each evaluated length; None where it failed, as beyond a table.
-    holds: (score, own score at L) -> whether it is as good.
+    holds: (score, score to keep) -> whether it is as good.
+    kept: the score to keep, its own at L or that of another; None: there is none.
   """
-  own = values.get(train_length)
-  if own is None:
+  at_L = values.get(train_length)
+  if at_L is None or kept is None or not holds(at_L, kept):
     return None
   longer = sorted(length for length in values if length > train_length)
   reached = train_length
   for length in longer:
-    if values[length] is None or not holds(values[length], own):
+    if values[length] is None or not holds(values[length], kept):
       return EffectiveLength(reached, False)
     reached = length
   return EffectiveLength(reached, True)
 
 
 def of_seeds(
-  scores: Scores, line: str, margin: float, share: float, chance: float | None
+  scores: Scores,
+  line: str,
+  margin: float,
+  share: float,
+  chance: float | None,
+  baseline: str | None = None,
 ) -> dict[int, EffectiveLength | None]:
   """{seed: its effective length} of the seeds that `values_of_seeds` has. None for one without a
-  score at L, or whose `share` of it is no more than `chance`: guessing would hold at every length.
+  score at L, or where `share` of the score to keep is no more than `chance`: guessing would hold at
+  every length.
+
+  Args:
+    baseline: the line whose score at its own L, by the same seed, is to keep; None: the line's own.
   """
   metric = scores.metric if scores.metric.is_accuracy else METRICS['bpb']
   if metric.is_accuracy:
-    holds = lambda score, own: score >= share * own > (chance or 0)
+    holds = lambda score, kept: score >= share * kept > (chance or 0)
   else:
-    holds = lambda score, own: score <= own + margin
+    holds = lambda score, kept: score <= kept + margin
   train_length = scores.exemplar_row[line]['train_length']
-  lengths = {}
-  for seed, values in values_of_seeds(scores, line, metric).items():
-    own = values.get(train_length)
-    is_score = own is not None and holds(own, own)
-    lengths[seed] = effective_length(values, train_length, holds) if is_score else None
-  return lengths
+  of_line = values_of_seeds(scores, line, metric)
+  kept = scores_at_L(scores, line if baseline is None else baseline, metric)
+  return {
+    seed: effective_length(values, train_length, holds, kept.get(seed))
+    for seed, values in of_line.items()
+  }
+
+
+def scores_at_L(scores: Scores, line: str, metric: Metric) -> dict[int, float | None]:
+  """{seed: the score at the line's own training length} of what `values_of_seeds` has; {} where
+  there is no such line.
+  """
+  if line not in scores.exemplar_row:
+    return {}
+  L = scores.exemplar_row[line]['train_length']
+  return {seed: values.get(L) for seed, values in values_of_seeds(scores, line, metric).items()}
 
 
 def values_of_seeds(

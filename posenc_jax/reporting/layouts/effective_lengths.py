@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons.compare import line_of_baseline, no_rows
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
 from posenc_jax.reporting.metrics import DASH, MARGIN, SHARE, Metric
 from posenc_jax.reporting.scores import Scores, collect
@@ -15,6 +16,8 @@ from posenc_jax.reporting.tasks.chance import chance_scores
 FORM = 'effective_lengths'
 # The tables of scores by length that are followed by one of effective lengths.
 FOLLOWED = ('bpb', 'ppl', 'exact_match')
+# Whose score at L a line must keep to hold (the setting `score_to_keep`).
+OWN, OF_BASELINE = 'own', 'baseline'
 
 
 def after_lengths(wanted: list[dict]) -> list[dict]:
@@ -28,8 +31,10 @@ def after_lengths(wanted: list[dict]) -> list[dict]:
     made.append(settings)
     is_by_length = settings.get('form', 'lengths') == 'lengths'
     if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
-      same = {k: settings[k] for k in ('metric', 'protocols', 'margin', 'learned') if k in settings}
-      made.append({'form': FORM, **same})
+      names = ['metric', 'protocols', 'margin', 'learned']
+      if settings.get('score_to_keep', OWN) == OF_BASELINE:
+        names += ['baseline', 'score_to_keep']
+      made.append({'form': FORM, **{k: settings[k] for k in names if k in settings}})
   return made
 
 
@@ -41,30 +46,43 @@ def effective_lengths(
   controls: bool = False,
   margin: float = MARGIN,
   share: float = SHARE,
+  baseline: str | None = None,
+  score_to_keep: str = OWN,
 ) -> list[Table]:
   """A table for each protocol and control that was evaluated past a training length.
 
-  `margin` (bits a byte) and `share` say what holds: see `comparisons.effective_length`. Raises
-  UserError for a metric that is neither a likelihood nor an accuracy.
+  `margin` (bits a byte) and `share` say what holds, and `score_to_keep` beside what: a line's own
+  score at L or that of `baseline`; see `comparisons.effective_length`. Raises UserError for a
+  metric that is neither a likelihood nor an accuracy, and for a baseline without rows.
   """
   rows, made = list(rows), []
-  for scores in collect(rows, runs, protocols, metric, controls):
+  found = collect(rows, runs, protocols, metric, controls)
+  kept = [None] * len(found)  # for each, the line whose score is to keep; None: each its own
+  if score_to_keep == OF_BASELINE:
+    kept = [line_of_baseline(scores, baseline) for scores in found]
+    if not any(kept):
+      raise no_rows(baseline, found)
+  for scores, line in zip(found, kept, strict=True):
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
       raise UserError(f'table: metric={metric!r} of effective_lengths; allowed: {allowed}')
     if scores.columns[-1] > min(scores.train_lengths):
-      made.append(_table(rows, scores, margin, share))
+      made.append(_table(rows, scores, margin, share, line))
   return made
 
 
-def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Table:
+def _table(
+  rows: list[dict], scores: Scores, margin: float, share: float, baseline: str | None
+) -> Table:
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
   lines, records = [], []
   keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
+  if baseline:
+    keys |= {'baseline': baseline}
   for line in scores.lines:
     L = scores.exemplar_row[line]['train_length']
-    lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L))
+    lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L), baseline)
     worst = effective_length.summary(lengths)
     cells = [scores.label(line), _text(worst), _text(worst, L)]
     if len(scores.seeds) > 1:
@@ -87,7 +105,7 @@ def _table(rows: list[dict], scores: Scores, margin: float, share: float) -> Tab
   header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
     f'Effective length, {scores.title}',
-    caption(scores) + _sentences(scores, margin, share),
+    caption(scores) + _sentences(scores, margin, share, baseline),
     header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
     [RowGroup('', lines)],
     scores.notes,
@@ -111,14 +129,19 @@ def _long_score_cells(
   return [Cell(text([] if None in values else values)) for values in (*columns, means)]
 
 
-def _sentences(scores: Scores, margin: float, share: float) -> str:
+def _sentences(scores: Scores, margin: float, share: float, baseline: str | None) -> str:
+  whose, dash = 'the own score at L', 'a dash where '
+  if baseline is not None:
+    whose = f'the score at L of {baseline or "the baseline"}'
+    dash = 'a dash where it is not so at L itself, or '
   if scores.metric.is_accuracy:
     what = (
-      f'at least {share:g} of the own score at L; a dash where guessing would hold, too. '
+      f'at least {share:g} of {whose}; {dash}guessing would hold, too. '
       'LongScore: (score - Base) / Base, Base the mean score up to L'
     )
   else:
-    what = f'at most {margin:g} bits a byte worse than the own score at L'
+    what = f'at most {margin:g} bits a byte worse than {whose}'
+    what += '' if baseline is None else '; a dash where it is not so at L itself'
   return (
     ' Effective length, of the worst seed: the largest evaluated length in tokens at which the '
     f'score, as at all lengths between, is {what}; ≥: it holds to the longest that was evaluated.'

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
+from posenc_jax.reporting.layouts.effective_lengths import OWN
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import Scores, collect
@@ -21,12 +22,15 @@ def lengths(
   baseline: str | None = None,
   margin: float = MARGIN,
   reference: Iterable[dict] = (),
+  score_to_keep: str = OWN,
 ) -> list[Table]:
   """A table for each protocol and control, each followed by its differences.
 
   `baseline` is the label of the line that others are compared with, `margin` what makes two of them
-  equivalent; `reference` see `published`. Columns of by_position are ranges of positions.
+  equivalent; `reference` see `published`; `score_to_keep` is for the table of effective lengths
+  that follows. Columns of by_position are ranges of positions.
   """
+  del score_to_keep
   notes, made = [], []
   rows = _with_ranges(list(rows), notes)
   column_of = lambda row: row.get(RANGE_END, row['length'])
