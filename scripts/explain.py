@@ -2,8 +2,11 @@
 
   python scripts/explain.py --config=configs/base.py --config.encoding.name=deberta
 
-Every source of position in the model, where each acts, its parameters, its scale and the backends
-that take it. All encodings side by side: ENCODINGS.md.
+Every source of position in the model, where each acts, its parameters, its scale, the backends that
+take it, and which of them `auto` is. All encodings side by side: ENCODINGS.md.
+
+--platform: cpu, gpu or tpu; the backends are asked as there, whether there is one here or not.
+Without it, or where jax runs on that here, they are asked for the device that is here.
 """
 
 import inspect
@@ -11,34 +14,40 @@ import inspect
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from rich.console import Console
 from rich.table import Table
 
 from posenc_jax import cli, config, data, encodings, tasks
-from posenc_jax.attention import BACKENDS
+from posenc_jax.attention import BACKENDS, fastest
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import positions_of_model
 from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
-from posenc_jax.errors import user_errors
+from posenc_jax.errors import UserError, user_errors
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
 
+PLATFORMS = ('cpu', 'gpu', 'tpu')
+
 
 def main(argv: list[str]) -> None:
-  flags, overrides = cli.parse_args(argv, {'config': cli.REQUIRED})
+  flags, overrides = cli.parse_args(argv, {'config': cli.REQUIRED, 'platform': ''})
+  if flags.platform not in ('', *PLATFORMS):
+    allowed = ', '.join(PLATFORMS)
+    raise UserError(f'--platform={flags.platform!r}; allowed: {allowed}')
   c = config.load(flags.config, overrides)
   config.validate(c)
   with user_errors(ValueError):
     model = build(c, data.vocab(c.data), nnx.Rngs(0))
-  explain(c, model, Console(highlight=False, markup=False))  # formulas have brackets
+  console = Console(highlight=False, markup=False)  # formulas have brackets
+  explain(c, model, console, flags.platform or jax.default_backend())
 
 
-def explain(c, model: LM, console: Console) -> None:
-  """Prints the tables for a run's config and its model."""
+def explain(c, model: LM, console: Console, platform: str) -> None:
+  """Prints the tables for a run's config and its model; `platform` is one of PLATFORMS."""
   pattern = model.encodings
   specs = [dict(spec) for spec in read_pattern(dict(c.encoding))[0]]
   names = [spec.pop('name') for spec in specs]
@@ -55,7 +64,8 @@ def explain(c, model: LM, console: Console) -> None:
     for mask in of_variant:
       combined = combine_masks(mask_of_config(c), mask)
       masks += [combined] if combined not in masks else []
-    explain_encoding(c, title, variant, encodings.hyperparameters(name) | hyper, masks, console)
+    hyper = encodings.hyperparameters(name) | hyper
+    explain_encoding(c, title, variant, hyper, masks, console, platform)
   parts = parameter_counts.by_part(model)
   of_parts = ', '.join(f'{part} {number:,}' for part, number in parts.items())
   console.print(f'Parameters: {of_parts}; in all {sum(parts.values()):,}', soft_wrap=True)
@@ -101,7 +111,13 @@ def period_of_layers(c, pattern, names: list[str]) -> Table:
 
 
 def explain_encoding(
-  c, title: str, variant: StackedEncoding, hyper: dict, masks: list[dict], console: Console
+  c,
+  title: str,
+  variant: StackedEncoding,
+  hyper: dict,
+  masks: list[dict],
+  console: Console,
+  platform: str,
 ) -> None:
   """Prints what an encoding declares, its parameters, and backends by the masks of its layers."""
   enc, K = variant.encoding, c.model.head_dim
@@ -138,11 +154,13 @@ def explain_encoding(
 
   takes = f'takes {c.train.length} tokens in {c.train.compute_dtype}'
   columns = [', '.join(filter(None, (takes, in_words(mask)))) for mask in masks]
-  backends = Table('backend', *columns, title='Backends', title_justify='left')
-  reasons = [refusals(c, variant.layer(0), Mask(**mask)) for mask in masks]
+  title = f'Backends on a {platform.upper()}'
+  backends = Table('backend', *columns, title=title, title_justify='left')
+  asked = [ask_backends(c, variant.layer(0), Mask(**mask), platform) for mask in masks]
   for name in BACKENDS:
-    answers = ('yes' if each[name] is None else f'no: {each[name]}' for each in reasons)
-    backends.add_row(name, *answers)
+    reasons = (reasons[name] for reasons, _ in asked)
+    backends.add_row(name, *('yes' if reason is None else f'no: {reason}' for reason in reasons))
+  backends.add_row('auto', *(f'takes {name}' for _, name in asked))
   console.print(backends)
 
 
@@ -167,31 +185,38 @@ def in_words(mask: dict[str, int]) -> str:
   return ', '.join(f'{name.replace("_", " ")} {tokens}' for name, tokens in mask.items())
 
 
-def refusals(c, enc, mask: Mask) -> dict[str, str | None]:
-  """Each backend's reason to refuse a layer of this config with that mask; None: it takes it.
+def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | None], str]:
+  """Returns each backend's reason to refuse a layer of this config with that mask (None: it takes
+  it), and the backend that `auto` takes.
 
-  They are asked on the mesh of the config, whether there are as many devices here or not.
+  They are asked on the mesh of the config and on that platform, whether there are as many devices
+  of it here or not.
   """
   m, T = c.model, min(c.train.length, enc.max_length or c.train.length)
   B = c.train.batch // c.train.grad_accum_steps
   dtype = jnp.dtype(c.train.compute_dtype)
   options = {name: attention_options(c)[name] for name in ('softcap', 'block_sizes')}
-  reasons = {}
+  reasons, taken = {}, []
 
   def ask(q, k, v, x):
     given = options | positions(c, enc, B, T)
     q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(T)[None], B))
     request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True, **given)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())
+    taken.append(fastest(request))
 
   shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), dtype)
   kv_heads = m.kv_heads or m.heads
   x = jax.ShapeDtypeStruct((B, T, m.model_dim), dtype)
   sizes = tuple(c.mesh[axis] for axis in meshes.AXES)
-  mesh = AbstractMesh(sizes, meshes.AXES, axis_types=(AxisType.Auto,) * len(sizes))
+  device = None  # the one that is here
+  if platform != jax.default_backend():
+    device = AbstractDevice(device_kind=f'a {platform.upper()}', num_cores=1, platform=platform)
+  types = (AxisType.Auto,) * len(sizes)
+  mesh = AbstractMesh(sizes, meshes.AXES, axis_types=types, abstract_device=device)
   with jax.sharding.use_abstract_mesh(mesh):
     jax.eval_shape(ask, shape(m.heads), shape(kv_heads), shape(kv_heads), x)
-  return reasons
+  return reasons, taken[0]
 
 
 def positions(c, enc, B: int, T: int) -> dict:

@@ -13,7 +13,7 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
 from posenc_jax import config, data, target
-from posenc_jax.attention import _fastest
+from posenc_jax.attention import fastest
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.distributed import mesh as meshes
@@ -340,7 +340,7 @@ def test_the_mesh_says_for_what_a_program_is_traced(platform, name, length, back
   def chosen(q):
     request = build_request(q, q, q, enc)
     assert request.platform == target.platform() == platform
-    assert _fastest(request) == backend
+    assert fastest(request) == backend
     grid = TileSchedule.of_request(request).grid
     assert (grid.rows, grid.columns) == (side, side)
     return q

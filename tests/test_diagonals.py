@@ -12,7 +12,7 @@ from test_aot import BASE, KINDS
 from test_laws import MODES, build, declared, is_wanted
 
 from posenc_jax import config
-from posenc_jax.attention import _fastest, attend
+from posenc_jax.attention import attend, fastest
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.diagonal_passes import is_visited, stretches
@@ -153,7 +153,7 @@ def test_auto_on_a_gpu_takes_diagonals_where_tiles_are_many_and_small(batch, que
   of = lambda tokens, heads: jax.ShapeDtypeStruct((batch, tokens, heads, 8), jnp.float32)
 
   def chosen(q, k):
-    assert _fastest(build_request(q, k, k, build('alibi'))) == backend
+    assert fastest(build_request(q, k, k, build('alibi'))) == backend
     return q
 
   with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
@@ -180,7 +180,7 @@ def test_auto_counts_the_devices_that_share_the_batch(axes, manual, backend):
   of = lambda heads: jax.ShapeDtypeStruct((32, 8192, heads, 8), jnp.float32)  # 2 * LARGEST
 
   def chosen(q, k):
-    assert _fastest(build_request(q, k, k, build('alibi'))) == backend
+    assert fastest(build_request(q, k, k, build('alibi'))) == backend
     return q
 
   with jax.sharding.use_abstract_mesh(mesh):

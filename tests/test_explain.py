@@ -10,6 +10,7 @@ from kinds import daily_if, representatives
 from posenc_jax import config, data
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
+from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import build
 from scripts import explain
 
@@ -97,6 +98,39 @@ def test_backends_are_asked_for_what_the_run_asks_for(explained, fields, rows):
   text = explained(*(f'--config.{path}={value}' for path, value in fields.items()))
   for row in rows:
     assert row in text, text
+
+
+@pytest.mark.parametrize(
+  ('platform', 'name', 'dtype', 'rows'),
+  [
+    ('', 'rope', 'bfloat16', ('Backends on a CPU', 'fused │ no: jax runs on cpu', 'takes dense')),
+    ('cpu', 'rope', 'bfloat16', ('Backends on a CPU', 'cudnn │ no: jax runs on cpu')),
+    ('gpu', 'rope', 'bfloat16', ('Backends on a GPU', 'cudnn │ yes', 'auto │ takes cudnn')),
+    ('gpu', 'rope', 'float32', ('cudnn takes bfloat16 or', 'triton │ yes', 'auto │ takes dense')),
+    ('gpu', 'alibi', 'bfloat16', ('fused │ no: jax runs on gpu', 'auto │ takes diagonals')),
+    ('tpu', 'rope', 'bfloat16', ('splash │ yes', 'fused │ yes', 'auto │ takes splash')),
+    ('tpu', 'shaw', 'bfloat16', ('Backends on a TPU', 'fused │ yes', 'auto │ takes fused')),
+  ],
+)
+def test_backends_are_asked_for_a_platform(explained, platform, name, dtype, rows):
+  """None of which but the CPU is here."""
+  length = 2048 if name == 'alibi' else 256
+  text = explained(
+    *([f'--platform={platform}'] if platform else []),
+    f'--config.encoding.name={name}',
+    f'--config.train.compute_dtype={dtype}',
+    f'--config.train.length={length}',
+    '--config.model.head_dim=64',
+  )
+  for row in rows:
+    assert row.lower() in text.lower(), text
+  for other in {'CPU', 'GPU', 'TPU'} - {(platform or 'cpu').upper()}:
+    assert f'Backends on a {other}' not in text
+
+
+def test_platforms_that_there_are_not_are_one_line(explained):
+  with pytest.raises(UserError, match=r"^--platform='gpus'; allowed: cpu, gpu, tpu$"):
+    explained('--platform=gpus')
 
 
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):

@@ -26,7 +26,7 @@ from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest
 from posenc_jax.xla_ops import vary, varying_axes
 
-__all__ = ['BACKENDS', 'OUTPUT', 'Backend', 'attend', 'check_backend']
+__all__ = ['BACKENDS', 'OUTPUT', 'Backend', 'attend', 'check_backend', 'fastest']
 
 
 class Backend(NamedTuple):
@@ -180,7 +180,7 @@ def _attend(
   # Tiles and rings would carry what no pair reads, and add up gradients of 0.
   request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
   if backend == 'auto':
-    backend = _fastest(request)
+    backend = fastest(request)
   elif (reason := BACKENDS[backend].refuse(request)) is not None:
     raise NotImplementedError(f'backend {backend}: {reason}')
   o_BTHK = BACKENDS[backend].run(request)
@@ -194,7 +194,8 @@ def check_backend(backend: str) -> None:
     raise ValueError(f'attention.backend={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
 
 
-def _fastest(request: AttentionRequest) -> str:
+def fastest(request: AttentionRequest) -> str:
+  """The backend that `auto` takes, expected to be the fastest of those that take the request."""
   # On a mesh that cuts sequences, every other backend would gather them on every device.
   if ring.refuse(request) is None and target.sequence_shards() > 1:
     return 'ring'
