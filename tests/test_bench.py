@@ -2,13 +2,15 @@
 compute the attention of our encodings.
 """
 
+import importlib.machinery
+import importlib.util
 import io
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -45,17 +47,19 @@ def attention_case(method='blockwise', encoding='nope', framework='jax', passes=
 
 @pytest.fixture
 def plan(monkeypatch):
-  """(*arguments, torch=whether it is installed, tpu=whether there is one) -> groups, the lines of
-  what is left out.
+  """(*arguments, torch, tokamax=whether it is installed, tpu, gpu=whether there is one) -> groups,
+  the lines of what is left out.
   """
 
-  def make_plan(*arguments, torch=True, tpu=False):
+  def make_plan(*arguments, torch=True, tokamax=False, tpu=False, gpu=False):
     omissions = []
     with monkeypatch.context() as patch:
-      patch.setattr(command.importlib.util, 'find_spec', lambda name: object() if torch else None)
-      patch.setattr(command.devices, 'gpu_extra', lambda: None)
+      installed = {'torch': torch, 'tokamax': tokamax}
+      find_spec = lambda name: object() if installed[name] else None
+      patch.setattr(command.importlib.util, 'find_spec', find_spec)
+      patch.setattr(command.devices, 'gpu_extra', lambda: 'cuda13' if gpu else None)
       patch.setattr(command.devices, 'has_tpu', lambda: tpu)
-      patch.setattr(command, '_torch_has_gpu', lambda: False)
+      patch.setattr(command, '_torch_has_gpu', lambda: gpu)
       return command.plan(*cli.parse_args(arguments, command.FLAGS), omissions), omissions
 
   return make_plan
@@ -91,6 +95,41 @@ def test_pytorch_on_a_cpu_is_not_compared_with_jax_on_a_tpu(plan):
   groups, omissions = plan(tpu=True)
   assert {case.framework for group in groups for case in group.cases} == {'jax'}
   assert any('it runs on the CPU here, jax does not' in line for line in omissions)
+
+
+@pytest.mark.parametrize(
+  ('there', 'dtype'),
+  [({}, 'float32'), ({'gpu': True}, 'bfloat16'), ({'tpu': True, 'torch': False}, 'bfloat16')],
+)
+def test_attention_on_a_gpu_or_tpu_is_in_bfloat16_unless_asked_for(plan, there, dtype):
+  """Which cuDNN needs."""
+  groups, omissions = plan('--attention', '--lengths=64', **there)
+  assert {case.dtype for group in groups for case in group.cases} == {dtype}
+  assert any(line.startswith('attention in bfloat16 only') for line in omissions) == bool(there)
+  both = plan('--attention', '--lengths=64', '--dtypes=bfloat16,float32', **there)[0]
+  assert [group.cases[0].dtype for group in both[::2]] == ['bfloat16', 'float32']
+  methods = {case.method for case in groups[0].cases}
+  assert {'cudnn', 'triton', 'diagonals'} <= methods or not there.get('gpu')
+
+
+def test_the_peer_in_jax(plan):
+  one = ('--attention', '--lengths=64', '--passes=both')
+  (group,), omissions = plan(*one, tokamax=True, torch=False)
+  (case,) = (case for case in group.cases if case.method == 'tokamax')
+  assert (case.framework, case.name, case.encoding) == ('jax', 'jax tokamax', 'nope')
+  assert case.baseline == 'nope blockwise'
+  assert not any('tokamax' in line for line in omissions)
+  (group,), omissions = plan(*one)
+  assert 'jax tokamax' not in names(group)
+  assert any('tokamax is left out, it is not installed: pip' in line for line in omissions)
+  for peers, found in (('none', False), ('sdpa', False), ('tokamax', True), ('flex,tokamax', True)):
+    (group,), omissions = plan(*one, f'--peers={peers}')
+    assert ('jax tokamax' in names(group)) == found
+    assert ('torch matmul' in names(group)) == (peers in ('sdpa', 'flex,tokamax'))
+  (group,), omissions = plan(*one, '--peers=tokamax', torch=False)
+  assert not any('PyTorch' in line for line in omissions)
+  (group,), omissions = plan(*one, '--encodings=rope', tokamax=True)
+  assert 'jax tokamax' not in names(group)
 
 
 def test_all_encodings_with_every_backend(plan):
@@ -363,6 +402,49 @@ def test_fraction_of_the_measured_peak(run_fake):
   assert [row['of_peak'] for row in rows] == pytest.approx([useful / 0.5 / (2 * 2048**3), 0.5, 1.0])
 
 
+def test_the_share_of_the_peak_that_a_step_uses(run_fake, monkeypatch):
+  """The maker's, of jax's case; a step in PyTorch has as many operations."""
+  fields = dict(dtype='bfloat16', length=8, batch=2)
+  ours, theirs = (
+    cases.Case('step', framework, name, name, 'rope', 'ours', **fields)
+    for framework, name in (('jax', 'ours'), ('torch', 'theirs'))
+  )
+  group = cases.Group('step', 'one', (ours, theirs))
+  script = {'ours': [0.5] * 3, 'theirs': [2.0] * 3}
+  monkeypatch.setattr(FakeWorkers, 'facts', {'operations': 3e12, 'device_flops': 12e12})
+  rows, _, _ = run_fake(script, [group])
+  assert [row['of_peak'] for row in rows] == [0.5, 0.125]
+  about = ABOUT | {'device': 'GPU', 'python': '3.11'}
+  text = tables.markdown([row | about for row in rows], [])
+  assert '| 0.50 |' in ' '.join(text.split())
+  monkeypatch.setattr(FakeWorkers, 'facts', {'operations': 3e12, 'device_flops': None})
+  rows, _, _ = run_fake(script, [group])
+  assert [row['of_peak'] for row in rows] == [None, None]
+
+
+@pytest.mark.parametrize(
+  ('dtype', 'kind', 'peak'),
+  [
+    ('bfloat16', 'NVIDIA H200', 989.4e12),
+    ('float32', 'NVIDIA H200', 494.7e12),
+    ('bfloat16', 'cpu', None),
+  ],
+)
+def test_a_step_tells_its_operations_and_what_the_device_can_do(
+  plan, monkeypatch, dtype, kind, peak
+):
+  (case,) = step_case(plan, '--encodings=rope', '--peers=none', dtype=dtype)
+  monkeypatch.setattr(jax, 'devices', lambda: [SimpleNamespace(device_kind=kind, platform='gpu')])
+  monkeypatch.setattr(
+    jax_cases, 'compile_within_memory', lambda jitted, *arguments: (None, {'temporary_bytes': 0})
+  )
+  facts = jax_cases.step(case).facts
+  # 16 wide, 2 layers of 4 * 16^2 and 2 * 16 * 32 weights, logits; attention of 40 tokens
+  weights = 2 * (4 * 16**2 + 2 * 16 * 32) + 16 * data.VOCAB
+  assert facts['operations'] == 3 * 40 * (6 * weights + 2 * 12 * 16 * 40)
+  assert facts['device_flops'] == peak
+
+
 def test_quartiles():
   assert quartiles([]) == (None, None, None)
   assert quartiles([2.0]) == (2.0, 2.0, 2.0)
@@ -398,11 +480,11 @@ TABLE = """\
 
 ### one
 
-| case   |   tokens/s |        time, ms |             ratio | baseline   |   peak, MiB |   repeats | note   |
-|:-------|-----------:|----------------:|------------------:|:-----------|------------:|----------:|:-------|
-| a      |      1,024 | 12.3 [12, 99.9] | 1.00 [1.00, 1.00] | a          |       1,024 |         2 | (1)    |
-| b      |        512 |             100 |                 — | —          |           — |         3 |        |
-| c      |          — |               — |                 — | —          |           — |         — | (2)    |
+| case   |   tokens/s |        time, ms |             ratio | baseline   |   of peak |   peak, MiB |   repeats | note   |
+|:-------|-----------:|----------------:|------------------:|:-----------|----------:|------------:|----------:|:-------|
+| a      |      1,024 | 12.3 [12, 99.9] | 1.00 [1.00, 1.00] | a          |      0.40 |       1,024 |         2 | (1)    |
+| b      |        512 |             100 |                 — | —          |         — |           — |         3 |        |
+| c      |          — |               — |                 — | —          |         — |           — |         — | (2)    |
 
 (1) fewer than 3 repeats
 
@@ -410,9 +492,11 @@ TABLE = """\
 """  # noqa: E501
 
 
+ABOUT = dict(cpu='Chip', cores=2, memory_bytes=2**32, date='2026-01-02', budget_seconds=900.0)
+
+
 def test_table_of_rows():
-  about = dict(cpu='Chip', cores=2, memory_bytes=2**32, date='2026-01-02', budget_seconds=900.0)
-  about |= dict(
+  about = ABOUT | dict(
     section='step', group='one', framework='jax', version='1.2', device='cpu', python='3.11'
   )
   row = lambda name, **fields: (
@@ -421,8 +505,8 @@ def test_table_of_rows():
   times = dict(q1=0.012, median=0.01234, q3=0.0999, ratio_q1=1.0, ratio=1.0, ratio_q3=1.0)
   none = dict(q1=0.1, median=0.1, q3=0.1004, ratio_q1=None, ratio=None, ratio_q3=None)
   rows = [
-    row('a', seconds=[0.1, 0.2], tokens_per_second=1024.4, peak_bytes=2**30, **times),
-    row('b', seconds=[0.1] * 3, tokens_per_second=512.0, peak_bytes=None, **none),
+    row('a', seconds=[0.1, 0.2], tokens_per_second=1024.4, of_peak=0.4, peak_bytes=2**30, **times),
+    row('b', seconds=[0.1] * 3, tokens_per_second=512.0, of_peak=None, peak_bytes=None, **none),
     row('c') | dict(status='refused', reason='no such thing'),
   ]
   notes = '\n'.join(f'- {line}' for line in tables.NOTES['step'])
@@ -517,6 +601,24 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
 # The peers.
 
 
+def test_the_peer_in_jax_computes_causal_attention(monkeypatch):
+  """It stands for a library that is not installed here: jax has a function of that form."""
+  case = attention_case('tokamax', length=32)
+  assert {case.method} == {*cases.JAX_PEERS}
+  if importlib.util.find_spec('tokamax') is None:
+    with pytest.raises(Unsupported, match=r'^not installed: pip install tokamax$'):
+      jax_cases.attention(case)
+  library = ModuleType('tokamax')
+  library.__spec__ = importlib.machinery.ModuleSpec('tokamax', None)
+  library.dot_product_attention = jax.nn.dot_product_attention
+  monkeypatch.setitem(sys.modules, 'tokamax', library)
+  mine, theirs = (
+    jax_cases.attention(attention_case(method, length=32)).call() for method in ('dense', 'tokamax')
+  )
+  for a, b in zip(jax.tree.leaves(mine), jax.tree.leaves(theirs), strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
 @pytest.fixture(scope='module')
 def torch():
   return pytest.importorskip('torch')
@@ -592,10 +694,10 @@ def test_blocks_of_the_causal_mask(torch, T):
     assert getattr(mine, name).equal(getattr(wanted, name)), name
 
 
-def step_case(plan, *arguments):
+def step_case(plan, *arguments, dtype='float32'):
   model = dict(model_dim=16, layers=2, heads=2, head_dim=8, mlp_dim=32)
   sizes = [f'--config.model.{name}={value}' for name, value in model.items()]
-  (group,), _ = plan('--step', '--shapes=40x3', '--dtypes=float32', *sizes, *arguments)
+  (group,), _ = plan('--step', '--shapes=40x3', f'--dtypes={dtype}', *sizes, *arguments)
   return group.cases
 
 

@@ -40,6 +40,8 @@ ATTENTION_PEERS = {
   'flex_alibi': ('alibi',),
   'flex_table': ('t5', 'kerple_log'),
 }
+# Kernels of others in jax, likewise.
+JAX_PEERS = {'tokamax': ('nope',)}
 STEP_PEERS = ('gpt', 'x_transformers', 'gpt_compiled', 'x_transformers_compiled')
 # Operations for each visible pair and channel. The backward pass has 2.5 times as many as the
 # forward pass.
@@ -118,7 +120,8 @@ class Group:
 
 def encoding_of_peer(peer: str, encodings) -> str:
   """The first of `encodings` whose attention `peer` computes, or ''."""
-  return next((spec for spec in encodings if spec.partition('/')[0] in ATTENTION_PEERS[peer]), '')
+  computed = (ATTENTION_PEERS | JAX_PEERS)[peer]
+  return next((spec for spec in encodings if spec.partition('/')[0] in computed), '')
 
 
 def attention_groups(
@@ -126,7 +129,7 @@ def attention_groups(
 ) -> list[Group]:
   """One group for each dtype, length and pass.
 
-  `methods` are backends, `peers` names in ATTENTION_PEERS.
+  `methods` are backends, `peers` names in ATTENTION_PEERS and JAX_PEERS.
   """
   # The baseline of all other cases is this encoding with this backend.
   backend = next((name for name in ('blockwise', *methods) if name in methods), None)
@@ -144,9 +147,9 @@ def attention_groups(
     ]
     for peer in peers:
       spec = encoding_of_peer(peer, encodings)
-      cases.append(
-        new_case('torch', f'torch {peer}', peer, spec, f'{spec} {backend}' if spec else base)
-      )
+      framework = 'jax' if peer in JAX_PEERS else 'torch'
+      baseline = f'{spec} {backend}' if spec else base
+      cases.append(new_case(framework, f'{framework} {peer}', peer, spec, baseline))
     for framework in sorted({case.framework for case in cases}):
       cases.append(new_case(framework, f'{framework} matmul', 'matmul', '', 'jax matmul'))
     direction = 'forward and backward' if direction == 'both' else direction

@@ -158,14 +158,16 @@ def _encodings(flags) -> list[str]:
 
 
 def _peers(flags, has_attention: bool, has_step: bool, omissions: list[str]) -> list[str] | None:
-  """The names of the peers that the flags ask for. None: those that fit."""
+  """The names of the peers in PyTorch that the flags ask for. None: those that fit."""
   if flags.peers == 'none':
     return []
   wanted = None
   if flags.peers:
-    of_attention = cases.ATTENTION_PEERS if has_attention else ()
+    of_attention = [*cases.ATTENTION_PEERS, *cases.JAX_PEERS] if has_attention else ()
     of_step = cases.STEP_PEERS if has_step else ()
     wanted = _names('peers', flags.peers, [*of_attention, *of_step, 'none'])
+    if cases.JAX_PEERS.keys() >= {*wanted}:
+      return []
   if importlib.util.find_spec('torch') is None:
     omissions.append(
       "the peers in PyTorch are left out, torch is not installed: pip install -e '.[bench]'"
@@ -175,6 +177,17 @@ def _peers(flags, has_attention: bool, has_step: bool, omissions: list[str]) -> 
     omissions.append('the peers in PyTorch are left out, it runs on the CPU here, jax does not')
     return []
   return wanted
+
+
+def _jax_peers(flags, specs: list[str], omissions: list[str]) -> list[str]:
+  """The peers of attention in jax that the flags ask for, or that fit and are installed."""
+  if flags.peers:
+    wanted = _words('peers', flags.peers, 'names of peers')
+    return [name for name in cases.JAX_PEERS if name in wanted]
+  fit = [name for name in cases.JAX_PEERS if cases.encoding_of_peer(name, specs)]
+  absent = [name for name in fit if importlib.util.find_spec(name) is None]
+  omissions += [f'the peer {x} is left out, it is not installed: pip install {x}' for x in absent]
+  return [name for name in fit if name not in absent]
 
 
 def _torch_has_gpu() -> bool:
@@ -215,6 +228,12 @@ def _attention(
     ]
     if without_peer and peers:
       omissions.append(f'attention in PyTorch is not written here for {", ".join(without_peer)}')
+  peers = [name for name in peers if name in cases.ATTENTION_PEERS]
+  peers += _jax_peers(flags, specs, omissions)
+  dtypes = flags.dtypes or 'float32'
+  if not flags.dtypes and (devices.has_tpu() or devices.gpu_extra()):
+    dtypes = 'bfloat16'  # as models are trained there; cudnn takes no float32
+    omissions.append('attention in bfloat16 only; in both: --attention --dtypes=float32,bfloat16')
   passes = _names('passes', flags.passes, cases.PASSES)
   lengths = _numbers('lengths', flags.lengths)
   forward_only = [str(T) for T in lengths if T > cases.LONG_CONTEXT and 'both' in passes]
@@ -223,10 +242,10 @@ def _attention(
   return cases.attention_groups(
     specs,
     methods,
-    [name for name in peers if name in cases.ATTENTION_PEERS],
+    peers,
     lengths,
     passes,
-    _names('dtypes', flags.dtypes or 'float32', cases.DTYPES),
+    _names('dtypes', dtypes, cases.DTYPES),
     flags.batch,
     flags.heads,
     flags.head_dim,

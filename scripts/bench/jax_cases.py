@@ -3,7 +3,11 @@
 A case that cannot be measured raises `Unsupported`, or NotImplementedError of a backend.
 """
 
+import functools
+import importlib
 import importlib.metadata
+import importlib.util
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +20,13 @@ from posenc_jax.attention import attend
 from posenc_jax.cli import encoding_of
 from posenc_jax.encodings import make
 from posenc_jax.model.decoder import build as build_model
-from posenc_jax.training import multi_seed
+from posenc_jax.training import mfu, multi_seed
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
 from . import memory
 from .cases import (
+  JAX_PEERS,
   LARGE_MATMUL_SIZE,
   LARGE_MATMULS,
   MATMUL_SIZE,
@@ -69,8 +74,11 @@ def attention(case: Case) -> Target:
   shape = (case.batch, case.length, H, K)
   q, k, v, cotangent = (normal(seed, *shape, dtype=case.dtype) for seed in range(4))
   x = normal(4, case.batch, case.length, H * K, dtype=case.dtype)
+  peer = peer_of_attention(case.method) if case.method in JAX_PEERS else None
 
   def forward(enc, q, k, v, x):
+    if peer is not None:
+      return peer(q, k, v)
     state = enc.initial_state(jnp.arange(case.length)[None], case.batch)
     q, k, v = enc.enter_attention(q, k, v, state)
     o = attend(q, k, v, enc, x=x, backend=case.method, outer_hooks_applied=True)
@@ -85,6 +93,15 @@ def attention(case: Case) -> Target:
     function, arguments = both, (*arguments, cotangent)
   compiled, facts = compile_within_memory(jax.jit(function), *arguments)
   return Target(lambda: jax.block_until_ready(compiled(*arguments)), facts)
+
+
+def peer_of_attention(name: str) -> Callable:
+  """(q_BTHK, k_BTHK, v_BTHK) -> o_BTHK of causal attention by the kernels of others, which choose
+  among them themselves. Raises `Unsupported` where they are not installed.
+  """
+  if importlib.util.find_spec(name) is None:
+    raise Unsupported(f'not installed: pip install {name}')
+  return functools.partial(importlib.import_module(name).dot_product_attention, is_causal=True)
 
 
 def step(case: Case) -> Target:
@@ -121,7 +138,11 @@ def step_of_config(config, batch: data.Batch, largest_position: int | None = Non
     return float(np.mean(losses))
 
   parameters = sum(leaf.size for leaf in jax.tree.leaves(models[0]))
-  return Target(call, facts | {'parameters': parameters})
+  operations = len(seeds) * mfu.model_flops(config, models[0])
+  kind, c = jax.devices()[0].device_kind, config.train
+  peak = mfu.peak_flops(kind, c.compute_dtype, c.matmul_precision)
+  facts |= {'parameters': parameters, 'operations': operations, 'device_flops': peak}
+  return Target(call, facts)
 
 
 def compile_within_memory(jitted, *arguments):

@@ -160,9 +160,15 @@ class GroupRun:
       rows.append(row | (self._statistics(case) if status == 'ok' else {}))
     measured = [row for row in rows if row['status'] == 'ok']
     peaks = [row['gflops'] for row in measured if row['method'] == 'matmul']
+    # The same step in PyTorch has as many operations, on the same device.
+    of_steps = {row['encoding']: row for row in measured if row.get('device_flops')}
     for row in measured:
+      row['of_peak'] = None
       if row['section'] == 'attention':
         row['of_peak'] = row['gflops'] / max(peaks) if peaks else None
+      elif row['encoding'] in of_steps:
+        step = of_steps[row['encoding']]
+        row['of_peak'] = step['operations'] / row['median'] / step['device_flops']
     return rows
 
   def _statistics(self, case: Case) -> dict:

@@ -25,6 +25,9 @@ NOTES = {
     "One whole step of training with the project's trainer and with PyTorch: loss, gradients, "
     'clipping, AdamW; random tokens, the same for all. Parameters and moments are float32; '
     'bfloat16 in PyTorch is torch.autocast.',
+    "of peak: what the model's matrix products use of the FLOP/s that the maker of the GPU or TPU "
+    'names for this dtype (training/mfu.py): 6 operations a weight and token, and 12 a query, '
+    'visible key and channel without the causal mask.',
     'peak: the most memory that the process holds while it steps.',
   ),
 }
@@ -64,6 +67,7 @@ COLUMNS = {
   },
   'step': {'tokens/s': lambda row: f'{row["tokens_per_second"]:,.0f}'}
   | TIMES
+  | {'of peak': lambda row: optional(row['of_peak'], '.2f')}
   | {'peak, MiB': lambda row: mebibytes(row['peak_bytes'])},
 }
 REPEATS = {'repeats': lambda row: str(len(row['seconds']))}
