@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 from kinds import daily_if, representatives, slow
 from ml_collections import ConfigDict
-from oracles import RECORDS
+from oracles import RECORDS, attention_layer
 from test_laws import VARIANTS, declared, inputs, layer, parameters
 
 from posenc_jax.attention import attend
@@ -1083,6 +1083,33 @@ def test_lssar_leaves_rows_of_three_keys_nothing_but_a_power():
 
   gradient, w = gradient_and_weights(jnp.zeros((5, 5)))
   np.testing.assert_allclose(w[4], 0.2, rtol=1e-6)
+  assert np.isfinite(gradient).all()
+
+
+# Of what makes heads wider behind which `lssa` acts: several turns of a head, side by side.
+SEVERAL_TURNS = (
+  *('rerope', 'leaky_rerope', 'self_extend', 'streaming_rope', 'string', 'jet_long', 'dca'),
+  'ms_poe',
+)
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=daily_if(n in ('rerope', 'dca', 'ms_poe'))) for n in SEVERAL_TURNS]
+)
+def test_lssa_behind_several_turns_of_a_head_is_that_of_one(name):
+  """No turn changes a length: the loops have unit queries and keys where that encoding has its."""
+  hyper, (x, weights, _) = RECORDS[name].hyper, inputs()
+  chain = build('chain', members=({'name': name, **hyper}, 'lssa'))
+  dims = Dims(**SIZES)
+  alone = RECORDS['lssa'].oracle(dims, {}, {})
+  of_both = {part: getattr(alone, part) for part in ('bend', 'temper', 'weights')}
+  oracle = dataclasses.replace(RECORDS[name].oracle(dims, hyper, {}), **of_both)
+  w, x64 = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
+  B, S, _ = x.shape
+  positions = np.broadcast_to(np.arange(S), (B, S))
+  desired = attention_layer(oracle, w, x64, positions, np.tril(np.ones((B, S, S), bool)))
+  np.testing.assert_allclose(run_layer(chain, weights), desired, atol=2e-5)
+  gradient = jax.jit(jax.grad(lambda x: layer(chain, weights, x).var()))(x)
   assert np.isfinite(gradient).all()
 
 
@@ -2533,6 +2560,18 @@ def test_sharing(name, share):
     ('chain', {'members': ('ssmax', 'lssa')}, 'allowed: ssmax behind lssa'),
     ('chain', {'members': ('t5', 'lssa')}, 'lssa reads their size; allowed: one of them'),
     ('chain', {'members': ('lssar', 'sigmoid')}, 'lssar and sigmoid each have a normalizer'),
+    *(
+      (
+        'chain',
+        {'members': members},
+        f'chain: products of {members[0]} and of {members[1]} are not proportional to their queries'
+        '; allowed: one of them',
+      )
+      for members in (
+        *(('lssa', 'coca'), ('lssa', 'pope'), ('lssar', 'pope'), ('pope', 'lssa')),
+        *(('coca', 'pope'), ('tapa', 'lssa'), ('lssa', 'lssa')),
+      )
+    ),
     ('relu', {'alpha': -1.0}, 'relu: alpha=-1.0; allowed: at least 0'),
     ('relu', {'length': 0}, 'relu: length=0; allowed: greater than 0'),
     ('chain', {'members': ('hard_alibi', 'relu')}, 'allowed: relu before hard_alibi'),

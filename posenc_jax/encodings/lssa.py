@@ -22,8 +22,8 @@ class LSSA(Encoding):
   Length scaled softplus attention (Gao and Spratling 2025, eqs. 4 and 5). n_i is the number of keys
   that the query i sees. `score` returns log softplus(z), of which softmax makes these weights, so
   that rows need not be whole. To be chained before an encoding that turns queries and keys, which
-  leaves their length as it is, ('lssa', 'rope'); or behind one that adds to z, ('alibi', 'lssa').
-  The authors have RoPE beside it.
+  leaves their length as it is, ('lssa', 'rope'); or behind one that adds to z, ('alibi', 'lssa'),
+  or that takes q . k anew at several turns, ('rerope', 'lssa'). The authors have RoPE beside it.
   """
 
   paper = 'Gao and Spratling 2025, arXiv:2501.13428'
@@ -42,8 +42,8 @@ class LSSA(Encoding):
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     K = self.dims.head_dim
     factor_BT = math.sqrt(K) * math.log(K) * jnp.log(i)  # attention divides by sqrt(K)
-    q = unit(q_BTHK) * factor_BT[..., None, None]
-    return q.astype(q_BTHK.dtype), unit(k_BSGK).astype(k_BSGK.dtype)
+    q = unit(q_BTHK, K) * factor_BT[..., None, None]
+    return q.astype(q_BTHK.dtype), unit(k_BSGK, K).astype(k_BSGK.dtype)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     is_small_BHTS = s_BHTS < SMALL
@@ -89,7 +89,11 @@ class LSSAR(LSSA):
     return jnp.where(is_known_BHT1, sharp_BHTS / total_BHT1, p_BHTS)
 
 
-def unit(x):
-  """x of length 1 along the last axis, in float32; zeros stay zeros."""
-  x = x.astype(jnp.float32)
-  return x * lax.rsqrt(jnp.maximum((x * x).sum(axis=-1, keepdims=True), 1e-24))
+def unit(x, width: int):
+  """x with every `width` channels in succession of length 1, in float32; zeros stay zeros.
+
+  Where a member of a chain has set several turns of a head side by side, each is one.
+  """
+  turns = x.astype(jnp.float32).reshape(*x.shape[:-1], -1, width)
+  turns *= lax.rsqrt(jnp.maximum((turns * turns).sum(axis=-1, keepdims=True), 1e-24))
+  return turns.reshape(x.shape)

@@ -30,12 +30,12 @@ class Chain(Composite):
   member may read the size of queries there, nor multiply by 1/sqrt(K) beside `deberta`, `tupe` or
   `mla_rope`, which set another scale. Behind `transformer_xl`, `tupe`, `diet_abs` and `mla_rope`,
   which put parts of their own into queries, no member may change these. A temperature stands behind
-  `coca` and `pope`, whose products are not proportional to the queries that they get, and not
-  beside `tapa`, whose phase it would multiply, too. `key_offset` stands before what turns keys or
-  makes them wider. Behind `dape_v2`, `selective` and `mta`, which adapt the scores of all, no
-  member acts on them; behind `hard_alibi`, which hides keys, none reads them. One member may take
-  the positions of the data, such as `abacus`; attention and the others are at those of the
-  sequence.
+  `coca`, `pope` and `lssa`, whose products are not proportional to the queries that they get, and
+  not beside `tapa`, whose phase it would multiply, too; of these four there is one. `key_offset`
+  stands before what turns keys or makes them wider. Behind `dape_v2`, `selective` and `mta`, which
+  adapt the scores of all, no member acts on them; behind `hard_alibi`, which hides keys, none reads
+  them. One member may take the positions of the data, such as `abacus`; attention and the others
+  are at those of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"

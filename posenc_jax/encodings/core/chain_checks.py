@@ -137,6 +137,9 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
     if reader.reads_own_queries and other.changes_queries and m > n:
       problem = f'{names[m]} changes queries behind {names[n]}, which has put a part into them'
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
+    if reader.bends_products and other.bends_products and n < m:
+      problem = f'products of {names[n]} and of {names[m]} are not proportional to their queries'
+      raise ValueError(f'{problem}; allowed: one of them')
     bends_again = _recomputes_any(reader)
     if reader.bends_products and other.multiplies_queries and (m < n or bends_again):
       problem = (
