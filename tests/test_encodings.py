@@ -715,7 +715,7 @@ def test_dape_v2_that_sees_no_neighbors_is_dape(inner):
 def test_what_adapts_a_bias_declares_what_the_encoding_inside_does():
   inside = {'name': 'kerple_log', 'in_scale': True}
   for name in ('dape', 'dape_v2'):
-    sizes = f'deberta sets the scale, and {name} multiplies by 1/sqrt(K); allowed: one of them'
+    sizes = f'deberta sets the scale, and {name} counts on 1/sqrt(K); allowed: one of them'
     with pytest.raises(ValueError, match=f'^chain: {re.escape(sizes)}$'):
       build('chain', members=('deberta', {'name': name, 'inner': inside}))
     assert not build(name, inner='alibi').applies_scale
@@ -2429,7 +2429,7 @@ def test_sharing(name, share):
       (
         'chain',
         {'members': ('deberta', other)},
-        f'chain: deberta sets the scale, and {name} multiplies by 1/sqrt(K); allowed: one of them',
+        f'chain: deberta sets the scale, and {name} counts on 1/sqrt(K); allowed: one of them',
       )
       for name, other in (
         ('transformer_xl', 'transformer_xl'),
@@ -2560,6 +2560,19 @@ def test_sharing(name, share):
     ('chain', {'members': ('ssmax', 'lssa')}, 'allowed: ssmax behind lssa'),
     ('chain', {'members': ('t5', 'lssa')}, 'lssa reads their size; allowed: one of them'),
     ('chain', {'members': ('lssar', 'sigmoid')}, 'lssar and sigmoid each have a normalizer'),
+    *(
+      (
+        'chain',
+        {'members': members},
+        f'chain: {setter} sets the scale, and {name} counts on 1/sqrt(K); allowed: one of them',
+      )
+      for members, setter, name in (
+        (('lssa', 'deberta'), 'deberta', 'lssa'),
+        (('deberta', 'lssar'), 'deberta', 'lssar'),
+        (('lssa', 'tupe'), 'tupe', 'lssa'),
+        (('lssa', 'mla_rope'), 'mla_rope', 'lssa'),
+      )
+    ),
     *(
       (
         'chain',

@@ -1128,6 +1128,48 @@ def test_the_scale_may_be_moved_onto_queries_unless_a_class_says_otherwise(varia
   assert differs > 1e-3 if refused else differs < 2e-5
 
 
+# What these make of queries and of keys grows with neither in proportion, by their formulas.
+NOT_IN_PROPORTION = ('pope', 'grape_a')
+OF_OTHER_SCALE = ('rope', 'alibi', 'coca', 'fox', 'transformer_xl', 'lssa')
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in OF_OTHER_SCALE))
+    for v in VARIANTS
+    # a bias in the scale would be in the other one
+    if VARIANTS[v][0] not in ('chain', *NOT_IN_PROPORTION)
+    if not (declared(v).bias_in_scale or v == 'dape_in_scale')
+  ],
+)
+def test_another_scale_is_that_of_products_unless_a_class_says_otherwise(variant, monkeypatch):
+  """Beside a DeBERTa without rows, which divides by sqrt(3), an encoding is as alone where queries
+  or keys are larger by that, or refused. What is refused would be another encoding there.
+  """
+  (name, hyper), (x, weights, _) = VARIANTS[variant], inputs()
+  make_both = functools.partial(make, 'chain', **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0))
+  members = ({'name': name, **hyper}, 'deberta')
+  refused = False
+  try:
+    make_both(members=members)
+  except ValueError as error:
+    refused = 'counts on 1/sqrt(K); allowed: one of them' in str(error)
+    if not refused:
+      pytest.skip(f'for another reason: {error}')
+  if declared(variant).qk_width != 1:
+    pytest.skip('rows do not meet wider queries')
+  monkeypatch.setattr(chain_checks, '_check_scale', lambda *_: None)
+  both, alone = make_both(members=members), build(variant)
+  both.members[0], both.members[1] = alone, jax.tree.map(jnp.zeros_like, both.members[1])
+  run = jax.jit(functools.partial(layer, backend='dense'))
+  differences = [
+    np.abs(run(both, weights | {n: 3**0.5 * weights[n]}, x) - run(alone, weights, x)).max()
+    for n in 'qk'
+  ]
+  assert max(differences) > 1e-3 if refused else min(differences) < 2e-5
+
+
 TEMPERATURES = tuple(name for name in ENCODINGS if issubclass(ENCODINGS[name], Temperature))
 # Where a temperature may not stand beside an encoding: its scores would be those of no formula.
 REFUSED_TEMPERATURES = {

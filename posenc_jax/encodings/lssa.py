@@ -30,6 +30,7 @@ class LSSA(Encoding):
   position_kind = None
   needs_visible = True
   needs_usual_queries = True
+  applies_scale = True  # z has none: what attention will divide by is multiplied in before
   bends_products = True
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
@@ -41,7 +42,7 @@ class LSSA(Encoding):
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     K = self.dims.head_dim
-    factor_BT = math.sqrt(K) * math.log(K) * jnp.log(i)  # attention divides by sqrt(K)
+    factor_BT = math.sqrt(K) * math.log(K) * jnp.log(i)
     q = unit(q_BTHK, K) * factor_BT[..., None, None]
     return q.astype(q_BTHK.dtype), unit(k_BSGK, K).astype(k_BSGK.dtype)
 

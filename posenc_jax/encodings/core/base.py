@@ -111,7 +111,8 @@ class Encoding(nnx.Module):
   added_values = 0  # `enter_attention` makes values wider by so many channels
   scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
   bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
-  applies_scale = False  # a hook multiplies by `scale` itself: no other member may set another
+  # A hook multiplies by `scale` itself, or by what undoes it: no other member may set another
+  applies_scale = False
   # The size of queries means something to the encoding: `scale` may not be moved onto them
   needs_usual_queries = False
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights

@@ -83,7 +83,7 @@ def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> No
     if n == setter:
       continue
     if is_new and e.applies_scale:
-      problem = f'{names[setter]} sets the scale, and {names[n]} multiplies by 1/sqrt(K)'
+      problem = f'{names[setter]} sets the scale, and {names[n]} counts on 1/sqrt(K)'
     elif is_moved and e.needs_usual_queries:
       problem = f'{names[setter]} makes queries smaller, and {names[n]} reads their size'
     elif is_moved and e.bias_in_scale and e.has('bias'):
