@@ -2138,9 +2138,9 @@ RECORDS = {
   ),
   'jet_long': Record(
     jet_long,
-    hyper={'window': 4, 'length': 5, 'context': 11},
+    hyper={'window': 3, 'length': 4},
     variants={
-      'of_call': {'window': 3, 'length': 4},
+      'of_context': {'window': 4, 'length': 22, 'context': 64},
       'partial': {'window': 5, 'length': 6, 'context': 12, 'fraction': 0.5, 'base': 50.0},
     },
   ),

@@ -18,7 +18,7 @@ from oracles import Oracle, attention_layer
 from test_laws import DIMS, S, close, inputs, layer
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings import make
+from posenc_jax.encodings import LengthError, make
 from posenc_jax.encodings.core.rope_scaling_config import SCALINGS, read_scaling
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 8}
@@ -573,7 +573,10 @@ def test_jet_long_is_rope_up_to_the_length_and_no_further():
   close(run(within, S), run(build(), S))
   assert np.abs(run(beyond, S) - run(build(), S)).max() > 1e-3
   close(run(beyond, 3), run(beyond, S)[:, -3:])
-  close(run(build('jet_long', window=2, length=5, context=S - 1), S), run(beyond, S))
+  close(run(build('jet_long', window=2, length=S, context=S + 1), S), run(beyond, S))
+  message = f'^context={S - 1}; allowed: at least {S}, the keys of this call'
+  with pytest.raises(LengthError, match=message):
+    run(build('jet_long', window=2, length=5, context=S - 1), 3)
 
 
 @pytest.mark.parametrize('group', [3, 5, 7, 10, 48])
@@ -591,7 +594,8 @@ def test_groups_are_whole_at_every_position(group):
     ('rerope', {'window': S}),
     ('leaky_rerope', {'window': S}),
     ('self_extend', {'window': S}),
-    ('jet_long', {'window': S, 'length': 2}),
+    ('jet_long', {'window': S, 'length': S, 'context': 2 * S}),
+    ('jet_long', {'window': 2, 'length': S}),
     ('leaky_rerope', {'window': 2, 'leak': 1.0}),
     ('self_extend', {'window': 2, 'group': 1}),
   ],
@@ -662,6 +666,7 @@ def test_windows_follow_the_training_length():
     ('jet_long', {'length': 0}, 'jet_long: length=0; allowed: at least 1'),
     ('jet_long', {'context': 0}, 'jet_long: context=0; allowed: at least 1'),
     ('jet_long', {'window': 0}, 'jet_long: window=0; allowed: at least 1'),
+    ('jet_long', {'window': 6, 'length': 5}, 'jet_long: window=6; allowed: at most length=5'),
     ('streaming_rope', {'sink_tokens': 0}, 'streaming_rope: sink_tokens=0; allowed: at least 1'),
     ('ms_poe', {'least_ratio': 0.0}, 'ms_poe: least_ratio=0.0; allowed: greater than 0'),
     ('ms_poe', {'least_ratio': 2.0}, 'ms_poe: greatest_ratio=1.8; allowed: at least 2.0'),

@@ -2,7 +2,7 @@
 
 import math
 
-from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.base import Dims, LengthError
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 
@@ -12,11 +12,12 @@ class JetLong(TwoRangeRoPE):
 
   Tang et al. 2026, as released. S is the number of keys of the call, as it is for a `scaling` that
   depends on the length, or `context`: all pairs of a call have the same groups. Up to `length` keys
-  this is `rope`, of which a run has the same parameters, and no distance is ever above what was
-  trained. Unlike in Self-Extend nothing is added to distances of groups: past the window they begin
-  anew at about window / G. The window counts distances from 0 on, so it is one more than the
-  released w_0, the last distance that is read as it is. Groups are of positions, not of distances:
-  shifted positions change what is seen.
+  this is `rope`, of which a run has the same parameters, and at the positions 0 to S - 1 no
+  distance is ever above what was trained. Where positions are given that go further than there are
+  keys, some may be: the release counts positions, up to the last one. Unlike in Self-Extend nothing
+  is added to distances of groups: past the window they begin anew at about window / G. The window
+  counts distances from 0 on, so it is one more than the released w_0, the last distance that is
+  read as it is. Groups are of positions, not of distances: shifted positions change what is seen.
   """
 
   paper = 'Tang et al. 2026, arXiv:2607.07740'
@@ -41,17 +42,23 @@ class JetLong(TwoRangeRoPE):
 
     Args:
       window: tokens; None: one more than a sixteenth of the training length, which is the released
-        share.
+        share. At most `length`.
       length: tokens that the model was made for; None: the training length.
-      context: S, the tokens that it is made to read; None: as many as there are keys in a call.
+      context: S, the tokens that it is made to read, which no call has more of; None: as many as
+        there are keys in a call.
       **rope: the hyperparameters of RoPE, as they were trained.
     """
     window = dims.train_length // 16 + 1 if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
     self.length = dims.train_length if length is None else length
     check_at_least(1, length=self.length, context=context)
+    if window > self.length:
+      raise ValueError(f'window={window}; allowed: at most length={self.length}')
     self.context = context
 
   def far_positions(self, i, j):
-    group = math.ceil((self.context or j.shape[1]) / self.length)
+    S = j.shape[1]
+    if self.context is not None and self.context < S:
+      raise LengthError(f'context={self.context}; allowed: at least {S}, the keys of this call')
+    group = math.ceil((self.context or S) / self.length)
     return self._groups_before(i, group), self._groups_before(j, group)
