@@ -471,6 +471,13 @@ def test_carope_starts_where_an_exponential_would_overflow():
   narrow = SIZES | {'head_dim': 2}
   enc = make('carope', **narrow, rngs=nnx.Rngs(0))
   np.testing.assert_allclose(enc.b_f[...], 9999)
+  steep = make('carope', **narrow, rngs=nnx.Rngs(0), base=3e38)
+  assert np.isfinite(steep.coordinates(jnp.ones((1, 3, 12)), None, None, jnp.arange(3)[None])).all()
+  message = (
+    r'^carope: base=1e\+39 for head_dim=2; allowed: base \*\* \(2 / head_dim\) up to 3\.4e\+38$'
+  )
+  with pytest.raises(ValueError, match=message):
+    make('carope', **narrow, rngs=nnx.Rngs(0), base=1e39)
 
 
 @pytest.mark.parametrize('layout', ['half', 'interleaved'])
@@ -2257,6 +2264,26 @@ def test_sharing(name, share):
     ('rope_mixed', {'base': 1}, 'rope_mixed: base=1; allowed: greater than 1'),
     ('goat', {'waves': 0}, 'goat: waves=0; allowed: at least 1'),
     ('goat', {'base': 1}, 'goat: base=1; allowed: greater than 1'),
+    ('goat', {'sink_waves': 0}, 'goat: sink_waves=0; allowed: at least 1'),
+    *(
+      (
+        'goat',
+        {'sink': False, unread: 4},
+        f'goat: {unread}=4; allowed: None, unless there is a sink',
+      )
+      for unread in ('sink_waves', 'length')
+    ),
+    ('asentmax_temperature', {'gamma': 0.0}, 'gamma=0.0; allowed: greater than 0'),
+    ('asentmax_temperature', {'delta': -1.0}, 'delta=-1.0; allowed: at least 0'),
+    *(
+      (
+        name,
+        {'inner': inner},
+        f'{name}: inner={inner!r} reads no positions; allowed: one that does',
+      )
+      for name in ('cape', 'pose', 'random_positions', 'shape_offset')
+      for inner in ('nope', 'fox', 'carope', {'name': 'chain', 'members': ('cable', 'sink')})
+    ),
     ('hyperbolic_rope', {'damping': 1}, 'hyperbolic_rope: damping=1; allowed: greater than 1'),
     ('hyperbolic_rope', {'base': 1}, 'hyperbolic_rope: base=1; allowed: greater than 1'),
     ('liere', {'axes': 0}, 'liere: axes=0; allowed: at least 1'),

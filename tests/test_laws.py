@@ -1069,8 +1069,11 @@ def test_terms_by_distance_have_the_shapes_of_their_hooks(variant):
 
 
 @pytest.mark.parametrize('variant', DECLARING)
-def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant):
-  """It has every hook and every declaration of that encoding, whatever hooks there come to be."""
+def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant, monkeypatch):
+  """It has every hook and every declaration of that encoding, whatever hooks there come to be; also
+  of one that reads no positions, which wrappers refuse that do no more than to move them.
+  """
+  monkeypatch.setattr(PositionWrapper, 'moves_alone', False)
   name, hyper = VARIANTS[variant]
   inner = build(variant)
   takes_several = inner.positions_per_token > 1

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.core.temperature import VisibleKeys
 
@@ -34,6 +35,8 @@ class AsentmaxTemperature(VisibleKeys):
       bias: whether the projections have a bias, 0 at the start, as in the paper's synthetic tasks.
     """
     super().__init__(dims, rngs)
+    check_at_least(0, delta=delta)
+    check_above(0, gamma=gamma)
     self.delta, self.gamma, self.has_offset = delta, gamma, bias
     self.w_b = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
     self.w_g = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)

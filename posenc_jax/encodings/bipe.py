@@ -30,6 +30,7 @@ class BiPE(PositionWrapper):
   relative = False
   position_kind = 'integers'
   takes_positions_per_head = False
+  moves_alone = False
 
   def __init__(
     self,

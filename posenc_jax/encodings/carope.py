@@ -35,6 +35,10 @@ class CARoPE(ByAngles):
     """`base`: of the RoPE at the start; `angles`: the hyperparameters of ByAngles."""
     super().__init__(dims, rngs, **angles)
     check_rotary(dims.head_dim, base, self.layout)
+    log_most = math.log(np.finfo(np.float32).max)
+    if 2 / dims.head_dim * math.log(base) > log_most:
+      allowed = 'base ** (2 / head_dim) up to 3.4e+38'
+      raise ValueError(f'base={base} for head_dim={dims.head_dim}; allowed: {allowed}')
     # softplus(b) = base^(2/K) - 1, of which the exponential may overflow
     start = base ** (2 / dims.head_dim) - 1
     start += math.log(-math.expm1(-start))

@@ -8,7 +8,7 @@ from jax import lax
 
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above, check_at_least
+from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_unread
 from posenc_jax.encodings.core.parameters import normal, zeros
 
 UNITS = 4  # of the network, as released
@@ -44,7 +44,7 @@ class GOAT(Encoding):
     rngs,
     *,
     waves: int = 4,
-    sink_waves: int = 4,
+    sink_waves: int | None = None,
     base: float = 10_000.0,
     sink: bool = True,
     length: int | None = None,
@@ -53,12 +53,15 @@ class GOAT(Encoding):
 
     Args:
       waves: R, of the distance.
-      sink_waves: of the place, see above.
+      sink_waves: of the place, see above; 4 if None.
       base: of the frequencies of both.
       sink: whether there are u and, with it, the recency bias; else waves of the distance alone.
-      length: L in tokens; None: the training length.
+      length: L in tokens, of the place; None: the training length.
     """
     super().__init__(dims, rngs)
+    if not sink:
+      check_unread('there is a sink', sink_waves=sink_waves, length=length)
+    sink_waves = 4 if sink_waves is None else sink_waves
     self.length = dims.train_length if length is None else length
     check_at_least(1, waves=waves, sink_waves=sink_waves, length=self.length)
     check_above(1, base=base)

@@ -16,6 +16,8 @@ OWN = (
 class PositionWrapper(Encoding):
   """Acts as the encoding `inner` does, at positions that a subclass samples or reads off tokens."""
 
+  moves_alone = True  # whether a subclass does nothing but to give `inner` other positions
+
   def __init__(self, dims: Dims, rngs, inner: str | dict):
     super().__init__(dims, rngs)
     self.inner = make_from_spec(inner, dims, rngs)
@@ -25,6 +27,8 @@ class PositionWrapper(Encoding):
       )
     if self.inner.has('positions_of_tokens'):
       raise ValueError(f'inner={inner!r} reads positions off tokens; allowed: one that does not')
+    if self.moves_alone and self.inner.position_kind is None:
+      raise ValueError(f'inner={inner!r} reads no positions; allowed: one that does')
     if self.inner.positions_per_token > 1:
       has = f'{self.inner.positions_per_token} positions a token'
       raise ValueError(f'inner={inner!r} has {has}; allowed: an encoding with one')
