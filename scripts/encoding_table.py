@@ -112,6 +112,10 @@ OTHER_NAMES = (
   ('channels turned beside content, as in the MLA of DeepSeek', '`mla_rope`'),
   ('PaTH-FoX', '`chain` of `path` and `fox` with `in_scale`'),
   ('M-RoPE, its interleaved form', '`axial_rope`, `spectrum` `split`, `interleaved`'),
+  (
+    'the order of [VideoRoPE](https://arxiv.org/abs/2502.05173)',
+    '`axial_rope`, `spectrum` `first_slowest`',
+  ),
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
   ('temperatures of Llama 4 and Ministral', '`llama4_temperature` in a `chain`'),
   (
@@ -144,8 +148,20 @@ LEFT_OUT = (
     'parts of a model rather than positions',
   ),
   (
-    "LongRoPE's search, DoPE",
+    "LongRoPE's search, that of [LongRoPE2](https://arxiv.org/abs/2502.20082), DoPE",
     'they need a search, or a calibration on texts; found factors go into scaling `longrope`',
+  ),
+  (
+    '[MoICE](https://arxiv.org/abs/2406.19598)',
+    'attention is made once for each base that a router picks',
+  ),
+  (
+    '[CREAM](https://arxiv.org/abs/2406.07138)',
+    'a relative of `pose`: three chunks, and most draws fall on the middle of the context',
+  ),
+  (
+    '[LaMPE](https://arxiv.org/abs/2508.02308)',
+    '`self_extend` with a real group size, which follows from a curve fitted to each model',
   ),
   ('[GALI](https://arxiv.org/abs/2502.02659)', 'its released code adds random noise to scores'),
   ("RoPE-ID, SWAN's temperature, AdaGroPE", 'no formula of them could be verified'),

@@ -322,6 +322,9 @@ def axial_rope(dims, hyper, p):
     for axis in range(1, axes):
       for m in range(axis, axes * sections[axis], axes):
         axis_of_pair[m] = axis
+  if spectrum == 'first_slowest':  # row, column, row, ..., and at last time
+    turns = [1 + m % (axes - 1) for m in range(K // 2 - sections[0])]
+    axis_of_pair = turns + [0] * sections[0]
 
   def score(q, k, i, j, h):
     s = 0.0
@@ -1972,6 +1975,7 @@ RECORDS = {
       'sections': {'sections': (1, 3)},
       'uneven': {'axes': 3, 'sections': (2, 1, 1), 'spectrum': 'split'},
       'interleaved': {'sections': (3, 1), 'spectrum': 'interleaved'},
+      'first_slowest': {'axes': 3, 'sections': (1, 2, 1), 'spectrum': 'first_slowest'},
     },
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),

@@ -1731,7 +1731,7 @@ def test_members_that_cannot_stand_beside_one_another(members, message):
     build('heads', members=members)
 
 
-@pytest.mark.parametrize('spectrum', ['each', 'split', 'interleaved'])
+@pytest.mark.parametrize('spectrum', ['each', 'split', 'interleaved', 'first_slowest'])
 def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum):
   """One spectrum, whichever coordinates its pairs belong to, is that of rope itself."""
   x, weights, _ = inputs()
@@ -1749,10 +1749,15 @@ def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum)
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
     ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
-    ({'spectrum': 'all'}, "spectrum='all'; allowed: each, split, interleaved"),
+    ({'spectrum': 'all'}, "spectrum='all'; allowed: each, split, interleaved, first_slowest"),
     (
       {'spectrum': 'interleaved', 'sections': (1, 3)},
       "sections=(1, 3); allowed: such as (2, 2), which these make with spectrum='interleaved'",
+    ),
+    (
+      {'axes': 3, 'spectrum': 'first_slowest', 'sections': (1, 1, 2)},
+      'sections=(1, 1, 2); allowed: such as (1, 2, 1), which these make with'
+      " spectrum='first_slowest'",
     ),
   ],
 )
@@ -1767,6 +1772,15 @@ def test_interleaved_coordinates_are_those_of_qwen3_vl():
   hyper = dict(axes=3, sections=(24, 20, 20), spectrum='interleaved')
   axial = make('axial_rope', **sizes, **hyper)
   assert axial.axis_of_pair().tolist() == 20 * [0, 1, 2] + 4 * [0]
+
+
+def test_slowest_pairs_of_the_first_coordinate_are_those_of_videorope():
+  """Row and column take turns in 48 pairs, the row first, and time has the last 16."""
+  sizes = dict(model_dim=128, heads=1, head_dim=128, train_length=8, rngs=nnx.Rngs(0))
+  hyper = dict(axes=3, sections=(16, 24, 24), spectrum='first_slowest')
+  axial = make('axial_rope', **sizes, **hyper)
+  assert axial.axis_of_pair().tolist() == 24 * [1, 2] + 16 * [0]
+  np.testing.assert_allclose(axial.frequencies(), 1e4 ** (-np.arange(64) / 64))
 
 
 def test_positions_of_several_axes_are_not_sampled():

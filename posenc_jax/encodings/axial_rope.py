@@ -7,7 +7,7 @@ from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
 from posenc_jax.encodings.rope import Rotary, rotate
 
-SPECTRA = ('each', 'split', 'interleaved')
+SPECTRA = ('each', 'split', 'interleaved', 'first_slowest')
 
 
 class AxialRoPE(Rotary):
@@ -19,11 +19,18 @@ class AxialRoPE(Rotary):
   sections, which with equal coordinates is `rope`: the M-RoPE of Qwen2-VL (Wang et al. 2024), whose
   coordinates are time, row and column. 'interleaved': that spectrum, and coordinates take turns,
   a(m) = m mod `axes`, each until it has all pairs of its section; what is left, the slowest pairs,
-  is the first one's: Qwen3-VL (Bai et al. 2025, arXiv:2511.21631; the order is its code's). Without
-  positions, all coordinates of a token are its index.
+  is the first one's: Qwen3-VL (Bai et al. 2025, arXiv:2511.21631; the order is its code's).
+  'first_slowest': that spectrum, of which the first coordinate has the slowest pairs, and the
+  others take turns in the faster ones, a(m) = 1 + m mod (`axes` - 1): the order of VideoRoPE (Wei
+  et al. 2025). Its positions are the caller's: time times a factor, and row and column, counted
+  from the middle of a frame, each added to that. Without positions, all coordinates of a token are
+  its index.
   """
 
-  paper = 'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191'
+  paper = (
+    'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191; '
+    'Wei et al. 2025, arXiv:2502.05173'
+  )
   takes_positions_per_head = False  # its positions are of axes
   rotates_qk = True
 
@@ -44,7 +51,7 @@ class AxialRoPE(Rotary):
       axes: how many positions a token has, at least 2.
       spectrum: one of SPECTRA, see above.
       sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
-        (16, 24, 24), Qwen3-VL (24, 20, 20).
+        (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20).
       base, layout: as for `rope`.
     """
     super().__init__(dims, rngs, base=base, layout=layout)
@@ -63,17 +70,19 @@ class AxialRoPE(Rotary):
     self.positions_per_token = axes
     self.spectrum = spectrum
     found = tuple(np.bincount(self.axis_of_pair()).tolist())
-    if found != self.sections:  # the first coordinate takes turns, too
+    if found != self.sections:  # those that take turns have as many as that leaves them
       allowed = f'such as {found}, which these make with spectrum={spectrum!r}'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
 
   def axis_of_pair(self) -> np.ndarray:
     """The coordinate that each pair of channels turns by, int [K/2]."""
-    axes = len(self.sections)
-    if self.spectrum != 'interleaved':
-      return np.repeat(np.arange(axes), self.sections)
-    rounds, axis = np.divmod(np.arange(sum(self.sections)), axes)
-    return np.where(rounds < np.take(self.sections, axis), axis, 0)
+    axes, m = len(self.sections), np.arange(sum(self.sections))
+    if self.spectrum == 'interleaved':
+      rounds, axis = np.divmod(m, axes)
+      return np.where(rounds < np.take(self.sections, axis), axis, 0)
+    if self.spectrum == 'first_slowest':
+      return np.where(m < sum(self.sections[1:]), 1 + m % (axes - 1), 0)
+    return np.repeat(np.arange(axes), self.sections)
 
   def frequencies(self) -> np.ndarray:
     """Radians a position of each pair of channels, float64 [K/2]."""
