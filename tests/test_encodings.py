@@ -18,10 +18,10 @@ from test_laws import VARIANTS, declared, inputs, layer, parameters
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
-from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
+from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperparameters, make, wall
 from posenc_jax.encodings.alibi import balanced_slopes, slopes
-from posenc_jax.encodings.core.base import HOOKS
+from posenc_jax.encodings.core.base import HOOKS, MASKED
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import running_sum
 from posenc_jax.encodings.deberta import log_bucket_row

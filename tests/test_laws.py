@@ -21,10 +21,10 @@ from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
-from posenc_jax.attention.tiled.tile import MASKED, ScoreTile
+from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 from posenc_jax.encodings.core import chain_checks
-from posenc_jax.encodings.core.base import DECLARED, HOOKS, PLACES_OF_PAIRS
+from posenc_jax.encodings.core.base import DECLARED, HOOKS, MASKED, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
 from posenc_jax.encodings.core.temperature import Temperature
 

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Encoding
-from posenc_jax.encodings.entmax import Entmax
+from posenc_jax.encodings.core.base import WHOLE_ROWS, Encoding
 
 COEFFICIENTS = (-0.037, 0.481, -2.3, 4.917, -1.791)  # of h^4 first
 LEAST_ENTROPY = 0.5  # nats
@@ -22,7 +21,7 @@ class AdaptiveTemperature(Encoding):
   """
 
   paper = 'Velickovic et al. 2024, arXiv:2410.01104'
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   position_kind = None
   normalizer = 'rows'
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from posenc_jax.encodings.core.base import WHOLE_ROWS
 from posenc_jax.encodings.dape import AdaptedBias
-from posenc_jax.encodings.entmax import Entmax
 
 
 class DAPEV2(AdaptedBias):
@@ -25,7 +25,7 @@ class DAPEV2(AdaptedBias):
   paper = 'Zheng et al. 2024, arXiv:2410.04798'
   parameter_summary = 'two convolutions a layer'
   taps = 3  # the key before, the key itself and the one after
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   causal_only = True
   normalizer = 'rows'
   adapts_scores = True

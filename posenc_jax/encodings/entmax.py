@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import WHOLE_ROWS, Dims, Encoding
 
 BISECTIONS = 30  # halvings of an interval of length 1: float32 knows of 24
 
@@ -24,7 +24,7 @@ class Entmax(Encoding):
   """
 
   paper = 'Peters et al. 2019, arXiv:1905.05702; Martins and Astudillo 2016, arXiv:1602.02068'
-  limit = 'rows of scores must be whole: memory grows with the square of the length'
+  limit = WHOLE_ROWS
   position_kind = None
   normalizer = 'rows'
 

@@ -2,11 +2,10 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import MASKED, Dims, Encoding
 from posenc_jax.encodings.core.registry import MAX_INTEGER
 from posenc_jax.errors import shown
 
-HIDDEN = -1e30  # a score without weight, finite as that of a masked key
 FOREVER = 2**31 - 1  # tokens
 
 
@@ -40,4 +39,4 @@ class HardALiBi(Encoding):
   def bias(self, r_R):
     windows_H = [*self.windows, *[FOREVER] * (self.dims.heads - len(self.windows))]
     is_seen_RH = jnp.abs(r_R)[:, None] < jnp.array(windows_H)[None]
-    return jnp.where(is_seen_RH, 0.0, HIDDEN)
+    return jnp.where(is_seen_RH, 0.0, MASKED)

@@ -6,9 +6,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import WHOLE_ROWS, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
-from posenc_jax.encodings.entmax import Entmax
 
 SMALL = -15.0  # below it softplus(z) is e^z in float32
 # Keys of a row from which nothing is subtracted: the first three rows of the paper.
@@ -69,7 +68,7 @@ class LSSAR(LSSA):
 
   paper = LSSA.paper
   reported_extrapolation = 'validation loss nearly constant to 16 L (its authors)'
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   normalizer = 'rows'
 
   def __init__(self, dims: Dims, rngs, *, power: float = 15.0):

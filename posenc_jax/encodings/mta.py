@@ -4,10 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import MASKED, WHOLE_ROWS, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
-from posenc_jax.encodings.entmax import Entmax
-from posenc_jax.encodings.hard_alibi import HIDDEN
 
 
 class MTA(Encoding):
@@ -24,7 +22,7 @@ class MTA(Encoding):
 
   paper = 'Golovneva et al. 2025, arXiv:2504.00927'
   parameter_summary = 'a kernel a head a layer'
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   position_kind = None
   causal_only = True
   needs_all_queries = True
@@ -65,4 +63,4 @@ class MTA(Encoding):
     for a in range(1, min(Q, T)):
       earlier_BHTS = jnp.pad(parts_BHQTS[:, :, a, : T - a], ((0, 0), (0, 0), (a, 0), (0, 0)))
       new_BHTS += jnp.where((tile.i >= a)[:, None, :, None], earlier_BHTS, 0.0)
-    return jax.nn.softmax(jnp.where(is_seen_BHTS, new_BHTS, HIDDEN), axis=-1)
+    return jax.nn.softmax(jnp.where(is_seen_BHTS, new_BHTS, MASKED), axis=-1)

@@ -2,9 +2,8 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import MASKED, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
-from posenc_jax.encodings.hard_alibi import HIDDEN
 
 # At most this is no score: its reciprocal, which is the gradient of its logarithm, stays finite.
 LEAST = 1e-30
@@ -48,5 +47,5 @@ class ReLU(Encoding):
     has_weight_BHTS = s_BHTS > LEAST
     log_BHTS = jnp.log(jnp.where(has_weight_BHTS, s_BHTS, 1.0))
     return jnp.where(
-      has_weight_BHTS, log_BHTS - self.alpha * jnp.log(tile.i)[:, None, :, None], HIDDEN
+      has_weight_BHTS, log_BHTS - self.alpha * jnp.log(tile.i)[:, None, :, None], MASKED
     )

@@ -3,8 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Encoding
-from posenc_jax.encodings.entmax import Entmax
+from posenc_jax.encodings.core.base import WHOLE_ROWS, Encoding
 
 
 class Selective(Encoding):
@@ -19,7 +18,7 @@ class Selective(Encoding):
   """
 
   paper = 'Leviathan et al. 2024, arXiv:2410.02703'
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   position_kind = None
   causal_only = True
   needs_all_queries = True

@@ -3,9 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import Encoding
-from posenc_jax.encodings.entmax import Entmax
-from posenc_jax.encodings.hard_alibi import HIDDEN
+from posenc_jax.encodings.core.base import MASKED, WHOLE_ROWS, Encoding
 
 EPSILON = 1e-8  # so that a row of zeros gets no weight
 
@@ -20,7 +18,7 @@ class Softpick(Encoding):
   """
 
   paper = 'Zuhri et al. 2025, arXiv:2504.20966'
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   position_kind = None
   normalizer = 'rows'
 
@@ -28,6 +26,6 @@ class Softpick(Encoding):
     m_BHT1 = lax.stop_gradient(jnp.maximum(s_BHTS.max(axis=-1, keepdims=True), 0.0))
     # |e^s - 1| / e^m, also near 0, where a difference of exponentials would lose digits.
     sizes_BHTS = jnp.exp(jnp.maximum(s_BHTS, 0.0) - m_BHT1) * -jnp.expm1(-jnp.abs(s_BHTS))
-    sizes_BHTS = jnp.where(s_BHTS > HIDDEN / 2, sizes_BHTS, 0.0)
+    sizes_BHTS = jnp.where(s_BHTS > MASKED / 2, sizes_BHTS, 0.0)
     totals_BHT1 = sizes_BHTS.sum(axis=-1, keepdims=True) + EPSILON
     return jnp.where(s_BHTS > 0, sizes_BHTS, 0.0) / totals_BHT1

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Encoding
+from posenc_jax.encodings.core.base import MASKED, Encoding
 
 
 class StickBreaking(Encoding):
@@ -30,7 +30,7 @@ class StickBreaking(Encoding):
     t_BHTS = log1p_exp(-jnp.abs(s_BHTS))
     taken_BHTS = jnp.where(before, jnp.maximum(s_BHTS, 0) + t_BHTS, 0.0)
     broken_off = tile.suffix_sum(taken_BHTS, inclusive=False)
-    return jnp.where(before, jnp.minimum(s_BHTS, 0) - t_BHTS - broken_off, -1e30)
+    return jnp.where(before, jnp.minimum(s_BHTS, 0) - t_BHTS - broken_off, MASKED)
 
   def is_exhausted(self, carried):
     # Every weight further left is at most exp(-broken off), and exp(-104) is 0 in float32.

@@ -4,8 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.entmax import Entmax
+from posenc_jax.encodings.core.base import WHOLE_ROWS, Dims, Encoding
 
 
 class TalkingHeads(Encoding):
@@ -21,7 +20,7 @@ class TalkingHeads(Encoding):
 
   paper = 'Shazeer et al. 2020, arXiv:2003.02436'
   parameter_summary = 'two matrices of heads by heads a layer, or one'
-  limit = Entmax.limit
+  limit = WHOLE_ROWS
   position_kind = None
   normalizer = 'rows'
   per_layer = ('of_scores', 'of_weights')

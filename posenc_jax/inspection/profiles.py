@@ -17,9 +17,8 @@ from ml_collections import ConfigDict
 from posenc_jax import cli, config, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
-from posenc_jax.attention.tiled.tile import MASKED
 from posenc_jax.encodings import Encoding, make
-from posenc_jax.encodings.core.base import delegate_to_inner
+from posenc_jax.encodings.core.base import MASKED, delegate_to_inner
 from posenc_jax.errors import UserError
 from posenc_jax.model import layer_pattern
 

@@ -22,7 +22,7 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.ring_walk import num_steps, pass_on, run_on_ring, whole_tiles
 from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, zeros_like
-from posenc_jax.attention.tiled.tile import MASKED
+from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 

@@ -25,7 +25,8 @@ from posenc_jax.attention.tiled.schedule import (
   tree_index,
   zeros_like,
 )
-from posenc_jax.attention.tiled.tile import MASKED, attend_pairs
+from posenc_jax.attention.tiled.tile import attend_pairs
+from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.xla_ops import zeros
 
 

@@ -18,9 +18,8 @@ from posenc_jax.attention.tiled.distance_readers import (
 )
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.xla_ops import materialize_on_cpu, per_kv_head, scaled_dot, weighted_sum
-
-MASKED = -1e30  # a score no key ever has; finite, so that differences of two stay finite
 
 
 @dataclasses.dataclass(frozen=True)

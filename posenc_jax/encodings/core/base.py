@@ -42,6 +42,12 @@ DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on d
 # Class attributes of Encoding that are no declarations: a wrapper has its own.
 NOT_DECLARED = ('paper', 'limit', 'per_layer', 'switched_off', 'at_input')
 
+# The score of a key without weight, whether a mask or an encoding takes it; finite, so that
+# differences of two stay finite.
+MASKED = -1e30
+# The `limit` of encodings whose weights are made of whole rows of scores.
+WHOLE_ROWS = 'rows of scores must be whole: memory grows with the square of the length'
+
 
 class LengthError(ValueError):
   """A sequence is longer than an encoding's table of positions."""

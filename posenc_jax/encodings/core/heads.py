@@ -4,11 +4,10 @@ import dataclasses
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
+from posenc_jax.encodings.core.base import MASKED, SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.composite import Composite, check_stateless, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 
-NO_SINK = -1e30  # a logit without weight, finite as that of a masked key
 # Hooks that act before heads are apart, in words.
 OF_ALL_HEADS = {
   'positions_of_tokens': 'reads positions off tokens',
@@ -79,7 +78,7 @@ class Heads(Composite):
   def sink(self, q_BTHK, i):
     sinks = []
     for e, q, own_i in zip(self.members, self._cut(q_BTHK, 2), i, strict=True):
-      sink = e.sink(q, own_i) if e.has('sink') else jnp.full((1, 1, 1), NO_SINK)
+      sink = e.sink(q, own_i) if e.has('sink') else jnp.full((1, 1, 1), MASKED)
       sinks.append(jnp.broadcast_to(sink, q.shape[:3]))
     return jnp.concatenate(sinks, axis=2)
 

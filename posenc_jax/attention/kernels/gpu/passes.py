@@ -21,7 +21,8 @@ from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.attention.tiled.tile import MASKED, attend_pairs
+from posenc_jax.attention.tiled.tile import attend_pairs
+from posenc_jax.encodings.core.base import MASKED
 
 KINDS = ('row', 'column', 'diagonal')
 

@@ -21,7 +21,7 @@ from posenc_jax.attention.kernels.tpu.operands import Cut, Result, blocks_of, cu
 from posenc_jax.attention.kernels.tpu.tile import attend_tile
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.attention.tiled.tile import MASKED
+from posenc_jax.encodings.core.base import MASKED
 
 
 def _carries(arrays) -> list[tuple[int, ...]]:
