@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
+from posenc_jax.encodings.core.bounds import check_at_least, check_divides, check_one_of
 from posenc_jax.encodings.rope import Rotary, rotate
 
 SPECTRA = ('each', 'split', 'interleaved', 'first_slowest')
@@ -58,10 +58,8 @@ class AxialRoPE(Rotary):
     check_at_least(2, axes=axes)
     check_one_of(SPECTRA, spectrum=spectrum)
     pairs = dims.head_dim // 2
-    if not sections and pairs % axes:
-      raise ValueError(
-        f'axes={axes}; allowed: a divisor of the {pairs} pairs of channels of a head'
-      )
+    if not sections:
+      check_divides(pairs, 'pairs of channels of a head', axes=axes)
     self.sections = tuple(sections) or (pairs // axes,) * axes
     is_whole = all(type(n) is int and n > 0 for n in self.sections)
     if not is_whole or len(self.sections) != axes or sum(self.sections) != pairs:

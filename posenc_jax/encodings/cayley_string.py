@@ -6,7 +6,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above, check_at_least
+from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_divides
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.rope import Rotary, check_rotary, rotate
 
@@ -45,10 +45,7 @@ class CayleyString(Encoding):
     check_at_least(1, axes=axes)
     check_above(0, scale=scale)
     K, pairs = dims.head_dim, dims.head_dim // 2
-    if pairs % axes:
-      raise ValueError(
-        f'axes={axes}; allowed: a divisor of the {pairs} pairs of channels of a head'
-      )
+    check_divides(pairs, 'pairs of channels of a head', axes=axes)
     self.positions_per_token, self.frequency_scale = axes, scale
     place_M = np.arange(pairs) % (pairs // axes)  # within the section of an axis
     log_f_M = -scale * np.log(base) * place_M * axes / pairs

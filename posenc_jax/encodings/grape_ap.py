@@ -6,6 +6,7 @@ from jax import lax
 
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_even
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.rope import rotate
 
@@ -32,8 +33,7 @@ class GrapeAP(Encoding):
   def __init__(self, dims: Dims, rngs, *, width: int = 8):
     """`width`: channels of p."""
     super().__init__(dims, rngs)
-    if width < 2 or width % 2:
-      raise ValueError(f'width={width}; allowed: even, at least 2')
+    check_even(2, width=width)
     self.width = width
     self.w_p = normal(rngs, (dims.model_dim, dims.heads, width), dims.model_dim**-0.5)
 

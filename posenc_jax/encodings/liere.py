@@ -8,7 +8,12 @@ import numpy as np
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_one_of
+from posenc_jax.encodings.core.bounds import (
+  check_above,
+  check_at_least,
+  check_divides,
+  check_one_of,
+)
 from posenc_jax.encodings.core.parameters import normal, uniform
 
 GENERATORS = ('free', 'dependent', 'partition')
@@ -74,8 +79,8 @@ class LieRE(Encoding):
     if dims.head_dim % block:
       raise ValueError(f'block={block}; allowed: divisors of head_dim={dims.head_dim}')
     blocks = dims.head_dim // block
-    if generators == 'partition' and blocks % axes:
-      raise ValueError(f'axes={axes}; allowed: a divisor of the {blocks} blocks of a head')
+    if generators == 'partition':
+      check_divides(blocks, 'blocks of a head', axes=axes)
     self.length = dims.train_length if length is None else length
     check_above(0, length=self.length)
     self.positions_per_token, self.block, self.generators = axes, block, generators

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_even
 
 
 class Sandwich(Encoding):
@@ -24,8 +25,7 @@ class Sandwich(Encoding):
   def __init__(self, dims: Dims, rngs, *, width: int = 128):
     """`width`: of the sinusoid, d."""
     super().__init__(dims, rngs)
-    if width < 2 or width % 2:
-      raise ValueError(f'width={width}; allowed: even, at least 2')
+    check_even(2, width=width)
     self.width = width
 
   def bias(self, r_R):

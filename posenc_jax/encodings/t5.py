@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_even
 from posenc_jax.encodings.core.parameters import normal
 
 
@@ -80,8 +81,7 @@ class T5(Encoding):
     """
     super().__init__(dims, rngs)
     self.side = buckets // 2 if bidirectional else buckets
-    if buckets < 4 or buckets % 2:
-      raise ValueError(f'buckets={buckets}; allowed: even, at least 4')
+    check_even(4, buckets=buckets)
     if max_distance <= self.side // 2:
       raise ValueError(
         f'max_distance={max_distance}; allowed: more than the {self.side // 2} exact buckets'
