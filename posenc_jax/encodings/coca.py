@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.rope import RoPE, rotate_at
+from posenc_jax.encodings.rope import RoPE, rotate_at, split_pairs
 
 
 class CoCA(RoPE):
@@ -36,8 +36,7 @@ class CoCA(RoPE):
 
   def _pairs(self, x_BTHK):
     """The first and the second channels of all pairs, float32 [B, T, H, K/2] each."""
-    x = x_BTHK[..., : self.width].astype(jnp.float32)
-    return (x[..., ::2], x[..., 1::2]) if self.layout == 'interleaved' else jnp.split(x, 2, axis=-1)
+    return split_pairs(x_BTHK[..., : self.width].astype(jnp.float32), self.layout)
 
   def _turn_from_zero(self, size_BTHM, position_BT, length: int):
     """Pairs (size, 0) as at these positions of a call of `length` keys, in halves."""

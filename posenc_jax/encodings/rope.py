@@ -41,14 +41,24 @@ def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
   cos, sin = cos_BTGK, sin_BTGK
   if sets > 1:
     cos, sin = (jnp.repeat(wave, x.shape[2] // sets, axis=2) for wave in (cos, sin))
+  first, second = split_pairs(x, layout)
+  turned = join_pairs(first * cos - second * sin, second * cos + first * sin, layout)
+  return turned.astype(x_BTHK.dtype)
+
+
+def split_pairs(x_BTHK, layout: str):
+  """The first and the second channels of all pairs of x: [B, T, H, K/2] each."""
   if layout == 'interleaved':
-    first, second = x[..., ::2], x[..., 1::2]
-  else:
-    first, second = jnp.split(x, 2, axis=-1)
-  turned = first * cos - second * sin, second * cos + first * sin
+    return x_BTHK[..., ::2], x_BTHK[..., 1::2]
+  return jnp.split(x_BTHK, 2, axis=-1)
+
+
+def join_pairs(first_BTHM, second_BTHM, layout: str):
+  """The channels [B, T, H, 2 M] of which `split_pairs` makes these two."""
+  both = first_BTHM, second_BTHM
   if layout == 'interleaved':
-    return jnp.stack(turned, axis=-1).reshape(x.shape).astype(x_BTHK.dtype)
-  return jnp.concatenate(turned, axis=-1).astype(x_BTHK.dtype)
+    return jnp.stack(both, axis=-1).reshape(*first_BTHM.shape[:-1], -1)
+  return jnp.concatenate(both, axis=-1)
 
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.rope import RoPE
+from posenc_jax.encodings.rope import RoPE, join_pairs, split_pairs
 
 
 class RoPEPP(RoPE):
@@ -40,8 +40,5 @@ class RoPEPP(RoPE):
 
 def turn_back(x_BTHK, layout: str):
   """x with every pair of channels a quarter turn back: (a, b) becomes (b, -a)."""
-  if layout == 'interleaved':
-    first, second = x_BTHK[..., ::2], x_BTHK[..., 1::2]
-    return jnp.stack([second, -first], axis=-1).reshape(x_BTHK.shape)
-  first, second = jnp.split(x_BTHK, 2, axis=-1)
-  return jnp.concatenate([second, -first], axis=-1)
+  first, second = split_pairs(x_BTHK, layout)
+  return join_pairs(second, -first, layout)
