@@ -123,6 +123,11 @@ def _matmul_backward(factors, g):
 matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
 
 
+def exact_matmul(x, y):
+  """x @ y in all bits of float32, whatever the precision that is set."""
+  return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def relative_shift(g, start: int, width: int):
   """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_unread
 from posenc_jax.encodings.core.parameters import normal, zeros
+from posenc_jax.xla_ops import exact_matmul
 
 UNITS = 4  # of the network, as released
 
@@ -79,7 +79,7 @@ class GOAT(Encoding):
   def bias(self, r_R):
     r_R = r_R.astype(jnp.float32)
     cos_RW, sin_RW = _waves(r_R, self.waves, self.base)
-    bias_RG = _dot(cos_RW, self.cosines[...]) + _dot(sin_RW, self.sines[...])
+    bias_RG = exact_matmul(cos_RW, self.cosines[...]) + exact_matmul(sin_RW, self.sines[...])
     if self.has('score'):
       bias_RG -= jnp.multiply.outer(r_R, jax.nn.softplus(self.slopes[...]))
     return self._of_queries(bias_RG)
@@ -92,8 +92,8 @@ class GOAT(Encoding):
     shares = [j_BS / self.length, jnp.log1p(j_BS) / np.log1p(self.length)]
     waves = _waves(j_BS, self.sink_waves, self.base)
     features_BSF = jnp.concatenate([*waves, jnp.stack(shares, axis=-1)], axis=-1)
-    units_BSF = jax.nn.silu(_dot(features_BSF, self.w_in[...]) + self.b_in[...][None, None])
-    u_BSG = jnp.multiply.outer(_dot(units_BSF, self.w_out[...]), self.gains[...])
+    units_BSF = jax.nn.silu(exact_matmul(features_BSF, self.w_in[...]) + self.b_in[...][None, None])
+    u_BSG = jnp.multiply.outer(exact_matmul(units_BSF, self.w_out[...]), self.gains[...])
     u_BSG += jnp.multiply.outer((j_BS == 0).astype(jnp.float32), self.first[...])
     return self._of_queries(u_BSG)
 
@@ -103,10 +103,6 @@ class GOAT(Encoding):
   def _of_queries(self, x_G):
     """For each head of queries what its key/value head has, on the last axis."""
     return jnp.repeat(x_G, self.dims.heads // self.dims.kv_heads, axis=-1)
-
-
-def _dot(x, w):
-  return jnp.matmul(x, w, precision=lax.Precision.HIGHEST)
 
 
 def _waves(t, count: int, base: float):

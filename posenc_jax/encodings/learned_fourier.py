@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
+from posenc_jax.xla_ops import exact_matmul
 
 
 class LearnedFourier(Encoding):
@@ -41,10 +41,11 @@ class LearnedFourier(Encoding):
 
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
-    dot = lambda x, w: jnp.matmul(x, w, precision=lax.Precision.HIGHEST)
     angles = jnp.multiply.outer(position_ids.astype(jnp.float32), self.frequencies[...])
     f_BTF = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     f_BTF = f_BTF * f_BTF.shape[-1] ** -0.5
-    u_BTF = jax.nn.gelu(dot(f_BTF, self.w_in[...]) + self.b_in[...][None, None], approximate=False)
-    p_BTD = dot(u_BTF, self.w_out[...]) + self.b_out[...][None, None]
+    u_BTF = jax.nn.gelu(
+      exact_matmul(f_BTF, self.w_in[...]) + self.b_in[...][None, None], approximate=False
+    )
+    p_BTD = exact_matmul(u_BTF, self.w_out[...]) + self.b_out[...][None, None]
     return x_BTD + p_BTD.astype(x_BTD.dtype)

@@ -15,6 +15,7 @@ from posenc_jax.encodings.core.bounds import (
   check_one_of,
 )
 from posenc_jax.encodings.core.parameters import normal, uniform
+from posenc_jax.xla_ops import exact_matmul
 
 GENERATORS = ('free', 'dependent', 'partition')
 CHUNK = 2**20  # entries of the matrices of all tokens that are turned at a time
@@ -132,12 +133,11 @@ def expm1_skew(a):
   # half the squares of all entries, no less than that of the largest angle
   square = (a**2).sum(axis=(-2, -1), keepdims=True) / 2
   small = jnp.where(square <= LARGEST**2, a, jnp.nan) * 2.0**-DOUBLINGS
-  dot = lambda x, y: jnp.matmul(x, y, precision=HIGHEST)
   e = small
   for n in range(TERMS, 1, -1):
-    e = small + dot(small, e) / n
+    e = small + exact_matmul(small, e) / n
   for _ in range(DOUBLINGS):
-    e = 2 * e + dot(e, e)
+    e = 2 * e + exact_matmul(e, e)
   return e
 
 

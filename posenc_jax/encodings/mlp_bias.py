@@ -2,11 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import uniform
+from posenc_jax.xla_ops import exact_matmul
 
 
 class MLPBias(Encoding):
@@ -55,8 +55,7 @@ class MLPBias(Encoding):
     if self.log:
       u_R = jnp.sign(u_R) * jnp.log1p(jnp.abs(u_R))
     # Distances have no bound, so products at a lower precision would be off by whole units.
-    dot = lambda x, w: jnp.matmul(x, w, precision=lax.Precision.HIGHEST)
     x_RF = jax.nn.silu(jnp.multiply.outer(u_R, self.w_in[...]) + self.b_in[...][None])
     for n in range(self.depth - 1):
-      x_RF = jax.nn.silu(dot(x_RF, self.w_hidden[n]) + self.b_hidden[n][None])
-    return dot(x_RF, self.w_out[...])
+      x_RF = jax.nn.silu(exact_matmul(x_RF, self.w_hidden[n]) + self.b_hidden[n][None])
+    return exact_matmul(x_RF, self.w_out[...])

@@ -1,7 +1,5 @@
 """Attention along a path of Householder transformations that tokens choose."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -11,7 +9,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.core.running_sums import causal_conv
-from posenc_jax.xla_ops import scaled_dot, weighted_sum
+from posenc_jax.xla_ops import exact_matmul, scaled_dot, weighted_sum
 
 TAPS = 3
 CHUNK = 64  # keys of one triangular system
@@ -110,10 +108,6 @@ class PaTH(Encoding):
     return tile.scan_keys(visit_keys)
 
 
-# Whatever the precision that is set.
-_exact = functools.partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-
-
 @jax.custom_vjp
 def lower_inverse(x_SS):
   """The inverse of I + what x has below its diagonal: [..., n, n], n a power of 2, by halves.
@@ -126,7 +120,7 @@ def lower_inverse(x_SS):
     return jnp.ones_like(x_SS)
   first, last = slice(n // 2), slice(n // 2, n)
   upper, lower = lower_inverse(jnp.stack([x_SS[..., first, first], x_SS[..., last, last]]))
-  corner = _exact(_exact(-lower, x_SS[..., last, first]), upper)
+  corner = exact_matmul(exact_matmul(-lower, x_SS[..., last, first]), upper)
   top, bottom = (upper, jnp.zeros_like(upper)), (corner, lower)
   return jnp.concatenate([jnp.concatenate(halves, axis=-1) for halves in (top, bottom)], axis=-2)
 
@@ -138,7 +132,7 @@ def _lower_inverse_forward(x):
 
 def _lower_inverse_backward(y, d):
   y_transposed = y.swapaxes(-1, -2)
-  return (-jnp.tril(_exact(_exact(y_transposed, d), y_transposed), -1),)
+  return (-jnp.tril(exact_matmul(exact_matmul(y_transposed, d), y_transposed), -1),)
 
 
 lower_inverse.defvjp(_lower_inverse_forward, _lower_inverse_backward)
