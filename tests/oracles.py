@@ -2142,9 +2142,9 @@ RECORDS = {
   ),
   'jet_long': Record(
     jet_long,
-    hyper={'window': 3, 'length': 4},
+    hyper={'window': 4, 'length': 3000, 'context': 9000},
     variants={
-      'of_context': {'window': 4, 'length': 22, 'context': 64},
+      'of_call': {'window': 3, 'length': 4},
       'partial': {'window': 5, 'length': 6, 'context': 12, 'fraction': 0.5, 'base': 50.0},
     },
   ),

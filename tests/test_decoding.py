@@ -125,7 +125,7 @@ def test_what_reads_the_length_of_a_call_reads_the_size_of_the_cache():
 
 
 def test_a_cache_beyond_a_table_is_refused():
-  with pytest.raises(LengthError, match='11 positions, but the table of Learned ends at 10'):
+  with pytest.raises(LengthError, match='11 positions, but those of Learned end at 10'):
     empty_cache(model('learned'), 1, 11)
 
 

@@ -1515,7 +1515,7 @@ def test_hyperbolic_rope_says_where_positions_decrease():
 def test_tupe_table_ends():
   """As the learned one: an error where the length is known, NaN where it is not."""
   x, weights, _ = inputs()
-  with pytest.raises(LengthError, match='11 positions, but the table of TUPE ends at 10'):
+  with pytest.raises(LengthError, match='11 positions, but those of TUPE end at 10'):
     layer(build('tupe', max_length=10), weights, x)
   at = functools.partial(layer, position_ids=np.arange(11)[None], backend='dense')
   out = jax.jit(at)(build('tupe', max_length=10), weights, x)
@@ -2779,7 +2779,7 @@ def test_learned_table_ends():
   """
   x, weights, _ = inputs()
   short = build('learned', max_length=10)
-  with pytest.raises(LengthError, match='11 positions, but the table of Learned ends at 10'):
+  with pytest.raises(LengthError, match='11 positions, but those of Learned end at 10'):
     layer(short, weights, x)
   read = short.add_to_input(jnp.zeros((1, 5, 12)), jnp.array([[0, 9, 10, -1, -(10**6)]]))
   assert np.isfinite(read[0, :2]).all()

@@ -143,9 +143,7 @@ def test_model_with_every_encoding(name):
 
   long, t = jnp.asarray(text()[:16].reshape(2, -1)), 70  # windows of 128 bytes
   if m.max_length is not None and m.max_length < 128:
-    with pytest.raises(
-      LengthError, match=f'128 positions, but the table of .* ends at {m.max_length}'
-    ):
+    with pytest.raises(LengthError, match=f'128 positions, but those of .* end at {m.max_length}'):
       nll(m, long)
     long, t = long[:, :16], 6
   nats, changed = nll(m, long), nll(m, long.at[:, t].set(long[:, t] ^ 1))
@@ -234,7 +232,7 @@ def test_learned_positions_end_at_the_training_length():
   m = model(encoding__name='learned')
   assert m.max_length == 16
   assert logits(m, tokens(T=16)).shape == (2, 16, VOCAB)
-  with pytest.raises(LengthError, match='17 positions, but the table of Learned ends at 16'):
+  with pytest.raises(LengthError, match='17 positions, but those of Learned end at 16'):
     m(tokens(T=17))
   assert model(encoding__name='rope').max_length is None
 

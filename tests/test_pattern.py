@@ -113,7 +113,7 @@ def test_positions_that_a_layer_does_not_take_are_refused_before_the_input():
 def test_learned_positions_in_a_pattern_end_and_are_added_once():
   m = pattern('learned', 'alibi')
   assert m.max_length == 16
-  with pytest.raises(ValueError, match='17 positions, but the table of Learned ends at 16'):
+  with pytest.raises(ValueError, match='17 positions, but those of Learned end at 16'):
     m(tokens(T=17))
   bare = pattern('nope', 'alibi')
   at_input = m.encodings.first_layers[0].add_to_input(jnp.zeros((1, 12, 16)), jnp.arange(12)[None])
@@ -256,7 +256,7 @@ def test_all_layers_stand_at_the_one_draw(inner):
   tight = of({'name': 'random_positions', 'inner': inner, 'longest': 16})
   full = tokens(T=16)
   np.testing.assert_allclose(nll(tight, full, key=key), nll(plain, full), atol=3e-5)
-  with pytest.raises(ValueError, match='17 positions, but the table of RandomPositions ends at 16'):
+  with pytest.raises(ValueError, match='17 positions, but those of RandomPositions end at 16'):
     tight(tokens(T=17))
 
 

@@ -574,9 +574,11 @@ def test_jet_long_is_rope_up_to_the_length_and_no_further():
   assert np.abs(run(beyond, S) - run(build(), S)).max() > 1e-3
   close(run(beyond, 3), run(beyond, S)[:, -3:])
   close(run(build('jet_long', window=2, length=S, context=S + 1), S), run(beyond, S))
-  message = f'^context={S - 1}; allowed: at least {S}, the keys of this call'
-  with pytest.raises(LengthError, match=message):
-    run(build('jet_long', window=2, length=5, context=S - 1), 3)
+  short = build('jet_long', window=2, length=5, context=S - 1)
+  with pytest.raises(LengthError, match=f'{S} positions, but those of JetLong end at {S - 1}'):
+    run(short, 3)
+  packed = jnp.asarray(np.arange(S) > 4, jnp.int32)[None].repeat(len(x), axis=0)
+  layer(short, weights, x, segment_ids=packed)  # a context is that of a document
 
 
 @pytest.mark.parametrize('group', [3, 5, 7, 10, 48])

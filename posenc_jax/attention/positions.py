@@ -77,4 +77,4 @@ def check_length(enc: Encoding, tokens: int, segment_ids=None) -> None:
   end = enc.max_length
   if segment_ids is None and end is not None and end < tokens:
     name = type(enc).__name__
-    raise LengthError(f'{tokens} positions, but the table of {name} ends at {end}')
+    raise LengthError(f'{tokens} positions, but those of {name} end at {end}')

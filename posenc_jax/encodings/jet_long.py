@@ -2,7 +2,7 @@
 
 import math
 
-from posenc_jax.encodings.core.base import Dims, LengthError
+from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 
@@ -44,8 +44,8 @@ class JetLong(TwoRangeRoPE):
       window: tokens; None: one more than a sixteenth of the training length, which is the released
         share. At most `length`.
       length: tokens that the model was made for; None: the training length.
-      context: S, the tokens that it is made to read, which no call has more of; None: as many as
-        there are keys in a call.
+      context: S, the tokens that it is made to read, where positions end; None: as many as there
+        are keys in a call.
       **rope: the hyperparameters of RoPE, as they were trained.
     """
     window = dims.train_length // 16 + 1 if window is None else window
@@ -54,11 +54,8 @@ class JetLong(TwoRangeRoPE):
     check_at_least(1, length=self.length, context=context)
     if window > self.length:
       raise ValueError(f'window={window}; allowed: at most length={self.length}')
-    self.context = context
+    self.context = self.max_length = context
 
   def far_positions(self, i, j):
-    S = j.shape[1]
-    if self.context is not None and self.context < S:
-      raise LengthError(f'context={self.context}; allowed: at least {S}, the keys of this call')
-    group = math.ceil((self.context or S) / self.length)
+    group = math.ceil((self.context or j.shape[1]) / self.length)
     return self._groups_before(i, group), self._groups_before(j, group)
