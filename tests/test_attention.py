@@ -1168,23 +1168,6 @@ def test_cudnn_equals_dense(name):
   np.testing.assert_allclose(run('cudnn'), run('dense'), atol=3e-2)
 
 
-def test_backends_answer_to_one_interface():
-  assert set(BACKENDS) == {
-    'dense',
-    'blockwise',
-    'diagonals',
-    'cudnn',
-    'splash',
-    'fused',
-    'fused_interpret',
-    'ring',
-    'ring_interpret',
-    'triton',
-    'triton_interpret',
-  }
-  assert all(callable(b.refuse) and callable(b.run) for b in BACKENDS.values())
-
-
 CHAIN = {'name': 'chain', 'members': ('mla_rope', 'kerple_log', 'fox')}
 
 

@@ -488,15 +488,6 @@ def test_shifts(variant, backend, is_causal):
     assert np.abs(there - here).max() > 1e-2
 
 
-@pytest.mark.parametrize('variant', [v for v in VARIANTS if declared(v).causal_only])
-def test_causal_encodings_refuse_to_look_ahead(variant):
-  enc, (x, weights, _) = build(variant), inputs()
-  with pytest.raises(
-    ValueError, match=f'^{type(enc).__name__} is defined for causal attention only$'
-  ):
-    layer(enc, weights, x, is_causal=False)
-
-
 @pytest.mark.parametrize(
   'variant',
   [

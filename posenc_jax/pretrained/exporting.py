@@ -26,7 +26,7 @@ from posenc_jax.pretrained.exported_tokenizers import (
   naming_bos,
   with_bos,
 )
-from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.families import FAMILIES, form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files_beside
 from posenc_jax.tasks import is_task
@@ -36,38 +36,6 @@ from posenc_jax.training.own_tokenizer import tokenizer_path
 
 LARGEST_FILE = 2**30  # bytes of tensors
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
-ARCHITECTURES = {
-  'llama': 'LlamaForCausalLM',
-  'mistral': 'MistralForCausalLM',
-  'ministral': 'MinistralForCausalLM',
-  'ministral3': 'Ministral3ForCausalLM',
-  'qwen2': 'Qwen2ForCausalLM',
-  'qwen3': 'Qwen3ForCausalLM',
-  'smollm3': 'SmolLM3ForCausalLM',
-  'olmo2': 'Olmo2ForCausalLM',
-  'olmo3': 'Olmo3ForCausalLM',
-  'exaone4': 'Exaone4ForCausalLM',
-  'ernie4_5': 'Ernie4_5ForCausalLM',
-  'helium': 'HeliumForCausalLM',
-  'seed_oss': 'SeedOssForCausalLM',
-  'granite': 'GraniteForCausalLM',
-  'granitemoehybrid': 'GraniteMoeHybridForCausalLM',
-  'glm': 'GlmForCausalLM',
-  'glm4': 'Glm4ForCausalLM',
-  'gemma': 'GemmaForCausalLM',
-  'gemma2': 'Gemma2ForCausalLM',
-  'gemma3_text': 'Gemma3ForCausalLM',
-  'phi3': 'Phi3ForCausalLM',
-  'cohere': 'CohereForCausalLM',
-  'cohere2': 'Cohere2ForCausalLM',
-  'starcoder2': 'Starcoder2ForCausalLM',
-  'stablelm': 'StableLmForCausalLM',
-  'falcon': 'FalconForCausalLM',
-  'gpt_neox': 'GPTNeoXForCausalLM',
-  'gpt2': 'GPT2LMHeadModel',
-  'bloom': 'BloomForCausalLM',
-  'mpt': 'MptForCausalLM',
-}
 
 
 def scale_into_embedding(config: ConfigDict, leaves: dict) -> tuple[ConfigDict, dict]:
@@ -222,7 +190,8 @@ def export_model(
   if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
     allowed = 'an encoding with the parameters that the run has'
     raise UserError(f'{min(differing)} is only in one of run and family {kind}; allowed: {allowed}')
-  architectures = fields.get('architectures') or [ARCHITECTURES[kind]]  # a GGUF file has none
+  _, architecture = FAMILIES[kind]  # for a run that was not imported, and one of a GGUF file
+  architectures = fields.get('architectures') or [architecture]
   fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
   for name in ('dtype', 'auto_map'):  # the latter names code that stands beside the source
     fields.pop(name, None)

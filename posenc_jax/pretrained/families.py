@@ -21,37 +21,38 @@ from posenc_jax.pretrained import (
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
 
-FAMILIES: dict[str, Callable[[Fields], Form]] = {
-  'llama': llama_families.llama,
-  'mistral': llama_families.mistral,
-  'ministral': llama_families.ministral,
-  'ministral3': llama_families.ministral3,
-  'qwen2': llama_families.qwen2,
-  'qwen3': llama_families.qwen3,
-  'smollm3': llama_families.smollm3,
-  'olmo2': llama_families.olmo2,
-  'olmo3': llama_families.olmo3,
-  'exaone4': llama_families.exaone4,
-  'ernie4_5': llama_families.ernie4_5,
-  'helium': llama_families.helium,
-  'seed_oss': llama_families.seed_oss,
-  'granite': granite_families.granite,
-  'granitemoehybrid': granite_families.granitemoehybrid,
-  'glm': glm_families.glm,
-  'glm4': glm_families.glm4,
-  'gemma': gemma_families.gemma,
-  'gemma2': gemma_families.gemma2,
-  'gemma3_text': gemma_families.gemma3,
-  'phi3': llama_families.phi3,
-  'cohere': cohere_families.cohere,
-  'cohere2': cohere_families.cohere2,
-  'starcoder2': layer_norm_families.starcoder2,
-  'stablelm': layer_norm_families.stablelm,
-  'falcon': layer_norm_families.falcon,
-  'gpt_neox': gpt_families.gpt_neox,
-  'gpt2': gpt_families.gpt2,
-  'bloom': gpt_families.bloom,
-  'mpt': gpt_families.mpt,
+# By model_type: the function of the family, and the class of transformers that runs its models.
+FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
+  'llama': (llama_families.llama, 'LlamaForCausalLM'),
+  'mistral': (llama_families.mistral, 'MistralForCausalLM'),
+  'ministral': (llama_families.ministral, 'MinistralForCausalLM'),
+  'ministral3': (llama_families.ministral3, 'Ministral3ForCausalLM'),
+  'qwen2': (llama_families.qwen2, 'Qwen2ForCausalLM'),
+  'qwen3': (llama_families.qwen3, 'Qwen3ForCausalLM'),
+  'smollm3': (llama_families.smollm3, 'SmolLM3ForCausalLM'),
+  'olmo2': (llama_families.olmo2, 'Olmo2ForCausalLM'),
+  'olmo3': (llama_families.olmo3, 'Olmo3ForCausalLM'),
+  'exaone4': (llama_families.exaone4, 'Exaone4ForCausalLM'),
+  'ernie4_5': (llama_families.ernie4_5, 'Ernie4_5ForCausalLM'),
+  'helium': (llama_families.helium, 'HeliumForCausalLM'),
+  'seed_oss': (llama_families.seed_oss, 'SeedOssForCausalLM'),
+  'granite': (granite_families.granite, 'GraniteForCausalLM'),
+  'granitemoehybrid': (granite_families.granitemoehybrid, 'GraniteMoeHybridForCausalLM'),
+  'glm': (glm_families.glm, 'GlmForCausalLM'),
+  'glm4': (glm_families.glm4, 'Glm4ForCausalLM'),
+  'gemma': (gemma_families.gemma, 'GemmaForCausalLM'),
+  'gemma2': (gemma_families.gemma2, 'Gemma2ForCausalLM'),
+  'gemma3_text': (gemma_families.gemma3, 'Gemma3ForCausalLM'),
+  'phi3': (llama_families.phi3, 'Phi3ForCausalLM'),
+  'cohere': (cohere_families.cohere, 'CohereForCausalLM'),
+  'cohere2': (cohere_families.cohere2, 'Cohere2ForCausalLM'),
+  'starcoder2': (layer_norm_families.starcoder2, 'Starcoder2ForCausalLM'),
+  'stablelm': (layer_norm_families.stablelm, 'StableLmForCausalLM'),
+  'falcon': (layer_norm_families.falcon, 'FalconForCausalLM'),
+  'gpt_neox': (gpt_families.gpt_neox, 'GPTNeoXForCausalLM'),
+  'gpt2': (gpt_families.gpt2, 'GPT2LMHeadModel'),
+  'bloom': (gpt_families.bloom, 'BloomForCausalLM'),
+  'mpt': (gpt_families.mpt, 'MptForCausalLM'),
 }
 EXPERTS = "experts in place of MLPs, which this program's model does not have"
 GEMMA_4 = 'norms of values and a factor of the output of each layer, which no model here has'
@@ -82,9 +83,10 @@ def form_of(tree: dict, field: str) -> Form:
     raise UserError(f'{field}: model_type {kind!r}: {OUT_OF_SCOPE[kind]}')
   if kind not in FAMILIES:
     raise UserError(f'{field}: config.json: model_type={shown(kind)}; {nearest(kind, FAMILIES)}')
+  read, _ = FAMILIES[kind]
   fields = Fields(tree, field)
   try:
-    form = FAMILIES[kind](fields)
+    form = read(fields)
   except UserError:
     raise
   except (ArithmeticError, TypeError, ValueError, KeyError, AttributeError) as error:

@@ -33,7 +33,7 @@ TENSORS = {
     for part in ('gate', 'up', 'down')
   },
 }
-ARCHITECTURES = ('llama', 'qwen2', 'qwen3')
+SUPPORTED = ('llama', 'qwen2', 'qwen3')
 
 
 def open_model(
@@ -122,8 +122,8 @@ def _unpermuted(x, heads: int):
 def _config(metadata: dict, has_output: bool, field: str) -> dict:
   """What config.json would say. Raises `UserError` for metadata that is not understood."""
   kind = metadata.get('general.architecture')
-  if kind not in ARCHITECTURES:
-    allowed = ', '.join(ARCHITECTURES)
+  if kind not in SUPPORTED:
+    allowed = ', '.join(SUPPORTED)
     raise UserError(f'{field}: a GGUF of architecture {shown(kind)}; allowed: {allowed}')
   # What stands beside is about the file, and some publishers have words of their own for that.
   left = {name: x for name, x in metadata.items() if name.startswith((f'{kind}.', 'split.'))}
