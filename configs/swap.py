@@ -76,7 +76,3 @@ def sweep():
 
 def table():
   return dict(protocols=('last_k',), baseline='rope')
-
-
-def figures():
-  return {'extrapolation': dict(protocol='last_k')}

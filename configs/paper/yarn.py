@@ -115,7 +115,3 @@ def sweep():
 
 def table():
   return dict(form='methods', protocols=('sliding', 'last_k'), metric='bpb', reference=REFERENCE)
-
-
-def figures():
-  return {'extrapolation': dict(protocol='last_k', metric='bpb')}

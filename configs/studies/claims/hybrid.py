@@ -48,7 +48,3 @@ def sweep():
 
 
 table = BOARD.table
-
-
-def figures():
-  return {'extrapolation': dict(protocol='last_k', metric='bpb')}
