@@ -10,7 +10,7 @@ from flax import nnx
 from posenc_jax import config
 from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.registry import make_from_spec
-from posenc_jax.model.decoder import build
+from posenc_jax.model import decoder
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.init_from import finished_parameters
 from posenc_jax.training.own_encodings import claim_own_encodings
@@ -25,7 +25,7 @@ VOCAB = 5
 def made(encoding, number):
   """A config with an encoding, and its model, in which every parameter is `number`."""
   c = config.load(BASE, SETTINGS | {'encoding': encoding})
-  model = jax.eval_shape(lambda: build(c, VOCAB, nnx.Rngs(0)))
+  model = decoder.shapes(c, VOCAB)
   return c, jax.tree.map(lambda x: jnp.full(x.shape, number, x.dtype), model)
 
 

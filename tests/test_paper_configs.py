@@ -9,6 +9,7 @@ from flax import nnx
 from kinds import daily_if
 
 from posenc_jax import config, data, sweep
+from posenc_jax.model import decoder
 from posenc_jax.model.decoder import build
 from posenc_jax.reporting.study import of_study
 from posenc_jax.training.optimizer import make_optimizer
@@ -38,7 +39,7 @@ def sizes(c, vocab):
   """(parameters of all, of the layers, of a matrix of the vocabulary) of a model that is never
   made.
   """
-  model = jax.eval_shape(lambda: build(c, vocab, nnx.Rngs(0)))
+  model = decoder.shapes(c, vocab)
   count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
   return count(model), count(model.layers), count(model.embedding)
 

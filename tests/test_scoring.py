@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiled_models import nll
-from flax import nnx
 from test_evaluation import Stub, chosen_documents, rows_of, state
 
 from posenc_jax import config, data, score
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs, scoring, windows
-from posenc_jax.model.decoder import build
+from posenc_jax.model import decoder
 
 BITS = 1 / np.log(2)
 
@@ -131,7 +130,7 @@ def test_a_run_in_python_takes_what_evaluation_changes(make_run):
   tokens_BT = np.arange(97, 121)[None]
   extended = runs.load_run(workdir, yarn | {'attention.window': 9})
   config.overlay(c, yarn)
-  other = nnx.eval_shape(lambda: build(c, 257, nnx.Rngs(0)))
+  other = decoder.shapes(c, 257)
   other = jax.tree.unflatten(jax.tree.structure(other), jax.tree.leaves(model))
   expected = nll(other, jnp.asarray(tokens_BT), window=9)
   np.testing.assert_allclose(extended.nats(tokens_BT), expected, rtol=1e-5)

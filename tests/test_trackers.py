@@ -12,6 +12,7 @@ from small_runs import BASE, MODEL, dotted
 
 from posenc_jax import config, data, storage
 from posenc_jax.errors import UserError
+from posenc_jax.model import decoder
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, mfu, setup, trackers
 from posenc_jax.training.optimizer import make_optimizer
@@ -148,7 +149,7 @@ def test_windows_of_the_run_and_of_layers_limit_the_keys():
 
   def flops(**fields):
     config.overlay(c, dotted(fields))
-    return mfu.model_flops(c, nnx.eval_shape(lambda: build(c, 10, nnx.Rngs(0))))
+    return mfu.model_flops(c, decoder.shapes(c, 10))
 
   whole = flops(encoding__name='nope')
   layers = ('nope', {'name': 'nope', 'attention_window': 30})

@@ -14,8 +14,6 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-import jax
-from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
@@ -23,8 +21,8 @@ from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_evaluator
+from posenc_jax.model import decoder
 from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.model.decoder import build
 from posenc_jax.training import optimizer, provenance
 from posenc_jax.training.own_encodings import check_own_encodings
 
@@ -33,7 +31,7 @@ def check_model(config: ConfigDict) -> None:
   """Raises `UserError` where the model of a run cannot be built, or its positions end too early."""
   with user_errors(ValueError):
     vocab = data.vocab(config.data)
-    model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
+    model = decoder.shapes(config, vocab)
     task = tasks.of_corpus(config.data.corpus)
     check_carried_positions(config, model, task)
   if config.train.trained_parameters:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
@@ -18,8 +17,8 @@ from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.windows import TokenFunction
+from posenc_jax.model import decoder
 from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
@@ -74,14 +73,14 @@ def check_corpus(
 
 def restore(
   config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
-) -> tuple[LM, int]:
+) -> tuple[decoder.LM, int]:
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
   check_own_encodings(workdir, config)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
-    model = jax.eval_shape(lambda: build(config, corpus.vocab, nnx.Rngs(config.seed)))
+    model = decoder.shapes(config, corpus.vocab)
     check_carried_positions(config, model, corpus)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
@@ -114,7 +113,7 @@ def check_evaluator(config: ConfigDict) -> None:
   if vocab != own_vocab:
     raise UserError(f'{field}: has {vocab} symbols; allowed: a run with {own_vocab}, as this one')
   with user_errors(ValueError):
-    end = jax.eval_shape(lambda: build(evaluator, vocab, nnx.Rngs(0))).max_length
+    end = decoder.shapes(evaluator, vocab).max_length
   if end is not None and end < longest:
     raise UserError(f'{field}: its positions end at {end}; allowed: a run that reads {longest}')
 
@@ -142,7 +141,7 @@ class Run:
     options: what `config.attention` says, as arguments of the model.
   """
 
-  model: LM
+  model: decoder.LM
   step: int
   config: ConfigDict
   tokenizer: Bytes | None
@@ -178,4 +177,6 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
 
 def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:
   model, step = restore(config, corpus, workdir)
-  return Run(model, step, config, getattr(corpus, 'tokenizer', None), attention_options(config))
+  return Run(
+    model, step, config, getattr(corpus, 'tokenizer', None), decoder.attention_options(config)
+  )

@@ -12,16 +12,14 @@ weight, the sum of p_ij (i - j) over that of p_ij. Distances are counted by inde
 positions an encoding sees.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.core.base import delegate_to_inner
-from posenc_jax.model.decoder import build
+from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_hidden
 
 LEFT_OUT = ('transform_values', 'transform_output', 'relative_values')
@@ -81,11 +79,9 @@ def weight_sums(model, tokens_BT, **options):
 
 def count_heads(config: ConfigDict, vocab: int) -> int:
   """How many heads of a layer have weights: those of queries, times what the encoding makes of one.
-
-  Nothing is computed: the model is built as shapes.
+  Nothing is computed.
   """
-  model = jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
-  return config.model.heads * model.encodings.heads_per_query
+  return config.model.heads * decoder.shapes(config, vocab).encodings.heads_per_query
 
 
 def sink_rate(sums_WNHC: np.ndarray, epsilon: float) -> float:

@@ -1,11 +1,10 @@
 """How many parameters the model of a config has."""
 
 import jax
-from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import data, errors
-from posenc_jax.model.decoder import build
+from posenc_jax.model import decoder
 
 
 def by_part(model) -> dict[str, int]:
@@ -34,7 +33,7 @@ def count(c: ConfigDict) -> tuple[int, int]:
   Raises UserError for a config that no model can be built of.
   """
   with errors.user_errors(ValueError, TypeError, AttributeError, KeyError):
-    model = nnx.eval_shape(lambda: build(c, data.vocab(c.data), nnx.Rngs(0)))
+    model = decoder.shapes(c, data.vocab(c.data))
   total, of_encoding = (
     sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (model, model.encodings)
   )

@@ -259,6 +259,11 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   return model
 
 
+def shapes(config, vocab: int) -> LM:
+  """The model of a run's config as shapes: nothing is computed. Raises ValueError as `build`."""
+  return jax.eval_shape(lambda: build(config, vocab, nnx.Rngs(0)))
+
+
 def attention_options(config) -> dict:
   """The section `attention` of a config as keyword arguments of `LM.__call__` and `token_nll`."""
   a = config.attention

@@ -1,11 +1,11 @@
 """Cohere's Command and Aya: attention and a gated MLP side by side, behind one LayerNorm."""
 
-from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
+from posenc_jax.pretrained.common_fields import GATED, activation, interleaved_rope, sizes
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.layer_kinds import by_kind, period_of_windows
 from posenc_jax.pretrained.llama_families import decoder_rules
-from posenc_jax.pretrained.tensor_rules import same, scaled, shared, zeros
+from posenc_jax.pretrained.tensor_rules import LAYER, same, scaled, shared, zeros
 
 # Fields of Command R7B and Command A that transformers does not read: it has this alone.
 ONE_FORM = {
@@ -21,7 +21,7 @@ def cohere(fields: Fields) -> Form:
   """Command R of 2024, Aya 23: RoPE of neighboring channels in all layers."""
   fields.optional('model_max_length', int)  # which transformers does not read
   model = _model(fields)
-  return _form(fields, model, _rope(fields, 500_000.0))
+  return _form(fields, model, interleaved_rope(fields, 500_000.0))
 
 
 def cohere2(fields: Fields) -> Form:
@@ -38,12 +38,10 @@ def cohere2(fields: Fields) -> Form:
   fields.require('layer_switch', period)
   whole = {'name': 'nope'}
   return _form(
-    fields, model, by_kind(fields, model['layers'], _rope(fields, 10_000.0), whole, period)
+    fields,
+    model,
+    by_kind(fields, model['layers'], interleaved_rope(fields, 10_000.0), whole, period),
   )
-
-
-def _rope(fields: Fields, base: float) -> dict:
-  return {**rope(fields, base), 'layout': 'interleaved'}
 
 
 def _model(fields: Fields) -> dict:
@@ -65,7 +63,7 @@ def _form(fields: Fields, model: dict, encoding: dict) -> Form:
   N, D = model['layers'], model['model_dim']
   norms = ('layers/attention_norm', 'layers/mlp_norm')
   rules = [
-    shared(tuple(f'{norm}/scale' for norm in norms), 'model.layers.{n}.input_layernorm.weight'),
+    shared(tuple(f'{norm}/scale' for norm in norms), f'{LAYER}input_layernorm.weight'),
     *(zeros(f'{norm}/bias', N, D) for norm in norms),
     zeros('norm/bias', D),
   ]

@@ -103,6 +103,11 @@ def rope(
   return encoding
 
 
+def interleaved_rope(fields: Fields, base: float) -> dict:
+  """The encoding of families whose RoPE turns neighboring channels."""
+  return rope(fields, base) | {'layout': 'interleaved'}
+
+
 def takes_original(rope_type: str) -> bool:
   """Whether a type of scaling has the field `original_max_position_embeddings`."""
   return rope_type in SCALINGS and ORIGINAL in inspect.signature(SCALINGS[rope_type]).parameters

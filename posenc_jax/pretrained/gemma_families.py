@@ -7,7 +7,7 @@ from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.layer_kinds import by_kind, period_of_windows, rope_of_kinds
 from posenc_jax.pretrained.llama_families import decoder_rules, norms_and_ties, pre_norm_rules
-from posenc_jax.pretrained.tensor_rules import plus_one, scaled
+from posenc_jax.pretrained.tensor_rules import LAYER, plus_one, scaled
 
 
 def gemma(fields: Fields) -> Form:
@@ -60,14 +60,13 @@ def _sandwiched(
   model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
   fields.require('hidden_act', 'gelu_pytorch_tanh', None)
   encoding = by_kind(fields, model['layers'], *encodings, period)
-  layer = 'model.layers.{n}.'
   names = {
     'attention_norm': 'input_layernorm',
     'attention_output_norm': 'post_attention_layernorm',
     'mlp_norm': 'pre_feedforward_layernorm',
     'mlp_output_norm': 'post_feedforward_layernorm',
   }
-  rules = [plus_one(f'layers/{own}/scale', f'{layer}{name}.weight') for own, name in names.items()]
+  rules = [plus_one(f'layers/{own}/scale', f'{LAYER}{name}.weight') for own, name in names.items()]
   # Scores are divided by the root of `query_pre_attn_scalar`, and not by that of head_dim.
   factor = math.sqrt(model['head_dim'] / fields.take('query_pre_attn_scalar', 256))
   scaled_leaf = 'layers/q_norm/scale' if flags else 'layers/w_q'

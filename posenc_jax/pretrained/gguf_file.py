@@ -13,23 +13,24 @@ from posenc_jax.encodings.core.rope_scaling import llama3, rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained.gguf_tokenizer import tokenizer_of
+from posenc_jax.pretrained.tensor_rules import LAYER
 
 # How the names of tensors translate; {n}: the layer.
 TENSORS = {
   'token_embd.weight': 'model.embed_tokens.weight',
   'output_norm.weight': 'model.norm.weight',
   'output.weight': 'lm_head.weight',
-  'blk.{n}.attn_norm.weight': 'model.layers.{n}.input_layernorm.weight',
-  'blk.{n}.ffn_norm.weight': 'model.layers.{n}.post_attention_layernorm.weight',
+  'blk.{n}.attn_norm.weight': f'{LAYER}input_layernorm.weight',
+  'blk.{n}.ffn_norm.weight': f'{LAYER}post_attention_layernorm.weight',
   **{
-    f'blk.{{n}}.attn_{short}.{kind}': f'model.layers.{{n}}.self_attn.{long}_proj.{kind}'
+    f'blk.{{n}}.attn_{short}.{kind}': f'{LAYER}self_attn.{long}_proj.{kind}'
     for short, long in (('q', 'q'), ('k', 'k'), ('v', 'v'), ('output', 'o'))
     for kind in ('weight', 'bias')
   },
-  'blk.{n}.attn_q_norm.weight': 'model.layers.{n}.self_attn.q_norm.weight',
-  'blk.{n}.attn_k_norm.weight': 'model.layers.{n}.self_attn.k_norm.weight',
+  'blk.{n}.attn_q_norm.weight': f'{LAYER}self_attn.q_norm.weight',
+  'blk.{n}.attn_k_norm.weight': f'{LAYER}self_attn.k_norm.weight',
   **{
-    f'blk.{{n}}.ffn_{part}.weight': f'model.layers.{{n}}.mlp.{part}_proj.weight'
+    f'blk.{{n}}.ffn_{part}.weight': f'{LAYER}mlp.{part}_proj.weight'
     for part in ('gate', 'up', 'down')
   },
 }

@@ -7,6 +7,7 @@ from posenc_jax.pretrained.tensor_rules import (
   Rule,
   joined,
   joined_by_head,
+  logits_rule,
   same,
   scaled,
   transposed,
@@ -36,9 +37,8 @@ def gpt_neox(fields: Fields) -> Form:
     same('embedding', 'gpt_neox.embed_in.weight'),
     *layer_norm('norm', 'gpt_neox.final_layer_norm'),
     *_block_joined_by_head('gpt_neox.layers.{n}.', 'attention', model['heads']),
+    *logits_rule(model, 'embed_out.weight'),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'embed_out.weight'))
   length = fields.take('max_position_embeddings', 2048)
   buffers = ('rotary_emb.inv_freq', 'attention.bias', 'attention.masked_bias')
   return Form(model, {}, encoding, length, rules, buffers)
@@ -81,9 +81,8 @@ def gpt2(fields: Fields) -> Form:
       for leaf, module in (('o', 'attn.c_proj'), ('in', 'mlp.c_fc'), ('out', 'mlp.c_proj'))
       for kind, name in (('w', 'weight'), ('b', 'bias'))
     ),
+    *logits_rule(model),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'lm_head.weight'))
   encoding = {'name': 'learned', 'max_length': length}  # whatever a tuned run's length is
   return Form(model, {}, encoding, length, rules, ('attn.bias', 'attn.masked_bias'))
 
@@ -120,9 +119,8 @@ def bloom(fields: Fields) -> Form:
     *layer_norm('embedding_norm', 'transformer.word_embeddings_layernorm'),
     *layer_norm('norm', 'transformer.ln_f'),
     *_block_joined_by_head('transformer.h.{n}.', 'self_attention', H),
+    *logits_rule(model),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'lm_head.weight'))
   return Form(model, {}, {'name': 'alibi'}, 2048, rules)
 
 
@@ -180,9 +178,8 @@ def mpt(fields: Fields) -> Form:
     transposed('layers/w_o', f'{layer}attn.out_proj.weight'),
     transposed('layers/w_in', f'{layer}ffn.up_proj.weight'),
     transposed('layers/w_out', f'{layer}ffn.down_proj.weight'),
+    *logits_rule(model),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'lm_head.weight'))
   encoding = {'name': 'alibi', 'exponent': exponent}
   return Form(model, {}, encoding, fields.take('max_seq_len', 2048), rules)
 
@@ -192,11 +189,18 @@ def layer_norm(leaf: str, module: str) -> list[Rule]:
   return [same(f'{leaf}/scale', f'{module}.weight'), same(f'{leaf}/bias', f'{module}.bias')]
 
 
-def _block_joined_by_head(layer: str, attention: str, heads: int) -> list[Rule]:
-  """A layer whose matrix for queries, keys and values has those of each head side by side."""
+def norms_of_layers(layer: str) -> list[Rule]:
+  """A norm before attention and one before the MLP."""
   return [
     *layer_norm('layers/attention_norm', f'{layer}input_layernorm'),
     *layer_norm('layers/mlp_norm', f'{layer}post_attention_layernorm'),
+  ]
+
+
+def _block_joined_by_head(layer: str, attention: str, heads: int) -> list[Rule]:
+  """A layer whose matrix for queries, keys and values has those of each head side by side."""
+  return [
+    *norms_of_layers(layer),
     *(
       joined_by_head(
         tuple(f'layers/{kind}_{x}' for x in 'qkv'),

@@ -7,7 +7,7 @@ from posenc_jax.pretrained.common_fields import rope
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.llama_families import bias_of_all, joined_gate, llama_like, with_rules
-from posenc_jax.pretrained.tensor_rules import scaled, transposed
+from posenc_jax.pretrained.tensor_rules import LAYER, scaled, transposed
 
 # Fields of Granite 4 about layers of a state space and about experts, of which there are none.
 OF_OTHER_LAYERS = (
@@ -37,7 +37,7 @@ def granitemoehybrid(fields: Fields) -> Form:
   rotary = rope(fields)  # also read where it is not used
   width = fields.take('shared_intermediate_size')
   form = llama_like(fields, encoding=rotary if rotates else {'name': 'nope'}, mlp_dim=width)
-  mlp = 'model.layers.{n}.shared_mlp.'
+  mlp = f'{LAYER}shared_mlp.'
   form = with_rules(
     form,
     joined_gate(form, f'{mlp}input_linear.weight'),

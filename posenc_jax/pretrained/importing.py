@@ -6,7 +6,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
@@ -14,7 +13,7 @@ from posenc_jax.config import from_json, to_json, validate
 from posenc_jax.config.serialization import OWN_TOKENIZER
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError, shown, user_errors
-from posenc_jax.model.decoder import LM, build
+from posenc_jax.model import decoder
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
@@ -44,14 +43,14 @@ def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   return from_json(tree)
 
 
-def build_model(config: ConfigDict, source: Source, form: Form) -> LM:
+def build_model(config: ConfigDict, source: Source, form: Form) -> decoder.LM:
   """The model with the parameters of the source, float32.
 
   Raises `UserError` for a parameter that no tensor fills, a tensor that nothing reads, and a shape
   that is not the model's.
   """
   with user_errors(ValueError):
-    model = nnx.eval_shape(lambda: build(config, form.model['vocab'], nnx.Rngs(0)))
+    model = decoder.shapes(config, form.model['vocab'])
   wanted = leaves_by_path(model)
   filled = {}
   unread = {name for name in source.shapes if not name.endswith(form.buffers or '\0')}

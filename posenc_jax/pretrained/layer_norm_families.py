@@ -3,11 +3,10 @@
 from posenc_jax.pretrained.common_fields import GATED, UNGATED, activation, rope, sizes
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.gpt_families import layer_norm, linear
+from posenc_jax.pretrained.gpt_families import layer_norm, linear, norms_of_layers
 from posenc_jax.pretrained.llama_families import decoder_rules
-from posenc_jax.pretrained.tensor_rules import Rule, joined, same, shared, transposed
+from posenc_jax.pretrained.tensor_rules import LAYER, Rule, joined, logits_rule, same, shared
 
-LAYER = 'model.layers.{n}.'
 BUFFERS = ('rotary_emb.inv_freq',)
 
 
@@ -30,11 +29,10 @@ def starcoder2(fields: Fields) -> Form:
   rules = [
     same('embedding', 'model.embed_tokens.weight'),
     *layer_norm('norm', 'model.norm'),
-    *_norms_of_layers(),
+    *norms_of_layers(LAYER),
     *(rule for leaf, name in modules.items() for rule in linear(leaf, LAYER + name, has_bias)),
+    *logits_rule(model),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'lm_head.weight'))
   attention = {'window': fields.optional('sliding_window', int) or 0}
   length = fields.take('max_position_embeddings', 4096)
   return Form(model, attention, rope(fields), length, rules, BUFFERS)
@@ -59,7 +57,7 @@ def stablelm(fields: Fields) -> Form:
   rules = [
     *decoder_rules(model),
     same('norm/bias', 'model.norm.bias'),
-    *(_one_norm(f'{LAYER}input_layernorm') if is_parallel else _norms_of_layers()),
+    *(_one_norm(f'{LAYER}input_layernorm') if is_parallel else norms_of_layers(LAYER)),
   ]
   length = fields.take('max_position_embeddings', 4096)
   return Form(model, {}, encoding, length, rules, BUFFERS)
@@ -106,19 +104,10 @@ def falcon(fields: Fields) -> Form:
     *linear('o', f'{layer}self_attention.dense', False),
     *linear('in', f'{layer}mlp.dense_h_to_4h', False),
     *linear('out', f'{layer}mlp.dense_4h_to_h', False),
+    *logits_rule(model),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'lm_head.weight'))
   length = fields.take('max_position_embeddings', 2048)
   return Form(model, {}, rope(fields), length, rules, BUFFERS)
-
-
-def _norms_of_layers() -> list[Rule]:
-  """A norm before attention and one before the MLP."""
-  return [
-    *layer_norm('layers/attention_norm', f'{LAYER}input_layernorm'),
-    *layer_norm('layers/mlp_norm', f'{LAYER}post_attention_layernorm'),
-  ]
 
 
 def _one_norm(module: str) -> list[Rule]:

@@ -5,11 +5,18 @@ from collections.abc import Callable
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import shown
-from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes, takes_original
+from posenc_jax.pretrained.common_fields import (
+  GATED,
+  activation,
+  interleaved_rope,
+  rope,
+  sizes,
+  takes_original,
+)
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
 from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
-from posenc_jax.pretrained.tensor_rules import Rule, joined, same, transposed
+from posenc_jax.pretrained.tensor_rules import LAYER, Rule, joined, logits_rule, same, transposed
 
 
 def norms_and_ties(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
@@ -22,37 +29,35 @@ def norms_and_ties(fields: Fields, ties: bool, eps: float = 1e-6) -> dict:
 
 def decoder_rules(model: dict, norm: Callable = same) -> list[Rule]:
   """The tensors that Llama and all families after it have. `norm`: the rule of a norm."""
-  layer, model = 'model.layers.{n}.', PLAIN_MODEL | model
+  model = PLAIN_MODEL | model
   rules = [
     same('embedding', 'model.embed_tokens.weight'),
     norm('norm/scale', 'model.norm.weight'),
     *(
-      transposed(f'layers/w_{leaf}', f'{layer}self_attn.{leaf}_proj.weight')
+      transposed(f'layers/w_{leaf}', f'{LAYER}self_attn.{leaf}_proj.weight')
       for leaf in ('q', 'k', 'v', 'o')
     ),
-    transposed('layers/w_gate', f'{layer}mlp.gate_proj.weight'),
-    transposed('layers/w_in', f'{layer}mlp.up_proj.weight'),
-    transposed('layers/w_out', f'{layer}mlp.down_proj.weight'),
+    transposed('layers/w_gate', f'{LAYER}mlp.gate_proj.weight'),
+    transposed('layers/w_in', f'{LAYER}mlp.up_proj.weight'),
+    transposed('layers/w_out', f'{LAYER}mlp.down_proj.weight'),
+    *logits_rule(model),
   ]
-  if not model['tie_embeddings']:
-    rules.append(transposed('w_logits', 'lm_head.weight'))
   biased = {'none': (), 'qkv': ('q', 'k', 'v'), 'all': ('q', 'k', 'v', 'o')}
   for leaf in biased[model['bias']]:
-    rules.append(same(f'layers/b_{leaf}', f'{layer}self_attn.{leaf}_proj.bias'))
+    rules.append(same(f'layers/b_{leaf}', f'{LAYER}self_attn.{leaf}_proj.bias'))
   if model['bias'] == 'all':
     for leaf, name in (('gate', 'gate'), ('in', 'up'), ('out', 'down')):
-      rules.append(same(f'layers/b_{leaf}', f'{layer}mlp.{name}_proj.bias'))
+      rules.append(same(f'layers/b_{leaf}', f'{LAYER}mlp.{name}_proj.bias'))
   if model['qk_norm'] != 'none':
-    rules += [norm(f'layers/{x}_norm/scale', f'{layer}self_attn.{x}_norm.weight') for x in 'qk']
+    rules += [norm(f'layers/{x}_norm/scale', f'{LAYER}self_attn.{x}_norm.weight') for x in 'qk']
   return rules
 
 
 def pre_norm_rules(norm: Callable = same) -> list[Rule]:
   """The norms before attention and before the MLP, by Llama's names."""
-  layer = 'model.layers.{n}.'
   return [
-    norm('layers/attention_norm/scale', f'{layer}input_layernorm.weight'),
-    norm('layers/mlp_norm/scale', f'{layer}post_attention_layernorm.weight'),
+    norm('layers/attention_norm/scale', f'{LAYER}input_layernorm.weight'),
+    norm('layers/mlp_norm/scale', f'{LAYER}post_attention_layernorm.weight'),
   ]
 
 
@@ -227,11 +232,10 @@ def _olmo(fields: Fields, encoding: dict) -> Form:
 def _normed_outputs(fields: Fields, encoding: dict, **flags) -> Form:
   """Norms stand behind attention and behind the MLP alone."""
   form = llama_like(fields, eps=1e-5, encoding=encoding, norm_placement='output', **flags)
-  layer = 'model.layers.{n}.'
   return with_rules(
     form,
-    same('layers/attention_norm/scale', f'{layer}post_attention_layernorm.weight'),
-    same('layers/mlp_norm/scale', f'{layer}post_feedforward_layernorm.weight'),
+    same('layers/attention_norm/scale', f'{LAYER}post_attention_layernorm.weight'),
+    same('layers/mlp_norm/scale', f'{LAYER}post_feedforward_layernorm.weight'),
   )
 
 
@@ -258,7 +262,7 @@ def ernie4_5(fields: Fields) -> Form:
   fields.need('head_dim', 'num_key_value_heads')
   fields.require('use_bias', False, None)
   return llama_like(
-    fields, ties=True, eps=1e-5, encoding=_interleaved(fields, 500_000.0), length=131_072
+    fields, ties=True, eps=1e-5, encoding=interleaved_rope(fields, 500_000.0), length=131_072
   )
 
 
@@ -267,12 +271,8 @@ def helium(fields: Fields) -> Form:
   fields.need('head_dim', 'num_key_value_heads')
   fields.require('mlp_bias', False)
   bias = 'qkv' if fields.take('attention_bias', False, bool) else 'none'
-  encoding = _interleaved(fields, 100_000.0)
+  encoding = interleaved_rope(fields, 100_000.0)
   return llama_like(fields, eps=1e-8, encoding=encoding, length=4096, bias=bias)
-
-
-def _interleaved(fields: Fields, base: float) -> dict:
-  return rope(fields, base) | {'layout': 'interleaved'}
 
 
 def seed_oss(fields: Fields) -> Form:
@@ -298,14 +298,14 @@ def phi3(fields: Fields) -> Form:
   scaling = form.encoding.get('scaling')
   if scaling and scaling['rope_type'] != 'longrope':  # which transformers takes yarn for here
     raise fields.refused('rope_scaling', 'longrope')
-  model, layer = form.model, 'model.layers.{n}.'
+  model = form.model
   K = model['head_dim']
   kv = (model['kv_heads'] or model['heads']) * K
   attention = tuple(f'layers/w_{leaf}' for leaf in 'qkv')
   widths = model['heads'] * K, kv, kv
   form = with_rules(
     form,
-    joined(attention, f'{layer}self_attn.qkv_proj.weight', widths, 0),
-    joined_gate(form, f'{layer}mlp.gate_up_proj.weight'),
+    joined(attention, f'{LAYER}self_attn.qkv_proj.weight', widths, 0),
+    joined_gate(form, f'{LAYER}mlp.gate_up_proj.weight'),
   )
   return dataclasses.replace(form, attention={'window': window or 0})

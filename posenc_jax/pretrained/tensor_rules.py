@@ -7,6 +7,8 @@ import numpy as np
 
 from posenc_jax.errors import UserError
 
+LAYER = 'model.layers.{n}.'  # what tensors of a layer begin with in most families
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -37,6 +39,11 @@ def same(leaf: str, tensor: str) -> Rule:
 def transposed(leaf: str, tensor: str) -> Rule:
   """The tensor has outputs first, as torch's Linear does."""
   return Rule((tensor,), (leaf,), lambda x: (x.T,), lambda x: (x.T,))
+
+
+def logits_rule(model: dict, tensor: str = 'lm_head.weight') -> list[Rule]:
+  """The rule of the output projection in a list; [] where that is the token embedding."""
+  return [] if model['tie_embeddings'] else [transposed('w_logits', tensor)]
 
 
 def scaled(rule: Rule, factor: float) -> Rule:

@@ -9,7 +9,7 @@ from posenc_jax import cli, data, tasks
 from posenc_jax.attention import attend
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
-from posenc_jax.model.decoder import build
+from posenc_jax.model import decoder
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
@@ -58,7 +58,7 @@ def step_and_shapes(mesh, c: ConfigDict):
     c = c.copy_and_resolve_references()
     c.seeds = ()
   optimizer = make_optimizer(c.optim, c.train.steps, c.train.trained_parameters)
-  model = jax.eval_shape(lambda: build(c, data.vocab(c.data), nnx.Rngs(c.seed)))
+  model = decoder.shapes(c, data.vocab(c.data))
   state = model, jax.eval_shape(optimizer.init, model)
   batch, largest_position = data.Batch(jnp.zeros((c.train.batch, c.train.length), int)), None
   if tasks.is_task(c.data.corpus):
