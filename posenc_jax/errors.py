@@ -1,4 +1,4 @@
-"""Errors that a user can mend, each said in one line; the ground floor of the package."""
+"""Errors that a user can mend, each said in one line; imported by all others."""
 
 import contextlib
 import difflib

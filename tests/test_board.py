@@ -17,7 +17,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
-from posenc_jax.reporting.board import line_costs, lines, page, pareto, tables
+from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, remake, step_times
@@ -288,7 +288,7 @@ def test_without_the_baseline_no_line_stands_for_it():
   found = lines.lines(rows, (), cost_rows(), CORPUS)
   assert {line.at_L for line in found} == {None}
   assert lines.smallest_marked(found) is None
-  assert {line.cost for line in found} == {line_costs.Cost(None, None, None)}
+  assert {line.cost for line in found} == {costs.Cost(None, None, None)}
 
 
 def test_lines_of_one_label_have_costs_of_their_own():
@@ -528,7 +528,7 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
   (of_mine,) = costs.with_relative_times(mine, tmp_path, rope)
   assert of_mine['seconds_per_step'] == pytest.approx(1.5)
   runs_of = {label: {r['run'] for r in in_turn if r['label'] == label} for label in MODELS}
-  found = line_costs.relative_costs(in_turn, runs_of, runs_of['rope'])
+  found = costs.relative_costs(in_turn, runs_of, runs_of['rope'])
   assert (found['lost'].step, found['flat'].step) == (pytest.approx(1.5), None)
   for wrong in (-1, 'x', None):
     costs.write_step_times(tmp_path, [measured[0] | {'seconds_per_step': wrong}])
@@ -758,7 +758,7 @@ def test_labels_of_near_points_do_not_cover_each_other(of_corpus):
       of_corpus['flat'],
       name=f'encoding {n}',
       own=(1.9 + n % 3 / 1000,),
-      cost=line_costs.Cost(1.0, 1 + n // 3 / 40, 1.0),
+      cost=costs.Cost(1.0, 1 + n // 3 / 40, 1.0),
     )
     for n in range(12)
   ]

@@ -7,7 +7,7 @@ from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 from posenc_jax import config, data
 from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, long_ppl, plan, preflight, runs, windows
+from posenc_jax.evaluation import evaluate, plan, preflight, runs, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import provenance
@@ -25,7 +25,7 @@ def cosine_nll(tokens_BT):
 @pytest.mark.parametrize(('alpha', 'beta'), [(2.0, -2.0), (0.0, -6.0)])
 def test_key_tokens_are_brute_force(T, context, stride, alpha, beta):
   windows_NT = np.random.default_rng(0).integers(1, 50, (6, T))
-  found = long_ppl.key_tokens(cosine_nll, windows_NT, context, stride, alpha, beta, 100)
+  found = windows.key_tokens(cosine_nll, windows_NT, context, stride, alpha, beta, 100)
   expected = np.zeros(windows_NT.shape, bool)
   for n, window in enumerate(windows_NT):
     for t in range(context, T):
@@ -79,7 +79,7 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   windows_NT = windows.whole_windows(texts, 32)
   judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
-  is_key_NT = long_ppl.key_tokens(judged, windows_NT, 4, 3, 0.01, -20.0, 64)
+  is_key_NT = windows.key_tokens(judged, windows_NT, 4, 3, 0.01, -20.0, 64)
   nats = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)[is_key_NT]
   row = rows_of(workdir)[-1]
   assert (row['length'], row['tokens']) == (32, is_key_NT.sum())

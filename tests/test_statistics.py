@@ -13,7 +13,7 @@ from scipy import stats
 
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.significance import ALPHA, POWER, Dunnett, holm
-from posenc_jax.rows.clusters import cluster_of
+from posenc_jax.rows.row_schema import cluster_of
 
 SAME = lambda ratio: ratio
 

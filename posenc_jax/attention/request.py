@@ -200,7 +200,7 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
 
 
 def _check_sizes(block_sizes, max_position_distance) -> None:
-  """Raises ValueError for sizes that are none."""
+  """Raises ValueError for an invalid size."""
   is_size = lambda n, least: isinstance(n, numbers.Integral) and n >= least
   if block_sizes is not None:
     is_pair = isinstance(block_sizes, tuple | list) and len(block_sizes) == 2
@@ -213,7 +213,7 @@ def _check_sizes(block_sizes, max_position_distance) -> None:
 
 
 def check_softcap(enc: Encoding, softcap: float) -> None:
-  """Raises ValueError for a bound of scores that is none, or of what are no scores."""
+  """Raises ValueError for an invalid soft-cap, or an encoding whose scores cannot be capped."""
   is_number = isinstance(softcap, numbers.Real) and not isinstance(softcap, bool)
   if not is_number or not 0 < softcap < float('inf'):
     raise ValueError(f'softcap={shown(softcap)}; allowed: a finite number more than 0, or None')

@@ -22,8 +22,8 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.rows import row_schema, sessions
-from posenc_jax.rows.clusters import cluster_of
 from posenc_jax.rows.overrides import overrides_between, overrides_of
+from posenc_jax.rows.row_schema import cluster_of
 from posenc_jax.training.own_encodings import code_laid_over
 from posenc_jax.training.provenance import claim_documents, kept_tokenizer, source_of
 from posenc_jax.training.run_dir import is_finished, mark_finished

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import long_ppl, text_tasks, windows
+from posenc_jax.evaluation import text_tasks, windows
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
@@ -300,7 +300,7 @@ class Planner:
       if not np.isfinite(nats_NT).all():  # NaN is no key token, but the score is none either
         return [{'status': 'not_finite'}] * len(rows)
       judge = self._evaluator_nll if e.long_ppl_evaluator else nll
-      is_key_NT = long_ppl.key_tokens(
+      is_key_NT = windows.key_tokens(
         judge, windows_NT, context, e.stride, e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
       )
       if not is_key_NT.any():

@@ -28,7 +28,7 @@ import numpy as np
 
 from posenc_jax.data.tokenizers import BYTES, Bytes
 from posenc_jax.errors import nearest
-from posenc_jax.evaluation import long_ppl, windows
+from posenc_jax.evaluation import windows
 from posenc_jax.evaluation.runs import Run
 from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.decoder import LM
@@ -217,7 +217,7 @@ def long_perplexity(
 ) -> Scored:
   """Scores the key tokens of the whole windows of documents: `ppl` is LongPPL.
 
-  `context`, `stride`, `alpha` and `beta` are those of `long_ppl.key_tokens`; stride None: a quarter
+  `context`, `stride`, `alpha` and `beta` are those of `windows.key_tokens`; stride None: a quarter
   of the context. `evaluator` finds the key tokens; None: the model does.
   """
   if not 1 <= context < length:
@@ -225,7 +225,7 @@ def long_perplexity(
   windows_NT = windows.whole_windows(texts, length)
   judge = nll if evaluator is None else _likelihoods(evaluator, None)
   stride = stride or max(1, context // 4)
-  is_key_NT = long_ppl.key_tokens(judge, windows_NT, context, stride, alpha, beta, batch_tokens)
+  is_key_NT = windows.key_tokens(judge, windows_NT, context, stride, alpha, beta, batch_tokens)
   nats_NT = windows.by_position(nll, windows_NT, batch_tokens)
 
   def keys_of(all_NT):

@@ -2,25 +2,25 @@
 
 import math
 import statistics
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from posenc_jax import storage
-from posenc_jax.errors import Damaged, disk_errors, shown, visible
+from posenc_jax.errors import Damaged, disk_errors, visible
 from posenc_jax.reporting import row_files
 from posenc_jax.reporting.folders import files_below
-from posenc_jax.rows.row_schema import COUNT, COUNT_OR_NULL, is_number, is_text
+from posenc_jax.rows.row_schema import COUNT, COUNT_OR_NULL, FieldCheck, fault_of, is_number, text
 
 FILE = 'costs.jsonl'
 STEP_TIMES = 'step_times.jsonl'  # of lines, measured in turn: scripts/step_times.py
 UNKNOWN = math.log2(62)  # bits of a character of a planted name that is not recalled
 DTYPES = ('float32', 'bfloat16')
 
-# For fields of rows: whether a value may stand there, and what may.
-LABEL = (lambda value: is_text(value, 200), 'a text of 1 to 200 characters')
+LABEL = text(200)
 SECONDS = (lambda value: is_number(value) and value >= 0, 'a number from 0 on')
-COSTS = {
-  'run': (lambda value: is_text(value, 255), 'a text of 1 to 255 characters'),
+COSTS: dict[str, FieldCheck] = {
+  'run': text(255),
   'label': LABEL,
   'seed': COUNT,
   'parameters': COUNT_OR_NULL,
@@ -37,6 +37,20 @@ TIMING = {'step': COUNT, 'seconds_per_step': SECONDS} | {
   name: COUNT_OR_NULL for name in ('parameters', 'encoding_parameters', 'temporary_bytes')
 }
 METRIC_CHECKS = {'step': COUNT, 'recall_bits': (is_number, 'a number')}
+
+
+class Cost(NamedTuple):
+  """What training a line takes, as ratios to the baseline; None where it is not on disk.
+
+  Attributes:
+    parameters: their number.
+    step: the seconds of one.
+    memory: the temporary bytes of one, as XLA counts them.
+  """
+
+  parameters: float | None
+  step: float | None
+  memory: float | None
 
 
 def read(folder: str | Path) -> list[dict]:
@@ -88,7 +102,7 @@ def _step_times(folder: str | Path) -> list[dict]:
   if not storage.exists(file):
     return []
   with disk_errors(remedy=''):
-    return storage.read_rows(file, lambda row: _fault(row, STEP_TIME, STEP_TIME))
+    return storage.read_rows(file, lambda row: fault_of(row, STEP_TIME, STEP_TIME))
 
 
 def write_step_times(folder: str | Path, rows: list[dict]) -> None:
@@ -100,6 +114,24 @@ def median(values: Iterable[float | None]) -> float | None:
   """The median of what is known; None where nothing is."""
   known = [value for value in values if value is not None]
   return statistics.median(known) if known else None
+
+
+def relative_costs(
+  spent: Iterable[dict], runs_of: dict[str, set[str]], base: Collection[str]
+) -> dict[str, Cost]:
+  """{line: its cost}, relative to that of the runs `base`; `runs_of`: the runs of each line."""
+  spent = list(spent)
+  fields = ('parameters', 'seconds_per_step', 'temporary_bytes')
+
+  def medians(runs):
+    some = [row for row in spent if row['run'] in runs]
+    return [median(row[field] for row in some) for field in fields]
+
+  of_base = medians(base)
+  return {
+    line: Cost(*(a / b if a and b else None for a, b in zip(medians(runs), of_base, strict=True)))
+    for line, runs in runs_of.items()
+  }
 
 
 def write(folder: str | Path, rows: list[dict]) -> None:
@@ -125,7 +157,7 @@ def _of_run(run: Path) -> dict:
       'tokens': train['steps'] * train['batch'] * train['length'],
       'train_length': train['length'],
       'compute_dtype': train['compute_dtype'],
-      'seconds_per_step': statistics.median(seconds) if seconds else None,
+      'seconds_per_step': median(seconds),
       'temporary_bytes': sizes.get('temporary_bytes'),
       'onset_tokens': _onset(run, train['batch'] * train['length']),
     }
@@ -140,7 +172,9 @@ def _onset(run: Path, tokens_per_step: int) -> int | None:
   """The tokens after which validation first found planted names recalled: half of the
   bits of not knowing them. None where that was not measured, or never was so.
   """
-  rows = storage.read_rows(run / 'metrics.jsonl', lambda row: _fault(row, METRIC_CHECKS, ('step',)))
+  rows = storage.read_rows(
+    run / 'metrics.jsonl', lambda row: fault_of(row, METRIC_CHECKS, ('step',))
+  )
   for row in rows:
     if row.get('recall_bits', UNKNOWN) < UNKNOWN / 2:
       return row['step'] * tokens_per_step
@@ -149,7 +183,7 @@ def _onset(run: Path, tokens_per_step: int) -> int | None:
 
 def read_timing(run: Path) -> list[dict]:
   """The rows of a run's timing.jsonl. Raises Damaged or OSError, which name the file."""
-  return storage.read_rows(run / 'timing.jsonl', lambda row: _fault(row, TIMING, ('step',)))
+  return storage.read_rows(run / 'timing.jsonl', lambda row: fault_of(row, TIMING, ('step',)))
 
 
 def seconds_of_steps(timing: list[dict]) -> list[float]:
@@ -163,14 +197,4 @@ def _fault_of_costs(row: dict) -> str | None:
   """What is wrong with a row of costs, or None."""
   if row.keys() != COSTS.keys():
     return f'its fields are {", ".join(row)[:200]}, where {", ".join(COSTS)} must be'
-  return _fault(row, COSTS)
-
-
-def _fault(
-  row: dict, checks: dict[str, tuple[Callable, str]], required: Collection[str] = ()
-) -> str | None:
-  """What is wrong with the fields of a row that have checks, or None."""
-  for name, (holds, allowed) in checks.items():
-    if (name in row or name in required) and not holds(row.get(name)):
-      return f'{name}={shown(row.get(name))}, where {allowed} must be'
-  return None
+  return fault_of(row, COSTS)

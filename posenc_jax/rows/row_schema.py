@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from posenc_jax.errors import shown
 from posenc_jax.protocols import POSITIONAL
@@ -16,9 +16,12 @@ SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
   *('chance', 'token_chance', 'gradient', 'sink_rate'),
 )
+OF_YEARS = ('sotu', 'planted')  # corpora whose documents are named after years
 MAX_COUNT = 2**53  # whole numbers up to here are exact as floats
 MAX_NUMBER = 1e300
 MAX_EXPONENT = 709  # exp of more is no float
+# Of a field of rows: whether a value may stand there, and what may.
+FieldCheck = tuple[Callable[[object], bool], str]
 NAME = re.compile(r'[A-Za-z][\w.-]{0,99}', re.ASCII)
 
 
@@ -63,11 +66,10 @@ def _or_null(holds: Callable[[object], bool]) -> Callable[[object], bool]:
   return lambda value: value is None or holds(value)
 
 
-def _text(longest: int) -> tuple:
+def text(longest: int) -> FieldCheck:
+  """Takes a text of 1 to `longest` characters."""
   return lambda value: is_text(value, longest), f'a text of 1 to {longest} characters'
 
-
-Check = tuple[Callable[[object], bool], str]  # whether a value may stand there, and what may
 
 COUNT = is_count, f'a whole number from 0 to {MAX_COUNT}'
 COUNT_OR_NULL = _or_null(is_count), f'null or {COUNT[1]}'
@@ -79,19 +81,19 @@ SCORE = lambda value: True, 'what `_fault_of_score` says'
 SHA256 = _is_sha256, '64 hexadecimal digits'
 
 # What was measured: rows that agree in all of these and in `metric` are the same measurement.
-KEY_FIELDS: dict[str, Check] = {
+KEY_FIELDS: dict[str, FieldCheck] = {
   # name of the run's directory
-  'run': _text(255),
+  'run': text(255),
   # name of the position encoding, or N_GRAM where there is no model
-  'encoding': _text(200),
+  'encoding': text(200),
   # name of the run's line in tables and figures
-  'label': _text(200),
+  'label': text(200),
   # seed of the training
   'seed': COUNT,
   # training steps of the checkpoint
   'step': COUNT,
   # the corpus or task, as in config.data.corpus
-  'corpus': _text(4096),
+  'corpus': text(4096),
   # the split that was measured
   'split': WORD,
   # tokens that the run was trained on at a time
@@ -119,7 +121,7 @@ KEY_FIELDS: dict[str, Check] = {
   'overrides': (_or_null(_are_overrides), 'null or an object of at most 100,000 characters'),
 }
 # What came out.
-SCORE_FIELDS: dict[str, Check] = {
+SCORE_FIELDS: dict[str, FieldCheck] = {
   # 'ok', or the outcome in place of a score: 'beyond_table', 'not_finite', or 'no_key_tokens'
   # (long_ppl: no token is better by far for the whole context), 'no_bytes' (the scored tokens begin
   # no character)
@@ -145,7 +147,7 @@ FIELDS = KEY_FIELDS | SCORE_FIELDS
 NULLABLE = tuple(name for name, (holds, _) in KEY_FIELDS.items() if holds(None))
 SOURCE, TOKENIZER, DTYPE = 'source', 'tokenizer', 'dtype'
 # Fields that some rows have besides.
-OPTIONAL: dict[str, Check] = {
+OPTIONAL: dict[str, FieldCheck] = {
   # the SHA-256 of what a pretrained model was imported from, where a run's parameters come from one
   SOURCE: SHA256,
   # the SHA-256 of the tokenizer, where tokens were not bytes and there is no `source`, which has
@@ -218,14 +220,14 @@ def overrides_text(overrides: dict) -> str:
   encoding is 'evaluated as rerope'.
   """
 
-  def text(key, value):
+  def said(key, value):
     if key == 'encoding.name':
       return f'evaluated as {value}'
     return f'{key.removeprefix("encoding.")}={json.dumps(value)}'.replace('"', '')
 
   # the name of another encoding stands before its hyperparameters
   keys = sorted(overrides, key=lambda key: (key != 'encoding.name', key))
-  return ', '.join(text(key, overrides[key]) for key in keys)
+  return ', '.join(said(key, overrides[key]) for key in keys)
 
 
 def _is_finite(score: tuple, metric: str | None) -> bool:
@@ -243,13 +245,23 @@ def fault(row: dict) -> str | None:
   """
   if row.keys() - OPTIONAL.keys() != FIELDS.keys():
     return _wrong_names(row)
-  for checks in (FIELDS, OPTIONAL):
-    for name, (holds, allowed) in checks.items():
-      if name in row and not holds(row[name]):
-        return _refusal(row, name, allowed)
+  if wrong := fault_of(row, FIELDS) or fault_of(row, OPTIONAL):
+    return wrong
   if row['position'] is None and row['protocol'] in POSITIONAL:
     return _refusal(row, 'position', f'a number for the protocol {row["protocol"]}')
   return _fault_of_score(row)
+
+
+def fault_of(
+  row: dict, checks: dict[str, FieldCheck], required: Collection[str] = ()
+) -> str | None:
+  """What is wrong with the fields of a row that have checks, or None. A field that the row lacks is
+  wrong if it is `required`.
+  """
+  for name, (holds, allowed) in checks.items():
+    if (name in row or name in required) and not holds(row.get(name)):
+      return _refusal(row, name, allowed)
+  return None
 
 
 def _wrong_names(row: dict) -> str:
@@ -261,7 +273,7 @@ def _wrong_names(row: dict) -> str:
 
 
 def _refusal(row: dict, name: str, allowed: str) -> str:
-  return f'{name}={shown(row[name])}, where {allowed} must be'
+  return f'{name}={shown(row.get(name))}, where {allowed} must be'
 
 
 def _fault_of_score(row: dict) -> str | None:
@@ -297,6 +309,17 @@ def _fault_of_likelihood(row: dict) -> str | None:
     if not math.isclose(row[name], value, rel_tol=1e-9, abs_tol=1e-12):
       return _refusal(row, name, f'{value!r}, as nats, tokens and bytes say,')
   return None
+
+
+def cluster_of(document: str, corpus: str) -> str:
+  """The cluster of a document, of those that are alike and tell a score as one, not as several:
+  'mpmath' of 'mpmath/matrices' of the corpus `code`, '1790' of '1790-Washington-1' of those whose
+  documents begin with a year, else the document itself.
+  """
+  if corpus == 'code':
+    return document.partition('/')[0]
+  year = re.match(r'(\d{4})-', document, re.ASCII) if corpus in OF_YEARS else None
+  return year[1] if year else document
 
 
 def key(row: dict) -> str:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import posenc_jax
 from posenc_jax import storage
-from posenc_jax.errors import shown, visible
-from posenc_jax.rows.row_schema import is_text
+from posenc_jax.errors import visible
+from posenc_jax.rows.row_schema import FieldCheck, fault_of, is_text, text
 
 FILE = 'sessions.jsonl'
 TRAINING, EVALUATION = 'training', 'evaluation'
@@ -27,8 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]  # of the repository, where it was in
 OTHER_REPOSITORY = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE')
 MOST_COMMITS = 5  # that a sentence names
 
-# For fields of rows: whether a value may stand there, and what may.
-CHECKS = {
+CHECKS: dict[str, FieldCheck] = {
   'work': (lambda value: value in (TRAINING, EVALUATION), f'{TRAINING} or {EVALUATION}'),
   'began': (
     lambda value: is_text(value, 40) and re.match(r'\d{4}-\d\d-\d\dT', value) is not None,
@@ -46,7 +45,7 @@ CHECKS = {
     ),
     '{package: version}',
   ),
-  'device': (lambda value: is_text(value, 200), 'a text of 1 to 200 characters'),
+  'device': text(200),
 }
 
 
@@ -117,10 +116,7 @@ def keep(folder: str | Path, rows: Iterable[dict]) -> None:
 
 def _fault(row: dict) -> str | None:
   """What is wrong with a row, or None."""
-  for name, (holds, allowed) in CHECKS.items():
-    if not holds(row.get(name)):
-      return f'{name}={shown(row.get(name))}, where {allowed} must be'
-  return None
+  return fault_of(row, CHECKS, required=CHECKS)
 
 
 def sentence(rows: Iterable[dict], runs: Collection[str]) -> str:

@@ -19,10 +19,9 @@ from posenc_jax.attention.kernels.gpu.passes import (
   is_of_one_head,
 )
 from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
-from posenc_jax.attention.kernels.tables import tables_by_diagonal
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread, tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.errors import MAX_REASON, one_line
 

@@ -29,6 +29,14 @@ def arrays_and_ids(inputs: dict):
   return {**parts, 'row': row, 'column': column}, {'row': row_ids, 'column': column_ids}
 
 
+def with_leaves(tree, numbers: list[int], chosen) -> object:
+  """The pytree with these leaves in the place of those with the given numbers."""
+  leaves, structure = jax.tree.flatten(tree)
+  for n, x in zip(numbers, chosen, strict=True):
+    leaves[n] = x
+  return jax.tree.unflatten(structure, leaves)
+
+
 def reads_of_arrays(program: TileProgram, inputs: dict) -> list[bool]:
   """Which leaves of the arrays a program for these inputs reads."""
   of_inputs = jax.tree.unflatten(jax.tree.structure(inputs), program.reads)

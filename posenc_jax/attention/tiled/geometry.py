@@ -83,7 +83,7 @@ class TileGrid:
     """The columns of tiles in which row a of tiles sees any key, but for sink tokens far off.
 
     Returns:
-      The first column; one past the last; one past the last that order in time leaves visible.
+      The first column; one past the last; one past the last column under the causal mask alone.
     """
     xp, mask, first = _numpy_of(a), self.mask, self.offset + a * self.rows
     last = first + self.rows - 1

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting import costs
-from posenc_jax.reporting.board.line_costs import Cost, relative_costs
 from posenc_jax.reporting.comparisons import effective_length, significance
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
@@ -75,7 +74,7 @@ class Line:
   holds_to: int | None
   fails_by: int | None
   all_gain: bool
-  cost: Cost
+  cost: costs.Cost
 
   @property
   def mean(self) -> float | None:
@@ -189,7 +188,7 @@ def lines(
   if notes is not None:
     notes += dict.fromkeys((*plain.notes, *by_control[None].left_out))
   base_runs = {row['run'] for row in rows if is_base(row)}
-  cost_of = relative_costs(spent, plain.runs_of, base_runs)
+  cost_of = costs.relative_costs(spent, plain.runs_of, base_runs)
   made = [
     _line(line, plain, by_control, usual, cost_of[line])
     for line in plain.lines
@@ -206,7 +205,7 @@ def lines(
   return sorted(made, key=_rank)
 
 
-def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: Cost) -> Line:
+def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Cost) -> Line:
   row = plain.exemplar_row[name]
   L, metric = row['train_length'], METRICS['bpb']
   is_of_L = row['encoding'] != N_GRAM and usual == L

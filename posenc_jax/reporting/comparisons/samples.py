@@ -8,7 +8,7 @@ import numpy as np
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, scored_on
-from posenc_jax.rows.clusters import cluster_of
+from posenc_jax.rows.row_schema import cluster_of
 
 
 class Sample(NamedTuple):

@@ -21,9 +21,9 @@ class Heads(NamedTuple):
 
   @classmethod
   def choices(cls, number: int, coordinates):
-    """What coordinates [tiles, B|1, n, ...] leave open, the fewest of heads first.
-
-    Axis 3 may be as long as there are heads and be another one.
+    """Yields each set of coordinates that may be per head, the smallest first: of these arrays
+    [tiles, B|1, n, ...], some of those whose axis 3 is as long as there are heads, which may also
+    be another axis.
     """
     leaves = jax.tree_util.tree_leaves_with_path(coordinates)
     paths = [jax.tree_util.keystr(path) for path, x in leaves if x.shape[3:4] == (number,)]

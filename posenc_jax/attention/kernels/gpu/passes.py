@@ -15,11 +15,17 @@ from jax import lax
 from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
 from posenc_jax.attention.kernels.gpu.kernel import Kernel, Walks
 from posenc_jax.attention.kernels.gpu.operands import Heads, blocks_of, operands_of
-from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
+from posenc_jax.attention.kernels.inputs import (
+  arrays_and_ids,
+  inputs_of,
+  reads_of_arrays,
+  with_leaves,
+)
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.pairs import Pairs
+from posenc_jax.attention.tiled.passes import add_tile
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import attend_pairs
 from posenc_jax.encodings.core.base import MASKED
@@ -41,21 +47,19 @@ def _shapes_of_state(arrays) -> tuple:
 
 
 def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, Heads]:
-  """What the forward pass makes of the state of a row at a tile, and whose the coordinates are.
+  """What the forward pass makes of the state of a row at a tile, and which coordinates each head
+  has its own of.
 
-  As few coordinates are those of heads as leave the state that of one head. Where none do, it is
-  the program, or the error, of all that may be.
+  Tries sets of per-head coordinates, smallest first, until the traced state has one head; otherwise
+  returns the last attempt, or raises its error.
   """
   is_softmax, inputs = arrays['whole'].normalizer == 'softmax', inputs_of(arrays, ids)
 
   def tile(a, b, inputs, state):
-    o, denominator, maxima = state
-    seen = maxima if is_softmax else None
-    o_b, denominator_b, new_maxima = _attend(schedule, a, b, *arrays_and_ids(inputs), maxima=seen)
-    if not is_softmax:
-      return o + o_b, denominator, maxima
-    shrink = jnp.exp(maxima - new_maxima)
-    return o * shrink[..., None] + o_b, denominator * shrink + denominator_b, new_maxima
+    maxima = state[-1] if is_softmax else None
+    of_tile = _attend(schedule, a, b, *arrays_and_ids(inputs), maxima=maxima)
+    state, _ = add_tile(arrays['whole'], (state, ()), (*of_tile, ()))  # nothing is carried on
+    return state
 
   state = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in _shapes_of_state(arrays))
   *choices, last = Heads.choices(arrays['row']['q'].shape[2], arrays['row']['i'])
@@ -120,7 +124,6 @@ def _gradients(schedule, heads, arrays, ids, per_row, wanted, kind: str, interpr
   Returns:
     A list of [number, B|1, H, *block].
   """
-  leaves, tree = jax.tree.flatten(arrays)
   B = arrays['row']['q'].shape[1]
   operands = operands_of(arrays, heads)
   inputs = inputs_of(arrays, ids, per_row)
@@ -131,10 +134,7 @@ def _gradients(schedule, heads, arrays, ids, per_row, wanted, kind: str, interpr
     leaves = jax.tree.leaves(arrays)
 
     def outputs(*chosen):
-      merged = list(leaves)
-      for n, x in zip(wanted, chosen, strict=True):
-        merged[n] = x
-      return _attend(schedule, a, b, jax.tree.unflatten(tree, merged), ids, lse=lse)[:2]
+      return _attend(schedule, a, b, with_leaves(arrays, wanted, chosen), ids, lse=lse)[:2]
 
     _, pull_back = jax.vjp(outputs, *(leaves[n] for n in wanted))
     added = pull_back((do.astype(jnp.float32), d_denominator))
@@ -146,7 +146,7 @@ def _gradients(schedule, heads, arrays, ids, per_row, wanted, kind: str, interpr
   is_table_walk, visits, count = (
     kind == 'diagonal',
     Visits.forward(schedule.grid),
-    len(leaves[wanted[0]]),
+    len(jax.tree.leaves(arrays)[wanted[0]]),
   )
   # All tiles beyond the reach of a table lie on one diagonal, too many for one program.
   walks = Walks.along(visits, kind, count, schedule.grid.tile_rows if is_table_walk else None)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from posenc_jax.attention.kernels.tpu.operands import Cut, Result, cuts_of
+from posenc_jax.attention.kernels.tpu.operands import Operand, Result, operands_of
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.geometry import TileGrid
 
@@ -122,11 +122,11 @@ class Kernel:
       inputs: what the programs read.
       scratch: the shapes of what steps leave to one another, in float32.
     """
-    leaves = [*zip(cuts_of(inputs), jax.tree.leaves(inputs), strict=True)]
+    leaves = [*zip(operands_of(inputs), jax.tree.leaves(inputs), strict=True)]
     is_read = [any(reads) for reads in zip(*(p.reads for p in programs.values()), strict=True)]
     read = [n for n in range(len(leaves)) if is_read[n]]
     constants = [jnp.asarray(x) for program in programs.values() for x in program.constants]
-    operands = [leaves[n] for n in read] + [(Cut.of('whole', x), x) for x in constants]
+    arrays = [leaves[n] for n in read] + [(Operand.of('whole', x), x) for x in constants]
     order, batch_axis = Visits._fields, 1 if self.batch_inside else 0
     tiles = len(self.visits.row)
     steps = (tiles, self.batch) if self.batch_inside else (self.batch, tiles)
@@ -134,14 +134,14 @@ class Kernel:
     def kernel(*refs):
       visits, refs = dict(zip(order, refs[: len(order)], strict=True)), refs[len(order) :]
       segments, refs = refs[: len(self.segments)], refs[len(self.segments) :]
-      given, refs = refs[: len(operands)], refs[len(operands) :]
+      given, refs = refs[: len(arrays)], refs[len(arrays) :]
       places = pl.program_id(0), pl.program_id(1)
       is_first = (places[0] == 0) & (places[1] == 0)
       step = Step(visits, segments, places[1 - batch_axis], places[batch_axis], is_first)
 
       def compute(is_constant: bool, *state):
         values = [
-          ref[...].reshape(cut.shape) for (cut, _), ref in zip(operands, given, strict=True)
+          ref[...].reshape(operand.shape) for (operand, _), ref in zip(arrays, given, strict=True)
         ]
         of_leaf, of_constants = dict(zip(read, values, strict=False)), values[len(read) :]
         own, first = programs[is_constant], programs[False]
@@ -164,8 +164,8 @@ class Kernel:
       grid_spec=pltpu.PrefetchScalarGridSpec(
         num_scalar_prefetch=len(order) + len(self.segments),
         grid=steps,
-        in_specs=[cut.spec(order, batch_axis) for cut, _ in operands],
-        out_specs=[result.cut.spec(order, batch_axis) for result in results],
+        in_specs=[operand.spec(order, batch_axis) for operand, _ in arrays],
+        out_specs=[result.operand.spec(order, batch_axis) for result in results],
         scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
       ),
       out_shape=[result.stored(self.batch) for result in results],
@@ -174,5 +174,5 @@ class Kernel:
       ),
       interpret=self.interpret,
       name=self.name,
-    )(*map(jnp.asarray, self.visits), *self.segments, *(cut.pack(x) for cut, x in operands))
+    )(*map(jnp.asarray, self.visits), *self.segments, *(operand.pack(x) for operand, x in arrays))
     return [result.unpack(x) for result, x in zip(results, written, strict=True)]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 
-class Cut(NamedTuple):
+class Operand(NamedTuple):
   """How an array is cut into blocks.
 
   Attributes:
@@ -22,7 +22,7 @@ class Cut(NamedTuple):
 
   @classmethod
   def of(cls, kind: str, array):
-    """The cut of an array [number, B|1, ...], or of a whole one."""
+    """The operand of an array [number, B|1, ...], or of a whole one."""
     if kind == 'whole':
       return cls(kind, array.shape)
     return cls(kind, (1, *array.shape[2:]), array.shape[1] > 1)
@@ -53,33 +53,38 @@ class Cut(NamedTuple):
 
 
 class Result(NamedTuple):
-  """An array that a kernel writes: its blocks, how many there are, and its dtype."""
+  """An array that a kernel writes: how it is cut into blocks, how many
+  there are, and its dtype.
+  """
 
-  cut: Cut
+  operand: Operand
   number: int
   dtype: object = jnp.float32
 
   def stored(self, batch: int) -> jax.ShapeDtypeStruct:
     """The array as it is stored."""
-    lead = () if self.cut.kind == 'whole' else (self.number, batch if self.cut.has_batch else 1)
-    return jax.ShapeDtypeStruct((*lead, *self.cut.stored), self.dtype)
+    lead = (
+      () if self.operand.kind == 'whole' else (self.number, batch if self.operand.has_batch else 1)
+    )
+    return jax.ShapeDtypeStruct((*lead, *self.operand.stored), self.dtype)
 
   def unpack(self, array):
     """[number, B|1, ...], or a whole array, in its own shape."""
-    if self.cut.kind == 'whole':
-      return array.reshape(self.cut.shape)
-    return array.reshape(*array.shape[:2], *self.cut.shape[1:])
+    if self.operand.kind == 'whole':
+      return array.reshape(self.operand.shape)
+    return array.reshape(*array.shape[:2], *self.operand.shape[1:])
 
 
-def cuts_of(inputs: dict) -> list[Cut]:
-  """The cut of each leaf of a dict of pytrees of arrays, by how they are cut."""
-  return [Cut.of(path[0].key, x) for path, x in jax.tree_util.tree_leaves_with_path(inputs)]
+def operands_of(inputs: dict) -> list[Operand]:
+  """The operand of each leaf of a dict of pytrees of arrays, by how they are cut."""
+  return [Operand.of(path[0].key, x) for path, x in jax.tree_util.tree_leaves_with_path(inputs)]
 
 
 def blocks_of(inputs: dict) -> dict:
   """The shapes of what a tile sees of them."""
   leaves, tree = jax.tree.flatten(inputs)
   shapes = [
-    jax.ShapeDtypeStruct(cut.shape, x.dtype) for cut, x in zip(cuts_of(inputs), leaves, strict=True)
+    jax.ShapeDtypeStruct(operand.shape, x.dtype)
+    for operand, x in zip(operands_of(inputs), leaves, strict=True)
   ]
   return jax.tree.unflatten(tree, shapes)

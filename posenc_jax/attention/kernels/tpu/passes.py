@@ -14,10 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import pallas as pl
 
-from posenc_jax.attention.kernels.inputs import arrays_and_ids, inputs_of, reads_of_arrays
+from posenc_jax.attention.kernels.inputs import (
+  arrays_and_ids,
+  inputs_of,
+  reads_of_arrays,
+  with_leaves,
+)
 from posenc_jax.attention.kernels.program import TileProgram
 from posenc_jax.attention.kernels.tpu.kernel import Kernel, Segments
-from posenc_jax.attention.kernels.tpu.operands import Cut, Result, blocks_of, cuts_of
+from posenc_jax.attention.kernels.tpu.operands import Operand, Result, blocks_of, operands_of
 from posenc_jax.attention.kernels.tpu.tile import attend_tile
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -120,9 +125,9 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=Non
 
   output, per_row = (1, H, rows, v.shape[-1]), (1, H, rows)
   results = [
-    Result(Cut('row', output, batch > 1), number, dtype or v.dtype),
-    Result(Cut('row', per_row, batch > 1), number),
-    *(Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in carries),
+    Result(Operand('row', output, batch > 1), number, dtype or v.dtype),
+    Result(Operand('row', per_row, batch > 1), number),
+    *(Result(Operand('visit', shape, batch > 1), len(visits.row)) for shape in carries),
   ]
   scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
   programs = _programs(schedule, functools.partial(forward_program, schedule, arrays, ids))
@@ -141,11 +146,11 @@ def backward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, per_row,
   leaves, tree = jax.tree.flatten(arrays)
   program = forward_program(schedule, arrays, ids, is_constant=False)
   reads = reads_of_arrays(program, inputs_of(arrays, ids))
-  cuts = cuts_of(arrays)
+  operands = operands_of(arrays)
   gradients = [jnp.zeros(x.shape, jnp.float32) for x in leaves]
   d_into, visits = tuple(into), Visits.forward(schedule.grid)
   for kinds in (('row', 'whole'), ('column',), ('diagonal',)):
-    wanted = [n for n, cut in enumerate(cuts) if cut.kind in kinds and reads[n]]
+    wanted = [n for n, x in enumerate(operands) if x.kind in kinds and reads[n]]
     if not wanted and not (into and kinds[0] == 'row'):
       continue
     sums, d_carried = _gradients(
@@ -153,11 +158,11 @@ def backward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, per_row,
     )
     d_into = d_carried if kinds[0] == 'row' else d_into
     for n, x in zip(wanted, sums, strict=True):
-      if cuts[n].kind != 'whole':
-        is_visited = np.isin(np.arange(len(x)), getattr(visits, cuts[n].kind))
+      if operands[n].kind != 'whole':
+        is_visited = np.isin(np.arange(len(x)), getattr(visits, operands[n].kind))
         if not is_visited.all():  # else what the memory happened to hold
           x = jnp.where(is_visited.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
-      has_own = cuts[n].kind == 'whole' or x.shape == leaves[n].shape
+      has_own = operands[n].kind == 'whole' or x.shape == leaves[n].shape
       gradients[n] = x if has_own else x.sum(axis=1, keepdims=True)
   return jax.tree.unflatten(tree, gradients)
 
@@ -173,8 +178,8 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
   Returns:
     A list of the gradients, [number, B|1, ...], or whole; the cotangents of what was carried.
   """
-  leaves, tree = jax.tree.flatten(arrays)
-  cuts, batch = cuts_of(arrays), arrays['row']['q'].shape[1]
+  leaves, batch = jax.tree.leaves(arrays), arrays['row']['q'].shape[1]
+  operands = operands_of(arrays)
   along_rows, along_tables = kind == 'row', kind == 'diagonal'
   state = _carries(arrays) if along_rows else []
   visits = Visits.forward(schedule.grid).ordered(kind)
@@ -187,10 +192,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
     leaves = jax.tree.leaves(arrays)
 
     def outputs(chosen, carried):
-      merged = list(leaves)
-      for n, x in zip(wanted, chosen, strict=True):
-        merged[n] = x
-      merged = jax.tree.unflatten(tree, merged)
+      merged = with_leaves(arrays, wanted, chosen)
       o, denominator, _, totals = attend_tile(
         schedule, is_constant, a, b, merged, ids, carried, lse
       )
@@ -203,10 +205,10 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
     return d_chosen, d_carried if along_rows else ()
 
   def result(n):
-    cut = cuts[n]
-    if cut.kind == 'whole':
-      return Result(cut, 1)
-    return Result(cut._replace(has_batch=batch > 1 and not along_tables), len(leaves[n]))
+    operand = operands[n]
+    if operand.kind == 'whole':
+      return Result(operand, 1)
+    return Result(operand._replace(has_batch=batch > 1 and not along_tables), len(leaves[n]))
 
   def body(step, on_tile, results, carry):
     sums, d_into = results[: len(wanted)], results[len(wanted) :]
@@ -214,7 +216,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
     if along_tables:
       begins &= step.batch == 0
     for n, ref in zip(wanted, sums, strict=True):
-      starts = step.is_first if cuts[n].kind == 'whole' else begins
+      starts = step.is_first if operands[n].kind == 'whole' else begins
       pl.when(starts)(functools.partial(_fill, [ref]))
     if carry:
       pl.when(begins)(functools.partial(_fill, carry))
@@ -231,7 +233,7 @@ def _gradients(schedule, arrays, ids, per_row, carries, wanted, kind: str, inter
         ref[...] = x
 
   results = [result(n) for n in wanted]
-  results += [Result(Cut('visit', shape, batch > 1), len(visits.row)) for shape in state]
+  results += [Result(Operand('visit', shape, batch > 1), len(visits.row)) for shape in state]
   make = lambda is_constant: TileProgram(
     functools.partial(tile, is_constant), blocks_of(inputs), _float32(state)
   )
