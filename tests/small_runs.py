@@ -1,7 +1,8 @@
-"""What tests of tiny runs share: fields of configs, and folders of text. Fixtures of them stand in
-conftest.py.
+"""What tests of tiny runs share: fields of configs, folders of text, waiting for a file. Fixtures
+of them stand in conftest.py.
 """
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,12 +32,32 @@ TINY = {
   'eval.target_context': 32,
   'eval.k': 8,
 }
+TINY_TASK = {  # but for its corpus, its lengths and its encoding
+  **MODEL,
+  'train.batch': 4,
+  'train.steps': 6,
+  'train.log_every': 1,
+  'train.validate_every': 3,
+  'train.validate_batches': 2,
+  'train.checkpoint_every': 2,
+  'optim.warmup': 1,
+  'eval.protocols': ('answers',),
+}
 SIZES = (37, 16, 64, 41)  # of the fixture `documents`; none is a multiple of all lengths
 
 
 def dotted(fields: dict) -> dict:
   """{'a.b': value} of {'a__b': value}: fields as keyword arguments."""
   return {name.replace('__', '.'): value for name, value in fields.items()}
+
+
+def wait_for(path: Path, text: str) -> None:
+  """Waits until a file has this text, for half a minute at most."""
+  for _ in range(3000):
+    if path.exists() and text in path.read_text():
+      return
+    time.sleep(0.01)
+  raise AssertionError(f'{text!r} never came: {path.read_text() if path.exists() else None}')
 
 
 def write_text_corpus(folder: Path, texts: str | dict[str, Sequence[str | bytes]] = TEXT) -> str:

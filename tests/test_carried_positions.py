@@ -10,7 +10,7 @@ import pytest
 from compiled_models import nll
 from flax import nnx
 from kinds import daily_if
-from small_runs import BASE, MODEL, dotted
+from small_runs import BASE, TINY_TASK, dotted
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.encodings import make
@@ -25,18 +25,10 @@ from posenc_jax.training.step import accumulate_gradients, make_step_fns
 ABACUS = 'task:addition/reverse=True/pad=True/positions=abacus'
 COUPLED = 'task:addition/reverse=True/pad=True/positions=coupled'
 TINY = {
-  **MODEL,
+  **TINY_TASK,
   'encoding.name': 'abacus',
   'data.corpus': ABACUS,
   'train.length': 16,
-  'train.batch': 4,
-  'train.steps': 6,
-  'train.log_every': 1,
-  'train.validate_every': 3,
-  'train.validate_batches': 2,
-  'train.checkpoint_every': 2,
-  'optim.warmup': 1,
-  'eval.protocols': ('answers',),
   'eval.lengths': (13, 22),
   'eval.examples': 10,
   'eval.controls': (),

@@ -120,7 +120,7 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   ps = [record(table, line, 8)['p_corrected'] for line in ('alibi', 't5')]
   assert ps == pytest.approx(list(map(dunnett.p, estimates)))
   limit = dunnett.limit()
-  smallest = significance.smallest(estimates[0], limit)
+  smallest = significance.smallest_detectable(estimates[0], limit)
   assert found['smallest_marked'] == pytest.approx(smallest)
   assert (found['clusters'], found['seeds'], found['baseline']) == (6, 3, 'rope')
   assert table.header == ['encoding', '8 (L)', 'correlation of seeds']

@@ -90,6 +90,7 @@ def test_t5_far_and_future_distances():
   np.testing.assert_allclose(bias(causal, [113, 128, 10**6]), rows(causal, [31, 31, 31]))
   np.testing.assert_allclose(bias(causal, [-5, 0]), rows(causal, [0, 0]))
   np.testing.assert_allclose(bias(both, [-8, 8, -(10**6)]), rows(both, [16 + 8, 8, 31]))
+  np.testing.assert_allclose(bias(both, [-3, 0, 3, 299]), rows(both, [16 + 3, 0, 3, 15]))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_runs import BASE, MODEL, dotted
+from small_runs import BASE, TINY_TASK, dotted
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.errors import UserError
@@ -17,19 +17,11 @@ from posenc_jax.training import loop
 
 PLACED = 'task:grid/symbols=6/queries=2/positions=grid'
 TINY = {
-  **MODEL,
+  **TINY_TASK,
   'model.layers': 2,
   'encoding.name': 'axial_rope',
   'data.corpus': PLACED,
   'train.length': 24,
-  'train.batch': 4,
-  'train.steps': 6,
-  'train.log_every': 1,
-  'train.validate_every': 3,
-  'train.validate_batches': 2,
-  'train.checkpoint_every': 2,
-  'optim.warmup': 1,
-  'eval.protocols': ('answers',),
   'eval.lengths': (21, 40),
   'eval.examples': 8,
 }

@@ -10,20 +10,13 @@ import time
 
 import pytest
 from rich.console import Console
+from small_runs import wait_for
 
 from posenc_jax import storage
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import local, subprocesses
 
 python = [sys.executable, '-c']
-
-
-def wait_for(path, text):
-  for _ in range(3000):
-    if path.exists() and text in path.read_text():
-      return
-    time.sleep(0.01)
-  raise AssertionError(f'{text!r} never came: {path.read_text() if path.exists() else None}')
 
 
 def test_the_environment_adds_and_never_overrides(monkeypatch):

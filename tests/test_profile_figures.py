@@ -14,7 +14,6 @@ from kinds import daily_if, representatives
 
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.alibi import slopes
-from posenc_jax.encodings.t5 import bucket_row
 from posenc_jax.errors import UserError
 from posenc_jax.inspection import classic_curves, profiles
 from posenc_jax.reporting.html import profile_plots
@@ -160,17 +159,6 @@ def test_ropes_bound_is_the_papers_and_holds():
   sums = [abs(sum(np.exp(7j * f) for f in frequencies[:m])) for m in range(1, 33)]
   assert bound_R[7] == pytest.approx(np.mean(sums))
   assert any(np.diff(expected_R) > 0), 'no monotone decay'
-
-
-def test_t5_buckets_start_where_they_should():
-  starts = [16, 19, 21, 24, 27, 31, 35, 40, 46, 52, 59, 67, 77, 87, 99, 113]
-  buckets_R = classic_curves.t5_buckets(DISTANCES)
-  assert buckets_R.tolist() == [
-    r if r < 16 else 15 + sum(r >= s for s in starts) for r in DISTANCES
-  ]
-  assert np.array_equal(buckets_R[:129], bucket_row(32, 128))
-  sides = classic_curves.t5_buckets(np.array([-3, 0, 3, 299]), bidirectional=True)
-  assert sides.tolist() == [16 + 3, 0, 3, 15]
 
 
 @pytest.mark.parametrize(

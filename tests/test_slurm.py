@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import submitit
-from small_runs import MODEL, write_text_corpus
+from small_runs import MODEL, wait_for, write_text_corpus
 from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, storage, sweep
@@ -348,14 +348,6 @@ def test_the_shell_reads_no_value_of_a_job_but_setup(study, scheduler):
   for flag in ('partition', 'comment'):
     assert f'#SBATCH --{flag}={shlex.quote(words)}' in lines
   assert 'echo $HOME' in lines
-
-
-def wait_for(path, text):
-  for _ in range(1000):
-    if path.exists() and text in path.read_text():
-      return
-    time.sleep(0.02)
-  raise AssertionError(f'{text!r} never came')
 
 
 def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tmp_path):

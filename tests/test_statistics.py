@@ -156,7 +156,7 @@ def test_the_standard_error_is_that_of_a_mean_and_of_the_bootstrap():
 
 def test_estimates_give_the_ps_of_scipy():
   a, b = [1.0, 2.0, 4.0], [0.5, 1.4, 3.5, 3.0]
-  own = significance.own(np.subtract(a, 1.5))
+  own = significance.paired(np.subtract(a, 1.5))
   assert significance.two_sided(own) == pytest.approx(stats.ttest_1samp(a, 1.5).pvalue, rel=1e-12)
   welch = significance.welch(a, b)
   theirs = stats.ttest_ind(a, b, equal_var=False)
@@ -189,24 +189,24 @@ def test_the_line_that_spreads_too_much_is_that_of_cochrans_table():
     for share, wide in ((printed - 1e-4, None), (printed + 1e-4, 1)):
       factor = math.sqrt(share * (lines - 1) / (1 - share))
       every = [unit * (factor if n == 1 else 1) + n for n in range(lines)]
-      assert significance.widest(every) == wide
-  assert significance.widest([[1.0, 1, 1], [2.0, 2, 2]]) is None
-  assert significance.widest([[1.0, 1, 1], [2.0, 2, 5], [3.0]]) == 1
-  assert significance.widest([[1.0, 2, 3]]) is None
+      assert significance.cochran_outlier(every) == wide
+  assert significance.cochran_outlier([[1.0, 1, 1], [2.0, 2, 2]]) is None
+  assert significance.cochran_outlier([[1.0, 1, 1], [2.0, 2, 5], [3.0]]) == 1
+  assert significance.cochran_outlier([[1.0, 2, 3]]) is None
 
 
 @pytest.mark.parametrize('a', [[1.0], [0.1, 0.1 + 1e-16], [0.3, 0.3, 0.3]])
 def test_without_seeds_or_spread_there_is_no_estimate(a):
-  assert significance.own(a) is None
+  assert significance.paired(a) is None
   assert significance.welch(a, [0.0] * len(a)) is None
   assert significance.pooled([a], [0.0] * len(a), shares_seeds=True) == []
 
 
 def test_what_is_the_same_in_every_seed_is_equivalent():
-  same = significance.own([0.0, 1e-16])
+  same = significance.paired([0.0, 1e-16])
   assert significance.two_sided(same) == 1
   assert significance.equivalence(same, 0.01) < 1e-6
-  assert significance.own([0.0]) is None
+  assert significance.paired([0.0]) is None
 
 
 def test_correlation_needs_three_seeds_that_differ():
@@ -255,7 +255,7 @@ def test_dunnetts_limits_are_the_printed_ones_and_those_of_one_t_test():
 
 @pytest.mark.parametrize(('limit', 'freedom'), [(12.59, 2), (2.9, 18), (3.3, 6.7)])
 def test_the_smallest_difference_is_that_of_the_noncentral_t(limit, freedom):
-  shift = significance.smallest(significance.Estimate(0.0, 0.1, freedom), limit) / 0.1
+  shift = significance.smallest_detectable(significance.Estimate(0.0, 0.1, freedom), limit) / 0.1
   found = stats.nct.sf(limit, freedom, shift) + stats.nct.cdf(-limit, freedom, shift)
   assert found == pytest.approx(POWER, abs=1e-5)
 
@@ -300,7 +300,7 @@ def test_at_l_the_smallest_difference_is_found_as_often_as_it_says(seeds, lines,
   freedom = (seeds - 1) * (lines + (of_seed is None))
   limit = Dunnett([seeds] * lines, seeds, freedom).limit()
   estimate = significance.Estimate(0.0, (2 / seeds) ** 0.5 * 0.02, freedom)
-  shift = significance.smallest(estimate, limit)
+  shift = significance.smallest_detectable(estimate, limit)
   rng = np.random.default_rng(4)
   hits_NL = dunnett_hits(number, seeds, lines, rng, shift, 0.02, of_seed)
   assert abs(hits_NL[:, 0].mean() - POWER) < three_errors(POWER, number)
@@ -318,8 +318,8 @@ def past_l(kind, number, rng, seeds=4, lines=6, shift=0.0):
   spread_L1 = np.geomspace(1, 1000, lines)[:, None]
   scores_NLS = spread_L1 * rng.normal(0.0, 1.0, (number, lines, seeds))
   scores_NLS[:, 0] += shift
-  if kind == 'own':
-    return [[significance.own(line_S) for line_S in scores_LS] for scores_LS in scores_NLS]
+  if kind == 'paired':
+    return [[significance.paired(line_S) for line_S in scores_LS] for scores_LS in scores_NLS]
   reference_NS = rng.normal(0.0, 1.0, (number, seeds))
   return [
     [significance.welch(line_S, reference_S) for line_S in scores_LS]
@@ -327,7 +327,7 @@ def past_l(kind, number, rng, seeds=4, lines=6, shift=0.0):
   ]
 
 
-@pytest.mark.parametrize('kind', ['own', 'welch'])
+@pytest.mark.parametrize('kind', ['paired', 'welch'])
 @pytest.mark.parametrize('number', [1500, pytest.param(6000, marks=pytest.mark.slow)])
 def test_past_l_a_family_without_differences_has_a_mark_no_more_often_than_it_says(kind, number):
   family = [any(marked(e)) for e in past_l(kind, number, np.random.default_rng(5))]
@@ -340,7 +340,7 @@ def test_past_l_a_family_without_differences_has_a_mark_no_more_often_than_it_sa
 def test_what_lies_at_the_margin_is_called_equivalent_as_seldom_as_it_says(true, low, high):
   rng, number = np.random.default_rng(7), 2000
   called = [
-    significance.equivalence(significance.own(difference_S), 0.01) < ALPHA
+    significance.equivalence(significance.paired(difference_S), 0.01) < ALPHA
     for difference_S in rng.normal(true, 0.004, (number, 5))
   ]
   assert low <= np.mean(called) < high + three_errors(ALPHA, number)
@@ -352,7 +352,7 @@ def test_a_family_at_the_margin_has_a_false_equivalence_no_more_often_than_it_sa
   called = [
     any(
       p < ALPHA
-      for p in holm([significance.equivalence(significance.own(d_S), 0.01) for d_S in d_LS])
+      for p in holm([significance.equivalence(significance.paired(d_S), 0.01) for d_S in d_LS])
     )
     for d_LS in differences_NLS
   ]

@@ -77,11 +77,9 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
   own = {path: value for path, value in overrides.items() if path.startswith(f'{OPEN}.')}
   is_other = own.get(f'{OPEN}.name') in (name, 'pattern')
   is_new = OPEN in overrides or f'{OPEN}.{of_name}' in own or is_other
-  parts = encoding.get(of_name)
-  parts = parts.split(',') if isinstance(parts, str) else parts
-  if not own or is_new or not isinstance(parts, list):
+  parts = _specs(encoding.get(of_name))
+  if not own or is_new or parts is None:
     return overrides
-  parts = [{'name': part} if isinstance(part, str) else part for part in parts]
   is_taken = [
     isinstance(part, dict) and part.get('name') == 'rope' and not MASKS & part.keys()
     for part in parts
@@ -104,19 +102,27 @@ def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, o
   Overrides stay as they are where no member, or more than one, has this name.
   """
   name, path = f'{OPEN}.name', f'{OPEN}.members'
-  members = overrides.get(path)
-  members = members.split(',') if isinstance(members, str) else members
+  members = _specs(overrides.get(path))
   is_chain = overrides.get(name) == 'chain' and OPEN not in overrides
   has_own = isinstance(encoding, dict) and encoding.keys() - {'name'}
-  if not is_chain or not has_own or not isinstance(members, list | tuple):
+  if not is_chain or not has_own or members is None:
     return overrides
-  members = [{'name': spec} if isinstance(spec, str) else spec for spec in members]
   is_own = [isinstance(spec, dict) and spec.get('name') == encoding.get('name') for spec in members]
   if is_own.count(True) != 1:
     return overrides
   members[is_own.index(True)] = encoding | members[is_own.index(True)]
   others = {key: value for key, value in overrides.items() if key not in (name, path)}
   return others | {OPEN: {'name': 'chain', 'members': tuple(members)}}
+
+
+def _specs(parts: object) -> list | None:
+  """The layers or members of an encoding, of which each name alone becomes a dict: 'a,b' are two.
+  None for what lists none.
+  """
+  parts = parts.split(',') if isinstance(parts, str) else parts
+  if not isinstance(parts, list | tuple):
+    return None
+  return [{'name': part} if isinstance(part, str) else part for part in parts]
 
 
 def _drop_all_but(section: ConfigDict, names: list[str]) -> None:

@@ -9,6 +9,7 @@ from flax import nnx
 
 from posenc_jax.encodings import make
 from posenc_jax.encodings.sinusoidal import sinusoid
+from posenc_jax.encodings.t5 import buckets_of
 
 
 def wavelengths(width: int, base: float) -> np.ndarray:
@@ -42,7 +43,7 @@ def rope_decay(distances_R, width: int, base: float = 10_000.0) -> tuple[np.ndar
 
 
 def t5_buckets(distances_R, **hyper) -> np.ndarray:
-  """The bucket of every distance i - j, as the encoding's own table is read."""
+  """The bucket of every distance i - j, as T5 has it."""
   enc = make('t5', model_dim=1, heads=1, head_dim=1, train_length=1, rngs=nnx.Rngs(0), **hyper)
-  enc.table = nnx.Param(jnp.arange(len(enc.table[...]), dtype=jnp.float32)[:, None])
-  return np.asarray(enc.bias(jnp.asarray(distances_R)))[:, 0].astype(int)
+  row = buckets_of(jnp.asarray(distances_R), enc.side, enc.max_distance, enc.bidirectional)
+  return np.asarray(row)

@@ -1,8 +1,8 @@
 """The table of costs, a line for each label and size, and the scale of training in captions."""
 
-import statistics
 from collections import defaultdict
 
+from posenc_jax.reporting import costs
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table
@@ -29,8 +29,8 @@ def cost_tables(rows: list[dict], runs: list[str]) -> list[Table]:
   for (label, train_length, *counts), line_rows in lines.items():
     name = label if has_one_length else f'{label}, L = {train_length}'
     counts = [DASH if count is None else f'{count:,}' for count in counts]
-    seconds = [row['seconds_per_step'] for row in line_rows if row['seconds_per_step'] is not None]
-    time = f'{1000 * statistics.median(seconds):.1f}' if seconds else DASH
+    seconds = costs.median(row['seconds_per_step'] for row in line_rows)
+    time = DASH if seconds is None else f'{1000 * seconds:.1f}'
     body.append(list(map(Cell, (name, *counts, time))))
   caption = (
     f'Cost of training. {_equality(rows, "tokens")} {_equality(rows, "parameters")} Tokens are '

@@ -127,8 +127,7 @@ def _last_checkpoint(folder: Path) -> int:
 
 def _typical_speed(statuses: list[Status]) -> float | None:
   """The median over runs of seconds a token; None if no run has logged any."""
-  speeds = [s.seconds_per_token for s in statuses if s.seconds_per_token is not None]
-  return statistics.median(speeds) if speeds else None
+  return costs.median(s.seconds_per_token for s in statuses)
 
 
 def time_left(statuses: list[Status]) -> tuple[float | None, bool]:

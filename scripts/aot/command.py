@@ -10,7 +10,7 @@ import tabulate
 
 from posenc_jax import cli
 from posenc_jax import config as configs
-from posenc_jax.errors import UserError, nearest
+from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line
 
 from . import hlo, targets
 
@@ -30,7 +30,6 @@ FLAGS = {
   'context': 1,
   'hlo': '',
 }
-MAX_REASON = 160  # characters
 NOTES = """\
 temporary, arguments: MiB of one device. GFLOP: of matrix products; GB: read from and written to
 main memory; both of one device. Bodies of loops count as often as they turn; where only the running
@@ -190,7 +189,7 @@ def compiled(name: str, trace, peaks: targets.Peaks, flags) -> Row:
   try:
     traced = trace()
   except (NotImplementedError, ValueError) as error:
-    row = Row(name, 'refused', one_line(error))
+    row = Row(name, 'refused', reason(error))
   else:
     row = compiled_row(name, traced, peaks, flags)
   how = f'{row.status}: {row.reason}'
@@ -206,7 +205,7 @@ def compiled_row(name: str, traced, peaks: targets.Peaks, flags) -> Row:
   try:
     program = traced.lower().compile()
   except Exception as error:  # each compiler has its own
-    return Row(name, 'failed', one_line(error))
+    return Row(name, 'failed', reason(error))
   text, memory = program.as_text(), program.memory_analysis()
   if flags.hlo:
     folder = Path(flags.hlo)
@@ -217,12 +216,12 @@ def compiled_row(name: str, traced, peaks: targets.Peaks, flags) -> Row:
   return Row(name, 'yes', '', sizes, read.kernels, read.cost(), math.isfinite(peaks.flops))
 
 
-def one_line(error: Exception) -> str:
-  """The reason that an error gives; where memory is short, how much it needs."""
-  text = ' '.join(str(error).split()) or type(error).__name__
-  if used := re.search(r'temporaries \(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)', text):
+def reason(error: Exception) -> str:
+  """The reason that an error gives, in one line; where memory is short, how much it needs."""
+  out_of_memory = r'temporaries \(([\d.]+\w)\) exceeds available HBM \(([\d.]+\w)\)'
+  if used := re.search(out_of_memory, one_line(error)):
     return f'out of memory: temporaries take {used[1]}, there are {used[2]}'
-  return text if len(text) <= MAX_REASON else f'{text[: MAX_REASON - 3]}...'
+  return one_line(error, MAX_REASON) or type(error).__name__
 
 
 def table(rows: list[Row]) -> str:

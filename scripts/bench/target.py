@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from posenc_jax.errors import MAX_REASON, one_line
+
 
 class Unsupported(Exception):
   """A case that cannot be measured here. The message says why."""
@@ -17,11 +19,11 @@ class Target:
 
 
 def reason(error: BaseException) -> str:
-  """The first line of an error's message that is not empty.
+  """What an error says, in one line of some length.
 
   The name of the error's class stands before it, except for errors that are raised to be read.
   """
-  lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-  if isinstance(error, Unsupported | NotImplementedError):
-    return lines[0] if lines else type(error).__name__
-  return ': '.join([type(error).__name__, *lines[:1]])
+  said, name = one_line(error, MAX_REASON), type(error).__name__
+  if not said or isinstance(error, Unsupported | NotImplementedError):
+    return said or name
+  return f'{name}: {said}'

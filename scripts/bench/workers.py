@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from posenc_jax.distributed import devices
+from posenc_jax.errors import last_line
 from posenc_jax.sweep import subprocesses
 
 from .cases import Case
@@ -65,9 +66,8 @@ class Worker:
       often_memory = -code in (signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV)
       hint = ', perhaps out of memory' if often_memory else ''
       return f'its process ended with signal {signal.Signals(-code).name}{hint}'
-    log = self.log.read_text(errors='replace').rstrip()
-    last_line = log.splitlines()[-1].strip() if log else ''
-    return f'its process ended with exit code {code}' + (f': {last_line[:200]}' if log else '')
+    said = last_line(self.log.read_text(errors='replace'))
+    return f'its process ended with exit code {code}' + (f': {said[:200]}' if said else '')
 
   def stop(self) -> None:
     self.process.kill()

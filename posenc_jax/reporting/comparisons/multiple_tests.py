@@ -48,7 +48,7 @@ def _alike(contrast: Contrast, pairs: dict[str, Pair]) -> dict[str, Pair]:
   while alike:
     every = [pair.sample.scores_S for pair in alike.values()]
     every.append(next(iter(alike.values())).reference.scores_S)
-    found = significance.widest(every)
+    found = significance.cochran_outlier(every)
     if found is None:
       break
     if found == len(alike):
@@ -70,7 +70,7 @@ def _test_together(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
     contrast.same_seeds.add(column)
   dunnett = significance.Dunnett(list(map(len, lines)), len(baseline_S), estimates[0].freedom)
   limit = dunnett.limit()
-  smallest = [significance.smallest(estimate, limit) for estimate in estimates]
+  smallest = [significance.smallest_detectable(estimate, limit) for estimate in estimates]
   corrected = list(map(dunnett.p, estimates))
   _mark(contrast, column, dict(zip(pairs, estimates, strict=True)), corrected, smallest)
 
@@ -80,7 +80,7 @@ def _test_apart(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
   estimates = {}
   for line, (sample, reference, is_paired) in pairs.items():
     if is_paired:
-      estimate = significance.own(sample.scores_S - reference.scores_S)
+      estimate = significance.paired(sample.scores_S - reference.scores_S)
     else:
       estimate = significance.welch(sample.scores_S, reference.scores_S)
     if estimate is not None:

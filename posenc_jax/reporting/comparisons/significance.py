@@ -27,7 +27,7 @@ class Estimate(NamedTuple):
   freedom: float
 
 
-def own(difference_S: Sequence[float]) -> Estimate | None:
+def paired(difference_S: Sequence[float]) -> Estimate | None:
   """The estimate from the differences that seeds have by themselves, each from its own model.
 
   None where fewer than two seeds, or no spread, leave nothing to test; a difference that is 0 in
@@ -45,7 +45,7 @@ def own(difference_S: Sequence[float]) -> Estimate | None:
 
 
 def welch(line_S: Sequence[float], reference_S: Sequence[float]) -> Estimate | None:
-  """The estimate from two lines of different models and spreads; None as in `own`."""
+  """The estimate from two lines of different models and spreads; None as in `paired`."""
   both = (line_S, reference_S)
   if min(map(len, both)) < 2:
     return None
@@ -88,7 +88,7 @@ def pooled(
   ]
 
 
-def widest(lines: Sequence[Sequence[float]]) -> int | None:
+def cochran_outlier(lines: Sequence[Sequence[float]]) -> int | None:
   """The number of the line whose variance over seeds is too large for the others' to be the same:
   Cochran's test (1941) at ALPHA, which is the largest of as many F-tests. None: there is none.
   """
@@ -193,7 +193,7 @@ class Dunnett:
     return optimize.brentq(lambda t: self.exceeds(t) - ALPHA, low - 1e-6, high + 1e-6)
 
 
-def smallest(estimate: Estimate, limit: float) -> float:
+def smallest_detectable(estimate: Estimate, limit: float) -> float:
   """The smallest true difference that is marked, where |t| is at least `limit`, with the chance
   POWER. It takes the estimated error for the true one.
   """
