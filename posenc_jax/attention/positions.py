@@ -19,7 +19,9 @@ def contiguous_positions(S: int, segment_ids=None):
 
 
 def positions_in_order(enc: Encoding, S: int, segment_ids=None):
-  """`contiguous_positions` as an encoding takes them: of several a token, all of them that one."""
+  """`contiguous_positions` as an encoding takes them: the same number for each of a token's
+  positions, where it has several.
+  """
   return of_each_token(enc, contiguous_positions(S, segment_ids))
 
 

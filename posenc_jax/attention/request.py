@@ -146,7 +146,9 @@ def build_request(
 
 
 def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
-  """Raises ValueError, one line, for what is no array of numbers of its kind, or no encoding."""
+  """Raises ValueError, one line, for an argument that is not an array of numbers of its
+  kind, and for one that is not an encoding.
+  """
   if not isinstance(enc, Encoding):
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
   if not hasattr(enc, 'dims'):
@@ -227,7 +229,9 @@ def check_softcap(enc: Encoding, softcap: float) -> None:
 
 
 def _refuse_lost_hooks(enc: Encoding) -> None:
-  """Raises ValueError for an encoding that acts outside attention, where nobody has said so."""
+  """Raises ValueError for an encoding that acts outside attention, where the caller has not said
+  that this was applied.
+  """
   name = type(enc).__name__
   how = 'then call attend(..., outer_hooks_applied=True)'
   if enc.has('positions_of_tokens'):
@@ -266,7 +270,7 @@ def _as_data(position_ids):
 
 
 def _coordinates(enc: Encoding, x, position_ids, segment_ids, mask: Mask, index_BS):
-  """The coordinates of the keys. Raises ValueError for some that are no floats."""
+  """The coordinates of the keys. Raises ValueError where they are not floats."""
   visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
   for leaf in jax.tree.leaves(j):

@@ -46,7 +46,7 @@ def run_on_ring(request: AttentionRequest, schedule: TileSchedule, attention, ba
 
 
 def whole_tiles(schedule: TileSchedule) -> int:
-  """The tokens of a tile of each device, of whatever side."""
+  """The number of tokens that gives each device whole tiles, both of queries and of keys."""
   return sequence_shards() * math.lcm(schedule.grid.rows, schedule.grid.columns)
 
 
@@ -63,7 +63,7 @@ def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
 
 
 def num_steps(schedule: TileSchedule, devices: int, arrays) -> int:
-  """How many shards a device sees any key of, its own and those to the left.
+  """The number of shards of which a device sees any key: its own and those to the left.
 
   `arrays`: those of one device, from `cut_into_tiles`.
   """

@@ -41,7 +41,7 @@ def evaluate_ngram(
     whole_split: whether the whole training split is counted. Otherwise the windows of the batches
       that a run of this config and seed trains on, each once at most.
   Raises:
-    UserError: the config is none of text, or the directory is that of something else.
+    UserError: the config is not one of text, or the directory is that of something else.
     Stopped: the disk is full or read-only.
   """
   validate(config)
@@ -97,8 +97,8 @@ def _evaluate_seed(
 
 
 def _nats(model: NGrams, tokens_BT: np.ndarray, window: int | None = None, **_) -> np.ndarray:
-  """The nats of each token. Of what evaluation may ask of attention, only a window that is shorter
-  than the context takes something from an n-gram.
+  """The nats of each token. Of what evaluation may set of attention, only a window that is
+  shorter than the context changes what an n-gram sees.
   """
   return model.nats(tokens_BT, window)
 

@@ -71,7 +71,7 @@ def inputs_under(control: str | None, length: int, config: ConfigDict) -> Inputs
 
 
 class Originals:
-  """The measurements of a plan that are computed: each is the first one of its inputs."""
+  """The measurements of a plan that are computed: the first of those with the same inputs."""
 
   def __init__(self):
     self._first = {}
@@ -83,8 +83,8 @@ class Originals:
 
 
 class Planner:
-  """Its public methods but `measurements` are the protocols of PROTOCOLS that are no TEXT_TASKS:
-  length -> measurements.
+  """Makes the measurements of protocols. Each public method but `measurements` is the protocol of
+  its name, of PROTOCOLS without TEXT_TASKS: given a length, it yields measurements.
   """
 
   def __init__(self, config: ConfigDict, corpus: data.Corpus):

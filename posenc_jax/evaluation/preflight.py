@@ -67,9 +67,9 @@ def check_evaluation(config: ConfigDict) -> None:
 
 
 def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:
-  """The config of a run in `workdir` as these checks want it: once the run keeps its tokenizer, it
-  needs neither the text that it was learned from nor the run that it starts from, which
-  `train.init_from` stands for here.
+  """The config of a run in `workdir` as these checks want it. Once the run keeps its tokenizer,
+  neither the text that it was learned from nor the run that it starts from has to be there: then
+  `train.init_from` names `workdir` itself, so that the tokenizer is read there.
   """
   begun = from_json(to_json(config))
   if storage.exists(Path(workdir) / provenance.TOKENIZER_HASH):
@@ -109,7 +109,7 @@ CHECKS = {
 def check_all(
   runs: list[tuple[dict, list[str]]], finished: Collection[int] = ()
 ) -> tuple[int, str] | None:
-  """The number of the first run that cannot be, and why; or None.
+  """The number of the first run that a check refuses, and why; or None.
 
   Args:
     runs: of each its config as a JSON tree, and the directories of its seeds.

@@ -14,8 +14,7 @@
 
 `model` may also be `load_run(WORKDIR)`, a trained run, whose tokenizer cuts documents that are
 bytes, or an `LM` of this package, with keyword arguments of `LM.__call__` such as `window=128`.
-What protocols do is said in `evaluation.windows` and `evaluation.long_ppl`; rows of eval.py are
-made by the same functions.
+What protocols do is said in `evaluation.windows`; rows of eval.py are made by the same functions.
 """
 
 import functools

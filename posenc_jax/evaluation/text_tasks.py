@@ -138,7 +138,7 @@ def number(draw: Draw) -> str:
 
 
 def word(draw: Draw) -> str:
-  """A word that there is not: three syllables."""
+  """A made-up word of three syllables."""
   letters = ('bdfgklmnprstvz', 'aeiou') * 3
   return ''.join(some[int(len(some) * draw())] for some in letters)
 
@@ -146,7 +146,7 @@ def word(draw: Draw) -> str:
 def distinct(
   draw: Draw, make: Callable[[Draw], str], count: int, without: tuple[str, ...] = ()
 ) -> tuple[str, ...]:
-  """So many different things that `make` draws."""
+  """`count` different things that `make` draws, none of them in `without`."""
   found = dict.fromkeys(without)
   while len(found) < count + len(without):
     found[make(draw)] = None

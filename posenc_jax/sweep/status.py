@@ -21,6 +21,7 @@ from posenc_jax.reporting import costs
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.run_state import RunState
+from posenc_jax.training.run_dir import checkpoint_steps
 
 STATE_COLORS = {
   'done': 'green',
@@ -121,8 +122,7 @@ def _tokens_per_step(run: PlannedRun) -> int:
 
 def _last_checkpoint(folder: Path) -> int:
   """The step of the last checkpoint; 0 if there is none."""
-  names = [path.name for path in folder.glob('checkpoints/*')]
-  return max((int(name) for name in names if name.isdecimal()), default=0)
+  return max(checkpoint_steps(folder), default=0)
 
 
 def _typical_speed(statuses: list[Status]) -> float | None:

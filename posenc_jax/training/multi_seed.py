@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from posenc_jax.distributed import mesh
 from posenc_jax.errors import UserError
 from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.run_dir import checkpoint_steps
 
 
 def stack(trees: list, seeds: tuple[int, ...]):
@@ -30,8 +31,7 @@ def check_no_single_seed_checkpoints(folders: list[Path], latest_step: int) -> N
   Those up to `latest_step`, where all seeds are, came of an earlier end of a run that is extended.
   """
   for folder in folders:
-    names = [path.name for path in (folder / 'checkpoints').glob('*')]
-    if any(int(name) > latest_step for name in names if name.isdecimal()):
+    if any(step > latest_step for step in checkpoint_steps(folder)):
       raise UserError(f'{folder} holds checkpoints of a run by itself; allowed: another workdir')
 
 

@@ -36,6 +36,12 @@ def locked_run_dir(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
     yield
 
 
+def checkpoint_steps(workdir: str | Path) -> list[int]:
+  """The steps of the checkpoints in a run's directory, as far as names there say it."""
+  names = [path.name for path in Path(workdir).glob('checkpoints/*')]
+  return [int(name) for name in names if name.isdecimal()]
+
+
 def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:
   """Writes `config.json`, or compares the fields that decide training with the one there.
 

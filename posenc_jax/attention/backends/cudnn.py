@@ -50,15 +50,15 @@ def _refuse_gpu() -> str | None:
 
 
 def _max_width() -> int:
-  """The widest head whose gradient cuDNN has: 256 on Hopper. jax asks for it on later GPUs, too,
-  where the graph is refused on the card.
+  """The widest head whose gradient cuDNN has: 256 on Hopper. On later GPUs jax asks for
+  that, too, and cuDNN refuses it once the program runs.
   """
   return 256 if 9 <= float(_compute_capability() or 0) < 10 else 128
 
 
 def _compute_capability() -> str:
-  """What the GPU that is there says, such as '9.0'; an AMD's begins with 'gfx'. '' without one: a
-  program for a GPU that is not there gets what every one that cuDNN serves can do.
+  """The compute capability of the GPU here, such as '9.0'; an AMD's begins with 'gfx'. '' where
+  there is no GPU: a program for one elsewhere uses what every GPU that cuDNN serves can do.
   """
   return getattr(jax.devices()[0], 'compute_capability', '')
 

@@ -1,9 +1,10 @@
 """Attention by diagonals of square tiles, all rows of tiles at once: for GPUs, where each operation
 is a kernel to be launched.
 
-It launches for a diagonal what `blockwise` launches for each tile, for O(T) memory of T times the
-side of a tile; sums that are carried along the keys are kept for every tile, T^2 / side numbers a
-head. It visits all tiles, where `blockwise` may stop when the rest has no weight.
+It launches once for a diagonal what `blockwise` launches for each of its tiles. For that it takes
+memory of T times the side of a tile; sums that are carried along the keys are kept for every tile,
+T^2 / side numbers a head. It visits all tiles, where `blockwise` may stop when the rest has no
+weight.
 """
 
 from posenc_jax.attention.backends import blockwise

@@ -27,7 +27,7 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
 
 
 def refuse_products(request: AttentionRequest) -> str | None:
-  """The reason why Mosaic, the compiler of kernels for TPU, multiplies no such arrays, or None."""
+  """The reason why Mosaic, the compiler of TPU kernels, cannot multiply these arrays, or None."""
   dtypes = [x.dtype for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
   if jnp.float16 in dtypes:
     return 'kernels for TPU take float32 or bfloat16, not float16'

@@ -1,8 +1,9 @@
 """The ring in kernels, for TPU: each meeting of two shards is the passes of `fused`.
 
-A kernel knows by how many shards the keys lie left of the queries, so each step of the ring has its
-own, and programs grow with the devices. Steps give their output and log-sum-exp, and are merged.
-Backward, each step is given those of all keys, and the gradients of a shard travel with it.
+The number of shards by which the keys lie left of the queries is compiled into a kernel: each step
+of the ring has a kernel of its own, and programs grow with the number of devices. Each step gives
+its own output and log-sum-exp, which are merged. Backward, each step is given the merged ones, and the
+gradients of a shard travel with it.
 """
 
 import dataclasses

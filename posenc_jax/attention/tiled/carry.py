@@ -9,17 +9,18 @@ GROUP = 16  # keys that one small product adds up
 
 
 class RowCarry:
-  """The values that `score` carries along the keys of one row of tiles, in the order of its asking.
+  """The values that `score` carries along the keys of one row of tiles, in the order in which it
+  asks for them.
 
   Attributes:
-    carried: what all tiles to the right come to: a tuple of float32 [B, H, T', ...], one for each
-      shape that the encoding declares in `scans_keys`.
+    carried: the totals over all tiles to the right: a tuple of float32 [B, H, T', ...], one for
+      each shape that the encoding declares in `scans_keys`.
     totals: the same with this tile included, filled while `score` runs: what the next tile on the
       left is given.
   """
 
   def __init__(self, carried: tuple, is_rightmost: bool = False):
-    """`is_rightmost`: whether it is known, without looking, that no tile is further right."""
+    """`is_rightmost`: whether the tile is known to be the last of its row while it is traced."""
     self.carried = carried
     self.totals = []
     self._is_rightmost = is_rightmost

@@ -3,8 +3,8 @@
 The tiles of a diagonal share their distances, so that one program computes them all, along an axis
 of rows. Each row visits its tiles from right to left, the order in which sums over the keys j..i
 can be carried along; backward each tile is computed again and pulled back by `jax.vjp`, as in
-`passes`. It is known when a program is compiled how often the loops turn, and they ask nowhere
-which of two ways to go, unless the encoding does.
+`passes`. How often a loop turns is known when a program is compiled, and no loop has a branch,
+unless the encoding has one.
 """
 
 from typing import NamedTuple
@@ -55,7 +55,7 @@ class Stretch(NamedTuple):
     return jax.tree.map(lambda x: x[self.start : self.stop], tree)
 
   def put(self, tree, part):
-    """The pytrees over all rows of tiles with `part`, rows of the stretch, in its places."""
+    """The pytrees over all rows of tiles with `part` in the place of the rows of the stretch."""
     return jax.tree.map(lambda x, y: x.at[self.start : self.stop].set(y), tree, part)
 
 

@@ -11,7 +11,7 @@ from posenc_jax.attention.mask import Mask
 
 
 def _numpy_of(x):
-  """numpy for its own arrays, whose results are then known while a program is traced."""
+  """numpy for an array of numpy, so that results are known while a program is traced; else jnp."""
   return np if isinstance(x, np.ndarray) else jnp
 
 
@@ -30,7 +30,7 @@ class RowVisits(NamedTuple):
   skipped: object = 0
 
   def column(self, n):
-    """The column with a number."""
+    """The column of tiles that has the number n among the visits."""
     if self.sink_columns is None:
       return n
     return n + _numpy_of(n).where(n < self.sink_columns, 0, self.skipped)

@@ -156,7 +156,7 @@ def arrays_along(request: AttentionRequest) -> dict:
 
 
 def ids_of(request: AttentionRequest) -> dict:
-  """The integers by which a token is seen or not, and is far or near: [B|1, S], or None."""
+  """The integers [B|1, S], or None, that say which keys a query sees and how far away they are."""
   return {
     'position': request.position_ids,
     'segment': request.segment_ids,
@@ -166,7 +166,7 @@ def ids_of(request: AttentionRequest) -> dict:
 
 def _cut_ids(ids: dict, n: int) -> dict:
   """Padding has the ids of the last token. At another position it could be farther away than tables
-  reach, and be NaN; in another segment, tiles would have one in common with that.
+  reach, and be NaN; with a segment of its own, the last tiles would seem to share that segment.
   """
   return {name: x if x is None else _cut(x, n, 'edge') for name, x in ids.items()}
 

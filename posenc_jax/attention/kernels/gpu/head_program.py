@@ -99,7 +99,7 @@ def _slice(x, parameters):
 
 
 def _pad(x, value, parameters):
-  """The adjoint: one of several equal parts along an axis, and the value elsewhere."""
+  """The adjoint of `_slice`: one of several equal parts along an axis, and the value elsewhere."""
   for axis, (low, high, inner) in enumerate(parameters['padding_config']):
     part = x.shape[axis]
     length = low + part + high

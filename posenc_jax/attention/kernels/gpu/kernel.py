@@ -38,7 +38,9 @@ class Walks(NamedTuple):
 
   @classmethod
   def along(cls, visits: Visits, kind: str, count: int, longest: int | None = None):
-    """A program for each of `count` rows, columns or diagonals; or several, of so many tiles."""
+    """A program for each of `count` rows, columns or diagonals; of one with more than `longest`
+    tiles, several of at most so many each.
+    """
     ordered = visits.ordered(kind)
     starts = np.searchsorted(getattr(ordered, kind), np.arange(count + 1))
     parts = []

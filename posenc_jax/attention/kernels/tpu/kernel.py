@@ -39,7 +39,9 @@ class Segments(NamedTuple):
 
 
 def bytes_of_scalars(grid: TileGrid, segments: int) -> int:
-  """What `Visits` and the `Segments` of so many rows of the batch take; 0: there are none."""
+  """The bytes that `Visits` and `Segments` take. `segments`: the number of rows of the batch whose
+  segments are held; 0: there are none.
+  """
   of_visits = len(Visits._fields) * Visits.count(grid)
   of_segments = 2 * (grid.tile_rows + grid.tile_columns) * -(-segments // LANES) * LANES
   return 4 * (of_visits + of_segments)
@@ -69,7 +71,7 @@ class Step:
     return self.visits['row'][self.n], self.visits['column'][self.n]
 
   def may_see(self):
-    """Whether any query of the tile may be of the segment of any key."""
+    """Whether any query of the tile may have the same segment as any key."""
     if not self.segments:
       return True
     lowest_row, highest_row, lowest_column, highest_column = (

@@ -27,7 +27,7 @@ class KernelCarry(RowCarry):
     return sums.reshape(x_BHTS.shape)
 
   def cond_saturated(self, bound: float, near, far):
-    """near(): both would be compiled, and a kernel's tile has nothing to skip by."""
+    """near(), always: a kernel would hold both, and has nothing by which to skip one."""
     return near()
 
 
