@@ -44,8 +44,8 @@ class Mask:
       raise ValueError(f'prefix={self.prefix}; allowed: 0, for without a causal mask all see all')
 
   def cut(self, S: int) -> 'Mask':
-    """The same mask for at most S keys and queries: without a size that changes nothing there
-    and for which backends would refuse it, and with no size above S, so that no sum of them overflows.
+    """The same mask for at most S keys and queries: without a size that changes nothing there,
+    for which backends would refuse it, and with none above S, so that no sum of them overflows.
     """
     cut = lambda size: None if size is None or size >= S else int(size)
     window, chunk = cut(self.window), cut(self.chunk)

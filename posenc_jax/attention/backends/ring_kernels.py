@@ -2,8 +2,8 @@
 
 The number of shards by which the keys lie left of the queries is compiled into a kernel: each step
 of the ring has a kernel of its own, and programs grow with the number of devices. Each step gives
-its own output and log-sum-exp, which are merged. Backward, each step is given the merged ones, and the
-gradients of a shard travel with it.
+its own output and log-sum-exp, which are merged. Backward, each step is given the merged ones, and
+the gradients of a shard travel with it.
 """
 
 import dataclasses
