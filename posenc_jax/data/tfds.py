@@ -11,7 +11,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from posenc_jax.data.documents import Documents
-from posenc_jax.errors import UserError, hint
+from posenc_jax.errors import MAX_REASON, UserError, hint, one_line
 
 
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
@@ -47,7 +47,7 @@ def prepare(name: str, cache: Path) -> Path:
       builder.download_and_prepare()
     # A set's own code may raise anything: no network, no TensorFlow, no Beam, no such name.
     except Exception as error:
-      reason = f'{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:120]}'
+      reason = f'{type(error).__name__}: {one_line(error, MAX_REASON)}'
       raise UserError(
         f'config.data.corpus={name!r}: cannot be prepared here ({reason}){_near(name)}; '
         f'where it can, run `{_command(name)} --data_dir=DIR` and copy what is in DIR into {cache}'

@@ -136,12 +136,13 @@ class TokenizerJson(Bytes):
     self._tokenizer.no_padding()
     self._tokenizer.post_processor = None  # some leave the spaces out of what a token spans
     self.vocab = max(self._tokenizer.get_vocab().values(), default=0) + 2
-    self._field, model = field, json.loads(contents)['model']
+    tree = json.loads(contents)
+    self._field, model = field, tree['model']
     self._unknown = model.get('unk_id')  # Unigram's; other models name it
     if (unknown := model.get('unk_token')) is not None:
       self._unknown = self._tokenizer.token_to_id(unknown)
     self.sha256 = hashlib.sha256(contents).hexdigest()
-    self._is_byte_level = 'ByteLevel' in json.dumps(json.loads(contents).get('decoder'))
+    self._is_byte_level = 'ByteLevel' in json.dumps(tree.get('decoder'))
 
   def encode(self, text: bytes) -> np.ndarray:
     """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD."""

@@ -25,7 +25,7 @@ def sinusoid_products(distances_R, width: int, base: float) -> np.ndarray:
   return np.asarray(rows_RD @ row_D) / (width / 2)
 
 
-def rope_decay(distances_R, width: int, base: float = 10_000.0) -> tuple[np.ndarray, np.ndarray]:
+def rope_decay(distances_R, width: int) -> tuple[np.ndarray, np.ndarray]:
   """RoFormer's bound, mean over m = 1 .. K/2 of |S_m|, S_m = sum_(l < m) e^(i r f_l), and the
   expected score q . R k.
 
@@ -34,7 +34,7 @@ def rope_decay(distances_R, width: int, base: float = 10_000.0) -> tuple[np.ndar
   mean of cos(r f).
   """
   sizes = dict(model_dim=width, heads=1, head_dim=width, train_length=1)
-  enc = make('rope', **sizes, rngs=nnx.Rngs(0), base=base)
+  enc = make('rope', **sizes, rngs=nnx.Rngs(0))
   sums = np.cumsum(np.exp(1j * np.multiply.outer(distances_R, enc.frequencies())), axis=-1)
   ones = jnp.ones((1, len(distances_R), 1, width))
   i, j = jnp.asarray(distances_R, jnp.float32)[None], jnp.zeros((1, len(distances_R)))

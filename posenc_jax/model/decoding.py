@@ -40,8 +40,8 @@ class Cache:
     return self.tokens_BS.shape[1]
 
 
-def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cache:
-  """A cache of `size` tokens for B = `batch` texts.
+def empty_cache(model: LM, batch: int, size: int) -> Cache:
+  """A cache of `size` tokens for B = `batch` texts, float32.
 
   Raises LengthError where an encoding's table has fewer positions.
   """
@@ -54,7 +54,7 @@ def empty_cache(model: LM, batch: int, size: int, dtype: str = 'float32') -> Cac
     shapes = {'k': heads, 'v': (*heads[:3], K + enc.added_values)}
     shapes |= {'x': inputs} if enc.needs_inputs else {}
     shapes |= {'q': (batch, size, H, K)} if enc.needs_all_queries else {}
-    layers.append({name: jnp.zeros(shape, dtype) for name, shape in shapes.items()})
+    layers.append({name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()})
   count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
   return Cache(count, tokens_BS, tuple(layers))
 

@@ -11,6 +11,7 @@ from .cases import LARGE_MATMUL_SIZE, LARGE_MATMULS, MATMUL_SIZE, Case
 from .target import Target
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+BLOCK = 128  # queries or keys of a block of FlexAttention
 
 
 def describe() -> dict:
@@ -90,19 +91,19 @@ def flex(score_mod, T: int):
   return function
 
 
-def causal_blocks(T: int, size: int = 128):
+def causal_blocks(T: int):
   """The result of create_block_mask for the causal mask, without an array [T, T]: masked blocks on
   the diagonal, full blocks below it.
   """
   from torch.nn.attention.flex_attention import BlockMask
 
-  index_N = torch.arange(-(-T // size), dtype=torch.int32, device=DEVICE)
+  index_N = torch.arange(-(-T // BLOCK), dtype=torch.int32, device=DEVICE)
   below_NN = torch.where(index_N < index_N[:, None], index_N, 0)
   diagonal_NN = torch.where(index_N == 0, index_N[:, None], 0)  # only the first of each row is read
   blocks = (torch.ones_like(index_N), diagonal_NN, index_N, below_NN)
   causal = lambda b, h, i, j: i >= j
   return BlockMask.from_kv_blocks(
-    *(x[None, None] for x in blocks), size, causal, seq_lengths=(T, T)
+    *(x[None, None] for x in blocks), BLOCK, causal, seq_lengths=(T, T)
   )
 
 
