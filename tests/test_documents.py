@@ -137,6 +137,7 @@ STUDIES_OF_SECTIONS = {
     'scale_budget',
     'scale_width',
     'selective',
+    'window_sinks',
   ],
   ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
   ('results/FINDINGS.md', 'In tasks'): ['grid', 'nope', 'tasks', 'temperatures'],
