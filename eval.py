@@ -26,6 +26,7 @@ def main(argv):
   if not flags.config:
     runs.check_registered(run, overrides)
   cli.keep_compiled_programs()
+  devices.start_two_threads()
   devices.announce_devices()
   evaluate.evaluate(run, flags.workdir)
 

@@ -9,9 +9,12 @@ from oracles import RECORDS
 from posenc_jax.encodings import make
 
 
-def daily_if(condition: bool) -> tuple:
-  """The marks of a case: none where the suite of every day has it, else `slow`."""
-  return () if condition else (pytest.mark.slow,)
+def daily_if(condition: bool, otherwise: str = 'slow') -> tuple:
+  """The marks of a case: none where the suite of every day has it, else the one that is named.
+
+  `ci`: it takes seconds, so that `.ci/run` has it and not everyone before a commit.
+  """
+  return () if condition else (getattr(pytest.mark, otherwise),)
 
 
 def slow(*values):

@@ -700,6 +700,7 @@ def test_what_figures_of_the_study_name_as_references_are_references_here(folder
   assert line.split('|')[2].strip() == 'reference'
 
 
+@pytest.mark.ci
 def test_the_board_of_this_repository_names_the_rows_that_are_kept():
   (sha256,) = re.findall(r'SHA-256 (\w+)', (ROOT / 'results' / 'BOARD.md').read_text())
   assert page.sha256(of_runs(ROOT / 'results' / 'board')) == sha256

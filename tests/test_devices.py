@@ -66,6 +66,22 @@ def test_devices_are_announced_and_an_unused_gpu_is_warned_of(
 
 
 @pytest.mark.parametrize(
+  ('cpus', 'given', 'threads'),
+  [
+    ({0}, {}, '2'),
+    ({0, 1}, {}, None),
+    ({0}, {'PJRT_NPROC': '1'}, '1'),
+    ({0}, {'NPROC': '1'}, None),
+  ],
+)
+def test_a_process_of_one_cpu_gets_two_threads(cpus, given, threads, monkeypatch):
+  monkeypatch.setattr(os, 'sched_getaffinity', lambda process: cpus, raising=False)
+  monkeypatch.setattr(os, 'environ', dict(given))
+  devices.start_two_threads()
+  assert os.environ.get('PJRT_NPROC') == threads
+
+
+@pytest.mark.parametrize(
   ('mesh', 'said'),
   [
     ({'seeds': 1, 'data': 1, 'context': 1}, '; uses 1 of 8 devices; --config.mesh.data=8 uses all'),

@@ -17,7 +17,9 @@ SLOW = ('-m', 'slow', '-k', 'not test_equal_to_dense')
 
 
 @pytest.mark.parametrize(
-  'chosen', [(), pytest.param(SLOW, marks=pytest.mark.slow)], ids=['daily', 'slow']
+  'chosen',
+  [pytest.param((), marks=pytest.mark.ci), pytest.param(SLOW, marks=pytest.mark.slow)],
+  ids=['ci', 'slow'],
 )
 def test_on_eight_devices(chosen):
   options = ['-n', '0', '-q', '-p', 'no:cacheprovider', '-o', 'faulthandler_timeout=300']

@@ -132,7 +132,14 @@ def declares_anew(variant: str) -> bool:
   return of_both[0] != of_both[1]
 
 
-DECLARING = [pytest.param(v, marks=daily_if(declares_anew(v))) for v in VARIANTS]
+def marks_of(variant: str) -> tuple:
+  """None of an encoding; `ci` of one with other hyperparameters, and of what is made of several."""
+  return daily_if(variant in ENCODINGS, 'ci')
+
+
+DECLARING = [
+  pytest.param(v, marks=marks_of(v) if declares_anew(v) else daily_if(False)) for v in VARIANTS
+]
 
 
 def backends_of(variant: str) -> tuple[str, ...]:
@@ -323,7 +330,11 @@ def has_daily_gradients(variant: str, mode: str, backend: str) -> bool:
 @pytest.mark.parametrize(
   ('variant', 'mode', 'backend'),
   [
-    pytest.param(*case, backend, marks=daily_if(has_daily_gradients(*case, backend)))
+    pytest.param(
+      *case,
+      backend,
+      marks=marks_of(case[0]) if has_daily_gradients(*case, backend) else daily_if(False),
+    )
     for case in CASES
     for backend in backends_of(case[0])
   ],
@@ -392,7 +403,7 @@ def test_equal_to_the_oracle(variant, mode, backend):
 @pytest.mark.parametrize(
   ('variant', 'mode'),
   [
-    case
+    pytest.param(*case, marks=marks_of(case[0]))
     for case in CASES
     if (is_quick(*case, 'dense') and not has_daily_gradients(*case, 'dense'))
     or (case[0] in SECOND_CHAINS and is_quick(*case, backends_of(case[0])[-1]))

@@ -112,12 +112,13 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
     assert kept.hashes == dict(zip(kept.runs, hashes, strict=True))
 
 
+LARGE = ('board', 'classic', 'extension', 'rates')
+
+
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(name, marks=pytest.mark.slow)
-    if name in ('board', 'classic', 'extension', 'rates')
-    else name
+    pytest.param(name, marks=getattr(pytest.mark, 'slow' if name in LARGE else 'ci'))
     for name in KEPT
   ],
 )

@@ -244,6 +244,7 @@ def test_every_field_of_the_config_is_read():
   assert not {*FIELDS} - taken
 
 
+@pytest.mark.ci
 def test_the_page_of_encodings_is_up_to_date():
   """Where it is not: python scripts/encoding_table.py > ENCODINGS.md"""
   assert (ROOT / 'ENCODINGS.md').read_text() == encoding_table.markdown()

@@ -1,4 +1,4 @@
-"""Announces the devices that jax runs on, and turns on jax's cache of compiled functions."""
+"""Announces the devices that jax runs on, and sets how jax starts: threads, compiled functions."""
 
 import builtins
 import collections
@@ -33,6 +33,17 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
       f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
+
+
+def start_two_threads() -> None:
+  """Lets jax start two threads where the process has a single CPU, unless the user said how many.
+
+  To be called before jax is asked for devices. With one thread XLA:CPU holds more memory the longer
+  a loop is: SmolLM2 took 3.1 GB for 16,384 tokens, and with a second thread 1.4 (LOG/161).
+  """
+  cpus = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+  if cpus == 1 and not {'PJRT_NPROC', 'NPROC'} & os.environ.keys():
+    os.environ['PJRT_NPROC'] = '2'
 
 
 def kinds_of_devices() -> str:
