@@ -36,10 +36,8 @@ PRE_TOKENIZERS = {
   **dict.fromkeys(QWEN_2, _split(r'\p{N}')),
   'tekken': _split(r'\p{N}', WORDS_BY_CASE, r'\r\n/'),
 }
-WHOLE_WORDS = (
-  *LLAMA_3,
-  'tekken',
-)  # a word that is a token is not cut, and BOS stands before a text
+# With these a word that is a token is not cut, and BOS stands before a text.
+WHOLE_WORDS = (*LLAMA_3, 'tekken')
 UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # kinds of tokens
 SPECIAL = (UNKNOWN, CONTROL, USER_DEFINED)  # they are found before text is cut
 
