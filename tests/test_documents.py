@@ -134,6 +134,7 @@ STUDIES_OF_SECTIONS = {
     'board',
     'board_extended',
     'budget_extended',
+    'budget_tuned',
     'scale_budget',
     'scale_width',
     'selective',

@@ -21,6 +21,9 @@ Predicted before the runs, means of two seeds:
 - RoPE tuned at L as it is has more than 4 bits at 4 L.
 
 Cost: 10 runs of 7 minutes, two at a time on two cores, and 2 trainings of 20 minutes before them.
+Result: results/budget_tuned, LOG/162. Bits per byte at 4 L and 32 L: ReRoPE tuned at 4 L 2.136 and
+2.213, YaRN 2.165 and 5.948, RoPE tuned at 4 L 2.209 and 3.972, interpolated 2.233 and 6.205, RoPE
+tuned at L 4.735 and 6.124.
 """
 
 from pathlib import Path
