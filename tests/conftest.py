@@ -66,6 +66,24 @@ if '--xla_backend_optimization_level=0' in os.environ['XLA_FLAGS']:
   parameters.zeros = in_no_program(parameters.zeros)
 
 
+# What few changes touch: `.ci/run` has these files, and not everyone before a commit.
+OF_CI = {
+  f'test_{name}.py'
+  for name in (
+    *('attention_weights', 'bench', 'generation', 'grid', 'long_ppl', 'paper_configs'),
+    *('profile_figures', 'scoring', 'seeds', 'slurm', 'trackers'),
+  )
+}
+OTHER_MARKERS = ('slow', 'gpu', 'tpu', 'browser', 'slurm', 'aot', 'fused')
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+  for item in items:
+    if item.path.name in OF_CI and not any(map(item.get_closest_marker, OTHER_MARKERS)):
+      item.add_marker('ci')
+
+
 @pytest.fixture
 def command(monkeypatch, capsys):
   """(script, *arguments) -> (exit code, stdout, stderr); in this process, for jax takes seconds to

@@ -80,7 +80,7 @@ def corpus(tmp_path):
     (['--config.encoding.head_dim=4'], ["encoding rope has no hyperparameter 'head_dim'"]),
     (
       ['--config.encoding.name=learned', '--config.encoding.max_length=4'],
-      ['8 positions', 'ends at 4'],
+      ['8 positions', 'end at 4'],
     ),
     (['--config.model.head_dim=3'], ['head_dim', '3']),
     (['--config.model.kv_heads=3'], ['config.model.kv_heads=3', 'divisor of model.heads=2']),

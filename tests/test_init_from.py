@@ -120,10 +120,11 @@ def get_config():
 """
 
 
-def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(tmp_path, monkeypatch, capsys):
+def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(tmp_path, request, capsys):
   study = tmp_path / 'study.py'
   study.write_text(STUDY)
-  monkeypatch.setitem(ENCODINGS, 'mine', config.load_study(study).Mine)
+  request.addfinalizer(lambda: ENCODINGS.pop('mine', None))
+  config.load_study(study)
   run = finished(tmp_path / 'run', {'name': 'mine'})
   assert all(started(run, {'name': 'mine'}).values())
   assert 'code' not in capsys.readouterr().out
