@@ -128,10 +128,18 @@ PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes
     ({'kind': 'TPU v5 lite'}, None),
     ({'kind': 'TPU v4'}, 'a TPU v4 cannot gather as these kernels do; a v5 or later can'),
     ({'heads': 96}, None),
-    ({'heads': 97}, 'a tile of 128 queries and 128 keys of 97 heads has more pairs than'),
+    ({'heads': 102}, 'a tile of 128 queries and 128 keys of 102 heads 8 wide takes more than'),
     ({'heads': 64, 'kind': 'TPU v5'}, None),
-    ({'heads': 65, 'kind': 'TPU v5'}, 'of 65 heads has more pairs than the memory of these'),
-    ({'block_sizes': (1024, 512)}, 'a tile of 1024 queries and 512 keys of 4 heads has more pairs'),
+    ({'heads': 66, 'kind': 'TPU v5'}, 'of 66 heads 8 wide takes more than the memory of these'),
+    ({'block_sizes': (1024, 1024)}, 'a tile of 1024 queries and 1024 keys of 4 heads 8 wide takes'),
+    ({'heads': 64, 'head_dim': 256}, None),
+    ({'heads': 48, 'head_dim': 256, 'dtype': jnp.float32}, None),
+    ({'heads': 64, 'head_dim': 192, 'dtype': jnp.float32}, 'of 64 heads 192 wide takes more than'),
+    ({'heads': 48, 'head_dim': 128, 'dtype': jnp.float32, 'kind': 'TPU v5'}, None),
+    (
+      {'heads': 64, 'head_dim': 128, 'dtype': jnp.float32, 'kind': 'TPU v5'},
+      'of 64 heads 128 wide takes more than the memory',
+    ),
     ({'dtype': jnp.float16}, 'kernels for TPU take float32 or bfloat16, not float16'),
     ({'precision': 'high'}, "jax 0.10 has no products at 'high' in kernels for TPU"),
     ({'precision': 'highest'}, None),
@@ -153,9 +161,9 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
   T, keys = change.get('T', 256), change.get('S', 256)
   monkeypatch.setattr(jax, '__version__', '0.10.2')
   dtype, backend = change.get('dtype', jnp.bfloat16), change.get('backend', fused)
-  rows, heads = change.get('rows', 1), change.get('heads', 4)
-  q, k = (jax.ShapeDtypeStruct((rows, n, heads, 8), dtype) for n in (T, keys))
-  enc, answers = make_for(8, 'rope' if backend is splash else 'alibi', q.shape[2]), []
+  rows, heads, K = change.get('rows', 1), change.get('heads', 4), change.get('head_dim', 8)
+  q, k = (jax.ShapeDtypeStruct((rows, n, heads, K), dtype) for n in (T, keys))
+  enc, answers = make_for(K, 'rope' if backend is splash else 'alibi', heads), []
 
   def ask(q, k):
     options = {'segment_ids': jnp.zeros((rows, keys), int)} if 'packed' in change else {}

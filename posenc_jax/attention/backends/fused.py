@@ -29,10 +29,12 @@ NOT_IN_KERNELS = {
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
-# Of the smallest tiles, ALiBi's of 96 heads compile for a v5e and those of 160 do not; for a v5p,
-# which has 64 MiB where a v5e has 128, FoX's of 64 do.
-MOST_HEADS, MOST_HEADS_OF_HALF = 96, 64
-HALF_VMEM = ('TPU v5', 'TPU v5p', 'TPU7x')
+# A kernel holds some nine float32 arrays of a tile's pairs and eight of its rows, half of these in
+# the dtype of the request. What compiles, and what does not, lies on either side of these limits
+# (LOG/161).
+BYTES_OF_PAIR = 36
+VMEM, HALF_VMEM = 95 * 2**20, 61 * 2**20
+HAVE_HALF = ('TPU v5', 'TPU v5p', 'TPU7x')  # 64 MiB, where a v5e has 128
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -62,10 +64,13 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   sizes = request.block_sizes or (LANES, LANES)
   if any(n % LANES for n in sizes):
     return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
-  heads, most = request.q_BTHK.shape[2], MOST_HEADS_OF_HALF if kind in HALF_VMEM else MOST_HEADS
-  if heads * math.prod(sizes) > most * LANES**2:
-    tile = f'{sizes[0]} queries and {sizes[1]} keys of {heads} heads'
-    return f'a tile of {tile} has more pairs than the memory of these kernels holds'
+  heads, width = request.q_BTHK.shape[2], max(request.q_BTHK.shape[-1], request.v_BSGK.shape[-1])
+  bytes_of_channel = 4 * 4 + 4 * request.q_BTHK.dtype.itemsize
+  bytes_of_row = -(-width // LANES) * LANES * bytes_of_channel
+  needed = heads * (math.prod(sizes) * BYTES_OF_PAIR + max(sizes) * bytes_of_row)
+  if needed > (HALF_VMEM if kind in HAVE_HALF else VMEM):
+    tile = f'{sizes[0]} queries and {sizes[1]} keys of {heads} heads {width} wide'
+    return f'a tile of {tile} takes more than the memory of these kernels'
   grid, has_segments = schedule_of(request, devices).grid, request.segment_ids is not None
   # Of the rows of segments a device has those of its share of the batch; one row is all devices'.
   rows = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
