@@ -224,14 +224,27 @@ def test_only_lines_of_the_labels_are_drawn_where_there_are_some():
     figures.draw(rows, labels=('x',))
 
 
-def test_the_windowed_control_is_dashed_in_the_same_color():
-  plain, both = (figures.draw(realistic(), windowed=windowed).axes[1] for windowed in (False, True))
-  dashed = [line for line in both.lines if line.get_linestyle() == '--']
-  assert len(both.lines) == len(plain.lines) + len(dashed)
-  drawn = curves_named(both, NINE)
-  dashes = {line.get_label(): line for line in dashed if len(line.get_xdata()) > 1}
-  assert {*dashes} == {*drawn} == {*NINE} - {'learned'}
-  assert all(line.get_color() == drawn[label].get_color() for label, line in dashes.items())
+def test_controls_are_drawn_in_dashes_of_their_own_in_the_color_of_their_line():
+  rows = realistic()
+  with_sink = [r | dict(control='windowed_with_sink') for r in rows if r['control'] == 'windowed']
+  draw = lambda *names: figures.draw(rows + with_sink, drawn_controls=names)
+  plain, both = draw().axes[1], draw('windowed', 'windowed_with_sink')
+  dashed = [line for line in both.axes[1].lines if line.get_linestyle() in ('--', '-.')]
+  assert len(both.axes[1].lines) == len(plain.lines) + len(dashed)
+  drawn = curves_named(both.axes[1], NINE)
+  dashes = {
+    (line.get_label(), line.get_linestyle()): line for line in dashed if len(line.get_xdata()) > 1
+  }
+  named = {*drawn} & ({*NINE} - {'learned'})
+  assert {*dashes} == {*itertools.product(named, ('--', '-.'))}
+  assert all(line.get_color() == drawn[name].get_color() for (name, _), line in dashes.items())
+  note = ' '.join(both.get_supxlabel().split())
+  assert 'Dashed: attention windowed at the training length. Dash-dotted: attention ' in note
+  assert 'which stay visible.' in note
+  assert 'Dashed' not in draw().get_supxlabel()
+  assert 'Dashed: attention windowed at the training length, but' in ' '.join(
+    draw('windowed_with_sink').get_supxlabel().split()
+  )
 
 
 @pytest.mark.parametrize('kind', ['png', 'pdf'])
@@ -319,7 +332,7 @@ def test_loss_by_position_is_drawn_at_the_middle_of_bins_and_the_control_is_dash
   plain = [r for r in rows if (r['label'], r['length'], r['control']) == ('rope', 1024, None)]
   of = lambda first: [r['bpb'] for r in plain if r['position'] == first]
   assert ys == pytest.approx([statistics.fmean(of(first)) for first in firsts])
-  (axes,) = figures.draw(rows, form='positions', metric='bpb', length=64, windowed=False).axes
+  (axes,) = figures.draw(rows, form='positions', metric='bpb', length=64, drawn_controls=()).axes
   curves, dashed = curves_of(axes)
   assert (len(curves['rope'][0]), dashed) == (len(bins(64)), [])
 
@@ -533,7 +546,7 @@ def test_the_scripts_make_all_again_without_jax(tmp_path):
     'def table():\n'
     "  return [dict(metric='ppl', controls=False), dict(form='columns', baseline='rope')]\n"
     'def figures():\n'
-    "  return {'one': dict(metric='bpb'), 'two': dict(form='lengths', windowed=True)}\n"
+    "  return {'one': dict(metric='bpb'), 'two': dict(form='lengths', drawn_controls=())}\n"
   )
   code = """
 import runpy, sys
@@ -594,8 +607,8 @@ def test_figures_of_nothing_says_what_there_is():
     ),
     ("def table(): return {'metric': 'pp'}", r"metric='pp'; did you mean 'ppl'\?"),
     (
-      "def figures(): return {'f': {'window': 1}}",
-      r"figures\(\)\['f'\]: no setting 'window' of lengths; did you mean 'windowed'\?",
+      "def figures(): return {'f': {'drawn_control': 1}}",
+      r"figures\(\)\['f'\]: no setting 'drawn_control' of lengths; did you mean 'drawn_controls'\?",
     ),
   ],
 )

@@ -58,7 +58,7 @@ def test_study_json_holds_all_that_the_study_wanted(tmp_path):
     tmp_path / 'study.py',
     "ABOUT = ' all \\n alike '\n"
     "def table(): return [{'reference': [dict(line='x', values={8: 1.5}, source='y')]}, {}]\n"
-    "def figures(): return {'one': dict(windowed=True)}",
+    "def figures(): return {'one': dict(drawn_controls=['truncated'])}",
   )
   wanted = study.of_study(path, tmp_path, ['a', 'b'])
   study.save(wanted, path, ROOT)

@@ -109,5 +109,5 @@ def table():
 def figures():
   return {
     'positions': dict(form='positions', metric='bpb'),
-    'extrapolation': dict(protocol='last_k', metric='bpb', windowed=True),
+    'extrapolation': dict(protocol='last_k', metric='bpb'),
   }

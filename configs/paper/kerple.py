@@ -125,6 +125,6 @@ def table():
 
 def figures():
   return {
-    'extrapolation': dict(protocol='non_overlapping', metric='bpb', windowed=True),
+    'extrapolation': dict(protocol='non_overlapping', metric='bpb'),
     'positions': dict(form='positions', metric='bpb'),
   }

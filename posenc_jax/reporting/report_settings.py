@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 
 from posenc_jax import tasks
 from posenc_jax.errors import UserError, hint, nearest, shown, visible
-from posenc_jax.protocols import PROTOCOLS
+from posenc_jax.protocols import CONTROLS, PROTOCOLS
 from posenc_jax.reporting.layouts import LAYOUTS
 from posenc_jax.reporting.layouts.effective_lengths import OF_BASELINE, OWN
 from posenc_jax.reporting.layouts.published import check_reference
 from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.reporting.mpl.curves import DASHES
 from posenc_jax.reporting.mpl.figures import FORMS
 from posenc_jax.rows.row_schema import MAX_COUNT, is_count, is_number, is_text
 
@@ -37,6 +38,11 @@ def _are_names(value: object) -> bool:
   return type(value) is list and 0 < len(value) <= MOST and all(is_text(v, LONGEST) for v in value)
 
 
+def _are_controls(value: object) -> bool:
+  is_known = type(value) is list and all(type(v) is str and v in CONTROLS for v in value)
+  return is_known and len({*value}) == len(value) <= len(DASHES)
+
+
 # For each setting of any form: whether a value may stand there, and what may. `reference` has a
 # check of its own.
 VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -44,7 +50,8 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
     ('metric', 'baseline', 'protocol'),
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
   ),
-  **dict.fromkeys(('controls', 'windowed'), (lambda value: type(value) is bool, 'True, False')),
+  'controls': (lambda value: type(value) is bool, 'True, False'),
+  'drawn_controls': (_are_controls, f'at most {len(DASHES)} of ' + ', '.join(CONTROLS)),
   **dict.fromkeys(('protocols', *OF_LINES), (_are_names, "one or more names, such as ('last_k',)")),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),

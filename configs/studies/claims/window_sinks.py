@@ -46,4 +46,5 @@ def table():
 
 
 def figures():
-  return {'extrapolation': dict(protocol='last_k', metric='bpb')}
+  controls = get_config().eval.controls
+  return {'extrapolation': dict(protocol='last_k', metric='bpb', drawn_controls=controls)}

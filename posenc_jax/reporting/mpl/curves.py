@@ -3,7 +3,7 @@
 import math
 from collections.abc import Collection, Iterable
 
-from posenc_jax.protocols import WINDOWED
+from posenc_jax.protocols import CONTROLS, WINDOWED
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.mpl.axes import (
@@ -18,8 +18,9 @@ from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of
 
 MARKED = 12  # a curve of more points has markers at about so many of them
 COVERED = 0.99  # the share of the gradient that is called the receptive field
-DASHED = {'markersize': 3.5, 'linewidth': 1.2, 'linestyle': '--'}
-DASHED_NOTE = 'Dashed: attention windowed at the training length.'
+OF_CONTROLS = {'markersize': 3.5, 'linewidth': 1.2}
+# The lines of controls, in the order in which a figure names them: what a note calls them.
+DASHES = {'--': 'Dashed', '-.': 'Dash-dotted', (0, (6, 1.5, 1, 1.5, 1, 1.5)): 'Dash-dot-dotted'}
 
 
 def positions(
@@ -28,23 +29,21 @@ def positions(
   metric: str = 'bpb',
   length: int | None = None,
   smooth: int = 0,
-  windowed: bool = True,
+  drawn_controls: Collection[str] = (WINDOWED,),
 ):
   """Score against the position in the window: FoX's and KERPLE's figures of loss by position.
 
   Args:
     length: the length of windows in tokens; None: the longest that rows have.
     smooth: bins on either side that are added up with a bin before its score is taken.
-    windowed: whether the control of windowed attention is drawn, dashed, where rows have it.
+    drawn_controls: as `extrapolation.lengths` has them.
   """
   series, *controls = position_series(rows, runs, metric, length, smooth)
   looks = line_looks(series)
   figure, axes = _figure()
   ends = draw_curves(axes, series, looks)
-  notes = []
-  if windowed and (control := windowed_series(controls)):
-    draw_dashed(axes, control.curves, looks)
-    notes.append(DASHED_NOTE)
+  of_controls = {some.scores.control: some.curves for some in named(controls, drawn_controls)}
+  notes = draw_controls(axes, of_controls, looks)
   if smooth:
     notes.append(f'Each point adds up {2 * smooth + 1} neighboring bins.')
   _position_axis(axes, series)
@@ -124,9 +123,10 @@ def line_looks(series: Series, references: Collection[str] = ()) -> dict[str, di
   }
 
 
-def windowed_series(controls: Iterable[Series]) -> Series | None:
-  """The series of the windowed control, if there is one."""
-  return next((series for series in controls if series.scores.control == WINDOWED), None)
+def named(controls: Iterable[Series], names: Collection[str]) -> list[Series]:
+  """The series of the controls of these names, in the order of the names; of some there is none."""
+  found = {series.scores.control: series for series in controls}
+  return [found[name] for name in names if name in found]
 
 
 def draw_curves(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple[float, float]]:
@@ -154,11 +154,20 @@ def draw_curves(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple
   return ends
 
 
-def draw_dashed(axes, curves: dict[str, Curve], looks: dict[str, dict]) -> None:
-  """Draws the curves of a control dashed, those of lines that have a look."""
-  for line, curve in curves.items():
-    if line in looks:
-      plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line] | DASHED)
+def draw_controls(
+  axes, of_controls: dict[str, dict[str, Curve]], looks: dict[str, dict]
+) -> list[str]:
+  """Draws the curves of each control in dashes of its own, those of lines that have a look; returns
+  what the caption says of it.
+  """
+  notes = []
+  for (dashes, words), (control, curves) in zip(DASHES.items(), of_controls.items(), strict=False):
+    for line, curve in curves.items():
+      if line in looks:
+        style = looks[line] | OF_CONTROLS | {'linestyle': dashes}
+        plot_numbers(axes, curve.x, curve.mean, label=line, **style)
+    notes.append(f'{words}: {CONTROLS[control].words.removeprefix("; ")}.')
+  return notes
 
 
 def plot_numbers(axes, xs: list, values: list, **style) -> None:

@@ -4,6 +4,7 @@ import math
 import textwrap
 from collections.abc import Collection, Iterable
 
+from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.own_changes import (
   base_length,
@@ -15,15 +16,14 @@ from posenc_jax.reporting.comparisons.own_changes import (
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
-  DASHED_NOTE,
   curve_caption,
+  draw_controls,
   draw_curves,
-  draw_dashed,
   line_looks,
+  named,
   plot_numbers,
   score_axis,
   shade_training,
-  windowed_series,
 )
 from posenc_jax.reporting.scores import collect
 from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of, references_of
@@ -38,7 +38,7 @@ def lengths(
   runs: Iterable[str] = (),
   protocol: str = 'last_k',
   metric: str = 'bpb',
-  windowed: bool = True,
+  drawn_controls: Collection[str] = (WINDOWED,),
   references: Collection[str] = (),
 ):
   """Score against evaluation length, up to the training length L shaded: a matplotlib `Figure`.
@@ -48,7 +48,8 @@ def lengths(
   accuracies each seed is a thin line instead. Chance, where rows have it, is dotted.
 
   Args:
-    windowed: whether the windowed control is drawn, dashed, where rows have it.
+    drawn_controls: names of the controls that are drawn beside each line, in dashes, where rows
+      have them.
     references: labels of lines that nothing is found about, such as that of a model trained at the
       longest length; they are grey, as n-grams are.
   Raises:
@@ -58,11 +59,11 @@ def lengths(
   series, *controls = _all_series(rows, runs, protocol, metric)
   grey = references_of(series, references)
   looks = line_looks(series, references)
-  control = windowed_series(controls) if windowed else None
-  bits, bits_control = series, control
+  controls = named(controls, drawn_controls)
+  bits, bits_controls = series, controls
   if series.scores.metric.denominator and metric != 'bpb':
-    bits, *controls = _all_series(rows, runs, protocol, 'bpb')
-    bits_control = windowed_series(controls) if windowed else None
+    bits, *bits_controls = _all_series(rows, runs, protocol, 'bpb')
+    bits_controls = named(bits_controls, drawn_controls)
   changes = own_changes(bits, grey) if series.scores.metric.denominator else {}
   goes_beyond = go_beyond(changes, grey)
   height = max(5.2, 2.2 + 0.135 * len(series.curves))  # inches: names stand below each other
@@ -70,12 +71,12 @@ def lengths(
   left, *right = figure.subplots(1, 2 if goes_beyond else 1, squeeze=False)[0]
   notes = _draw_scores(left, series, looks, grey, 4 if goes_beyond else 5.5)
   if goes_beyond:
-    dashed = own_changes(bits_control, grey, bits) if bits_control else {}
-    notes += _draw_changes(right[0], bits, changes, dashed, looks, grey)
-  elif control:
-    draw_dashed(left, control.curves, looks)
+    of_controls = {some.scores.control: own_changes(some, grey, bits) for some in bits_controls}
+    notes += _draw_changes(right[0], bits, changes, of_controls, looks, grey)
+  elif controls:
+    of_controls = {some.scores.control: some.curves for some in controls}
+    notes += draw_controls(left, of_controls, looks)
     score_axis(left, series)
-    notes.append(DASHED_NOTE)
   title = finding(bits, grey) or series.title
   title = '\n'.join(textwrap.wrap(title, 115 if goes_beyond else 80))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
@@ -122,7 +123,7 @@ def _draw_changes(
   axes,
   series: Series,
   changes: dict[str, Curve],
-  dashed: dict[str, Curve],
+  of_controls: dict[str, dict[str, Curve]],
   looks: dict[str, dict],
   grey: Collection[str],
 ) -> list[str]:
@@ -166,7 +167,7 @@ def _draw_changes(
     names[line] = Name(text, border, None if is_gone else (xs[-1], means[-1]))
   # Names of one height keep their order, so that of lines that left the panel is that of changes.
   names = {line: names[line] for line in sorted(names, key=last.get)}
-  draw_dashed(axes, dashed, looks)
+  control_notes = draw_controls(axes, of_controls, looks)
   _multiple_axis(axes, series, changes, grey)
   axes.set_ylabel('change from score at L (bits per byte)')
   strip_spines(axes)
@@ -176,7 +177,7 @@ def _draw_changes(
     f'change at the longest length; shaded: {MARGIN:g} bits per byte. The title counts means. '
     'Arrows: lines that go on beyond the panel.'
   ]
-  return notes + ([DASHED_NOTE] if dashed else [])
+  return notes + control_notes
 
 
 def _leaves(xs: tuple[float, ...], ys: tuple[float, ...], border: float) -> float:
