@@ -123,7 +123,7 @@ STUDIES_OF_SECTIONS = {
     'scale_budget',
   ],
   ('README.md', 'A model that needs more context'): ['pretrained', 'pretrained_4', 'passkey'],
-  ('README.md', 'A model that you train'): ['board', 'board_extended'],
+  ('README.md', 'A model that you train'): ['board', 'board_extended', 'scale_budget'],
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
     'pretrained_4',
@@ -135,6 +135,8 @@ STUDIES_OF_SECTIONS = {
     'board_extended',
     'budget_extended',
     'budget_tuned',
+    'pretrained',
+    'rates',
     'scale_budget',
     'scale_width',
     'selective',
