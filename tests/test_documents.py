@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax.reporting import study
+from posenc_jax.reporting import row_files, study
+from posenc_jax.reporting.board.lines import lines
 
 ROOT = Path(__file__).parent.parent
 
@@ -286,3 +287,22 @@ def test_numbers_of_the_pretrained_model():
     (found,) = re.findall(words, text)
     signed = re.sub(r'(?<![-+.\d])(?=\d)', '+', found)  # what is lost stands without a sign
     assert signed == changes[f'{line}, 2 L']['16384']
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+  ('name', 'labels', 'uses_far'),
+  [
+    ('board_extended', ('dca', 'rerope', 'self_extend, 4 L', 'self_extend, 32 L'), False),
+    ('budget_extended', ('dca', 'rerope', 'self_extend, 4 L', 'self_extend, 32 L'), True),
+    ('scale_budget', ('alibi', 'kerple_log', 't5', 'transformer_xl'), True),
+    ('scale_width', ('alibi', 'transformer_xl'), True),
+    ('scale_width', ('kerple_log', 't5'), False),
+  ],
+)
+def test_of_which_lines_pages_may_say_that_they_use_text_past_L(name, labels, uses_far):
+  """By the rule of the board's verdicts, in studies that have no board of their own."""
+  folder = ROOT / 'results' / name
+  rows, runs = row_files.of_runs(folder), study.load(folder).runs
+  found = {line.label: line.uses_far for line in lines(rows, runs, (), 'planted')}
+  assert {label: found[label] for label in labels} == dict.fromkeys(labels, uses_far)
