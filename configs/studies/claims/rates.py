@@ -26,8 +26,9 @@ every model of the board stays near 1.2, recalls in part, so to say. Predicted b
 
 Cost: 24 runs, besides those of the board, which --kept=results/board leaves out, of 7 to 10
 minutes, two at a time on two cores. Result, of 16 of these, none at a quarter and none of PaTH and
-DAPE: results/rates, LOG/136. 3e-3 is near the best of three rates for all five lines; which models
-know names exactly is luck.
+DAPE: results/rates, LOG/136. 3e-3 is near the best of three rates for all five lines. Held up at
+other rates: RoPE's window, ALiBi's gain, FoX's not recalling, Transformer-XL ahead of that window
+at 4 L. Not: how far T5 and Transformer-XL hold. Which models know names exactly is luck.
 """
 
 from pathlib import Path
