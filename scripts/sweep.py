@@ -7,9 +7,8 @@ goes on after a stop.
   python scripts/sweep.py --config=configs/classic.py --status
 
 --out: the folder of the runs, by default runs/NAME of the study.
---launcher: 'inline', one run after another, their output shown here; 'local', --jobs runs at a
-time, each on its share of the CPUs; 'slurm', every run a job of the cluster, with what
-config.launch asks for.
+--launcher: 'local', --jobs runs at a time, each on its share of the CPUs, which write to their
+log.txt; 'slurm', every run a job of the cluster, with what config.launch asks for.
 --kept: a folder of results that scripts/keep.py made, also of another study: runs whose rows it has
 are left out, and these rows stand in the tables.
 --status: prints how far the runs are, and starts nothing.

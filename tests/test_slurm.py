@@ -285,7 +285,7 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
   ):
     run(spread, launcher='slurm')
   monkeypatch.setenv('PATH', '/nowhere')
-  with pytest.raises(UserError, match='no sbatch on this machine; allowed: inline, local'):
+  with pytest.raises(UserError, match='no sbatch on this machine; allowed: local, or a node'):
     run(launcher='slurm')
   assert not run.out.exists()
 

@@ -152,20 +152,17 @@ def test_without_any_speed_no_time_is_guessed(study, capsys):
   assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 waiting'
 
 
-def test_a_local_sweep_and_one_in_this_terminal_leave_the_same_states(
-  tmp_path, monkeypatch, capsys
-):
+def test_states_of_a_run_that_fails_and_goes_on(tmp_path, monkeypatch, capsys):
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(sweep.local, 'POLL', 0.01)
   run = Study(tmp_path, ['rope', 'broken_eval'])
-  assert run(launcher='inline')[0] == 1
-  printed = capsys.readouterr().out
-  assert 'bad luck' in printed.partition('✗')[0]  # what the run itself wrote
+  assert run()[0] == 1
+  assert 'bad luck' in capsys.readouterr().out.partition('✗')[2]  # what the run itself wrote
   rope, broken = sweep.plan(run.path, run.out, {}, run.scripts)
   assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'failed']
   assert rope.read_state().seconds.keys() == broken.read_state().seconds.keys() == {'train', 'eval'}
   (broken.workdir / 'mended').write_text('')
-  assert run(launcher='local')[0] == 0
+  assert run()[0] == 0
   assert [status.read_status(r).state for r in (rope, broken)] == ['done', 'done']
 
 
@@ -173,8 +170,6 @@ def test_a_folder_that_is_not_there_is_one_line(tmp_path):
   run = Study(tmp_path, ['rope'])
   with pytest.raises(UserError, match='is no folder; allowed: where a sweep ran'):
     sweep.print_status(run.path, run.out, {})
-  with pytest.raises(UserError, match='--jobs=2 with --launcher=inline; allowed: 1'):
-    run(jobs=2, launcher='inline')
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,7 @@ def sweep(
     scripts: train.py and eval.py of a clone of the repository, which fill a run's directory one
       after the other; each takes --config, --workdir and --config.FIELD.
     jobs: how many runs are at work at a time on this machine ('local').
-    launcher: 'inline' runs one after another and shows their output, 'local' runs `jobs` at a
-      time, and 'slurm' makes each run a job of a cluster.
+    launcher: 'local' runs `jobs` at a time, and 'slurm' makes each run a job of a cluster.
     kept: a folder of results that `reporting.kept` made: its runs, each of the same config as here,
       are left out, but for those that others start from; their rows are brought into `out`.
   Returns:

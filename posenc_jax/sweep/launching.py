@@ -1,4 +1,4 @@
-"""What executes runs: one after another, side by side on this machine, or as jobs of a cluster."""
+"""What executes runs: processes of this machine, or jobs of a cluster."""
 
 import contextlib
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from posenc_jax.errors import UserError, nearest
 from posenc_jax.sweep import local, run_state, slurm
 from posenc_jax.sweep.plan import PlannedRun
 
-LAUNCHERS = ('inline', 'local', 'slurm')
+LAUNCHERS = ('local', 'slurm')
 
 
 def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Path) -> None:
@@ -20,9 +20,9 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
     raise UserError(f'--launcher={launcher}; {nearest(launcher, LAUNCHERS)}')
   if jobs < 1:
     raise UserError(f'--jobs={jobs}; allowed: 1 or more')
-  if jobs > 1 and launcher != 'local':
-    allowed = '1' if launcher == 'inline' else '1; --config.launch.max_concurrent says how many'
-    raise UserError(f'--jobs={jobs} with --launcher={launcher}; allowed: {allowed}')
+  if jobs > 1 and launcher == 'slurm':
+    allowed = '1; --config.launch.max_concurrent says how many'
+    raise UserError(f'--jobs={jobs} with --launcher=slurm; allowed: {allowed}')
   if not scripts or not all(script.is_file() for script in scripts):
     missing = ', '.join(str(script) for script in scripts if not script.is_file())
     raise UserError(
@@ -42,7 +42,7 @@ def execute(
   """
   if launcher == 'slurm':
     return slurm.execute(runs, out, console)
-  return local.execute(runs, jobs, console, follow=launcher == 'inline')
+  return local.execute(runs, jobs, console)
 
 
 @contextlib.contextmanager

@@ -4,11 +4,9 @@ A sweep that is killed leaves its processes at work. The same command takes them
 them, and then goes on with what is left of their runs.
 """
 
-import codecs
 import contextlib
 import signal
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -19,7 +17,6 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from posenc_jax import storage
 from posenc_jax.cli.process import interrupts, same_command
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import subprocesses
@@ -29,14 +26,11 @@ from posenc_jax.sweep.status import duration
 POLL = 0.2  # seconds between looks at processes and logs
 
 
-def execute(
-  runs: list[PlannedRun], jobs: int, console: Console, follow: bool = False
-) -> dict[str, str]:
+def execute(runs: list[PlannedRun], jobs: int, console: Console) -> dict[str, str]:
   """Executes the runs that are not finished, `jobs` at a time, each on its share of the CPUs.
 
-  Runs that an earlier sweep left at work count among the `jobs`, and come first. With `follow`,
-  what runs write to their logs is shown in the place of a bar and their last lines. However it
-  ends, no process is left behind: a training is asked to stop, and saves its state.
+  Runs that an earlier sweep left at work count among the `jobs`, and come first. However it ends,
+  no process is left behind: a training is asked to stop, and saves its state.
 
   Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP.
   """
@@ -50,8 +44,6 @@ def execute(
   bar_task = bar.add_task('', total=len(waiting))
 
   def screen():
-    if follow:
-      return Group()
     lines = [f'{job.run.name}  {job.run.last_log_line()}' for job in active]
     texts = [Text(line, 'dim', no_wrap=True, overflow='ellipsis') for line in lines]
     return Group(bar, *texts)
@@ -67,9 +59,6 @@ def execute(
           if not job.process:
             say(console, f'{run.name}: waiting for the process that is at work on it')
         over = [job for job in active if job.is_over()]
-        if follow:
-          sys.stdout.write(''.join(job.new_output() for job in active))
-          sys.stdout.flush()
         for job in over:
           active.remove(job)
           free_cpus.append(job.cpus)
@@ -162,23 +151,11 @@ class Job:
     self._begin = self._begin_command = time.monotonic()
     self._commands = deque(run.commands)
     run.workdir.mkdir(parents=True, exist_ok=True)
-    self._shown = run.log.stat().st_size if storage.exists(run.log) else 0
-    self._decode = codecs.getincrementaldecoder('utf-8')('replace').decode
     self._start()
 
   @property
   def seconds(self) -> float:
     return time.monotonic() - self._begin
-
-  def new_output(self) -> str:
-    """What the run has written to its log since the last call."""
-    if not storage.exists(self.run.log):
-      return ''
-    with open(self.run.log, 'rb') as file:
-      file.seek(self._shown)
-      text = file.read()
-    self._shown += len(text)
-    return self._decode(text)
 
   def is_over(self) -> bool:
     """Whether the run has ended or failed; starts the next command if one has ended."""

@@ -37,7 +37,7 @@ RESTARTS = 100  # how often a job may run out of time
 def check_available(out: Path) -> None:
   """Raises UserError if no job can be submitted from this machine, or none with logs in `out`."""
   if missing := [name for name in ('sbatch', 'squeue', 'srun') if shutil.which(name) is None]:
-    allowed = 'inline, local, or a node of a cluster'
+    allowed = 'local, or a node of a cluster'
     raise UserError(f'--launcher=slurm: no {missing[0]} on this machine; allowed: {allowed}')
   if '%' in str(out.absolute()) or not str(out.absolute()).isprintable():
     allowed = 'a path without % and control characters, which sbatch would take for something else'
