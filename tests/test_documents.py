@@ -267,7 +267,8 @@ def test_numbers_of_the_pretrained_model():
     (r'Self-Extend \(([\d.]+)\), dual', 'self_extend', '16384'),
     (r'dual chunk attention \(([\d.]+)\), YaRN', 'dca', '16384'),
     (r', YaRN \(([\d.]+)\)', 'yarn', '16384'),
-    (r'progressive MrRoPE \(([\d.]+)\) and', 'mrrope_pro', '16384'),
+    (r'MrRoPE, progressive \(([\d.]+)\) and', 'mrrope_pro', '16384'),
+    (r'and uniform \(([\d.]+)\)', 'mrrope_uni', '16384'),
     (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
     (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
   ):
@@ -280,6 +281,7 @@ def test_numbers_of_the_pretrained_model():
     (r'without sinks loses ([^]]+\])', 'window'),
     (r'true positions ([^]]+\])', 'window_sink'),
     (r"Llama 3's rule \((.+?\])\)", 'llama3'),
+    (r'NTK-RoPE-mixed \((.+?\])\)', 'ntk_mixed'),
     (r'a base of 500,000 \((.+?\])\)', 'abf'),
     (r'NTK-aware scaling loses ([^]]+\])', 'ntk'),
     (r'and PI \((.+?\])\)', 'linear'),
