@@ -18,14 +18,18 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
+from small_models import SMALL_TOKENIZER, save
 
+from configs import base
 from posenc_jax import cli, data, storage
 from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build as build_model
 from posenc_jax.model.token_nll import token_nll
-from scripts.bench import cases, command, jax_cases, memory, tables
+from posenc_jax.pretrained import exporting, importing, sources
+from scripts.bench import cases, command, evaluation, jax_cases, memory, tables
 from scripts.bench.measure import MAX_REPEATS, MIN_REPEATS, measure, quartiles
 from scripts.bench.target import Unsupported, reason
 from scripts.bench.workers import Workers
@@ -47,14 +51,14 @@ def attention_case(method='blockwise', encoding='nope', framework='jax', passes=
 
 @pytest.fixture
 def plan(monkeypatch):
-  """(*arguments, torch, tokamax=whether it is installed, tpu, gpu=whether there is one) -> groups,
-  the lines of what is left out.
+  """(*arguments, torch, tokamax, transformers=whether it is installed, tpu, gpu=whether there is
+  one) -> groups, the lines of what is left out.
   """
 
-  def make_plan(*arguments, torch=True, tokamax=False, tpu=False, gpu=False):
+  def make_plan(*arguments, torch=True, tokamax=False, transformers=True, tpu=False, gpu=False):
     omissions = []
     with monkeypatch.context() as patch:
-      installed = {'torch': torch, 'tokamax': tokamax}
+      installed = {'torch': torch, 'tokamax': tokamax, 'transformers': transformers}
       find_spec = lambda name: object() if installed[name] else None
       patch.setattr(command.importlib.util, 'find_spec', find_spec)
       patch.setattr(command.devices, 'gpu_extra', lambda: 'cuda13' if gpu else None)
@@ -63,6 +67,19 @@ def plan(monkeypatch):
       return command.plan(*cli.parse_args(arguments, command.FLAGS), omissions), omissions
 
   return make_plan
+
+
+@pytest.fixture
+def imported_run(tmp_path):
+  """(name of a golden model) -> the directory of a run that was imported."""
+
+  def make_run(name='llama3_tied'):
+    folder, run = save(tmp_path / f'{name}_saved', name), tmp_path / name
+    (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
+    importing.import_model(base.get_config(), sources.open_source(str(folder)), run)
+    return run
+
+  return make_run
 
 
 def names(group):
@@ -254,6 +271,66 @@ def test_a_bad_flag_is_one_line_before_anything_starts(tmp_path, arguments, word
   assert not (tmp_path / 'out').exists()
 
 
+def test_an_imported_model_is_evaluated_here_and_in_transformers(plan, imported_run, tmp_path):
+  run = imported_run()
+  flags = f'--pretrained={run}', f'--out={tmp_path / "out"}'
+  groups, omissions = plan(*flags)
+  sizes = [(group.cases[0].dtype, group.cases[0].length) for group in groups]
+  assert sizes == [(dtype, T) for dtype in cases.DTYPES for T in (2048, 8192)]
+  assert not omissions
+  (group,), _ = plan(*flags, '--lengths=16', '--dtypes=bfloat16')
+  assert names(group) == ['posenc_jax', 'transformers']
+  assert [case.framework for case in group.cases] == ['jax', 'torch']
+  assert {case.baseline for case in group.cases} == {'posenc_jax'}
+  assert {(case.vocab, case.bos, case.kind) for case in group.cases} == {(23, 1, 'evaluation')}
+  ours, theirs = (Path(case.folder) for case in group.cases)
+  assert (ours, theirs.parent) == (run, tmp_path / 'out')
+  assert cases.tokens(group.cases[0]).max() < 23
+  assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+  ('arguments', 'there', 'words'),
+  [
+    (['--step'], {}, '--step=True: not with --pretrained; allowed: --out, --pretrained, --lengths'),
+    (['--heads=3'], {}, '--heads=3: not with --pretrained'),
+    (['--peers=none'], {}, '--peers=none: not with --pretrained'),
+    (['--lengths=0'], {}, '--lengths=0; allowed: whole numbers'),
+    (['--dtypes=float16'], {}, '--dtypes=float16: unknown'),
+    (['--config.eval.k=3'], {}, '--config.eval.k: the run decides it'),
+    (
+      [],
+      {'torch': False},
+      r"needs torch, which is not installed; allowed: pip install -e '.\[bench",
+    ),
+    ([], {'transformers': False}, 'needs transformers, which is not installed'),
+    ([], {'gpu': True}, 'a CPU is measured, and here is a GPU or TPU'),
+    ([], {'tpu': True}, 'a CPU is measured, and here is a GPU or TPU'),
+  ],
+)
+def test_what_does_not_go_with_an_imported_model(plan, arguments, there, words):
+  with pytest.raises(UserError, match=words):
+    plan('--pretrained=run', *arguments, **there)
+
+
+def test_a_run_that_was_not_imported_or_cannot_go_out(imported_run, tmp_path, monkeypatch, plan):
+  with pytest.raises(UserError, match='no_run'):
+    plan(f'--pretrained={tmp_path / "no_run"}')
+  run = imported_run()
+  monkeypatch.setattr(command.importlib.util, 'find_spec', lambda name: object())
+
+  def refuse(*arguments):
+    raise UserError('config.encoding: no family has it')
+
+  monkeypatch.setattr(exporting, 'fields_of', refuse)
+  with pytest.raises(UserError, match='no family has it'):
+    command.main([f'--pretrained={run}', f'--out={tmp_path / "out"}'])
+  assert [*(tmp_path / 'out').iterdir()] == []
+  (run / 'source.json').unlink()
+  with pytest.raises(UserError, match='its parameters are no imported ones; allowed: the dir'):
+    plan(f'--pretrained={run}')
+
+
 # Measuring.
 
 
@@ -329,6 +406,43 @@ def test_repeats_are_interleaved_and_ratios_are_of_the_same_round(run_fake, tmp_
   assert 'median' not in d
   assert storage.read_rows(tmp_path / 'rows.jsonl') == json.loads(json.dumps(rows))
   assert 'step, one: 2 of 4 measured' in said
+
+
+def evaluations(dtype):
+  return cases.evaluation_groups('run', 'exported', 'rope', 23, 1, [8], [dtype])
+
+
+@pytest.mark.parametrize(('dtype', 'allowed'), [('float32', '0.0001'), ('bfloat16', '0.02')])
+def test_an_evaluation_is_timed_where_nats_are_the_same(run_fake, monkeypatch, dtype, allowed):
+  nats = {'posenc_jax': np.array([1.0, 3.0]), 'transformers': np.array([1.0, 3.0])}
+  prepare = FakeWorkers.prepare
+
+  def with_nats(self, case, seconds):
+    answer = prepare(self, case, seconds)
+    if 'facts' in answer:
+      answer['facts']['nats'] = nats[case.name]
+    return answer
+
+  monkeypatch.setattr(FakeWorkers, 'prepare', with_nats)
+  script = {'posenc_jax': [1.0] * 3, 'transformers': [1.5] * 3}
+  share = float(allowed)
+  nats['transformers'] = nats['posenc_jax'] + 1.9 * share * np.array([1, -1])  # as much in sum
+  (ours, theirs), _, _ = run_fake(script, evaluations(dtype))
+  assert (ours['ratio'], theirs['ratio'], theirs['tokens_per_second']) == (1.0, 1.5, 8 / 1.5)
+  assert (ours['nats'], theirs['nats'], ours['nats_apart']) == pytest.approx((2.0, 2.0, 0.0))
+  assert theirs['nats_apart'] == pytest.approx(0.95 * share)
+  for changed in (nats['posenc_jax'] + 2.1 * share * np.array([1, -1]), np.array([1.0, np.nan])):
+    nats['transformers'] = changed
+    rows, log, _ = run_fake(script, evaluations(dtype))
+    assert log == ['prepare posenc_jax', 'prepare transformers', 'end']
+    for row in rows:
+      assert (row['status'], 'median' in row) == ('refused', False)
+      assert row['reason'].startswith('transformers: nats of a token differ from those of posenc')
+      assert row['reason'].endswith(f'; allowed: {allowed}')
+  (ours, theirs), log, _ = run_fake(script | {'transformers': 'no such model'}, evaluations(dtype))
+  assert ours['reason'] == 'not compared with transformers, which gave no nats'
+  assert theirs['reason'] == 'no such model'
+  assert 'posenc_jax' not in log
 
 
 def test_tokens_are_those_of_all_seeds(run_fake):
@@ -598,6 +712,25 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
   assert all(process.poll() is not None for process in processes)
 
 
+def evaluation_cases(plan, run, out, *flags):
+  (group,), _ = plan(f'--pretrained={run}', f'--out={out}', '--lengths=24', *flags)
+  return group
+
+
+@pytest.mark.parametrize('dtype', cases.DTYPES)
+def test_an_evaluation_is_that_of_the_run(plan, imported_run, monkeypatch, tmp_path, dtype):
+  monkeypatch.setattr(jax_cases, 'SCORED_TOKENS', 9)
+  run = imported_run()
+  case = evaluation_cases(plan, run, tmp_path, f'--dtypes={dtype}').cases[0]
+  target = jax_cases.evaluation(case)
+  target.call()
+  wanted = load_run(run, {'eval.compute_dtype': dtype}).nats(cases.tokens(case))[0, -9:]
+  # bfloat16 rounds as the program happens to be compiled
+  atol = 1e-5 if dtype == 'float32' else 0.05
+  np.testing.assert_allclose(target.facts['nats'], wanted, atol=atol)
+  assert target.facts['temporary_bytes'] > 0
+
+
 # The peers.
 
 
@@ -834,6 +967,50 @@ def test_peers_refuse_what_they_are_not_written_for(torch, plan):
     case = step_case(plan, '--peers=gpt', *arguments)[1]
     with pytest.raises(Unsupported, match=words):
       torch_steps.build(case, 'cpu')
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', ['llama3_tied', 'gemma2', 'gpt2'])
+def test_transformers_gives_the_same_nats(torch, plan, imported_run, monkeypatch, tmp_path, name):
+  pytest.importorskip('transformers')
+  from scripts.bench import torch_cases
+
+  for module in (jax_cases, torch_cases):
+    monkeypatch.setattr(module, 'SCORED_TOKENS', 9)
+  group = evaluation_cases(plan, imported_run(name), tmp_path / 'out', '--dtypes=float32')
+  ours, theirs = group.cases
+  with evaluation.exported([group]):
+    targets = jax_cases.evaluation(ours), torch_cases.evaluation(theirs)
+  assert not Path(theirs.folder).exists()
+  for target in targets:
+    target.call()
+  mine, others = (target.facts['nats'] for target in targets)
+  assert mine.shape == (9,)
+  np.testing.assert_allclose(mine, others, atol=2e-5)
+
+
+@pytest.mark.slow
+def test_an_imported_model_from_the_command_line(torch, imported_run, tmp_path, capsys):
+  pytest.importorskip('transformers')
+  out = tmp_path / 'out'
+  flags = ['--lengths=16', '--repeats=2', f'--out={out}']
+  assert command.main([f'--pretrained={imported_run()}', *flags]) == 0
+  rows = storage.read_rows(out / 'rows.jsonl')
+  assert [row['name'] for row in rows] == ['posenc_jax', 'transformers'] * 2
+  assert {row['status'] for row in rows} == {'ok'}
+  assert all(len(row['seconds']) == 2 and row['nats_apart'] < 0.02 for row in rows)
+  assert all(row['peak_bytes'] and row['prepare_peak_bytes'] for row in rows)
+  assert sorted(path.name for path in out.glob('*.*')) == [
+    'bench.md',
+    'jax.log',
+    'rows.jsonl',
+    'torch.log',
+  ]
+  assert not [*out.glob('exported*')]
+  text = (out / 'bench.md').read_text()
+  assert text in capsys.readouterr().out
+  assert f'transformers {rows[1]["transformers"]}' in text
+  assert 'at most 0.0001 (float32), 0.02 (bfloat16)' in text
 
 
 def test_pytorch_in_a_worker(torch, tmp_path):

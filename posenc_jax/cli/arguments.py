@@ -25,7 +25,7 @@ REQUIRED = object()  # the default of a flag that must be given
 # Flags and fields that may be paths: a shell leaves a '~' behind '=' as it is.
 PATHS = {
   'config', 'workdir', 'out', 'kept', 'save', 'source', 'tokenizer', 'prompt_file', 'corpus',
-  'beside', 'hlo',
+  'beside', 'hlo', 'pretrained',
   'config.data.corpus', 'config.data.tokenizer', 'config.train.init_from',
   'config.eval.long_ppl_evaluator',
 }  # fmt: skip

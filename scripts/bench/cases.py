@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from pathlib import Path
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from posenc_jax.data import VOCAB
 PASSES = ('forward', 'both')  # 'both' adds the gradients of queries, keys, values and parameters
 DTYPES = ('float32', 'bfloat16')
 LONG_CONTEXT = 8192  # tokens; longer sequences are measured one at a time, forward only
+ATTENTION_LENGTHS = (512, 2048, 8192, 16384, 32768)
 TRAIN_LENGTH = 512  # of the encodings in `attention`; DeBERTa clamps distances there, as published
 MATMUL_SIZE = 2048  # rows and columns of the matrix product that gives the machine's peak speed
 # On an accelerator, where calls are dear: rows and columns, and products one after another in one.
@@ -43,6 +45,11 @@ ATTENTION_PEERS = {
 # Kernels of others in jax, likewise.
 JAX_PEERS = {'tokamax': ('nope',)}
 STEP_PEERS = ('gpt', 'x_transformers', 'gpt_compiled', 'x_transformers_compiled')
+
+EVALUATION_LENGTHS = (2048, 8192)
+SCORED_TOKENS = 1024  # at the end of a window; only these have logits, as in the protocol last_k
+# How far apart the nats of a token may be from the baseline's in the mean, as a share of its nats.
+TOLERANCE = {'float32': 1e-4, 'bfloat16': 2e-2}
 # Operations for each visible pair and channel. The backward pass has 2.5 times as many as the
 # forward pass.
 OPERATIONS = {'forward': 4.0, 'both': 14.0}
@@ -54,10 +61,12 @@ class Case:
 
   Attributes:
     name: unique in its group.
-    method: a backend, a peer, 'matmul', or for a step in jax 'trainer'.
+    method: a backend, a peer, 'matmul', or for a step in jax 'trainer'; of an evaluation its name.
     encoding: a name with hyperparameters, as `encoding_of` reads it.
     baseline: the name of the case that its time is divided by.
     config: overrides of configs/base.py, for a step.
+    folder: the model of an evaluation: a run directory, or for PyTorch its export.
+    vocab, bos: of that model, the number of symbols and the one that windows begin with.
   """
 
   section: str
@@ -73,6 +82,9 @@ class Case:
   heads: int = 0
   head_dim: int = 0
   config: dict = dataclasses.field(default_factory=dict)
+  folder: str = ''
+  vocab: int = VOCAB - 1
+  bos: int = VOCAB - 1
 
   @property
   def kind(self) -> str:
@@ -84,7 +96,7 @@ class Case:
     """Floating-point operations of the products QK and PV over visible pairs, or of a matmul."""
     if self.method == 'matmul':
       return 2.0 * MATMUL_SIZE**3  # on a CPU; elsewhere it is a fact of the target
-    if self.section == 'step':
+    if self.section != 'attention':
       return 0.0
     pairs = self.batch * self.heads * self.length * (self.length + 1) / 2
     return OPERATIONS[self.passes] * self.head_dim * pairs
@@ -94,6 +106,8 @@ class Case:
     """A rough cost of the whole case, which orders the groups and divides the time among them."""
     if self.section == 'step':
       return 25.0 if self.method.endswith('compiled') else 8.0
+    if self.section == 'evaluation':
+      return 2.0 + self.length / 400
     if self.method == 'dense' and self.length > LONG_CONTEXT:  # refused for lack of memory
       return 2.0
     materializes_scores = self.method == 'dense' or self.method.startswith('sdpa_')
@@ -199,11 +213,28 @@ def step_groups(
   return groups
 
 
+def evaluation_groups(
+  run: str, exported: str, encoding: str, vocab: int, bos: int, lengths, dtypes
+) -> list[Group]:
+  """One group for each dtype and length: a window of an imported model here and in transformers.
+
+  `run` and `exported` are the folders of the model, the others as in `Case`.
+  """
+  groups = []
+  for dtype, T in itertools.product(dtypes, lengths):
+    shared = {'encoding': encoding, 'baseline': 'posenc_jax', 'dtype': dtype, 'length': T}
+    new_case = functools.partial(Case, 'evaluation', batch=1, vocab=vocab, bos=bos, **shared)
+    ours = new_case('jax', 'posenc_jax', 'posenc_jax', folder=run)
+    theirs = new_case('torch', 'transformers', 'transformers', folder=exported)
+    groups.append(Group('evaluation', f'{Path(run).name}, T {T}, {dtype}', (ours, theirs)))
+  return groups
+
+
 def step_config(case: Case):
   """The whole config of a step."""
   return load(BASE, case.config)
 
 
 def tokens(case: Case):
-  """Random bytes, int32 [B, T], the same in every framework."""
-  return np.random.default_rng(0).integers(0, VOCAB - 1, (case.batch, case.length), dtype=np.int32)
+  """Random symbols, int32 [B, T], the same in every framework; bytes but for an evaluation."""
+  return np.random.default_rng(0).integers(0, case.vocab, (case.batch, case.length), dtype=np.int32)

@@ -1,5 +1,6 @@
 """The command line of scripts/bench.py: reads what to measure, measures it, writes the tables."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import re
@@ -11,16 +12,17 @@ from posenc_jax import cli, errors
 from posenc_jax.distributed import devices
 from posenc_jax.errors import Stopped, UserError, nearest
 
-from . import cases, tables
+from . import cases, evaluation, tables
 from .measure import measure
 
 FLAGS = {
   'out': 'runs/bench',
   'attention': False,
   'step': False,
+  'pretrained': '',
   'encodings': '',
   'backends': '',
-  'lengths': '512,2048,8192,16384,32768',
+  'lengths': '',
   'passes': 'forward,both',
   'dtypes': '',
   'batch': 2,
@@ -33,6 +35,7 @@ FLAGS = {
   'repeats': 0,
   'budget': 15.0,
 }
+FLAGS_OF_EVALUATION = ('out', 'pretrained', 'lengths', 'dtypes', 'repeats', 'budget')
 FIELDS_OF_FLAGS = ('train.length', 'train.batch', 'train.compute_dtype', 'encoding')
 
 
@@ -53,7 +56,8 @@ def main(argv: list[str]) -> int:
     f'{out}: {number} cases in {len(groups)} groups, about {flags.budget:g} minutes at most'
   )
   try:
-    rows = measure(groups, out, 60 * flags.budget, flags.repeats, console)
+    with evaluation.exported(groups) if flags.pretrained else contextlib.nullcontext():
+      rows = measure(groups, out, 60 * flags.budget, flags.repeats, console)
   except KeyboardInterrupt:
     raise Stopped(f'stopped; {out}/rows.jsonl has the groups that were finished', 130) from None
   text = tables.markdown(rows, omissions)
@@ -74,8 +78,10 @@ def plan(flags, overrides: dict[str, object], omissions: list[str]) -> list[case
   _require(seeds_fit, 'seeds', flags, '0, or with --step and no --peers')
   _require(flags.repeats >= 0, 'repeats', flags, '0 (as time allows) or more')
   _require(flags.budget > 0, 'budget', flags, 'minutes, more than 0')
-  _numbers('lengths', flags.lengths)  # also where the other one is measured
+  lengths = _lengths(flags)  # is checked also where the other one is measured
   _shapes(flags.shapes)
+  if flags.pretrained:
+    return _evaluation(flags, overrides, lengths)
   has_attention = flags.attention or not flags.step
   has_step = flags.step or not flags.attention
   if overrides and not has_step:
@@ -121,6 +127,12 @@ def _numbers(flag: str, text: str) -> list[int]:
   if not all(re.fullmatch('[1-9][0-9]{0,6}', word) for word in words):
     raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
   return [int(word) for word in words]
+
+
+def _lengths(flags) -> list[int]:
+  if flags.lengths:
+    return _numbers('lengths', flags.lengths)
+  return list(cases.EVALUATION_LENGTHS if flags.pretrained else cases.ATTENTION_LENGTHS)
 
 
 def _shapes(text: str) -> list[tuple[int, int]]:
@@ -235,7 +247,7 @@ def _attention(
     dtypes = 'bfloat16'  # as models are trained there; cudnn takes no float32
     omissions.append('attention in bfloat16 only; in both: --attention --dtypes=float32,bfloat16')
   passes = _names('passes', flags.passes, cases.PASSES)
-  lengths = _numbers('lengths', flags.lengths)
+  lengths = _lengths(flags)
   forward_only = [str(T) for T in lengths if T > cases.LONG_CONTEXT and 'both' in passes]
   if forward_only:
     omissions.append(f'attention at {", ".join(forward_only)} tokens is forward only')
@@ -277,6 +289,28 @@ def _step(
   peers = [name for name in cases.STEP_PEERS if name in peers]
   dtypes = _names('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
   return cases.step_groups(specs, peers, shapes, dtypes, overrides, compiled, flags.seeds)
+
+
+def _evaluation(flags, overrides: dict[str, object], lengths: list[int]) -> list[cases.Group]:
+  for name, default in FLAGS.items():
+    if name not in FLAGS_OF_EVALUATION and getattr(flags, name) != default:
+      allowed = ', '.join(f'--{flag}' for flag in FLAGS_OF_EVALUATION)
+      raise UserError(f'--{name}={getattr(flags, name)}: not with --pretrained; allowed: {allowed}')
+  for path in overrides:
+    raise UserError(f'--config.{path}: the run decides it; allowed: none, with --pretrained')
+  dtypes = _names('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
+  for library in ('torch', 'transformers'):
+    if importlib.util.find_spec(library) is None:
+      raise UserError(
+        f'--pretrained={flags.pretrained}: needs {library}, which is not installed; '
+        "allowed: pip install -e '.[bench,pretrained]'"
+      )
+  if devices.has_tpu() or devices.gpu_extra():
+    raise UserError(
+      f'--pretrained={flags.pretrained}: a CPU is measured, and here is a GPU or TPU; '
+      'allowed: a machine without, or CUDA_VISIBLE_DEVICES= before the command'
+    )
+  return evaluation.groups(flags.pretrained, flags.out, lengths, dtypes)
 
 
 def _with_baseline(groups: list[cases.Group], name: str) -> list[cases.Group]:

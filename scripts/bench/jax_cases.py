@@ -1,4 +1,4 @@
-"""The cases in jax: attention through each backend, and the trainer's step.
+"""The cases in jax: attention through each backend, the trainer's step, and evaluation.
 
 A case that cannot be measured raises `Unsupported`, or NotImplementedError of a backend.
 """
@@ -19,7 +19,10 @@ from posenc_jax import data
 from posenc_jax.attention import attend
 from posenc_jax.cli import encoding_of
 from posenc_jax.encodings import make
+from posenc_jax.evaluation.model_functions import compiled as compiled_for_evaluation
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build as build_model
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import mfu, multi_seed
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
@@ -30,6 +33,7 @@ from .cases import (
   LARGE_MATMUL_SIZE,
   LARGE_MATMULS,
   MATMUL_SIZE,
+  SCORED_TOKENS,
   TRAIN_LENGTH,
   Case,
   step_config,
@@ -145,11 +149,25 @@ def step_of_config(config, batch: data.Batch, largest_position: int | None = Non
   return Target(call, facts)
 
 
-def compile_within_memory(jitted, *arguments):
+def evaluation(case: Case) -> Target:
+  """The nats of the last tokens of a window, by the function that eval.py calls for last_k."""
+  run = load_run(case.folder, {'eval.compute_dtype': case.dtype})
+  arguments = run.model, tokens(case)
+  with jax.default_matmul_precision('highest'):
+    function = compiled_for_evaluation(token_nll, run.config)
+    program, facts = compile_within_memory(function, *arguments, last=SCORED_TOKENS)
+
+  def call():
+    facts['nats'] = np.asarray(program(*arguments)).ravel()
+
+  return Target(call, facts)
+
+
+def compile_within_memory(jitted, *arguments, **static):
   """The compiled function and the memory that it takes beyond its arguments. Raises `Unsupported`
-  if a process may not take that much.
+  if a process may not take that much. The function does not take the `static` arguments again.
   """
-  compiled = jitted.lower(*arguments).compile()
+  compiled = jitted.lower(*arguments, **static).compile()
   sizes = compiled.memory_analysis()
   temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   if jax.default_backend() == 'cpu' and (reason := memory.excess(temporary)):

@@ -10,12 +10,13 @@ from collections import defaultdict
 from pathlib import Path
 from time import monotonic
 
+import numpy as np
 from rich.console import Console
 
 from posenc_jax import storage
 
 from . import memory
-from .cases import Case, Group, step_config
+from .cases import TOLERANCE, Case, Group, step_config
 from .workers import MIN_TIMEOUT, Workers
 
 MIN_REPEATS = 2  # also made when the group's share of the time is spent
@@ -62,6 +63,7 @@ def measure(
     with workers(out) as processes, console.status(title) as status:
       run = GroupRun(group, processes, repeats, begin + share, end, title, status)
       run.prepare()
+      run.compare_nats()
       run.repeat()
     rows[n] = [shared_fields | {'group': group.title} | row for row in run.rows()]
     storage.append_rows(out / 'rows.jsonl', rows[n])
@@ -102,6 +104,25 @@ class GroupRun:
         self.failures[case.name] = ('refused', answer['refused'])
       else:
         self.facts[case.name] = answer['facts']
+
+  def compare_nats(self) -> None:
+    """Refuses all cases of an evaluation unless they have the same nats as their baseline."""
+    if self.group.section != 'evaluation':
+      return
+    nats = {name: facts.pop('nats') for name, facts in self.facts.items()}
+    if missing := [case.name for case in self.group.cases if case.name not in nats]:
+      reason = f'not compared with {missing[0]}, which gave no nats'
+      self.failures |= dict.fromkeys(nats, ('refused', reason))
+      return
+    for case in self.group.cases:
+      own_T, wanted_T = nats[case.name], nats[case.baseline]
+      apart = float(np.abs(own_T - wanted_T).mean() / wanted_T.mean())
+      if apart <= TOLERANCE[case.dtype]:
+        self.facts[case.name] |= {'nats': float(own_T.mean()), 'nats_apart': apart}
+      else:  # also of NaN, which no row can hold
+        problem = f'nats of a token differ from those of {case.baseline} by {apart:.2g} of these'
+        reason = f'{case.name}: {problem} in the mean; allowed: {TOLERANCE[case.dtype]:g}'
+        self.failures |= dict.fromkeys(nats, ('refused', reason))
 
   def repeat(self) -> None:
     """Runs all prepared cases in turn, as often as the group's share of the time allows."""
@@ -182,8 +203,8 @@ class GroupRun:
       **dict(zip(('q1', 'median', 'q3'), quartiles(seconds.values()), strict=True)),
       **dict(zip(('ratio_q1', 'ratio', 'ratio_q3'), quartiles(ratios), strict=True)),
     }
-    if case.section == 'step':
-      seeds = len(step_config(case).seeds) or 1
+    if case.section != 'attention':
+      seeds = (len(step_config(case).seeds) or 1) if case.section == 'step' else 1
       return row | {'tokens_per_second': seeds * case.batch * case.length / row['median']}
     operations = self.facts[case.name].get('operations', case.operations)
     return row | {'gflops': operations / row['median'] / 1e9}

@@ -4,6 +4,7 @@ from itertools import groupby
 
 import tabulate
 
+from .cases import SCORED_TOKENS, TOLERANCE
 from .measure import WANTED_REPEATS
 
 MISSING = '—'
@@ -29,6 +30,19 @@ NOTES = {
     'names for this dtype (training/mfu.py): 6 operations a weight and token, and 12 a query, '
     'visible key and channel without the causal mask.',
     'peak: the most memory that the process holds while it steps.',
+  ),
+  'evaluation': (
+    f'One window of random tokens through an imported model: the nats of its last {SCORED_TOKENS} '
+    'tokens, by the function that eval.py calls for last_k and by transformers with the same '
+    'weights, the exported run. In bfloat16, transformers has weights, activations and logits in '
+    'it, and here activations are.',
+    'ratio: over 1, transformers takes longer.',
+    'apart: the mean difference of the nats of a token, without sign, over the mean nats of the '
+    'baseline. It is taken before any time. A group is timed only where it is at most '
+    + ', '.join(f'{x:g} ({dtype})' for dtype, x in TOLERANCE.items())
+    + '.',
+    'peak: the most memory that the process holds while it evaluates; before: while it imported, '
+    'loaded and compiled, and evaluated once.',
   ),
 }
 
@@ -69,6 +83,11 @@ COLUMNS = {
   | TIMES
   | {'of peak': lambda row: optional(row['of_peak'], '.2f')}
   | {'peak, MiB': lambda row: mebibytes(row['peak_bytes'])},
+  'evaluation': {'tokens/s': lambda row: f'{row["tokens_per_second"]:,.0f}'}
+  | TIMES
+  | {'nats': lambda row: f'{row["nats"]:.4f}', 'apart': lambda row: f'{row["nats_apart"]:.1g}'}
+  | {'peak, MiB': lambda row: mebibytes(row['peak_bytes'])}
+  | {'before': lambda row: mebibytes(row['prepare_peak_bytes'])},
 }
 REPEATS = {'repeats': lambda row: str(len(row['seconds']))}
 
@@ -108,6 +127,7 @@ def head(rows: list[dict], omissions: list[str]) -> list[str]:
   return [
     f'{first["cpu"]}, {first["cores"]} cores, {memory}; {first["date"]}; budget {spent}',
     *sorted(versions),
+    *sorted({f'transformers {row["transformers"]}' for row in rows if 'transformers' in row}),
     *omissions,
   ]
 

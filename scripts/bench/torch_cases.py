@@ -1,4 +1,4 @@
-"""The cases in PyTorch: what it offers for the same attention and the same step."""
+"""The cases in PyTorch: what it offers for the same attention, step and evaluation."""
 
 import math
 import os
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from . import torch_steps
-from .cases import LARGE_MATMUL_SIZE, LARGE_MATMULS, MATMUL_SIZE, Case
+from .cases import LARGE_MATMUL_SIZE, LARGE_MATMULS, MATMUL_SIZE, SCORED_TOKENS, Case, tokens
 from .target import Target
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
@@ -27,6 +27,28 @@ def describe() -> dict:
 
 def step(case: Case) -> Target:
   return torch_steps.build(case, DEVICE)
+
+
+def evaluation(case: Case) -> Target:
+  """The nats of the last tokens of a window, by transformers; no others have logits."""
+  import transformers  # takes seconds, and no other case needs it
+
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    case.folder, dtype=getattr(torch, case.dtype), local_files_only=True
+  ).eval()
+  tokens_BT = torch.from_numpy(tokens(case)).long()
+  inputs_BT = F.pad(tokens_BT[:, :-1], (1, 0), value=case.bos)
+  scored_BT = tokens_BT[:, -SCORED_TOKENS:]
+  options = {'use_cache': False, 'logits_to_keep': scored_BT.shape[1]}
+  facts = {'transformers': transformers.__version__}
+
+  @torch.inference_mode()
+  def call():
+    logits_BTV = model(inputs_BT, **options).logits.float()
+    nats = F.cross_entropy(logits_BTV.flatten(0, 1), scored_BT.flatten(), reduction='none')
+    facts['nats'] = nats.numpy()
+
+  return Target(call, facts)
 
 
 def synchronize() -> None:

@@ -28,7 +28,8 @@ def seconds_of_calls(target: Target, calls: int) -> float:
 def warm_up(target: Target, measure_memory: bool) -> dict:
   """Calls the target once and returns its facts.
 
-  Where they do not tell its temporary memory, a second call measures that.
+  The call may add to them. Where they do not tell its temporary memory, a second call measures
+  that.
   """
   facts = {'temporary_bytes': None, 'warm_seconds': seconds_of_calls(target, 1)} | target.facts
   if measure_memory and 'temporary_bytes' not in target.facts:
@@ -65,7 +66,8 @@ def answer(
   if verb == 'prepare':
     targets[what.name] = getattr(library, what.kind)(what)
     facts = warm_up(targets[what.name], measure_memory=on_cpu and what.section == 'attention')
-    if what.section == 'step':
+    if what.section != 'attention':
+      facts['prepare_peak_bytes'] = memory.peak()
       memory.reset_peak()
     return {'facts': facts}
   seconds = seconds_of_calls(targets[what], calls)
