@@ -169,14 +169,12 @@ class LM(nnx.Module):
       mask: those that say which keys a query sees, as far as no layer says otherwise.
     """
 
-    def apply_period(carried, parameters):
-      (x_BTD, states), (layers, own) = carried, parameters
+    def apply_layers(carried, parameters):
+      (x_BTD, states), (layers, *own) = carried, parameters
       states = [*states]
-      count = len(jax.tree.leaves(layers)[0])
-      period = self.encodings.layers_of_period(own, count)
+      encodings = self.encodings.layers_of_period(own, len(layers))
       observed = []
-      for n, (variant, enc, layer_mask) in enumerate(period):
-        layer = jax.tree.map(lambda leaf, n=n: leaf[n], layers)
+      for layer, (variant, enc, layer_mask) in zip(layers, encodings, strict=True):
         options = options_of_variant[variant] | combine_masks(mask, layer_mask)
         if observe is not None:
           state = {} if states[variant] is None else {'state': states[variant]}
@@ -190,8 +188,9 @@ class LM(nnx.Module):
 
     periods, rest = self.encodings.split_periods(self.layers)
     unroll = -(-self.unroll // len(self.encodings.order))
+    apply_period = lambda carried, period: apply_layers(carried, self.encodings.unstack(period))
     carried, of_periods = lax.scan(apply_period, (x_BTD, states), periods, unroll=unroll)
-    (x_BTD, _), of_rest = apply_period(carried, rest)
+    (x_BTD, _), of_rest = apply_layers(carried, rest)
     of_layers = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), of_periods)
     if of_rest is not None:
       of_layers = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), of_layers, of_rest)

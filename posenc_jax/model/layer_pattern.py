@@ -63,39 +63,47 @@ class LayerPattern(nnx.Module):
     """For each variant, the encoding as the first of its layers has it."""
     return [variant.layer(0) for variant in self.variants]
 
-  def split_periods(self, layers):
-    """The parameters of layers as whole periods, [M, layers a period, ...], and those left over.
+  def split_periods(self, layers) -> tuple[list, list]:
+    """The parameters of layers as M whole periods, for `lax.scan`, and those of layers left over.
 
-    Args:
-      layers: a pytree of [N, ...], parameters of all layers.
-    Returns:
-      For both, (parameters of layers, what the layers of each variant have of their own).
+    Both begin with `layers`, a pytree of [N, ...], parameters of all layers; then comes what the
+    layers of each variant have of their own. Parameters of periods are [M, layers a period, ...],
+    or [M, ...] where one layer a period has them, for XLA copies what it scans if it was reshaped.
+    `unstack` makes lists of layers of a period's share. Those left over are such lists.
     """
-    own = [variant.stacked_parameters() for variant in self.variants]
-    period = len(self.order)
-    sizes = [self.order.count(n) for n in range(len(self.variants))]
-    whole = len(jax.tree.leaves(layers)[0]) // period
+    whole, left = divmod(len(jax.tree.leaves(layers)[0]), len(self.order))
+    parts = [layers, *(variant.stacked_parameters() for variant in self.variants)]
+    periods, rest = [], []
+    for tree, size, count in zip(
+      parts, self._sizes(len(self.order)), self._sizes(left), strict=True
+    ):
+      shape = (whole,) if size == 1 else (whole, size)
+      of_periods = lambda x, end=whole * size, shape=shape: x[:end].reshape(*shape, *x.shape[1:])
+      periods.append(jax.tree.map(of_periods, tree))
+      rest.append(_layers_of(jax.tree.map(lambda x, end=whole * size: x[end:], tree), count))
+    return periods, rest
 
-    def in_periods(tree, size):
-      return jax.tree.map(lambda x: x[: whole * size].reshape(whole, size, *x.shape[1:]), tree)
+  def unstack(self, period: list) -> list[list]:
+    """What a step of the scan over `split_periods` gets as lists of layers."""
+    sizes = self._sizes(len(self.order))
+    return [
+      [tree] if size == 1 else _layers_of(tree, size)
+      for tree, size in zip(period, sizes, strict=True)
+    ]
 
-    def left_over(tree, size):
-      return jax.tree.map(lambda x: x[whole * size :], tree)
+  def _sizes(self, count: int) -> list[int]:
+    """Of the first `count` layers of a period: how many there are, and how many of each variant."""
+    return [count, *(self.order[:count].count(n) for n in range(len(self.variants)))]
 
-    def split(part):
-      return part(layers, period), [part(*pair) for pair in zip(own, sizes, strict=True)]
-
-    return split(in_periods), split(left_over)
-
-  def layers_of_period(self, own: list, count: int):
+  def layers_of_period(self, own: list[list], count: int):
     """(variant, encoding, mask) of the first `count` layers of a period.
 
     Args:
-      own: for each variant, the parameters that its layers in this period have of their own.
+      own: for each variant, the parameters that each of its layers in this period has of its own.
     """
+    of_variant = [iter(some) for some in own]
     for n, variant in enumerate(self.order[:count]):
-      slot = self.order[:n].count(variant)
-      encoding = self.variants[variant].with_parameters([leaf[slot] for leaf in own[variant]])
+      encoding = self.variants[variant].with_parameters(next(of_variant[variant]))
       yield variant, encoding, self.masks[n]
 
   def all_layers(self, count: int):
@@ -105,6 +113,11 @@ class LayerPattern(nnx.Module):
       variant = self.order[place]
       slot = period * self.order.count(variant) + self.order[:place].count(variant)
       yield variant, self.variants[variant].layer(slot), self.masks[place]
+
+
+def _layers_of(tree, count: int) -> list:
+  """The pytrees of each of `count` layers from one of [count, ...]."""
+  return [jax.tree.map(lambda x, n=n: x[n], tree) for n in range(count)]
 
 
 def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[dict, ...]]:
