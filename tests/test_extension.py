@@ -104,6 +104,16 @@ def holding(make):
   return changed(__init__=init)
 
 
+def setting(**attributes):
+  """A class whose instances set these attributes themselves."""
+
+  def init(self, dims, rngs):
+    SquareRoot.__init__(self, dims, rngs)
+    vars(self).update(attributes)
+
+  return changed(__init__=init)
+
+
 def changed(**attributes):
   return type('Changed', (SquareRoot,), attributes)
 
@@ -127,6 +137,15 @@ def changed(**attributes):
       changed(biass=lambda self, r: r),
       r"own: biass is no hook; did you mean 'bias'\?; allowed: of a helper another name, or _biass",
     ),
+    (
+      changed(normaliser='none'),
+      r"own: normaliser is no declaration; did you mean 'normalizer'\?; allowed: of anything else",
+    ),
+    (changed(causal_onlly=True), "own: causal_onlly is no declaration; did you mean 'causal_only'"),
+    (changed(per_layers=('rates',)), "own: per_layers is no declaration; did you mean 'per_layer'"),
+    (setting(needs_all_query=True), 'own: needs_all_query is no declaration; did you mean'),
+    (changed(normalizer='softmx'), "own: normalizer='softmx'; allowed: 'softmax', 'none', 'rows'$"),
+    (setting(position_kind='ints'), "own: position_kind='ints'; allowed: 'integers', 'floats', No"),
     (
       changed(per_layer=('rate',)),
       r"own: per_layer=\('rate',\) names no parameter; allowed: some of rates, or \(\)",

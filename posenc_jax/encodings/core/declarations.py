@@ -1,17 +1,22 @@
 """Checks of a class of encodings: that it declares what fits its hooks, and has no hidden state."""
 
+from collections.abc import Iterator
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import HOOKS, SCORE_TERMS, Encoding
-from posenc_jax.errors import closest
+from posenc_jax.encodings.core.base import DECLARED, HOOKS, NOT_DECLARED, SCORE_TERMS, Encoding
+from posenc_jax.errors import closest, shown
+
+# What declarations with few values may be.
+VALUES = {'normalizer': ('softmax', 'none', 'rows'), 'position_kind': ('integers', 'floats', None)}
 
 
 def check_declared(enc: Encoding, name: str) -> None:
   """Raises ValueError, one line that begins with `name`, for declarations that fit no hooks, for
-  arrays that are no parameters, also in layers that the encoding holds, and for methods that look
-  like a misspelt hook.
+  arrays that are no parameters, also in layers that the encoding holds, and for names that look
+  like a misspelt hook or declaration.
   """
   is_variable = lambda node: isinstance(node, nnx.Variable)
   for path, leaf in jax.tree_util.tree_leaves_with_path(enc, is_leaf=is_variable):
@@ -20,10 +25,15 @@ def check_declared(enc: Encoding, name: str) -> None:
       kind = f'a {type(leaf).__name__} of {leaf.dtype}' if is_variable(leaf) else 'an array'
       allowed = 'a number or a tuple, or nnx.Param of floats, which is'
       raise ValueError(f'{name}: {attribute} is {kind}, and would be trained; allowed: {allowed}')
-  for method in _own_methods(type(enc)):
-    if near := closest(method, HOOKS, cutoff=0.85):
-      allowed = f'of a helper another name, or _{method}'
-      raise ValueError(f'{name}: {method} is no hook; did you mean {near!r}?; allowed: {allowed}')
+  for own, is_method in _own_names(enc):
+    what, known = ('hook', HOOKS) if is_method else ('declaration', (*DECLARED, *NOT_DECLARED))
+    if near := closest(own, known, cutoff=0.85):
+      allowed = f'of {"a helper" if is_method else "anything else"} another name, or _{own}'
+      raise ValueError(f'{name}: {own} is no {what}; did you mean {near!r}?; allowed: {allowed}')
+  for declaration, values in VALUES.items():
+    if (value := getattr(enc, declaration)) not in values:
+      allowed = ', '.join(map(repr, values))
+      raise ValueError(f'{name}: {declaration}={shown(value)}; allowed: {allowed}')
   parameters = [attribute for attribute, value in vars(enc).items() if is_variable(value)]
   has_any = any(hasattr(enc, own.partition('.')[0]) for own in enc.per_layer)
   if parameters and enc.per_layer and not has_any:
@@ -47,9 +57,14 @@ def check_declared(enc: Encoding, name: str) -> None:
     raise ValueError(f'{name}: has a sink, and normalizer={enc.normalizer!r}; allowed: {allowed}')
 
 
-def _own_methods(kind: type) -> list[str]:
-  """The public methods of a class that are not those of all encodings."""
-  classes = kind.__mro__[: kind.__mro__.index(Encoding)]
-  methods = {name for some in classes for name, value in vars(some).items() if callable(value)}
-  public = [name for name in sorted(methods) if not name.startswith('_')]
-  return [name for name in public if not hasattr(Encoding, name)]
+def _own_names(enc: Encoding) -> Iterator[tuple[str, bool]]:
+  """Public names of an encoding that are not those of all, and whether each is a method: those of
+  its class, and of the Python values of the instance, which may be declarations, too.
+  """
+  kinds = type(enc).__mro__[: type(enc).__mro__.index(Encoding)]
+  found = {name: callable(value) for kind in kinds for name, value in vars(kind).items()}
+  is_python = lambda value: not (isinstance(value, nnx.Pytree | nnx.Variable) or callable(value))
+  found |= {name: False for name, value in vars(enc).items() if is_python(value)}
+  for name in sorted(found):
+    if not (name.startswith('_') or hasattr(Encoding, name)):
+      yield name, found[name]
