@@ -147,6 +147,15 @@ def changed(**attributes):
     (changed(normalizer='softmx'), "own: normalizer='softmx'; allowed: 'softmax', 'none', 'rows'$"),
     (setting(position_kind='ints'), "own: position_kind='ints'; allowed: 'integers', 'floats', No"),
     (
+      setting(scale=2.0),
+      'own: the attribute scale hides the method of that name; allowed: another name, or _scale',
+    ),
+    (
+      changed(scale=lambda self, head_dim: self.rates[0]),
+      'own: scale is of type [A-Za-z]*; allowed: a Python number; what is learned, a temperature',
+    ),
+    (changed(__init__=lambda self, dims, rngs: None), 'own has no dims; allowed: one whose __init'),
+    (
       changed(per_layer=('rate',)),
       r"own: per_layer=\('rate',\) names no parameter; allowed: some of rates, or \(\)",
     ),
@@ -187,7 +196,27 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
     (changed(normalize=lambda self, s, tile: s), "Changed: normalizer='softmax'; allowed: 'rows'"),
     (
       changed(bias=lambda self, r: r),
-      'Changed: bias has shape (7,) for 7 distances; allowed: [R, h',
+      'Changed: bias has shape (7,) for 7 distances; allowed: [R, 1 or 2 heads]',
+    ),
+    (
+      changed(bias=lambda self, r: jnp.zeros((len(r), 3))),
+      'Changed: bias has shape (7, 3) for 7 distances; allowed: [R, 1 or 2 heads]',
+    ),
+    (
+      changed(bias=lambda self, r: -jnp.abs(r)[:, None]),
+      'Changed: bias has dtype int32; allowed: float32, such as r_R.astype(jnp.float32)',
+    ),
+    (
+      changed(relative_keys=lambda self, r: jnp.zeros((len(r), 1, 7))),
+      'Changed: relative_keys has shape (7, 1, 7) for 7 distances; allowed: [R, 1 or 2 heads, 8 ch',
+    ),
+    (
+      changed(tables=lambda self, r: {'own': jnp.zeros(len(r))}),
+      'Changed: tables has shape (7,) for 7 distances; allowed: [R, 1 or 2 heads] or [R, 1 or 2 h',
+    ),
+    (
+      changed(tables=lambda self, r: {'own': r[:, None]}),
+      'Changed: tables has dtype int32; allowed: float32',
     ),
     (changed(bias=lambda self, r: r[None]), 'Changed: bias has shape (1, 7) for 7 distances'),
     (

@@ -151,9 +151,6 @@ def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> N
   """
   if not isinstance(enc, Encoding):
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
-  if not hasattr(enc, 'dims'):
-    allowed = 'one whose __init__ calls super().__init__(dims, rngs)'
-    raise ValueError(f'{type(enc).__name__} has no dims; allowed: {allowed}')
   arrays = {'q': q_BTHK, 'k': k_BSGK, 'v': v_BSGK, 'x': x}
   arrays |= {'position_ids': position_ids, 'segment_ids': segment_ids}
   for name, array in arrays.items():

@@ -249,8 +249,8 @@ class Encoding(nnx.Module):
     """The factor of q . k; `head_dim` is the width of a head before `transform_qk`."""
     return head_dim**-0.5
 
-  # Once a call, by distance i - j of positions alone. Distances are int32 [R] of either sign; the
-  # engine applies the terms, at O(T) memory, and multiplies by `scale` where `bias_in_scale`.
+  # Once a call, by distance i - j of positions alone. Distances are int32 [R] of either sign, terms
+  # floats; the engine applies them, at O(T) memory, and multiplies by `scale` where `bias_in_scale`.
 
   def bias(self, r_R):
     """[R, H|1]: s_ij += bias[i - j]."""
@@ -269,7 +269,7 @@ class Encoding(nnx.Module):
     raise NotImplementedError
 
   def tables(self, r_R):
-    """A pytree of [R, H|1] and [R, H|1, K], for a `score` that mixes them: tile.tables."""
+    """A pytree of [R, H|1] and [R, H|1, channels], for a `score` that mixes them: tile.tables."""
     raise NotImplementedError
 
   # For every tile of the score matrix.
@@ -358,18 +358,34 @@ class Encoding(nnx.Module):
 
   def distance_terms(self, r_R) -> dict:
     """All that depends on distance alone, by the name of its hook, with the scale multiplied in."""
-    terms = {hook: getattr(self, hook)(r_R) for hook in DISTANCE_TERMS if self.has(hook)}
-    for hook, term in terms.items():
-      axes = '[R, heads or 1]' if hook == 'bias' else '[R, heads or 1, K]'
-      if term.ndim != axes.count(',') + 1 or term.shape[:1] != r_R.shape:
-        problem = f'{type(self).__name__}: {hook} has shape {term.shape}'
-        raise ValueError(f'{problem} for {len(r_R)} distances; allowed: {axes}')
+    hooks = [hook for hook in (*DISTANCE_TERMS, 'tables') if self.has(hook)]
+    terms = {hook: self.term_of_hook(hook, r_R) for hook in hooks}
     if self.bias_in_scale:
       scale = self.scale(self.dims.head_dim)
       terms |= {hook: terms[hook] * scale for hook in SCORE_TERMS if hook in terms}
-    if self.has('tables'):
-      terms['tables'] = self.tables(r_R)
     return terms
+
+  def term_of_hook(self, hook: str, r_R):
+    """What a hook says of these distances. Raises ValueError, one line, for another shape than that
+    of the hook, and for integers, of which tiles cannot add up gradients.
+    """
+    term, R, H, K = getattr(self, hook)(r_R), len(r_R), self.dims.heads, self.dims.head_dim
+    # Tables of members that have some of the heads have so many.
+    heads = {1, H} | ({part.dims.heads for part in self.parts()} if hook == 'tables' else set())
+    scalars, vectors = f'[R, 1 or {H} heads]', f'[R, 1 or {H} heads, {K} channels]'
+    forms = {'bias': {2: scalars}}.get(hook, {3: vectors})
+    if hook == 'tables':  # a score makes of them what it likes, of any width
+      forms = {2: scalars, 3: f'[R, 1 or {H} heads, channels]'}
+    for leaf in jax.tree.leaves(term):
+      shape, dtype = jnp.shape(leaf), jnp.result_type(leaf)
+      is_of_form = len(shape) in forms and shape[0] == R and shape[1] in heads
+      if not is_of_form or (forms[len(shape)] == vectors and shape[2] != K):
+        problem = f'{type(self).__name__}: {hook} has shape {shape} for {R} distances'
+        raise ValueError(f'{problem}; allowed: {" or ".join(forms.values())}')
+      if not jnp.issubdtype(dtype, jnp.floating):
+        problem = f'{type(self).__name__}: {hook} has dtype {dtype}'
+        raise ValueError(f'{problem}; allowed: float32, such as r_R.astype(jnp.float32)')
+    return term
 
 
 # What a class, or an instance by its hyperparameters, declares; laws prove each.

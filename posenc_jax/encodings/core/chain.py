@@ -122,13 +122,15 @@ class Chain(Composite):
     members = self.members[: self.summed] if is_of_score else self.members
     inside = self.bias_in_scale or not is_of_score
     term = (
-      (lambda e: getattr(e, hook)(r_R)) if inside else (lambda e: self._scaled_term(e, hook, r_R))
+      (lambda e: e.term_of_hook(hook, r_R))
+      if inside
+      else (lambda e: self._scaled_term(e, hook, r_R))
     )
     return functools.reduce(operator.add, [term(e) for e in members if e.has(hook)])
 
   def _scaled_term(self, member: Encoding, hook: str, r_R):
     """A term with the chain's scale multiplied in, if the member's terms are inside the scale."""
-    term = getattr(member, hook)(r_R)
+    term = member.term_of_hook(hook, r_R)
     return term * self.scale(self.dims.head_dim) if member.bias_in_scale else term
 
   def tables(self, r_R):
@@ -137,7 +139,7 @@ class Chain(Composite):
     for n, e in enumerate(self.members):
       later = [hook for hook in SCORE_TERMS if n >= self.summed and e.has(hook)]
       terms = {hook: self._scaled_term(e, hook, r_R) for hook in later}
-      each.append(terms | ({'tables': e.tables(r_R)} if e.has('tables') else {}))
+      each.append(terms | ({'tables': e.term_of_hook('tables', r_R)} if e.has('tables') else {}))
     return tuple(each)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):

@@ -1,5 +1,6 @@
 """Checks of a class of encodings: that it declares what fits its hooks, and has no hidden state."""
 
+import numbers
 from collections.abc import Iterator
 
 import jax
@@ -30,6 +31,15 @@ def check_declared(enc: Encoding, name: str) -> None:
     if near := closest(own, known, cutoff=0.85):
       allowed = f'of {"a helper" if is_method else "anything else"} another name, or _{own}'
       raise ValueError(f'{name}: {own} is no {what}; did you mean {near!r}?; allowed: {allowed}')
+  if hidden := [own for own in vars(enc) if callable(vars(Encoding).get(own))]:
+    problem = f'the attribute {hidden[0]} hides the method of that name'
+    raise ValueError(f'{name}: {problem}; allowed: another name, or _{hidden[0]}')
+  if not hasattr(enc, 'dims'):
+    allowed = 'one whose __init__ calls super().__init__(dims, rngs)'
+    raise ValueError(f'{name} has no dims; allowed: {allowed}')
+  if not isinstance(scale := enc.scale(enc.dims.head_dim), numbers.Real):
+    allowed = 'a Python number; what is learned, a temperature multiplies queries by'
+    raise ValueError(f'{name}: scale is of type {type(scale).__name__}; allowed: {allowed}')
   for declaration, values in VALUES.items():
     if (value := getattr(enc, declaration)) not in values:
       allowed = ', '.join(map(repr, values))

@@ -92,7 +92,7 @@ class Heads(Composite):
       shape = (
         (len(r_R), e.dims.heads) if hook == 'bias' else (len(r_R), e.dims.heads, e.dims.head_dim)
       )
-      term = getattr(e, hook)(r_R) if e.has(hook) else jnp.zeros((1, *shape[1:]))
+      term = e.term_of_hook(hook, r_R) if e.has(hook) else jnp.zeros((1, *shape[1:]))
       if e.bias_in_scale and not self.bias_in_scale and hook in SCORE_TERMS:
         term = term * self.scale(self.dims.head_dim)
       terms.append(jnp.broadcast_to(term, shape))
@@ -100,7 +100,8 @@ class Heads(Composite):
 
   def tables(self, r_R):
     """The tables of each member, by its hook `tables`."""
-    return tuple({'tables': e.tables(r_R)} if e.has('tables') else {} for e in self.members)
+    of_member = lambda e: {'tables': e.term_of_hook('tables', r_R)} if e.has('tables') else {}
+    return tuple(map(of_member, self.members))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     parts = zip(self._cut(s_BHTS, 1), self._cut(q_BHTK, 1), self._cut(k_BGSK, 1), strict=True)
