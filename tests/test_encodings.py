@@ -1618,6 +1618,26 @@ def test_projection_of_what_has_bounds(name, hyper):
     np.testing.assert_array_equal(projected, np.clip(leaf, np.float32(low), np.float32(high)))
 
 
+@pytest.mark.parametrize(
+  ('name', 'hyper'),
+  [('pope', {}), ('nope_scale', {'learned': True}), ('kerple_log', {}), ('kerple_power', {})],
+)
+def test_bounds_are_those_of_named_parameters(name, hyper, monkeypatch):
+  """What a subclass adds has none of its base class, and what it holds keeps its own."""
+
+  class Own(ENCODINGS[name]):
+    def __init__(self, dims, rngs, **hyper):
+      super().__init__(dims, rngs, **hyper)
+      self.gains = nnx.Param(jnp.array([-9.0, 0.5, 9.0]))
+      self.held = make('kerple_log', **dataclasses.asdict(dims), rngs=rngs)
+      self.held.p = nnx.Param(jnp.array([-1.0]))
+
+  monkeypatch.setitem(ENCODINGS, 'own', Own)
+  constrained = build('own', **hyper).constrain_parameters()
+  np.testing.assert_array_equal(constrained.gains, [-9.0, 0.5, 9.0])
+  np.testing.assert_array_equal(constrained.held.p, np.float32(0.01))
+
+
 def test_hyperparameters_have_no_name_that_a_config_has_for_itself():
   for name, encoding in ENCODINGS.items():
     names = set(inspect.signature(encoding.__init__).parameters) - {'self'}

@@ -8,6 +8,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_one_of
+from posenc_jax.encodings.core.parameters import clipped
 
 POSITIVITY = ('projection', 'softplus')
 LEAST = 1e-2  # the lower bound of both parameters, as in the released code
@@ -59,12 +60,10 @@ class Kerple(Encoding):
     return jax.nn.softplus(x) if most == math.inf else most * jax.nn.sigmoid(x)
 
   def constrain_parameters(self):
+    own = super().constrain_parameters()
     if self.positivity == 'softplus':
-      return self
-    most = {'p': self.most_p, 'a': math.inf}
-    return jax.tree_util.tree_map_with_path(
-      lambda path, x: jnp.clip(x, LEAST, most[path[0].name]), self
-    )
+      return own
+    return clipped(own, p=(LEAST, self.most_p), a=(LEAST, math.inf))
 
   def bias(self, r_R):
     p_1H = self._bounded(self.p[...], self.most_p)[None]

@@ -1,10 +1,12 @@
 """A scale for models without positions."""
 
-import jax
+import math
+
 import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.parameters import clipped
 from posenc_jax.encodings.core.temperature import Temperature
 
 
@@ -36,4 +38,4 @@ class NoPEScale(Temperature):
     return self.scales[...][None, None] if self.learned else jnp.full((1, 1, 1), self.constant)
 
   def constrain_parameters(self):
-    return jax.tree.map(lambda x: jnp.maximum(x, 1.0), self)
+    return clipped(super().constrain_parameters(), scales=(1.0, math.inf))

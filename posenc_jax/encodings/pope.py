@@ -46,7 +46,7 @@ class PoPE(Encoding):
     )
 
   def constrain_parameters(self):
-    return jax.tree.map(lambda x: jnp.clip(x, -2 * math.pi, 0.0), self)
+    return parameters.clipped(super().constrain_parameters(), phases=(-2 * math.pi, 0.0))
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     K = self.dims.head_dim

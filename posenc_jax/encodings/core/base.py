@@ -250,7 +250,8 @@ class Encoding(nnx.Module):
     return head_dim**-0.5
 
   # Once a call, by distance i - j of positions alone. Distances are int32 [R] of either sign, terms
-  # floats; the engine applies them, at O(T) memory, and multiplies by `scale` where `bias_in_scale`.
+  # are floats; the engine applies them, at O(T) memory, and multiplies by `scale` where
+  # `bias_in_scale`.
 
   def bias(self, r_R):
     """[R, H|1]: s_ij += bias[i - j]."""

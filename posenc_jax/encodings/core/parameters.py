@@ -1,4 +1,4 @@
-"""Draws of initial parameters."""
+"""Draws of initial parameters, and the bounds of trained ones."""
 
 import zlib
 
@@ -29,3 +29,15 @@ def uniform(rngs: nnx.Rngs, shape: tuple[int, ...], low: float, high: float) -> 
 def zeros(*shape: int) -> nnx.Param:
   """A float32 parameter of zeros."""
   return nnx.Param(jnp.zeros(shape, jnp.float32))
+
+
+def clipped(enc: nnx.Module, **bounds: tuple[float, float]) -> nnx.Module:
+  """A module of which these parameters lie within (lowest, highest); all others, such as those of a
+  subclass, are as they were.
+  """
+
+  def clip(path, x):
+    name = path[0].name
+    return jnp.clip(x, *bounds[name]) if name in bounds else x
+
+  return jax.tree_util.tree_map_with_path(clip, enc)
