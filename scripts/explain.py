@@ -25,6 +25,7 @@ from posenc_jax.attention.positions import positions_of_model
 from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.errors import UserError, user_errors
+from posenc_jax.evaluation import preflight
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> None:
     raise UserError(f'--platform={flags.platform!r}; allowed: {allowed}')
   c = config.load(flags.config, overrides)
   config.validate(c)
+  preflight.check_model(c)
   with user_errors(ValueError):
     model = build(c, data.vocab(c.data), nnx.Rngs(0))
   console = Console(highlight=False, markup=False)  # formulas have brackets
@@ -192,7 +194,7 @@ def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | Non
   They are asked on the mesh of the config and on that platform, whether there are as many devices
   of it here or not.
   """
-  m, T = c.model, min(c.train.length, enc.max_length or c.train.length)
+  m, T = c.model, c.train.length
   B = c.train.batch // c.train.grad_accum_steps
   dtype = jnp.dtype(c.train.compute_dtype)
   options = {name: attention_options(c)[name] for name in ('softcap', 'block_sizes')}

@@ -16,6 +16,11 @@ from scripts import explain
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
+GRID = {'data.corpus': 'task:grid/positions=grid', 'eval.protocols': 'answers'}
+CARRIED = {
+  'data.corpus': 'task:addition/reverse=True/positions=abacus',
+  'eval.protocols': 'answers',
+}
 
 
 @pytest.fixture
@@ -36,9 +41,12 @@ def explained(capsys, monkeypatch):
   'name', [pytest.param(name, marks=daily_if(name in representatives())) for name in ENCODINGS]
 )
 def test_every_encoding_is_explained(explained, name):
-  text = explained(f'--config.encoding.name={name}')
-  c = config.load(BASE, {'encoding.name': name, 'model.model_dim': 16, 'model.mlp_dim': 16})
-  enc = build(c, data.VOCAB, nnx.Rngs(0)).encodings.variants[0].encoding
+  fields = {'encoding.name': name}
+  if ENCODINGS[name].takes_carried_positions:
+    fields |= CARRIED
+  text = explained(*(f'--config.{path}={value}' for path, value in fields.items()))
+  c = config.load(BASE, fields | {'model.model_dim': 16, 'model.mlp_dim': 16})
+  enc = build(c, data.vocab(c.data), nnx.Rngs(0)).encodings.variants[0].encoding
   assert 'causal mask' in text
   assert enc.paper in text
   assert all(place in text for place in enc.acts_on())
@@ -131,6 +139,27 @@ def test_backends_are_asked_for_a_platform(explained, platform, name, dtype, row
 def test_platforms_that_there_are_not_are_one_line(explained):
   with pytest.raises(UserError, match=r"^--platform='gpus'; allowed: cpu, gpu, tpu$"):
     explained('--platform=gpus')
+
+
+@pytest.mark.parametrize(
+  ('fields', 'reason'),
+  [
+    (
+      GRID | {'encoding.name': 'rope'},
+      "='task:grid/positions=grid': carries 2 a token, integers; allowed: 1, floats, for RoPE",
+    ),
+    # with as many heads of keys as positions a token, which could be each head's
+    (GRID | {'encoding.name': 'rope', 'model.heads': 2}, 'carries 2 a token, integers; allowed: 1'),
+    ({'encoding.name': 'abacus'}, 'carries no positions, which Abacus is made for; allowed: one'),
+    (
+      {'encoding.name': 'learned', 'encoding.max_length': 64},
+      'config.train.length=128: positions of learned end at 64; allowed: at most that',
+    ),
+  ],
+)
+def test_what_training_refuses_is_refused(explained, fields, reason):
+  with pytest.raises(UserError, match=reason):
+    explained(*(f'--config.{path}={value}' for path, value in fields.items()))
 
 
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
