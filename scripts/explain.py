@@ -24,6 +24,7 @@ from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import positions_of_model
 from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
+from posenc_jax.encodings.core.base import SCORE_TERMS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import preflight
 from posenc_jax.inspection import parameter_counts
@@ -123,12 +124,11 @@ def explain_encoding(
 ) -> None:
   """Prints what an encoding declares, its parameters, and backends by the masks of its layers."""
   enc, K = variant.encoding, c.model.head_dim
-  in_scale = {None: 'adds no bias', True: 'yes', False: 'no, added after it'}
   facts = {
     'source': enc.paper,
     'hyperparameters': ', '.join(f'{k}={v!r}' for k, v in hyper.items()) or 'none',
     'scale of q . k': f'{enc.scale(K):.6g} (1/sqrt(K) is {K**-0.5:.6g})',
-    'bias in the scale': in_scale[enc.bias_in_scale],
+    'bias in the scale': how_terms_are_scaled(enc),
     'factor on the queries': f'{enc.query_scale:.6g}',
     'positions end at': 'never' if enc.max_length is None else f'{enc.max_length} tokens',
     'relative': 'yes' if enc.relative else 'no: depends on absolute positions',
@@ -164,6 +164,16 @@ def explain_encoding(
     backends.add_row(name, *('yes' if reason is None else f'no: {reason}' for reason in reasons))
   backends.add_row('auto', *(f'takes {name}' for _, name in asked))
   console.print(backends)
+
+
+def how_terms_are_scaled(enc: encodings.Encoding) -> str:
+  """Whether the scale of q . k multiplies terms by distance, too, in words."""
+  said = {True: 'yes', False: 'no, added after it'}
+  members = [part for part in enc.parts() if any(map(part.has, SCORE_TERMS))]
+  kinds = {part.bias_in_scale for part in members}
+  if len(kinds) < 2:
+    return said[kinds.pop()] if kinds else 'declares none'
+  return '; '.join(f'{type(part).__name__}: {said[part.bias_in_scale]}' for part in members)
 
 
 def how_positions_come(enc: encodings.Encoding) -> str:

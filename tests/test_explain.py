@@ -63,6 +63,23 @@ def test_known_limits_are_shown(explained):
   assert 'rows of scores must be whole' in text
 
 
+@pytest.mark.parametrize(
+  ('fields', 'said'),
+  [
+    (('name=alibi',), 'no, added after it'),
+    (('name=shaw',), 'yes'),
+    (('name=xpos',), 'declares none'),
+    (('name=stick_breaking',), 'declares none'),
+    (('name=chain', 'members=rope,alibi'), 'no, added after it'),
+    (('name=chain', 'members=shaw,alibi'), 'Shaw: yes; ALiBi: no, added after it'),
+    (('name=random_positions', 'inner=shaw'), 'yes'),
+  ],
+)
+def test_whether_terms_are_in_the_scale_is_said_of_what_has_some(explained, fields, said):
+  text = explained(*(f'--config.encoding.{field}' for field in fields))
+  assert f'bias in the scale │ {said} │' in text
+
+
 def test_brackets_of_formulas_are_shown(explained):
   assert 'B[bucket(j - i), head]' in explained('--config.encoding.name=t5')
 
