@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import MASKED, Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above, check_at_least
+from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_unread
 
 # At most this is no score: its reciprocal, which is the gradient of its logarithm, stays finite.
 LEAST = 1e-30
@@ -34,6 +34,8 @@ class ReLU(Encoding):
     super().__init__(dims, rngs)
     check_at_least(0, alpha=alpha)
     check_above(0, length=length)
+    if alpha == 0:
+      check_unread('alpha is greater than 0', length=length)
     self.alpha, self.length = alpha, length
     self.needs_visible = length is None
 
