@@ -235,6 +235,13 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       changed(coordinates=lambda self, x, position_ids, visible, index: position_ids),
       'Changed: coordinates have dtype int32; allowed: float32',
     ),
+    (
+      changed(
+        coordinates=lambda self, x, position_ids, visible, index: position_ids.astype(jnp.bfloat16),
+        score=lambda self, s, q, k, tile: s,
+      ),
+      'Changed: coordinates have dtype bfloat16; allowed: float32',
+    ),
     (changed(__init__=lambda self: None), 'Changed has no dims; allowed: one whose __init__ calls'),
   ],
 )

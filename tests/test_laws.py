@@ -159,6 +159,8 @@ def is_wanted(variant: str, mode: str) -> bool:
     return False
   if declared(variant).needs_all_queries and 'T' in MODES[mode]:
     return False
+  if variant in CHAINS and declared(variant).takes_carried_positions and mode == 'positions':
+    return False  # at the input alone, which a test of test_carried_positions.py is about
   if mode == 'softcap':  # after all that an encoding does
     return variant in OF_MASKS
   if mode == 'float_positions':
@@ -211,7 +213,8 @@ def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **op
   positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
-  ids = {'position_ids': position_ids, 'segment_ids': segment_ids}
+  at_layers = None if enc.takes_carried_positions else position_ids
+  ids = {'position_ids': at_layers, 'segment_ids': segment_ids}
   state = enc.initial_state(positions, len(x_BSD))
   if state is not None:  # behind a layer in which every token attends to itself alone
     _, _, own = enc.enter_attention(q, k, v, state)
@@ -800,6 +803,10 @@ def test_positions_are_taken_as_declared(variant):
     places = (None, floats, np.stack([floats] * 3, axis=2))
     assert len({at(ids).lower(x).as_text() for ids in places}) == 1
     return
+  if enc.takes_carried_positions:
+    with pytest.raises(ValueError, match=r'^position_ids .*; allowed: None, for those of'):
+      attend_with(enc, weights, x, SCATTERED)
+    return
   several = np.zeros((B, S, enc.positions_per_token + 2))
   allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
   shape = re.escape(f'{several.shape}; allowed: {allowed}')
@@ -833,6 +840,9 @@ def test_positions_of_each_head_are_taken_as_declared(variant):
     for backend in backends_of(variant):
       close(run(each_BSG, backend), expected)
     assert np.abs(alone[1] - alone[0]).max() > 1e-2
+  elif enc.takes_carried_positions:
+    with pytest.raises(ValueError, match=r'^position_ids .*; allowed: None, for those of'):
+      attend_with(enc, weights, x, each_BSG)
   elif enc.position_kind is not None and enc.positions_per_token == 1:
     shape = re.escape(f'{each_BSG.shape}; allowed: {each_BSG.shape[:2]} or (1, {S})')
     with pytest.raises(ValueError, match=f'^position_ids has shape {shape}$'):

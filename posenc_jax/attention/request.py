@@ -191,6 +191,9 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
   if x is not None and x.shape != (B, S, d.model_dim):
     raise ValueError(f'x has shape {x.shape}; allowed: {(B, S, d.model_dim)}, for all keys')
   if position_ids is not None:
+    if enc.takes_carried_positions:
+      allowed = f'None, for those of the data {type(enc).__name__} reads at the input alone'
+      raise ValueError(f'position_ids has shape {position_ids.shape}; allowed: {allowed}')
     check_positions(enc, position_ids, B, S)
   if segment_ids is not None:
     check_ids('segment_ids', segment_ids, (B, S))
@@ -267,13 +270,17 @@ def _as_data(position_ids):
 
 
 def _coordinates(enc: Encoding, x, position_ids, segment_ids, mask: Mask, index_BS):
-  """The coordinates of the keys. Raises ValueError where they are not floats."""
+  """The coordinates of the keys. Raises ValueError where they are not floats, or of other than 32
+  bits where pairs read them, which know each other by their differences.
+  """
   visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
-  for leaf in jax.tree.leaves(j):
-    if not jnp.issubdtype(leaf.dtype, jnp.floating):  # tiles add up the gradients of all
-      problem = f'{type(enc).__name__}: coordinates have dtype {leaf.dtype}'
-      raise ValueError(f'{problem}; allowed: float32')
+  is_float = lambda c: jnp.issubdtype(c.dtype, jnp.floating)  # gradients of all are added up
+  wrong = [c.dtype for c in jax.tree.leaves(j) if not is_float(c)]
+  wrong += [c.dtype for c in jax.tree.leaves(enc.of_pairs(j)) if c.dtype != jnp.float32]
+  if wrong:
+    problem = f'{type(enc).__name__}: coordinates have dtype {wrong[0]}'
+    raise ValueError(f'{problem}; allowed: float32')
   return j
 
 

@@ -81,7 +81,7 @@ class FoX(Encoding):
       logits_BSH = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]
       return running_sum(jax.nn.log_sigmoid(logits_BSH))
     if self.gate == 'learned':
-      log_f_H = jax.nn.log_sigmoid(self.b_f[...])
+      log_f_H = jax.nn.log_sigmoid(self.b_f[...].astype(jnp.float32))
     else:
       log_f_H = -1 / jnp.array(self.times, jnp.float32)
     return running_sum(jnp.broadcast_to(log_f_H, (1, position_ids.shape[1], self.dims.heads)))

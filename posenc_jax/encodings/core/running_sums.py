@@ -10,9 +10,10 @@ def running_sum(x_BSH):
   """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6.
 
   A sum alone reaches 1e5, where neighbors in float32 are 0.008 apart. `whole` is an integer (exact
-  below 2^24), `rest` at most 1/2 in size. Rounding has no derivative, so the gradient is that of
-  `rest`, which is the sum's.
+  below 2^24), `rest` at most 1/2 in size; both are float32, whatever x is. Rounding has no
+  derivative, so the gradient is that of `rest`, which is the sum's.
   """
+  x_BSH = x_BSH.astype(jnp.float32)
 
   def carry(whole, rest):
     return whole + jnp.round(rest), rest - jnp.round(rest)
