@@ -36,6 +36,9 @@ from posenc_jax.model.layer_sharing import StackedEncoding
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
 
 
+YARN = {'rope_type': 'yarn', 'factor': 4.0}
+
+
 def build(name, **hyper):
   return make(name, **SIZES | {'kv_heads': hyper.pop('kv_heads', 2)}, rngs=nnx.Rngs(0), **hyper)
 
@@ -2632,6 +2635,20 @@ def test_sharing(name, share):
     ),
     ('lssar', {'power': 0.5}, 'lssar: power=0.5; allowed: at least 1'),
     ('chain', {'members': ('ssmax', 'lssa')}, 'allowed: ssmax behind lssa'),
+    *(
+      (
+        'chain',
+        {'members': (turns, reader)},
+        f'chain: {turns["name"]} multiplies queries and keys by {factor}, and products of {reader} '
+        'are not proportional to them; allowed: an attention factor of 1',
+      )
+      for turns, factor, reader in (
+        ({'name': 'string', 'attention_factor': 1.07}, 1.07, 'lssa'),
+        ({'name': 'rope', 'scaling': YARN}, 1.139, 'lssar'),
+        ({'name': 'rope', 'scaling': YARN}, 1.139, 'pope'),
+        ({'name': 'rerope', 'scaling': YARN}, 1.139, 'lssa'),
+      )
+    ),
     ('chain', {'members': ('t5', 'lssa')}, 'lssa reads their size; allowed: one of them'),
     ('chain', {'members': ('lssar', 'sigmoid')}, 'lssar and sigmoid each have a normalizer'),
     *(
@@ -2666,7 +2683,22 @@ def test_sharing(name, share):
       'relu: length=9; allowed: None, unless alpha is greater than 0',
     ),
     ('relu', {'length': 0}, 'relu: length=0; allowed: greater than 0'),
-    ('chain', {'members': ('hard_alibi', 'relu')}, 'allowed: relu before hard_alibi'),
+    *(
+      (
+        'chain',
+        {'members': members},
+        f'chain: {counts} counts keys that a query sees, of which hard_alibi hides some; allowed:',
+      )
+      for members, counts in (
+        *((('hard_alibi', name), name) for name in ('relu', 'ssmax', 'logn', 'drope')),
+        *(((name, 'hard_alibi'), name) for name in ('lssar', 'relu', 'asentmax_temperature')),
+      )
+    ),
+    (
+      'chain',
+      {'members': ('hard_alibi', {'name': 'relu', 'length': 9})},
+      'allowed: relu before hard_alibi',
+    ),
     ('softpick', {'epsilon': 0.1}, 'encoding softpick has no hyperparameter'),
     ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),

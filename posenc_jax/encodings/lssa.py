@@ -22,7 +22,8 @@ class LSSA(Encoding):
   that the query i sees. `score` returns log softplus(z), of which softmax makes these weights, so
   that rows need not be whole. To be chained before an encoding that turns queries and keys, which
   leaves their length as it is, ('lssa', 'rope'); or behind one that adds to z, ('alibi', 'lssa'),
-  or that takes q . k anew at several turns, ('rerope', 'lssa'). The authors have RoPE beside it.
+  or that takes q . k anew at several turns, ('rerope', 'lssa'). An attention factor of turns before
+  it would be divided out, and is refused. The authors have RoPE beside it.
   """
 
   paper = 'Gao and Spratling 2025, arXiv:2501.13428'

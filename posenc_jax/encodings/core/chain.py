@@ -31,11 +31,12 @@ class Chain(Composite):
   `mla_rope`, which set another scale. Behind `transformer_xl`, `tupe`, `diet_abs` and `mla_rope`,
   which put parts of their own into queries, no member may change these. A temperature stands behind
   `coca`, `pope` and `lssa`, whose products are not proportional to the queries that they get, and
-  not beside `tapa`, whose phase it would multiply, too; of these four there is one. `key_offset`
-  stands before what turns keys or makes them wider. Behind `dape_v2`, `selective` and `mta`, which
-  adapt the scores of all, no member acts on them; behind `hard_alibi`, which hides keys, none reads
-  them. One member may take the positions of the data, such as `abacus`; attention and the others
-  are at those of the sequence.
+  not beside `tapa`, whose phase it would multiply, too; nor does one that turns with an attention
+  factor stand before them. Of these four there is one. `key_offset` stands before what turns keys
+  or makes them wider. Behind `dape_v2`, `selective` and `mta`, which adapt the scores of all, no
+  member acts on them; behind `hard_alibi`, which hides keys, none reads them, and beside it none
+  counts them. One member may take the positions of the data, such as `abacus`; attention and the
+  others are at those of the sequence.
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"

@@ -141,22 +141,39 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
       problem = f'products of {names[n]} and of {names[m]} are not proportional to their queries'
       raise ValueError(f'{problem}; allowed: one of them')
     bends_again = _recomputes_any(reader)
-    if reader.bends_products and other.multiplies_queries and (m < n or bends_again):
-      problem = (
-        f'{names[m]} multiplies queries, and products of {names[n]} are not proportional to them'
-      )
-      allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
-      raise ValueError(f'{problem}; allowed: {allowed}')
+    if reader.bends_products and (m < n or bends_again):
+      problem = f'products of {names[n]} are not proportional to them'
+      if other.multiplies_queries:
+        allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
+        raise ValueError(f'{names[m]} multiplies queries, and {problem}; allowed: {allowed}')
+      if factor := _attention_factor(other):
+        multiplies = f'{names[m]} multiplies queries and keys by {factor:.4g}'
+        raise ValueError(f'{multiplies}, and {problem}; allowed: an attention factor of 1')
+
+
+def _attention_factor(enc: Encoding) -> float | None:
+  """What an encoding multiplies the queries and keys by that it turns, in some calls at least; None
+  where that is 1.
+  """
+  for part in enc.parts():
+    if part.rotates_qk and callable(getattr(part, 'spectrum', None)):
+      for length in (part.dims.train_length, 8 * part.dims.train_length):
+        if (factor := part.spectrum(length)[1]) != 1:
+          return factor
+  return None
 
 
 def _check_hidden(names: list[str], encodings: list[Encoding]) -> None:
-  """Refuses members that read the scores of keys which another one has hidden."""
+  """Refuses members that read the scores of keys which another one has hidden, or count them."""
   for n, m in itertools.permutations(range(len(encodings)), 2):
     hiding, reader = encodings[n], encodings[m]
     if not hiding.hides_keys:
       continue
     problem = f'{names[m]} reads the scores of keys that {names[n]} hides'
     if reader.adapts_scores:
+      raise ValueError(f'{problem}; allowed: one of them')
+    if reader.needs_visible:
+      problem = f'{names[m]} counts keys that a query sees, of which {names[n]} hides some'
       raise ValueError(f'{problem}; allowed: one of them')
     if reader.has('score') and m > n:
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
