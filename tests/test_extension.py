@@ -159,6 +159,14 @@ def changed(**attributes):
       changed(per_layer=('rate',)),
       r"own: per_layer=\('rate',\) names no parameter; allowed: some of rates, or \(\)",
     ),
+    (
+      setting(per_layer=('rates', 'gain'), gains=nnx.Param(jnp.ones(2))),
+      r"own: per_layer=\('rates', 'gain'\) names gain, which is no parameter; did you mean 'gains'",
+    ),
+    (
+      setting(per_layer=('rates', 'bias_f'), b_f=nnx.Param(jnp.ones(2))),
+      r"own: per_layer=\('rates', 'bias_f'\) names bias_f, which is no parameter; did you mean ",
+    ),
   ],
 )
 def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):

@@ -49,6 +49,12 @@ def check_declared(enc: Encoding, name: str) -> None:
   if parameters and enc.per_layer and not has_any:
     allowed = f'some of {", ".join(parameters)}, or ()'
     raise ValueError(f'{name}: per_layer={enc.per_layer} names no parameter; allowed: {allowed}')
+  # Hyperparameters may leave a name out, but not where it looks like a parameter that is shared.
+  shared = [attribute for attribute in parameters if attribute not in enc.per_layer]
+  for own in enc.per_layer:
+    if not hasattr(enc, own.partition('.')[0]) and (near := closest(own, shared)):
+      problem = f'{name}: per_layer={enc.per_layer} names {own}, which is no parameter'
+      raise ValueError(f'{problem}; did you mean {near!r}?; allowed: {", ".join(parameters)}')
   for term in SCORE_TERMS:
     if enc.has(term) and enc.bias_in_scale is None:
       allowed = 'True if the factor of q . k multiplies it too, or False'
