@@ -206,10 +206,11 @@ def positions_of(enc, position_ids):
   return jnp.stack([(axis + 1) * position_ids for axis in range(n)], axis=-1)
 
 
-def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **options):
+def layer(enc, weights, x_BSD, *, T=None, position_ids=None, segment_ids=None, **options):
   """The layer that the oracle computes, through `attend`."""
   segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
   position_ids = positions_of(enc, position_ids)
+  S = x_BSD.shape[1]
   positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
@@ -221,6 +222,7 @@ def layer(enc, weights, x_BSD, *, T=S, position_ids=None, segment_ids=None, **op
     _, state = enc.leave_attention(jnp.repeat(own, q.shape[2] // k.shape[2], axis=2), state)
     state = enc.leave_mlp(y_BSD, state)
   q, k, v = enc.enter_attention(q, k, v, state)
+  T = S if T is None else T
   o = attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
   return enc.leave_attention(o, None if state is None else state[:, S - T :])[0]
 
@@ -462,6 +464,37 @@ def test_causality(variant, backend):
     assert is_read.mean() > 0.5
   else:
     assert is_read.all()
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in ('alibi', 'key_offset')))
+    for v in READING
+    # selective counts what all queries before took from a key
+    if declared(v).relative and v != 'selective'
+  ],
+)
+def test_the_oldest_token_of_a_full_cache_may_be_the_first_where_relative(variant):
+  """As GUIDE has it for an own cache that rolls: it has a few tokens more than the window, for what
+  keys have of tokens before them. Each row of a batch is the cache at another token, unfilled
+  places on the left.
+  """
+  window, size, tokens = 4, 10, 16
+  enc, (_, weights, _) = build(variant), inputs()
+  x_SD = np.random.default_rng(2).standard_normal((tokens, DIMS.model_dim)).astype(np.float32)
+  padded = np.concatenate([np.zeros((size - 1, DIMS.model_dim), np.float32), x_SD])
+  caches = np.stack([padded[t : t + size] for t in range(tokens)])
+  is_filled = np.arange(tokens)[:, None] + np.arange(size)[None] >= size - 1
+  T = size if enc.needs_all_queries else 1
+  run = functools.partial(layer, window=window, backend='dense')
+  whole, rolled = jax.jit(
+    lambda enc: (
+      run(enc, weights, x_SD[None]),
+      run(enc, weights, caches, T=T, segment_ids=is_filled.astype(int)),
+    )
+  )(enc)
+  close(rolled[:, -1], whole[0])
 
 
 @pytest.mark.slow
