@@ -13,13 +13,14 @@ from flax import nnx
 from jax.sharding import AbstractMesh, AxisType
 
 from posenc_jax import config, data, target
-from posenc_jax.attention import fastest
+from posenc_jax.attention import BACKENDS, Backend, fastest
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
 from scripts.aot import command, hlo, programs, targets
+from scripts.aot.cases import CASES
 
 
 def cost_of(function, *shapes) -> hlo.Cost:
@@ -212,6 +213,8 @@ def test_reasons_are_one_line(message, reason):
     ('--target=tpu:v5e:2x2 --attention --encodings=alib', "--encodings=alib: .*'alibi'"),
     ('--target=tpu:v5e:2x2 --attention --backends=rin', "--backends=rin: .*'ring'"),
     ('--target=tpu:v5e:2x2 --attention --config.seed=1', '--config.seed: '),
+    ('--target=tpu:v5e:2x2 --attention --cases=windw', "--cases=windw: .*'window'"),
+    ('--target=tpu:v5e:2x2 --config=any.py --cases=all', '--cases=all: .* with --attention'),
   ],
 )
 def test_flags_that_cannot_be(flags, words, monkeypatch):
@@ -260,9 +263,66 @@ def test_what_a_compiler_cannot_do_is_a_failure_and_a_refusal_is_none():
   ]
 
 
+SMALL = {'batch': 2, 'length': 64, 'heads': 2, 'head_dim': 8, 'dtype': 'float32'}
+
+
+@pytest.mark.parametrize('name', ['nope', 't5', 'fox'])
+def test_every_case_is_one_that_tiles_take(name):
+  """But for floats and for keys to the right, where the encoding is defined for neither."""
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh)
+  refused = set()
+  for case in CASES:
+    try:
+      programs.attention_program(mesh, name, 'blockwise', SMALL, (16, 16), CASES[case])
+    except ValueError:
+      refused.add(case)
+  ahead = {'prefix', 'non_causal', 'non_causal_window'}
+  assert refused == {'nope': set(), 't5': {'float_positions'}, 'fox': ahead}[name]
+
+
+def test_what_goes_wrong_behind_a_refusal_is_a_failure(monkeypatch):
+  """Such as what jax says of cuDNN for an odd number of tokens once it is asked for a gradient."""
+
+  def run(request):
+    raise NotImplementedError('Unsupported sequence length')
+
+  monkeypatch.setitem(BACKENDS, 'dense', Backend(lambda request: None, run))
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh)
+  statuses = []
+  for backend, name in (('dense', 'nope'), ('blockwise', 'entmax')):
+    trace = lambda backend=backend, name=name: programs.attention_program(
+      mesh, name, backend, SMALL
+    )
+    statuses.append(command.compiled('a', trace, None, None).status)
+  assert statuses == ['failed', 'refused']
+
+
+def test_cases_are_a_table_for_each_backend_with_numbered_reasons():
+  row = lambda status, reason, served_by, *asked: command.Row(
+    'a', status, reason, asked=asked, served_by=served_by
+  )
+  rows = [
+    row('yes', '', 'fused', 'fused', 'window', 't5'),
+    row('refused', 'no floats', '', 'fused', 'packed', 't5'),
+    row('failed', 'odd', '', 'fused', 'ragged', 't5'),
+    row('yes', '', 'splash', 'auto', 'window', 't5'),
+    row('refused', 'no floats', '', 'auto', 'packed', 't5'),
+    row('yes', '', 'dense', 'auto', 'ragged', 't5'),
+  ]
+  lines = [' '.join(line.split()) for line in command.tables_of_cases(rows).splitlines()]
+  assert [line for line in lines if line and '--' not in line] == [
+    *('| fused | t5 |', '| window | yes |', '| packed | 1 |', '| ragged | failed: 2 |'),
+    *('| auto | t5 |', '| window | splash |', '| packed | 1 |', '| ragged | dense |'),
+    *('1. refused: no floats', '2. failed: odd'),
+  ]
+  of_two = [row('yes', '', 'fused', 'fused', 'window', name) for name in ('t5', 'fox')]
+  lines = [' '.join(line.split()) for line in command.tables_of_cases(of_two).splitlines()]
+  assert (lines[0], lines[2:]) == ('| fused | window |', ['| t5 | yes |', '| fox | yes |'])
+
+
 def row_of(**cost):
   cost = hlo.Cost(flops=2e9, bytes=3e9, seconds=4e-3, launches=5.0, cycles=6e6, **cost)
-  return command.Row('a', 'yes', '', (2**20, 2**21), 7, cost)
+  return command.Row('a', 'yes', memory=(2**20, 2**21), kernels=7, cost=cost)
 
 
 @pytest.mark.parametrize(
@@ -383,12 +443,70 @@ def test_attention_compiles_for_a_tpu(tpu, name):
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
   T, H = 1024, 2
   sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
-  compiled = programs.trace_attention(mesh, name, 'blockwise', sizes).lower().compile()
+  compiled = programs.attention_program(mesh, name, 'blockwise', sizes).lower().compile()
   cost = hlo.Program(compiled.as_text(), 1.0, 1.0).cost()
   assert cost.flops >= 7 * H * T**2 * 64  # the seven products of visible pairs
   assert cost.cycles > 0
   assert not cost.collectives
   assert not cost.uncounted
+
+
+# What `auto` takes of `nope` where it is not `splash`, and of `t5` where it is not `fused`.
+INDEXED = ('window_sinks', 'chunk', 'window_chunk_sinks', 'prefix', 'packed_window_sinks')
+RAGGED = ('ragged', 'ragged_packed_window_grouped', 'last_queries', 'narrow_values')
+TAKEN = {'nope': dict.fromkeys((*INDEXED, *RAGGED), 'fused'), 't5': {'positions': 'blockwise'}}
+OF_KERNELS = {'batch': 2, 'length': 512, 'heads': 2, 'head_dim': 128, 'dtype': 'bfloat16'}
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize(('name', 'usual'), [('nope', 'splash'), ('t5', 'fused')])
+def test_auto_takes_every_case_on_a_tpu(tpu, name, usual):
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
+  taken = {}
+  for case in CASES:
+    if (name, case) != ('t5', 'float_positions'):
+      taken[case] = programs.attention_program(mesh, name, 'auto', OF_KERNELS, None, CASES[case])
+  found = {case: program.backend for case, program in taken.items()}
+  assert found == dict.fromkeys(found, usual) | TAKEN[name]
+
+
+@pytest.mark.aot
+@pytest.mark.parametrize(
+  ('backend', 'name', 'case'),
+  [
+    *(('splash', 'nope', case) for case in ('non_causal_window', 'packed', 'grouped')),
+    *(('fused', 'nope', case) for case in ('float_positions', 'narrow_values')),
+    *(('fused', 't5', case) for case in ('prefix', 'last_queries', 'non_causal')),
+    *(('fused', 'fox', case) for case in ('window_chunk_sinks', 'packed_window_sinks')),
+    ('fused', 'shaw', 'ragged_packed_window_grouped'),
+    ('fused', 'stick_breaking', 'ragged_packed_window_grouped'),
+  ],
+)
+def test_cases_compile_for_a_tpu(tpu, backend, name, case):
+  """Forward and backward, in tiles of 128 x 128."""
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, tpu)
+  asked = mesh, name, backend, OF_KERNELS, (128, 128), CASES[case]
+  text = programs.attention_program(*asked).lower().compile().as_text()
+  assert text.count('tpu_custom_call') >= (2 if backend == 'splash' else 3)
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
+@pytest.mark.parametrize(
+  ('backend', 'name', 'case'),
+  [
+    *(('cudnn', 'rope', case) for case in ('window', 'ragged', 'grouped')),
+    ('triton', 't5', 'ragged_packed_window_grouped'),
+  ],
+)
+def test_cases_compile_for_an_h100(monkeypatch, backend, name, case):
+  for variable, value in targets.ENVIRONMENT.items():
+    monkeypatch.setenv(variable, value)
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
+  program = programs.attention_program(mesh, name, backend, OF_KERNELS, None, CASES[case])
+  text = program.lower().compile().as_text()
+  kernel = '__cudnn$fmha' if backend == 'cudnn' else '__gpu$xla.gpu.triton'
+  assert text.count(kernel) >= (2 if backend == 'cudnn' else 3)
 
 
 @pytest.mark.aot

@@ -1126,6 +1126,8 @@ def test_a_soft_cap_leaves_every_key_a_weight():
     ({'gpu': '10.0', 'width': 136}, 'at most 128 here, not 136'),
     ({'gpu': '12.0', 'width': 136}, 'at most 128 here, not 136'),
     ({'S': 1, 'T': 1}, 'a single query and key'),
+    ({'S': 7}, None),
+    ({'S': 7, 'is_causal': False}, 'odd number of tokens, and all would see one more: 7'),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
@@ -1150,13 +1152,30 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
 @pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
+  check_asked_of_cudnn(name, options, q, k, v)
+
+
+@pytest.mark.parametrize('options', [{}, {'window': 3}])
+def test_cudnn_is_asked_for_an_even_number_of_tokens(monkeypatch, options):
+  """jax refuses the gradient of an odd one."""
+  asked, ask = [], jax.nn.dot_product_attention
+  watch = lambda *qkv, **given: asked.extend(len(x[0]) for x in qkv) or ask(*qkv, **given)
+  monkeypatch.setattr(jax.nn, 'dot_product_attention', watch)
+  check_asked_of_cudnn('rope', options, normal(1, 11, 4, 8), *[normal(1, 11, 2, 8)] * 2)
+  assert {*asked} == {12}
+
+
+def check_asked_of_cudnn(name, options, q, k, v):
+  """Values and gradients equal those of `dense`."""
   enc = build(name, kv_heads=2)
-  request = build_request(q, k, v, enc, mask=Mask(**options))
-  np.testing.assert_allclose(
-    enc.transform_output(cudnn.run(request, implementation='xla'), request.i, None),
-    attend(q, k, v, enc, backend='dense', **options),
-    atol=1e-5,
-  )
+
+  def by_cudnn(q, k, v):
+    request = build_request(q, k, v, enc, mask=Mask(**options))
+    return enc.transform_output(cudnn.run(request, implementation='xla'), request.i, None)
+
+  by_dense = lambda q, k, v: attend(q, k, v, enc, backend='dense', **options)
+  close = lambda found, expected: np.testing.assert_allclose(found, expected, atol=1e-5)
+  jax.tree.map(close, *(with_gradients(run, (0, 1, 2))(q, k, v) for run in (by_cudnn, by_dense)))
 
 
 @pytest.mark.gpu

@@ -200,7 +200,7 @@ def test_an_h100_launches_fewer_kernels_than_for_tiles(name, monkeypatch):
   of_a_pair = 32 if name == 'dape' else H  # numbers: DAPE has its hidden layer beside the scores
   launches = {}
   for backend in ('blockwise', 'diagonals'):
-    compiled = programs.trace_attention(mesh, name, backend, sizes).lower().compile()
+    compiled = programs.attention_program(mesh, name, backend, sizes).lower().compile()
     launches[backend] = hlo.Program(compiled.as_text(), 1.0, 1.0).cost().launches
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * of_a_pair * T**2
   assert launches['diagonals'] < launches['blockwise'] / 10

@@ -232,6 +232,6 @@ def test_kernels_compile_for_an_h100(name, head_dim):
   """Forward and backward at 8192 tokens and two heads in bfloat16, to machine code."""
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
   sizes = {'batch': 1, 'length': 8192, 'heads': 2, 'head_dim': head_dim, 'dtype': 'bfloat16'}
-  compiled = programs.trace_attention(mesh, name, 'triton', sizes).lower().compile()
+  compiled = programs.attention_program(mesh, name, 'triton', sizes).lower().compile()
   assert compiled.as_text().count('__gpu$xla.gpu.triton') >= 3
   assert b'\x7fELF' in compiled.runtime_executable().serialize()

@@ -179,11 +179,7 @@ def _attend(
   i = request.i
   # Tiles and rings would carry what no pair reads, and add up gradients of 0.
   request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
-  if backend == 'auto':
-    backend = fastest(request)
-  elif (reason := BACKENDS[backend].refuse(request)) is not None:
-    raise NotImplementedError(f'backend {backend}: {reason}')
-  o_BTHK = BACKENDS[backend].run(request)
+  o_BTHK = BACKENDS[chosen(request, backend)].run(request)
   x_BTD = None if x is None else x[:, request.offset :]
   return enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
 
@@ -192,6 +188,18 @@ def check_backend(backend: str) -> None:
   """Raises ValueError, naming the nearest, for what is neither a key of BACKENDS nor 'auto'."""
   if backend != 'auto' and backend not in BACKENDS:
     raise ValueError(f'attention.backend={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
+
+
+def chosen(request: AttentionRequest, backend: str) -> str:
+  """The backend that serves a request: the one that is named, or for 'auto' the fastest.
+
+  Raises NotImplementedError where the named one refuses, with its reason.
+  """
+  if backend == 'auto':
+    return fastest(request)
+  if (reason := BACKENDS[backend].refuse(request)) is not None:
+    raise NotImplementedError(f'backend {backend}: {reason}')
+  return backend
 
 
 def fastest(request: AttentionRequest) -> str:

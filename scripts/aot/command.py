@@ -1,6 +1,8 @@
 """The command line of scripts/aot.py: what to compile, for what, and the table of it."""
 
 import dataclasses
+import functools
+import itertools
 import math
 import re
 import time
@@ -21,6 +23,7 @@ FLAGS = {
   'attention': False,
   'encodings': 'all',
   'backends': 'auto',
+  'cases': '',
   'length': 8192,
   'batch': 1,
   'heads': 8,
@@ -42,6 +45,9 @@ longer. Mcycles: the TPU compiler's own estimate.
 as of kernels, of which nothing says what they compute; GFLOP, GB, roofline and Mcycles are empty
 then.
 Nothing was run: that it compiles is proven, and not how fast it is."""
+NOTES_ON_CASES = """\
+yes: it compiles, forward and backward; of auto, the backend that it takes. A number: refused, for
+the reason below. Nothing was run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Row:
   Attributes:
     status: 'yes', 'refused' (by a backend or an encoding) or 'failed' (in the compiler).
     reason: why not, in one line.
+    asked: of attention, the backend, the case and the encoding that were asked for.
+    served_by: of attention, the backend that takes it.
     memory: temporary bytes and bytes of arguments of one device.
     has_roofline: whether the card's peaks are known.
   """
@@ -58,6 +66,8 @@ class Row:
   name: str
   status: str
   reason: str = ''
+  asked: tuple[str, str, str] = ('', '', '')
+  served_by: str = ''
   memory: tuple[int, int] = (0, 0)
   kernels: int = 0
   cost: hlo.Cost | None = None
@@ -80,10 +90,14 @@ def main(argv: list[str]) -> int:
   targets.set_environment(flags.target)
   if not flags.attention and not flags.config:
     raise UserError('--config: must be given; allowed: --config=FILE, or --attention')
+  if flags.cases and not flags.attention:
+    raise UserError(f'--cases={flags.cases}: are cases of attention; allowed: with --attention')
   compile_all = attention_rows if flags.attention else step_rows
   rows, peaks = compile_all(flags, overrides)
-  print(f'\n{flags.target}: {peaks}\n\n{table(rows)}\n')
-  print(NOTES)
+  if flags.cases:
+    print(f'\n{flags.target}\n\n{tables_of_cases(rows)}\n\n{NOTES_ON_CASES}')
+  else:
+    print(f'\n{flags.target}: {peaks}\n\n{table(rows)}\n\n{NOTES}')
   return 1 if any(row.status == 'failed' for row in rows) else 0
 
 
@@ -123,7 +137,7 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
 
 
 def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
-  """The rows of attention: each encoding by each backend."""
+  """The rows of attention: each encoding by each backend, in each case."""
   if overrides:
     path = next(iter(overrides))
     raise UserError(f'--config.{path}: changes the config of a step; allowed: without --attention')
@@ -142,6 +156,7 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   from posenc_jax.encodings import ENCODINGS
 
   from . import programs
+  from .cases import CASES
 
   specs = list(ENCODINGS)
   if flags.encodings != 'all':
@@ -153,18 +168,23 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   for name in backends:
     if name not in ('auto', *BACKENDS):
       raise UserError(f'--backends={name}: unknown; {nearest(name, ["auto", *BACKENDS])}')
+  cases = [*CASES] if flags.cases == 'all' else (flags.cases or 'causal').split(',')
+  for name in cases:
+    if name not in CASES:
+      raise UserError(f'--cases={name}: unknown; {nearest(name, ["all", *CASES])}')
   base = configs.load(configs.BASE)
   base.mesh.context = flags.context
   mesh = make_mesh(flags.target, base.mesh)
   peaks = targets.peaks(mesh.devices.flat[0].device_kind, flags.dtype, 'default')
   sizes = {name: getattr(flags, name) for name in ('batch', 'length', 'heads', 'head_dim', 'dtype')}
   rows = []
-  for spec in specs:
-    for backend in backends:
-      trace = lambda spec=spec, backend=backend: programs.trace_attention(
-        mesh, spec, backend, sizes, block_sizes
-      )
-      rows.append(compiled(f'{spec} {backend}', trace, peaks, flags))
+  for backend, spec, case in itertools.product(backends, specs, cases):
+    trace = functools.partial(
+      programs.attention_program, mesh, spec, backend, sizes, block_sizes, CASES[case]
+    )
+    name = f'{spec} {backend}{f" {case}" if flags.cases else ""}'
+    row = compiled(name, trace, peaks, flags)
+    rows.append(dataclasses.replace(row, asked=(backend, case, spec)))
   return rows, peaks
 
 
@@ -190,8 +210,11 @@ def compiled(name: str, trace, peaks: targets.Peaks, flags) -> Row:
     traced = trace()
   except (NotImplementedError, ValueError) as error:
     row = Row(name, 'refused', reason(error))
+  except Exception as error:  # what is traced may go wrong in any way
+    row = Row(name, 'failed', reason(error))
   else:
     row = compiled_row(name, traced, peaks, flags)
+    row = dataclasses.replace(row, served_by=getattr(traced, 'backend', ''))
   how = f'{row.status}: {row.reason}'
   if row.cost is not None:
     how = f'compiles, {row.memory[0] / 2**20:,.0f} MiB'
@@ -213,7 +236,10 @@ def compiled_row(name: str, traced, peaks: targets.Peaks, flags) -> Row:
     (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
   read = hlo.Program(text, *peaks)
   sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
-  return Row(name, 'yes', '', sizes, read.kernels, read.cost(), math.isfinite(peaks.flops))
+  has_roofline = math.isfinite(peaks.flops)
+  return Row(
+    name, 'yes', memory=sizes, kernels=read.kernels, cost=read.cost(), has_roofline=has_roofline
+  )
 
 
 def reason(error: Exception) -> str:
@@ -251,6 +277,32 @@ def table(rows: list[Row]) -> str:
     )
   align = ['left', 'left', *['right'] * 8, 'left']
   return tabulate.tabulate(lines, headers, 'pipe', disable_numparse=True, colalign=align)
+
+
+def tables_of_cases(rows: list[Row]) -> str:
+  """A table in Markdown for each backend: does each encoding compile in each case?
+
+  Reasons are numbered, and stand below. Encodings or cases, of which there are more, are rows.
+  """
+  row_of = {row.asked: row for row in rows}
+  backends, cases, specs = ([*dict.fromkeys(names)] for names in zip(*row_of, strict=True))
+  numbers = {}
+
+  def cell(row: Row) -> str:
+    if row.status == 'yes':
+      return row.served_by if row.asked[0] == 'auto' else 'yes'
+    number = numbers.setdefault((row.status, row.reason), len(numbers) + 1)
+    return f'{number}' if row.status == 'refused' else f'failed: {number}'
+
+  texts = []
+  for backend in backends:
+    lines = [[case, *(cell(row_of[backend, case, spec]) for spec in specs)] for case in cases]
+    lines = [[backend, *specs], *lines]
+    if len(specs) > len(cases):
+      lines = [*zip(*lines, strict=True)]
+    texts.append(tabulate.tabulate(lines[1:], lines[0], 'pipe', disable_numparse=True))
+  reasons = [f'{number}. {status}: {why}' for (status, why), number in numbers.items()]
+  return '\n\n'.join([*texts, '\n'.join(reasons)]).rstrip()
 
 
 def figure(cost: hlo.Cost, number: float) -> str:

@@ -1,44 +1,114 @@
 """What is compiled: attention with its gradients, and the training step of a config."""
 
+import dataclasses
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import cli, data, tasks
-from posenc_jax.attention import attend
+from posenc_jax.attention import attend, chosen
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
 from posenc_jax.model import decoder
+from posenc_jax.target import SEQUENCE_AXIS
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
+from .cases import CASES, Case
 
-def trace_attention(mesh, spec: str, backend: str, sizes: dict, block_sizes=None):
+
+@dataclasses.dataclass(frozen=True)
+class AttentionProgram:
+  """Attention forward and backward, which a backend has said that it takes.
+
+  Attributes:
+    backend: the one that serves it, also where `auto` was asked for.
+  """
+
+  backend: str
+  mesh: jax.sharding.Mesh
+  function: Callable
+  arguments: tuple
+
+  def lower(self):
+    """The program, traced and lowered for the devices of its mesh."""
+    with jax.set_mesh(self.mesh):
+      return jax.jit(self.function).lower(*self.arguments)
+
+
+def attention_program(
+  mesh, spec: str, backend: str, sizes: dict, block_sizes=None, case: Case = CASES['causal']
+) -> AttentionProgram:
   """Attention forward and backward: to q, k, v, the layer's input and all parameters.
 
   Args:
     mesh: with the axes of a run.
     spec: 'NAME/hyper=value'.
     sizes: batch, length, heads, head_dim and dtype.
-  """
-  B, T, H, K = (sizes[name] for name in ('batch', 'length', 'heads', 'head_dim'))
-  dims = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': T}
-  hyper = cli.encoding_of(spec)
-  enc = jax.eval_shape(lambda: make(**hyper, **dims, rngs=nnx.Rngs(0)))
-  enc = jax.tree.map(lambda x: _shape(x, jax.NamedSharding(mesh, jax.P())), enc)
-  tokens = jax.NamedSharding(mesh, meshes.TOKENS)
-  q = jax.ShapeDtypeStruct((B, T, H, K), sizes['dtype'], sharding=tokens)
-  x = jax.ShapeDtypeStruct((B, T, H * K), sizes['dtype'], sharding=tokens)
 
-  def loss(enc, q, k, v, x):
-    options = {'backend': backend, 'block_sizes': block_sizes, 'outer_hooks_applied': True}
-    q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(T)[None], B))
-    o = attend(q, k, v, enc, x=x, **options)
+  Raises NotImplementedError or ValueError, one line, where the backend or the encoding refuses.
+  Whatever its `lower` raises is no refusal.
+  """
+  B, H, K = (sizes[name] for name in ('batch', 'heads', 'head_dim'))
+  S, G = case.cut(sizes['length']), H // case.groups
+  if H % case.groups:
+    raise ValueError(f'{H} heads are no multiple of {case.groups}')
+  dims = {'model_dim': H * K, 'heads': H, 'kv_heads': G, 'head_dim': K}
+  hyper = cli.encoding_of(spec)
+  enc = jax.eval_shape(
+    lambda: make(**hyper, **dims, train_length=sizes['length'], rngs=nnx.Rngs(0))
+  )
+  is_cut = S % mesh.shape[SEQUENCE_AXIS] == 0  # else `attend` pads and cuts
+  tokens = jax.NamedSharding(mesh, meshes.TOKENS if is_cut else jax.P(meshes.TOKENS[0]))
+  of_tokens = lambda dtype, *shape: jax.ShapeDtypeStruct((B, S, *shape), dtype, sharding=tokens)
+  of_heads = lambda heads, width: of_tokens(sizes['dtype'], heads, width)
+  arguments = (
+    jax.tree.map(lambda x: _shape(x, jax.NamedSharding(mesh, jax.P())), enc),
+    *(of_heads(H, K), of_heads(G, K), of_heads(G, case.values(K))),
+    of_tokens(sizes['dtype'], H * K),
+    _ids(case, enc, of_tokens),
+  )
+  mask, options = case.mask(sizes['length']), {'softcap': case.softcap, 'block_sizes': block_sizes}
+  if case.positions:
+    options['max_position_distance'] = S - 1
+
+  def given(enc, q, k, v, x, ids):
+    q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(S)[None], B))
+    others = options | ids | {'x': x, 'outer_hooks_applied': True}
+    return (q[:, S - case.queries(S) :], k, v, enc), others
+
+  def loss(*arguments):
+    qkv_and_enc, others = given(*arguments)
+    o = attend(*qkv_and_enc, backend=backend, **mask, **others)
     return (o.astype(jnp.float32) ** 2).sum()
 
+  serves = []
+
+  def ask(*arguments):
+    qkv_and_enc, others = given(*arguments)
+    serves.append(chosen(build_request(*qkv_and_enc, mask=Mask(**mask), **others), backend))
+
   with jax.set_mesh(mesh):
-    return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))).trace(enc, q, q, q, x)
+    jax.eval_shape(ask, *arguments)
+  function = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))
+  return AttentionProgram(serves[0], mesh, function, arguments)
+
+
+def _ids(case: Case, enc, of_tokens) -> dict:
+  """The segments and positions that a case gives as data."""
+  ids = {}
+  if case.packed:
+    ids['segment_ids'] = of_tokens(jnp.int32)
+  if case.positions:
+    each = () if enc.positions_per_token == 1 else (enc.positions_per_token,)
+    dtype = jnp.int32 if case.positions == 'integers' else jnp.float32
+    ids['position_ids'] = of_tokens(dtype, *each)
+  return ids
 
 
 def trace_step(mesh, c: ConfigDict):

@@ -89,7 +89,7 @@ def test_diagonals_leave_a_batch_cut():
   """Devices add up the gradients of parameters, and send one another no tokens."""
   c = config.load(BASE, {'mesh.data': 8})
   sizes = {'batch': 8, 'length': 64, 'heads': 2, 'head_dim': 8, 'dtype': 'float32'}
-  traced = programs.trace_attention(mesh.make_mesh(c.mesh), 'fox', 'diagonals', sizes, (16, 16))
+  traced = programs.attention_program(mesh.make_mesh(c.mesh), 'fox', 'diagonals', sizes, (16, 16))
   text = traced.lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   assert {kind for kind, _ in exchanged} == {'all-reduce'}

@@ -32,8 +32,12 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'cuDNN has no window to the right of a query, and without a causal mask it has two sides'
   if request.q_BTHK.shape[1] != request.k_BSGK.shape[1]:
     return 'cuDNN aligns a causal mask to the first key, so it needs as many queries as keys'
-  if request.q_BTHK.shape[1] == 1:
+  if (T := request.q_BTHK.shape[1]) == 1:
     return 'cuDNN has no gradient of a single query and key'
+  if T % 2 and not request.mask.is_causal:
+    return (
+      f'jax has no gradient of cuDNN for an odd number of tokens, and all would see one more: {T}'
+    )
   if request.segment_ids is not None:
     return 'segments are not passed to cuDNN'
   return None
@@ -69,12 +73,16 @@ def run(request: AttentionRequest, implementation: str = 'cudnn'):
   if request.mask.window is not None:
     neighbors = request.mask.window - 1  # jax does not count the token itself
     window = (neighbors, 0) if is_causal else neighbors
-  return jax.nn.dot_product_attention(
-    request.q_BTHK,
-    request.k_BSGK,
-    request.v_BSGK,
+  T = request.q_BTHK.shape[1]
+  # Under a causal mask no query sees the token that makes an odd number even.
+  even = lambda x: jnp.pad(x, ((0, 0), (0, T % 2), (0, 0), (0, 0)))
+  o_BTHK = jax.nn.dot_product_attention(
+    even(request.q_BTHK),
+    even(request.k_BSGK),
+    even(request.v_BSGK),
     scale=request.scale,
     is_causal=is_causal,
     local_window_size=window,
     implementation=implementation,
   )
+  return o_BTHK[:, :T]
