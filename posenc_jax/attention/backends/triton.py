@@ -30,6 +30,10 @@ from posenc_jax.errors import MAX_REASON, one_line
 SIDES, OF_WIDE_ROWS = (64, 64), (32, 32)
 WIDE = 1024
 LEAST = 16  # numbers along each axis of a product
+# For a larger tile Triton holds up to four times the rows of its queries and keys, and three bytes of
+# each pair. It may hold less; usual tiles compile. An H100 has 227 KiB.
+COPIES_OF_ROWS, BYTES_OF_PAIR = 4, 3
+SHARED_MEMORY = 224 * 2**10
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -54,6 +58,18 @@ def _refuse_sizes(request: AttentionRequest) -> str | None:
   for n in _sides(request):
     if n < LEAST or n & (n - 1):
       return f'a side of a tile must be a power of 2 and at least {LEAST}, not {n}'
+  return _refuse_large_tile(request)
+
+
+def _refuse_large_tile(request: AttentionRequest) -> str | None:
+  rows, columns = _sides(request)
+  most_rows, most_columns = _usual_sides(request)
+  needed = (
+    COPIES_OF_ROWS * (rows + columns) * _longest_row(request) + BYTES_OF_PAIR * rows * columns
+  )
+  if (rows > most_rows or columns > most_columns) and needed > SHARED_MEMORY:
+    tile = f'{rows} queries and {columns} keys in rows of {_longest_row(request)} bytes'
+    return f'a tile of {tile} takes more than the shared memory of a GPU; smaller block_sizes fit'
   return None
 
 
@@ -101,9 +117,18 @@ def schedule_of(request: AttentionRequest) -> TileSchedule:
 
 def _sides(request: AttentionRequest) -> tuple[int, int]:
   """Queries and keys of a tile."""
+  return request.block_sizes or _usual_sides(request)
+
+
+def _usual_sides(request: AttentionRequest) -> tuple[int, int]:
+  """Queries and keys of a tile, where a request does not say."""
+  return SIDES if _longest_row(request) < WIDE else OF_WIDE_ROWS
+
+
+def _longest_row(request: AttentionRequest) -> int:
+  """Bytes of a query, key or value as kernels read it, whichever is longest."""
   rows = request.q_BTHK, request.k_BSGK, request.v_BSGK
-  longest = max(_padded(x.shape[-1]) * x.dtype.itemsize for x in rows)
-  return request.block_sizes or (SIDES if longest < WIDE else OF_WIDE_ROWS)
+  return max(_padded(x.shape[-1]) * x.dtype.itemsize for x in rows)
 
 
 def _cut(schedule: TileSchedule, request: AttentionRequest):
