@@ -30,8 +30,8 @@ from posenc_jax.errors import MAX_REASON, one_line
 SIDES, OF_WIDE_ROWS = (64, 64), (32, 32)
 WIDE = 1024
 LEAST = 16  # numbers along each axis of a product
-# For a larger tile Triton holds up to four times the rows of its queries and keys, and three bytes of
-# each pair. It may hold less; usual tiles compile. An H100 has 227 KiB.
+# For a larger tile Triton holds up to four times the rows of its queries and keys, and three bytes
+# of each pair. It may hold less; usual tiles compile. An H100 has 227 KiB.
 COPIES_OF_ROWS, BYTES_OF_PAIR = 4, 3
 SHARED_MEMORY = 224 * 2**10
 
