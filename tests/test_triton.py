@@ -143,22 +143,23 @@ def make_for(head_dim: int, name: str):
     (64, 8, None, 'at least 16 wide, not 8'),
     (64, 24, (48, 64), 'a power of 2 and at least 16, not 48'),
     (64, 24, (64, 8), 'a power of 2 and at least 16, not 8'),
-    (64, 128, (128, 64), None),
+    (128, 128, (128, 64), None),
+    (64, 128, (128, 128), None),
     (
-      64,
+      128,
       128,
       (128, 128),
       '128 queries and 128 keys in rows of 256 bytes takes more than the shared',
     ),
     (64, 256, (64, 64), None),
-    (64, 256, (16, 128), '16 queries and 128 keys in rows of 512 bytes takes more than'),
+    (128, 256, (16, 128), '16 queries and 128 keys in rows of 512 bytes takes more than'),
     (64, 512, (64, 32), 'in rows of 1024 bytes'),
     (64, 512, (32, 32), None),
   ],
 )
 def test_reasons_on_a_gpu(monkeypatch, T, width, block_sizes, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
-  q, k = (jax.ShapeDtypeStruct((1, n, 4, width), jnp.bfloat16) for n in (T, 64))
+  q, k = (jax.ShapeDtypeStruct((1, n, 4, width), jnp.bfloat16) for n in (T, max(T, 64)))
   answers = []
 
   def ask(q, k):

@@ -62,7 +62,8 @@ def _refuse_sizes(request: AttentionRequest) -> str | None:
 
 
 def _refuse_large_tile(request: AttentionRequest) -> str | None:
-  rows, columns = _sides(request)
+  grid = schedule_of(request).grid  # of short sequences the sides are shorter
+  rows, columns = grid.rows, grid.columns
   most_rows, most_columns = _usual_sides(request)
   needed = (
     COPIES_OF_ROWS * (rows + columns) * _longest_row(request) + BYTES_OF_PAIR * rows * columns
