@@ -8,6 +8,7 @@ import errno
 import gc
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -415,10 +416,30 @@ def test_a_validation_that_is_not_finite_stops_the_run(make, tmp_path):
   assert not (tmp_path / 'metrics.jsonl').exists()
 
 
+@pytest.mark.parametrize('seeds', [{}, {'seeds': (0,)}, {'seeds': (0,), 'vmap_seeds': True}])
+def test_scores_of_parameters_that_are_gone_are_not_those_of_new_ones(
+  unbroken, make, tmp_path, seeds
+):
+  c, name = make(eval__lengths=(16, 32), **seeds), 'run,seed=0' if seeds else 'run'
+  shutil.copytree(unbroken, tmp_path / name)
+  for path in (tmp_path / name / 'checkpoints').iterdir():
+    shutil.rmtree(path)
+  before = {path: path.read_bytes() for path in tmp_path.rglob('*.json*')}
+  gone = f"{name}': its checkpoints are gone, but eval.jsonl and finished.json are of the model"
+  with pytest.raises(UserError, match=re.escape(gone)):
+    loop.train(c, tmp_path / 'run')
+  assert {path: path.read_bytes() for path in tmp_path.rglob('*.json*')} == before
+  (tmp_path / name / 'eval.jsonl').unlink()
+  with pytest.raises(UserError, match=r'gone, but finished\.json .* without finished\.json there'):
+    loop.train(c, tmp_path / 'run')
+
+
 @pytest.mark.slow
 def test_without_its_damaged_checkpoints_a_run_begins_anew(unbroken, make, tmp_path):
   shutil.copytree(unbroken, tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
+  for name in run_dir.OF_PARAMETERS:
+    (tmp_path / 'run' / name).unlink()
   loop.train(make(), tmp_path / 'run')
   assert_same_run(tmp_path / 'run', unbroken, make())
 

@@ -190,7 +190,8 @@ class Checkpoints:
     if damaged:
       problem = f'every checkpoint is damaged (step {", ".join(map(str, damaged))})'
       raise UserError(
-        f'{self._folder}: {problem}; allowed: remove the folder to train from the start '
+        f'{self._folder}: {problem}; allowed: remove the folder, and eval.jsonl and finished.json '
+        'beside it, to train from the start '
         '(config.train.max_to_keep=2 would have kept one more)'
       )
     return None

@@ -20,6 +20,8 @@ from posenc_jax.config import (
 from posenc_jax.errors import Damaged, UserError, user_errors
 
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
+# What is said of the parameters that the checkpoints hold: it would pass for that of others.
+OF_PARAMETERS = ('eval.jsonl', FINISHED)
 
 
 @contextlib.contextmanager
@@ -40,6 +42,19 @@ def checkpoint_steps(workdir: str | Path) -> list[int]:
   """The steps of the checkpoints in a run's directory, as far as names there say it."""
   names = [path.name for path in Path(workdir).glob('checkpoints/*')]
   return [int(name) for name in names if name.isdecimal()]
+
+
+def check_no_scores(folders: list[Path]) -> None:
+  """Raises `UserError` where one of these directories has no checkpoints, but scores: those of the
+  parameters that are gone would stand as those of the ones to be trained.
+  """
+  for folder in folders:
+    there = [name for name in OF_PARAMETERS if storage.exists(folder / name)]
+    if there and not checkpoint_steps(folder):  # of several seeds, each ends with one of its own
+      names = ' and '.join(there)
+      problem = f'its checkpoints are gone, but {names} are of the model that they held'
+      allowed = f'another workdir, or without {names} there to train it anew'
+      raise UserError(f'workdir={str(folder)!r}: {problem}; allowed: {allowed}')
 
 
 def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:

@@ -84,11 +84,13 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   """
   c = config.train
   seed_runs = single_seed_runs(config, workdir)
+  begins = latest_step(workdir) is None
+  if begins:
+    run_on_primary(run_dir.check_no_scores, [folder for _, folder in seed_runs])
 
-  kept, begins = None, True
+  kept = None
   if c.init_from or config.data.tokenizer == 'sentencepiece':
-    begins = latest_step(workdir) is None  # later, the run it started from may be gone
-    first, folder = seed_runs[0]
+    first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
     kept = provenance.kept_tokenizer(first.train.init_from if begins else folder, config.data)
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
   corpus, val_corpus = (data.source(config.data, split, kept) for split in ('train', 'validation'))
