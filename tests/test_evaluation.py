@@ -9,6 +9,7 @@ import random
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -20,7 +21,7 @@ from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
 from posenc_jax import config, data
 from posenc_jax.data import planted
-from posenc_jax.data.documents import SPLITS
+from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
@@ -30,6 +31,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import overrides_between, overrides_of
+from posenc_jax.training import provenance
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
 
@@ -1082,3 +1084,21 @@ def test_no_run_there(tmp_path, letters):
   with pytest.raises(UserError, match='no checkpoint'):
     evaluate.evaluate(c, tmp_path)
   assert not (tmp_path / 'checkpoints').exists()
+
+
+def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
+  c, workdir, _ = make_run(eval__lengths=(16,))
+  evaluate.evaluate(c, workdir)
+  before = {path: path.read_bytes() for path in workdir.glob('*.json*')}
+  again = overlaid(c, data__corpus=f'{letters}/../{Path(letters).name}')
+  evaluate.evaluate(again, workdir)
+  assert {path: path.read_bytes() for path in workdir.glob('*.json*')} == before
+
+  changed = Listing('test', 9, 'other documents')
+  provenance.claim_documents(workdir, [changed], begins=True)
+  assert again.data.corpus != c.data.corpus
+  with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
+    evaluate.evaluate(again, workdir)
+  corpus = data.source(again.data, 'test')
+  with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
+    runs.check_corpus(c, again, corpus, workdir)

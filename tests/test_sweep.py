@@ -16,6 +16,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
 from posenc_jax.sweep.run_state import RunState
+from posenc_jax.training.run_dir import claim_run_dir
 from scripts import torture
 
 
@@ -265,6 +266,17 @@ def test_what_is_only_evaluated_otherwise_goes_through_both_scripts_again(study)
   refused = r"rope,seed=0' was begun with another eval\.documents \(there 40, here 5\), which rows"
   with pytest.raises(UserError, match=rf'{refused} do not state; allowed: another --out$'):
     run({'eval.k': 32, 'eval.documents': 5})
+
+
+def test_a_folder_of_text_in_another_spelling_makes_no_other_runs(study, tmp_path):
+  run = study(['rope'])
+  (tmp_path / 'texts').mkdir()
+  planned = lambda name: sweep.plan(run.path, run.out, {'data.corpus': str(tmp_path / name)})[0]
+  begun = planned('texts')
+  claim_run_dir(begun.workdir, begun.config)
+  assert planned('texts/../texts').hashes == begun.hashes
+  with pytest.raises(UserError, match=r'holds a run of another config: data\.corpus'):
+    planned('.')
 
 
 def test_overrides_win_and_runs_of_one_seed_are_one(study):

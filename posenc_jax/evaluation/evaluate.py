@@ -26,7 +26,7 @@ from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
 from posenc_jax.training.own_encodings import code_laid_over
 from posenc_jax.training.provenance import claim_documents, kept_tokenizer, source_of
-from posenc_jax.training.run_dir import is_finished, mark_finished
+from posenc_jax.training.run_dir import are_one_folder, as_begun, is_finished, mark_finished
 
 __all__ = ['evaluate', 'measure']
 
@@ -42,12 +42,14 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
 
   Args:
     config: the run's saved config, perhaps with other values in `eval`, or in `encoding` (context
-      extension); the field `overrides` of rows states what differs.
+      extension); the field `overrides` of rows states what differs. A folder of text that is named
+      in another way is the run's own: rows have the run's name of it.
   Raises:
     UserError: there is no trained run, its checkpoint does not fit the config, documents are too
       short, or a backend refuses.
     Stopped: the disk is full or read-only; the same command goes on.
   """
+  config = as_begun(config, workdir)
   validate(config, is_trained=True)
   if config.seeds:
     seed_runs = single_seed_runs(config, workdir)
@@ -90,7 +92,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     storage.file_lock(workdir / 'eval.lock'),
     jax.default_matmul_precision('highest'),
   ):
-    if config.data.corpus == saved.data.corpus:
+    if are_one_folder(config.data.corpus, saved.data.corpus):
       claim_documents(workdir, [corpus.listing])  # a test split is opened here first
     work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
     put_on_record = functools.cache(functools.partial(sessions.add, *work))  # once

@@ -25,6 +25,7 @@ from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import check_own_encodings
 from posenc_jax.training.provenance import check_documents, check_same_tokenizer, kept_tokenizer
+from posenc_jax.training.run_dir import are_one_folder
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
@@ -67,7 +68,7 @@ def check_corpus(
       f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
     )
   check_same_tokenizer(workdir, corpus.sha256)
-  if config.data.corpus == saved.data.corpus:
+  if are_one_folder(config.data.corpus, saved.data.corpus):
     check_documents(workdir, corpus.listing)
 
 

@@ -19,7 +19,7 @@ from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
 from posenc_jax.training.provenance import OWN_ENCODINGS
-from posenc_jax.training.run_dir import check_same_config, is_extended, is_finished
+from posenc_jax.training.run_dir import as_begun, check_same_config, is_extended, is_finished
 
 NAME_LENGTH = 120  # characters of a directory's name
 
@@ -146,7 +146,7 @@ def plan(
         allowed = 'the overrides of a run that comes before'
         raise UserError(f'sweep: train.init_from={shown(earlier)}; allowed: {allowed}')
       fields['train.init_from'] = str(init_from)
-    run_config = config.load(study, fields)
+    run_config = as_begun(config.load(study, fields), workdir)
     _check_config(run_config, workdir, runs.get(init_from))
     flags = [f'--config={path}', f'--workdir={workdir}']
     flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]

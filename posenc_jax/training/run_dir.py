@@ -12,6 +12,7 @@ from posenc_jax.config import (
   NOT_TRAINING,
   differing_keys,
   flat,
+  from_json,
   overlay,
   saved_config,
   to_json,
@@ -121,7 +122,7 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     keys = [key for key in differing_keys(here, there) if key not in CHECKPOINT_FIELDS]
-    if 'data.corpus' in keys and _are_one_folder(here.get('data.corpus'), there.get('data.corpus')):
+    if 'data.corpus' in keys and are_one_folder(here.get('data.corpus'), there.get('data.corpus')):
       keys.remove('data.corpus')
     sources = (fields.get('train.init_from') for fields in (here, there))
     if 'train.init_from' in keys and _are_one_run(workdir, *map(str, sources)):
@@ -142,7 +143,22 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
         raise UserError(f'{field} holds {name} but no config.json; allowed: {allowed}')
 
 
-def _are_one_folder(here: object, there: object) -> bool:
+def as_begun(config: ConfigDict, workdir: str | Path) -> ConfigDict:
+  """The config with its folder of text named as the run in `workdir` names it, if there is one and
+  the folder is the same: rows and hashes of configs have the name.
+  """
+  if not storage.exists(Path(workdir) / 'config.json'):
+    return config
+  name = flat(saved_config(workdir)).get('data.corpus')
+  if name == config.data.corpus or not are_one_folder(config.data.corpus, name):
+    return config
+  named = from_json(to_json(config))
+  named.data.corpus = name
+  return named
+
+
+def are_one_folder(here: object, there: object) -> bool:
+  """Whether two names of corpora are those of one folder of text."""
   try:
     return Path(here).is_dir() and Path(here).resolve() == Path(there).resolve(strict=True)
   except (TypeError, OSError):  # what a stranger's config has, or what is no folder
