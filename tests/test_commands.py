@@ -156,8 +156,11 @@ def test_a_folder_of_text_that_has_changed_is_refused(command, corpus, tmp_path)
   says = 'documents in train of data.corpus: 1 when its run began, 2 now; allowed: the'
   assert (code, says in error, error.count('\n')) == (2, True, 1)
   kept.unlink()  # as a run of an earlier version
-  assert command(*train, '--config.train.steps=3')[0] is None
-  assert not kept.exists()
+  code, out, _ = command(*train, '--config.train.steps=3')
+  assert (code, f'{kept}: was missing; it has what is there now' in out) == (None, True)
+  assert storage.read_json(kept)['documents'] == {'train': 2, 'validation': 1}
+  (more.parent / 'more.txt').unlink()
+  assert '2 when its run began, 1 now' in command(*train, '--config.train.steps=3')[2]
 
 
 def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
@@ -314,6 +317,18 @@ def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(
     assert re.search(edited, command(script, *arguments)[2])
   (run.workdir / 'encodings.json').unlink()
   assert checked() is None
+
+  before = (run.workdir / 'eval.jsonl').read_bytes()
+  for number, (_, script, *arguments) in enumerate(run.commands[::-1]):
+    (run.workdir / 'encodings.json').unlink(missing_ok=True)
+    # numbers are the same: it is the one before in other words
+    private.write_text(source.replace('learned=learned', f'learned=(learned, {number})[0]'))
+    ENCODINGS.pop('mine', None)
+    code, said, _ = command(script, *arguments)
+    assert (code, 'encodings.json: was missing; it has what is there now' in said) == (None, True)
+  assert (run.workdir / 'eval.jsonl').read_bytes() == before
+  private.write_text(source)
+  assert re.search(edited, checked()[1])
 
 
 def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeypatch):

@@ -33,7 +33,7 @@ from posenc_jax.data import (
   token_cache,
   tokenizers,
 )
-from posenc_jax.data.documents import SPLITS
+from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
 from posenc_jax.training import loop, provenance, setup
@@ -519,17 +519,85 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
 
 def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
   provenance.check_same_tokenizer(tmp_path, None)
-  provenance.claim_tokenizer(tmp_path, None)
+  claimed = lambda folder, sha256: provenance.claim(folder, provenance.MadeOf(sha256), False)
+  claimed(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
-    provenance.claim_tokenizer(tmp_path, 'a' * 64)
-  for function in (provenance.claim_tokenizer, provenance.check_same_tokenizer):
+    claimed(tmp_path, 'a' * 64)
+  for function in (claimed, provenance.check_same_tokenizer):
     for other, name in (('b' * 64, 'the tokenizer bbbb'), (None, 'no learned tokenizer')):
       with pytest.raises(
         UserError, match=f'trained with the tokenizer aaaa.*, here is {name}'
       ) as error:
         function(tmp_path, other)
       one_line(error)
+
+
+def test_a_start_that_came_to_no_checkpoint_leaves_nothing_to_the_next_one(tmp_path):
+  """Its pretrained model, text or tokenizer may be another by then."""
+  run, start = tmp_path / 'run', tmp_path / 'start'
+  kept = start / 'tokenizer' / 'tokenizer.json'
+  sha256 = hashlib.sha256(b'tokens').hexdigest()
+
+  def claim(begins, number, tokenizer=sha256, **of_run):
+    listing = Listing('.', number, f'documents {number}')
+    of_run |= {'learned': b'%d' % number, 'listings': [listing], 'code': {'mine': f'{number}'}}
+    provenance.claim(run, provenance.MadeOf(tokenizer, **of_run), begins)
+
+  write(start, {'tokenizer/tokenizer.json': 'tokens', 'tokenizer/generation_config.json': 'first'})
+  storage.write_json(start / 'source_config.json', {'is': 'first'})
+  run.mkdir()
+  claim(True, 1, source='a' * 64, start=start)
+  before = files_of(run)
+  claim(False, 1, source='b' * 64, start=start)  # as after a checkpoint
+  assert files_of(run) == before
+  with pytest.raises(UserError, match='1 when its run began, 2 now'):
+    claim(False, 2)
+  assert files_of(run) == before
+
+  kept.with_name('generation_config.json').unlink()
+  storage.write_json(start / 'source_config.json', {'is': 'second'})
+  claim(True, 2, source='b' * 64, start=start)
+  assert provenance.source_of(run) == 'b' * 64
+  assert storage.read_json(run / 'source_config.json') == {'is': 'second'}
+  assert [path.name for path in (run / 'tokenizer').iterdir()] == ['tokenizer.json']
+  assert provenance.kept_code(run) == {'mine': '2'}
+  assert (run / 'tokenizer.model').read_bytes() == b'2'
+  shutil.rmtree(start)
+  claim(True, 3, tokenizer='c' * 64, start=start)
+  assert provenance.source_of(run) is None
+  assert {*files_of(run)} == {
+    'tokenizer.json',
+    'tokenizer.model',
+    'documents.json',
+    'encodings.json',
+  }
+
+
+def test_a_list_that_is_missing_is_written_unless_the_run_is_refused(tmp_path, capsys):
+  first, other = (Listing(name, 1, 'as it was') for name in ('train', 'test'))
+  claim = lambda sha256, *listings: provenance.claim(
+    tmp_path, provenance.MadeOf(sha256, listings=listings), begins=False
+  )
+  claim('a' * 64)
+  capsys.readouterr()
+  with pytest.raises(UserError, match='trained with the tokenizer'):
+    claim('b' * 64, first)
+  assert {*files_of(tmp_path)} == {'tokenizer.json'}
+  claim('a' * 64, first)
+  assert capsys.readouterr().out.startswith(f'{tmp_path}/documents.json: was missing; it has what')
+  claim('a' * 64, other)  # of a split that is opened here first
+  assert capsys.readouterr().out == ''
+  with pytest.raises(UserError, match='1 when its run began, 2 now'):
+    claim('a' * 64, first._replace(documents=2, sha256='other'))
+
+
+def files_of(folder):
+  return {
+    path.relative_to(folder).as_posix(): path.read_bytes()
+    for path in folder.rglob('*')
+    if path.is_file()
+  }
 
 
 def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
@@ -873,7 +941,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   source = data.source(section.data, 'test')
   assert (source.vocab, data.vocab(section.data), source.sha256) == (301, 301, sha256_of(path))
   assert [bytes_T.sum() for bytes_T in source.token_bytes] == source.sizes.tolist()
-  provenance.claim_tokenizer(tmp_path / 'text', source.sha256)
+  provenance.claim(tmp_path / 'text', provenance.MadeOf(source.sha256), begins=True)
   changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
   changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
   last_k, whole = plan.plan(config.load(BASE, changes), source)
@@ -1089,7 +1157,8 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
 def test_a_run_is_told_of_other_files_in_a_folder_that_the_library_reads(hf_set, tmp_path):
   folder = hf_folder(hf_set, 'jsonl', tmp_path / 'set')
   opened = lambda split='train': corpus(f'hf:{folder}', split, 'body', str(tmp_path / 'cache'))
-  provenance.claim_documents(tmp_path, [opened().listing], begins=True)
+  made_of = provenance.MadeOf(None, listings=[opened().listing])
+  provenance.claim(tmp_path, made_of, begins=True)
   (folder / '.hidden').write_text('')
   provenance.check_documents(tmp_path, opened('test').listing)
   (folder / 'train-1.jsonl').write_text('{"body": "more", "number": 1}\n')

@@ -1094,8 +1094,8 @@ def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
   evaluate.evaluate(again, workdir)
   assert {path: path.read_bytes() for path in workdir.glob('*.json*')} == before
 
-  changed = Listing('test', 9, 'other documents')
-  provenance.claim_documents(workdir, [changed], begins=True)
+  changed = provenance.MadeOf(None, listings=[Listing('test', 9, 'other documents')])
+  provenance.claim(workdir, changed, begins=True)
   assert again.data.corpus != c.data.corpus
   with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
     evaluate.evaluate(again, workdir)

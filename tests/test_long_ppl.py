@@ -99,7 +99,8 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
   _, workdir, _ = make_run(**LONG_PPL, data__corpus=str(tmp_path / 'gone'))
   workdir.rename(tmp_path / 'evaluator')
   listing = Listing('test', 9, 'another folder has other documents')
-  provenance.claim_documents(tmp_path / 'evaluator', [listing], begins=True)
+  made_of = provenance.MadeOf(None, listings=[listing])
+  provenance.claim(tmp_path / 'evaluator', made_of, begins=True)
   named = str(tmp_path / 'evaluator')
   c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=named)
   restored = []

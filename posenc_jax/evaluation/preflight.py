@@ -24,7 +24,7 @@ from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model import decoder
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.training import optimizer, provenance
-from posenc_jax.training.own_encodings import check_own_encodings
+from posenc_jax.training.own_encodings import own_code
 
 
 def check_model(config: ConfigDict) -> None:
@@ -120,7 +120,7 @@ def check_all(
     config = from_json(tree)
     try:
       for workdir in workdirs:
-        check_own_encodings(workdir, config)
+        provenance.check_code(workdir, own_code(config))
     except UserError as error:
       return number, str(error)
     config = with_own_tokenizer(config, workdirs[0]) if workdirs else config

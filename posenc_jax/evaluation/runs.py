@@ -23,8 +23,13 @@ from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.own_encodings import check_own_encodings
-from posenc_jax.training.provenance import check_documents, check_same_tokenizer, kept_tokenizer
+from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.provenance import (
+  check_code,
+  check_documents,
+  check_same_tokenizer,
+  kept_tokenizer,
+)
 from posenc_jax.training.run_dir import are_one_folder
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
@@ -78,7 +83,7 @@ def restore(
   """Returns the model of the last checkpoint and its step. Raises `UserError`."""
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
-  check_own_encodings(workdir, config)
+  check_code(workdir, own_code(config))
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = decoder.shapes(config, corpus.vocab)

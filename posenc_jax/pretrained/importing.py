@@ -135,9 +135,9 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     (unfinished / path.parent.name).mkdir()
     for name, of_file in {path.name: contents, **source.beside}.items():
       storage.atomic_write(unfinished / path.parent.name / name, of_file)
+    made_of = provenance.MadeOf(tokenizer.sha256, source=source.sha256)
+    provenance.claim(unfinished, made_of, begins=True)
     storage.write_json(unfinished / provenance.SOURCE_CONFIG, source.fields)
-    provenance.claim_tokenizer(unfinished, tokenizer.sha256)
-    provenance.claim_source(unfinished, source.sha256)
     with Checkpoints(unfinished, 1) as checkpoints:
       checkpoints.save(0, model, {'count': jnp.zeros((), jnp.int32)})  # no step was made
     storage.write_json(unfinished / 'config.json', to_json(config))

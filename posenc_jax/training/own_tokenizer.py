@@ -27,16 +27,28 @@ def tokenizer_path(workdir: str | Path, data: ConfigDict) -> Path:
   return own
 
 
-def copy_tokenizer(workdir: str | Path, start: str | Path, sha256: str | None) -> None:
-  """Copies what the run in `start` keeps, if it keeps the tokenizer of this hash and the run in
-  `workdir` none: the files beside it first, so that all is there once the tokenizer is.
+def copy_tokenizer(
+  workdir: str | Path, start: str | Path, sha256: str | None, begins: bool
+) -> None:
+  """Copies what the run in `start` keeps, if it keeps the tokenizer of this hash, where the run in
+  `workdir` begins or keeps none: the files beside it first, so that all is there once the tokenizer
+  is. Where it begins, what an earlier start has copied of another tokenizer goes.
   """
   own, other = (Path(folder) / OWN_TOKENIZER for folder in (workdir, start))
-  if not start or storage.exists(own) or not storage.exists(other):
+  if not start or (storage.exists(own) and not begins):
     return
-  if hashlib.sha256(other.read_bytes()).hexdigest() != sha256:
-    return
-  own.parent.mkdir(exist_ok=True)
-  for name in (*BESIDE, own.name):
-    if storage.exists(other.with_name(name)):
-      storage.atomic_write(own.with_name(name), other.with_name(name).read_bytes())
+  names = *BESIDE, own.name
+  if _has_hash(other, sha256):
+    own.parent.mkdir(exist_ok=True)
+    for name in names:
+      if storage.exists(other.with_name(name)):
+        storage.atomic_write(own.with_name(name), other.with_name(name).read_bytes())
+      else:
+        own.with_name(name).unlink(missing_ok=True)
+  elif storage.exists(own) and not _has_hash(own, sha256):
+    for name in names:
+      own.with_name(name).unlink(missing_ok=True)
+
+
+def _has_hash(path: Path, sha256: str | None) -> bool:
+  return storage.exists(path) and hashlib.sha256(path.read_bytes()).hexdigest() == sha256

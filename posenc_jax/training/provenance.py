@@ -1,10 +1,11 @@
 """What a run keeps of what it was made of: its tokenizer, the documents of a folder of text, the
-pretrained model that its parameters come from.
+code of encodings of the user's own, the pretrained model that its parameters come from.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -12,7 +13,7 @@ from posenc_jax import storage
 from posenc_jax.data.documents import Listing
 from posenc_jax.data.tokenizers import SentencePiece, TokenizerJson, learned_before, tokenizer_json
 from posenc_jax.errors import Damaged, UserError, shown
-from posenc_jax.training.own_tokenizer import tokenizer_path
+from posenc_jax.training.own_tokenizer import copy_tokenizer, tokenizer_path
 
 TOKENIZER_HASH = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
@@ -22,16 +23,72 @@ SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
 
 
-def claim_tokenizer(workdir: str | Path, sha256: str | None, learned: bytes | None = None) -> None:
-  """Writes the hash of the learned tokenizer (None: there is none), or compares it; then the model
-  that was learned from the text, if so.
+class MadeOf(NamedTuple):
+  """What a run is made of, as `claim` writes it.
+
+  Attributes:
+    tokenizer: the SHA-256 of its tokenizer; None: there is none.
+    learned: that tokenizer, if it was learned from the text.
+    listings: the splits of a folder of text; those of any other corpus are None.
+    code: {name: hash} of the encodings of the user's own.
+    source: the SHA-256 of the pretrained model that parameters come from, where the run begins;
+      None: they come from none.
+    start: the directory of the run that it starts from; '' of none.
   """
-  path = Path(workdir) / TOKENIZER_HASH
-  if sha256 is not None and not storage.exists(path):
-    storage.write_json(path, {'sha256': sha256})
-  check_same_tokenizer(workdir, sha256)
-  if learned is not None and not storage.exists(path.with_name(MODEL)):
-    storage.atomic_write(path.with_name(MODEL), learned)
+
+  tokenizer: str | None
+  learned: bytes | None = None
+  listings: Sequence[Listing | None] = ()
+  code: Mapping[str, str] = {}
+  source: str | None = None
+  start: str | Path = ''
+
+
+def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
+  """Writes what a run is made of where it begins, in the place of what an earlier start has left;
+  later compares it with what is there. What is missing then, as of a run of an earlier version, is
+  written as it is now, and a line says so.
+
+  Raises `UserError` where the run was made of something else; nothing is written then.
+  """
+  workdir = Path(workdir)
+  if begins:
+    for name in (TOKENIZER_HASH, MODEL, DOCUMENTS, OWN_ENCODINGS, SOURCE, SOURCE_CONFIG):
+      (workdir / name).unlink(missing_ok=True)
+  if made_of.tokenizer is None or storage.exists(workdir / TOKENIZER_HASH):
+    check_same_tokenizer(workdir, made_of.tokenizer)
+  for listing in made_of.listings:
+    check_documents(workdir, listing)
+  check_code(workdir, made_of.code)
+
+  if made_of.tokenizer is not None:
+    _write(workdir / TOKENIZER_HASH, {'sha256': made_of.tokenizer}, begins)
+  if made_of.learned is not None and not storage.exists(workdir / MODEL):
+    storage.atomic_write(workdir / MODEL, made_of.learned)
+  copy_tokenizer(workdir, made_of.start, made_of.tokenizer, begins)
+  if listings := [*filter(None, made_of.listings)]:
+    counts, hashes = _documents(workdir / DOCUMENTS)
+    for listing in listings:
+      counts[listing.folder], hashes[listing.folder] = listing.documents, listing.sha256
+    _write(workdir / DOCUMENTS, {'documents': counts, 'sha256': hashes}, begins)
+  if made_of.code:
+    _write(workdir / OWN_ENCODINGS, {'sha256': kept_code(workdir) | made_of.code}, begins)
+  if begins and made_of.source is not None:
+    if made_of.start and storage.exists(said := Path(made_of.start) / SOURCE_CONFIG):
+      storage.write_json(workdir / SOURCE_CONFIG, storage.read_json(said))
+    storage.write_json(workdir / SOURCE, {'sha256': made_of.source})
+
+
+def _write(path: Path, tree: dict, begins: bool) -> None:
+  """Writes a file that lacks this, and says so where the run had begun without the file."""
+  is_there = storage.exists(path)
+  if is_there and storage.read_json(path) == tree:
+    return
+  storage.write_json(path, tree)
+  if not is_there and not begins:
+    print(
+      f'{path}: was missing; it has what is there now, and later changes are compared with that'
+    )
 
 
 def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | TokenizerJson | None:
@@ -75,35 +132,12 @@ def check_same_tokenizer(
     raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
-def claim_documents(
-  workdir: str | Path, listings: Iterable[Listing | None], begins: bool = False
-) -> None:
-  """Writes the numbers and hashes of the documents in a folder of text (None: the corpus is none),
-  or compares them with those that are there.
-
-  Runs that have none, of an earlier version, go on without.
-
-  Args:
-    begins: whether the run begins: then what may be there counts for nothing.
-  Raises:
-    UserError: other documents are there than when the run began.
-  """
-  path, listings = Path(workdir) / DOCUMENTS, [*filter(None, listings)]
-  if not listings or not (begins or storage.exists(path)):
-    return
-  counts, hashes = ({}, {}) if begins else _documents(path)
-  for listing in listings:
-    if not begins:
-      check_documents(workdir, listing)
-    counts[listing.folder], hashes[listing.folder] = listing.documents, listing.sha256
-  if begins or _documents(path) != (counts, hashes):
-    storage.write_json(path, {'documents': counts, 'sha256': hashes})
-
-
 def check_documents(workdir: str | Path, listing: Listing | None) -> None:
-  """Raises `UserError` where other documents are in a folder of text than when the run began."""
+  """Raises `UserError` where other documents are in a folder of text than when the run began. Of a
+  run that has no list of them, of an earlier version, that is not known.
+  """
   path = Path(workdir) / DOCUMENTS
-  if listing is None or not storage.exists(path):
+  if listing is None:
     return
   counts, hashes = _documents(path)
   if hashes.get(listing.folder, listing.sha256) != listing.sha256:
@@ -116,7 +150,11 @@ def check_documents(workdir: str | Path, listing: Listing | None) -> None:
 
 
 def _documents(path: Path) -> tuple[dict, dict]:
-  """({folder: number of documents}, {folder: hash of their names and sizes})."""
+  """({folder: number of documents}, {folder: hash of their names and sizes}); {} where there are
+  none.
+  """
+  if not storage.exists(path):
+    return {}, {}
   remedy = 'without that file, if the folder of text is as it was'
   tree = storage.read_json(path, {'documents': dict, 'sha256': dict}, remedy)
   return tree['documents'], tree['sha256']
@@ -136,6 +174,19 @@ def kept_code(workdir: str | Path) -> dict[str, str]:
   return hashes
 
 
+def check_code(workdir: str | Path, code: Mapping[str, str]) -> None:
+  """Raises `UserError` where the code of encodings of the user's own, {name: hash}, is not that of
+  when the run in `workdir` began. Runs that have no hashes are taken as they are.
+  """
+  there = kept_code(workdir)
+  for name, sha256 in code.items():
+    if there.get(name, sha256) != sha256:
+      problem = f'encoding {name!r} was edited since its run began'
+      same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
+      allowed = f'its code of then, another workdir, or {same}'
+      raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+
+
 def source_of(workdir: str | Path) -> str | None:
   """The SHA-256 of the pretrained model that the run's parameters come from; None: they come from
   none. Raises `UserError` where the file is damaged.
@@ -148,15 +199,3 @@ def source_of(workdir: str | Path) -> str | None:
   if not re.fullmatch('[0-9a-f]{64}', sha256):
     raise Damaged(f'{path} is damaged: sha256={shown(sha256)}; allowed: {remedy}')
   return sha256
-
-
-def claim_source(workdir: str | Path, sha256: str | None, start: str | Path = '') -> None:
-  """Writes the hash of the pretrained model that the run starts from, if it starts from one, and
-  what its config.json said, which stands in `start`, the directory of the run before.
-  """
-  path, said = Path(workdir) / SOURCE, Path(start) / SOURCE_CONFIG
-  if sha256 is None or storage.exists(path):
-    return
-  if start and storage.exists(said):
-    storage.write_json(Path(workdir) / SOURCE_CONFIG, storage.read_json(said))
-  storage.write_json(path, {'sha256': sha256})

@@ -29,8 +29,7 @@ from posenc_jax.training import multi_seed, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
-from posenc_jax.training.own_encodings import claim_own_encodings
-from posenc_jax.training.own_tokenizer import copy_tokenizer
+from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.step import make_step_fns
 
 
@@ -202,11 +201,15 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
     begins = checkpoints.latest is None
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
-      run_on_primary(provenance.claim_documents, folder, listings, begins)
-      run_on_primary(provenance.claim_tokenizer, folder, training.corpus.sha256, learned)
-      run_on_primary(claim_own_encodings, folder, run, begins)
-      run_on_primary(provenance.claim_source, folder, training.source, run.train.init_from)
-      run_on_primary(copy_tokenizer, folder, run.train.init_from, training.corpus.sha256)
+      made_of = provenance.MadeOf(
+        training.corpus.sha256,
+        learned,
+        listings,
+        own_code(run),
+        training.source,
+        run.train.init_from,
+      )
+      run_on_primary(provenance.claim, folder, made_of, begins)
     state, training.start_step = checkpoints.restore(
       model=training.model, opt_state=training.opt_state
     )
