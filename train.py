@@ -28,8 +28,8 @@ def main(argv):
   cli.keep_compiled_programs()
   with processes.distributed_context():
     # here, so that its error is printed once
-    _, folder = config.single_seed_runs(run, flags.workdir)[0]
-    preflight.check_evaluation(preflight.with_own_tokenizer(run, folder))
+    first, folder = config.single_seed_runs(run, flags.workdir)[0]
+    preflight.check_evaluation(preflight.with_own_tokenizer(first, folder))
     devices.announce_devices(run.mesh)
     loop.train(run, flags.workdir)
     if not storage.exists(Path(flags.workdir) / 'state.json'):  # else a sweep evaluates it

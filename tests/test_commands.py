@@ -10,15 +10,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from small_runs import write_text_corpus
+from small_runs import BASE, write_text_corpus
 
 from posenc_jax import cli, config, storage, sweep
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight, runs
+from posenc_jax.training.run_dir import claim_run_dir
 
 ROOT = Path(__file__).parent.parent
 TINY = [
@@ -285,6 +287,40 @@ def test_a_private_encoding_trains_evaluates_and_stands_in_the_table(command, pr
   after = (out / 'encoding.name=mine' / 'eval.jsonl').read_text().splitlines()
   assert after[: len(before)] == before
   assert [json.loads(row)['k'] for row in after[len(before) :]] == [2] * len(before)
+
+
+def test_checks_before_seeds_start_read_what_the_first_one_starts_from(
+  command, corpus, tmp_path, monkeypatch
+):
+  """Its tokenizer, if that is learned; the directory of all seeds keeps none."""
+  start, study = tmp_path / 'start', tmp_path / 'study.py'
+  claim_run_dir(start, config.load(BASE, {'seeds': (3, 0)}))
+  asked = []
+
+  def check(c):
+    asked.append(c.train.init_from)
+    raise UserError('seen')
+
+  monkeypatch.setattr(preflight, 'check_evaluation', check)
+  flags = [corpus, '--config.seeds=3,0', f'--config.train.init_from={start}']
+  assert (
+    command('train.py', *TINY, *flags, f'--workdir={tmp_path / "run"}')[2] == 'train.py: seen\n'
+  )
+
+  fields = {'seeds': (3, 0), 'train.init_from': str(start)}
+  study.write_text(
+    f'from posenc_jax.config import load\n'
+    f'def get_config(): return load({str(BASE)!r}, {fields!r})\n'
+    f'def sweep(): return [{{}}]\n'
+  )
+
+  def run(*_, input, **__):
+    asked.append(json.loads(input)['runs'][0][0]['train']['init_from'])
+    return SimpleNamespace(returncode=0, stdout='null')
+
+  monkeypatch.setattr(subprocess, 'run', run)
+  sweep.check_runs(study, sweep.plan(study, tmp_path / 'out', {}))
+  assert asked == [f'{start},seed=3'] * 2
 
 
 def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(

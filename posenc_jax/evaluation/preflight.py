@@ -112,7 +112,8 @@ def check_all(
   """The number of the first run that a check refuses, and why; or None.
 
   Args:
-    runs: of each its config as a JSON tree, and the directories of its seeds.
+    runs: of each its config as a JSON tree, of several seeds that of the first one, and the
+      directories of its seeds.
     finished: the numbers of those of which only encodings of the user's own are checked.
   """
   seen = set()

@@ -295,8 +295,10 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
   if not runs:
     return
   folders = lambda run: [*map(str, run.results), *filter(None, [str(kept)])]
+  # as its first seed has it: `train.init_from` is the run that this one starts from
+  of_first = lambda run: config.single_seed_runs(run.config, run.workdir)[0][0]
   asked = {
-    'runs': [[config.to_json(run.config), folders(run)] for run in runs],
+    'runs': [[config.to_json(of_first(run)), folders(run)] for run in runs],
     'finished': [number for number, run in enumerate(runs) if run.is_finished],
   }
   root = str(Path(__file__).resolve().parents[2])
