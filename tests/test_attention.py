@@ -26,6 +26,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance, Toeplitz
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
 from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
+from posenc_jax.config.relations import WITHOUT_TILES
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.rope import rotate_at
 from posenc_jax.xla_ops import (
@@ -1033,6 +1034,20 @@ def test_cudnn_refuses_with_a_reason(name, options, reason):
   q = normal(1, 6, 4, 8)
   with pytest.raises(NotImplementedError, match=f'backend cudnn: .*{reason}'):
     attend(q, q, q, build(name), backend='cudnn', **options)
+
+
+def test_backends_without_tiles_refuse_sizes_but_for_the_oracle():
+  q = jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32)
+  refusing = {'dense'}
+
+  def ask(q):
+    request = build_request(q, q, q, build('nope'), block_sizes=(4, 4))
+    for name, backend in BACKENDS.items():
+      if (backend.refuse(request) or '').startswith('block_sizes=(4, 4), where it has tiles of'):
+        refusing.add(name)
+
+  jax.eval_shape(ask, q)
+  assert refusing == {*WITHOUT_TILES}
 
 
 @pytest.mark.parametrize('backend', ['cudnn', 'splash'])

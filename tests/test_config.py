@@ -27,6 +27,7 @@ from posenc_jax.config import (
   zipped,
 )
 from posenc_jax.config.fields import FIELDS
+from posenc_jax.config.relations import EMBEDDED, WITHOUT_TILES
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
@@ -201,6 +202,25 @@ def test_every_field_of_the_base_has_a_comment():
     has_comment = around[0].startswith('#') or '  # ' in around[1]
     assert has_comment or field.arg in (*sections, 'name'), field.arg
   assert {path.rpartition('.')[2] for path in FIELDS} <= {field.arg for field in fields}
+
+
+@pytest.mark.parametrize(
+  ('overrides', 'path'),
+  [
+    *(({'attention.backend': name}, 'attention.block_sizes') for name in WITHOUT_TILES),
+    *(({'data.corpus': name}, 'data.text_field') for name in (*EMBEDDED, 'task:copy')),
+  ],
+)
+def test_a_field_without_effect_is_its_default_in_a_training(overrides, path):
+  other = {'attention.block_sizes': (8, 16), 'data.text_field': 'article'}[path]
+  if overrides.get('data.corpus') == 'task:copy':
+    overrides = TASK
+  validate(load(BASE, overrides))
+  config = load(BASE, overrides | {path: other})
+  validate(config, is_trained=True)
+  with pytest.raises(UserError, match=rf'^config\.{path}=.* with '):
+    validate(config)
+  validate(load(BASE, {'data.corpus': 'texts', path: other}))
 
 
 def test_fewer_steps_than_the_warm_up_are_one_line_that_says_what_to_add():

@@ -24,6 +24,7 @@ SMALL = {
   'model.head_dim': 16,
   'model.mlp_dim': 32,
   'data.corpus': 'sotu',
+  'data.text_field': 'text',
   'train.length': 24,
   'train.batch': 2,
   'optim.warmup': 1,

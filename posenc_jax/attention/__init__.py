@@ -132,7 +132,8 @@ def attend(
       the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
-      `triton` and `ring`; None: their choice. A bias by distance takes memory of S times the keys
+      `triton` and `ring`; None: their choice. `cudnn` and `splash` refuse them, and `dense` has no
+      tiles. A bias by distance takes memory of S times the keys
       of a tile, in numbers a head, in `blockwise`, `diagonals` and `ring` where one size divides
       the other, and up to the smaller of the two times more where not; without sink tokens, S is at
       most the window or the chunk and two tiles. In `diagonals` scores take T times the keys of a

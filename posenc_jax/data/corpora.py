@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage, tasks
 from posenc_jax.cli import cache_folder
+from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.documents import SPLITS, Listing
@@ -28,7 +29,6 @@ ALLOWED = (
   "'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'hf:NAME[:CONFIG]', 'hf:FOLDER', "
   "'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
 )
-EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
 FETCHED = ('tfds:', 'hf:')  # beginnings of names of sets that are fetched once
 PACK_BYTES = 2**16
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus

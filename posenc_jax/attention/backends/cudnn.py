@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.backends.refusals import refuse_pairs
+from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_tiles
 from posenc_jax.attention.request import AttentionRequest
 
 
@@ -11,7 +11,7 @@ def refuse(request: AttentionRequest) -> str | None:
   """The reason why cuDNN cannot serve this request, or None."""
   name = type(request.enc).__name__
   dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
-  if (reason := refuse_pairs(request)) is not None:
+  if (reason := refuse_pairs(request) or refuse_tiles(request)) is not None:
     return reason
   if request.softcap is not None:
     return 'a soft-cap acts on scores, which the fused kernel keeps to itself'

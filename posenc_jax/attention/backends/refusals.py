@@ -26,6 +26,12 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
   return None
 
 
+def refuse_tiles(request: AttentionRequest) -> str | None:
+  """The reason why a kernel that chooses its own tiles cannot serve this request, or None."""
+  sizes = request.block_sizes
+  return None if sizes is None else f'block_sizes={tuple(sizes)}, where it has tiles of its own'
+
+
 def refuse_products(request: AttentionRequest) -> str | None:
   """The reason why Mosaic, the compiler of TPU kernels, cannot multiply these arrays, or None."""
   dtypes = [x.dtype for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 
-from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products
+from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products, refuse_tiles
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
@@ -18,7 +18,7 @@ BYTES_OF_PAIR = 3
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why splash attention cannot serve this request, or None."""
-  if (reason := refuse_pairs(request)) is not None:
+  if (reason := refuse_pairs(request) or refuse_tiles(request)) is not None:
     return reason
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, splash attention needs a TPU'
