@@ -103,6 +103,21 @@ def deaf():
   signal.signal(signal.SIGTERM, before)
 
 
+def test_each_seed_is_prepared_once(make, tmp_path, monkeypatch):
+  """The first one before the directory of all is claimed."""
+  run, done = tmp_path / 'run', []
+
+  def prepare(c, folder):
+    done.append(('prepared', c.seed, folder == config.seed_workdir(run, c.seed), run.exists()))
+    return c.seed
+
+  monkeypatch.setattr(loop.setup, 'prepare', prepare)
+  monkeypatch.setattr(loop, '_train_one', lambda seed, *others: done.append(('trained', seed)))
+  loop.train(make(seeds=SEEDS), run)
+  of_each = [[('prepared', s, True, s != SEEDS[0]), ('trained', s)] for s in SEEDS]
+  assert done == [step for steps in of_each for step in steps]
+
+
 @pytest.mark.usefixtures('deaf')
 @pytest.mark.parametrize('is_saving', [False, True])
 def test_a_stop_in_the_last_step_of_a_seed_lets_no_other_begin(

@@ -55,25 +55,25 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
       run_on_primary(check_same_config, folder, run)
   if config.seeds and not config.vmap_seeds:
     # What cannot be trained is refused here, before the directory of all seeds is claimed.
-    setup.prepare(*runs[0])
+    training = setup.prepare(*runs[0])
     with primary_context(locked_run_dir(workdir, config)):
-      for run in runs[:-1]:
-        if stop_signal := _train_one(*run, (config, workdir)):
+      for following in runs[1:]:
+        if stop_signal := _train_one(training, (config, workdir)):
           raise stopped_by(stop_signal, config.train.steps)
-      _train_one(*runs[-1], (config, workdir))
+        del training  # so that its parameters are not held beside those of the next
+        training = setup.prepare(*following)
+      _train_one(training, (config, workdir))
     return
-  _train_one(config, workdir)
+  _train_one(setup.prepare(config, Path(workdir)))
 
 
-def _train_one(
-  config: ConfigDict, workdir: str | Path, *others: tuple[ConfigDict, str | Path]
-) -> int | None:
+def _train_one(training: setup.Training, *others: tuple[ConfigDict, str | Path]) -> int | None:
   """Trains a run, or seeds at once; returns the signal that came while it ended, if one did.
 
   `others`: as for `setup.restored`.
   """
+  config, workdir = training.config, training.workdir
   steps, stop_signal = config.train.steps, None
-  training = setup.prepare(config, Path(workdir))
   with setup.restored(training, *others) as checkpoints:
     if training.start_step < steps:
       stop_signal = _train_loop(training, checkpoints)
