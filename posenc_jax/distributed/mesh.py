@@ -58,6 +58,20 @@ def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
   return PartitionSpec(*[None] * longest, 'fsdp')
 
 
+def check_cut(parameters, fsdp: int) -> None:
+  """Raises ValueError, in one line, where more than half of a model's parameters have no axis that
+  `fsdp` devices divide: each would hold them whole, and the optimizer's state of them.
+  """
+  leaves = jax.tree.leaves(parameters)
+  whole = sum(x.size for x in leaves if parameter_spec(x.shape, fsdp) == PartitionSpec())
+  total = sum(x.size for x in leaves)
+  if 2 * whole > total:
+    raise ValueError(
+      f'mesh.fsdp={fsdp}: divides no axis of {whole:,} of {total:,} parameters, which every device '
+      'would hold whole; allowed: a divisor of model.model_dim and of other widths'
+    )
+
+
 def parameter_shardings(mesh: Mesh, tree, has_seed_axis: bool = False):
   """The sharding of each array in a tree of parameters, or in the optimizer's state of one.
 

@@ -24,7 +24,7 @@ from posenc_jax.distributed.processes import (
 from posenc_jax.encodings import LengthError
 from posenc_jax.errors import user_errors
 from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.model.decoder import build
+from posenc_jax.model.decoder import build, shapes
 from posenc_jax.training import multi_seed, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
@@ -98,6 +98,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
 
   with user_errors(ValueError):
     mesh = meshes.make_mesh(config.mesh)
+    if config.mesh.fsdp > 1:
+      meshes.check_cut(shapes(seed_runs[0][0], corpus.vocab), config.mesh.fsdp)
     models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
     check_carried_positions(config, models[0], corpus)
   check_trained_parameters(config, models[0])

@@ -205,6 +205,15 @@ def test_no_device_makes_a_whole_parameter_that_is_cut(
     jax.tree.map(close, state, expected)
 
 
+def test_devices_that_divide_no_width_are_refused(tmp_path, corpus):
+  """Else every device would hold the whole model, as without them."""
+  fields = {**TINY, 'data.corpus': corpus, 'mesh.fsdp': 3, 'train.batch': 6}
+  with pytest.raises(UserError, match=r'^mesh\.fsdp=3: divides no axis of .* a divisor of model\.'):
+    setup.prepare(config.load(BASE, fields), tmp_path / 'run')
+  thirds = {'model.model_dim': 24, 'model.heads': 3, 'model.mlp_dim': 48}
+  assert setup.prepare(config.load(BASE, fields | thirds), tmp_path / 'run').mesh.shape['fsdp'] == 3
+
+
 @pytest.mark.parametrize(
   ('shape', 'axes'),
   [
