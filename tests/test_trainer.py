@@ -19,7 +19,7 @@ import optax
 import pytest
 from flax import nnx
 from kinds import daily_if
-from small_runs import BASE, STEPS, TINY
+from small_runs import BASE, STEPS, TINY, dotted
 
 from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
@@ -576,3 +576,37 @@ def test_bfloat16_computes_in_it_and_keeps_parameters_in_float32(tiny):
   assert f'{logits}bf16' not in validation
   full = make_step_fns(tiny, optimizer)[1]
   assert 'bf16' not in full.lower(model, batch).as_text()
+
+
+def test_processes_agree_on_their_program_before_they_compute(tiny, tmp_path, monkeypatch):
+  """Also on the mesh, which changes no result, and on formulas, which are in no config."""
+  asked = []
+
+  def agree(values):
+    asked.append(values)
+    raise UserError('asked')
+
+  monkeypatch.setattr(setup, 'is_multiprocess', lambda: True)
+  monkeypatch.setattr(setup, 'check_alike', agree)
+  monkeypatch.setattr(setup, 'build', lambda *_: pytest.fail('a model was made'))
+
+  def differing(edit=None, **fields):
+    """What a process with other fields has otherwise than one of `tiny`."""
+    asked.clear()
+    for changed in ({}, dotted(fields)):
+      c = config.from_json(config.to_json(tiny))
+      config.overlay(c, changed)
+      with pytest.raises(UserError, match=r'^asked$'):
+        setup.prepare(c, tmp_path / 'run')
+    one, other = asked
+    return [name for name in one if one[name] != other[name]]
+
+  assert differing() == []
+  same = {'launch__nodes': 3, 'train__trackers': ('tensorboard',), 'data__cache': str(tmp_path)}
+  assert differing(**same) == []
+  assert differing(mesh__data=2) == ['config']
+  monkeypatch.setattr(setup, 'single_seed_runs', lambda c, folder: [(tiny, folder)])
+  assert differing(mesh__seeds=2) == ['config']
+  assert differing(train__init_from=str(tmp_path), encoding={'name': 'rope'}) == ['config']
+  monkeypatch.setattr(setup, 'own_code', lambda c: {c.encoding.name: c.label})
+  assert differing(label='edited') == ['config', 'the code of encodings of your own']

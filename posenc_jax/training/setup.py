@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,13 +12,15 @@ from jax.sharding import Mesh, NamedSharding
 from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
+import posenc_jax
 from posenc_jax import data, storage
-from posenc_jax.config import config_hash, single_seed_runs
+from posenc_jax.config import flat, single_seed_runs
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import (
   check_alike,
   check_shared,
   device_put_global,
+  is_multiprocess,
   primary_context,
   run_on_primary,
 )
@@ -31,6 +34,9 @@ from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.step import make_step_fns
+
+# Fields in which processes of one training may differ.
+OF_EACH_PROCESS = ('launch.', 'data.cache', 'train.trackers')
 
 
 @dataclasses.dataclass
@@ -79,7 +85,8 @@ class Training:
 def prepare(config: ConfigDict, workdir: Path) -> Training:
   """Makes data, model and lowered step functions; nothing is written or compiled.
 
-  Raises UserError where the config cannot be trained.
+  Raises UserError where the config cannot be trained, or another of several processes has another
+  config, code, text or tokenizer.
   """
   c = config.train
   seed_runs = single_seed_runs(config, workdir)
@@ -95,6 +102,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   corpus, val_corpus = (data.source(config.data, split, kept) for split in ('train', 'validation'))
   train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
   val_batches = val_corpus.batches(c.length, c.batch, seed=0)
+  configs = [config, *(run for run, _ in seed_runs)]
+  _check_processes(configs, corpus, val_corpus)  # before they compute anything together
 
   with user_errors(ValueError):
     mesh = meshes.make_mesh(config.mesh)
@@ -145,6 +154,33 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   return training
 
 
+def _check_processes(configs: list[ConfigDict], *corpora) -> None:
+  """Raises UserError where processes would not run one program, or not on the same data."""
+  if not is_multiprocess():
+    return
+  listings = [corpus.listing for corpus in corpora]
+  check_alike(
+    {
+      'config': [
+        sorted(field for field in flat(c).items() if not field[0].startswith(OF_EACH_PROCESS))
+        for c in configs
+      ],
+      'the code of posenc_jax': _code_hash(),
+      'the code of encodings of your own': own_code(configs[0]),
+      'the tokenizer of config.data': corpora[0].sha256,
+      'the text of config.data.corpus': [listing and listing.sha256 for listing in listings],
+    }
+  )
+
+
+def _code_hash() -> str:
+  """The hash of the package's files, as they lie where this process takes them from."""
+  digest, root = hashlib.sha256(), Path(posenc_jax.__file__).parent
+  for path in sorted(root.rglob('*.py')):
+    digest.update(f'{path.relative_to(root).as_posix()}\n'.encode() + path.read_bytes())
+  return digest.hexdigest()
+
+
 def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
   """The model that a run begins with: on one device, or cut over those of `fsdp`."""
   make = lambda: build(run, vocab, nnx.Rngs(run.seed))
@@ -178,21 +214,13 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
   Args:
     others: (config, directory) of what is extended with this run, if its training is.
   Raises:
-    UserError: a directory holds another run, its checkpoints cannot be used, or another of several
-      processes has another config or other data.
+    UserError: a directory holds another run, or its checkpoints cannot be used.
   """
   config, workdir = training.config, training.workdir
   if config.seeds:  # before anything is claimed
     check = multi_seed.check_no_single_seed_checkpoints
     run_on_primary(check, training.seed_dirs, latest_step(workdir) or 0)
   listings = training.corpus.listing, training.val_corpus.listing
-  check_alike(
-    {
-      'config': config_hash(config),
-      'the tokenizer of config.data': training.corpus.sha256,
-      'the text of config.data.corpus': [listing and listing.sha256 for listing in listings],
-    }
-  )
   with contextlib.ExitStack() as stack:
     stack.enter_context(primary_context(run_dir.locked_run_dir(workdir, config)))
     check_shared(workdir)
