@@ -6,6 +6,7 @@ import errno
 import hashlib
 import itertools
 import json
+import mmap
 import os
 import re
 import shutil
@@ -33,9 +34,11 @@ from posenc_jax.data import (
   token_cache,
   tokenizers,
 )
+from posenc_jax.data import folder as folders
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
+from posenc_jax.pretrained.exported_tokenizers import byte_tokenizer
 from posenc_jax.training import loop, provenance, setup
 from scripts import prepare_data
 
@@ -640,6 +643,57 @@ def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
 
 
 # Folders
+
+
+def test_documents_that_are_kept_have_so_many_bytes_at_most(monkeypatch):
+  monkeypatch.setattr(corpora, 'CACHED_BYTES', 100)
+  made = []
+  sizes = [40, 60, 1, 300, 50]
+  documents = corpora.LazySequence(5, lambda n: made.append(n) or bytes(sizes[n]))
+  reads = [0, 1, 0, 1, 2, 1, 0, 3, 3, 3, 4, 3]
+  assert [len(documents[n]) for n in reads] == [sizes[n] for n in reads]
+  assert made == [0, 1, 2, 0, 3, 4, 3]
+  monkeypatch.setattr(corpora, 'NUM_CACHED', 2)
+  few = corpora.LazySequence(3, lambda n: made.append(n) or b'')
+  made.clear()
+  assert [few[n] for n in (0, 1, 0, 2, 0, 1)] == [b''] * 6
+  assert made == [0, 1, 2, 1]
+
+
+def test_large_texts_are_read_where_they_lie(tmp_path, monkeypatch):
+  """Everything made of them is as of what is read whole."""
+  text = 'position énc\udc80oding ' * 9
+  files = {f'{split}/{n}.txt': text[n:] for split in SPLITS for n in range(3)}
+  for name, content in files.items():
+    (tmp_path / 'texts' / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'texts' / name).write_bytes(content.encode('utf-8', 'surrogateescape'))
+  path = tmp_path / 'tokenizer.json'
+  path.write_bytes(byte_tokenizer(256))
+  vocab = tokenizers.TokenizerJson(path.read_bytes(), str(path)).vocab
+  of_json = {'data.tokenizer': str(path), 'data.vocab': vocab}
+  learned = {'data.tokenizer': 'sentencepiece', 'data.vocab': 270}
+
+  def found(kind):
+    settings = {'data.corpus': str(tmp_path / 'texts'), 'data.cache': str(tmp_path / kind.__name__)}
+    opened = corpus(settings['data.corpus'], 'train', 'text', '')
+    assert all(type(document) is kind for document in opened.documents)
+    yield from map(bytes, opened.documents)
+    yield bytes(corpora.packed(opened).documents[0])
+    for fields in ({}, {'data.packed': True}, learned, of_json):
+      source = data.source(config.load(BASE, settings | fields).data, 'train')
+      batch = source.batches(20, 4, seed=0)
+      yield from (source.counts, source.sizes, *source.tokens, *source.token_bytes)
+      yield from (batch[0].tokens_BT, batch.bytes_per_token(0))
+
+  whole = [*found(bytes)]
+  monkeypatch.setattr(folders, 'MAPPED_BYTES', 1)
+  mapped = [*found(mmap.mmap)]
+  assert len(whole) == len(mapped) > 30
+  for a, b in zip(whole, mapped, strict=True):
+    np.testing.assert_array_equal(a, b)
+  (tmp_path / 'texts' / 'train' / '0.txt').write_bytes(b'PK\x03\x04 and so on')
+  with pytest.raises(UserError, match=r'0\.txt of .* is compressed, binary or UTF-16'):
+    corpus(str(tmp_path / 'texts'), 'train', 'text', '').documents[0]
 
 
 def write(root, files):

@@ -6,7 +6,7 @@ A document is bytes; it is read and cut into tokens when it is asked for.
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from types import ModuleType
 
@@ -32,14 +32,17 @@ ALLOWED = (
 FETCHED = ('tfds:', 'hf:')  # beginnings of names of sets that are fetched once
 PACK_BYTES = 2**16
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
+CACHED_BYTES = 2**31  # of them together, but for the last one
 
 
 class LazySequence(Sequence):
-  """A sequence that makes an element when it is asked for and keeps the NUM_CACHED last used."""
+  """A sequence that makes an element when it is asked for, and keeps those that were used last: at
+  most NUM_CACHED, and CACHED_BYTES of them.
+  """
 
-  def __init__(self, count: int, make: Callable[[int], object]):
-    self._count = count
-    self._make = functools.lru_cache(NUM_CACHED)(make)
+  def __init__(self, count: int, make: Callable[[int], Sized]):
+    self._count, self._make = count, make
+    self._kept, self._size = {}, 0  # the last used stand at the end
 
   def __len__(self):
     return self._count
@@ -47,8 +50,18 @@ class LazySequence(Sequence):
   def __getitem__(self, index):
     selected = range(self._count)[index]
     if isinstance(selected, range):
-      return [self._make(i) for i in selected]
-    return self._make(selected)
+      return [self._element(i) for i in selected]
+    return self._element(selected)
+
+  def _element(self, index: int) -> Sized:
+    element = self._kept.pop(index, None)
+    if element is None:
+      element = self._make(index)
+      self._size += len(element)
+    self._kept[index] = element
+    while len(self._kept) > NUM_CACHED or (len(self._kept) > 1 and self._size > CACHED_BYTES):
+      self._size -= len(self._kept.pop(next(iter(self._kept))))
+    return element
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,7 +106,7 @@ class Corpus:
     """The integer bytes_T of each document: how many of its bytes each token stands for."""
     if self.tokenizer is BYTES:
       one = np.int64(1)  # as a view: documents may be large
-      return LazySequence(len(self), lambda index: np.broadcast_to(one, len(self.documents[index])))
+      return LazySequence(len(self), lambda index: np.broadcast_to(one, self.sizes[index]))
     return self._of_each(self._tokenized.bytes_N)
 
   @functools.cached_property

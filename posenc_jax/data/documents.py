@@ -26,7 +26,7 @@ class Documents(NamedTuple):
   Attributes:
     count: how many there are.
     name_of: index -> the name of a document.
-    read: index -> its bytes. Raises `UserError`.
+    read: index -> its bytes, or a file in memory that has them. Raises `UserError`.
     listing: that of a folder of text; None for any other corpus.
   """
 

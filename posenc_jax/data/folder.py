@@ -8,6 +8,7 @@ trains. Adding a file can then move others, so a corpus that grows should have t
 
 import hashlib
 import json
+import mmap
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,10 @@ from posenc_jax.errors import UserError, one_line, user_errors
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # How files of gzip, zstd, bzip2, xz and zip begin.
 COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x04')
+
+# A .txt file of so many bytes or more is not read as a whole: windows are read from where it lies.
+MAPPED_BYTES = 2**25
+BEGINNING = 2**20  # bytes of such a file, by which it is seen whether it is text
 
 
 class Document(NamedTuple):
@@ -105,9 +110,13 @@ def _split_by_hash(documents: list[Document], split: str) -> list[Document]:
   return [document for document in documents if document in chosen]
 
 
-def _text(document: Document, content: bytes) -> bytes:
+def _content(document: Document) -> bytes | mmap.mmap:
   """The content of a .txt file. Raises `UserError` where it is no text."""
-  if b'\0' in content or content.startswith(COMPRESSED):
+  with document.path.open('rb') as file:
+    is_large = os.fstat(file.fileno()).st_size >= MAPPED_BYTES
+    content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if is_large else file.read()
+  start = content[:BEGINNING] if is_large else content
+  if b'\0' in start or start.startswith(COMPRESSED):
     raise UserError(
       f'config.data.corpus: {document.name} of {document.path.parent} is compressed, binary or '
       'UTF-16; allowed: text in UTF-8'
@@ -116,9 +125,9 @@ def _text(document: Document, content: bytes) -> bytes:
 
 
 @user_errors(*GONE)
-def _read(document: Document, text_field: str) -> bytes:
+def _read(document: Document, text_field: str) -> bytes | mmap.mmap:
   if document.offset is None:
-    return _text(document, document.path.read_bytes())
+    return _content(document)
   with document.path.open('rb') as lines:
     lines.seek(document.offset)
     line = lines.readline()

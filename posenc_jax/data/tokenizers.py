@@ -193,7 +193,7 @@ class TokenizerJson(Bytes):
 
 def _characters(text: bytes) -> str:
   """The text, in which each byte that is not UTF-8 is one of the code points U+DC80 to U+DCFF."""
-  return text.decode('utf-8', 'surrogateescape')
+  return str(text, 'utf-8', 'surrogateescape')  # which takes a file in memory, too
 
 
 def _bytes_between(text: str, ends: list[int]) -> np.ndarray:
@@ -275,7 +275,7 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
   import sentencepiece
 
   model = io.BytesIO()
-  lines = (line for text in texts for line in text.decode('utf-8', 'replace').split('\n') if line)
+  lines = (line for text in texts for line in str(text, 'utf-8', 'replace').split('\n') if line)
   try:
     sentencepiece.SentencePieceTrainer.train(
       sentence_iterator=lines,
