@@ -149,7 +149,8 @@ def as_begun(config: ConfigDict, workdir: str | Path) -> ConfigDict:
   """
   if not storage.exists(Path(workdir) / 'config.json'):
     return config
-  name = flat(saved_config(workdir)).get('data.corpus')
+  fields = flat(saved_config(workdir))
+  name = fields.get('data.corpus')
   if name == config.data.corpus or not are_one_folder(config.data.corpus, name):
     return config
   named = from_json(to_json(config))
