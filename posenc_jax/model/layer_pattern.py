@@ -92,7 +92,7 @@ class LayerPattern(nnx.Module):
     ]
 
   def _sizes(self, count: int) -> list[int]:
-    """Of the first `count` layers of a period: how many there are, and how many of each variant."""
+    """The sizes of the first `count` layers of a period: of all, then of each variant's."""
     return [count, *(self.order[:count].count(n) for n in range(len(self.variants)))]
 
   def layers_of_period(self, own: list[list], count: int):
