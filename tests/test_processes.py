@@ -129,7 +129,9 @@ def run(make):
 
 @pytest.fixture(scope='module')
 def pairs(run, tmp_path_factory):
-  """The folder and exit codes of the phases that most tests look at."""
+  """The folder and exit codes of the phases that most tests look at. `.ci/run` has those tests that
+  look at nothing else.
+  """
   folder = tmp_path_factory.mktemp('pairs')
   stopped = folder / 'stopped'
   phases = {
@@ -161,7 +163,7 @@ def test_a_ring_of_two_processes_has_the_losses_of_one(run, on_one, tmp_path):
   np.testing.assert_allclose(losses(tmp_path / 'context'), losses(on_one), rtol=2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_first_alone_writes_and_prints(pairs):
   folder, _ = pairs
   assert sorted(path.name for path in (folder / 'fsdp').iterdir()) == [
@@ -169,6 +171,7 @@ def test_the_first_alone_writes_and_prints(pairs):
     'config.json',
     'documents.json',
     'metrics.jsonl',
+    'sessions.jsonl',
     'timing.jsonl',
     'train.lock',
   ]
@@ -181,7 +184,7 @@ def test_the_first_alone_writes_and_prints(pairs):
   assert [line for line in second if not line.startswith('[Gloo]')] == []
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_signal_to_one_stops_both_at_one_step_and_is_told_once(pairs):
   folder, codes = pairs
   assert codes['whole'] == [128 + signal.SIGTERM] * 2
@@ -196,7 +199,7 @@ def assert_same_run(a, b, c):
   jax.tree.map(np.testing.assert_array_equal, parameters(a, c), parameters(b, c))
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_same_command_goes_on_and_ends_with_the_same_bits(pairs, make):
   folder, _ = pairs
   assert f'{folder}/stopped: going on from step 7' in (folder / 'again.0.out').read_text()
