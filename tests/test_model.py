@@ -104,7 +104,13 @@ def test_rms_norm():
   np.testing.assert_allclose(
     rms_norm(jnp.asarray(x), scale), x / np.sqrt((x**2).mean(-1, keepdims=True)) * scale, rtol=1e-5
   )
-  assert rms_norm(jnp.asarray(x, jnp.bfloat16), scale).dtype == jnp.bfloat16
+  rounded = jnp.asarray(x + 10, jnp.bfloat16)
+  exact = np.asarray(rounded, np.float64)
+  exact *= scale / np.sqrt((exact**2).mean(-1, keepdims=True))
+  found = rms_norm(rounded, scale)
+  assert found.dtype == jnp.bfloat16
+  # rounded once, at the end
+  np.testing.assert_allclose(np.asarray(found, np.float64), exact, rtol=1.01 * 2**-8)
 
 
 @functools.cache
