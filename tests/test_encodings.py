@@ -1308,15 +1308,6 @@ def test_dca_golden_distances():
   assert [int(near[0] - k) for k in near[1][24:]] == [5, 4, 3, 2, 1, 0]
 
 
-def test_reindexed_positions_within_reach_are_those_of_rope():
-  for name, hyper in (
-    ('string', {'window': 11}),
-    ('string', {'window': 4, 'local': 4}),
-    ('dca', {'chunk': 11, 'local': 0}),
-  ):
-    same(build(name, **hyper), build('rope'))
-
-
 @pytest.mark.parametrize('name', ['carope', 'grape_m', 'selective_rope', 'rope_mixed'])
 def test_values_that_turn_are_as_wide_as_heads(name):
   enc, (x, _, _) = build(name, turn_values=True), inputs()

@@ -600,15 +600,34 @@ def test_groups_are_whole_at_every_position(group):
     ('jet_long', {'window': 2, 'length': S}),
     ('leaky_rerope', {'window': 2, 'leak': 1.0}),
     ('self_extend', {'window': 2, 'group': 1}),
+    ('string', {'window': S}),
+    ('string', {'window': 4, 'local': 4}),
+    ('dca', {'chunk': S, 'local': 0}),
+    ('streaming_rope', {'window': S}),
+    ('ms_poe', {'least_ratio': 1.0, 'greatest_ratio': 1.0}),
+    ('p_rope', {'p': 1.0}),
+    ('clipped_rope', {'clipped': 0}),
+    ('hope', {'length': 10**6}),
   ],
 )
-@pytest.mark.parametrize(
-  'rope', [{}, {'scaling': {'rope_type': 'yarn', 'factor': 2.0}, 'layout': 'interleaved'}]
-)
-def test_a_window_of_all_and_steps_of_one_are_rope(name, hyper, rope):
+def test_a_window_of_all_steps_of_one_and_all_pairs_are_rope(name, hyper):
+  """Scaled and laid out as RoPE is: what inherits from it takes both. Loops of each in halves and
+  without a scaling are in test_laws.py.
+  """
+  rope = {'scaling': {'rope_type': 'yarn', 'factor': 2.0}, 'layout': 'interleaved'}
   x, weights, _ = inputs()
   run = jax.jit(lambda enc: layer(enc, weights, x, backend='dense'))
   close(run(build(name, **hyper, **rope)), run(build(**rope)))
+
+
+@pytest.mark.parametrize('name', ['coca', 'rope_pp'])
+def test_scaling_reaches_what_no_limit_makes_rope(name):
+  x, weights, _ = inputs()
+  run = jax.jit(lambda enc, ids: layer(enc, weights, x, position_ids=ids, backend='dense'))
+  linear, plain = build(name, scaling={'rope_type': 'linear', 'factor': 4.0}), build(name)
+  ids = np.arange(S, dtype=np.float32)[None]
+  close(run(linear, ids), run(plain, ids / 4))
+  assert np.abs(run(linear, ids) - run(plain, ids)).max() > 1e-2
 
 
 def test_streaming_is_rope_over_a_cache_of_first_and_last_tokens():
