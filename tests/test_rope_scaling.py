@@ -95,6 +95,17 @@ def test_attention_factors():
   longrope = functools.partial(scaled, 128, 1e4, rope_type='longrope', **lists)
   assert longrope(factor=16)[1] == pytest.approx(1.1547005, abs=5e-8)
   assert longrope(attention_factor=1.25)[1] == 1.25
+  for kind in ('yarn_paper', 'mrrope_pro'):  # what FORMULAS gives others
+    assert scaled(128, 1e4, rope_type=kind, factor=16)[1] == yarn(factor=16)[1]
+
+
+def test_dynamic_yarn_is_yarn_by_the_factor_of_the_call():
+  for dynamic, static in zip(
+    scaled(128, 1e4, 3 * 4096, rope_type='dynamic_yarn'),
+    scaled(128, 1e4, rope_type='yarn', factor=3),
+    strict=True,
+  ):
+    np.testing.assert_allclose(dynamic, static, rtol=1e-12)
 
 
 def test_yarn_ramps_between_published_indices():
@@ -163,12 +174,12 @@ def yarn_formula(m, K, base, n, s, L, slow=1.0, fast=32.0):
   return (1 - divided) * base ** (-2 * m / K) + divided * base ** (-2 * m / K) / s
 
 
-def by_radices(radix_exponent):
+def by_radices(radix_exponent, slow=1.0, fast=32.0):
   """MrRoPE as its paper has it: the radix of each pair before m, from `low` on, divides m."""
 
   def formula(m, K, base, n, s, L):
     index = lambda turns: K / 2 * math.log(L / (2 * math.pi * turns), base)
-    first, last = max(math.floor(index(32)), 0), min(math.ceil(index(1)), K - 1)
+    first, last = max(math.floor(index(fast)), 0), min(math.ceil(index(slow)), K - 1)
     radices = [s ** radix_exponent(d - first, last - first) for d in range(first, min(m, last))]
     return base ** (-2 * m / K) / math.prod(radices)
 
@@ -199,6 +210,8 @@ def by_cutoff(m, K, base, n, s, L):
   return 2 * math.pi / (16 * L) if turns >= 1 / 8 else 0
 
 
+TURNS = {'beta_slow': 2.0, 'beta_fast': 20.0}  # the usual ones stand in the tests above
+
 # type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n
 # keys)
 FORMULAS = {
@@ -214,10 +227,14 @@ FORMULAS = {
     lambda n, s, L: 1,
   ),
   'yarn': (lambda K, s: {}, yarn_formula, lambda n, s, L: 1 + math.log(s) / 10),
-  'yarn_paper': (lambda K, s: {}, by_turns(1, 32), lambda n, s, L: 1 + math.log(s) / 10),
+  'yarn_paper': (
+    lambda K, s: TURNS | {'attention_factor': 1.3},
+    by_turns(2.0, 20.0),
+    lambda n, s, L: 1.3,
+  ),
   'dynamic_yarn': (
-    lambda K, s: {},
-    lambda m, K, base, n, s, L: yarn_formula(m, K, base, n, max(n / L, 1), L),
+    lambda K, s: TURNS,
+    lambda m, K, base, n, s, L: yarn_formula(m, K, base, n, max(n / L, 1), L, 2.0, 20.0),
     lambda n, s, L: 1 + math.log(max(n / L, 1)) / 10,
   ),
   'longrope': (
@@ -252,14 +269,14 @@ FORMULAS = {
     lambda n, s, L: 1,
   ),
   'mrrope_uni': (
-    lambda K, s: {},
-    by_radices(lambda d, steps: 1 / steps),
+    lambda K, s: TURNS,
+    by_radices(lambda d, steps: 1 / steps, 2.0, 20.0),
     lambda n, s, L: 1 + math.log(s) / 10,
   ),
   'mrrope_pro': (
-    lambda K, s: {},
-    by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps)),
-    lambda n, s, L: 1 + math.log(s) / 10,
+    lambda K, s: TURNS | {'attention_factor': 0.9},
+    by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps), 2.0, 20.0),
+    lambda n, s, L: 0.9,
   ),
 }
 OF_TRAINING = ('power', 'truncated')
