@@ -604,6 +604,26 @@ def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(varia
   close(*jax.jit(lambda x: (run(x, **rising), run(x)))(x))
 
 
+@pytest.mark.ci
+@pytest.mark.parametrize('variant', ENCODINGS)
+def test_no_document_of_a_packed_row_reads_another(variant):
+  """Where positions begin anew with a document, and where they go on. That each gets what it gets
+  alone, the law above, is `slow` for most encodings.
+  """
+  enc, (x, weights, _) = build(variant), inputs()
+  first = SEGMENTS[:, :1] == SEGMENTS
+  others = np.where(first[..., None], x + 1, x)
+
+  def run(x, **positions):
+    return layer(enc, weights, x, segment_ids=SEGMENTS, backend='dense', **positions)
+
+  rising = {'position_ids': 3 * np.arange(S)[None], 'max_position_distance': 99}
+  both = jax.jit(lambda x: (run(x), run(x, **rising)))
+  for found, changed in zip(both(x), both(others), strict=True):
+    close(found[~first], changed[~first])
+    assert np.abs(found - changed)[first].max() > 1e-3
+
+
 def test_a_run_of_equal_ids_is_a_segment():
   """The same number again, after another, is another segment, on every backend."""
   enc, (x, weights, _) = build('alibi'), inputs()
