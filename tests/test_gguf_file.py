@@ -183,6 +183,28 @@ def test_gguf_files_that_are_not_covered(tmp_path):
   (tmp_path / 'o.gguf').write_bytes(b'GGUF' + struct.pack('<IQQ', 3, 2**60, 2**60))
   with pytest.raises(UserError, match='no whole GGUF file'):
     sources.open_source(str(tmp_path / 'o.gguf'))
+  path = write_gguf(
+    tmp_path / 'p.gguf', tensors={'blk.0.ffn_gate_inp.weight': np.zeros((2, 2), 'f')}
+  )
+  with pytest.raises(
+    UserError, match=r"a tensor 'blk\.0\.ffn_gate_inp\.weight' that no family uses"
+  ):
+    sources.open_source(str(path))
+  lacking = {'general.architecture': 'llama', 'llama.attention.head_count': 4}
+  with pytest.raises(UserError, match=r'm: its metadata lack llama\.embedding_length'):
+    gguf_file._config(lacking, False, 'm')
+
+
+def test_a_kind_of_number_that_is_not_readable_is_one_line(tmp_path, monkeypatch):
+  import gguf
+
+  def dequantize(data, kind):
+    raise NotImplementedError('no such kind')
+
+  source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf')))
+  monkeypatch.setattr(gguf.quants, 'dequantize', dequantize)
+  with pytest.raises(UserError, match=r'output\.weight is F32, not readable \(no such kind\)'):
+    source.read('lm_head.weight')
 
 
 @pytest.mark.parametrize('heads', [0, -1, [4, 4], '4'])

@@ -3,6 +3,7 @@
 import ast
 import collections
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from posenc_jax.config.checks import MAX_DEPTH
 from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings.core import registry
-from posenc_jax.errors import Damaged, UserError
+from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.tasks import make
 from scripts import board, figures, fuzz_inputs, keep, table
@@ -293,6 +294,18 @@ def test_a_sweep_checks_all_its_runs_in_one_process(tmp_path):
   line = message(sweep.check_runs, path, runs)
   assert line.startswith("encoding.name=roppe: encoding.name='roppe': no such encoding; did you")
   assert not (tmp_path / 'out').exists()
+
+
+def test_checks_that_die_are_one_line(tmp_path, monkeypatch):
+  path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope")')
+  runs = sweep.plan(path, tmp_path / 'out', {})
+  for text, reason in (('', 'exit code 3'), ('>&2 echo killed;', 'killed')):
+    interpreter = tmp_path / 'python'
+    interpreter.write_text(f'#!/bin/sh\n{text} exit 3\n')
+    interpreter.chmod(0o755)
+    monkeypatch.setattr(sys, 'executable', str(interpreter))
+    with pytest.raises(Stopped, match=f'its runs cannot be checked: {reason}$'):
+      sweep.check_runs(path, runs)
 
 
 def test_what_is_equal_is_checked_once(monkeypatch):

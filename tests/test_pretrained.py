@@ -286,6 +286,16 @@ def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(
   assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in calls[0])
 
 
+def test_a_hub_that_gives_no_model_is_one_line(monkeypatch):
+  def snapshot_download(name, revision, allow_patterns):
+    raise OSError('no network\nat all')
+
+  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  with pytest.raises(UserError, match=r'gives no model \(OSError: no network at all\)$'):
+    sources.open_source('owner/name')
+
+
 def test_what_is_wrong_beside_the_source_is_said_before_it_is_opened(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'open_source', lambda source: pytest.fail('opened'))
   (tmp_path / 'full').mkdir()
@@ -321,6 +331,20 @@ def lose_a_shard(folder):
   (folder / 'b.safetensors').unlink()
 
 
+def one_tensor_twice(folder):
+  shards(folder)
+  first, second = (safetensors.numpy.load_file(folder / f'{x}.safetensors') for x in 'ab')
+  name = min(first)
+  safetensors.numpy.save_file(second | {name: first[name]}, folder / 'b.safetensors')
+
+
+def list_more(folder):
+  shards(folder)
+  path = folder / 'model.safetensors.index.json'
+  where = json.loads(path.read_text())['weight_map']
+  path.write_text(json.dumps({'weight_map': where | {'more': 'a.safetensors'}}))
+
+
 def only_pickles(folder):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
 
@@ -337,6 +361,8 @@ def only_pickles(folder):
     (lose_a_shard, 'b.safetensors is missing, one of 2'),
     (lambda f: shards(f, {'weight_map': {'x': '../a'}}), "names '../a'; allowed: files of its"),
     (lambda f: shards(f, {}), 'has no weight_map'),
+    (one_tensor_twice, 'lm_head.weight is in a.safetensors and in b.safetensors'),
+    (list_more, 'lists more, which a.safetensors does not hold'),
     (only_pickles, 'its weights are pickles, which can run code'),
   ],
 )

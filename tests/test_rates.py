@@ -1,14 +1,15 @@
 """A learning rate for each line of a study: the grid, the choice, and how studies read it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from small_runs import BASE, TINY, dotted
 from stand_ins import ROOT
 
 from posenc_jax import storage, sweep
-from posenc_jax.config import product, saved_config, vary, with_rates
-from posenc_jax.errors import UserError
+from posenc_jax.config import load, product, saved_config, vary, with_rates
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.sweep import rates
 from posenc_jax.sweep.rates import RateCurve, choose_rates
 
@@ -194,6 +195,25 @@ def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(stu
   assert study('nope', optim__learning_rate=0.024) == 0
   assert [path.read_text() for path in study.folder.glob('out/*/calls.txt')] == calls
   assert {f'{rate:g}' for rate in checked} == line['bits'].keys()
+
+
+def test_where_no_rate_is_best_nothing_is_written(study):
+  with pytest.raises(Stopped, match=r'^no rates are written: .*: every rate from .* diverges'):
+    study('nope', optim__learning_rate=100.0)
+  assert not (study.folder / 'rates.json').exists()
+
+
+@pytest.mark.parametrize(
+  'rows',
+  [[], [{'step': 60, 'split': 'validation'}], [{'step': 50, 'split': 'validation', 'bpb': 2.0}]],
+)
+def test_a_run_without_its_last_validation_is_damaged(rows, tmp_path):
+  storage.append_rows(tmp_path / 'metrics.jsonl', rows)
+  run = SimpleNamespace(workdir=tmp_path, config=load(BASE, {'train.steps': 60}))
+  with pytest.raises(
+    storage.Damaged, match=r'metrics\.jsonl is damaged: no validation at step 60$'
+  ):
+    rates.last_validation(run)
 
 
 def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsys):

@@ -298,6 +298,10 @@ def test_metrics_that_are_damaged_or_lost_are_named(stopped, make, tmp_path, cap
   (tmp_path / 'metrics.jsonl').write_bytes(rows[0] + b'\x00\x00\n' + rows[2])
   with pytest.raises(UserError, match=r'metrics\.jsonl:2: the line is damaged: it is no JSON'):
     training_log.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
+  (tmp_path / 'metrics.jsonl').unlink()
+  storage.append_rows(tmp_path / 'metrics.jsonl', [{'loss': 1.0}])
+  with pytest.raises(UserError, match=r'metrics\.jsonl is damaged: a row has no step'):
+    training_log.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
   (tmp_path / 'metrics.jsonl').write_bytes(b''.join(rows))
   training_log.Log(tmp_path, make().train, 7, 'bits/byte', [tmp_path])
   assert capsys.readouterr().out == ''
