@@ -1823,7 +1823,7 @@ RECORDS = {
     xpos, variants={'fast': {'scale_base': 24.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}}
   ),
   'hyperbolic_rope': Record(hyperbolic_rope, variants={'steep': {'base': 20.0, 'damping': 1.6}}),
-  'p_rope': Record(p_rope, variants={'most': {'p': 0.75, 'layout': 'interleaved', 'base': 50.0}}),
+  'p_rope': Record(p_rope, variants={'half': {'p': 0.5, 'layout': 'interleaved', 'base': 50.0}}),
   'kerple_power': Record(
     kerple_power, lambda d, h: (2 * d.heads, 0), variants={'softplus': {'positivity': 'softplus'}}
   ),

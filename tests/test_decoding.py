@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 from flax import nnx
 from kinds import daily_if, representatives, slow
-from oracles import RECORDS
-from test_laws import ANGLES_THAT_ARE_READ
+from test_laws import ANGLES_THAT_ARE_READ, VARIANTS
 from test_model import PATTERNS, VOCAB, config, tokens
 
-from posenc_jax.encodings import ENCODINGS, LengthError
+from posenc_jax.encodings import LengthError
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 
@@ -42,23 +41,12 @@ def assert_decodes(made, sizes=(1,) * T, size=T, **options):
   assert int(cache.count) == T
 
 
-CASES = {name: (name, record.hyper) for name, record in RECORDS.items()} | {
-  f'{name}_{suffix}': (name, hyper)
-  for name, record in RECORDS.items()
-  for suffix, hyper in record.variants.items()
-}
-
-
 @pytest.mark.parametrize(
-  'case', [pytest.param(case, marks=daily_if(case in representatives())) for case in CASES]
+  'variant', [pytest.param(v, marks=daily_if(v in representatives())) for v in VARIANTS]
 )
-def test_tokens_one_by_one_give_the_logits_of_one_call(case):
-  name, hyper = CASES[case]
+def test_tokens_one_by_one_give_the_logits_of_one_call(variant):
+  name, hyper = VARIANTS[variant]
   assert_decodes(model({'name': name, **hyper}))
-
-
-def test_every_encoding_is_decoded():
-  assert {name for name, _ in CASES.values()} == {*ENCODINGS}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from kinds import daily_if
 from markdown_it import MarkdownIt
 from rich.console import Console
 from synthetic import needles, row
+from test_forms import CASES
 
 from posenc_jax import storage
 from posenc_jax.errors import visible
@@ -82,7 +83,7 @@ def rows(payload, tmp_path):
 
 
 def tables_of(rows, payload):
-  """Tables of every layout, in which the payload is a baseline, too."""
+  """Tables of every layout, in which the payload is a label, and a baseline, too."""
   reference = [dict(line=visible(payload), values={8: visible(payload)[:50]}, source='x')]
   made = []
   for form, settings in {
@@ -93,6 +94,11 @@ def tables_of(rows, payload):
     'ranks': dict(metric='ppl'),
   }.items():
     made += make_tables(rows, [visible(payload), 'gone'], form=form, **settings)
+  for form in ('distances', 'effective_lengths'):
+    others, settings = CASES[form]
+    first = others[0]['label']
+    others = [r | {'label': visible(payload)} if r['label'] == first else r for r in others]
+    made += make_tables(others, [visible(payload), 'gone'], form=form, **settings)
   return made
 
 
@@ -152,7 +158,7 @@ def test_csv_has_no_formula_and_numbers_stay_numbers(rows, payload):
       if name in TEXTS:
         assert not text.startswith(('=', '+', '-', '@', '\t', '\r', '\uff1d'))
         assert text.isprintable()
-      elif text:
+      elif text not in ('', 'True', 'False'):
         float(text)
 
 
