@@ -6,6 +6,7 @@ import random
 import re
 import statistics
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from synthetic import row
 from test_page import browser  # noqa: F401
 
 from posenc_jax import config, storage, sweep
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
@@ -713,6 +714,23 @@ def test_one_command_makes_all_results_again():
   of_folders = {f'results/{path.parent.name}' for path in ROOT.glob('results/*/rows.jsonl.gz')}
   for script in ('scripts/table.py', 'scripts/figures.py'):
     assert {folder for name, folder in commands if name == script} == of_folders
+
+
+def test_remaking_stops_at_a_command_that_fails(monkeypatch):
+  commands = remake.commands()
+  started, codes = [], {commands[1]: 3}
+
+  def run(command, **options):
+    started.append(tuple(command[1:]))
+    return SimpleNamespace(returncode=codes.get(started[-1], 0))
+
+  monkeypatch.setattr(remake.subprocess, 'run', run)
+  with pytest.raises(Stopped, match=f'^{re.escape(" ".join(commands[1]))}: exit status 3; see'):
+    remake.main([])
+  assert started == commands[:2]
+  codes.clear()
+  remake.main([])
+  assert started[2:] == commands
 
 
 @pytest.mark.slow

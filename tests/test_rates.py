@@ -247,7 +247,7 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
 
 
 @pytest.mark.slow
-def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus):
+def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus, command):
   path, file = tmp_path / 'study.py', tmp_path / 'rates.json'
   settings = {**TINY, 'data.corpus': corpus, 'eval.split': 'validation', 'eval.documents': 0}
   path.write_text(
@@ -256,11 +256,14 @@ def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus):
     "def lines():\n  return vary('encoding.name', 'alibi')\n"
     f"def sweep():\n  return product(with_rates(lines(), {str(file)!r}), vary('seed', 1))\n"
   )
-  scripts = ROOT / 'train.py', ROOT / 'eval.py'
   with pytest.raises(UserError, match='rates: no file'):
     sweep.plan(path, tmp_path / 'out', {})
-  assert choose_rates(path, tmp_path / 'grid', file, {}, scripts, jobs=2) == 0
-  (line,) = storage.read_json(file)['lines'].values()
+  places = f'--config={path}', f'--out={tmp_path / "grid"}', f'--save={file}'
+  code, _, err = command('scripts/lr_grid.py', *places, '--seed=3', '--jobs=2')
+  assert not code, err
+  saved = storage.read_json(file)
+  (line,) = saved['lines'].values()
+  assert saved['seed'] == 3
   assert len(line['bits']) >= 3
   (run,) = sweep.plan(path, tmp_path / 'out', {})
   assert run.config.optim.learning_rate == line['rate']
