@@ -111,8 +111,22 @@ def published() -> list[dict]:
   return [entry | {'line': f'{entry["line"]} (Llama 2 7B, perplexity)'} for entry in lines]
 
 
+def check_plain(workdir: str, run) -> None:
+  """Raises `UserError` where a run has a scaling of RoPE or a window of its own: methods here take
+  the place of the first, and are made for the text that the plain model reads.
+  """
+  for path, value in (
+    ('encoding.scaling', to_json(run.encoding).get('scaling')),
+    ('attention.window', run.attention.window),
+  ):
+    if value:
+      problem = f'{workdir}: config.{path}={value}, which methods of this study would take away'
+      raise UserError(f'config: {problem}; allowed: a run without; by hand, GUIDE has the flags')
+
+
 def get_config():
   run = saved_config(MODEL)
+  check_plain(MODEL, run)
   settings = {name: run[name] for name in ('model', 'encoding', 'attention')}
   base = load(Path(__file__).with_name('base.py'))
   with base.unlocked():

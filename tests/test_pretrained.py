@@ -861,3 +861,13 @@ def test_the_study_of_another_model_in_the_guide_is_sound(tmp_path, monkeypatch)
     assert (run.config.data.corpus, run.config.train.init_from) == ('FOLDER', 'runs/mine')
     assert (run.config.eval.lengths, run.config.eval.target_context) == ((4096, 8192), 8192)
   study.of_study('mine.py', Path('out'), planned=[run.config for run in planned])
+  scaling = {'rope_type': 'llama3', 'factor': 32, 'low_freq_factor': 1, 'high_freq_factor': 4}
+  for changes, field in (
+    ({'encoding.scaling': scaling}, 'encoding.scaling'),
+    ({'attention.window': 512}, 'attention.window=512'),
+  ):
+    own = config.copy_and_resolve_references()
+    overlay(own, changes)
+    storage.write_json(Path('runs/mine/config.json'), to_json(own))
+    with pytest.raises(UserError, match=rf'runs/mine: config\.{field}.*allowed: a run without'):
+      sweep.plan('mine.py', 'out', {})
