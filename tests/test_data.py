@@ -931,6 +931,94 @@ def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path, monkeypa
     prepare(known, short)
 
 
+ASCII = 'To be, or not to be: that is the question. ' * 9
+
+
+def of_ascii(kind):
+  """A tokenizer that knows the characters of ASCII alone, or the bytes."""
+  library = pytest.importorskip('tokenizers')
+  models, trainers, unknown = library.models, library.trainers, {'unk_token': '<unk>'}
+  model = models.BPE(**unknown, fuse_unk=True) if kind == 'BPE with <unk>' else models.BPE()
+  made = library.Tokenizer(models.Unigram() if kind == 'Unigram' else model)
+  if kind == 'bytes':
+    made.pre_tokenizer = library.pre_tokenizers.ByteLevel(False)
+  trainer = trainers.UnigramTrainer if kind == 'Unigram' else trainers.BpeTrainer
+  special = [] if kind in ('BPE', 'bytes') else ['<unk>']
+  settings = {'vocab_size': 40, 'special_tokens': special, 'show_progress': False}
+  of_unigrams = unknown if kind == 'Unigram' else {}
+  made.train_from_iterator([ASCII], trainer(**settings, **of_unigrams))
+  return tokenizers.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
+
+
+@pytest.mark.parametrize('kind', ['Unigram', 'BPE with <unk>', 'BPE', 'bytes'])
+def test_unknown_text_is_counted_in_bytes(kind, tmp_path):
+  """A run of unknown characters is one token, or none at all."""
+  tokenizer, passage = of_ascii(kind), '日本語' * 20
+  (cut,) = tokenizer.cut([ASCII.encode()])
+  assert cut.unknown == 0
+  for text in (f'{ASCII} {passage}', f'{passage} {ASCII}', passage):
+    (cut,) = tokenizer.cut([text.encode()])
+    assert cut.unknown == len(passage.encode())
+    assert cut.bytes_T.sum() == (len(text.encode()) if len(cut.tokens_T) else 0)
+  with pytest.raises(UserError, match=r'[1-9]\d% of the text is unknown to it'):
+    token_cache.tokenized([f'{ASCII} {passage}'.encode()], tokenizer, tmp_path, 'corpus')
+  assert len(tokenizer.encode(f'{ASCII} 日'.encode()))
+
+
+def test_bytes_of_all_kinds_are_known_to_a_tokenizer_of_bytes():
+  """Also the accent of a letter that a normalizer composes with it."""
+  library = pytest.importorskip('tokenizers')
+  made = byte_level()
+  made.normalizer = library.normalizers.NFC()
+  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  for text in [*STRANGE, 'e\u0301 \u1112\u1161\u11ab'.encode()]:
+    (cut,) = tokenizer.cut([text])
+    assert cut.unknown == 0
+
+
+@pytest.mark.parametrize(
+  ('normalizer', 'text', 'said'),
+  [
+    ('Lowercase', WORDS[0], ''),
+    ('Lowercase', 'one Day', "('Day' to 'day')"),
+    ('NFD', 'day é', "('é' to 'e\u0301')"),
+    ('NFC', 'day é', ''),
+  ],
+)
+def test_a_tokenizer_that_changes_text_is_said(normalizer, text, said, tmp_path, capsys):
+  library = pytest.importorskip('tokenizers')
+  made = byte_level()
+  made.normalizer = getattr(library.normalizers, normalizer)()
+  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  token_cache.tokenized([text.encode()], tokenizer, tmp_path, 'corpus')
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) == (2 if said else 1)
+  assert f'corpus: the tokenizer changes text {said}' in lines[-1] or not said
+
+
+def without_unknown(kind):
+  """A tokenizer with a model of a kind that knows a and b alone."""
+  library = pytest.importorskip('tokenizers')
+  if kind == 'Unigram':
+    return library.Tokenizer(library.models.Unigram([('a', -1.0), ('b', -1.0)]))
+  settings = {'merges': []} if kind == 'BPE' else {}
+  model = getattr(library.models, kind)({'a': 0, 'b': 1}, unk_token='?', **settings)
+  return library.Tokenizer(model)
+
+
+@pytest.mark.parametrize('kind', ['Unigram', 'WordLevel', 'WordPiece', 'BPE'])
+def test_text_that_a_tokenizer_cannot_cut_is_one_line(kind):
+  tokenizer = tokenizers.TokenizerJson(without_unknown(kind).to_str().encode(), 'some.json')
+  assert len(tokenizer.encode(b'a')) == 1
+  with pytest.raises(UserError) as error:
+    tokenizer.encode('🙂'.encode())
+  assert re.fullmatch(
+    r"config\.data\.tokenizer='some\.json': cannot cut a text \(.+\); allowed: a tokenizer with an "
+    'unknown token',
+    str(error.value),
+  )
+
+
 @pytest.mark.parametrize('make', [byte_level, metaspace])
 def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypatch):
   monkeypatch.setattr(tokenizers, 'MOST_UNKNOWN', 1.0)
@@ -940,7 +1028,7 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
   assert tokenizer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
   for text in [*STRANGE, *(word.encode() for word in WORDS)]:
-    ((tokens_T, bytes_T),) = tokenizer.cut([text])
+    ((tokens_T, bytes_T, _),) = tokenizer.cut([text])
     assert len(tokens_T) == len(bytes_T)
     assert (tokens_T.dtype, tokens_T.size == 0 or tokens_T.max() < tokenizer.vocab - 1) == (
       np.int32,
@@ -953,7 +1041,7 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   assert tokenizer.decode(tokenizer.encode(text.encode())) == text.encode()
   # what each token stands for ends where the token does, in whole characters
   text = 'the été 🙂 day'.encode()
-  ((tokens_T, bytes_T),) = tokenizer.cut([text])
+  ((tokens_T, bytes_T, _),) = tokenizer.cut([text])
   ends = np.cumsum(bytes_T)
   made.no_truncation()
   made.no_padding()
@@ -972,7 +1060,7 @@ def test_bytes_of_spaces_and_special_tokens_are_their_own():
   of_spaces = type(made.model)({'a': 0, 'b': 1, '\u0120': 2, 'a\u0120': 3}, [('a', '\u0120')])
   made.model, made.pre_tokenizer = of_spaces, type(made.pre_tokenizer)(False, use_regex=False)
   made.add_special_tokens(['<|end|>'])
-  ((tokens_T, bytes_T),) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut(
+  ((tokens_T, bytes_T, _),) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut(
     [b'a  b<|end|>']
   )
   assert (tokens_T.tolist(), bytes_T.tolist()) == ([3, 2, 1, 4], [2, 1, 1, 7])
@@ -1028,7 +1116,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
     for tokens_T, bytes_T, document in zip(
       source.tokens, source.token_bytes, source.documents, strict=True
     ):
-      ((expected_T, sizes_T),) = source.tokenizer.cut([document])
+      ((expected_T, sizes_T, _),) = source.tokenizer.cut([document])
       np.testing.assert_array_equal(tokens_T, expected_T)
       np.testing.assert_array_equal(bytes_T, sizes_T)
     assert source.counts.tolist() == [len(tokens_T) for tokens_T in source.tokens]

@@ -20,11 +20,12 @@ from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.errors import UserError
 from posenc_jax.storage import read_json, write_json
 
-# One more with each change of what tokenizers.py makes of a text, or of how it is kept.
-FORMAT = 2
+# One more with each change of what tokenizers.py makes of a text or refuses, or of how it is kept.
+FORMAT = 3
 NUMBERS = {'tokens': np.int32, 'bytes': np.int32, 'counts': np.int64}  # the type in each file
 CHECKS = 'checks.json'  # the CRC-32 of each file
 CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
+SAMPLE_BYTES = 2**16  # of the first document, in which it is seen whether text is changed
 
 
 class Tokenized(NamedTuple):
@@ -60,6 +61,9 @@ def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: 
 
   def make(scratch: Path) -> Path:
     print(f'{title}: {size:,} bytes are cut into tokens, once', file=sys.stderr, flush=True)
+    if change := tokenizer.change(next(iter(documents), b'')[:SAMPLE_BYTES]):
+      what = f'the tokenizer changes text ({change}), and predicts what it has changed'
+      print(f'{title}: {what}: other bits per byte are not comparable', file=sys.stderr, flush=True)
     if _write(scratch / name, documents, tokenizer) != name:
       raise UserError(f'{title}: the text changed while it was read; run again')
     return scratch / name
@@ -88,7 +92,7 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
   """
   folder.mkdir()
   digest, counts, checks = _digest(tokenizer), [], dict.fromkeys(NUMBERS, 0)
-  unknown = 0
+  unknown = size = 0
   files = {name: open(folder / name, 'wb') for name in NUMBERS}  # noqa: SIM115
 
   def write(name: str, numbers: np.ndarray) -> None:
@@ -100,12 +104,13 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
     for chunk in _chunks(documents):
       for document in chunk:
         digest.update(_framed(document))
-      for tokens_T, bytes_T in tokenizer.cut(chunk):
-        write('tokens', tokens_T)
-        write('bytes', bytes_T)
-        counts.append(len(tokens_T))
-        unknown += tokenizer.count_unknown(tokens_T)
-    tokenizer.check_unknown(unknown, sum(counts))
+        size += len(document)
+      for cut in tokenizer.cut(chunk):
+        write('tokens', cut.tokens_T)
+        write('bytes', cut.bytes_T)
+        counts.append(len(cut.tokens_T))
+        unknown += cut.unknown
+    tokenizer.check_unknown(unknown, size)
     write('counts', np.array(counts))
     for file in files.values():
       file.flush()

@@ -6,15 +6,17 @@ import hashlib
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line
 from posenc_jax.storage import atomic_write
 
-MOST_UNKNOWN = 0.01  # of the tokens of a text
+MOST_UNKNOWN = 0.01  # of the bytes of a text
 MAX_TRAINING_BYTES = 2**26  # a model is learned from the first bytes of the training split
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
 
@@ -25,6 +27,20 @@ BYTE_OF_CHARACTER = {chr(byte): byte for byte in PRINTED} | {
   chr(0x100 + place): byte
   for place, byte in enumerate(byte for byte in range(256) if byte not in PRINTED)
 }
+
+
+class Cut(NamedTuple):
+  """A text in tokens.
+
+  Attributes:
+    tokens_T: integers.
+    bytes_T: how many bytes of the text each of them stands for, which add up to all of it.
+    unknown: how many bytes of the text the tokenizer does not know.
+  """
+
+  tokens_T: np.ndarray
+  bytes_T: np.ndarray
+  unknown: int = 0
 
 
 class Bytes:
@@ -46,21 +62,19 @@ class Bytes:
     """Returns integer tokens_T."""
     return np.frombuffer(text, np.uint8)
 
-  def cut(self, texts: list[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yields the integer tokens_T of each text, and bytes_T: how many bytes of the text each of
-    them stands for, which add up to all of it.
-    """
+  def cut(self, texts: list[bytes]) -> Iterator[Cut]:
+    """Yields each text in tokens."""
     for text in texts:
       tokens_T = self.encode(text)
-      yield tokens_T, self.lengths[tokens_T]
+      yield Cut(tokens_T, self.lengths[tokens_T])
 
-  def count_unknown(self, tokens_T: np.ndarray) -> int:
-    """How many tokens stand for text that the tokenizer does not know."""
-    del tokens_T
-    return 0
+  def check_unknown(self, unknown: int, size: int) -> None:
+    """Raises `UserError` where too many of the bytes of all texts together are unknown."""
 
-  def check_unknown(self, unknown: int, tokens: int) -> None:
-    """Raises `UserError` where too many of all tokens together stand for unknown text."""
+  def change(self, text: bytes) -> str:
+    """An example of how the tokenizer changes the text before it cuts it; '' where it does not."""
+    del text
+    return ''
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     return bytes(tokens)
@@ -141,41 +155,76 @@ class TokenizerJson(Bytes):
     self._unknown = model.get('unk_id')  # Unigram's; other models name it
     if (unknown := model.get('unk_token')) is not None:
       self._unknown = self._tokenizer.token_to_id(unknown)
+    self._is_of_bytes, self._alphabet = _alphabet(tree)
     self.sha256 = hashlib.sha256(contents).hexdigest()
     self._is_byte_level = 'ByteLevel' in json.dumps(tree.get('decoder'))
+    self._writes_bytes = 'ByteLevel' in json.dumps(tree.get('normalizer'))  # as characters
 
   def encode(self, text: bytes) -> np.ndarray:
     """Returns int32 tokens_T. Bytes that are not UTF-8 are encoded as U+FFFD."""
-    ((tokens_T, _),) = self.cut([text])
-    return tokens_T
+    (cut,) = self.cut([text])
+    return cut.tokens_T
 
-  def cut(self, texts: list[bytes]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  def cut(self, texts: list[bytes]) -> Iterator[Cut]:
     """As that of `Bytes`; bytes_T is int64.
 
     A token stands for what lies from the end of the tokens before it to its own end; the last one
     also for what is left. Of the tokens that share a character, the first has its bytes. Where a
     special token stands literally in a text, such as '<|endoftext|>', it is that token, as it is in
-    transformers and in evaluation harnesses.
+    transformers and in evaluation harnesses. Raises `UserError` for a text that it cannot cut.
     """
     texts = list(map(_characters, texts))
     readable = [re.sub('[\udc80-\udcff]', '\ufffd', text) for text in texts]
-    encodings = self._tokenizer.encode_batch(readable, add_special_tokens=False)
-    for text, encoding in zip(texts, encodings, strict=True):
+    try:
+      encodings = self._tokenizer.encode_batch(readable, add_special_tokens=False)
+    except Exception as error:  # the library raises nothing more special
+      problem = f'cannot cut a text ({one_line(error, MAX_REASON)})'
+      allowed = 'a tokenizer with an unknown token'
+      raise UserError(f'{self._field}: {problem}; allowed: {allowed}') from None
+    for text, sent, encoding in zip(texts, readable, encodings, strict=True):
       tokens_T = np.array(encoding.ids, np.int32)
-      yield tokens_T, _bytes_between(text, [end for _, end in encoding.offsets])
+      spans_T2 = np.array(encoding.offsets, int).reshape(-1, 2)
+      sizes = _sizes(text)
+      unknown = int(sizes[_within(spans_T2[tokens_T == self._unknown], len(text))].sum())
+      if self._alphabet is not None:
+        unknown = min(self._dropped(sent), int(sizes.sum()))
+      yield Cut(tokens_T, _bytes_between(sizes, spans_T2[:, 1]), unknown)
 
-  def count_unknown(self, tokens_T: np.ndarray) -> int:
-    return 0 if self._unknown is None else int(np.count_nonzero(tokens_T == self._unknown))
-
-  def check_unknown(self, unknown: int, tokens: int) -> None:
-    """Raises `UserError` where more than MOST_UNKNOWN of the tokens of a corpus, or of documents
-    scored together, are the unknown one: to predict it says nothing of the text whose bytes a score
-    is divided by. A short text may well have one.
+  def _dropped(self, text: str) -> int:
+    """How many bytes become no token, by the alphabet: spans do not say it, since those behind a
+    character that is left out are shifted. Spaces do not count: many tokenizers leave them out.
     """
-    if unknown > MOST_UNKNOWN * tokens:
+    text = ''.join(self._normalized(text).replace(SPACE, ' ').split())
+    if self._is_of_bytes:
+      text = text.encode().decode('latin-1')  # a character for each byte
+    size = lambda character: 1 if self._is_of_bytes else len(character.encode())
+    return sum(n * size(c) for c, n in Counter(text).items() if c not in self._alphabet)
+
+  def _normalized(self, text: str) -> str:
+    """What the tokenizer makes of a text before it cuts it; bytes are not written as characters."""
+    normalizer = self._tokenizer.normalizer
+    return text if normalizer is None or self._writes_bytes else normalizer.normalize_str(text)
+
+  def check_unknown(self, unknown: int, size: int) -> None:
+    """Raises `UserError` where more than MOST_UNKNOWN of the bytes of a corpus, or of documents
+    scored together, are unknown: to predict the unknown token, or none, says nothing of the text
+    whose bytes a score is divided by. A short text may well have one.
+    """
+    if unknown > MOST_UNKNOWN * size:
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
-      share = f'{unknown / tokens:.0%} of the text'
+      share = f'{unknown / size:.0%} of the text'
       raise UserError(f'{self._field}: {share} is unknown to it; allowed: {allowed}')
+
+  def change(self, text: bytes) -> str:
+    """As that of `Bytes`; spaces that come, go or have a sign of their own are no change."""
+    before = text.decode('utf-8', 'replace')
+    plain = lambda characters: ''.join(characters.replace(SPACE, ' ').split())
+    before, after = plain(before), plain(self._normalized(before))
+    if before == after:
+      return ''
+    pairs = enumerate(zip(before, after, strict=False))
+    start = next((n for n, (own, other) in pairs if own != other), min(len(before), len(after)))
+    return f'{before[start : start + 20]!r} to {after[start : start + 20]!r}'
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     """Returns the text that the tokens write: what was normalized away is not in it."""
@@ -196,19 +245,48 @@ def _characters(text: bytes) -> str:
   return str(text, 'utf-8', 'surrogateescape')  # which takes a file in memory, too
 
 
-def _bytes_between(text: str, ends: list[int]) -> np.ndarray:
-  """The bytes, int64, from the end of each token to the next, where tokens end after so many
-  characters of `_characters`; the last one ends with the text.
-  """
+def _sizes(text: str) -> np.ndarray:
+  """How many bytes, int64, each character of `_characters` stands for."""
   points = np.frombuffer(text.encode('utf-32-le', 'surrogatepass'), '<u4')
   is_raw = (points >= 0xDC80) & (points <= 0xDCFF)
   sizes = 1 + (points >= 0x80) + (points >= 0x800).astype(int) + (points >= 0x10000)
-  starts = np.append(0, np.cumsum(np.where(is_raw, 1, sizes)))
-  ends_T = np.array(ends, int)
+  return np.where(is_raw, 1, sizes)
+
+
+def _bytes_between(sizes: np.ndarray, ends_T: np.ndarray) -> np.ndarray:
+  """The bytes, int64, from the end of each token to the next, where tokens end after so many
+  characters; the last one ends with the text.
+  """
+  starts = np.append(0, np.cumsum(sizes))
   if len(ends_T):
     ends_T = np.maximum.accumulate(ends_T)
-    ends_T[-1] = len(points)
+    ends_T[-1] = len(sizes)
   return np.diff(starts[ends_T], prepend=0)
+
+
+def _within(spans_T2: np.ndarray, count: int) -> np.ndarray:
+  """Which of so many characters, bool, lie within a span (start, end)."""
+  steps = np.zeros(count + 1, int)
+  np.add.at(steps, spans_T2[:, 0], 1)
+  np.add.at(steps, spans_T2[:, 1], -1)
+  return np.cumsum(steps)[:-1] > 0
+
+
+def _alphabet(tree: dict) -> tuple[bool, frozenset[str] | None]:
+  """(whether a tokenizer.json cuts bytes rather than characters, those that it knows if it leaves
+  out all others: byte pairs without an unknown token do). A byte is the character of its number.
+  """
+  model = tree['model']
+  is_of_bytes = 'ByteLevel' in json.dumps([tree.get('normalizer'), tree.get('pre_tokenizer')])
+  if 'merges' not in model or model.get('unk_token') is not None or model.get('byte_fallback'):
+    return is_of_bytes, None
+  prefix = model.get('continuing_subword_prefix') or ''
+  suffix = model.get('end_of_word_suffix') or ''
+  pieces = (piece.removeprefix(prefix).removesuffix(suffix) for piece in model['vocab'])
+  known = {piece for piece in pieces if len(piece) == 1}
+  if is_of_bytes:
+    known = {chr(BYTE_OF_CHARACTER[piece]) for piece in known if piece in BYTE_OF_CHARACTER}
+  return is_of_bytes, None if is_of_bytes and len(known) == 256 else frozenset(known)
 
 
 def tokenizer_json(path: str, vocab: int) -> TokenizerJson:

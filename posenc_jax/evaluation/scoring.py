@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from posenc_jax.data.tokenizers import BYTES, Bytes
+from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
 from posenc_jax.errors import nearest
 from posenc_jax.evaluation import windows
 from posenc_jax.evaluation.runs import Run
@@ -108,32 +108,33 @@ def score(
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
   run = getattr(model, '__self__', model)
   tokenizer = run.tokenizer if isinstance(run, Run) else BYTES
-  cut = [_cut(document, tokenizer) for document in documents]
-  texts, sizes = [tokens_T for tokens_T, _ in cut], [bytes_T for _, bytes_T in cut]
+  documents = list(documents)
+  cuts = [_cut(document, tokenizer) for document in documents]
+  texts, sizes = [cut.tokens_T for cut in cuts], [cut.bytes_T for cut in cuts]
   if tokenizer is not None:
-    unknown = sum(map(tokenizer.count_unknown, texts))
-    tokenizer.check_unknown(unknown, sum(map(len, texts)))
+    size = sum(len(document) for document in documents if isinstance(document, bytes))
+    tokenizer.check_unknown(sum(cut.unknown for cut in cuts), size)
   nll = _likelihoods(model, attention)
   nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, **settings)
   is_known = not any(bytes_T is None for bytes_T in sizes)
   return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if is_known else None)
 
 
-def _cut(document: Document, tokenizer: Bytes | None) -> tuple[np.ndarray, np.ndarray | None]:
-  """The tokens of a document and the bytes that each stands for, if they are known. Raises
+def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
+  """The tokens of a document and the bytes that each stands for, None if they are not known. Raises
   ValueError for what is no document. `tokenizer`: None where the model is one of a task.
   """
   if isinstance(document, bytes) and tokenizer:
-    ((tokens_T, bytes_T),) = tokenizer.cut([document])
-    return tokens_T, bytes_T
+    (cut,) = tokenizer.cut([document])
+    return cut
   tokens_T = np.asarray(document)
   if tokens_T.ndim != 1 or not np.issubdtype(tokens_T.dtype, np.integer):
     raise ValueError(
       f'a document of shape {tokens_T.shape}, {tokens_T.dtype}; allowed: integers [T], or bytes'
     )
   if tokenizer in (BYTES, None):
-    return tokens_T, np.ones(len(tokens_T), int)
-  return tokens_T, None if tokenizer.lengths is None else tokenizer.lengths[tokens_T]
+    return Cut(tokens_T, np.ones(len(tokens_T), int))
+  return Cut(tokens_T, None if tokenizer.lengths is None else tokenizer.lengths[tokens_T])
 
 
 def _likelihoods(model: LM | Run | TokenFunction, attention: dict | None) -> TokenFunction:
