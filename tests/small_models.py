@@ -6,7 +6,7 @@ import numpy as np
 import safetensors.numpy
 
 from configs import base
-from posenc_jax.pretrained import families, gguf_file, importing, sources
+from posenc_jax.pretrained import families, importing, sources
 from posenc_jax.pretrained.exported_tokenizers import byte_tokenizer
 from scripts.conformance.command import GOLDEN
 from scripts.conformance.pretrained import weights
@@ -54,7 +54,8 @@ def imported(folder):
 def write_gguf(
   path, name='llama', pre='smollm', tensors=(), stored=(), sentencepiece=None, **metadata
 ):
-  """A GGUF file of a golden model, in float32, with queries and keys permuted as converters do.
+  """A GGUF file of a golden model, in float32, with the names of the library and, of Llama, with
+  queries and keys permuted, as converters do.
 
   Args:
     tensors: more of them.
@@ -65,7 +66,8 @@ def write_gguf(
 
   record = RECORDS[name]
   config = record['config']
-  writer = gguf.GGUFWriter(path, 'llama')
+  family = config['model_type']
+  writer = gguf.GGUFWriter(path, family)
   heads = {'q': config['num_attention_heads'], 'k': config['num_key_value_heads']}
   writer.add_block_count(config['num_hidden_layers'])
   writer.add_context_length(config['max_position_embeddings'])
@@ -73,7 +75,7 @@ def write_gguf(
   writer.add_feed_forward_length(config['intermediate_size'])
   writer.add_head_count(heads['q'])
   writer.add_head_count_kv(heads['k'])
-  writer.add_key_length(config['head_dim'])
+  writer.add_key_length(config.get('head_dim', config['hidden_size'] // heads['q']))
   writer.add_layer_norm_rms_eps(config['rms_norm_eps'])
   writer.add_rope_freq_base(config['rope_parameters']['rope_theta'])
   writer.add_vocab_size(config['vocab_size'])
@@ -91,15 +93,14 @@ def write_gguf(
   for key, value in metadata.items():
     adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}
     adds[type(value)](key, value)
-  back = {long: short for short, long in gguf_file.TENSORS.items()}
+  numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
+  names = gguf.get_tensor_name_map(numbers[family], config['num_hidden_layers'])
   for key, shape in record['shapes'].items():
-    parts = key.split('.')
-    number = next((part for part in parts if part.isdigit()), None)
     x = weights(key, shape)
-    if key.endswith(('q_proj.weight', 'k_proj.weight')):
+    if family == 'llama' and key.endswith(('q_proj.weight', 'k_proj.weight')):
       H = heads[key.split('.')[-2][0]]
       x = x.reshape(H, 2, -1, x.shape[1]).swapaxes(1, 2).reshape(x.shape)
-    own = back[key.replace(f'.{number}.', '.{n}.')].format(n=number)
+    own = names.get_name(key, ('.weight', '.bias'))
     if own not in dict(stored):
       writer.add_tensor(own, np.ascontiguousarray(x))
   for key, x in dict(tensors).items():

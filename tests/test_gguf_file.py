@@ -21,9 +21,10 @@ from posenc_jax.pretrained import gguf_file, gguf_tokenizer, importing, sources
 from scripts.conformance.pretrained import TOKENS
 
 
-def test_a_gguf_file_is_the_same_model(tmp_path):
-  _, expected, _ = imported(save(tmp_path / 'm', 'llama'))
-  config, model, source = imported(write_gguf(tmp_path / 'm.gguf'))
+@pytest.mark.parametrize('name', gguf_file.SUPPORTED)
+def test_a_gguf_file_is_the_same_model(name, tmp_path):
+  _, expected, _ = imported(save(tmp_path / 'm', name))
+  config, model, source = imported(write_gguf(tmp_path / 'm.gguf', name))
   jax.tree.map(np.testing.assert_array_equal, model, expected)
   assert config.train.length == 32
   assert json.loads(source.tokenizer)['model']['merges'] == [['a', 'b']]
