@@ -52,7 +52,7 @@ def imported(folder):
 
 
 def write_gguf(
-  path, name='llama', pre='smollm', tensors=(), stored=(), sentencepiece=None, **metadata
+  path, name='llama', pre='smollm', tensors=(), stored=(), sentencepiece=None, bos=1, **metadata
 ):
   """A GGUF file of a golden model, in float32, with the names of the library and, of Llama, with
   queries and keys permuted, as converters do.
@@ -61,6 +61,7 @@ def write_gguf(
     tensors: more of them.
     stored: those that have other bytes in the file: {name: (uint8 [rows, bytes], type of GGML)}.
     sentencepiece: [(token, score, kind)] of a vocabulary that is SentencePiece's.
+    bos: the token that it names; None: it names none.
   """
   import gguf
 
@@ -89,7 +90,8 @@ def write_gguf(
     writer.add_token_list(tokens)
     writer.add_token_scores(scores)
     writer.add_token_types(kinds)
-  writer.add_bos_token_id(1)
+  if bos is not None:
+    writer.add_bos_token_id(bos)
   for key, value in metadata.items():
     adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}
     adds[type(value)](key, value)

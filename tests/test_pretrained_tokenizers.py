@@ -181,6 +181,19 @@ def test_a_gguf_file_with_a_vocabulary_of_sentencepiece(said, bos, ids, of_user,
   assert tokenizer.encode('b<user>?').ids == [*bos, *of_user]
 
 
+def test_a_gguf_file_of_sentencepiece_that_names_no_bos_has_that_of_llama_cpp(tmp_path):
+  """The same in config.json, before windows and before the text of the exported tokenizer."""
+  path = write_gguf(tmp_path / 'm.gguf', pre='default', sentencepiece=SMALL_PIECES, bos=None)
+  source, run = sources.open_source(str(path)), tmp_path / 'run'
+  assert (source.fields['bos_token_id'], source.fields['eos_token_id']) == (1, 2)
+  importing.import_model(base.get_config(), source, run)
+  assert load_run(run).inputs(b'ab').tolist() == [[1, 9, 8]]
+  tokenizer, _, config = exported(run, tmp_path / 'out')
+  assert (tokenizer.encode('ab').ids, config['bos_token_id']) == ([1, 9, 8], 1)
+  path = write_gguf(tmp_path / 'n.gguf', bos=None)
+  assert sources.open_source(str(path)).fields['bos_token_id'] is None
+
+
 def test_chat_template_and_ends_of_a_gguf_file(tmp_path):
   template = "{{ bos_token }}{% for m in messages %}\n{{ m['content'] }}{% endfor %}"
   said = {'eos_token_id': 2, 'eot_token_id': 4}

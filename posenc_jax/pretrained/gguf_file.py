@@ -12,7 +12,7 @@ import numpy as np
 from posenc_jax.encodings.core.rope_scaling import llama3, rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
-from posenc_jax.pretrained.gguf_tokenizer import tokenizer_of
+from posenc_jax.pretrained.gguf_tokenizer import special_token, tokenizer_of
 from posenc_jax.pretrained.tensor_rules import LAYER
 
 # How the names of tensors translate; {n}: the layer.
@@ -156,7 +156,7 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     'rope_theta': float(take('rope.freq_base', 10000.0)),
     'tie_word_embeddings': not has_output,
     'vocab_size': take_size('vocab_size', len(metadata.get('tokenizer.ggml.tokens', ()))),
-    'bos_token_id': metadata.get('tokenizer.ggml.bos_token_id'),
+    'bos_token_id': special_token(metadata, 'bos'),
     'eos_token_id': _ends(metadata),
   }
   take('attention.value_length', config['head_dim'])
@@ -174,6 +174,6 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
 
 def _ends(metadata: dict) -> int | list[int] | None:
   """The end of a text, and that of a turn, where it is another."""
-  ends = [metadata.get(f'tokenizer.ggml.{name}_token_id') for name in ('eos', 'eot')]
+  ends = [special_token(metadata, name) for name in ('eos', 'eot')]
   ends = [*dict.fromkeys(token for token in ends if token is not None)]
   return ends if len(ends) > 1 else next(iter(ends), None)

@@ -42,6 +42,13 @@ UNKNOWN, CONTROL, USER_DEFINED, BYTE = 2, 3, 4, 6  # kinds of tokens
 SPECIAL = (UNKNOWN, CONTROL, USER_DEFINED)  # they are found before text is cut
 
 
+def special_token(metadata: dict, name: str) -> int | None:
+  """The number of 'bos', 'eos' or 'eot' in a file."""
+  is_sentencepiece = metadata.get('tokenizer.ggml.model') == 'llama'
+  defaults = {'bos': 1, 'eos': 2} if is_sentencepiece else {}
+  return metadata.get(f'tokenizer.ggml.{name}_token_id', defaults.get(name))
+
+
 def tokenizer_of(metadata: dict) -> tuple[bytes | None, str]:
   """(a tokenizer.json of the vocabulary in the file or None, why there is none)."""
   said = {name.removeprefix('tokenizer.ggml.'): x for name, x in metadata.items()}
@@ -67,7 +74,7 @@ def tokenizer_of(metadata: dict) -> tuple[bytes | None, str]:
     if changed := [x for x in ('precompiled_charsmap', 'remove_extra_whitespaces') if said.get(x)]:
       return None, f'its tokenizer changes text by {changed[0]}'
     has_bos, parts = True, _sentencepiece(said, tokens, kinds)
-  bos = said.get('bos_token_id', 1 if kind == 'llama' else None)
+  bos = special_token(metadata, 'bos')
   has_bos = said.get('add_bos_token', has_bos) and bos is not None and bos < len(tokens)
   special = [
     {'id': n, 'content': token, 'single_word': False, 'lstrip': False, 'rstrip': False}
