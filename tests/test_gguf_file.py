@@ -215,6 +215,15 @@ def test_a_gguf_file_has_sizes(heads):
     gguf_file._config(metadata, False, 'm')
 
 
+def test_numbers_of_a_gguf_file_are_finite():
+  metadata = {'general.architecture': 'llama', 'llama.attention.head_count': 2}
+  sizes = ('embedding_length', 'feed_forward_length', 'block_count')
+  metadata |= {f'llama.{name}': 8 for name in sizes}
+  metadata['llama.attention.layer_norm_rms_epsilon'] = float('nan')
+  with pytest.raises(UserError, match='layer_norm_rms_epsilon=nan; allowed: a finite number'):
+    gguf_file._config(metadata, False, 'm')
+
+
 def test_heads_of_a_gguf_file_fit_its_matrices(tmp_path, monkeypatch):
   path = write_gguf(tmp_path / 'm.gguf')
   monkeypatch.setattr(gguf_file, '_config', lambda *_: {'num_attention_heads': 5})

@@ -321,6 +321,14 @@ def with_text(name, text):
   return lambda folder: (folder / name).write_text(text)
 
 
+def with_field(name, value):
+  def change(folder):
+    path = folder / 'config.json'
+    path.write_text(path.read_text().replace('{', f'{{"{name}": {value}, ', 1))
+
+  return change
+
+
 def cut_in_half(folder):
   path = folder / 'model.safetensors'
   path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -355,6 +363,12 @@ def only_pickles(folder):
     (without_file('config.json'), 'no config.json'),
     (with_text('config.json', '[1'), 'config.json is damaged'),
     (with_text('config.json', '[' * 100_000), 'config.json is damaged'),
+    (
+      with_field('time_step_limit', '[0.0, Infinity]'),
+      'config.json is damaged: it holds Infinity;',
+    ),
+    (with_field('rms_norm_eps', 'NaN'), 'it holds NaN; allowed: finite numbers, or the field left'),
+    (with_field('initializer_range', '1e999'), 'it holds 1e999; allowed: finite numbers'),
     (without_file('model.safetensors'), 'no *.safetensors'),
     (cut_in_half, 'model.safetensors is damaged'),
     (with_text('model.safetensors', ''), 'model.safetensors is damaged'),

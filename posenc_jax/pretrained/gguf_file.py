@@ -134,6 +134,8 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     value = left.pop(f'{kind}.{name}', default)
     if value is None:
       raise UserError(f'{field}: its metadata lack {kind}.{name}')
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f'{field}: metadata {kind}.{name}={value}; allowed: a finite number')
     return value
 
   def take_size(name, default=None):

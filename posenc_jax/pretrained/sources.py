@@ -9,6 +9,7 @@ import functools
 import hashlib
 import importlib.util
 import json
+import math
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -282,12 +283,19 @@ def read_json(path: Path, field: str) -> dict:
   try:
     if path.stat().st_size > LARGEST_JSON:
       raise ValueError('it is too large')
-    tree = json.loads(path.read_bytes())
+    tree = json.loads(path.read_bytes(), parse_constant=_finite, parse_float=_finite)
     if not isinstance(tree, dict):
       raise ValueError('it is no object')
   except (ValueError, RecursionError) as error:
     raise UserError(f'{field}: {path.name} is damaged: {error}') from None
   return tree
+
+
+def _finite(text: str) -> float:
+  number = float(text)
+  if not math.isfinite(number):
+    raise ValueError(f'it holds {text}; allowed: finite numbers, or the field left out')
+  return number
 
 
 def _sha256(path: Path) -> str:
