@@ -558,6 +558,7 @@ def test_fields_of_published_files_that_change_nothing(name, fields):
     ('glm4', 'num_key_value_heads'),
     ('starcoder2', 'num_key_value_heads'),
     ('stablelm', 'num_key_value_heads'),
+    *((name, 'max_position_embeddings') for name in ('qwen2', 'mistral', 'phi3', 'gemma3', 'glm')),
   ],
 )
 def test_what_a_family_has_another_default_for_must_be_said(name, field):

@@ -53,7 +53,7 @@ def _sandwiched(
   fields: Fields, encodings: tuple, period: int, softcap: float, logits: float, **flags
 ) -> Form:
   """`encodings`: of layers with a window and of those without one, of which each `period`-th is."""
-  fields.need('head_dim')
+  fields.need('head_dim', 'max_position_embeddings')
   _check_masks(fields)
   model = {**sizes(fields), **norms_and_ties(fields, True), **flags}
   model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
@@ -72,5 +72,5 @@ def _sandwiched(
   scaled_leaf = 'layers/q_norm/scale' if flags else 'layers/w_q'
   for rule in decoder_rules(model, plus_one):
     rules.append(scaled(rule, factor) if rule.leaves == (scaled_leaf,) else rule)
-  length = fields.take('max_position_embeddings', 8192)
+  length = fields.take('max_position_embeddings')
   return Form(model, {'softcap': softcap}, encoding, length, rules)

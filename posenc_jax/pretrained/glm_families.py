@@ -14,7 +14,7 @@ def glm(fields: Fields, **flags) -> Form:
   fields.need('head_dim', 'num_key_value_heads')
   bias = 'qkv' if fields.take('attention_bias', True, bool) else 'none'
   encoding = {'fraction': 0.5} | rope(fields, is_partial=True) | {'layout': 'interleaved'}
-  form = llama_like(fields, eps=1.5625e-07, encoding=encoding, length=131_072, bias=bias, **flags)
+  form = llama_like(fields, eps=1.5625e-07, encoding=encoding, bias=bias, **flags)
   return with_rules(form, joined_gate(form, f'{LAYER}mlp.gate_up_proj.weight'))
 
 

@@ -69,18 +69,18 @@ def llama_like(
   is_partial: bool = False,
   original: int | None = None,
   encoding: dict | None = None,
-  length: int = 2048,
   **model,
 ) -> Form:
   """A model with Llama's tensors and norms before its blocks; `model`: what else it has.
 
-  `ties`, `eps`, `base`, `original`, `length`: what the family has where its file does not say it;
-  `encoding`: of a family that reads it in a way of its own.
+  `ties`, `eps`, `base`, `original`: what the family has where its file does not say it; `encoding`:
+  of a family that reads it in a way of its own.
   """
+  fields.need('max_position_embeddings')
   model = {**sizes(fields), **norms_and_ties(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = decoder_rules(model) + pre_norm_rules()
-  length = fields.take('max_position_embeddings', length)
+  length = fields.take('max_position_embeddings')
   encoding = encoding or rope(fields, base, is_partial=is_partial, original=original)
   return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
 
@@ -261,9 +261,7 @@ def ernie4_5(fields: Fields) -> Form:
   """ERNIE 4.5 without experts (Baidu 2025): RoPE of neighboring channels."""
   fields.need('head_dim', 'num_key_value_heads')
   fields.require('use_bias', False, None)
-  return llama_like(
-    fields, ties=True, eps=1e-5, encoding=interleaved_rope(fields, 500_000.0), length=131_072
-  )
+  return llama_like(fields, ties=True, eps=1e-5, encoding=interleaved_rope(fields, 500_000.0))
 
 
 def helium(fields: Fields) -> Form:
@@ -272,7 +270,7 @@ def helium(fields: Fields) -> Form:
   fields.require('mlp_bias', False)
   bias = 'qkv' if fields.take('attention_bias', False, bool) else 'none'
   encoding = interleaved_rope(fields, 100_000.0)
-  return llama_like(fields, eps=1e-8, encoding=encoding, length=4096, bias=bias)
+  return llama_like(fields, eps=1e-8, encoding=encoding, bias=bias)
 
 
 def seed_oss(fields: Fields) -> Form:
@@ -284,7 +282,7 @@ def seed_oss(fields: Fields) -> Form:
   if said not in biases:
     allowed = f'with {" and ".join(names)} biases of q, k and v, of all projections or of none'
     raise fields.refused('attention_out_bias', allowed)
-  return llama_like(fields, length=524_288, bias=biases[said])
+  return llama_like(fields, bias=biases[said])
 
 
 def phi3(fields: Fields) -> Form:
