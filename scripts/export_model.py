@@ -5,11 +5,11 @@
 --dtype: float32, bfloat16 or float16. --config.encoding.FIELD=VALUE and --config.attention.FIELD
 change the run first: --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4.
 
-A run has the form of a family of models (Llama, Mistral, Ministral, Qwen, SmolLM3, OLMo, EXAONE,
-ERNIE, GLM, StarCoder 2, StableLM, GPT-NeoX, GPT-2, BLOOM, or the family that it was imported from)
-or is refused with the field that no family has. A model whose embedding is scaled gets the scale in
-its embedding, and a projection to logits of its own. PoSE, which acts in training alone, is left
-out. The tokenizer says which token is BOS, and puts the run's own before a text.
+A run has the form of a family of models (Llama, Mistral, Ministral, Phi-3, Qwen, SmolLM3, OLMo,
+EXAONE, ERNIE, GLM, StarCoder 2, StableLM, GPT-NeoX, GPT-2, BLOOM, or the family that it was
+imported from) or is refused with the field that no family has. A model whose embedding is scaled
+gets the scale in its embedding, and a projection to logits of its own. PoSE, which acts in training
+alone, is left out. The tokenizer says which token is BOS, and puts the run's own before a text.
 
 Needs `pip install -e '.[pretrained]'`.
 """

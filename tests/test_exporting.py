@@ -189,7 +189,8 @@ def test_a_projection_to_logits_of_its_own(name, tmp_path):
   ('name', 'encoding', 'said'),
   [
     ('gpt_neox', {'base': 5e5, 'fraction': 0.5}, {'rotary_emb_base': 5e5, 'rotary_pct': 0.5}),
-    ('llama', {'fraction': 0.5}, r'config\.encoding\.fraction=0\.5; allowed: 1'),
+    ('qwen3', {'fraction': 0.5}, r'config\.encoding\.fraction=0\.5; allowed: 1'),
+    ('llama', {'fraction': 0.5}, {'model_type': 'phi3', 'partial_rotary_factor': 0.5}),
     ('llama', {'scaling': {'rope_type': 'ntk', 'factor': 2.0}}, "rope_type='ntk': transformers"),
     (
       'llama',
@@ -505,6 +506,26 @@ def test_a_width_that_is_no_multiple_of_heads_is_none_of_llama(tmp_path):
     match = rf'model_dim=14: {kind}, the family next to it, has a multiple of its 3 heads'
     with pytest.raises(UserError, match=match):
       exported_fields.fields_of(config, 23, 1, None)
+
+
+@pytest.mark.parametrize('window', [0, 4])
+def test_a_run_that_rotates_a_part_is_phi_3(window, tmp_path):
+  """Of whose default for padding a small model has no row."""
+  config, *_ = imported(save(tmp_path / 'm', 'llama3_tied'))
+  encoding = {'name': 'rope', 'base': 123.0, 'fraction': 0.34}
+  overlay(config, {'encoding': encoding, 'attention.window': window})
+  model = build(config, 23, nnx.Rngs(0))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  assert exporting.export_model(config, leaves, 1, None, TOKENIZER, tmp_path / 'out') == 'phi3'
+  said = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert (said['sliding_window'], said['pad_token_id']) == (window or None, None)
+  own, again, _ = imported(tmp_path / 'out')
+  assert own.encoding.to_dict() | encoding == own.encoding.to_dict()
+  assert own.attention.window == window
+  jax.tree.map(np.testing.assert_array_equal, again, model)
+  overlay(config, {'encoding.scaling': {'rope_type': 'yarn', 'factor': 4.0}})
+  with pytest.raises(UserError, match='allowed: longrope'):
+    exported_fields.fields_of(config, 23, 1, None)
 
 
 def test_what_vllm_needs_is_said(tmp_path):

@@ -445,6 +445,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'num_attention_heads': 0}, 'is none of llama (ZeroDivisionError'),
     ('llama', {'rope_parameters': {'rope_theta': 'x'}}, 'is none of llama (ValueError'),
     ('llama', {'partial_rotary_factor': 0.5}, 'partial_rotary_factor=1 in this family'),
+    (
+      'phi3',
+      {'rope_parameters': {'partial_rotary_factor': 0.95}},
+      'RoPE of 0.95 of 4 channels turns 3 in transformers, and 4 here; allowed: a part of whole',
+    ),
     ('phi3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
     ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),

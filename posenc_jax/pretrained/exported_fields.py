@@ -206,6 +206,8 @@ def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, 
     return 'ministral3', encoding
   if m.bias == 'qkv':
     return 'qwen2', encoding
+  if m.bias == 'none' and encoding['name'] == 'rope' and encoding['fraction'] != 1:
+    return 'phi3', encoding
   is_odd = m.model_dim % m.heads and m.bias == 'none'  # which Mistral may be, and Llama not
   return 'mistral' if config.attention.window or is_odd else 'llama', encoding
 
@@ -250,13 +252,13 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
     return fields | {'use_qkv_bias': m.bias == 'qkv'}
   fields['rms_norm_eps'] = m.norm_eps
-  if kind in ('glm', 'glm4', 'smollm3'):  # of which a smaller model has no such token
+  if kind in ('glm', 'glm4', 'smollm3', 'phi3'):  # of which a smaller model has no such token
     fields['pad_token_id'] = None
   if kind in ('glm', 'glm4'):
     fields['attention_bias'] = m.bias == 'qkv'
   if kind == 'llama':
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
-  if kind == 'mistral':
+  if kind in ('mistral', 'phi3'):
     fields['sliding_window'] = config.attention.window or None
   if kind in ('olmo3', 'ministral', 'exaone4'):
     fields['sliding_window'] = next(filter(None, windows), None)

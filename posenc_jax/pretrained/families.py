@@ -96,6 +96,7 @@ def form_of(tree: dict, field: str) -> Form:
     ) from None
   fields.check_all_read(kind)
   for encoding in _members(form.encoding):
+    _check_part(encoding, form, field)
     _check_scaling(encoding, form, field)
   model, attention = PLAIN_MODEL | form.model, PLAIN_ATTENTION | form.attention
   notes = tuple(fields.notes)
@@ -107,6 +108,16 @@ def _members(encoding: dict) -> Iterator[dict]:
   yield encoding
   for inner in (*encoding.get('layers', ()), *encoding.get('members', ())):
     yield from _members(inner)
+
+
+def _check_part(encoding: dict, form: Form, field: str) -> None:
+  """Raises `UserError` where RoPE turns another number of channels here than in transformers, which
+  rounds down.
+  """
+  fraction, K = encoding.get('fraction', 1.0), form.model['head_dim']
+  if (here := round(fraction * K)) != (there := int(fraction * K)):
+    problem = f'RoPE of {fraction:g} of {K} channels turns {there} in transformers, and {here} here'
+    raise UserError(f'{field}: {problem}; allowed: a part of whole channels')
 
 
 def _check_scaling(encoding: dict, form: Form, field: str) -> None:
