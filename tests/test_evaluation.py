@@ -615,7 +615,7 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(make_run, ca
   c, workdir, _ = make_run(step=2, eval__protocols=('non_overlapping',), eval__lengths=(16,))
   evaluate.evaluate(c, workdir)
   assert {r['step'] for r in rows_of(workdir)} == {2}
-  assert 'evaluating step 2; its training ends at step 3' in capsys.readouterr().out
+  assert f'{workdir}: step 2; its training ends at step 3\n' in capsys.readouterr().err
   assert not (workdir / 'finished.json').exists()
 
 

@@ -1,6 +1,7 @@
 """Text that runs write: what is drawn, with and without the cache, and what is refused."""
 
 import io
+import shutil
 from pathlib import Path
 
 import jax
@@ -191,6 +192,19 @@ def test_the_script_prints_prompt_and_text(run, command):
   made = ''.join(c if c.isprintable() or c in '\n\t' else '\N{REPLACEMENT CHARACTER}' for c in made)
   assert (code, out) == (None, f'the q{made}\n')
   assert err.startswith('11 tokens, ')
+
+
+def test_what_is_said_of_a_run_is_no_part_of_its_text(run, command, tmp_path):
+  unfinished = tmp_path / 'unfinished'
+  shutil.copytree(run[0], unfinished)
+  longer = config.from_json(config.to_json(run[1]))
+  longer.train.steps = 9
+  storage.write_json(unfinished / 'config.json', config.to_json(longer))
+  flags = '--prompt=the q', '--tokens=2', '--temperature=0'
+  _, expected, _ = command('scripts/generate.py', f'--workdir={run[0]}', *flags)
+  code, out, err = command('scripts/generate.py', f'--workdir={unfinished}', *flags)
+  assert (code, out) == (None, expected)
+  assert err == f'{unfinished}: step 4; its training ends at step 9\n'
 
 
 def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, monkeypatch):

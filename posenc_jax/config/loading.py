@@ -173,7 +173,8 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
       allowed = f'a factor of {needed}; or with scaling.{ORIGINAL}'
       raise UserError(f'config.encoding.scaling: {words} {problem}; allowed: {allowed}')
     made = '' if reach is None else f', made for {reach:,.0f} tokens'
-    print(f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}')
+    said = f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}'
+    print(said, file=sys.stderr)  # a run's text goes to stdout
   return config
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def restore(
         'allowed: the directory of a run that train.py has trained'
       )
   if step < config.train.steps:
-    print(f'{workdir}: evaluating step {step}; its training ends at step {config.train.steps}')
+    ends = f'its training ends at step {config.train.steps}'
+    print(f'{workdir}: step {step}; {ends}', file=sys.stderr)  # text goes to stdout
   return restored['model'], step
 
 
