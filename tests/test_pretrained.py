@@ -741,7 +741,7 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
       import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
 
 
-def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
+def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
   """It is evaluated, tuned with another encoding, and goes back to a folder of transformers."""
   folder = save(tmp_path / 'm', 'llama3_tied')
   (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
@@ -798,7 +798,12 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch):
   longer = saved_config(run)
   overlay(longer, {'train.init_from': str(run), 'train.steps': 1, 'train.length': 16})
   loop.train(longer, tmp_path / 'longer')
+  said = (
+    "it was tuned on windows that begin with token 1, which its source's tokenizer puts before no"
+  )
+  assert said not in capsys.readouterr().out  # of what was not tuned
   exporting.export_run(longer, tmp_path / 'longer', tmp_path / 'of_longer', 'float32')
+  assert said in capsys.readouterr().out
   said = json.loads((tmp_path / 'of_longer' / 'config.json').read_text())
   assert said | {'torch_dtype': 0, 'dtype': 0} == source.fields | {'torch_dtype': 0, 'dtype': 0}
   for name, value, message in (

@@ -67,6 +67,13 @@ def with_bos(contents: bytes, bos: int) -> bytes:
   return contents
 
 
+def begins_with(contents: bytes, bos: int) -> bool:
+  """Whether a tokenizer.json puts this token before a text."""
+  import tokenizers
+
+  return tokenizers.Tokenizer.from_buffer(contents).encode('').ids[:1] == [bos]
+
+
 def _added(bos: int) -> dict:
   flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False)
   return {'id': bos, 'content': BOS, 'special': True, **flags}

@@ -22,6 +22,7 @@ from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.exported_fields import fields_of
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
+  begins_with,
   byte_tokenizer,
   naming_bos,
   with_bos,
@@ -135,6 +136,9 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
+  if config.train.steps and tokenizer is not None and not begins_with(tokenizer, bos):
+    problem = f'it was tuned on windows that begin with token {bos}'
+    print(f"{workdir}: {problem}, which its source's tokenizer puts before no text")
   if kind == 'qwen2' and (source or {}).get('model_type') != kind:
     problem = "of this family AutoTokenizer of transformers (5.24) cuts by Qwen's rules"
     print(f'{workdir}: {problem}; load the tokenizer with PreTrainedTokenizerFast')
