@@ -996,6 +996,36 @@ def test_a_tokenizer_that_changes_text_is_said(normalizer, text, said, tmp_path,
   assert f'corpus: the tokenizer changes text {said}' in lines[-1] or not said
 
 
+@pytest.mark.parametrize(
+  ('model', 'settings', 'pieces', 'text'),
+  [
+    ('WordPiece', {}, ['the', 'token', '##ization'], ' the tokenization'),
+    ('BPE', {'end_of_word_suffix': '</w>'}, ['the</w>', 'c', 'at</w>'], 'the cat '),
+    ('BPE', {'continuing_subword_prefix': '@@'}, ['the', 'c', '@@at'], ' the cat'),
+    ('BPE', {}, ['the', '##c'], 'the##c'),
+  ],
+)
+def test_marks_of_words_are_no_text(model, settings, pieces, text):
+  library = pytest.importorskip('tokenizers')
+  vocab = {piece: n for n, piece in enumerate(pieces)} | {'[UNK]': len(pieces)}
+  settings = settings | ({'merges': []} if model == 'BPE' else {})
+  made = library.Tokenizer(getattr(library.models, model)(vocab, **settings))
+  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  assert tokenizer.decode(range(len(pieces))) == text.encode()
+  assert b''.join(tokenizer.decode([n]) for n in range(len(pieces))) == text.encode()
+
+
+def test_bytes_of_words_come_back():
+  """As CLIP writes them: characters of bytes, with a mark at the end of a word."""
+  library = pytest.importorskip('tokenizers')
+  made = library.Tokenizer(
+    library.models.BPE({'Ã©</w>': 0, 'Ã': 1, '©': 2}, [], end_of_word_suffix='</w>')
+  )
+  made.decoder = library.decoders.ByteLevel()
+  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  assert tokenizer.decode([0, 1, 2]) == 'é é'.encode()
+
+
 def without_unknown(kind):
   """A tokenizer with a model of a kind that knows a and b alone."""
   library = pytest.importorskip('tokenizers')

@@ -155,6 +155,7 @@ class TokenizerJson(Bytes):
     self._unknown = model.get('unk_id')  # Unigram's; other models name it
     if (unknown := model.get('unk_token')) is not None:
       self._unknown = self._tokenizer.token_to_id(unknown)
+    self._within_word, self._ends_word = _marks(model)
     self._is_of_bytes, self._alphabet = _alphabet(tree)
     self.sha256 = hashlib.sha256(contents).hexdigest()
     self._is_byte_level = 'ByteLevel' in json.dumps(tree.get('decoder'))
@@ -227,12 +228,19 @@ class TokenizerJson(Bytes):
     return f'{before[start : start + 20]!r} to {after[start : start + 20]!r}'
 
   def decode(self, tokens: Iterable[int]) -> bytes:
-    """Returns the text that the tokens write: what was normalized away is not in it."""
+    """Returns the text that the tokens write: what was normalized away is not in it. Where pieces
+    have marks of words, a space stands before or behind each word.
+    """
     return b''.join(self._bytes_of(self._tokenizer.id_to_token(int(token))) for token in tokens)
 
   def _bytes_of(self, piece: str | None) -> bytes:
     if piece is None:  # a number between others that no piece has
       return b''
+    if self._ends_word and piece.endswith(self._ends_word):
+      return self._bytes_of(piece.removesuffix(self._ends_word)) + b' '
+    if self._within_word:
+      is_within = piece.startswith(self._within_word)
+      return (piece.removeprefix(self._within_word) if is_within else f' {piece}').encode()
     if self._is_byte_level and set(piece) <= BYTE_OF_CHARACTER.keys():
       return bytes(map(BYTE_OF_CHARACTER.get, piece))
     if byte := re.fullmatch('<0x([0-9A-F]{2})>', piece):
@@ -272,6 +280,12 @@ def _within(spans_T2: np.ndarray, count: int) -> np.ndarray:
   return np.cumsum(steps)[:-1] > 0
 
 
+def _marks(model: dict) -> tuple[str, str]:
+  """What pieces begin with within a word, and what they end with at its end; '' for no mark."""
+  names = 'continuing_subword_prefix', 'end_of_word_suffix'
+  return tuple(model.get(name) or '' for name in names)
+
+
 def _alphabet(tree: dict) -> tuple[bool, frozenset[str] | None]:
   """(whether a tokenizer.json cuts bytes rather than characters, those that it knows if it leaves
   out all others: byte pairs without an unknown token do). A byte is the character of its number.
@@ -280,8 +294,7 @@ def _alphabet(tree: dict) -> tuple[bool, frozenset[str] | None]:
   is_of_bytes = 'ByteLevel' in json.dumps([tree.get('normalizer'), tree.get('pre_tokenizer')])
   if 'merges' not in model or model.get('unk_token') is not None or model.get('byte_fallback'):
     return is_of_bytes, None
-  prefix = model.get('continuing_subword_prefix') or ''
-  suffix = model.get('end_of_word_suffix') or ''
+  prefix, suffix = _marks(model)
   pieces = (piece.removeprefix(prefix).removesuffix(suffix) for piece in model['vocab'])
   known = {piece for piece in pieces if len(piece) == 1}
   if is_of_bytes:
