@@ -392,7 +392,9 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
 @pytest.mark.parametrize(
   ('name', 'fields', 'message'),
   [
-    ('llama', {'model_type': 'lama'}, "did you mean 'llama'?"),
+    ('llama', {'model_type': 'olmo'}, "model_type='olmo'; allowed: llama, mistral, ministral, "),
+    ('llama', {'model_type': 'qwen3_moe'}, "'qwen3_moe': experts in place of MLPs"),
+    ('llama', {'model_type': 'granitemoe'}, "'granitemoe': experts in place of MLPs"),
     ('llama', {'model_type': 't5'}, 'an encoder and a decoder'),
     ('llama', {'model_type': 'gpt_oss'}, 'experts in place of MLPs'),
     ('llama', {'model_type': 'llama4_text'}, 'experts in place of MLPs'),

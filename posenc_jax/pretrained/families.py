@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
-from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line, shown
+from posenc_jax.errors import MAX_REASON, UserError, one_line, shown
 from posenc_jax.pretrained import (
   cohere_families,
   gemma_families,
@@ -79,10 +79,12 @@ def form_of(tree: dict, field: str) -> Form:
   """
   kind = tree.get('model_type')
   kind = kind if isinstance(kind, str) else shown(kind)
-  if kind in OUT_OF_SCOPE:
-    raise UserError(f'{field}: model_type {kind!r}: {OUT_OF_SCOPE[kind]}')
   if kind not in FAMILIES:
-    raise UserError(f'{field}: config.json: model_type={shown(kind)}; {nearest(kind, FAMILIES)}')
+    if reason := OUT_OF_SCOPE.get(kind, EXPERTS if kind.endswith('moe') else ''):
+      raise UserError(f'{field}: model_type {kind!r}: {reason}')
+    # a program wrote it, so that one like it is no misspelling but another family
+    allowed = ', '.join(FAMILIES)
+    raise UserError(f'{field}: config.json: model_type={shown(kind)}; allowed: {allowed}')
   read, _ = FAMILIES[kind]
   fields = Fields(tree, field)
   try:
