@@ -4,6 +4,7 @@ tokenizer.json. Decoding bytes and learned pieces gives back every byte of the t
 
 import hashlib
 import io
+import itertools
 import json
 import re
 from collections import Counter
@@ -184,7 +185,8 @@ class TokenizerJson(Bytes):
       raise UserError(f'{self._field}: {problem}; allowed: {allowed}') from None
     for text, sent, encoding in zip(texts, readable, encodings, strict=True):
       tokens_T = np.array(encoding.ids, np.int32)
-      spans_T2 = np.array(encoding.offsets, int).reshape(-1, 2)
+      spans = itertools.chain.from_iterable(encoding.offsets)
+      spans_T2 = np.fromiter(spans, int, 2 * len(tokens_T)).reshape(-1, 2)
       sizes = _sizes(text)
       unknown = int(sizes[_within(spans_T2[tokens_T == self._unknown], len(text))].sum())
       if self._alphabet is not None:
