@@ -2038,15 +2038,16 @@ def test_mla_rope_of_zero_projections_is_nope_at_its_scale():
   same(zeroed(build('mla_rope')), build('nope'), (8 / 12) ** 0.5)
 
 
-def test_mla_rope_with_the_temperature_of_deepseek():
+def test_mla_rope_with_the_temperature_of_deepseek(monkeypatch):
   """t^2 for all of a score: by `scaling` in what turns, by a chain in the rest."""
   x, weights, _ = inputs()
   yarn, t = {'rope_type': 'yarn', 'factor': 4.0}, 0.1 * np.log(4) + 1
   member = {'name': 'mla_rope', 'scaling': yarn}
   chain = build('chain', members=({'name': 'nope_scale', 'scale': t**2}, member))
+  there = layer(chain, weights, x)
   enc = build('mla_rope', scaling=yarn | {'attention_factor': 1.0})
-  enc.scale = lambda head_dim: t**2 * 12**-0.5
-  np.testing.assert_allclose(layer(chain, weights, x), layer(enc, weights, x), atol=1e-5)
+  monkeypatch.setattr(type(enc), 'scale', lambda self, head_dim: t**2 * 12**-0.5)
+  np.testing.assert_allclose(there, layer(enc, weights, x), atol=1e-5)
 
 
 def test_key_offset_of_all_channels_is_kv_shift_of_keys_alone():
