@@ -192,6 +192,54 @@ def test_an_earlier_model_of_a_training_is_no_line_of_the_family():
   assert '(4 degrees of freedom)' in table.caption
 
 
+@pytest.mark.parametrize('is_named', [True, False])
+def test_models_laid_over_those_of_the_baseline_are_paired_and_no_lines_of_the_family(is_named):
+  """A run of step 0 has a name of its own, and no model of its own."""
+  trained = documents({'rope': {8: near(2, 0.01)}, 't5': {8: near(1.9, 0.012)}})
+  laid_over = documents({'rerope': {8: near(2, 0.01)}, 'dca': {8: near(2.3, 0.01)[::-1]}}, step=0)
+  if is_named:
+    laid_over = [
+      r | {'parameters': {'run': f'encoding.name=rope,seed={r["seed"]}', 'step': 100}}
+      for r in laid_over
+    ]
+  table = contrasts([*trained, *laid_over])[AT_L]
+  once = contrasts(trained)[AT_L]
+  for field in ('p_corrected', 'smallest_marked'):
+    assert record(table, 't5', 8)[field] == record(once, 't5', 8)[field]
+  scores = {line: of_seeds([*trained, *laid_over], line, 8) for line in ('rope', 'dca')}
+  theirs = record(table, 'dca', 8)
+  assert theirs['p'] == pytest.approx(stats.ttest_rel(scores['dca'], scores['rope']).pvalue)
+  assert theirs['smallest_marked'] is None
+  words = 'the same trained models' if is_named else 'of step 0, so laid over trained models that'
+  assert f'(4 degrees of freedom); of dca, rerope, {words}' in table.caption
+
+
+def test_past_l_a_model_of_step_0_is_compared_with_the_windowed_baseline_seed_by_seed():
+  bits = {'rope': {8: near(2, 0.01), 16: near(3, 0.1)}, 't5': {16: near(2, 0.01)}}
+  laid_over = documents({'dca': {8: near(2, 0.01), 16: near(2.1, 0.01)[::-1]}}, step=0)
+  rows = documents(bits) + documents({'rope': {16: near(2.2, 0.01)}}, control='windowed')
+  table = contrasts([*rows, *laid_over])[WINDOWED]
+  dca_S = of_seeds(laid_over, 'dca', 16)
+  rope_S = of_seeds([r for r in rows if r['control']], 'rope', 16)
+  assert record(table, 'dca', 16)['p'] == pytest.approx(stats.ttest_rel(dca_S, rope_S).pvalue)
+  assert '(of dca, rope, of step 0 or the same trained models, a t-test' in table.caption
+
+
+def test_a_line_that_reads_the_models_of_another_line_is_no_line_of_the_family():
+  trained = documents(
+    {'rope': {8: near(2, 0.01)}, 't5': {8: near(1.9, 0.012)}, 'nope': {8: near(2.1, 0.013)}}
+  )
+  read = [
+    r | {'parameters': {'run': f'encoding.name=nope,seed={r["seed"]}', 'step': 100}}
+    for r in documents({'a_method': {8: near(2.15, 0.01)}}, step=0)
+  ]
+  table, once = contrasts([*trained, *read])[AT_L], contrasts(trained)[AT_L]
+  for line in ('t5', 'nope'):
+    assert record(table, line, 8) == record(once, line, 8)
+  assert 'of a_method in Welch' in table.caption
+  assert 'one that another line has' in table.caption
+
+
 def test_lines_that_cannot_share_the_variance_are_a_family_of_their_own():
   """One that spreads more, one of another training length and an n-gram: Welch, and Holm."""
   alike = {'rope': {8: near(2, 0.01)}, 't5': {8: near(1.9, 0.012)}, 'alibi': {8: near(2.1, 0.009)}}

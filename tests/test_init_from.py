@@ -10,6 +10,7 @@ from flax import nnx
 from posenc_jax import config
 from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.registry import make_from_spec
+from posenc_jax.evaluation.runs import parameters_of
 from posenc_jax.model import decoder
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.init_from import finished_parameters
@@ -137,3 +138,20 @@ def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(tmp_path, requ
   assert said.count(' (here ') == 1
   ENCODINGS.pop('mine')
   started(run, {'name': 'nope'})  # where the study is not known that registers it
+
+
+def test_rows_of_a_run_without_training_say_whose_parameters_it_has(tmp_path):
+  """Through all runs of step 0, to the one that trained them."""
+  first = finished(tmp_path / 'first', FOX)
+  steps = config.saved_config(first).train.steps
+  of_trained = {'run': 'first', 'step': steps}
+  c = config.load(BASE, SETTINGS | {'train.init_from': str(first), 'train.steps': 0})
+  claim_run_dir(tmp_path / 'second', c)
+  assert parameters_of(config.saved_config(first)) is None
+  assert parameters_of(config.saved_config(tmp_path / 'second')) == of_trained
+  c.train.init_from = str(tmp_path / 'second')
+  assert parameters_of(c) == of_trained
+  c.train.steps = 1
+  assert parameters_of(c) is None
+  c.update({'train': {'steps': 0, 'init_from': str(tmp_path / 'gone')}})
+  assert parameters_of(c) is None

@@ -37,7 +37,7 @@ def test_every_field_of_a_row_is_described():
   source = inspect.getsource(row_schema)
   for name in row_schema.FIELDS:
     assert re.search(rf"\n  # [^\n]*\n  '{name}': ", source), name
-  for name in ('SOURCE', 'TOKENIZER', 'DTYPE'):
+  for name in ('SOURCE', 'TOKENIZER', 'DTYPE', 'PARAMETERS'):
     assert re.search(rf'\n  # [^\n]*\n  {name}: ', source), name
 
 
@@ -113,6 +113,8 @@ def test_the_checks_know_what_evaluation_measures():
     ({'source': 'abc'}, "source='abc', where 64 hexadecimal digits must be"),
     ({'tokenizer': 'abc'}, "tokenizer='abc', where 64 hexadecimal digits must be"),
     ({'source': None}, 'source=None, where 64 hexadecimal digits must be'),
+    ({'parameters': 'rope'}, "parameters='rope', where an object with the name of a 'run' and a"),
+    ({'parameters': {'run': 'a', 'step': -1}}, "parameters={'run': 'a', 'step': -1}, where"),
     ({'dtype': 'float64'}, "dtype='float64', where bfloat16 must be"),
   ],
 )

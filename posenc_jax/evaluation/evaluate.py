@@ -20,7 +20,7 @@ from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
-from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
@@ -81,6 +81,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     source=source,
     tokenizer=None if source else corpus.sha256,
     dtype=config.eval.compute_dtype,
+    parameters=parameters_of(saved),
   )
   if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:
     text = row_schema.overrides_text(of_encoding)

@@ -78,6 +78,19 @@ def check_corpus(
     check_documents(workdir, corpus.listing)
 
 
+def parameters_of(saved: ConfigDict) -> dict | None:
+  """The run and the step whose parameters a run with this saved config has, as rows state them,
+  where it has no training of its own (`train.steps` 0); None: it has one, what it starts from is
+  gone, or it is an imported model.
+  """
+  found = None
+  while saved.train.steps == 0 and storage.exists(Path(saved.train.init_from) / 'config.json'):
+    start = Path(saved.train.init_from)
+    saved = saved_config(start)
+    found = {'run': start.resolve().name, 'step': saved.train.steps}
+  return found
+
+
 def restore(
   config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
 ) -> tuple[decoder.LM, int]:

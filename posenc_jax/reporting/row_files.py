@@ -107,8 +107,9 @@ def read(path: str | Path) -> list[dict]:
     for name in TEXTS:
       if row[name] is not None:
         row[name] = visible(row[name])
-    if row['overrides']:
-      row['overrides'] = visible_tree(row['overrides'])
+    for name in ('overrides', row_schema.PARAMETERS):
+      if row.get(name):
+        row[name] = visible_tree(row[name])
   return rows
 
 

@@ -78,6 +78,15 @@ LENGTH_OR_NULL = _or_null(LENGTH[0]), f'null or {LENGTH[1]}'
 WORD = _is_name, 'a name of letters, digits and _.-'
 WORD_OR_NULL = _or_null(_is_name), f'null or {WORD[1]}'
 SCORE = lambda value: True, 'what `_fault_of_score` says'
+MODEL = (
+  lambda value: (
+    type(value) is dict
+    and value.keys() == {'run', 'step'}
+    and is_text(value['run'], 255)
+    and is_count(value['step'])
+  ),
+  "an object with the name of a 'run' and a 'step'",
+)
 SHA256 = _is_sha256, '64 hexadecimal digits'
 
 # What was measured: rows that agree in all of these and in `metric` are the same measurement.
@@ -145,7 +154,7 @@ SCORE_FIELDS: dict[str, FieldCheck] = {
 }
 FIELDS = KEY_FIELDS | SCORE_FIELDS
 NULLABLE = tuple(name for name, (holds, _) in KEY_FIELDS.items() if holds(None))
-SOURCE, TOKENIZER, DTYPE = 'source', 'tokenizer', 'dtype'
+SOURCE, TOKENIZER, DTYPE, PARAMETERS = 'source', 'tokenizer', 'dtype', 'parameters'
 # Fields that some rows have besides.
 OPTIONAL: dict[str, FieldCheck] = {
   # the SHA-256 of what a pretrained model was imported from, where a run's parameters come from one
@@ -155,6 +164,9 @@ OPTIONAL: dict[str, FieldCheck] = {
   TOKENIZER: SHA256,
   # 'bfloat16' where activations were that; without it they were float32
   DTYPE: (lambda value: value == 'bfloat16', 'bfloat16'),
+  # {'run', 'step'} whose parameters these are, where the run itself trained none (step 0). Rows of
+  # earlier versions lack it
+  PARAMETERS: MODEL,
 }
 
 
@@ -169,6 +181,7 @@ def row(
   source: str | None = None,
   tokenizer: str | None = None,
   dtype: str = FULL,
+  parameters: dict | None = None,
   **key_fields: object,
 ) -> dict:
   """Makes a row from the fields above; those that can be null may be left out. `ppl` and `bpb` are
@@ -197,8 +210,8 @@ def row(
   has_likelihood = fields['status'] == 'ok' and metric is None
   fields['ppl'] = math.exp(nats / tokens) if has_likelihood else None
   fields['bpb'] = nats / bytes / math.log(2) if has_likelihood else None
-  more = {SOURCE: source, TOKENIZER: tokenizer}
-  more = {name: sha256 for name, sha256 in more.items() if sha256 is not None}
+  more = {SOURCE: source, TOKENIZER: tokenizer, PARAMETERS: parameters}
+  more = {name: value for name, value in more.items() if value is not None}
   more |= {} if dtype == FULL else {DTYPE: dtype}
   return {name: fields[name] for name in FIELDS} | more
 

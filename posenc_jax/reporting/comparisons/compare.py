@@ -73,7 +73,8 @@ def compare_all(
       DEFAULT_ENCODING.
     margin: differences below it are of no interest.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
-      The same trained models are paired in any case.
+      The same trained models are paired in any case, and so are models of step 0 that have the
+      seeds of the baseline: they are laid over trained ones, which may be its own.
     lines: the lines that are compared, None: all. Their differences and intervals are the same
       without the others; tests over seeds are of those that are compared.
   Raises:
@@ -290,7 +291,9 @@ class _Comparer:
 
   def _pair(self, sample: Sample, reference: Sample) -> Pair:
     common = Pair(sample, reference, is_paired=True).of_common_seeds()
-    if self.is_paired or common.sample.models == common.reference.models != ():
+    if self.is_paired or common.has_same_models:
+      return common
+    if common.has_unknown_models and {*sample.seeds} <= {*reference.seeds}:
       return common
     return Pair(sample, reference, is_paired=False)
 

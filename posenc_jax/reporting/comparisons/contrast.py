@@ -100,6 +100,16 @@ class Pair(NamedTuple):
   is_paired: bool
 
   @property
+  def has_same_models(self) -> bool:
+    """Whether both are evaluations of the same trained models."""
+    return self.sample.models == self.reference.models != ()
+
+  @property
+  def has_unknown_models(self) -> bool:
+    """Whether one of them may have the models of the other, and its rows do not say so."""
+    return self.sample.has_unknown_models or self.reference.has_unknown_models
+
+  @property
   def seeds(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return self.sample.seeds, self.reference.seeds
 
@@ -126,6 +136,7 @@ class Contrast:
       seed does to all of them is no part of it.
     apart: {column: lines} that are tested, and do not share the pooled variance.
     paired: lines whose seeds are tested by their own differences from the reference.
+    laid_over: those of these that may have the trained models of the reference, and do not say so.
     correlations: {line: correlation with the baseline over seeds at L}.
   """
 
@@ -139,6 +150,7 @@ class Contrast:
   same_seeds: set[int] = dataclasses.field(default_factory=set)
   apart: dict[int, list[str]] = dataclasses.field(default_factory=dict)
   paired: set[str] = dataclasses.field(default_factory=set)
+  laid_over: set[str] = dataclasses.field(default_factory=set)
   correlations: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property

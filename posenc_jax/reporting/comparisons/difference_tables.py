@@ -153,6 +153,8 @@ def _tests(contrast: Contrast) -> str:
   if not contrast.freedom:
     if contrast.paired and unpaired:
       of_paired = join_unique(line for line in contrast.lines if line in contrast.paired)
+      if contrast.laid_over:
+        of_paired += ', of step 0 or the same trained models'
       return f'{UNPAIRED} (of {of_paired}, {PAIRED}), {OVER_COLUMN}'
     return f'{UNPAIRED if unpaired else PAIRED}, {OVER_COLUMN}'
   shared = ', and without what a seed does to all of them' if contrast.same_seeds else ''
@@ -165,11 +167,23 @@ def _tests(contrast: Contrast) -> str:
     words += (
       f'; of {join_unique(line for line in unpaired if line in apart)} in {UNPAIRED}, '
       f"{OVER_COLUMN} among themselves: they spread more over seeds (Cochran's test), have other "
-      'seeds, are of another training length, or no model'
+      'seeds, are of another training length, no model, an earlier model of a training or one that '
+      'another line has'
     )
-  if apart & contrast.paired:
-    same = join_unique(line for line in contrast.lines if line in apart & contrast.paired)
-    words += f'; of {same}, the same trained models, in {PAIRED}, likewise corrected'
+  return words + _of_paired(contrast, apart)
+
+
+def _of_paired(contrast: Contrast, tested: set[str]) -> str:
+  """The words for lines that are tested apart from a pooled variance, and seed by seed."""
+  laid_over = contrast.laid_over
+  kinds = (
+    (contrast.paired - laid_over, 'the same trained models'),
+    (laid_over, f'of step 0, so laid over trained models that may be those of {contrast.baseline}'),
+  )
+  words = ''
+  for lines, what in kinds:
+    if some := [line for line in contrast.lines if line in lines & tested]:
+      words += f'; of {join_unique(some)}, {what}, in {PAIRED}, likewise corrected'
   return words
 
 

@@ -9,7 +9,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Contrast,
   Pair,
 )
-from posenc_jax.rows.row_schema import N_GRAM
+from posenc_jax.rows import row_schema
 
 
 def test(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
@@ -19,7 +19,11 @@ def test(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
   if alike:
     _test_together(contrast, column, alike)
   _test_apart(contrast, column, apart)
-  contrast.paired |= {line for line, pair in pairs.items() if pair.is_paired}
+  paired = {line: pair for line, pair in pairs.items() if pair.is_paired}
+  contrast.paired |= paired.keys()
+  contrast.laid_over |= {
+    line for line, pair in paired.items() if pair.has_unknown_models and not pair.has_same_models
+  }
   if contrast.reference is BASELINE:
     tested = [line for line in apart if contrast.differences[line, column].p is not None]
     contrast.apart[column] = tested
@@ -29,18 +33,28 @@ def _alike(contrast: Contrast, pairs: dict[str, Pair]) -> dict[str, Pair]:
   """The pairs of lines that may share one variance over seeds with the baseline: models of its
   training length that do not spread more than the others; where most of them have the seeds of
   the baseline, those, so that what a seed does to all can be left out. Of a training that is there
-  after several numbers of steps, the last: earlier models of it are not independent of that.
+  after several numbers of steps, the last: earlier models of it are not independent of that. Nor
+  are the models of another line, or those that may be: of these the line that trained them counts.
   """
   rows, runs_of = contrast.scores.exemplar_row, contrast.scores.runs_of
   is_superseded = lambda line: any(
     runs_of[other] & runs_of[line] and rows[other]['step'] > rows[line]['step'] for other in rows
   )
-  kind_of = lambda line: (rows[line]['encoding'] == N_GRAM, rows[line]['train_length'])
+  trained_by = {}
+  # that of a line that trained its models comes first, then of several that read them the first
+  is_read = lambda line: row_schema.PARAMETERS in rows[line]
+  for line in sorted(pairs, key=is_read):
+    for model in pairs[line].sample.models:
+      trained_by.setdefault(model, line)
+  is_copy = lambda line: any(trained_by[model] != line for model in pairs[line].sample.models)
+  kind_of = lambda line: (rows[line]['encoding'] == row_schema.N_GRAM, rows[line]['train_length'])
   kind = kind_of(contrast.baseline)
   alike = {
     line: pair
     for line, pair in pairs.items()
-    if kind_of(line) == kind and not pair.is_paired and not is_superseded(line)
+    if kind_of(line) == kind
+    and not (pair.is_paired or pair.has_unknown_models)
+    and not (is_superseded(line) or is_copy(line))
   }
   same_seeds = {line: pair for line, pair in alike.items() if len({*pair.seeds}) == 1}
   if len(same_seeds) > len(alike) / 2:

@@ -8,7 +8,7 @@ import numpy as np
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import Scores, scored_on
-from posenc_jax.rows.row_schema import cluster_of
+from posenc_jax.rows.row_schema import PARAMETERS, cluster_of
 
 
 class Sample(NamedTuple):
@@ -17,7 +17,8 @@ class Sample(NamedTuple):
   Attributes:
     place: (control, line, column); among the scores of one protocol and metric no other has it.
     scores_S: the score of each seed that has learned.
-    models: of each seed the trained model, (run, step).
+    models: of each seed the run and step that trained the model. The step 0 is none: the run reads
+      the parameters of another one, which rows of earlier versions do not name.
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
     tokens: what was scored: `scored_on`, and {(document, position): size}.
@@ -44,11 +45,21 @@ class Sample(NamedTuple):
       top_SC=self.top_SC[places],
     )
 
+  @property
+  def has_unknown_models(self) -> bool:
+    """Whether a seed's parameters are those of a run that its rows do not name."""
+    return any(step == 0 for _, step in self.models)
+
   def standard_error(self, metric: Metric) -> float | None:
     """Standard error of the mean score over clusters of documents; None without two."""
     if len(self.clusters) < 2:
       return None
     return bootstrap.standard_error(self.top_SC, self.size_C[None], metric.link)
+
+
+def _model(row: dict) -> tuple[str, int]:
+  of = row.get(PARAMETERS, row)
+  return of['run'], of['step']
 
 
 def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
@@ -85,7 +96,7 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   return Sample(
     place=(scores.control, line, column),
     seeds=tuple(scored),
-    models=tuple((score.rows[0]['run'], score.rows[0]['step']) for score in scored.values()),
+    models=tuple(_model(score.rows[0]) for score in scored.values()),
     scores_S=np.array([score.value(metric) for score in scored.values()]),
     clusters=() if None in place else tuple(clusters),
     top_SC=top_SC,
