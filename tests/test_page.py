@@ -323,6 +323,22 @@ def test_one_line_that_was_evaluated_farther_leaves_the_others_their_gaps():
   assert finding(series) == 'copy: of 3 encodings, 3 keep 85 % of their exact match at L up to 2 L'
 
 
+def test_a_length_between_of_one_line_alone_leaves_the_title_as_it_is():
+  bits = {
+    'alibi': {8: [1.0], 16: [1.0], 32: [1.0]},
+    'rope': {8: [1.0], 16: [1.0], 32: [1.005]},
+    't5': {8: [1.0], 16: [0.9], 32: [2.0]},
+  }
+  rows = rows_of(bits)
+  fields = dict(protocol='copy', k=None, document=None, metric='exact_match')
+  shares = [row(x, 0, n, value=1.0, **fields) for x in bits for n in (8, 16, 32)]
+  more = rows_of({'alibi': {24: [0.5]}}), [row('alibi', 0, 24, value=1.0, **fields)]
+  for some, one_more in zip((rows, shares), more, strict=True):
+    (series,), (farther,) = (sources(x).series('bpb') for x in (some, [*some, *one_more]))
+    assert finding(farther) == finding(series)
+    assert '2 lose' in finding(series) or '3 keep' in finding(series)
+
+
 def test_what_a_study_names_as_reference_is_one_on_its_page(tmp_path):
   """It may be trained at another length: the others are measured from theirs all the same."""
   rows = rows_of(BITS) + rows_of({'long': {8: [1.4], 16: [1.3], 32: [1.2]}}, train_length=32)

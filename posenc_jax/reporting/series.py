@@ -96,22 +96,17 @@ def references_of(series: Series, labels: Collection[str] = ()) -> set[str]:
   return found if len(found) < len(rows) else set()
 
 
-def farthest_of_most(series: Series, lines: Collection[str]) -> int | None:
-  """The longest length at which more than half of these lines were evaluated, whatever came of it;
-  None: there is none.
-  """
+def lengths_of_most(series: Series, lines: Collection[str]) -> list[int]:
+  """The lengths at which more than half of these lines were evaluated, whatever came of it."""
   scores = series.scores
   is_evaluated = lambda line, length: any(
     scores.by_seed[line, seed, length].status not in UNSEEN for seed in scores.seeds
   )
-  return max(
-    (
-      length
-      for length in scores.columns
-      if 2 * sum(is_evaluated(line, length) for line in lines) > len(lines)
-    ),
-    default=None,
-  )
+  return [
+    length
+    for length in scores.columns
+    if 2 * sum(is_evaluated(line, length) for line in lines) > len(lines)
+  ]
 
 
 def looks_of(shown: Iterable[Series], labels: Collection[str] = ()) -> dict[str, Look]:

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Collection
 
 from posenc_jax.reporting.comparisons.own_changes import own_changes, train_lengths_of
-from posenc_jax.reporting.series import Curve, Series, farthest_of_most
+from posenc_jax.reporting.series import Curve, Series, lengths_of_most
 
 
 @dataclasses.dataclass
@@ -115,7 +115,8 @@ def extrapolation_gap(series: Series, references: Collection[str] = ()) -> Extra
       f'Nothing here was evaluated at the training length, {near:,} tokens: no score to measure '
       'from.'
     )
-  far = farthest_of_most(series, series.curves.keys() - references)
+  of_most = lengths_of_most(series, series.curves.keys() - references)
+  far = max(of_most, default=None)
   if far is None or far <= near:
     return (
       f'At no length past the training length, {near:,} tokens, were more than half of the lines '

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from posenc_jax.reporting.metrics import MARGIN, SHARE
-from posenc_jax.reporting.series import Curve, Series, farthest_of_most, multiple_of
+from posenc_jax.reporting.series import Curve, Series, lengths_of_most, multiple_of
 
 
 def base_length(series: Series, line: str, references: Collection[str] = ()) -> int:
@@ -85,37 +85,38 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
   """A sentence on how many lines keep their score beyond L, by a fixed rule; references are not
   counted.
 
-  It goes as far as most of them were evaluated. '' where there is nothing to say: without scores at
-  L and beyond, where training lengths differ, and of other scores than bits per byte and
-  accuracies.
+  It is of the lengths at which most of them were evaluated. '' where there is nothing to say:
+  without scores at L and beyond, where training lengths differ, and of other scores than bits per
+  byte and accuracies.
   """
   train_lengths = train_lengths_of(series, references)
-  farthest = farthest_of_most(series, _counted(series, references))
-  if len(train_lengths) != 1 or farthest is None or farthest <= train_lengths[0]:
+  lengths = lengths_of_most(series, _counted(series, references))
+  if len(train_lengths) != 1 or not lengths or lengths[-1] <= train_lengths[0]:
     return ''
   if series.scores.metric.is_accuracy:
-    return _of_accuracies(series, references, farthest)
+    return _of_accuracies(series, references, lengths)
   if series.scores.metric.name != 'bpb':
     return ''
   changes = {
-    line: _up_to(curve, farthest / train_lengths[0])
+    line: _at(curve, {length / train_lengths[0] for length in lengths})
     for line, curve in own_changes(series, references).items()
   }
   return _of_bits(series, changes, references) if go_beyond(changes, references) else ''
 
 
-def _up_to(curve: Curve, end: float) -> Curve:
-  """The curve without what lies beyond x = `end`."""
-  kept = sum(x <= end for x in curve.x)
-  by_seed = {seed: scores[:kept] for seed, scores in curve.by_seed.items()}
-  return Curve(curve.label, curve.x[:kept], curve.values[:kept], by_seed)
+def _at(curve: Curve, xs: Collection[float]) -> Curve:
+  """The curve at these x alone."""
+  kept = [i for i, x in enumerate(curve.x) if x in xs]
+  values_at = lambda values: [values[i] for i in kept]
+  by_seed = {seed: values_at(scores) for seed, scores in curve.by_seed.items()}
+  return Curve(curve.label, values_at(curve.x), values_at(curve.values), by_seed)
 
 
 def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[str]) -> str:
   """The sentence on bits per byte.
 
   A line keeps its score if the mean over its seeds is at most MARGIN above its own score at L at
-  every length evaluated; it gains if the mean is more than MARGIN below at one of them. A line
+  every length; it gains if the mean is more than MARGIN below at one of them. A line
   without a score at all lengths does not keep it.
   """
   rows = _counted(series, references)
@@ -139,8 +140,8 @@ def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[s
   )
 
 
-def _of_accuracies(series: Series, references: Collection[str], farthest: int) -> str:
-  """The sentence on how many lines keep SHARE of their accuracy at L at lengths up to `farthest`.
+def _of_accuracies(series: Series, references: Collection[str], lengths: list[int]) -> str:
+  """The sentence on how many lines keep SHARE of their accuracy at L at those of `lengths` past it.
 
   Means are over the seeds that have learned; a line that is no better than guessing at L has
   nothing to keep.
@@ -149,10 +150,11 @@ def _of_accuracies(series: Series, references: Collection[str], farthest: int) -
   (base,) = train_lengths_of(series, references)
   if base not in columns:
     return ''
-  beyond = slice(columns.index(base), columns.index(farthest) + 1)
+  beyond = [columns.index(length) for length in lengths if length > base]
   knowing, keeping = [], []
   for line in rows:
-    own, *others = series.curves[line].mean[beyond]
+    mean = series.curves[line].mean
+    own, others = mean[columns.index(base)], [mean[i] for i in beyond]
     if own is None or own <= series.chance.get(base, 0):
       continue
     knowing.append(line)
@@ -162,7 +164,7 @@ def _of_accuracies(series: Series, references: Collection[str], farthest: int) -
   known = '' if len(knowing) == len(rows) else f'{_count(knowing, "learn")} it and '
   return (
     f'{series.scores.title}: of {_number(rows)}, {known}{_count(keeping, "keep")} {kept} '
-    f'{series.y_title} at L up to {multiple_of(farthest, base)}'
+    f'{series.y_title} at L up to {multiple_of(lengths[-1], base)}'
   )
 
 
