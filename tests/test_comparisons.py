@@ -591,6 +591,25 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line,
     assert any('not compared with rope, which has no rows here' in note for note in notes)
 
 
+@pytest.mark.parametrize('baseline', [None, 'rope'])
+@pytest.mark.parametrize(
+  'change', [{'k': 2}, {'corpus': 'B'}, {'overrides': {'eval.documents': 9}}]
+)
+def test_all_runs_evaluated_once_more_keep_their_differences(change, baseline):
+  """What is added is compared with the baseline's line of the same tokens, in tables of its own."""
+  rows = documents(BITS) + windowed({'rope': {16: [1.95, 1.99, 2.01]}})
+  again = [r | change for r in rows]
+  before, after = contrasts(rows, baseline=baseline), contrasts([*rows, *again], baseline=baseline)
+  for title in (AT_L, WINDOWED):
+    assert lines_of(after[title]) == lines_of(before[title])
+  ((name, value),) = change.get('overrides', change).items()
+  more = f'rope ({name}={value})' if name == 'eval.documents' else f'rope, {name} {value}'
+  made = make_tables([*rows, *again], baseline=baseline)
+  (added,) = (x for x in made if x.title == f'Differences from {more} up to L, last_k')
+  assert [some[1] for some in lines_of(added)] == [some[1] for some in lines_of(before[AT_L])]
+  assert not any('not compared' in note for table in made for note in table.notes)
+
+
 def test_methods_are_compared_with_the_baseline_up_to_l_and_with_themselves_past_it():
   tuned = [
     r | {'train_length': 32, 'step': 10, 'label': 'tuned', 'run': f't{r["seed"]}'}

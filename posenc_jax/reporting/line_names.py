@@ -6,6 +6,7 @@
 
 import functools
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -19,13 +20,18 @@ EVALUATION = ('corpus', 'split', 'stride', 'k')
 
 
 def line_names(
-  rows: list[dict], label_of: Callable, group_fields: tuple[str, ...], notes: list[str]
+  rows: list[dict],
+  label_of: Callable,
+  group_fields: tuple[str, ...],
+  notes: list[str],
+  place_of: Callable[[dict], int] = lambda row: 0,
 ) -> list[str]:
   """The line of each row: its label, then what sets it apart.
 
   A field is said where it differs within the label; one that an evaluation may change, only where
-  its value is not that of most runs. An override is said where it differs within the label, and
-  always if it changes the model that was trained.
+  its value is not that of most runs; of several such values the first counts, by `place_of`, the
+  place of a row in what was read. An override is said where it differs within the label, and always
+  if it changes the model that was trained.
   """
   labels = [label_of(row) for row in rows]
   # tens of thousands of rows have few values among them; typed: 1 is not True
@@ -39,7 +45,7 @@ def line_names(
     by_label[label].append(of_row)
     overrides_of[label][of_row['overrides']] = row['overrides'] or {}
   fields = [field for field in group_fields if field != 'overrides']
-  usual = {field: _usual(rows, texts, field) for field in fields if field in EVALUATION}
+  usual = {field: _usual(rows, texts, field, place_of) for field in fields if field in EVALUATION}
   differing = {
     label: {
       *(field for field in fields if len({of_row[field] for of_row in some}) > 1),
@@ -64,14 +70,16 @@ def line_names(
   return _split_by_config(_split_by_run(names, rows, notes), rows, notes)
 
 
-def _usual(rows: list[dict], texts: list[dict[str, str]], field: str) -> str | None:
-  """The value of a field that more runs have than any other; None where several have as many."""
-  runs = defaultdict(set)
+def _usual(
+  rows: list[dict], texts: list[dict[str, str]], field: str, place_of: Callable
+) -> str | None:
+  """The value of a field that most runs have, and of several such values the first."""
+  runs, first = defaultdict(set), {}
   for row, of_row in zip(rows, texts, strict=True):
-    runs[of_row[field]].add(row['run'])
-  most = max(map(len, runs.values()), default=0)
-  values = [value for value, some in runs.items() if len(some) == most]
-  return values[0] if len(values) == 1 else None
+    value = of_row[field]
+    runs[value].add(row['run'])
+    first[value] = min(place_of(row), first.get(value, math.inf))
+  return min(runs, key=lambda value: (-len(runs[value]), first[value]), default=None)
 
 
 def _differing_overrides(overrides: Collection[dict]) -> set[str]:

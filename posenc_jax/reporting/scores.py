@@ -195,6 +195,7 @@ def collect(
     UserError: an unknown metric, or no row of these protocols.
   """
   runs, rows = list(runs), learned.mark(rows)
+  place_of = {id(row): place for place, row in enumerate(rows)}
   metric = metric_of(metric, rows)
   rank = {run: index for index, run in enumerate(runs)}
   # Of the runs that should be there, those evaluated by other metrics only are not missing.
@@ -227,7 +228,7 @@ def collect(
     own_notes = list(notes)
     group = _drop_repeated(group, key_of, own_notes)
     # A line has one name under all controls.
-    names = line_names(group, label_of, group_fields, own_notes)
+    names = line_names(group, label_of, group_fields, own_notes, lambda row: place_of[id(row)])
     by_control = defaultdict(list)
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))

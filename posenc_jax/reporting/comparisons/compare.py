@@ -32,7 +32,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 )
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import MARGIN, METRICS
-from posenc_jax.reporting.scores import Scores
+from posenc_jax.reporting.scores import Scores, scored_on
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
@@ -69,8 +69,9 @@ def compare_all(
     baseline: the whole name of a line, or one of the names that `names_of` gives its rows: a study
       knows labels, and one more evaluation divides a label into several lines. Of these the
       baseline is the line whose model was evaluated as it was trained, then the one with most
-      scores, then the one at the last step. None: the line, chosen likewise, whose encoding is
-      DEFAULT_ENCODING.
+      scores, then the one at the last step, then the one that keeps its label as name. Lines that
+      score other tokens than that one are compared with the line among themselves that is chosen
+      likewise, if there is one. None: lines, chosen likewise, whose encoding is DEFAULT_ENCODING.
     margin: differences below it are of no interest.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case, and so are models of step 0 that have the
@@ -85,14 +86,14 @@ def compare_all(
   if not controls and not plain:
     wanted = list(dict.fromkeys(scores.protocol for scores in found))
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
-  baselines = [line_of_baseline(scores, baseline, names_of) for scores in plain]
+  baselines = [_baselines_of_lines(scores, baseline, names_of) for scores in plain]
   if baseline and plain and not any(baselines):
     raise no_rows(baseline, plain, names_of)
   if baseline and found[0].metric.best is None:
     raise UserError(
       f'table: metric={found[0].metric.name!r} with a baseline; allowed: one with a better end'
     )
-  line_of = {(s.protocol, s.corpus): line for s, line in zip(plain, baselines, strict=True)}
+  baselines_in = {(s.protocol, s.corpus): of for s, of in zip(plain, baselines, strict=True)}
   by_control = {(s.protocol, s.corpus, s.control): s for s in found}
   made = []
   for scores in found if controls else plain:
@@ -101,7 +102,7 @@ def compare_all(
     if scores.metric.best is None:
       continue
     question = scores.protocol, scores.corpus
-    comparer = _Comparer(scores, line_of.get(question, ''), margin, is_paired, lines)
+    comparer = _Comparer(scores, baselines_in.get(question, {}), margin, is_paired, lines)
     if scores.control is None:
       names = WINDOWED, TRUNCATED, SHUFFLED_FAR
       others = {name: by_control.get((*question, name)) for name in names}
@@ -124,21 +125,48 @@ def no_rows(
   return UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
 
 
+def _baselines_of_lines(
+  scores: Scores, baseline: str | None, names_of: Callable[[dict], tuple]
+) -> dict[str, str]:
+  """{line: the line that it is compared with} of all lines, as `compare_all` says; {} where
+  `baseline` is no line of these scores. The first value is that of the scores as a whole.
+  """
+  first = line_of_baseline(scores, baseline, names_of)
+  if not first:
+    return {}
+  by_tokens = defaultdict(list)
+  for line in (first, *scores.lines):
+    by_tokens[scored_on(scores.exemplar_row[line])].append(line)
+  found = {}
+  for lines in by_tokens.values():
+    own = first if first in lines else line_of_baseline(scores, baseline, names_of, lines)
+    found |= dict.fromkeys(lines, own or first)
+  return found
+
+
 def line_of_baseline(
-  scores: Scores, baseline: str | None, names_of: Callable[[dict], tuple] = of_label
+  scores: Scores,
+  baseline: str | None,
+  names_of: Callable[[dict], tuple] = of_label,
+  among: Collection[str] | None = None,
 ) -> str:
-  """The line that `baseline` means in these scores, as `compare_all` says, or ''."""
+  """The line that `baseline` means in these scores, as `compare_all` says, or ''; `among` these
+  lines, None: all.
+  """
+  among = scores.lines if among is None else among
 
   def rank(line):
     row = scores.exemplar_row[line]
     scored = sum(len(scores.seed_scores(line, column)) for column in scores.columns)
-    return bool(row['overrides'] or row.get(METHOD)), -scored, -row['step']
+    is_changed = bool(row['overrides'] or row.get(METHOD))
+    return is_changed, -scored, -row['step'], line != row['label']
 
-  if baseline in scores.lines:
+  if baseline in among:
     return baseline
+  rows = {line: scores.exemplar_row[line] for line in among}
   named = [
     line
-    for line, row in scores.exemplar_row.items()
+    for line, row in rows.items()
     if (baseline in names_of(row) if baseline else row['encoding'] == DEFAULT_ENCODING)
   ]
   return min(named, key=rank, default='')
@@ -150,12 +178,12 @@ class _Comparer:
   def __init__(
     self,
     scores: Scores,
-    baseline: str,
+    baselines: dict[str, str],
     margin: float,
     is_paired: bool,
     asked: Collection[str] | None,
   ):
-    self.scores, self.baseline, self.margin = scores, baseline, margin
+    self.scores, self.baselines, self.margin = scores, baselines, margin
     self.is_paired, self.asked = is_paired, scores.lines if asked is None else asked
     self.metric = METRICS['bpb'] if scores.metric.denominator else scores.metric
     self.left_out = []
@@ -169,20 +197,21 @@ class _Comparer:
       others: {control: its scores, or None}.
       wanted: the baseline that a study named.
     """
-    scores, baseline, L = self.scores, self.baseline, self._train_length
+    scores, L = self.scores, self._train_length
     is_past = lambda line, column: column > L(line)
-    is_past_baseline = lambda line, column: column > L(baseline)
-    has_baseline = lambda other: other is not None and baseline in other.exemplar_row
-    contrasts = []
-    if baseline:
+    baselines, contrasts = list(dict.fromkeys(self.baselines.values())), []
+    for baseline in baselines:
       contrasts += self._contrast(
         BASELINE,
-        lambda line, column: line != baseline and column <= min(L(line), L(baseline)),
-        lambda line, column: (scores, baseline, column),
+        lambda line, column, baseline=baseline: (
+          line != baseline and column <= min(L(line), L(baseline))
+        ),
+        lambda line, column, baseline=baseline: (scores, baseline, column),
+        baseline=baseline,
       )
-    elif wanted:
+    if not baselines and wanted:
       self.left_out.append(f'not compared with {wanted}, which has no rows here')
-    elif len(scores.lines) > 1:
+    elif not baselines and len(scores.lines) > 1:
       self.left_out.append(
         f'not compared with each other: no line has the encoding {DEFAULT_ENCODING}, and no '
         'baseline is named'
@@ -200,20 +229,30 @@ class _Comparer:
         )
       elif control == TRUNCATED:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
-    windowed = others[WINDOWED]
-    if has_baseline(windowed):
-      contrasts += self._contrast(
-        BASELINE_WINDOWED, is_past_baseline, lambda line, column: (windowed, baseline, column)
-      )
-    elif scores.protocol in SAME_TARGETS and has_baseline(others[TRUNCATED]):
-      contrasts += self._contrast(
-        BASELINE_TRUNCATED, is_past_baseline, lambda line, column: (scores, baseline, L(baseline))
-      )
-    elif baseline:
-      self.left_out.append(
-        f'not compared with {baseline} windowed at L: no such rows of control {WINDOWED}'
-      )
+    for baseline in baselines:
+      contrasts += self._practical_default(baseline, others)
     return contrasts
+
+  def _practical_default(self, baseline: str, others: dict[str, Scores | None]) -> list[Contrast]:
+    """The contrast with the baseline that sees no text past L; `others` as in `all_contrasts`."""
+    scores, L, windowed = self.scores, self._train_length(baseline), others[WINDOWED]
+    has_baseline = lambda other: other is not None and baseline in other.exemplar_row
+    is_past = lambda line, column: column > L
+    if has_baseline(windowed):
+      return self._contrast(
+        BASELINE_WINDOWED,
+        is_past,
+        lambda line, column: (windowed, baseline, column),
+        baseline=baseline,
+      )
+    if scores.protocol in SAME_TARGETS and has_baseline(others[TRUNCATED]):
+      return self._contrast(
+        BASELINE_TRUNCATED, is_past, lambda line, column: (scores, baseline, L), baseline=baseline
+      )
+    self.left_out.append(
+      f'not compared with {baseline} windowed at L: no such rows of control {WINDOWED}'
+    )
+    return []
 
   def own_contrast(self) -> list[Contrast]:
     L = self._train_length
@@ -233,16 +272,20 @@ class _Comparer:
     is_asked: Callable[[str, int], bool],
     other_of: Callable[[str, int], tuple[Scores, str, int]],
     is_on_same_tokens: bool = True,
+    baseline: str = '',
   ) -> list[Contrast]:
     """The contrast of all lines and columns that `is_asked` holds for, in a list; [] without any.
 
     Args:
       other_of: (line, column) -> the scores, line and column that it is compared with.
       is_on_same_tokens: whether both must have been scored on the same tokens.
+      baseline: where `reference` is one: the line. Lines with another one are not compared.
     """
     pairs_of, differences, unlike, many = defaultdict(dict), {}, [], []
     for line, column in itertools.product(self.scores.lines, self.scores.columns):
       if line not in self.asked or not is_asked(line, column):
+        continue
+      if baseline and self.baselines[line] != baseline:
         continue
       line_sample = self._sample(self.scores, line, column)
       other = self._sample(*other_of(line, column))
@@ -260,7 +303,7 @@ class _Comparer:
       differences[line, column] = Difference(pair.mean, len(pair.sample.seeds), *interval)
       pairs_of[column][line] = pair
     if unlike:
-      name = reference.name.format(baseline=self.baseline)
+      name = reference.name.format(baseline=baseline)
       self.scores.notes.append(
         f'not compared with {name}, as scored tokens differ: {"; ".join(unlike)}'
       )
@@ -270,13 +313,12 @@ class _Comparer:
       )
     if not differences:
       return []
-    contrast = Contrast(
-      self.scores, self.metric, reference, self.baseline, self.margin, differences
-    )
+    of_files = baseline or next(iter(self.baselines.values()), '')
+    contrast = Contrast(self.scores, self.metric, reference, of_files, self.margin, differences)
     for column, pairs in pairs_of.items():
       multiple_tests.test(contrast, column, pairs)
     if reference is BASELINE:
-      contrast.correlations = self._correlations()
+      contrast.correlations = self._correlations(baseline)
     return [contrast]
 
   def _sample(self, scores: Scores, line: str, column) -> Sample | None:
@@ -315,12 +357,14 @@ class _Comparer:
       self._resampled[key] = bootstrap.resampled(*sums, self.metric.link, weights_CR)
     return self._resampled[key]
 
-  def _correlations(self) -> dict[str, float]:
-    near = self._train_length(self.baseline)
-    baseline_sample, found = self._sample(self.scores, self.baseline, near), {}
+  def _correlations(self, baseline: str) -> dict[str, float]:
+    near = self._train_length(baseline)
+    baseline_sample, found = self._sample(self.scores, baseline, near), {}
     for line in (line for line in self.scores.lines if line in self.asked):
+      if line == baseline or self.baselines[line] != baseline:
+        continue
       line_sample = self._sample(self.scores, line, near)
-      if line == self.baseline or line_sample is None or baseline_sample is None:
+      if line_sample is None or baseline_sample is None:
         continue
       pair = Pair(line_sample, baseline_sample, is_paired=False).of_common_seeds()
       r = significance.correlation(pair.sample.scores_S, pair.reference.scores_S)

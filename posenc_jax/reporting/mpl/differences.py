@@ -31,17 +31,16 @@ def differences(
   `Figure`.
 
   Args:
-    baseline: as for `compare_all`.
+    baseline: as for `compare_all`; lines that are compared with another one are not drawn.
     length: None: the longest that has differences.
   Raises:
     UserError: there is no such control of the baseline, or no difference at that length.
   """
   found = collect(list(rows), runs, [protocol])
-  contrasts = {
-    contrast.reference: contrast
-    for comparison in compare_all(found, controls=False, baseline=baseline)
-    for contrast in comparison.contrasts
-  }
+  contrasts = {}
+  for comparison in compare_all(found, controls=False, baseline=baseline):
+    for contrast in comparison.contrasts:
+      contrasts.setdefault(contrast.reference, contrast)
   contrast = contrasts.get(BASELINE_WINDOWED) or contrasts.get(BASELINE_TRUNCATED)
   if contrast is None:
     raise UserError(
