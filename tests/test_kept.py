@@ -217,6 +217,37 @@ def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
   assert ngram.name not in {row['run'] for row in row_files.read(tmp_path / 'other')}
 
 
+def test_a_sweep_brings_the_ngram_that_its_study_has_kept(run, tmp_path):
+  """It is in no plan; in another study's folder it may be of other text."""
+  ngram = run.out / 'ngram,seed=0'
+  shutil.copytree(run.out / 'encoding.name=rope,seed=0', ngram)
+  (ngram / 'config.json').unlink()
+  (row,) = storage.read_rows(ngram / 'eval.jsonl')
+  storage.rewrite_rows(ngram / 'eval.jsonl', [row | {'run': ngram.name, 'encoding': 'n-gram'}])
+  kept.keep(run.out, tmp_path / 'kept')
+  assert swept(run, tmp_path / 'again', kept=tmp_path / 'kept') == 0
+  assert ngram.name in {row['run'] for row in row_files.read(tmp_path / 'again')}
+  before = (tmp_path / 'again' / 'table.md').read_bytes()
+  assert swept(run, tmp_path / 'again', kept=tmp_path / 'kept') == 0
+  assert (tmp_path / 'again' / 'table.md').read_bytes() == before
+  other = run.path.with_name('other.py')
+  shutil.copy(run.path, other)
+  assert sweep_unchecked(other, tmp_path / 'of_other', {}, run.scripts, kept=tmp_path / 'kept') == 0
+  assert ngram.name not in {row['run'] for row in row_files.read(tmp_path / 'of_other')}
+
+
+def test_a_later_evaluation_of_a_kept_run_brings_its_session(run, tmp_path):
+  name = 'encoding.name=rope,seed=0'
+  sessions.add([run.out / name], sessions.EVALUATION, 'cpu', sessions.now())
+  kept.keep(run.out, tmp_path / 'kept')
+  before = sessions.kept_in(tmp_path / 'kept')
+  sessions.add([run.out / name], sessions.EVALUATION, 'gpu', sessions.now())
+  kept.keep(run.out, tmp_path / 'kept')
+  after = sessions.kept_in(tmp_path / 'kept')
+  assert after[: len(before)] == before
+  assert [(row['run'], row['device']) for row in after[len(before) :]] == [(name, 'gpu')]
+
+
 def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
   kept.keep(run.out, tmp_path / 'kept')
   file = run.out / 'encoding.name=rope,seed=0' / 'eval.jsonl'

@@ -3,6 +3,7 @@ several machines, a part of its runs on each.
 """
 
 import itertools
+import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -133,8 +134,8 @@ def _add(
       study.write(report)
     storage.rewrite_rows(out / ROWS, made.values())
     costs.write(out, made_costs)
-    of_sessions = {row['run'] for row in old_sessions}
-    sessions.keep(out, old_sessions + [x for x in new_sessions if x['run'] not in of_sessions])
+    every = [*old_sessions, *new_sessions]
+    sessions.keep(out, {json.dumps(row, sort_keys=True): row for row in every}.values())
 
 
 def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:
@@ -155,6 +156,15 @@ def kept_runs(folder: str | Path, hashes: dict[str, str]) -> set[str]:
   found = {row['run'] for row in row_files.read(Path(folder) / ROWS)}
   _check_same_configs(_report_of(folder), found, hashes)
   return found
+
+
+def kept_ngrams(folder: str | Path, path: str | Path) -> set[str]:
+  """The runs of n-grams whose rows are kept in a folder of the study that is in the file `path`, as
+  far as its name tells; set() of another study's folder, which is of other text perhaps.
+  """
+  if Path(_report_of(folder).study).name != Path(path).name:
+    return set()
+  return {row['run'] for row in _rows_in(folder) if row['encoding'] == row_schema.N_GRAM}
 
 
 def _report_of(folder: str | Path) -> study.Report:

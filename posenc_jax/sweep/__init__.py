@@ -12,7 +12,7 @@ from rich.text import Text
 from posenc_jax import cli, config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
-from posenc_jax.reporting.kept import ROWS, bring, kept_runs
+from posenc_jax.reporting.kept import ROWS, bring, kept_ngrams, kept_runs
 from posenc_jax.sweep import status
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import (
@@ -79,7 +79,10 @@ def sweep(
   wanted = leave_out(runs, found)
   names = {run.name for run in wanted}
   left_out, runs = [run for run in runs if run.name not in names], wanted
-  brought = {folder.name for run in left_out for folder in run.results} - had
+  brought = {folder.name for run in left_out for folder in run.results}
+  if kept:
+    brought |= {name for name in kept_ngrams(kept, path) if not storage.exists(out / name)}
+  brought -= had
   if out.exists():
     with only_sweep(out):
       pass  # if there is another sweep, that should not be said only after the checks
