@@ -275,6 +275,26 @@ def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(fo
     assert '513 to 1024' not in names
 
 
+@pytest.mark.parametrize('form', ['lengths', 'distances'])
+def test_longer_windows_of_one_run_leave_the_others_in_the_table(form):
+  """Those that lack the windows of a table are named: they have rows, and are not missing."""
+  if form == 'lengths':
+    rows, settings, longest = by_position(), {'protocols': ['by_position'], 'metric': 'bpb'}, 1024
+  else:
+    rows, settings, longest = planted(), {'form': 'distances'}, 32
+  more = [r | {'length': 2 * longest} for r in rows if (r['label'], r['seed']) == ('alibi', 0)]
+  runs = sorted({r['run'] for r in rows})
+  before, after = (make_tables(some, runs, **settings) for some in (rows, rows + more))
+  assert [lines_of(table) for table in after] == [lines_of(table) for table in before]
+  assert [table.notes for table in after] == [table.notes for table in before]
+  few = [r for r in rows if (r['label'], r['seed']) != ('alibi', 0)]
+  notes = {note for table in make_tables(few + more, runs, **settings) for note in table.notes}
+  assert not any('no rows of run' in note for note in notes)
+  (note,) = (note for note in notes if 'windows of' in note)
+  protocol = rows[0]['protocol']
+  assert note == f'no {protocol} in windows of {longest} tokens: alibi seed 0'
+
+
 def test_records_say_which_windows_have_a_range_of_positions():
   for table in make_tables(by_position(), protocols=['by_position'], metric='bpb'):
     assert {record['length'] for record in table.records} == {1024}

@@ -9,7 +9,7 @@ import dataclasses
 import itertools
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -237,6 +237,47 @@ def collect(
         named, metric, corpus or None, list(own_notes), column_of, is_expected
       )
   return [found[key] for key in sorted(found)]
+
+
+class Windows(NamedTuple):
+  """What is left of rows where windows of one length are asked for.
+
+  Attributes:
+    rows: those of windows of `length` tokens.
+    runs: the runs that should be there, but for those that have other windows alone.
+    notes: what has other windows alone.
+  """
+
+  length: int
+  rows: list[dict]
+  runs: list[str]
+  notes: list[str]
+
+
+def windows_of(
+  rows: Iterable[dict], runs: Iterable[str] = (), length: int | None = None
+) -> Windows:
+  """The rows of windows of `length` tokens, None: of the longest that most runs have, of several
+  such lengths the largest. `rows` are of one protocol, and there are some.
+  """
+  rows, longest = list(rows), {}
+  for row in rows:
+    longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
+  if length is None:
+    number_of = Counter(longest.values())
+    length = max(number_of, key=lambda some: (number_of[some], some))
+  kept = [row for row in rows if row['length'] == length]
+  lacking = longest.keys() - {row['run'] for row in kept}
+  labels = {row['label'] for row in kept}
+  names = {
+    row['label'] if row['label'] not in labels else f'{row["label"]} seed {row["seed"]}'
+    for row in rows
+    if row['run'] in lacking
+  }
+  notes = []
+  if names:
+    notes.append(f'no {rows[0]["protocol"]} in windows of {length} tokens: {join_unique(names)}')
+  return Windows(length, kept, [run for run in runs if run not in lacking], notes)
 
 
 def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:

@@ -8,7 +8,15 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.colors import GREY, Look, looks
-from posenc_jax.reporting.scores import LINE, UNSEEN, Scores, SeedScore, collect
+from posenc_jax.reporting.scores import (
+  LINE,
+  UNSEEN,
+  Scores,
+  SeedScore,
+  Windows,
+  collect,
+  windows_of,
+)
 from posenc_jax.reporting.tasks.chance import chance_scores
 from posenc_jax.rows.row_schema import N_GRAM
 
@@ -142,7 +150,8 @@ def length_series(scores: Scores, rows: Iterable[dict]) -> Series:
 def position_series(
   rows: Iterable[dict], runs: Iterable[str], metric: str, length: int | None, smooth: int
 ) -> list[Series]:
-  """Score against the position in windows of `length` tokens, None: the longest; then controls.
+  """Score against the position in windows of `length` tokens, None: the longest that most runs
+  have; then controls.
 
   A position is the geometric middle of a bin, tokens counted from 1. Each point adds up the rows of
   `smooth` bins on either side before it divides.
@@ -207,17 +216,18 @@ def _by_position(
   lengths = sorted({row['length'] for row in rows})
   if length is not None and length not in lengths:
     raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths))}')
-  if length is None and lengths:
-    length = lengths[-1]
+  windows = windows_of(rows, runs, length) if rows else Windows(0, rows, list(runs), [])
   found = collect(
-    [row for row in rows if row['length'] == length],
-    runs,
+    windows.rows,
+    windows.runs,
     [protocol],
     metric,
     column_of=lambda row: row['position'],
     group_fields=(*LINE, 'length'),
   )
-  return found, length
+  for scores in found:
+    scores.notes += windows.notes
+  return found, windows.length
 
 
 def _add_neighbors(scores: Scores, bins: int) -> Scores:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.scores import LINE, Scores, collect
+from posenc_jax.reporting.scores import LINE, Scores, collect, windows_of
 from posenc_jax.reporting.table import DEPTH, DISTANCE, Cell, RowGroup, Table, cells, from_scores
 
 PLANTED = 'planted'
@@ -26,7 +26,8 @@ def distances(
   length: int | None = None,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
-  """A table of windows of `length` tokens, None: the longest; then the same under each control.
+  """A table of windows of `length` tokens, None: the longest that most runs have; then the same
+  under each control.
 
   `protocol` is `planted` or one whose rows have a depth. `reference` see `published`. Raises
   `UserError`.
@@ -37,15 +38,17 @@ def distances(
     allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
     raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
   place = DISTANCE if protocol == PLANTED else DEPTH
+  windows = windows_of(rows, runs, length)
   found = collect(
-    [row | {place: row['position']} for row in rows if row['length'] == (length or lengths[-1])],
-    runs,
+    [row | {place: row['position']} for row in windows.rows],
+    windows.runs,
     [protocol],
     metric,
     controls,
     column_of=lambda row: row[place],
     group_fields=(*LINE, 'length'),
   )
+  found[0].notes += windows.notes
   return [_table(scores, protocol == PLANTED) for scores in found] + published(reference)
 
 

@@ -8,7 +8,7 @@ from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.layouts.effective_lengths import OWN
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
-from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.scores import Scores, collect, windows_of
 from posenc_jax.reporting.table import RANGE_END, Cell, RowGroup, Table, cells, from_scores
 from posenc_jax.reporting.tasks.chance import chance_lines
 
@@ -32,7 +32,7 @@ def lengths(
   """
   del score_to_keep
   notes, made = [], []
-  rows = _with_ranges(list(rows), notes)
+  rows, runs = _with_ranges(list(rows), list(runs), notes)
   column_of = lambda row: row.get(RANGE_END, row['length'])
   found = collect(rows, runs, protocols, metric, hidden=('receptive_field',), column_of=column_of)
   found[0].notes += notes
@@ -50,24 +50,29 @@ def extrapolation_table(rows: list[dict], scores: Scores, sentences: str = '') -
   return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)
 
 
-def _with_ranges(rows: list[dict], notes: list[str]) -> list[dict]:
-  """The rows, those of `by_position` with the end of their range: L, 2 L, 4 L, ...
+def _with_ranges(
+  rows: list[dict], runs: list[str], notes: list[str]
+) -> tuple[list[dict], list[str]]:
+  """The rows, those of `by_position` with the end of their range: L, 2 L, 4 L, ...; and the runs
+  that should be there.
 
-  Of these, rows of the longest windows from position L / 2 on stay, where L is the shortest
-  training length; all go, and `notes` say so, where none begins at L: then no range ends there.
+  Of these, rows of the longest windows that most runs have stay, from position L / 2 on, where L is
+  the shortest training length; all go where none begins at L: then no range ends there. `notes` say
+  what has gone.
   """
   by_position = [row for row in rows if row['protocol'] == 'by_position']
   others = [row for row in rows if row['protocol'] != 'by_position']
   if not by_position:
-    return others
+    return others, runs
   near = min(row['train_length'] for row in by_position)
-  longest = max(row['length'] for row in by_position)
-  of_longest = [row for row in by_position if row['length'] == longest]
+  longest, of_longest, runs, lacking = windows_of(by_position, runs)
   if not any(row['position'] == near for row in of_longest):
     notes.append(f'by_position has no column: no row begins at L = {near}')
-    return others
-  return others + [
+    return others, runs
+  notes += lacking
+  with_ranges = [
     row | {RANGE_END: min(longest, near * 2 ** (1 + math.floor(math.log2(row['position'] / near))))}
     for row in of_longest
     if 2 * row['position'] >= near
   ]
+  return others + with_ranges, runs

@@ -34,7 +34,7 @@ def positions(
   """Score against the position in the window: FoX's and KERPLE's figures of loss by position.
 
   Args:
-    length: the length of windows in tokens; None: the longest that rows have.
+    length: the length of windows in tokens; None: the longest that most runs have.
     smooth: bins on either side that are added up with a bin before its score is taken.
     drawn_controls: as `extrapolation.lengths` has them.
   """
