@@ -21,6 +21,7 @@ from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
+from posenc_jax.reporting.table_writers import markdown_link
 from posenc_jax.rows import sessions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,7 +81,7 @@ def make(folders: list[str], out: Path):
   corpus, of_corpus = next(iter(lines_of.items()))
   figure = pareto.draw(of_corpus, corpus)
   studies = list(dict.fromkeys(report.study for report in reports if report.study))
-  link = lambda name, path: f'[{name}]({quote(os.path.relpath(path, out))})'
+  link = lambda name, path: markdown_link(name, quote(os.path.relpath(path, out)))
   elsewhere = [f'--out={out}'] * (out != _default_out(folders))
   facts = {
     'about': ' '.join(dict.fromkeys(report.about for report in reports if report.about)),

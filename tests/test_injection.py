@@ -1,6 +1,7 @@
 """Names that anyone chose are text in every form that is written, and nothing more."""
 
 import csv
+import html
 import html.parser
 import io
 import re
@@ -15,10 +16,12 @@ from test_forms import CASES
 from posenc_jax import storage
 from posenc_jax.errors import visible
 from posenc_jax.reporting import row_files, table_writers
+from posenc_jax.reporting.board import page as board_page
 from posenc_jax.reporting.html import page
 from posenc_jax.reporting.html.sources import gather
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.mpl import figures
+from posenc_jax.rows import sessions
 
 PAYLOADS = [
   '<script>alert(1)</script>',
@@ -234,6 +237,32 @@ def test_the_page_has_them_as_text(tmp_path):
   assert all(line.isprintable() for line in re.split(r'[\n\t]', own))
 
 
+def facts_of(text):
+  """What a board says of folders in which anyone has written this text."""
+  session = {'run': 'a', 'began': '2025-01-01', 'commit': text, 'is_edited': False, 'device': text}
+  link = table_writers.markdown_link(text, 'a.py')
+  links = {'folder_links': link, 'study_links': link, 'folders': 'a', 'studies': text}
+  own = {'command': 'python scripts/board.py', 'runs': '1', 'sha256': '0'}
+  said = sessions.sentence([session | {'packages': {'jax': text}}], {'a'})
+  return {'about': f'About: {text}', 'sessions': said} | links | own
+
+
+def test_the_board_has_what_folders_say_as_text(payload):
+  def kinds(markdown):
+    tokens = MarkdownIt().enable(['table', 'strikethrough']).parse(markdown)
+    every = [t for token in tokens for t in (token, *(token.children or ()))]
+    return [(t.type, t.attrGet('href')) for t in every if t.type not in ('text', 'text_special')]
+
+  text, plain = (board_page.in_markdown([], None, facts_of(x)) for x in (payload, 'name'))
+  assert kinds(text) == kinds(plain)
+  assert all(line.isprintable() for line in text.split('\n'))
+  assert not re.search(r'(?<!\\)\$', text)
+  text, plain = (board_page.in_html([], None, facts_of(x)) for x in (payload, 'name'))
+  assert Tags(text).found == Tags(plain).found
+  assert all(line.isprintable() for line in text.split('\n'))
+  assert html.unescape(text).count(visible(payload)) >= 3
+
+
 def test_names_in_use_are_left_as_they_are():
   for name in (
     'transformer_xl',
@@ -243,4 +272,4 @@ def test_names_in_use_are_left_as_they_are():
     'a-b',
     '+1',
   ):
-    assert table_writers._escape_markdown(name) == name
+    assert table_writers.escape_markdown(name) == name

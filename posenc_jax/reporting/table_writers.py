@@ -29,27 +29,27 @@ def write(tables: list[Table], out: str | Path) -> None:
 
 def markdown(table: Table) -> str:
   """A section: caption, a table for each group of lines, notes, and the scores of each seed."""
-  parts = [f'## {_escape_markdown(table.title)}', _paragraph(table.caption)]
+  parts = [f'## {escape_markdown(table.title)}', _paragraph(table.caption)]
   for group in table.groups:
     if group.name:
-      parts.append(f'*{_escape_markdown(group.name)}*')
+      parts.append(f'*{escape_markdown(group.name)}*')
     parts.append(_pipe_table(table.header, [list(map(_in_markdown, line)) for line in group.lines]))
   if table.notes:
     parts.append('\n'.join(f'- {_paragraph(note)}' for note in table.notes))
   for title, header, lines in table.per_seed:
-    cells = [list(map(_escape_markdown, line)) for line in lines]
+    cells = [list(map(escape_markdown, line)) for line in lines]
     parts += [_paragraph(title), _pipe_table(header, cells)]
   return '\n\n'.join(parts) + '\n'
 
 
 def _pipe_table(header: list[str], lines: list[list[str]]) -> str:
-  header = list(map(_escape_markdown, header))
+  header = list(map(escape_markdown, header))
   align = ['left', *['right'] * (len(header) - 1)]
   return tabulate.tabulate(lines, header, tablefmt='pipe', disable_numparse=True, colalign=align)
 
 
 def _in_markdown(cell: Cell) -> str:
-  text = _escape_markdown(cell.text)
+  text = escape_markdown(cell.text)
   return (f'**{text}**' if cell.is_best else text) + cell.mark.replace('*', r'\*')
 
 
@@ -68,15 +68,24 @@ MARKDOWN = re.compile(
   """,
   re.VERBOSE | re.IGNORECASE,
 )
+# Within the text of a link no bracket is left alone.
+LINK_TEXT = re.compile(MARKDOWN.pattern + r'| [\[\]]', MARKDOWN.flags)
 
 
-def _escape_markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+  """Markdown that shows this text in one line, wherever in a paragraph but at its beginning."""
   return MARKDOWN.sub(lambda match: f'\\{match[0]}', visible(text))
+
+
+def markdown_link(text: str, address: str) -> str:
+  """Markdown of a link with this text to an address whose characters are those of addresses."""
+  escaped = LINK_TEXT.sub(lambda match: f'\\{match[0]}', visible(text))
+  return f'[{escaped}]({address})'
 
 
 def _paragraph(text: str) -> str:
   """The text where a line of its own begins: it is no heading, quote or list."""
-  return re.sub(r'^(\d*)(?=[#>=+.)-])', r'\1\\', _escape_markdown(text).lstrip())
+  return re.sub(r'^(\d*)(?=[#>=+.)-])', r'\1\\', escape_markdown(text).lstrip())
 
 
 LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {

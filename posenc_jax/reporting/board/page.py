@@ -3,12 +3,14 @@
 import hashlib
 import html
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from posenc_jax.errors import visible
 from posenc_jax.reporting.board.tables import SMALLEST
 from posenc_jax.reporting.table import Cell, RowGroup, Table
-from posenc_jax.reporting.table_writers import markdown
+from posenc_jax.reporting.table_writers import escape_markdown, markdown
 
 TEMPLATE = Path(__file__).with_name('board.html')
 ALTERNATIVE = 'What a step costs against bits at L'  # the words in the place of the figure
@@ -96,9 +98,10 @@ def in_markdown(tables: Iterable[Table], figure: str | None, facts: dict[str, st
 
   Args:
     figure: the file name of the figure; None: there is none.
-    facts: fields of the texts.
+    facts: fields of the texts. Of these `about` and `sessions` are what folders of anyone say.
   """
-  parts = [INTRODUCTION.format(lines=LINES, **facts)]
+  escaped = {name: escape_markdown(facts[name]) for name in ('about', 'sessions')}
+  parts = [INTRODUCTION.format(lines=LINES, **facts | escaped)]
   if figure:
     parts.append(f'![{ALTERNATIVE}]({figure})\n')
   return '\n'.join([*parts, *map(markdown, tables), ADDING.format(study=STUDY, **facts)])
@@ -108,11 +111,10 @@ def in_html(tables: Iterable[Table], figure: str | None, facts: dict[str, str]) 
   """The text of board.html: tables whose columns sort at a click."""
   image = f'<img src="{html.escape(figure)}" alt="{ALTERNATIVE}">' if figure else ''
   names = {'sections': '\n'.join(map(_section, tables)), 'image': image}
-  names |= {name: html.escape(fact) for name, fact in (facts | {'lines': LINES}).items()}
-  text = TEMPLATE.read_text()
-  for name, value in names.items():
-    text = text.replace(f'{{{{ {name} }}}}', value)
-  return text
+  facts = facts | {'lines': LINES}
+  names |= {name: html.escape(visible(fact)) for name, fact in facts.items()}
+  # at once: what a name or a fact says is no field
+  return re.sub(r'\{\{ (\w+) \}\}', lambda match: names[match[1]], TEMPLATE.read_text())
 
 
 def _class(name: str) -> str:
