@@ -771,6 +771,18 @@ def test_what_is_outlined_is_best_for_its_cost(of_corpus):
   assert pareto.draw(alone, CORPUS).axes[0].get_title().endswith('cheaper, by the means')
 
 
+def test_a_label_with_dollars_is_no_formula_in_the_figure(of_corpus):
+  labels = ('cost $1, $2', r'$\frac{1}{$')
+  renamed = [
+    dataclasses.replace(line, name=label, label=label)
+    for line, label in zip(of_corpus.values(), labels, strict=False)
+  ]
+  figure = pareto.draw(renamed, 'a $ b $')
+  texts = [text for text in figure.findobj(Text) if '$' in text.get_text()]
+  assert {*labels} <= {text.get_text() for text in texts}
+  assert not any(text.get_parse_math() for text in texts)
+
+
 def test_labels_of_near_points_do_not_cover_each_other(of_corpus):
   crowd = [
     dataclasses.replace(

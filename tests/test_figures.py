@@ -224,6 +224,26 @@ def test_only_lines_of_the_labels_are_drawn_where_there_are_some():
     figures.draw(rows, labels=('x',))
 
 
+def test_lines_that_are_not_drawn_are_compared_with_and_judged_by():
+  past = {'rope': 3, 'a': 2.2, 'b': 2.4}
+  bits = {name: {8: [2.0, 2.1], 16: [x, x + 0.1]} for name, x in past.items()}
+  rows = [
+    r | {'document': name}
+    for name in 'xyz'
+    for control in (None, 'windowed')
+    for r in rows_of(bits, control=control)
+  ]
+  every = figures.draw(rows, form='differences', baseline='rope')
+  some = figures.draw(rows, form='differences', baseline='rope', labels=('a', 'b'))
+  names = lambda figure: [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
+  assert (names(every), names(some)) == (['rope', 'b', 'a'], ['b', 'a'])
+  assert '"rope" where it attends to a window of L' in some.get_supxlabel()
+  few = [r for r in rows if (r['label'], r['document']) not in {('a', 'z'), ('b', 'z')}]
+  figure = figures.draw(few, labels=('a', 'b'))
+  assert 'incomplete: a; b' in figure.get_supxlabel()
+  assert 'rope' not in figure.get_supxlabel()
+
+
 def test_controls_are_drawn_in_dashes_of_their_own_in_the_color_of_their_line():
   rows = realistic()
   with_sink = [r | dict(control='windowed_with_sink') for r in rows if r['control'] == 'windowed']

@@ -10,7 +10,7 @@ import itertools
 import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
@@ -178,6 +178,7 @@ def collect(
   label_of: Callable[[dict], str] = lambda row: row['label'],
   group_fields: tuple[str, ...] = LINE,
   is_expected: Callable[[dict, object], bool] = lambda row, column: True,
+  labels: Collection[str] = (),
 ) -> list[Scores]:
   """The scores of each protocol, each followed by those of its controls.
 
@@ -191,8 +192,10 @@ def collect(
     label_of: the label of a row's line.
     group_fields: where rows of one label differ in these fields, each value gets a line.
     is_expected: whether a line (given by a row of it) is missing in a column without rows.
+    labels: those of the lines that are left once all have their names and it is known which scores
+      are incomplete; (): all lines.
   Raises:
-    UserError: an unknown metric, or no row of these protocols.
+    UserError: an unknown metric, or no row of these protocols and labels.
   """
   runs, rows = list(runs), learned.mark(rows)
   place_of = {id(row): place for place, row in enumerate(rows)}
@@ -226,16 +229,24 @@ def collect(
   found = {}
   for (place, corpus), group in groups.items():
     own_notes = list(notes)
-    group = _drop_repeated(group, key_of, own_notes)
+    group, number = _drop_repeated(group, key_of, own_notes), len(own_notes)
     # A line has one name under all controls.
-    names = line_names(group, label_of, group_fields, own_notes, lambda row: place_of[id(row)])
+    named_by = label_of, group_fields
+    names = line_names(group, *named_by, own_notes, lambda row: place_of[id(row)])
+    if labels:
+      left = [row for row in group if row['label'] in labels]
+      own_notes = own_notes[:number]
+      line_names(left, *named_by, own_notes)
     by_control = defaultdict(list)
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))
     for control, named in by_control.items():
       found[place, control, corpus] = _aggregate(
-        named, metric, corpus or None, list(own_notes), column_of, is_expected
+        named, metric, corpus or None, list(own_notes), column_of, is_expected, labels
       )
+  found = {key: scores for key, scores in found.items() if scores.lines}
+  if not found:
+    raise UserError(f'no rows of labels={list(labels)} with protocols={wanted}; allowed: others')
   return [found[key] for key in sorted(found)]
 
 
@@ -300,8 +311,11 @@ def _aggregate(
   notes: list[str],
   column_of: Callable,
   is_expected: Callable,
+  labels: Collection[str],
 ) -> Scores:
-  """The scores of (line, row) of one protocol and control; `notes` and its own are its notes."""
+  """The scores of (line, row) of one protocol and control, of these labels alone where there are
+  some; `notes` and its own are its notes.
+  """
   groups, rows_of = defaultdict(list), defaultdict(list)
   for line, row in named_rows:
     groups[line, row['seed'], column_of(row)].append(row)
@@ -329,10 +343,33 @@ def _aggregate(
   for place in itertools.product(scores.lines, scores.seeds, scores.columns):
     scores.by_seed[place] = _seed_score(groups[place])
   _mark_incomplete(scores)
+  if labels:
+    scores = _of_labels(scores, labels)
   notes += _status_notes(scores, is_expected)
   number_of = {line: len(scores.seeds_of(line)) for line in scores.lines}
   notes += learned.note(scores.unlearned, number_of)
   return scores
+
+
+def _of_labels(scores: Scores, labels: Collection[str]) -> Scores:
+  """The scores of the lines of these labels, with the seeds and columns that they have."""
+  lines = [line for line, row in scores.exemplar_row.items() if row['label'] in labels]
+  of_lines = lambda by_line: {line: by_line[line] for line in lines}
+  present = [
+    place
+    for place, score in scores.by_seed.items()
+    if place[0] in lines and score.status != 'missing'
+  ]
+  seeds, columns = (sorted({place[i] for place in present}) for i in (1, 2))
+  return dataclasses.replace(
+    scores,
+    columns=columns,
+    seeds=seeds,
+    by_seed={p: scores.by_seed[p] for p in itertools.product(lines, seeds, columns)},
+    exemplar_row=of_lines(scores.exemplar_row),
+    runs_of=of_lines(scores.runs_of),
+    unlearned=of_lines(scores.unlearned),
+  )
 
 
 def _mark_incomplete(scores: Scores) -> None:

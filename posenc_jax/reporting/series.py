@@ -148,15 +148,20 @@ def length_series(scores: Scores, rows: Iterable[dict]) -> Series:
 
 
 def position_series(
-  rows: Iterable[dict], runs: Iterable[str], metric: str, length: int | None, smooth: int
+  rows: Iterable[dict],
+  runs: Iterable[str],
+  metric: str,
+  length: int | None,
+  smooth: int,
+  labels: Collection[str] = (),
 ) -> list[Series]:
   """Score against the position in windows of `length` tokens, None: the longest that most runs
   have; then controls.
 
   A position is the geometric middle of a bin, tokens counted from 1. Each point adds up the rows of
-  `smooth` bins on either side before it divides.
+  `smooth` bins on either side before it divides. `labels`: as for `scores.collect`.
   """
-  found, length = _by_position(rows, runs, 'by_position', metric, length)
+  found, length = _by_position(rows, runs, 'by_position', metric, length, labels)
   made = []
   for scores in found:
     ends = [*scores.columns[1:], length]
@@ -174,9 +179,11 @@ def position_series(
   return made
 
 
-def gradient_series(rows: Iterable[dict], runs: Iterable[str], length: int | None) -> Series:
+def gradient_series(
+  rows: Iterable[dict], runs: Iterable[str], length: int | None, labels: Collection[str] = ()
+) -> Series:
   """Share of the gradient that the nearest x tokens have, for seeds that have all distances."""
-  found, length = _by_position(rows, runs, 'receptive_field', 'gradient', length)
+  found, length = _by_position(rows, runs, 'receptive_field', 'gradient', length, labels)
   scores = found[0]
   ends = [*scores.columns[1:], length - 1]  # of bins; the first of the window's inputs is BOS
   curves = {}
@@ -209,21 +216,28 @@ def _curves(scores: Scores, x: list[float]) -> dict[str, Curve]:
 
 
 def _by_position(
-  rows: Iterable[dict], runs: Iterable[str], protocol: str, metric: str, length: int | None
+  rows: Iterable[dict],
+  runs: Iterable[str],
+  protocol: str,
+  metric: str,
+  length: int | None,
+  labels: Collection[str],
 ) -> tuple[list[Scores], int]:
   """The scores by position in windows of one length, and that length."""
   rows = [row for row in rows if row['protocol'] == protocol]
   lengths = sorted({row['length'] for row in rows})
   if length is not None and length not in lengths:
     raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths))}')
-  windows = windows_of(rows, runs, length) if rows else Windows(0, rows, list(runs), [])
+  drawn = [row for row in rows if row['label'] in labels] if labels else rows
+  windows = windows_of(drawn, runs, length) if drawn else Windows(0, [], list(runs), [])
   found = collect(
-    windows.rows,
+    [row for row in rows if row['length'] == windows.length],
     windows.runs,
     [protocol],
     metric,
     column_of=lambda row: row['position'],
     group_fields=(*LINE, 'length'),
+    labels=labels,
   )
   for scores in found:
     scores.notes += windows.notes

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.reporting.board.lines import Line, smallest_marked
 from posenc_jax.reporting.colors import looks
-from posenc_jax.reporting.mpl.axes import new_figure, shorten, strip_spines
+from posenc_jax.reporting.mpl.axes import as_text, new_figure, shorten, strip_spines
 
 # Training lengths up to which a line holds at least, the largest first, and the marker for that.
 MARKERS = ((32, 'P'), (8, 's'), (4, 'D'), (2, '^'), (1, 'o'))
@@ -24,13 +24,18 @@ def draw(lines: Collection[Line], corpus: str):
   """The `matplotlib.figure.Figure` of the lines that have a score, a step time and are no
   reference; None where there are none.
   """
-  from matplotlib.lines import Line2D
-
   shown = [
     line for line in lines if line.mean is not None and line.cost.step and not line.is_reference
   ]
   if not shown:
     return None
+  with as_text():
+    return _drawn(shown, f'{corpus}: quality at L against cost\n{_outlined(lines)}')
+
+
+def _drawn(shown: list[Line], title: str):
+  from matplotlib.lines import Line2D
+
   figure = new_figure(8.5, 5.2)
   axes = figure.subplots()
   strip_spines(axes)
@@ -66,7 +71,7 @@ def draw(lines: Collection[Line], corpus: str):
   axes.minorticks_off()
   axes.set_xlabel('time of a training step, relative to rope')
   axes.set_ylabel('bits per byte at L')
-  axes.set_title(f'{corpus}: quality at L against cost\n{_outlined(lines)}', fontsize=10)
+  axes.set_title(title, fontsize=10)
   handles = [
     Line2D(
       [], [], linestyle='', marker=marker, color='#555555', label=f'holds to {least} L or more'

@@ -12,6 +12,13 @@ MOST_NOTE_LINES = 14
 LONGEST_NAME = 60  # characters: a longer name leaves no room for the curves
 
 
+def as_text():
+  """The context in which a figure is drawn: names are text, a '$' in one of them is no formula."""
+  import matplotlib as mpl
+
+  return mpl.rc_context({'text.parse_math': False, 'text.usetex': False})
+
+
 def new_figure(width: float, height: float):
   """An empty figure of so many inches."""
   # not pyplot: it would want a display, and figures would share state

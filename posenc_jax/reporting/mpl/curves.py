@@ -30,15 +30,16 @@ def positions(
   length: int | None = None,
   smooth: int = 0,
   drawn_controls: Collection[str] = (WINDOWED,),
+  labels: Collection[str] = (),
 ):
   """Score against the position in the window: FoX's and KERPLE's figures of loss by position.
 
   Args:
     length: the length of windows in tokens; None: the longest that most runs have.
     smooth: bins on either side that are added up with a bin before its score is taken.
-    drawn_controls: as `extrapolation.lengths` has them.
+    drawn_controls, labels: as `extrapolation.lengths` has them.
   """
-  series, *controls = position_series(rows, runs, metric, length, smooth)
+  series, *controls = position_series(rows, runs, metric, length, smooth, labels)
   looks = line_looks(series)
   figure, axes = _figure()
   ends = draw_curves(axes, series, looks)
@@ -52,13 +53,18 @@ def positions(
   return _finish(figure, axes, series, looks, names, notes)
 
 
-def receptive_field(rows: Iterable[dict], runs: Iterable[str] = (), length: int | None = None):
+def receptive_field(
+  rows: Iterable[dict],
+  runs: Iterable[str] = (),
+  length: int | None = None,
+  labels: Collection[str] = (),
+):
   """Share of the last token's gradient that the nearest tokens have: Sandwich's receptive field.
 
-  Names say how many tokens have 99 % of it, rounded up to the end of a bin. `length` is that of
-  `positions`.
+  Names say how many tokens have 99 % of it, rounded up to the end of a bin. `length` and
+  `labels` are those of `positions`.
   """
-  series = gradient_series(rows, runs, length)
+  series = gradient_series(rows, runs, length, labels)
   looks = line_looks(series)
   figure, axes = _figure()
   names = {}

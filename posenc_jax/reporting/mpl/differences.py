@@ -1,6 +1,6 @@
 """The figure of differences: by how much each line beats, or misses, what one would take else."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import join_unique
@@ -25,6 +25,7 @@ def differences(
   protocol: str = 'last_k',
   baseline: str | None = None,
   length: int | None = None,
+  labels: Collection[str] = (),
 ):
   """A point a line at `length`, its difference from the baseline that attends to a window of L, or
   without that control is given the last L tokens alone, with the interval over documents: a
@@ -33,6 +34,7 @@ def differences(
   Args:
     baseline: as for `compare_all`; lines that are compared with another one are not drawn.
     length: None: the longest that has differences.
+    labels: those of the lines that are drawn, (): all; the baseline need not be one of them.
   Raises:
     UserError: there is no such control of the baseline, or no difference at that length.
   """
@@ -47,12 +49,14 @@ def differences(
       'figure: differences from a baseline truncated to L, or windowed; allowed: rows of that '
       'control'
     )
-  length = length or max(contrast.columns)
-  chosen = {
-    line: difference
+  label_of = {line: row['label'] for line, row in contrast.scores.exemplar_row.items()}
+  drawn = {
+    (line, column): difference
     for (line, column), difference in contrast.differences.items()
-    if column == length
+    if not labels or label_of[line] in labels
   }
+  length = length or max((column for _, column in drawn), default=contrast.columns[-1])
+  chosen = {line: difference for (line, column), difference in drawn.items() if column == length}
   if not chosen:
     allowed = join_unique(contrast.columns)
     raise UserError(f'figure: length={length} has no differences; allowed: {allowed}')

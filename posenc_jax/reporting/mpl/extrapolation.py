@@ -40,6 +40,7 @@ def lengths(
   metric: str = 'bpb',
   drawn_controls: Collection[str] = (WINDOWED,),
   references: Collection[str] = (),
+  labels: Collection[str] = (),
 ):
   """Score against evaluation length, up to the training length L shaded: a matplotlib `Figure`.
 
@@ -52,17 +53,18 @@ def lengths(
       have them.
     references: labels of lines that nothing is found about, such as that of a model trained at the
       longest length; they are grey, as n-grams are.
+    labels: as `figures.draw` has them.
   Raises:
     UserError: as `scores.collect` does.
   """
   rows, runs = list(rows), list(runs)
-  series, *controls = _all_series(rows, runs, protocol, metric)
+  series, *controls = _all_series(rows, runs, protocol, metric, labels)
   grey = references_of(series, references)
   looks = line_looks(series, references)
   controls = named(controls, drawn_controls)
   bits, bits_controls = series, controls
   if series.scores.metric.denominator and metric != 'bpb':
-    bits, *bits_controls = _all_series(rows, runs, protocol, 'bpb')
+    bits, *bits_controls = _all_series(rows, runs, protocol, 'bpb', labels)
     bits_controls = named(bits_controls, drawn_controls)
   changes = own_changes(bits, grey) if series.scores.metric.denominator else {}
   goes_beyond = go_beyond(changes, grey)
@@ -87,8 +89,12 @@ def lengths(
   return figure
 
 
-def _all_series(rows: list[dict], runs: list[str], protocol: str, metric: str) -> list[Series]:
-  return [length_series(scores, rows) for scores in collect(rows, runs, [protocol], metric)]
+def _all_series(
+  rows: list[dict], runs: list[str], protocol: str, metric: str, labels: Collection[str]
+) -> list[Series]:
+  found = collect(rows, runs, [protocol], metric, labels=labels)
+  drawn = [row for row in rows if row['label'] in labels] if labels else rows
+  return [length_series(scores, drawn) for scores in found]
 
 
 def _draw_scores(

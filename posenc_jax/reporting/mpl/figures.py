@@ -6,6 +6,7 @@ from pathlib import Path
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError, visible
+from posenc_jax.reporting.mpl.axes import as_text
 from posenc_jax.reporting.mpl.curves import positions, receptive_field
 from posenc_jax.reporting.mpl.differences import differences
 from posenc_jax.reporting.mpl.extrapolation import lengths
@@ -34,30 +35,20 @@ def draw(
 
   Args:
     learned: that of `layouts.make_tables`.
-    labels: those of the lines that are drawn; (): all lines.
+    labels: those of the lines that are drawn; (): all lines. The others are judged and compared
+      with them all the same.
   Raises:
     UserError: as the form does, and where no line has one of the labels.
   """
-  if labels:
-    rows, runs = _of_labels(rows, runs, labels)
-  import matplotlib as mpl
-
-  # names are text: a '$' in one of them is no formula
-  with mpl.rc_context({'text.parse_math': False, 'text.usetex': False}):
-    return FORMS[form](mark(rows, learned), runs, **settings)
-
-
-def _of_labels(
-  rows: Iterable[dict], runs: Iterable[str], labels: Collection[str]
-) -> tuple[list[dict], list[str]]:
-  """The rows that have one of the labels, and their runs: of others, nobody knows the label."""
   rows = list(rows)
-  kept = [row for row in rows if row['label'] in labels]
-  if not kept:
-    allowed = ', '.join(sorted({row['label'] for row in rows}))
-    raise UserError(f'figure: labels={list(labels)}: no rows of these; allowed: {allowed}')
-  present = {row['run'] for row in kept}
-  return kept, [run for run in runs if run in present]
+  if labels:
+    present = {row['run'] for row in rows if row['label'] in labels}
+    if not present:
+      allowed = ', '.join(sorted({row['label'] for row in rows}))
+      raise UserError(f'figure: labels={list(labels)}: no rows of these; allowed: {allowed}')
+    runs = [run for run in runs if run in present]  # of others, nobody knows the label
+  with as_text():
+    return FORMS[form](mark(rows, learned), runs, labels=labels, **settings)
 
 
 # What no format is to hold: the same figure is the same bytes on every day.

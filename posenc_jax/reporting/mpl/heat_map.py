@@ -1,7 +1,7 @@
 """A heat map of depth and length: how well what stands at a depth of a context is found."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption
@@ -20,13 +20,14 @@ def heat_map(
   runs: Iterable[str] = (),
   protocol: str | None = None,
   metric: str = 'exact_match',
+  labels: Collection[str] = (),
 ):
   """Depth down (`position`, in per cent), length across, a panel a line: a matplotlib `Figure`.
 
   A cell is the worst of the seeds, since a mean of seeds that find and seeds that do not is a score
   of none; the panel's title says how many seeds find all. A dash without color stands where there
-  is no score. `protocol` is the name of the task, None: the one that has depths. Raises UserError
-  as `scores.collect` does, and for rows without a depth.
+  is no score. `protocol` is the name of the task, None: the one that has depths; `labels` as
+  `figures.draw` has them. Raises UserError as `scores.collect` does, and for rows without a depth.
   """
   rows = list(rows)
   protocol = protocol or _only_task_with_depths(rows, metric)
@@ -41,6 +42,7 @@ def heat_map(
     metric,
     controls=False,
     column_of=lambda row: (row['length'], row['position']),
+    labels=labels,
   )
   lengths, depths = (sorted({column[i] for column in scores.columns}) for i in (0, 1))
   down = math.ceil(len(scores.lines) / PANELS)
