@@ -114,8 +114,17 @@ def test_a_line_may_be_asked_to_keep_the_score_of_the_baseline():
   assert said in made.caption
   assert {record['baseline'] for record in made.records} == {'none'}
   one = rows_of({'none': {8: [2.0], 16: [3.0]}, 'ntk': {8: [2.0, 2.0], 16: [2.0, 2.0]}})
-  found = texts(table(one, baseline='none', score_to_keep='baseline'))
-  assert found['ntk'] == ['—', '—', '≥ 16, —']  # nothing to keep by the second seed
+  made = table(one, baseline='none', score_to_keep='baseline')
+  assert texts(made)['ntk'] == ['≥ 16', '≥ 2', '≥ 16']  # nothing to keep by the second seed
+  assert 'not judged, as none has no score at L of these: ntk seed 1' in made.notes
+
+
+def test_the_caption_says_what_cells_are_and_not_which_score_is_better():
+  (made,) = (table(rows_of({'rope': {8: [2.0, 2.1], 16: [2.0, 2.1]}})),)
+  assert '. Of seeds 0, 1. Trained' in made.caption
+  assert 'Mean ±' not in made.caption
+  assert 'Lower' not in made.caption
+  assert 'What holds at this scale' in made.caption
 
 
 def test_accuracies_may_be_asked_to_keep_that_of_the_baseline():

@@ -359,7 +359,37 @@ def test_ranks_count_seeds_that_have_not_learned_a_task():
   rows += of('copy', a=1.0, b=0.1)
   (table,) = make_tables(rows, form='ranks', metric='token_accuracy')
   assert texts(table)[-2] == ['mean rank', '1.80', '1.20']
+  said = 'Ranks, of all seeds, those that have not learned a task among them, over 5 tasks'
+  assert said in table.caption
+  seeds = [r | {'seed': 1, 'run': f'{r["run"]}1'} for r in rows]
+  (table,) = make_tables(rows + seeds, form='ranks', metric='token_accuracy')
+  assert 'Mean ± standard deviation over seeds 0, 1 that have learned.' in table.caption
   assert not [note for note in table.notes if 'left out of the ranks' in note]
+
+
+def test_ranks_are_over_lengths_beyond_all_training_lengths():
+  fields = dict(protocol='copy', metric='exact_match', k=None, document=None)
+  rows = [row('a', 0, n, value=v, **fields) for n, v in ((8, 1.0), (16, 0.9), (32, 0.5))]
+  rows += [row('b', 0, n, value=0.4, train_length=16, **fields) for n in (8, 16, 32)]
+  (table,) = make_tables(rows, form='ranks')
+  assert texts(table) == [['copy', '0.500', '0.400']]
+  assert 'mean over the lengths beyond all training lengths of a task. ' in table.caption
+
+
+def test_a_caption_calls_step_0_no_training():
+  trained, imported = rows_of({'a': {8: [1.0]}}), {'step': 0, 'source': '0a' * 32}
+  read = [r | {'step': 0, 'label': name, 'run': name} for r in trained for name in 'bc']
+  other = [r | imported | {'label': 'd', 'run': 'd'} for r in trained]
+  of = lambda *rows: make_tables([r for some in rows for r in some])[0].caption
+  assert '. Trained for 100 steps at length L = 8; evaluated' in of(trained)
+  said = (
+    'Trained for 100 steps at length L = 8, but for 2 lines with the parameters of other runs; '
+  )
+  assert said in of(trained, read)
+  assert '. Lines of imported models, not trained here; L = 8; evaluated' in of(other)
+  both = of(trained, other)
+  assert 'Trained for 100 steps at length L = 8, but for 1 line of imported models; ' in both
+  assert '. Lines with the parameters of other runs, not trained here; L = 8; ' in of(read)
 
 
 def test_chance_is_printed_and_never_bold():

@@ -1,32 +1,62 @@
 """The sentences of captions: protocol, control, seeds, training, and how much was scored."""
 
+from collections import Counter
 from collections.abc import Iterable
 
 from posenc_jax.protocols import caption_words
-from posenc_jax.rows.row_schema import DTYPE, FULL
+from posenc_jax.reporting.metrics import SCALE
+from posenc_jax.rows.row_schema import DTYPE, FULL, SOURCE
 
 MEANS = 'Mean ± standard deviation over {}'
 
 
-def caption(*scores, drawn: str = MEANS) -> str:
+def caption(*scores, drawn: str = MEANS, are_scores: bool = True) -> str:
   """The caption of `scores.Scores`: what was measured, how, on what, which seeds.
 
-  `drawn` is what is shown of several seeds, which stand in the place of its '{}'.
+  Args:
+    drawn: what is shown of several seeds, which stand in the place of its '{}'.
+    are_scores: whether numbers are by the metric, which says what is better.
   """
   rows = [row for group in scores for row in group.exemplar_row.values()]
-  steps, train_length = (
-    join_unique(row[name] for row in rows) for name in ('step', 'train_length')
-  )
   metric = scores[0].metric
   seeds = sorted({seed for group in scores for seed in group.seeds})
   are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
     f'{seed_caption(seeds, drawn, are_learned)}. '
-    f'Trained for {steps} steps at length L = {train_length}; evaluated in {dtypes(rows)}. '
+    f'{training(scores)}; evaluated in {dtypes(rows)}. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
-    f'{metric.scale_caption}'
+    f'{metric.scale_caption if are_scores else SCALE.capitalize()}'
   )
+
+
+def training(scores: Iterable, where: str = '') -> str:
+  """The beginning of a sentence on how the lines of these scores were trained: 'Trained for 600
+  steps at length L = 128'. Step 0 is no training: lines of it are imported models, or have the
+  parameters of other runs. `where` is what is said after the length.
+  """
+  rows_of = {}
+  for group in scores:
+    for line, row in group.exemplar_row.items():
+      rows_of.setdefault(line, []).append(row)
+  every = [row for rows in rows_of.values() for row in rows]
+  steps = join_unique(row['step'] for row in every if row['step'])
+  train_length = join_unique(row['train_length'] for row in every)
+  at_length = f'at length L = {train_length}{where}'
+  words = lambda row: 'of imported models' if SOURCE in row else 'with the parameters of other runs'
+  kinds = Counter(
+    kind
+    for rows in rows_of.values()
+    for kind in sorted({words(row) for row in rows if not row['step']})
+  )
+  if not kinds:
+    return f'Trained for {steps} steps {at_length}'
+  if not steps:
+    return f'Lines {" and ".join(sorted(kinds))}, not trained here; L = {train_length}{where}'
+  others = ' and '.join(
+    f'{number} line{"s" * (number > 1)} {kind}' for kind, number in sorted(kinds.items())
+  )
+  return f'Trained for {steps} steps {at_length}, but for {others}'
 
 
 def dtypes(rows: Iterable[dict]) -> str:

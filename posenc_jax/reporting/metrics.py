@@ -84,10 +84,12 @@ class Metric(NamedTuple):
   @property
   def scale_caption(self) -> str:
     """The end of every caption: which end is better, and that the scale of training matters."""
-    better = {min: 'Lower is better; w', max: 'Higher is better; w', None: 'W'}[self.best]
-    return f'{better}hat holds at this scale need not hold at another.'
+    better = {min: 'Lower is better; ', max: 'Higher is better; ', None: ''}[self.best]
+    return f'{better}{SCALE if better else SCALE.capitalize()}'
 
 
+# What captions end with: numbers are of models of one size.
+SCALE = 'what holds at this scale need not hold at another.'
 METRICS = {
   metric.name: metric
   for metric in (

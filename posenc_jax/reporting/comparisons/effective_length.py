@@ -70,6 +70,7 @@ def of_seeds(
 
   Args:
     baseline: the line whose score at its own L, by the same seed, is to keep; None: the line's own.
+      Seeds that it has no score of are left out: nothing is known of them.
   """
   metric = scores.metric if scores.metric.is_accuracy else METRICS['bpb']
   if metric.is_accuracy:
@@ -82,6 +83,7 @@ def of_seeds(
   return {
     seed: effective_length(values, train_length, holds, kept.get(seed))
     for seed, values in of_line.items()
+    if baseline is None or kept.get(seed) is not None
   }
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.captions import caption
+from posenc_jax.reporting.captions import caption, join_unique
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.compare import line_of_baseline, no_rows
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
@@ -76,7 +76,7 @@ def _table(
 ) -> Table:
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
-  lines, records = [], []
+  lines, records, unjudged = [], [], []
   keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
   if baseline:
     keys |= {'baseline': baseline}
@@ -84,9 +84,12 @@ def _table(
     L = scores.exemplar_row[line]['train_length']
     lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L), baseline)
     worst = effective_length.summary(lengths)
+    known = effective_length.values_of_seeds(scores, line, scores.metric)
+    if without := known.keys() - lengths.keys():
+      unjudged.append(f'{line} seed {join_unique(without)}')
     cells = [scores.label(line), _text(worst), _text(worst, L)]
     if len(scores.seeds) > 1:
-      cells.append(', '.join(map(_text, lengths.values())))
+      cells.append(', '.join(map(_text, lengths.values())) or DASH)
     lines.append([Cell(text) for text in cells])
     for seed, found in lengths.items():
       record = keys | {'encoding': line, 'seed': seed, 'train_length': L}
@@ -94,21 +97,24 @@ def _table(
         record |= {'effective_length': found.length, 'is_longest': found.is_longest}
       records.append(record)
     if past:
-      values = effective_length.values_of_seeds(scores, line, scores.metric)
-      long_scores = {s: effective_length.long_scores(v, L) for s, v in values.items()}
+      long_scores = {s: effective_length.long_scores(v, L) for s, v in known.items()}
       lines[-1] += _long_score_cells(scores.metric, long_scores, past)
       records += [
         keys | {'encoding': line, 'seed': seed, 'length': length, 'long_score': value}
         for seed, by_length in long_scores.items()
         for length, value in by_length.items()
       ]
+  notes = list(scores.notes)
+  if unjudged:
+    whose = baseline or 'the baseline'
+    notes.append(f'not judged, as {whose} has no score at L of these: {"; ".join(unjudged)}')
   header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
     f'Effective length, {scores.title}',
-    caption(scores) + _sentences(scores, margin, share, baseline),
+    caption(scores, drawn='Of {}', are_scores=False) + _sentences(scores, margin, share, baseline),
     header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
     [RowGroup('', lines)],
-    scores.notes,
+    notes,
     records=records,
   )
 
@@ -135,9 +141,10 @@ def _sentences(scores: Scores, margin: float, share: float, baseline: str | None
     whose = f'the score at L of {baseline or "the baseline"}'
     dash = 'a dash where it is not so at L itself, or '
   if scores.metric.is_accuracy:
+    means = ', mean ± standard deviation over seeds' * (len(scores.seeds) > 1)
     what = (
       f'at least {share:g} of {whose}; {dash}guessing would hold, too. '
-      'LongScore: (score - Base) / Base, Base the mean score up to L'
+      f'LongScore{means}: (score - Base) / Base, Base the mean score up to L'
     )
   else:
     what = f'at most {margin:g} bits a byte worse than {whose}'

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.captions import dtypes, join_unique, seed_caption
+from posenc_jax.reporting.captions import dtypes, join_unique, seed_caption, training
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores import UNSEEN, Scores, collect, notes_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table, bold_sentence, records
@@ -53,7 +53,8 @@ def ranks(
   groups, title, ranking = [RowGroup('', body)], 'Scores by task', ''
   over_tasks = f'over {len(ranks_of)} tasks'
   if len(ranks_of) >= FEWEST_TASKS:
-    title, ranking = 'Ranks over tasks', f'Ranks {over_tasks}, 1 is best. '
+    judged = ', of all seeds, those that have not learned a task among them,' * _some_fail(found)
+    title, ranking = 'Ranks over tasks', f'Ranks{judged} {over_tasks}, 1 is best. '
     groups.append(RowGroup(over_tasks, _mean_ranks(list(ranks_of.values()))))
   else:
     notes.append(f'no ranks {over_tasks}: they need {FEWEST_TASKS} or more')
@@ -73,26 +74,31 @@ def ranks(
 def _caption(found: list[Scores], seeds: list[int], ranking: str) -> str:
   metric = found[0].metric
   rows = [row for scores in found for row in scores.exemplar_row.values()]
-  steps, train_length, corpus = (
-    join_unique(row[field] for row in rows) for field in ('step', 'train_length', 'corpus')
-  )
+  corpus = join_unique(row['corpus'] for row in rows)
+  are_several = any(len(scores.train_lengths) > 1 for scores in found)
+  beyond = 'beyond all training lengths of a task' if are_several else 'beyond the training length'
   return (
-    f'{metric.title}, mean over the lengths beyond the training length. {seed_caption(seeds)}. '
-    f'Trained for {steps} steps at length L = {train_length} on {corpus}; evaluated in '
-    f'{dtypes(rows)}. '
+    f'{metric.title}, mean over the lengths {beyond}. '
+    f'{seed_caption(seeds, are_learned=_some_fail(found))}. '
+    f'{training(found, f" on {corpus}")}; evaluated in {dtypes(rows)}. '
     f'{ranking}{metric.scale_caption}{bold_sentence(metric, "line")}'
   )
 
 
+def _some_fail(found: list[Scores]) -> bool:
+  """Whether a seed has not learned one of the tasks."""
+  return any(seeds for scores in found for seeds in scores.unlearned.values())
+
+
 def _beyond(scores: Scores, line: str) -> dict[int, float]:
-  """{seed: mean score over the lengths beyond the training length}, if it has all.
+  """{seed: mean score over the lengths beyond the training length}, if it has all; of lines with
+  several training lengths beyond the largest, so that all are asked the same.
 
   {} if any seed failed at one of the lengths.
   """
   if line not in scores.exemplar_row:
     return {}
-  train_length = scores.exemplar_row[line]['train_length']
-  beyond = [length for length in scores.columns if length > train_length]
+  beyond = [length for length in scores.columns if length > scores.train_lengths[-1]]
   means = {}
   for seed in scores.seeds if beyond else ():
     found = [scores.by_seed[line, seed, length] for length in beyond]
