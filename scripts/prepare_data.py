@@ -103,6 +103,15 @@ def describe_history(data: ConfigDict) -> None:
   train, validation, test = (text(data, split) for split in SPLITS)
   model = NGrams(_first(train.tokens, MAX_TRAINING_BYTES), CONTEXT, train.vocab)
   bits = history.bits_by_width(model, validation.tokens, test.tokens)
+  if not bits:
+    least = history.SPAN + history.CACHE_CONTEXT
+    print(f'\nno history: no document of the test split has {least} bytes')
+    return
+  if not history.reaches(validation.tokens, max(bits)):
+    print(
+      '\nthe weight of the counts is that which is best on the test split itself: no document of '
+      'the validation split is long enough'
+    )
   print(
     f'\nbits a byte of the test split: an n-gram of {CONTEXT} bytes of context, from the training '
     f'split,\nand the counts of as many bytes before each as `history` says\n\n'

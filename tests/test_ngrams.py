@@ -3,6 +3,7 @@ a loop over it.
 """
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -135,6 +136,27 @@ def test_counts_of_the_history_are_those_of_a_loop():
         ]
         assert found.cache_totals_NKW[n, k, w] == len(ends)
         assert found.cache_counts_NKW[n, k, w] == sum(text[end] == text[place] for end in ends)
+
+
+def test_a_history_that_nothing_reaches_is_said_and_what_its_weight_is_tuned_on(
+  monkeypatch, capsys
+):
+  short, long = bytes(range(100, 120)) * 5, bytes(range(100, 120)) * 20
+  for splits, words in (
+    ((long, long, short), ('no history: no document of the test split has 209 bytes',)),
+    ((long, short, long), ('best on the test split itself', '\nhistory ')),
+    ((long, long, long), ('\nhistory ',)),
+  ):
+    of_split = dict(zip(prepare_data.SPLITS, splits, strict=True))
+    found = lambda data, split, of_split=of_split: SimpleNamespace(
+      tokens=[np.frombuffer(of_split[split], np.uint8)], vocab=256
+    )
+    monkeypatch.setattr(prepare_data, 'text', found)
+    prepare_data.describe_history(None)
+    said = capsys.readouterr().out
+    known = 'no history', 'best on the test split itself', '\nhistory '
+    assert [x for x in known if x in said] == [x for x in known if any(x in w for w in words)]
+    assert all(word in said for word in words)
 
 
 def test_a_history_that_repeats_itself_pays():

@@ -13,6 +13,7 @@ from posenc_jax.data.ngrams import NGrams
 
 WIDTHS = (0, 64, 128, 256, 512, 1024, 2048, 4096)  # tokens of history
 CACHE_CONTEXT = 9  # tokens of the longest context that is counted in the history
+SPAN = 200  # tokens of a text that are scored
 WEIGHTS = (0.1, 0.3, 1.0, 3.0)  # of a count in the history; a count in the training split has 1
 
 
@@ -37,7 +38,7 @@ def bits_by_width(
   tuning: Sequence[np.ndarray],
   texts: Sequence[np.ndarray],
   num_documents: int = 40,
-  span: int = 200,
+  span: int = SPAN,
 ) -> dict[int, float]:
   """Returns {width: mean bits of a token} of `span` tokens of each of `num_documents` texts, spread
   evenly over those that are long enough. Widths that no text is long enough for are left out.
@@ -48,8 +49,7 @@ def bits_by_width(
       is best there, or, where they are too short, on `texts`.
     texts: tokens_T to score.
   """
-  longest = max(map(len, texts), default=0)
-  widths = [width for width in WIDTHS if width + span + CACHE_CONTEXT <= longest]
+  widths = [width for width in WIDTHS if reaches(texts, width, span)]
   if not widths:
     return {}
   few = max(1, num_documents // 4)  # one number is tuned
@@ -60,6 +60,11 @@ def bits_by_width(
     width: _bits(scored, w, min(WEIGHTS, key=lambda weight: _bits(tuned, w, weight, model)), model)
     for w, width in enumerate(widths)
   }
+
+
+def reaches(texts: Sequence[np.ndarray], width: int, span: int = SPAN) -> bool:
+  """Whether a text is long enough to score `span` tokens with a history of this width."""
+  return any(len(text) >= width + CACHE_CONTEXT + span for text in texts)
 
 
 def _targets(
