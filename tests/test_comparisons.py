@@ -621,8 +621,9 @@ def test_methods_are_compared_with_the_baseline_up_to_l_and_with_themselves_past
   assert at_l.header[:2] == ['encoding', '8']
   assert at_l.title.startswith('Differences from rope, as trained, L = 8, 100 steps up to L')
   assert [*texts(own)] == [
-    *(f'rope, {m}, L = 8, 100 steps' for m in ('as trained', 'rope_type=linear, factor=4')),
-    'rope, rope_type=yarn, factor=4, L = 8, 100 steps',
+    'rope, as trained, L = 8, 100 steps',
+    'rope, scaling.factor=4, scaling.rope_type=linear, L = 8, 100 steps',
+    'rope, scaling.factor=4, scaling.rope_type=yarn, L = 8, 100 steps',
   ]
   # A tuned model is another one, which started from that of its seed.
   apart = [r | {'label': 'tuned', 'step': 10, 'run': f't{r["seed"]}'} for r in extended(3)]

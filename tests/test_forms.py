@@ -241,7 +241,11 @@ def test_methods_are_lines_and_trainings_are_groups():
   assert [(group.name, [line[0].text for line in group.lines]) for group in table.groups] == [
     (
       'L = 8, 100 steps',
-      ['rope, as trained', 'rope, rope_type=linear, factor=4', 'rope, rope_type=yarn, factor=4'],
+      [
+        'rope, as trained',
+        'rope, scaling.factor=4, scaling.rope_type=linear',
+        'rope, scaling.factor=4, scaling.rope_type=yarn',
+      ],
     ),
     ('L = 32, 10 steps', ['yarn, as trained']),
   ]
@@ -469,6 +473,8 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   assert 'Unequal tokens: 1,228,800 to 2,457,600, 100.0 % more.' in table.caption
   assert 'Unequal parameters: 1,000,000 to 1,100,000, 10.0 % more.' in table.caption
   assert table.notes == ['no costs of run d', 'no parameter count in timing.jsonl: c']
+  (table,) = cost_table.cost_tables(rows, [*made, *(f'd{n}' for n in range(9))])
+  assert table.notes[0] == 'no costs of 9 of 13 runs: d0 and others'
   assert (
     cost_table.scale(rows, made[:3])
     == ' 1 to 1.1 million parameters, 1.23 to 2.46 million tokens a run, trained in float32.'
@@ -484,6 +490,16 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   kept = [row for row in rows if row['run'] != 'a1']
   assert sorted(map(repr, costs.read(tmp_path))) == sorted(map(repr, kept))  # but of kept rows
   assert cost_table.cost_tables(costs.read(tmp_path / 'b'), []) == []
+
+
+def test_a_report_reads_the_rows_of_its_folder_once(tmp_path, monkeypatch):
+  storage.append_rows(tmp_path / 'rows.jsonl', rows_of({'rope': {8: [1.0], 16: [1.0]}}))
+  read, of_runs = [], study.row_files.of_runs
+  monkeypatch.setattr(study.row_files, 'of_runs', lambda folder: read.append(1) or of_runs(folder))
+  report = study.Report(tmp_path)
+  report.write_tables()
+  report.write_figures()
+  assert len(read) == 1
 
 
 def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):

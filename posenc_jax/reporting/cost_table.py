@@ -5,6 +5,7 @@ from collections import defaultdict
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.scores import note_of_missing
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 # Runs of one line are equal in these fields.
@@ -40,7 +41,8 @@ def cost_tables(rows: list[dict], runs: list[str]) -> list[Table]:
     'the logged ones, on the machine of the run: of runs side by side it says little.'
   )
   known = {row['run'] for row in rows}
-  notes = [f'no costs of run {run}' for run in runs if run not in known]
+  missing = [run for run in runs if run not in known]
+  notes = [note_of_missing(missing, len(runs), 'costs')] if missing else []
   if unknown := [row['run'] for row in rows if row['parameters'] is None]:
     notes.append(f'no parameter count in timing.jsonl: {join_unique(unknown)}')
   return [

@@ -157,13 +157,15 @@ class Scores:
     return [value for value in values if value is not None]
 
 
-def note_of_missing(runs: list[str], planned: int) -> str:
-  """A note that names these runs of all planned ones, or how many there are beside the first."""
+def note_of_missing(runs: list[str], planned: int, what: str = 'rows') -> str:
+  """A note that names these runs of all planned ones, of which there is nothing of `what`, or how
+  many there are beside the first.
+  """
   if len(runs) == 1:
-    return f'no rows of run {runs[0]}'
+    return f'no {what} of run {runs[0]}'
   if len(runs) <= MOST_NAMED:
-    return f'no rows of {len(runs)} runs: {"; ".join(runs)}'
-  return f'no rows of {len(runs)} of {planned} runs: {runs[0]} and others'
+    return f'no {what} of {len(runs)} runs: {"; ".join(runs)}'
+  return f'no {what} of {len(runs)} of {planned} runs: {runs[0]} and others'
 
 
 def collect(

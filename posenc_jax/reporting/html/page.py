@@ -160,9 +160,7 @@ def _score_table(sources: Sources, series: Series) -> Table:
   scores = series.scores
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  table = extrapolation_table(sources.rows, scores, depths)
-  table.title = f'Extrapolation, {series.name}'
-  return table
+  return extrapolation_table(sources.rows, scores, depths)
 
 
 def _settings(found: list[Setting]) -> list[list[str]]:

@@ -8,7 +8,7 @@ from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import SCORED, collect
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
-from posenc_jax.rows.row_schema import is_of_model
+from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 PLAIN = 'as trained'  # the method of lines whose model evaluation did not change
 
@@ -62,12 +62,9 @@ def _names(row: dict) -> tuple[str, ...]:
 
 
 def _method(row: dict) -> str:
-  """What evaluation overrode in the model: 'rope_type=yarn, factor=4', or ''."""
-  return ', '.join(
-    f'{key.removeprefix("encoding.").removeprefix("scaling.")}={value}'
-    for key, value in (row['overrides'] or {}).items()
-    if is_of_model(key)
-  )
+  """What evaluation overrode in the model: 'scaling.factor=4, scaling.rope_type=yarn', or ''."""
+  overrides = row['overrides'] or {}
+  return overrides_text({key: value for key, value in overrides.items() if is_of_model(key)})
 
 
 def _with_method(row: dict) -> dict:
