@@ -22,6 +22,7 @@ from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_writers import markdown_link
+from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import sessions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,7 +78,12 @@ def make(folders: list[str], out: Path):
   planned = [name(run) for report, name in zip(reports, names, strict=True) for run in report.runs]
   runs = list(dict.fromkeys(planned))
   references = {label for report in reports for label in report.references}
-  made, lines_of = tables.tables(every_row, runs, spent, references)
+  judged = [
+    row
+    for report, of_one, name in zip(reports, read, names, strict=True)
+    for row in learned.mark([row | {'run': name(row['run'])} for row in of_one], report.learned)
+  ]
+  made, lines_of = tables.tables(judged, runs, spent, references)
   corpus, of_corpus = next(iter(lines_of.items()))
   figure = pareto.draw(of_corpus, corpus)
   studies = list(dict.fromkeys(report.study for report in reports if report.study))

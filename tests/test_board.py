@@ -19,7 +19,9 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
+from posenc_jax.reporting.html.sources import gather
 from posenc_jax.reporting.row_files import of_runs
+from posenc_jax.reporting.tasks import learned
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, remake, step_times
 
@@ -499,8 +501,47 @@ def test_tasks_say_how_many_seeds_have_learned():
   (table,) = tables.task_tables(rows)
   assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
   assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
+  assert 'exceeds 0.95' in table.caption  # of 1, by 95 % of the way from 0.1
+  longer = [r | {'label': 'long', 'run': f'long{r["seed"]}', 'train_length': 16} for r in rows]
+  (table,) = tables.task_tables(
+    rows + longer + [r | {'run': f'x{r["seed"]}', 'label': 'x'} for r in rows]
+  )
+  found = {line[0].text: [cell.text for cell in line[1:]] for line in table.groups[0].lines}
+  assert found['long'][1] == '—'  # 16 is its own L
+  assert found['t5'] == ['2 of 3', '0.750 ± 0.000']
+  (table,) = tables.task_tables(learned.mark(rows, 0.2))
+  assert [cell.text for cell in table.groups[0].lines[0]][1] == '3 of 3'
   (table,) = tables.task_tables([r for r in rows if r['length'] > 8])
   assert [cell.text for cell in table.groups[0].lines[0]][:2] == ['t5', '—']
+
+
+def test_board_and_page_judge_tasks_as_the_tables_of_a_study_do(folder):
+  fields = dict(protocol='copy', k=None, document=None, corpus='task:copy', train_length=L)
+  of_task = [
+    row('rope', seed, L, metric=metric, value=value, **fields)
+    for seed, share in enumerate((0.6, 0.99))
+    for metric, value in (('token_accuracy', share), ('token_chance', 0.1))
+  ]
+  storage.append_rows(folder / 'rows.jsonl', of_task)
+  settings = {'metric': 'token_accuracy', 'protocols': ['copy'], 'learned': 0.5}
+  report = study.Report(folder, [], tables=[settings], study='configs/quick.py')
+  study.write(report)
+  assert report.learned == 0.5
+  assert study.Report(folder, tables=[settings, settings | {'learned': 0.6}]).learned == 0.95
+  texts, _ = board.make([str(folder)], folder)
+  assert re.search(r'^\| rope +\| +2 of 2', texts['BOARD.md'], re.MULTILINE)
+  assert 'exceeds 0.55' in texts['BOARD.md']
+  found = {some.name: some.scores for some in gather([folder]).series('bpb')}
+  assert found['copy, share of answers right'].unlearned == {'rope': {}}
+
+
+def test_documents_are_those_of_the_board_and_of_no_other_evaluation():
+  rows, more = text_rows(), {'eval.documents': 99}
+  again = [r | {'overrides': more, 'document': f'more{n}'} for n, r in enumerate(rows[:20])]
+  planted = [r | {'document': 'p'} for r in recall_rows(1)]
+  of = lambda some: text_table(some).caption
+  assert f'the same targets in {DOCUMENTS} documents' in of(rows)
+  assert f'the same targets in {DOCUMENTS} documents' in of([*rows, *again, *planted])
 
 
 def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):

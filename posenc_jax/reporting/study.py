@@ -5,6 +5,7 @@ that nothing in the folder, and nothing that it names, is ever executed.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,7 @@ from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
-from posenc_jax.reporting.tasks import task_report
+from posenc_jax.reporting.tasks import learned, task_report
 
 FILE = 'study.json'
 FIELDS = {
@@ -67,18 +68,30 @@ class Report:
     every_settings = self.figures.values()
     return {label for settings in every_settings for label in settings.get('references', ())}
 
+  @property
+  def learned(self) -> float:
+    """The bound of what has learned a task that the tables state; the usual one where they state
+    none, or several.
+    """
+    stated = {settings['learned'] for settings in self.tables if 'learned' in settings}
+    return stated.pop() if len(stated) == 1 else learned.PART
+
+  @functools.cached_property
+  def rows(self) -> list[dict]:
+    """All rows of the folder, as they were when they were first asked for."""
+    return row_files.of_runs(self.folder)
+
   def all_tables(self) -> list[Table]:
     """The tables of the study, then the table of costs."""
     return self._tables(costs.read(self.folder))
 
   def _tables(self, spent: list[dict], failed: dict[str, str] | None = None) -> list[Table]:
     """The tables; why one could not be made goes into `failed`, or is raised where that is None."""
-    of_folder = row_files.of_runs(self.folder)
-    wanted = after_lengths(task_report.tables(self.tables, of_folder))
+    wanted = after_lengths(task_report.tables(self.tables, self.rows))
     made = []
     for number, settings in enumerate(wanted, 1):
       try:
-        made += make_tables(of_folder, self.runs, **settings)
+        made += make_tables(self.rows, self.runs, **settings)
       except UserError as error:
         if failed is None:
           raise
@@ -116,10 +129,10 @@ class Report:
 
   def all_figures(self) -> dict[str, dict]:
     """{name: settings} of the figures of the study and of those of tasks that go with them."""
-    return task_report.figures(self.figures, row_files.of_runs(self.folder))
+    return task_report.figures(self.figures, self.rows)
 
   def _write_figure(self, name: str, settings: dict) -> None:
-    figure = figures.draw(row_files.of_runs(self.folder), self.runs, **settings)
+    figure = figures.draw(self.rows, self.runs, **settings)
     with disk_errors(ELSEWHERE):
       figures.save(figure, self._made_out() / name)
 

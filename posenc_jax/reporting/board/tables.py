@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked, smallest_shown
+from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
 from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
@@ -109,7 +110,7 @@ def text_table(
     'holds to',
     'seeds',
   ]
-  documents = len({row['document'] for row in rows if row['corpus'] == corpus} - {None})
+  documents = len({row['document'] for row in of_text if _is_as_planned(row)} - {None})
   caption = (
     f'{corpus}: bits per byte of the same targets in {documents} documents at every length, mean ± '
     f'standard deviation over seeds; L = {L}. Below: what is missing, then what the columns say; '
@@ -117,6 +118,12 @@ def text_table(
   )
   body += _smallest_cells(of_corpus, past)
   return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], [*notes, *LEGEND])
+
+
+def _is_as_planned(row: dict) -> bool:
+  """Whether a row is of no control, and of no other evaluation than that of the run's config."""
+  changed = row['overrides'] or {}
+  return row['control'] is None and not any(field.startswith('eval.') for field in changed)
 
 
 def _cells(line: Line, past: list[int], verdict: str):
@@ -280,14 +287,21 @@ def task_tables(rows: list[dict]) -> list[Table]:
       for length in (length for length in scores.columns if length > L):
         names.append(f'{task} at {multiple_of(length, L)}')
         for line in scores.lines:
-          cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
+          if length > scores.exemplar_row[line]['train_length']:
+            cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
   body = [
     [Cell(line), *(Cell(texts.get(name, DASH)) for name in names)] for line, texts in cells.items()
   ]
+  bounds = {f'{row["learned"].bound:.2f}' for row in rows if row['learned'] is not None}
   caption = (
     'Tasks: how many seeds have learned one at L, and the share of answers right past it, mean ± '
     'standard deviation over those that have.'
   )
+  if bounds:
+    caption += (
+      ' A seed has learned one where its share of answers right at its training length exceeds '
+      f'{join_unique(bounds)}. A dash: no score, or no length past its own training length.'
+    )
   return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)])]
 
 

@@ -34,6 +34,7 @@ class Sources:
     studies: {place: the tables of its study and of its costs} of the places that have any.
     references: labels of lines that a study has to compare others with.
     hashes: {run: hash of its config} of the runs of one place, where it is known.
+    learned: the bound of what has learned a task, in one place: that of its study.
   """
 
   rows: list[dict]
@@ -43,6 +44,7 @@ class Sources:
   studies: dict[str, list[Table]] = dataclasses.field(default_factory=dict)
   references: set[str] = dataclasses.field(default_factory=set)
   hashes: dict[str, str] = dataclasses.field(default_factory=dict)
+  learned: float = learned.PART
 
   def series(self, metric: str) -> list[Series]:
     """Scores by length of every protocol and control, then of every task by each of its metrics.
@@ -93,7 +95,8 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
   names = study.names_of_runs(places, runs, [source.hashes for source in read])
   joined = Sources([], [], {}, [])
   for name, source in zip(names, read, strict=True):
-    joined.rows += [row | {'run': name(row['run'])} for row in source.rows]
+    renamed = [row | {'run': name(row['run'])} for row in source.rows]
+    joined.rows += learned.mark(renamed, source.learned)
     joined.runs = [*dict.fromkeys([*joined.runs, *map(name, source.runs)])]
     joined.configs |= {name(run): saved for run, saved in source.configs.items()}
     joined.notes += source.notes
@@ -131,7 +134,8 @@ def _read(path: Path, root: str | Path | None) -> Sources:
     notes.append(visible(line))
   tables = {place: _tables(report, notes)}
   hashes |= report.hashes
-  return Sources(rows, report.runs, configs, notes, tables, report.references, hashes)
+  found = Sources(rows, report.runs, configs, notes, tables, report.references, hashes)
+  return dataclasses.replace(found, learned=report.learned)
 
 
 def _present(rows: list[dict]) -> list[str]:
