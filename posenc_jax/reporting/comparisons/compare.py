@@ -229,12 +229,26 @@ class _Comparer:
         )
       elif control == TRUNCATED:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
+    lacking = []
     for baseline in baselines:
-      contrasts += self._practical_default(baseline, others)
+      found = self._practical_default(baseline, others)
+      if found is None:
+        lacking.append(baseline)
+      else:
+        contrasts += found
+    if lacking:
+      names = ' or '.join(lacking)
+      self.left_out.append(
+        f'not compared with {names} windowed at L: no such rows of control {WINDOWED}'
+      )
     return contrasts
 
-  def _practical_default(self, baseline: str, others: dict[str, Scores | None]) -> list[Contrast]:
-    """The contrast with the baseline that sees no text past L; `others` as in `all_contrasts`."""
+  def _practical_default(
+    self, baseline: str, others: dict[str, Scores | None]
+  ) -> list[Contrast] | None:
+    """The contrast with the baseline that sees no text past L, as `_contrast` returns it; None: it
+    has no such rows. `others` as in `all_contrasts`.
+    """
     scores, L, windowed = self.scores, self._train_length(baseline), others[WINDOWED]
     has_baseline = lambda other: other is not None and baseline in other.exemplar_row
     is_past = lambda line, column: column > L
@@ -249,10 +263,7 @@ class _Comparer:
       return self._contrast(
         BASELINE_TRUNCATED, is_past, lambda line, column: (scores, baseline, L), baseline=baseline
       )
-    self.left_out.append(
-      f'not compared with {baseline} windowed at L: no such rows of control {WINDOWED}'
-    )
-    return []
+    return None
 
   def own_contrast(self) -> list[Contrast]:
     L = self._train_length
