@@ -24,6 +24,7 @@ from posenc_jax import config, data, storage
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.inspection.profiles import single_encodings
 from posenc_jax.model import decoder
+from posenc_jax.reporting import row_files
 from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.extrapolation_gap import extrapolation_gap
@@ -758,7 +759,8 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   assert list(made.configs) == ['rope', 'alibi-0']
   (tmp_path / 'rows').mkdir()
   task = row('rope', metric='accuracy', value=1.0) | {'run': 'a-task'}
-  storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*made.rows, task])
+  rows = [r for path in (single, file) for r in row_files.read(path)]
+  storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*rows, task])
   report = studies.Report(tmp_path / 'rows', ['alibi-0', 'rope'], study='gone.py')
   studies.save(report, 'gone.py', ROOT)
   kept = gather([tmp_path / 'rows'])

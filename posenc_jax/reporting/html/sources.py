@@ -27,7 +27,8 @@ class Sources:
   """The rows of one or more places.
 
   Attributes:
-    rows: all rows; `run` is a name that only one place has, or several of one config.
+    rows: all rows, as `learned.mark` marks them by the study of their place; `run` is a name that
+      only one place has, or several of one config.
     runs: names of the runs that should be there, in the order of lines.
     configs: {run: its config} of the runs whose folder has a `config.json`.
     notes: what was read where, and what is not there.
