@@ -124,7 +124,12 @@ STUDIES_OF_SECTIONS = {
     'scale_budget',
   ],
   ('README.md', 'A model that needs more context'): ['pretrained', 'pretrained_4', 'passkey'],
-  ('README.md', 'A model that you train'): ['board', 'board_extended', 'scale_budget'],
+  ('README.md', 'A model that you train'): [
+    'board',
+    'board_extended',
+    'scale_budget',
+    'width_rate',
+  ],
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
     'pretrained_4',
@@ -141,6 +146,7 @@ STUDIES_OF_SECTIONS = {
     'scale_budget',
     'scale_width',
     'selective',
+    'width_rate',
     'window_sinks',
   ],
   ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
