@@ -510,7 +510,7 @@ def test_a_width_that_is_no_multiple_of_heads_is_none_of_llama(tmp_path):
 
 @pytest.mark.parametrize('window', [0, 4])
 def test_a_run_that_rotates_a_part_is_phi_3(window, tmp_path):
-  """Of whose default for padding a small model has no row."""
+  """The export names no token for padding: Phi-3's default one is beyond a small vocabulary."""
   config, *_ = imported(save(tmp_path / 'm', 'llama3_tied'))
   encoding = {'name': 'rope', 'base': 123.0, 'fraction': 0.34}
   overlay(config, {'encoding': encoding, 'attention.window': window})

@@ -204,12 +204,18 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path, capsys):
     kept.keep(run.out, tmp_path / 'kept')
 
 
-def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
+def add_ngram(run):
+  """Adds the directory of an n-gram to those of a study's runs, with one row; returns it."""
   ngram = run.out / 'ngram,seed=0'
   shutil.copytree(run.out / 'encoding.name=rope,seed=0', ngram)
   (ngram / 'config.json').unlink()
   (row,) = storage.read_rows(ngram / 'eval.jsonl')
   storage.rewrite_rows(ngram / 'eval.jsonl', [row | {'run': ngram.name, 'encoding': 'n-gram'}])
+  return ngram
+
+
+def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
+  ngram = add_ngram(run)
   assert kept.keep(run.out, tmp_path / 'kept') == (4, 4)
   assert ngram.name in {row['run'] for row in row_files.read(tmp_path / 'kept')}
   (ngram / 'finished.json').unlink()
@@ -219,11 +225,7 @@ def test_an_ngram_beside_the_runs_is_kept_and_not_counted(run, tmp_path):
 
 def test_a_sweep_brings_the_ngram_that_its_study_has_kept(run, tmp_path):
   """It is in no plan; in another study's folder it may be of other text."""
-  ngram = run.out / 'ngram,seed=0'
-  shutil.copytree(run.out / 'encoding.name=rope,seed=0', ngram)
-  (ngram / 'config.json').unlink()
-  (row,) = storage.read_rows(ngram / 'eval.jsonl')
-  storage.rewrite_rows(ngram / 'eval.jsonl', [row | {'run': ngram.name, 'encoding': 'n-gram'}])
+  ngram = add_ngram(run)
   kept.keep(run.out, tmp_path / 'kept')
   assert swept(run, tmp_path / 'again', kept=tmp_path / 'kept') == 0
   assert ngram.name in {row['run'] for row in row_files.read(tmp_path / 'again')}
