@@ -33,7 +33,7 @@ from posenc_jax.reporting.colors import GREY, looks
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
 from posenc_jax.reporting.mpl.differences import BETTER, UNDECIDED, WORSE
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 from scripts import figures as figures_script
 
 ROOT = Path(__file__).parent.parent
@@ -357,17 +357,6 @@ def test_loss_by_position_is_drawn_at_the_middle_of_bins_and_the_control_is_dash
   assert (len(curves['rope'][0]), dashed) == (len(bins(64)), [])
 
 
-def test_smoothing_adds_bins_up_before_it_divides():
-  fields = dict(protocol='by_position', document=None)
-  binned = ((0, 3.0, 10), (1, 2.0, 10), (2, 1.0, 80), (4, 1.0, 10))
-  rows = [
-    row('a', 0, 8, bits, tokens=tokens, position=first, **fields) for first, bits, tokens in binned
-  ]
-  (axes,) = figures.draw(rows, form='positions', metric='bpb', smooth=1).axes
-  assert curves_of(axes)[0]['a'][1] == pytest.approx([2.5, (30 + 20 + 80) / 100, 110 / 100, 1.0])
-  assert '3 neighboring bins' in axes.figure.get_supxlabel()
-
-
 def test_the_receptive_field_is_a_sum_of_shares_and_names_the_tokens_with_99_per_cent():
   (axes,) = figures.draw(receptive_field(), form='receptive_field').axes
   curves = [
@@ -449,7 +438,7 @@ def test_a_figure_of_what_there_is_not_is_one_line(rows, settings, message):
 def test_every_form_is_drawn_whole_of_one_seed_and_of_a_run_that_lacks_rows(form, tmp_path):
   rows, settings = {
     'lengths': (realistic(1), {}),
-    'positions': (by_position(1), {'smooth': 1}),
+    'positions': (by_position(1), {'length': 1024}),
     'receptive_field': (receptive_field(1), {}),
     'heat_map': (needles(1), {}),
     'differences': (realistic(1), {}),

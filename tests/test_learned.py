@@ -8,7 +8,7 @@ from posenc_jax.reporting.html.sources import Sources
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.report_settings import check_tables
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import length_series
 from posenc_jax.reporting.tasks import learned
 

@@ -16,7 +16,7 @@ from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, row_files, study, table_writers
 from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 
 BASE = Path(__file__).parents[1] / 'configs' / 'base.py'
 

@@ -7,7 +7,7 @@ from synthetic import row, rows_of
 
 from posenc_jax import storage
 from posenc_jax.reporting import study
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.tasks import task_report
 from posenc_jax.reporting.tasks.chance import chance_scores
 

@@ -5,7 +5,7 @@ from collections import defaultdict
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import note_of_missing
+from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 # Runs of one line are equal in these fields.
@@ -42,7 +42,7 @@ def cost_tables(rows: list[dict], runs: list[str]) -> list[Table]:
   )
   known = {row['run'] for row in rows}
   missing = [run for run in runs if run not in known]
-  notes = [note_of_missing(missing, len(runs), 'costs')] if missing else []
+  notes = [score_notes.of_missing(missing, len(runs), 'costs')] if missing else []
   if unknown := [row['run'] for row in rows if row['parameters'] is None]:
     notes.append(f'no parameter count in timing.jsonl: {join_unique(unknown)}')
   return [

@@ -59,7 +59,6 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   'score_to_keep': (lambda value: value in (OWN, OF_BASELINE), f'{OWN}, {OF_BASELINE}'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
   'learned': (lambda value: is_number(value) and 0 <= value < 1, '0 to less than 1'),
-  'smooth': (lambda value: is_count(value) and value <= 1000, 'bins on either side, 0 to 1000'),
 }
 
 

@@ -8,15 +8,8 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.colors import GREY, Look, looks
-from posenc_jax.reporting.scores import (
-  LINE,
-  UNSEEN,
-  Scores,
-  SeedScore,
-  Windows,
-  collect,
-  windows_of,
-)
+from posenc_jax.reporting.scores.collecting import Windows, collect, windows_of
+from posenc_jax.reporting.scores.score import LINE, UNSEEN, Scores
 from posenc_jax.reporting.tasks.chance import chance_scores
 from posenc_jax.rows.row_schema import N_GRAM
 
@@ -152,14 +145,13 @@ def position_series(
   runs: Iterable[str],
   metric: str,
   length: int | None,
-  smooth: int,
   labels: Collection[str] = (),
 ) -> list[Series]:
   """Score against the position in windows of `length` tokens, None: the longest that most runs
   have; then controls.
 
-  A position is the geometric middle of a bin, tokens counted from 1. Each point adds up the rows of
-  `smooth` bins on either side before it divides. `labels`: as for `scores.collect`.
+  A position is the geometric middle of a bin, tokens counted from 1. `labels`: as for
+  `collecting.collect`.
   """
   found, length = _by_position(rows, runs, 'by_position', metric, length, labels)
   made = []
@@ -173,7 +165,7 @@ def position_series(
         scores,
         f'Loss by position in windows of {length} tokens',
         'position in the window, from 1',
-        _curves(_add_neighbors(scores, smooth), middles),
+        _curves(scores, middles),
       )
     )
   return made
@@ -242,16 +234,3 @@ def _by_position(
   for scores in found:
     scores.notes += windows.notes
   return found, windows.length
-
-
-def _add_neighbors(scores: Scores, bins: int) -> Scores:
-  """Scores in which each bin has the rows of its neighbors too."""
-  by_seed = {}
-  for line, seed in itertools.product(scores.lines, scores.seeds):
-    for index, column in enumerate(scores.columns):
-      near = scores.columns[max(0, index - bins) : index + bins + 1]
-      of_bins = [scores.by_seed[line, seed, neighbor] for neighbor in near]
-      failed = [score for score in of_bins if score.status != 'ok']
-      rows = tuple(row for score in of_bins for row in score.rows)
-      by_seed[line, seed, column] = failed[0] if failed else SeedScore('ok', rows)
-  return dataclasses.replace(scores, by_seed=by_seed)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
-from posenc_jax.reporting.scores import Scores
+from posenc_jax.reporting.scores.score import Scores
 
 # Fields that layouts give rows whose column is no length: where a range of positions ends, counted
 # from 1; the bytes back to what decides a character; the depth in the text, in per cent.

@@ -19,7 +19,8 @@ from posenc_jax.reporting.comparisons.contrast import (
   Reference,
 )
 from posenc_jax.reporting.metrics import METRICS
-from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.rows.row_schema import N_GRAM
 

@@ -11,7 +11,9 @@ from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
 from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
-from posenc_jax.reporting.scores import UNSEEN, Scores, collect, note_of_missing, notes_of
+from posenc_jax.reporting.scores import score_notes
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import UNSEEN, Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
@@ -89,7 +91,7 @@ def text_table(
   """The board of one corpus of text; `of_corpus`: its lines, `notes`: what is missing of them."""
   present = {row['run'] for row in rows}
   missing = [run for run in runs if run not in present]
-  notes = [*([note_of_missing(missing, len(runs))] if missing else []), *notes]
+  notes = [*([score_notes.of_missing(missing, len(runs))] if missing else []), *notes]
   of_text = board_lines.of_corpus(rows, corpus)
   L = board_lines.usual_length(of_text)
   past = sorted({length for line in of_corpus for length in line.changes})
@@ -216,7 +218,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   if L & (L - 1):  # rows tell distances by powers of two
     caption += ' Each distance stands for all from it to its double.'
   header = ['encoding', *names, 'onset', 'exact', 'seeds']
-  notes = notes_of(list(found.values()), list(found))
+  notes = score_notes.joined(list(found.values()), list(found))
   return [Table('Recall of planted names', caption, header, groups, notes)]
 
 

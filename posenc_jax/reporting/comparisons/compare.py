@@ -32,7 +32,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 )
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import MARGIN, METRICS
-from posenc_jax.reporting.scores import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores, scored_on
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from posenc_jax.reporting.comparisons.samples import Sample
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores import Scores
+from posenc_jax.reporting.scores.score import Scores
 
 # Marks, and the words for them in files.
 BETTER, WORSE, EQUIVALENT = '*', '†', '='

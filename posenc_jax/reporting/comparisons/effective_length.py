@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from posenc_jax.reporting.metrics import METRICS, Metric
-from posenc_jax.reporting.scores import UNSEEN, Scores
+from posenc_jax.reporting.scores.score import UNSEEN, Scores
 
 
 class EffectiveLength(NamedTuple):

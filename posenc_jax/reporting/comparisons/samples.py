@@ -7,7 +7,7 @@ import numpy as np
 
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores, scored_on
 from posenc_jax.rows.row_schema import PARAMETERS, cluster_of
 
 

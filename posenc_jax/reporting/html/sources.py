@@ -13,7 +13,7 @@ from posenc_jax.protocols import POSITIONAL
 from posenc_jax.reporting import row_files, study
 from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import Series, length_series
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.tasks import learned

@@ -7,7 +7,8 @@ from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
-from posenc_jax.reporting.scores import collect, notes_of
+from posenc_jax.reporting.scores import score_notes
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table import (
   Cell,
   RowGroup,
@@ -49,7 +50,7 @@ def columns(
     caption(*found) + bold_sentence(found[0].metric, 'line') + error_sentence(*found),
     ['length', *lines],
     groups,
-    notes_of(found),
+    score_notes.joined(found),
     per_seed=[table for scores in found for table in per_seed_tables(scores, scores.title)],
     records=[record for scores in found for record in records(scores)],
   )

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.scores import LINE, Scores, collect, windows_of
+from posenc_jax.reporting.scores.collecting import collect, windows_of
+from posenc_jax.reporting.scores.score import LINE, Scores
 from posenc_jax.reporting.table import DEPTH, DISTANCE, Cell, RowGroup, Table, cells, from_scores
 
 PLANTED = 'planted'

@@ -9,7 +9,8 @@ from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.compare import line_of_baseline, no_rows
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
 from posenc_jax.reporting.metrics import DASH, MARGIN, SHARE, Metric
-from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
 from posenc_jax.reporting.tasks.chance import chance_scores
 

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import SCORED, Scores, collect
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import SCORED, Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 
 TRAINED_THERE = 'trained at the evaluation length'

@@ -8,7 +8,8 @@ from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.layouts.effective_lengths import OWN
 from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
-from posenc_jax.reporting.scores import Scores, collect, windows_of
+from posenc_jax.reporting.scores.collecting import collect, windows_of
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import RANGE_END, Cell, RowGroup, Table, cells, from_scores
 from posenc_jax.reporting.tasks.chance import chance_lines
 

@@ -6,7 +6,9 @@ from collections.abc import Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import dtypes, join_unique, seed_caption, training
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores import UNSEEN, Scores, collect, notes_of
+from posenc_jax.reporting.scores import score_notes
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import UNSEEN, Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, bold_sentence, records
 
 FEWEST_TASKS = 5  # of ranks: over fewer, one training that failed decides them
@@ -30,7 +32,7 @@ def ranks(
   if metric.best is None:
     raise UserError(f'table: metric={metric.name!r} of ranks; allowed: one with a better end')
   lines = list(dict.fromkeys(line for scores in found for line in scores.lines))
-  notes = notes_of(found)
+  notes = score_notes.joined(found)
   body, per_seed, ranks_of = [], [], {}
   protocols = [scores.protocol for scores in found]
   for scores in found:

@@ -28,7 +28,6 @@ def positions(
   runs: Iterable[str] = (),
   metric: str = 'bpb',
   length: int | None = None,
-  smooth: int = 0,
   drawn_controls: Collection[str] = (WINDOWED,),
   labels: Collection[str] = (),
 ):
@@ -36,17 +35,14 @@ def positions(
 
   Args:
     length: the length of windows in tokens; None: the longest that most runs have.
-    smooth: bins on either side that are added up with a bin before its score is taken.
     drawn_controls, labels: as `extrapolation.lengths` has them.
   """
-  series, *controls = position_series(rows, runs, metric, length, smooth, labels)
+  series, *controls = position_series(rows, runs, metric, length, labels)
   looks = line_looks(series)
   figure, axes = _figure()
   ends = draw_curves(axes, series, looks)
   of_controls = {some.scores.control: some.curves for some in named(controls, drawn_controls)}
   notes = draw_controls(axes, of_controls, looks)
-  if smooth:
-    notes.append(f'Each point adds up {2 * smooth + 1} neighboring bins.')
   _position_axis(axes, series)
   score_axis(axes, series)
   names = {line: Name(series.curves[line].label, end[1], end) for line, end in ends.items()}

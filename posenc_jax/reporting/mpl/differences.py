@@ -12,7 +12,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Contrast,
 )
 from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, write_notes
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import multiple_of
 
 BETTER, UNDECIDED, WORSE = '#0072b2', '#7f7f7f', '#d55e00'

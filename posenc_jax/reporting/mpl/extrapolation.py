@@ -25,7 +25,7 @@ from posenc_jax.reporting.mpl.curves import (
   score_axis,
   shade_training,
 )
-from posenc_jax.reporting.scores import collect
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import Curve, Series, length_series, multiple_of, references_of
 
 LOWEST, HIGHEST = -0.05, 0.3  # bits a byte, of the panel of changes
@@ -55,7 +55,7 @@ def lengths(
       longest length; they are grey, as n-grams are.
     labels: as `figures.draw` has them.
   Raises:
-    UserError: as `scores.collect` does.
+    UserError: as `collecting.collect` does.
   """
   rows, runs = list(rows), list(runs)
   series, *controls = _all_series(rows, runs, protocol, metric, labels)

@@ -8,7 +8,8 @@ from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.metrics import DASH, Metric
 from posenc_jax.reporting.mpl.axes import new_figure, shorten, write_notes
-from posenc_jax.reporting.scores import Scores, collect
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 
 PANELS = 3  # side by side
@@ -27,7 +28,8 @@ def heat_map(
   A cell is the worst of the seeds, since a mean of seeds that find and seeds that do not is a score
   of none; the panel's title says how many seeds find all. A dash without color stands where there
   is no score. `protocol` is the name of the task, None: the one that has depths; `labels` as
-  `figures.draw` has them. Raises UserError as `scores.collect` does, and for rows without a depth.
+  `figures.draw` has them. Raises UserError as `collecting.collect` does, and for rows that have
+  no depth.
   """
   rows = list(rows)
   protocol = protocol or _only_task_with_depths(rows, metric)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from posenc_jax.reporting.metrics import DASH
-from posenc_jax.reporting.scores import Scores
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import Cell
 
 

@@ -1,171 +1,27 @@
-"""Scores made from rows: rows of one measurement are added up, unlike rows are never averaged.
+"""The scores of a table out of rows: rows of one measurement are added up, unlike rows never.
 
-A score is a sum of nats over documents, divided once, for each seed. A line of a table is the mean
-and the standard deviation of its seeds' scores. What cannot be compared gets a line of its own or
-a dash, and a note names it.
+A line of a table is the mean and the standard deviation of its seeds' scores. What cannot be
+compared gets a line of its own or a dash, and a note names it.
 """
 
 import dataclasses
 import itertools
-import json
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
-from posenc_jax.protocols import CHOSEN_BY_MODEL, POSITIONAL, PROTOCOLS
+from posenc_jax.protocols import POSITIONAL, PROTOCOLS
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.line_names import EVALUATION, line_names
 from posenc_jax.reporting.metrics import Metric, metric_of
+from posenc_jax.reporting.scores import score_notes
+from posenc_jax.reporting.scores.line_names import line_names
+from posenc_jax.reporting.scores.score import LINE, Scores, SeedScore, scored_on
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import row_schema
 
-# Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
-SCORED = (*EVALUATION, 'overrides')
-# Rows of one line are equal in these fields.
-LINE = (*SCORED, 'train_length', 'step')
-COMPUTE_DTYPE = 'eval.compute_dtype'
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
-MOST_NAMED = 5  # runs without rows that a note names; status says which are open
-# Statuses of a run that has not been evaluated to the end.
-UNSEEN = ('missing', 'incomplete')
-
-
-def scored_on(row: dict) -> str:
-  """A text that two rows share if they score the same tokens at a length: what evaluation changed
-  in the model, or in its dtype, is no part of it.
-  """
-  overrides = row['overrides'] or {}
-  is_of_tokens = lambda key: not row_schema.is_of_model(key) and key != COMPUTE_DTYPE
-  changed = {key: value for key, value in overrides.items() if is_of_tokens(key)}
-  fields = {field: row[field] for field in SCORED} | {'overrides': changed}
-  return json.dumps(fields, sort_keys=True)
-
-
-class SeedScore(NamedTuple):
-  """What one seed of a line scored in one column: the rows if `status` is 'ok', else no rows."""
-
-  status: str
-  rows: tuple[dict, ...] = ()
-
-  @property
-  def nats(self) -> float:
-    return math.fsum(row['nats'] for row in self.rows)
-
-  @property
-  def tokens(self) -> int:
-    return sum(row['tokens'] for row in self.rows)
-
-  @property
-  def bytes(self) -> int:
-    return sum(row['bytes'] for row in self.rows)
-
-  @property
-  def amount(self) -> int:
-    """The number of tokens; of rows without, that of their documents, since models differ in how
-    many heads have one. An incomplete score has less.
-    """
-    tokens = [row['tokens'] for row in self.rows if row['protocol'] not in CHOSEN_BY_MODEL]
-    return sum(filter(None, tokens)) or len({row['document'] for row in self.rows})
-
-  @property
-  def documents(self) -> int:
-    return len({row['document'] for row in self.rows} - {None})
-
-  def value(self, metric: Metric) -> float | None:
-    """The score; None where a status stands in its place."""
-    if self.status != 'ok':
-      return None
-    return metric.score(*map(math.fsum, zip(*map(metric.sums, self.rows), strict=True)))
-
-
-@dataclasses.dataclass
-class Scores:
-  """The scores of one protocol under one control.
-
-  Attributes:
-    corpus: the corpus of the rows, where corpora are kept apart.
-    columns: the lengths or positions, in order.
-    by_seed: the score of every (line, seed, column).
-    exemplar_row: one row of each line: it says what all rows of the line have in common.
-    runs_of: the runs of each line.
-    unlearned: {line: {seed: what is known of it}} of the seeds that have not learned their task: no
-      mean goes through them.
-    notes: all that is amiss.
-  """
-
-  protocol: str
-  control: str | None
-  corpus: str | None
-  metric: Metric
-  columns: list
-  seeds: list[int]
-  by_seed: dict[tuple, SeedScore]
-  exemplar_row: dict[str, dict]
-  runs_of: dict[str, set[str]]
-  unlearned: dict[str, dict[int, learned.Learned]]
-  notes: list[str]
-
-  @property
-  def lines(self) -> list[str]:
-    return list(self.exemplar_row)
-
-  @property
-  def train_lengths(self) -> list[int]:
-    return sorted({row['train_length'] for row in self.exemplar_row.values()})
-
-  @property
-  def title(self) -> str:
-    return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
-
-  @property
-  def name(self) -> str:
-    """The title and, where it is no likelihood, the metric: 'copy, exact match'."""
-    return self.title + ('' if self.metric.denominator else f', {self.metric.title.lower()}')
-
-  def learned_seeds(self, line: str) -> list[int]:
-    """The seeds but those that have not learned the task of the line, as far as that is known."""
-    return [seed for seed in self.seeds if seed not in self.unlearned[line]]
-
-  def label(self, line: str) -> str:
-    """The line's name, with the number of seeds that have learned where not all have."""
-    if not self.unlearned[line]:
-      return line
-    return f'{line} ({learned.count(len(self.unlearned[line]), len(self.seeds_of(line)))})'
-
-  def seeds_of(self, line: str) -> list[int]:
-    """The seeds that have rows in a line."""
-    return [
-      seed
-      for seed in self.seeds
-      if any(self.by_seed[line, seed, column].status != 'missing' for column in self.columns)
-    ]
-
-  def seed_scores(self, line: str, column) -> list[float]:
-    """The scores of the seeds that have learned and have one.
-
-    [] of a line or a column that is not here, and if any of these seeds failed: a mean of the
-    survivors would flatter.
-    """
-    if line not in self.exemplar_row or column not in self.columns:
-      return []
-    scores = [self.by_seed[line, seed, column] for seed in self.learned_seeds(line)]
-    if any(score.status not in ('ok', *UNSEEN) for score in scores):
-      return []
-    values = [score.value(self.metric) for score in scores]
-    return [value for value in values if value is not None]
-
-
-def note_of_missing(runs: list[str], planned: int, what: str = 'rows') -> str:
-  """A note that names these runs of all planned ones, of which there is nothing of `what`, or how
-  many there are beside the first.
-  """
-  if len(runs) == 1:
-    return f'no {what} of run {runs[0]}'
-  if len(runs) <= MOST_NAMED:
-    return f'no {what} of {len(runs)} runs: {"; ".join(runs)}'
-  return f'no {what} of {len(runs)} of {planned} runs: {runs[0]} and others'
 
 
 def collect(
@@ -210,7 +66,7 @@ def collect(
   rows.sort(key=lambda row: (rank.get(row['run'], len(runs)), key_of[id(row)]))
   notes = []
   if missing := [run for run in runs if run not in present_runs]:
-    notes.append(note_of_missing(missing, len(runs)))
+    notes.append(score_notes.of_missing(missing, len(runs)))
   rank = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
@@ -293,19 +149,6 @@ def windows_of(
   return Windows(length, kept, [run for run in runs if run not in lacking], notes)
 
 
-def notes_of(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
-  """The notes that all `Scores` have once, then the others, each under the title of its scores, or
-  that of `titles` in its place.
-  """
-  shared = [note for note in found[0].notes if all(note in scores.notes for scores in found)]
-  return shared + [
-    f'{title}: {note}'
-    for scores, title in zip(found, titles or [scores.title for scores in found], strict=True)
-    for note in scores.notes
-    if note not in shared
-  ]
-
-
 def _aggregate(
   named_rows: list[tuple[str, dict]],
   metric: Metric,
@@ -347,7 +190,7 @@ def _aggregate(
   _mark_incomplete(scores)
   if labels:
     scores = _of_labels(scores, labels)
-  notes += _status_notes(scores, is_expected)
+  notes += score_notes.of_statuses(scores, is_expected)
   number_of = {line: len(scores.seeds_of(line)) for line in scores.lines}
   notes += learned.note(scores.unlearned, number_of)
   return scores
@@ -409,47 +252,3 @@ def _seed_score(rows: list[dict]) -> SeedScore:
     return SeedScore('missing')
   failures = [row['status'] for row in rows if row['status'] != 'ok']
   return SeedScore(failures[0]) if failures else SeedScore('ok', tuple(rows))
-
-
-def _status_notes(scores: Scores, is_expected: Callable) -> list[str]:
-  """Notes that name what has no score: 'beyond_table: learned at 256, 512; ...'."""
-  seeds_of = defaultdict(lambda: defaultdict(list))
-  for line, row in scores.exemplar_row.items():
-    columns = [
-      column
-      for column in scores.columns
-      if is_expected(row, column)
-      or any(scores.by_seed[line, seed, column].status != 'missing' for seed in scores.seeds)
-    ]
-    is_n_gram = row['encoding'] == row_schema.N_GRAM  # counts are the same with every seed
-    for seed in scores.seeds_of(line) if is_n_gram else scores.seeds:
-      columns_of = defaultdict(list)
-      for column in columns:
-        columns_of[scores.by_seed[line, seed, column].status].append(column)
-      columns_of.pop('ok', None)
-      for status, where in columns_of.items():
-        seeds_of[status][line, tuple(where)].append(seed)
-
-  notes = []
-  for status, places in seeds_of.items():
-    lines_of = defaultdict(list)
-    for (line, where), seeds in places.items():
-      lines_of[where, tuple(seeds)].append(line)
-    notes.append(
-      f'{status}: {"; ".join(_describe(scores, place, lines) for place, lines in lines_of.items())}'
-    )
-  return notes
-
-
-def _describe(scores: Scores, place: tuple, lines: list[str]) -> str:
-  """'rope seed 1 at 16; t5 seed 1 at 16' of `place`: columns and seeds. Where that would name more
-  lines than there are others, 'seed 1 at 16 of all lines but alibi'.
-  """
-  columns, seeds = place
-  seed = '' if list(seeds) == scores.seeds else f' seed {join_unique(seeds)}'
-  where = seed + ('' if list(columns) == scores.columns else f' at {join_unique(columns)}')
-  others = [line for line in scores.lines if line not in lines]
-  if len(lines) > MOST_NAMED and len(others) < len(lines):
-    but = f' but {", ".join(map(repr, others))}' if others else ''
-    return f'{where.strip()} of all lines{but}'.removeprefix(' of ')
-  return '; '.join(line + where for line in lines)

@@ -1,0 +1,149 @@
+"""What a score is: the sum of nats over documents, divided once, for each seed of a line.
+
+A line of a table is the mean and the standard deviation of its seeds' scores; `collecting` makes
+them from rows.
+"""
+
+import dataclasses
+import json
+import math
+from typing import NamedTuple
+
+from posenc_jax.protocols import CHOSEN_BY_MODEL
+from posenc_jax.reporting.metrics import Metric
+from posenc_jax.reporting.scores.line_names import EVALUATION
+from posenc_jax.reporting.tasks import learned
+from posenc_jax.rows import row_schema
+
+# Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
+SCORED = (*EVALUATION, 'overrides')
+# Rows of one line are equal in these fields.
+LINE = (*SCORED, 'train_length', 'step')
+COMPUTE_DTYPE = 'eval.compute_dtype'
+# Statuses of a run that has not been evaluated to the end.
+UNSEEN = ('missing', 'incomplete')
+
+
+def scored_on(row: dict) -> str:
+  """A text that two rows share if they score the same tokens at a length: what evaluation changed
+  in the model, or in its dtype, is no part of it.
+  """
+  overrides = row['overrides'] or {}
+  is_of_tokens = lambda key: not row_schema.is_of_model(key) and key != COMPUTE_DTYPE
+  changed = {key: value for key, value in overrides.items() if is_of_tokens(key)}
+  fields = {field: row[field] for field in SCORED} | {'overrides': changed}
+  return json.dumps(fields, sort_keys=True)
+
+
+class SeedScore(NamedTuple):
+  """What one seed of a line scored in one column: the rows if `status` is 'ok', else no rows."""
+
+  status: str
+  rows: tuple[dict, ...] = ()
+
+  @property
+  def nats(self) -> float:
+    return math.fsum(row['nats'] for row in self.rows)
+
+  @property
+  def tokens(self) -> int:
+    return sum(row['tokens'] for row in self.rows)
+
+  @property
+  def bytes(self) -> int:
+    return sum(row['bytes'] for row in self.rows)
+
+  @property
+  def amount(self) -> int:
+    """The number of tokens; of rows without, that of their documents, since models differ in how
+    many heads have one. An incomplete score has less.
+    """
+    tokens = [row['tokens'] for row in self.rows if row['protocol'] not in CHOSEN_BY_MODEL]
+    return sum(filter(None, tokens)) or len({row['document'] for row in self.rows})
+
+  @property
+  def documents(self) -> int:
+    return len({row['document'] for row in self.rows} - {None})
+
+  def value(self, metric: Metric) -> float | None:
+    """The score; None where a status stands in its place."""
+    if self.status != 'ok':
+      return None
+    return metric.score(*map(math.fsum, zip(*map(metric.sums, self.rows), strict=True)))
+
+
+@dataclasses.dataclass
+class Scores:
+  """The scores of one protocol under one control.
+
+  Attributes:
+    corpus: the corpus of the rows, where corpora are kept apart.
+    columns: the lengths or positions, in order.
+    by_seed: the score of every (line, seed, column).
+    exemplar_row: one row of each line: it says what all rows of the line have in common.
+    runs_of: the runs of each line.
+    unlearned: {line: {seed: what is known of it}} of the seeds that have not learned their task: no
+      mean goes through them.
+    notes: all that is amiss.
+  """
+
+  protocol: str
+  control: str | None
+  corpus: str | None
+  metric: Metric
+  columns: list
+  seeds: list[int]
+  by_seed: dict[tuple, SeedScore]
+  exemplar_row: dict[str, dict]
+  runs_of: dict[str, set[str]]
+  unlearned: dict[str, dict[int, learned.Learned]]
+  notes: list[str]
+
+  @property
+  def lines(self) -> list[str]:
+    return list(self.exemplar_row)
+
+  @property
+  def train_lengths(self) -> list[int]:
+    return sorted({row['train_length'] for row in self.exemplar_row.values()})
+
+  @property
+  def title(self) -> str:
+    return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
+
+  @property
+  def name(self) -> str:
+    """The title and, where it is no likelihood, the metric: 'copy, exact match'."""
+    return self.title + ('' if self.metric.denominator else f', {self.metric.title.lower()}')
+
+  def learned_seeds(self, line: str) -> list[int]:
+    """The seeds but those that have not learned the task of the line, as far as that is known."""
+    return [seed for seed in self.seeds if seed not in self.unlearned[line]]
+
+  def label(self, line: str) -> str:
+    """The line's name, with the number of seeds that have learned where not all have."""
+    if not self.unlearned[line]:
+      return line
+    return f'{line} ({learned.count(len(self.unlearned[line]), len(self.seeds_of(line)))})'
+
+  def seeds_of(self, line: str) -> list[int]:
+    """The seeds that have rows in a line."""
+    return [
+      seed
+      for seed in self.seeds
+      if any(self.by_seed[line, seed, column].status != 'missing' for column in self.columns)
+    ]
+
+  def seed_scores(self, line: str, column) -> list[float]:
+    """The scores of the seeds that have learned and have one.
+
+    [] of a line or a column that is not here, and if any of these seeds failed: a mean of the
+    survivors would flatter.
+    """
+    if line not in self.exemplar_row or column not in self.columns:
+      return []
+    scores = [self.by_seed[line, seed, column] for seed in self.learned_seeds(line)]
+    if any(score.status not in ('ok', *UNSEEN) for score in scores):
+      return []
+    values = [score.value(self.metric) for score in scores]
+    return [value for value in values if value is not None]

@@ -1,0 +1,78 @@
+"""Notes on what a table's scores lack: which runs have no rows, which lines failed where."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.scores.score import Scores
+from posenc_jax.rows import row_schema
+
+MOST_NAMED = 5  # runs without rows that a note names; status says which are open
+
+
+def of_missing(runs: list[str], planned: int, what: str = 'rows') -> str:
+  """A note that names these runs of all planned ones, of which there is nothing of `what`, or how
+  many there are beside the first.
+  """
+  if len(runs) == 1:
+    return f'no {what} of run {runs[0]}'
+  if len(runs) <= MOST_NAMED:
+    return f'no {what} of {len(runs)} runs: {"; ".join(runs)}'
+  return f'no {what} of {len(runs)} of {planned} runs: {runs[0]} and others'
+
+
+def joined(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
+  """The notes that all `Scores` have once, then the others, each under the title of its scores, or
+  that of `titles` in its place.
+  """
+  shared = [note for note in found[0].notes if all(note in scores.notes for scores in found)]
+  return shared + [
+    f'{title}: {note}'
+    for scores, title in zip(found, titles or [scores.title for scores in found], strict=True)
+    for note in scores.notes
+    if note not in shared
+  ]
+
+
+def of_statuses(scores: Scores, is_expected: Callable) -> list[str]:
+  """Notes that name what has no score: 'beyond_table: learned at 256, 512; ...'."""
+  seeds_of = defaultdict(lambda: defaultdict(list))
+  for line, row in scores.exemplar_row.items():
+    columns = [
+      column
+      for column in scores.columns
+      if is_expected(row, column)
+      or any(scores.by_seed[line, seed, column].status != 'missing' for seed in scores.seeds)
+    ]
+    is_n_gram = row['encoding'] == row_schema.N_GRAM  # counts are the same with every seed
+    for seed in scores.seeds_of(line) if is_n_gram else scores.seeds:
+      columns_of = defaultdict(list)
+      for column in columns:
+        columns_of[scores.by_seed[line, seed, column].status].append(column)
+      columns_of.pop('ok', None)
+      for status, where in columns_of.items():
+        seeds_of[status][line, tuple(where)].append(seed)
+
+  notes = []
+  for status, places in seeds_of.items():
+    lines_of = defaultdict(list)
+    for (line, where), seeds in places.items():
+      lines_of[where, tuple(seeds)].append(line)
+    notes.append(
+      f'{status}: {"; ".join(_describe(scores, place, lines) for place, lines in lines_of.items())}'
+    )
+  return notes
+
+
+def _describe(scores: Scores, place: tuple, lines: list[str]) -> str:
+  """'rope seed 1 at 16; t5 seed 1 at 16' of `place`: columns and seeds. Where that would name more
+  lines than there are others, 'seed 1 at 16 of all lines but alibi'.
+  """
+  columns, seeds = place
+  seed = '' if list(seeds) == scores.seeds else f' seed {join_unique(seeds)}'
+  where = seed + ('' if list(columns) == scores.columns else f' at {join_unique(columns)}')
+  others = [line for line in scores.lines if line not in lines]
+  if len(lines) > MOST_NAMED and len(others) < len(lines):
+    but = f' but {", ".join(map(repr, others))}' if others else ''
+    return f'{where.strip()} of all lines{but}'.removeprefix(' of ')
+  return '; '.join(line + where for line in lines)
