@@ -161,17 +161,24 @@ def test_last_k_is_brute_force_and_scores_the_same_tokens_at_every_length(
 
 
 @pytest.mark.parametrize('near', [1, 6, 15, 16, 20])
-def test_far_tokens_are_those_of_the_next_document(documents, near):
+def test_far_tokens_are_those_of_another_document(documents, near):
   targets = windows.choose_targets(SIZES, 16, 2, 1)
+  others = [2, 0, 3, 1]
   plain = list(windows.target_windows(documents, targets, 16))
-  shuffled = list(windows.target_windows(documents, targets, 16, near))
+  shuffled = list(windows.target_windows(documents, targets, 16, near, others))
   far = max(16 - near, 0)
   for (document, _), window, own in zip(targets, shuffled, plain, strict=True):
     np.testing.assert_array_equal(window[far:], own[far:])
-    other = (document + 1) % len(SIZES)
+    other = others[document]
     start = (SIZES[other] - far) // 2
     np.testing.assert_array_equal(window[:far], documents[other][start : start + far])
-  same(windows.target_windows(documents, targets, 16, near), shuffled)  # no draw
+  same(windows.target_windows(documents, targets, 16, near, others), shuffled)  # no draw
+
+
+def test_the_other_document_is_the_next_one_of_another_folder():
+  names = ['a/x', 'a/y/z', 'b/x', 'c', 'a/z']
+  assert windows.next_of_other_folder(names) == [2, 2, 3, 4, 2]
+  assert windows.next_of_other_folder(['1790-Washington-1', '1790-Washington-2']) == [1, 0]
 
 
 def test_by_position_scores_whole_windows_alone(documents):
@@ -286,9 +293,8 @@ def test_an_excerpt_is_the_middle_of_a_document(documents):
   [
     lambda documents: windows.last_k(Stub(), [], 4, 5, 64),
     lambda documents: list(windows.target_windows(documents, [(0, 7)], 8)),
-    # The next document has 16 tokens.
-    lambda documents: list(windows.target_windows(documents, [(0, 37)], 37, near=1)),
-    lambda documents: list(windows.target_windows(documents[:1], [(0, 16)], 8, near=1)),
+    # The other document has 16 tokens.
+    lambda documents: list(windows.target_windows(documents, [(0, 37)], 37, 1, [1, 2, 3, 0])),
     lambda documents: list(windows.sliding(Stub(), documents, 8, 9, 64)),
     lambda documents: list(windows.sliding(Stub(), documents, 8, 0, 64)),
   ],
@@ -1043,6 +1049,19 @@ def test_bad_input_is_one_line_and_leaves_no_row(unevaluated, overrides, words):
     evaluate.evaluate(overlaid(c, **overrides), workdir)
   assert r'\n' not in str(error.value)
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
+
+
+def test_a_placebo_out_of_one_folder_is_refused(tmp_path):
+  """The texts of a package are of one kind: the far text of one is no placebo for another."""
+  for name in ('a/x', 'a/y', 'b/x'):
+    path = tmp_path / 'test' / f'{name}.txt'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text('words of a document ' * 4)
+  c = config.load(BASE, {**TINY, 'data.corpus': str(tmp_path), 'eval.controls': ('shuffled_far',)})
+  assert list(chosen_documents(c)) == ['a/x.txt', 'a/y.txt', 'b/x.txt']
+  (tmp_path / 'test' / 'b' / 'x.txt').unlink()
+  with pytest.raises(UserError, match="all of the 2 documents lie in 'a'; allowed: without shuff"):
+    chosen_documents(overlaid(c, **{'eval.documents': 2}))
 
 
 @pytest.mark.parametrize(

@@ -149,11 +149,14 @@ class Planner:
     inputs = inputs_under(control, length, self._config)
     given = inputs.context or length
     # The first scored token still sees `train_length` tokens of its own document.
-    near = self._train_length + k if control == SHUFFLED_FAR else None
+    near, others = None, ()
+    if control == SHUFFLED_FAR:
+      near = self._train_length + k
+      others = windows.next_of_other_folder(self._names)
 
     def score(nll, rows):
       chosen = [targets[i] for i in rows]
-      at_targets = windows.target_windows(self._texts, chosen, given, near)
+      at_targets = windows.target_windows(self._texts, chosen, given, near, others)
       nats = windows.last_k(nll, at_targets, given, k, self._eval.batch_tokens)
       num_bytes = (self._bytes[document][end - k : end] for document, end in chosen)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
@@ -373,4 +376,11 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
       'allowed: without shuffled_far'
     )
   chosen = windows.spread_evenly(len(long_enough), e.documents or len(long_enough))
-  return [long_enough[i] for i in chosen]
+  chosen = [long_enough[i] for i in chosen]
+  folders = {windows.top_folder(corpus.names[i]) for i in chosen}
+  if SHUFFLED_FAR in e.controls and len(folders) < 2:
+    raise UserError(
+      f'config.eval.controls={tuple(e.controls)!r}: all of the {len(chosen)} documents lie in '
+      f'{folders.pop()!r}; allowed: without shuffled_far, or eval.documents of two folders or more'
+    )
+  return chosen

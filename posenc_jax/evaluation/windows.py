@@ -158,20 +158,20 @@ def target_windows(
   targets: Iterable[tuple[int, int]],
   length: int,
   near: int | None = None,
+  others: Sequence[int] = (),
 ) -> Iterator[np.ndarray]:
   """Yields the `length` tokens up to the end of each target.
 
   Args:
     targets: (document, end), as `choose_targets` returns them.
     near: None, or the number of tokens at the end of each window that stay. Those before them are
-      replaced by as many from the middle of the next document (after the last one: the first), so
-      that nothing far away has to do with the target.
+      replaced by as many from the middle of another document, so that nothing far away has to do
+      with the target.
+    others: for each document the index of that other one, see `next_of_other_folder`.
   Raises:
-    ValueError: a target has fewer than `length` tokens up to its end, or there is no other document
-      with enough tokens.
+    ValueError: a target has fewer than `length` tokens up to its end, or the other document too few
+      for its far tokens.
   """
-  if near is not None and len(documents) < 2:
-    raise ValueError('far tokens of another document: there is one document; allowed: 2 or more')
   far = 0 if near is None else max(length - near, 0)
   for document, end in targets:
     if end < length:
@@ -180,7 +180,7 @@ def target_windows(
       )
     window_T = documents[document][end - length : end]
     if far:
-      other_T = documents[(document + 1) % len(documents)]
+      other_T = documents[others[document]]
       if len(other_T) < far:
         raise ValueError(
           f'{far} far tokens of another document of {len(other_T)}; allowed: at most that many'
@@ -188,6 +188,26 @@ def target_windows(
       start = (len(other_T) - far) // 2
       window_T = np.concatenate([other_T[start : start + far], window_T[far:]])
     yield window_T
+
+
+def top_folder(name: str) -> str:
+  """The folder of a document's name that all others are in; the name itself if it has none."""
+  return name.partition('/')[0]
+
+
+def next_of_other_folder(names: Sequence[str]) -> list[int]:
+  """For each document the index of the next one that lies in another top-level folder, after the
+  last one the first; a name without a folder is a folder of its own.
+
+  Files of one project share names and style: far text out of the same one would keep part of what
+  the true far text gives. The names lie in two folders or more.
+  """
+  folders = list(map(top_folder, names))
+  count = len(folders)
+  return [
+    next(at % count for at in range(i + 1, i + count) if folders[at % count] != folder)
+    for i, folder in enumerate(folders)
+  ]
 
 
 def truncated_by_position(
