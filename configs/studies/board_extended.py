@@ -19,11 +19,11 @@ Transformer-XL 2.402:
 - letters of names 1 to 2 L back cost ReRoPE less than Transformer-XL's 4.983 bits.
 At 32 L attention spreads thin: no method there is shown to be better than RoPE with its window.
 
-Cost: 4 trainings of 7 to 12 minutes, and 28 evaluations of 4 minutes each on one core. Result, of
-the first four methods: results/board_extended, LOG/157. Bits per byte at 4 L: Self-Extend for 4 L
-2.380, dual chunk attention 2.381, ReRoPE 2.391, Self-Extend for 32 L 2.393, Transformer-XL 2.402;
-at 32 L they have 5.001, 2.587, 2.576, 2.546 and 2.451. Jet-Long, YaRN and StreamingLLM have not
-been run.
+Cost: 4 trainings of 7 to 12 minutes, and 28 evaluations of 4 minutes each on one core. Result:
+results/board_extended, LOG/157 and LOG/165. Bits per byte at 4 L: Self-Extend for 4 L 2.380, dual
+chunk attention 2.381, ReRoPE 2.391, Self-Extend for 32 L 2.393, Transformer-XL 2.402; at 32 L they
+have 5.001, 2.587, 2.576, 2.546 and 2.451. StreamingLLM has 2.464 and 2.465, as RoPE with its
+window; YaRN 2.895 and 5.401, Jet-Long 3.971 and 5.751.
 """
 
 from pathlib import Path
