@@ -1,12 +1,13 @@
 """Kernels: interpreted they equal `dense`, values and gradients; for TPUs they compile."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import cases_of, check_equal_to_dense, gradients
+from against_dense import cases_of, check_equal_to_dense, gradients, gradients_of_layer
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
@@ -379,3 +380,26 @@ def test_kernels_compile_for_a_tpu(monkeypatch, topology, backend, name, K):
   with jax.sharding.use_abstract_mesh(mesh):
     compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
   assert compiled.as_text().count('tpu_custom_call') >= (2 if backend == 'splash' else 3)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    name
+    for name, kind in ENCODINGS.items()
+    if 'platform_dependent' in inspect.getsource(inspect.getmodule(kind))
+  ],
+)
+def test_accelerators_take_another_form_of_the_same(name, monkeypatch):
+  """Of `lax.platform_dependent` this machine runs one branch; here it runs the other."""
+  usual = gradients_of_layer(build(name), 'causal', 'dense')
+  taken = []
+
+  def of_accelerators(*args, cpu, default):
+    taken.append(name)
+    return default(*args)
+
+  monkeypatch.setattr(jax.lax, 'platform_dependent', of_accelerators)
+  jax.clear_caches()
+  jax.tree.map(close, gradients_of_layer(build(name), 'causal', 'dense'), usual)
+  assert taken
