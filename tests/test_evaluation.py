@@ -1121,3 +1121,24 @@ def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
   corpus = data.source(again.data, 'test')
   with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
     runs.check_corpus(c, again, corpus, workdir)
+
+
+def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(make_run, tmp_path):
+  """The last tenth of all rows is the test split: rows that were trained on could be in it."""
+  pytest.importorskip('datasets')
+  folder = tmp_path / 'set'
+  folder.mkdir()
+  line = json.dumps({'text': 'how quickly daft jumping zebras vex'}) + '\n'
+  (folder / 'train-0.jsonl').write_text(20 * line)
+  fields = {'data__corpus': f'hf:{folder}', 'data__cache': str(tmp_path / 'cache')}
+  c, workdir, _ = make_run(
+    **fields, eval__protocols=('last_k',), eval__lengths=(16,), eval__documents=0
+  )
+  made_of = provenance.MadeOf(None, listings=[data.source(c.data, 'train').listing])
+  provenance.claim(workdir, made_of, begins=True)
+  evaluate.evaluate(c, workdir)
+  rows = rows_of(workdir)
+  (folder / 'train-1.jsonl').write_text(20 * line)
+  with pytest.raises(UserError, match=r'documents in data\.corpus: 20 when its run began, 40 now'):
+    evaluate.evaluate(c, workdir)
+  assert rows_of(workdir) == rows

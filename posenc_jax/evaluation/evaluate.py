@@ -26,7 +26,7 @@ from posenc_jax.rows.overrides import overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
 from posenc_jax.training.own_encodings import code_laid_over, own_code
 from posenc_jax.training.provenance import MadeOf, claim, kept_tokenizer, source_of
-from posenc_jax.training.run_dir import are_one_folder, as_begun, is_finished, mark_finished
+from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, mark_finished
 
 __all__ = ['evaluate', 'measure']
 
@@ -93,7 +93,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     storage.file_lock(workdir / 'eval.lock'),
     jax.default_matmul_precision('highest'),
   ):
-    is_own = are_one_folder(config.data.corpus, saved.data.corpus)
+    is_own = are_one_corpus(config.data.corpus, saved.data.corpus)
     listings = [corpus.listing] if is_own else []  # a test split is opened here first
     code = dict(own_code(config).items() & own_code(saved).items())
     claim(workdir, MadeOf(corpus.sha256, listings=listings, code=code), begins=False)

@@ -31,7 +31,7 @@ from posenc_jax.training.provenance import (
   check_same_tokenizer,
   kept_tokenizer,
 )
-from posenc_jax.training.run_dir import are_one_folder
+from posenc_jax.training.run_dir import are_one_corpus
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
@@ -74,7 +74,7 @@ def check_corpus(
       f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
     )
   check_same_tokenizer(workdir, corpus.sha256)
-  if are_one_folder(config.data.corpus, saved.data.corpus):
+  if are_one_corpus(config.data.corpus, saved.data.corpus):
     check_documents(workdir, corpus.listing)
 
 

@@ -122,7 +122,7 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
   if storage.exists(workdir / 'config.json'):
     here, there = (flat(training_part(c)) for c in (config, saved_config(workdir)))
     keys = [key for key in differing_keys(here, there) if key not in CHECKPOINT_FIELDS]
-    if 'data.corpus' in keys and are_one_folder(here.get('data.corpus'), there.get('data.corpus')):
+    if 'data.corpus' in keys and are_one_corpus(here.get('data.corpus'), there.get('data.corpus')):
       keys.remove('data.corpus')
     sources = (fields.get('train.init_from') for fields in (here, there))
     if 'train.init_from' in keys and _are_one_run(workdir, *map(str, sources)):
@@ -151,15 +151,17 @@ def as_begun(config: ConfigDict, workdir: str | Path) -> ConfigDict:
     return config
   fields = flat(saved_config(workdir))
   name = fields.get('data.corpus')
-  if name == config.data.corpus or not are_one_folder(config.data.corpus, name):
+  if name == config.data.corpus or not are_one_corpus(config.data.corpus, name):
     return config
   named = from_json(to_json(config))
   named.data.corpus = name
   return named
 
 
-def are_one_folder(here: object, there: object) -> bool:
-  """Whether two names of corpora are those of one folder of text."""
+def are_one_corpus(here: object, there: object) -> bool:
+  """Whether two names of corpora are equal, or those of one folder of text."""
+  if here == there:
+    return True
   try:
     return Path(here).is_dir() and Path(here).resolve() == Path(there).resolve(strict=True)
   except (TypeError, OSError):  # what a stranger's config has, or what is no folder
