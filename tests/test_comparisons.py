@@ -11,6 +11,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import table_writers
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.rows.overrides import DOCUMENTS
 
 LINK = lambda ratio: ratio / np.log(2)
 
@@ -589,6 +590,17 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line,
     made = make_tables(rows + elsewhere, form=form, baseline=baseline)
     notes = [note for table in made for note in table.notes]
     assert any('not compared with rope, which has no rows here' in note for note in notes)
+
+
+def test_documents_of_another_folder_make_no_other_model_of_the_baseline():
+  rows = documents({'rope': {8: [2.0, 2.1], 16: [2.0, 2.1]}, 't5': {8: [1.0, 1.1]}})
+  folder = {DOCUMENTS: '1a2b3c4d'}
+  plain = [r | {'overrides': folder} for r in rows if (r['label'], r['length']) != ('rope', 16)]
+  scaled = [
+    r | {'overrides': {'encoding.factor': 4} | folder} for r in rows if r['label'] == 'rope'
+  ]
+  made = make_tables(plain + scaled)
+  assert any(table.title.startswith('Differences from rope up to L') for table in made)
 
 
 @pytest.mark.parametrize('baseline', [None, 'rope'])

@@ -30,7 +30,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
 from posenc_jax.rows import row_schema, sessions
-from posenc_jax.rows.overrides import overrides_between, overrides_of
+from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.training import provenance
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
@@ -1121,6 +1121,26 @@ def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
   corpus = data.source(again.data, 'test')
   with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
     runs.check_corpus(c, again, corpus, workdir)
+
+
+def test_another_folder_that_has_changed_is_measured_anew(make_run, tmp_path):
+  """Rows of text that is gone would be added up with those of what is there now."""
+  texts = {'test': [letter * 40 for letter in 'abc'], 'train': ['a' * 40]}
+  other = Path(write_text_corpus(tmp_path / 'other', texts))
+  c, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
+  c = overlaid(c, data__corpus=str(other), eval__documents=0)
+  evaluate.evaluate(c, workdir)
+  first = rows_of(workdir)
+  (other / 'train' / 'b.txt').write_text('b')  # of another split
+  evaluate.evaluate(c, workdir)
+  assert rows_of(workdir) == first
+  assert not (workdir / 'documents.json').exists()
+  (other / 'test' / 'd.txt').write_text('d' * 50)
+  evaluate.evaluate(c, workdir)
+  named = [(r['overrides'][DOCUMENTS], r['document']) for r in rows_of(workdir)]
+  before, now = first[0]['overrides'][DOCUMENTS], data.source(c.data, 'test').listing.sha256[:8]
+  assert {*named} == {(before, f'{x}.txt') for x in 'abc'} | {(now, f'{x}.txt') for x in 'abcd'}
+  assert before != now
 
 
 def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(make_run, tmp_path):

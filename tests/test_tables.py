@@ -17,6 +17,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, row_files, study, table_writers
 from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.rows.overrides import DOCUMENTS
 
 BASE = Path(__file__).parents[1] / 'configs' / 'base.py'
 
@@ -203,6 +204,24 @@ def test_a_line_is_named_by_what_differs_and_nothing_else():
   ]
   # Of two values that as many runs have, the first in what was read is the study's own.
   assert one([row('rope'), row('rope', k=2)]).lines == ['rope, k 2', 'rope']
+
+
+def test_a_line_says_which_documents_a_folder_had_where_it_has_changed():
+  def on_texts(label, digest):
+    return row(label, corpus='texts', overrides={DOCUMENTS: digest})
+
+  rows = [*map(row, ('rope', 't5')), *(on_texts(label, 'aa') for label in ('rope', 't5'))]
+  scores = one(rows)
+  assert {*scores.lines} == {'rope', 't5', 'rope, corpus texts', 't5, corpus texts'}
+  assert not any('documents' in note for note in scores.notes)
+  assert {*one([*rows, on_texts('rope', 'bb')]).lines} == {
+    *('rope', 't5', 'rope, corpus texts (data.documents=bb)'),
+    *(f'{label}, corpus texts (data.documents=aa)' for label in ('rope', 't5')),
+  }
+  scores = one([on_texts('rope', 'aa'), on_texts('t5', 'bb')])
+  assert {*scores.lines} == {'rope', 't5'}
+  differ = 'overrides differs between lines: rope {data.documents: aa}; t5 {data.documents: bb}'
+  assert scores.notes == [differ]
 
 
 def test_a_model_under_overrides_is_compared_with_the_others():

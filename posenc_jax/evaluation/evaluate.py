@@ -22,7 +22,7 @@ from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
 from posenc_jax.rows import row_schema, sessions
-from posenc_jax.rows.overrides import overrides_between, overrides_of
+from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
 from posenc_jax.training.own_encodings import code_laid_over, own_code
 from posenc_jax.training.provenance import MadeOf, claim, kept_tokenizer, source_of
@@ -43,7 +43,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   Args:
     config: the run's saved config, perhaps with other values in `eval`, or in `encoding` (context
       extension); the field `overrides` of rows states what differs. A folder of text that is named
-      in another way is the run's own: rows have the run's name of it.
+      in another way is the run's own: rows have the run's name of it. Of any other folder they
+      state which documents it has, so that once these have changed all is measured anew.
   Raises:
     UserError: there is no trained run, its checkpoint does not fit the config, documents are too
       short, or a backend refuses.
@@ -64,6 +65,9 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   changed = overrides_between(saved, config) | code_laid_over(saved, config)
   corpus = data.source(config.data, config.eval.split, kept_tokenizer(workdir, config.data))
   check_corpus(saved, config, corpus, workdir)
+  is_own = are_one_corpus(config.data.corpus, saved.data.corpus)
+  if corpus.listing is not None and not is_own:
+    changed[DOCUMENTS] = corpus.listing.sha256[:8]  # the run does not keep what it was
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
   model, step = restore(config, corpus, workdir)
@@ -93,7 +97,6 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     storage.file_lock(workdir / 'eval.lock'),
     jax.default_matmul_precision('highest'),
   ):
-    is_own = are_one_corpus(config.data.corpus, saved.data.corpus)
     listings = [corpus.listing] if is_own else []  # a test split is opened here first
     code = dict(own_code(config).items() & own_code(saved).items())
     claim(workdir, MadeOf(corpus.sha256, listings=listings, code=code), begins=False)

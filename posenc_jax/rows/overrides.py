@@ -12,6 +12,9 @@ IN_ROWS = (
   *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
   *('eval.lengths', 'eval.sink_rate_tokens'),
 )
+# Whose value is the start of the hash of a folder of text (`data.documents.Listing`), where a run
+# is evaluated on another folder than the one that it was trained on.
+DOCUMENTS = 'data.documents'
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 
 

@@ -33,6 +33,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import MARGIN, METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.rows.overrides import DOCUMENTS
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
@@ -158,7 +159,8 @@ def line_of_baseline(
   def rank(line):
     row = scores.exemplar_row[line]
     scored = sum(len(scores.seed_scores(line, column)) for column in scores.columns)
-    is_changed = bool(row['overrides'] or row.get(METHOD))
+    changed = (row['overrides'] or {}).keys() - {DOCUMENTS}
+    is_changed = bool(changed or row.get(METHOD))
     return is_changed, -scored, -row['step'], line != row['label']
 
   if baseline in among:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection
 
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.row_files import START, without_seed
+from posenc_jax.rows.overrides import DOCUMENTS
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
@@ -31,19 +32,21 @@ def line_names(
   A field is said where it differs within the label; one that an evaluation may change, only where
   its value is not that of most runs; of several such values the first counts, by `place_of`, the
   place of a row in what was read. An override is said where it differs within the label, and always
-  if it changes the model that was trained.
+  if it changes the model that was trained; which documents a folder has, only where rows of it
+  differ.
   """
   labels = [label_of(row) for row in rows]
+  overrides = _overrides(rows)
   # tens of thousands of rows have few values among them; typed: 1 is not True
   once = functools.lru_cache(maxsize=None, typed=True)(_text)
   texts = [
-    {f: _text(row[f]) if isinstance(row[f], dict) else once(row[f]) for f in group_fields}
-    for row in rows
+    {f: _text(changed) if f == 'overrides' else once(row[f]) for f in group_fields}
+    for row, changed in zip(rows, overrides, strict=True)
   ]
   by_label, overrides_of = defaultdict(list), defaultdict(dict)
-  for label, row, of_row in zip(labels, rows, texts, strict=True):
+  for label, changed, of_row in zip(labels, overrides, texts, strict=True):
     by_label[label].append(of_row)
-    overrides_of[label][of_row['overrides']] = row['overrides'] or {}
+    overrides_of[label][of_row['overrides']] = changed or {}
   fields = [field for field in group_fields if field != 'overrides']
   usual = {field: _usual(rows, texts, field, place_of) for field in fields if field in EVALUATION}
   differing = {
@@ -56,18 +59,32 @@ def line_names(
   for field in group_fields:
     notes += _notes_of_field(field, by_label)
   names = []
-  for label, row, of_row in zip(labels, rows, texts, strict=True):
+  for label, changed, of_row in zip(labels, overrides, texts, strict=True):
     name = label
     for field in fields:
       if field in differing[label] and of_row[field] != usual.get(field):
         name += f', {field} {of_row[field]}'
-    overrides = {
+    said = {
       key: value
-      for key, value in (row['overrides'] or {}).items()
+      for key, value in (changed or {}).items()
       if key in differing[label] or is_of_model(key)
     }
-    names.append(f'{name} ({overrides_text(overrides)})' if overrides else name)
+    names.append(f'{name} ({overrides_text(said)})' if said else name)
   return _split_by_config(_split_by_run(names, rows, notes), rows, notes)
+
+
+def _overrides(rows: list[dict]) -> list[dict | None]:
+  """The overrides of each row, without the documents of a folder that are the same in all rows."""
+  documents_of = defaultdict(set)
+  for row in rows:
+    documents_of[row['corpus']].add((row['overrides'] or {}).get(DOCUMENTS))
+  found = []
+  for row in rows:
+    changed = row['overrides']
+    if changed and DOCUMENTS in changed and len(documents_of[row['corpus']]) == 1:
+      changed = {key: value for key, value in changed.items() if key != DOCUMENTS} or None
+    found.append(changed)
+  return found
 
 
 def _usual(
