@@ -91,7 +91,7 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
     ({'data__tokenizer': 'sentencepiece', 'data__vocab': 300}, 'has 257 symbols; allowed: .* 300'),
   ):
     with pytest.raises(UserError, match=words) as error:
-      runs.check_evaluator(overlaid(c, **overrides))
+      runs.check_evaluator(overlaid(c, **overrides), data.source(c.data, 'test'))
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
 
 
@@ -120,6 +120,26 @@ def test_an_evaluator_reads_the_longest_window(make_run, tmp_path):
   workdir.rename(tmp_path / 'learned')
   c, _, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'learned'))
   with pytest.raises(UserError, match='its positions end at 16; allowed: a run that reads 32'):
+    preflight.check_evaluation(c)
+
+
+def test_an_evaluator_has_the_tokens_and_the_formulas_of_when_it_was_trained(
+  make_run, tmp_path, monkeypatch
+):
+  """That is known before a training, not only once the trained run is evaluated."""
+  _, workdir, _ = make_run()
+  judge = tmp_path / 'judge'
+  workdir.rename(judge)
+  c, _, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(judge))
+  preflight.check_evaluation(c)
+  provenance.claim(judge, provenance.MadeOf('a' * 64), begins=True)
+  words = f"long_ppl_evaluator='{judge}': its run was trained with the tokenizer aaaaaaaaaaaaaaaa"
+  with pytest.raises(UserError, match=f'^config.eval.{words}, here is no learned tokenizer; '):
+    preflight.check_evaluation(c)
+  monkeypatch.setattr(runs, 'own_code', lambda config: {'mine': 'b' * 64})
+  provenance.claim(judge, provenance.MadeOf(None, code={'mine': 'a' * 64}), begins=True)
+  words = f"long_ppl_evaluator='{judge}': encoding 'mine' was edited since its run began; allowed: "
+  with pytest.raises(UserError, match=f'^config.eval.{words}'):
     preflight.check_evaluation(c)
 
 

@@ -63,7 +63,7 @@ def check_evaluation(config: ConfigDict) -> None:
       corpus.examples(1, length)
   elif corpus is not None:
     plan(config, corpus)
-    check_evaluator(config)
+    check_evaluator(config, corpus)
 
 
 def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:

@@ -117,14 +117,16 @@ def restore(
   return restored['model'], step
 
 
-def check_evaluator(config: ConfigDict) -> None:
-  """Raises `UserError` where `eval.long_ppl_evaluator` is no run, or one that cannot read the text:
-  it has other symbols, or its positions end before the longest window does.
+def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
+  """Raises `UserError` where `eval.long_ppl_evaluator` is no run, one whose encoding was edited, or
+  one that cannot read the text: it has other symbols or another tokenizer, or its positions end
+  before the longest window does.
   """
   workdir = config.eval.long_ppl_evaluator
   if not workdir or 'long_ppl' not in config.eval.protocols:
     return
-  field, longest = f'config.eval.long_ppl_evaluator={workdir!r}', max(config.eval.lengths)
+  name, longest = 'config.eval.long_ppl_evaluator', max(config.eval.lengths)
+  field = f'{name}={workdir!r}'
   if storage.exists(Path(workdir) / 'config.json'):
     check_one_seed(field, saved_config(workdir), workdir)
   if not storage.exists(Path(workdir) / 'checkpoints'):
@@ -133,6 +135,8 @@ def check_evaluator(config: ConfigDict) -> None:
   vocab, own_vocab = data.vocab(evaluator.data), data.vocab(config.data)
   if vocab != own_vocab:
     raise UserError(f'{field}: has {vocab} symbols; allowed: a run with {own_vocab}, as this one')
+  check_same_tokenizer(workdir, corpus.sha256, name, 'a run with the tokenizer of this one')
+  check_code(workdir, own_code(evaluator), name)
   with user_errors(ValueError):
     end = decoder.shapes(evaluator, vocab).max_length
   if end is not None and end < longest:
@@ -143,7 +147,7 @@ def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
   """Returns the likelihoods (tokens_BT) -> nats_BT of the run that `eval.long_ppl_evaluator` names.
   Raises `UserError`.
   """
-  check_evaluator(config)
+  check_evaluator(config, corpus)
   workdir = config.eval.long_ppl_evaluator
   evaluator = saved_config(workdir)
   check_corpus(evaluator, config, corpus, workdir)

@@ -174,17 +174,18 @@ def kept_code(workdir: str | Path) -> dict[str, str]:
   return hashes
 
 
-def check_code(workdir: str | Path, code: Mapping[str, str]) -> None:
+def check_code(workdir: str | Path, code: Mapping[str, str], field: str = 'workdir') -> None:
   """Raises `UserError` where the code of encodings of the user's own, {name: hash}, is not that of
-  when the run in `workdir` began. Runs that have no hashes are taken as they are.
+  when the run in `workdir` began; it says that `field` names the run. Runs that have no hashes are
+  taken as they are.
   """
   there = kept_code(workdir)
   for name, sha256 in code.items():
     if there.get(name, sha256) != sha256:
       problem = f'encoding {name!r} was edited since its run began'
       same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
-      allowed = f'its code of then, another workdir, or {same}'
-      raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+      allowed = f'its code of then, another {field.rpartition(".")[2]}, or {same}'
+      raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def source_of(workdir: str | Path) -> str | None:
