@@ -70,6 +70,8 @@ class Protocol(NamedTuple):
       its own.
     fields: fields of the config that change numbers in its rows alone.
     is_by_position: whether its rows are told apart by position, and are no score of a length.
+    is_by_depth: whether the `position` of its rows, where they have one, is the share of the text
+      that stands before all that is asked for.
     has_same_targets: whether it scores the same tokens at every length.
     chooses_tokens: whether a model may choose the tokens that it is scored on: their number may
       differ.
@@ -83,6 +85,7 @@ class Protocol(NamedTuple):
   truncated_words: str = ''
   fields: tuple[str, ...] = ()
   is_by_position: bool = False
+  is_by_depth: bool = False
   has_same_targets: bool = False
   chooses_tokens: bool = False
   own_remark: str = ''
@@ -157,13 +160,17 @@ PROTOCOLS = {
     'text_passkey, a key of five digits hidden in text at several depths and asked for in words; '
     'bytes are its digits (to guess one costs 3.32 bits)',
     PROMPTS,
+    is_by_depth=True,
   ),
   'text_multikey': Protocol(
-    'text_multikey, the code of one of four names hidden in text; bytes are its digits', PROMPTS
+    'text_multikey, the code of one of four names hidden in text; bytes are its digits',
+    PROMPTS,
+    is_by_depth=True,
   ),
   'text_needles': Protocol(
     'text_needles, the code of one name in a text that is codes of names; bytes are its digits',
     PROMPTS,
+    is_by_depth=True,
   ),
   'text_multivalue': Protocol(
     'text_multivalue, the four codes of a name hidden in text, in their order; bytes are those of '
@@ -185,7 +192,7 @@ PROTOCOLS = {
   ),
 }
 TASK_PROTOCOL = 'answers'  # the only protocol for a task; in rows stands the task's name
-TASK = Protocol('{protocol}', EXAMPLES, _MASKED_OR_CUT)
+TASK = Protocol('{protocol}', EXAMPLES, _MASKED_OR_CUT, is_by_depth=True)
 
 
 def _names(holds: Callable[[Protocol], bool]) -> tuple[str, ...]:
@@ -195,6 +202,7 @@ def _names(holds: Callable[[Protocol], bool]) -> tuple[str, ...]:
 TEXT_TASKS = _names(lambda protocol: protocol.reads == PROMPTS)
 OF_EXCERPTS = _names(lambda protocol: protocol.reads == EXCERPTS)
 POSITIONAL = _names(lambda protocol: protocol.is_by_position)
+BY_DEPTH = _names(lambda protocol: protocol.is_by_depth)
 SAME_TARGETS = _names(lambda protocol: protocol.has_same_targets)
 CHOSEN_BY_MODEL = _names(lambda protocol: protocol.chooses_tokens)
 

@@ -419,6 +419,11 @@ def test_panels_of_a_heat_map_share_their_colors():
       dict(form='heat_map'),
       r'protocol=None; allowed: needle, passkey',
     ),
+    (
+      [r | {'protocol': 'text_variables'} for r in needles()],
+      dict(form='heat_map'),
+      r'protocol=None; allowed: none of these rows has a depth',
+    ),
     (realistic(), dict(form='positions'), r'^no rows of protocols'),
     (by_position(), dict(form='positions', length=77), r'no rows of 77 tokens; allowed: 1024'),
     (

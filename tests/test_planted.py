@@ -14,9 +14,10 @@ from posenc_jax.data import corpora, planted, sotu
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, windows
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.protocols import PROTOCOLS
+from posenc_jax.protocols import BY_DEPTH, PROTOCOLS, TEXT_TASKS
 from posenc_jax.reporting.board.tables import EXACT
 from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.training import loop, setup
 from posenc_jax.training.init_from import finished_parameters
 
@@ -224,8 +225,20 @@ def test_the_table_of_depths():
   ]
   assert [(r['length'], r['depth_percent']) for r in table.records] == [(256, 25), (256, 75)]
   assert 'stands before what is asked for' in table.caption
-  with pytest.raises(UserError, match='no rows of sliding with length=None; allowed: a study with'):
-    make_tables(rows, form='distances', protocol='sliding')
+  with pytest.raises(UserError, match='no rows of needle with length=None; allowed: a study with'):
+    make_tables(rows, form='distances', protocol='needle')
+
+
+@pytest.mark.parametrize('protocol', sorted({*TEXT_TASKS, 'last_k', 'by_position'} - {*BY_DEPTH}))
+def test_what_has_no_one_depth_is_in_no_table_by_depth(protocol):
+  rows = [synthetic.row('rope', protocol=protocol, position=25)]
+  words = f'protocol={protocol!r} has no one depth; allowed: planted, text_passkey, text_multikey, '
+  with pytest.raises(UserError, match=f'^table: {words}text_needles, or a task with a depth$'):
+    make_tables(rows, form='distances', protocol=protocol)
+  with pytest.raises(
+    UserError, match=f'^figure: {words.replace("planted, ", "")}text_needles, or '
+  ):
+    figures.draw(rows, form='heat_map', protocol=protocol, metric='bpb')
 
 
 def bits_by_matching(letters: int, documents: list[bytes]) -> float:

@@ -92,6 +92,18 @@ def test_all_values_are_asked_for_in_the_order_of_the_text():
   assert len({*answer.split(', ')}) == 4
 
 
+@pytest.mark.parametrize(('task', 'number'), [('text_multivalue', 4), ('text_variables', 5)])
+def test_sentences_in_order_stand_each_at_its_depth_in_an_equal_part(task, number):
+  """So that at each depth all of them stand elsewhere, in their order from 0 to 100 %."""
+  for depth in (0, 0.125, 0.375, 0.625, 0.875, 1):
+    text, answer = text_of(task, depth=depth)
+    parts = [len(part) for part in re.split(r' (?:One of the|Let)[^.]*\. ', text)]
+    places = np.cumsum(parts)[:-1] / sum(parts)
+    np.testing.assert_allclose(places, (np.arange(number) + depth) / number, atol=0.001)
+    asked = re.findall(r'is (\d{5})\.|Let (\w+) be', text)
+    assert [''.join(found) for found in asked] == answer.split(', ')
+
+
 def test_all_codes_are_asked_for_in_the_order_of_the_question():
   text, answer = text_of('text_multiquery')
   question = text_tasks.prompt_of('text_multiquery', 'a 0.4').question

@@ -34,7 +34,7 @@ class Prompt(NamedTuple):
   Attributes:
     hidden: the sentences.
     question: it ends where the answer begins, but for a space.
-    in_order: whether the sentences stand in their order; otherwise the first stands at the depth.
+    in_order: whether the sentences stand in their order; see `window`.
     filler: what the sentences are hidden in, piece by piece without end; None: in the document.
   """
 
@@ -199,12 +199,14 @@ def window(
 ) -> tuple[np.ndarray, int]:
   """Hides the sentences of a prompt in text and asks the question.
 
-  N sentences stand 1 / N of the text apart, one of them at the depth, those that would stand behind
-  the end at its beginning.
+  N sentences stand 1 / N of the text apart: the first at the depth, those that would stand behind
+  the end at its beginning. Sentences in order stand one in each of N equal parts of the text, at
+  the depth in its part.
 
   Args:
     text_T: tokens, of which the middle ones are taken; with a filler, none.
-    depth: the share of the text that stands before a sentence, 0 to 1.
+    depth: the share of the text that stands before the first sentence, 0 to 1; of sentences in
+      order, the share of its part.
   Returns:
     (`length` tokens, how many of the last of them are the answer).
   Raises:
@@ -219,9 +221,11 @@ def window(
     around_T = text_T[start : start + need]
   else:
     around_T = _filled(encode, filler, need)
-  places = [round((depth + n / len(hidden)) % 1 * need) for n in range(len(hidden))]
   if prompt.in_order:
-    places.sort()
+    shares = [(n + depth) / len(hidden) for n in range(len(hidden))]
+  else:
+    shares = [(depth + n / len(hidden)) % 1 for n in range(len(hidden))]
+  places = [round(share * need) for share in shares]
   parts, before = [], 0
   for place, sentence_T in sorted(zip(places, hidden, strict=True), key=lambda pair: pair[0]):
     parts += [around_T[before:place], sentence_T]

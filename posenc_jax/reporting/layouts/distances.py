@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.layouts.published import published
-from posenc_jax.reporting.scores.collecting import collect, windows_of
+from posenc_jax.reporting.scores.collecting import check_depths, collect, windows_of
 from posenc_jax.reporting.scores.score import LINE, Scores
 from posenc_jax.reporting.table import DEPTH, DISTANCE, Cell, RowGroup, Table, cells, from_scores
 
@@ -30,9 +30,10 @@ def distances(
   """A table of windows of `length` tokens, None: the longest that most runs have; then the same
   under each control.
 
-  `protocol` is `planted` or one whose rows have a depth. `reference` see `published`. Raises
-  `UserError`.
+  `protocol` is `planted` or one that asks for what stands at one depth. `reference` see
+  `published`. Raises `UserError`.
   """
+  check_depths('table', protocol, [PLANTED])
   rows = [row for row in rows if row['protocol'] == protocol and row['position'] is not None]
   lengths = sorted({row['length'] for row in rows})
   if not rows or length not in (None, *lengths):

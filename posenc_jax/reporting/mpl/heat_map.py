@@ -4,11 +4,12 @@ import math
 from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
+from posenc_jax.protocols import of_rows
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import GREY, Look, looks
 from posenc_jax.reporting.metrics import DASH, Metric
 from posenc_jax.reporting.mpl.axes import new_figure, shorten, write_notes
-from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.collecting import check_depths, collect
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 
@@ -29,10 +30,11 @@ def heat_map(
   of none; the panel's title says how many seeds find all. A dash without color stands where there
   is no score. `protocol` is the name of the task, None: the one that has depths; `labels` as
   `figures.draw` has them. Raises UserError as `collecting.collect` does, and for rows that have
-  no depth.
+  no depth, or several things at several.
   """
   rows = list(rows)
   protocol = protocol or _only_task_with_depths(rows, metric)
+  check_depths('figure', protocol)
   if any(row['protocol'] == protocol and row['position'] is None for row in rows):
     raise UserError(
       f'figure: rows of protocol={protocol!r} have no position; allowed: a task with a depth'
@@ -82,8 +84,12 @@ def heat_map(
 
 
 def _only_task_with_depths(rows: list[dict], metric: str) -> str:
-  with_depth = [row for row in rows if row['position'] is not None]
-  found = {row['protocol'] for row in with_depth if row['metric'] == metric}
+  found = {
+    row['protocol']
+    for row in rows
+    if row['position'] is not None and row['metric'] == metric
+    if of_rows(row['protocol']).is_by_depth
+  }
   if len(found) != 1:
     allowed = ', '.join(sorted(found)) or 'none of these rows has a depth'
     raise UserError(f'figure: protocol=None; allowed: {allowed}')

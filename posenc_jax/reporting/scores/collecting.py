@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
-from posenc_jax.protocols import POSITIONAL, PROTOCOLS
+from posenc_jax.protocols import BY_DEPTH, POSITIONAL, PROTOCOLS, of_rows
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.scores import score_notes
@@ -147,6 +147,21 @@ def windows_of(
   if names:
     notes.append(f'no {rows[0]["protocol"]} in windows of {length} tokens: {join_unique(names)}')
   return Windows(length, kept, [run for run in runs if run not in lacking], notes)
+
+
+def check_depths(what: str, protocol: str, others: Collection[str] = ()) -> None:
+  """Raises `UserError` where the positions of a protocol's rows are no depths of what is asked for:
+  several things are asked for, or positions are something else.
+
+  Args:
+    what: what is made of the rows, a 'table' or a 'figure'.
+    others: further protocols that are allowed.
+  """
+  if protocol not in others and not of_rows(protocol).is_by_depth:
+    allowed = ', '.join([*others, *BY_DEPTH])
+    raise UserError(
+      f'{what}: protocol={protocol!r} has no one depth; allowed: {allowed}, or a task with a depth'
+    )
 
 
 def _aggregate(
