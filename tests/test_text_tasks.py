@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import hashlib
 import itertools
 import re
 
@@ -58,6 +59,25 @@ def test_a_prompt_depends_on_its_seed_alone(task):
   others = [text_of(task, seed=f'{name} {depth}') for name in 'bcd' for depth in (0.25, 0.75)]
   assert same[0] == same[1]
   assert len({answer for _, answer in [*same, *others]}) == 7
+
+
+PROMPTS = {
+  'text_passkey': 'd9f676ab71a0ee97',
+  'text_multikey': '027d0e94038c2108',
+  'text_needles': '1bf05fe37f0bab52',
+  'text_multivalue': 'dbd35e3fd5527b17',
+  'text_multiquery': '01968f4ee40b1608',
+  'text_variables': '6f39e15aacd8f273',
+  'text_frequent_words': '1700404a0402b1a8',
+}
+
+
+@pytest.mark.parametrize('task', TEXT_TASKS)
+def test_a_prompt_stays_the_same_over_versions(task):
+  """Rows of two questions under one name would be added up. Another question is another task."""
+  prompt = text_tasks.prompt_of(task, 'a 0.375')
+  tokens_T, _ = text_tasks.window(BYTES.encode, TEXT, 1200, 0.375, prompt)
+  assert hashlib.sha256(bytes(tokens_T.tolist())).hexdigest()[:16] == PROMPTS[task]
 
 
 def codes(text: str) -> list[tuple[str, str]]:
