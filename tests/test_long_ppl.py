@@ -1,16 +1,18 @@
 """LongPPL: key tokens against loops over single windows, and rows of real models."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 
-from posenc_jax import config, data
+from posenc_jax import config, data, storage
 from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, plan, preflight, runs, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import provenance
+from posenc_jax.training.checkpoints import Checkpoints
 
 
 def cosine_nll(tokens_BT):
@@ -113,6 +115,32 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
   evaluate.evaluate(c, workdir)
   assert [row['status'] for row in rows_of(workdir)] == ['ok', 'ok']
   assert restored == [named]  # once for all lengths
+
+
+def test_an_evaluator_that_was_trained_on_is_another_one(make_run, tmp_path, monkeypatch):
+  """In rows stands which one it was; its path alone would let both stand side by side."""
+  evaluator, workdir, model = make_run(encoding__name='nope')
+  workdir.rename(tmp_path / 'judge')
+  monkeypatch.chdir(tmp_path)
+  c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'judge'))
+  field, own = 'eval.long_ppl_evaluator', config.config_hash(evaluator)[:8]
+  evaluate.evaluate(c, workdir)
+  evaluate.evaluate(overlaid(c, eval__long_ppl_evaluator='./judge'), workdir)
+  first = rows_of(workdir)
+  judge = {'run': 'judge', 'step': 3, 'config': own}
+  assert [row['overrides'] for row in first] == 2 * [{field: judge}]
+  with Checkpoints(tmp_path / 'judge', max_to_keep=1) as checkpoints:
+    checkpoints.save(4, model, {'count': jnp.array(4)})
+  evaluate.evaluate(overlaid(c, eval__protocols=('long_ppl', 'non_overlapping')), workdir)
+  more = rows_of(workdir)[len(first) :]
+  assert {row['protocol']: row['overrides'] for row in more} == {
+    'long_ppl': {field: judge | {'step': 4}},
+    'non_overlapping': None,
+  }
+  other = config.to_json(overlaid(evaluator, seed=1))
+  storage.write_json(tmp_path / 'judge' / 'config.json', other)
+  evaluate.evaluate(c, workdir)
+  assert rows_of(workdir)[-1]['overrides'][field]['config'] != own
 
 
 def test_an_evaluator_reads_the_longest_window(make_run, tmp_path):

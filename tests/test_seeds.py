@@ -208,7 +208,7 @@ def test_where_one_model_is_wanted_the_directory_of_a_seed_is_named(make, togeth
   for function, *arguments in (
     (load_run, together),
     (finished_parameters, together, None, make()),
-    (check_evaluator, judged),
+    (check_evaluator, judged, None),
   ):
     with pytest.raises(UserError, match=several):
       function(*arguments)

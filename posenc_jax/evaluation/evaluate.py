@@ -20,7 +20,7 @@ from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
-from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
+from posenc_jax.evaluation.runs import check_corpus, judge_of, parameters_of, restore
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
@@ -68,6 +68,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   is_own = are_one_corpus(config.data.corpus, saved.data.corpus)
   if corpus.listing is not None and not is_own:
     changed[DOCUMENTS] = corpus.listing.sha256[:8]  # the run does not keep what it was
+  changed |= judge_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
   model, step = restore(config, corpus, workdir)

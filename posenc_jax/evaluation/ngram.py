@@ -18,6 +18,7 @@ from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation.evaluate import measure, show, summary
 from posenc_jax.evaluation.plan import plan
+from posenc_jax.evaluation.runs import judge_of
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
@@ -59,7 +60,7 @@ def _evaluate_seed(
   config: ConfigDict, workdir: Path, context: int, smoothing: str, whole_split: bool
 ) -> None:
   corpus = data.source(config.data, config.eval.split)
-  measurements = plan(config, corpus)
+  measurements, judge = plan(config, corpus), judge_of(config, corpus)
   texts = _texts(config, whole_split)
   counted = {
     'context': context,
@@ -87,7 +88,7 @@ def _evaluate_seed(
       if measurement.function is not token_nll:  # only likelihoods are of an n-gram
         left_out.append(measurement.name)
         continue
-      rows, _ = measure(measurement, row, {}, functools.partial(_nats, model), None, workdir)
+      rows, _ = measure(measurement, row, judge, functools.partial(_nats, model), None, workdir)
       measured.append((measurement, rows))
       print(f'{measurement.name} at {measurement.length}: {summary(rows)}')
   if left_out:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
-from posenc_jax.config import check_one_seed, saved_config, trained_config
+from posenc_jax.config import check_one_seed, config_hash, saved_config, trained_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS
@@ -31,7 +31,7 @@ from posenc_jax.training.provenance import (
   check_same_tokenizer,
   kept_tokenizer,
 )
-from posenc_jax.training.run_dir import are_one_corpus
+from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
@@ -129,7 +129,7 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
   field = f'{name}={workdir!r}'
   if storage.exists(Path(workdir) / 'config.json'):
     check_one_seed(field, saved_config(workdir), workdir)
-  if not storage.exists(Path(workdir) / 'checkpoints'):
+  if not checkpoint_steps(workdir):
     raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
   evaluator = saved_config(workdir)
   vocab, own_vocab = data.vocab(evaluator.data), data.vocab(config.data)
@@ -141,6 +141,20 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
     end = decoder.shapes(evaluator, vocab).max_length
   if end is not None and end < longest:
     raise UserError(f'{field}: its positions end at {end}; allowed: a run that reads {longest}')
+
+
+def judge_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[str, object]:
+  """{field: what rows say of the run that `eval.long_ppl_evaluator` names}, where it is asked.
+
+  They say which one it is now, since its path stays when it is trained on. Raises `UserError`.
+  """
+  workdir = config.eval.long_ppl_evaluator
+  if not workdir or 'long_ppl' not in config.eval.protocols:
+    return {}
+  check_evaluator(config, corpus)
+  digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
+  run = Path(workdir).resolve().name
+  return {'eval.long_ppl_evaluator': {'run': run, 'step': step, 'config': digest}}
 
 
 def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
