@@ -15,7 +15,7 @@ from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import ngram
 from posenc_jax.reporting.study import Report
-from posenc_jax.rows import row_schema
+from posenc_jax.rows import row_schema, sessions
 from scripts import prepare_data
 
 VOCAB = 5  # tokens 0 to 3, and BOS
@@ -239,6 +239,7 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
   for seed in (0, 1):
     folder = tmp_path / f'ngram,seed={seed}'
     assert (folder / 'finished.json').exists()
+    assert [row['work'] for row in sessions.of_run(folder)] == [sessions.EVALUATION]
     rows = storage.read_rows(folder / 'eval.jsonl', row_schema.fault)
     assert {row['label'] for row in rows} == {'n-gram (2 bytes)'}
     assert len({row_schema.key(row) for row in rows}) == len(rows)

@@ -28,7 +28,7 @@ from posenc_jax.training.own_encodings import code_laid_over, own_code
 from posenc_jax.training.provenance import MadeOf, claim, kept_tokenizer, source_of
 from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, mark_finished
 
-__all__ = ['evaluate', 'measure']
+__all__ = ['evaluate', 'measure', 'recorder']
 
 
 @disk_errors()
@@ -101,8 +101,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     listings = [corpus.listing] if is_own else []  # a test split is opened here first
     code = dict(own_code(config).items() & own_code(saved).items())
     claim(workdir, MadeOf(corpus.sha256, listings=listings, code=code), begins=False)
-    work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
-    put_on_record = functools.cache(functools.partial(sessions.add, *work))  # once
+    put_on_record = recorder(workdir)
     for measurement in measurements:
       started = time.perf_counter()
       function = functools.partial(functions[measurement.function], model)
@@ -116,6 +115,12 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   show(title, measured)
   if step == config.train.steps:
     mark_finished(workdir, config_hash(config))
+
+
+def recorder(workdir: Path) -> Callable[[], None]:
+  """What adds, when it is called first, a session of an evaluation that begins now."""
+  work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
+  return functools.cache(functools.partial(sessions.add, *work))
 
 
 def measure(

@@ -16,7 +16,7 @@ from posenc_jax import data, storage, tasks
 from posenc_jax.config import config_hash, decides_results, flat, single_seed_runs, validate
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
-from posenc_jax.evaluation.evaluate import measure, show, summary
+from posenc_jax.evaluation.evaluate import measure, recorder, show, summary
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import judge_of
 from posenc_jax.model.token_nll import token_nll
@@ -83,12 +83,14 @@ def _evaluate_seed(
     tokenizer=corpus.sha256,
   )
   measured, left_out = [], []
+  put_on_record = recorder(workdir)
   with storage.file_lock(workdir / 'eval.lock', wait=True):
     for measurement in measurements:
       if measurement.function is not token_nll:  # only likelihoods are of an n-gram
         left_out.append(measurement.name)
         continue
-      rows, _ = measure(measurement, row, judge, functools.partial(_nats, model), None, workdir)
+      asked = measurement, row, judge, functools.partial(_nats, model), None, workdir
+      rows, _ = measure(*asked, put_on_record)
       measured.append((measurement, rows))
       print(f'{measurement.name} at {measurement.length}: {summary(rows)}')
   if left_out:
