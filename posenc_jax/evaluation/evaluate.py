@@ -28,7 +28,7 @@ from posenc_jax.training.own_encodings import code_laid_over, own_code
 from posenc_jax.training.provenance import MadeOf, claim, kept_tokenizer, source_of
 from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, mark_finished
 
-__all__ = ['evaluate', 'measure', 'recorder']
+__all__ = ['evaluate', 'measure']
 
 
 @disk_errors()

@@ -9,9 +9,6 @@ import numpy as np
 from posenc_jax.tasks.base import Example, Task, join_segments
 from posenc_jax.tasks.needles import DEPTHS
 
-KEY_SENTENCE = b' The pass key is %s. Remember it: %s is the pass key. '
-QUESTION = b' What is the pass key? The pass key is '
-
 
 @dataclasses.dataclass(kw_only=True, eq=False)
 class Passkey(Task):
@@ -22,25 +19,19 @@ class Passkey(Task):
   Source: after Mohtashami and Jaggi 2023, "Landmark Attention"
 
   (The words of the example stand for bytes.) The text is a window of a document of the split; the
-  key lies at 0 to 100 % of it in turn. With `style` = 'sentences' the key and the question are
-  English and all tokens are bytes, so that a model of text can be asked. Splits never share a key.
-  Mohtashami and Jaggi hide 5 digits by sentences, in filler that repeats itself and is easily told
-  apart.
+  key lies at 0 to 100 % of it in turn. Splits never share a key. A model of text is asked in
+  English, by the protocol text_passkey. Mohtashami and Jaggi hide 5 digits by sentences, in filler
+  that repeats itself and is easily told apart.
   """
 
   texts: Sequence[bytes] = dataclasses.field(kw_only=False, repr=False)  # of one split
   digits: int = 5
-  style: str = 'symbols'
 
   def __post_init__(self):
     self.require_at_least(3, 'digits')
-    self.require_one_of('style', ('symbols', 'sentences'))
     self.token_names = [chr(i) if 32 <= i < 127 else f'x{i:02x}' for i in range(256)]
-    if self.style == 'symbols':
-      self.token_names += ['KEY', 'ASK']
-      self.overhead = 2 + 2 * self.digits  # tokens that are not text
-    else:
-      self.overhead = len(KEY_SENTENCE % (b'', b'')) + 3 * self.digits + len(QUESTION)
+    self.token_names += ['KEY', 'ASK']
+    self.overhead = 2 + 2 * self.digits  # tokens that are not text
     self.shortest = self.overhead + 8
 
   @functools.cached_property
@@ -58,16 +49,9 @@ class Passkey(Task):
     start = int(rng.integers(len(document) - size + 1))
     text = np.frombuffer(document, np.uint8, size, start)
     digits = ord('0') + rng.integers(10, size=self.digits)
-    if self.style == 'symbols':
-      hidden, question = [256, *digits], [257]
-    else:
-      key = digits.astype(np.uint8).tobytes()
-      hidden, question = list(KEY_SENTENCE % (key, key)), list(QUESTION)
     cut = round(size * depth / 100)
-    before, after = text[:cut], text[cut:]
-    return join_segments(
-      (before, 0), (hidden, 0), (after, 0), (question, 0), (digits, 10), depth=depth
-    )
+    hiding = [*text[:cut], 256, *digits, *text[cut:]]
+    return join_segments((hiding, 0), ([257], 0), (digits, 10), depth=depth)
 
   def identity(self, example: Example) -> bytes:
     return example.tokens_T[-self.digits :].tobytes()
