@@ -400,6 +400,16 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
     ),
     ('task:copy', {'data__packed': True}, 'config.data.packed=True; allowed: False for a task'),
     ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
+    (
+      'task:needle',
+      {'eval__examples': 10},
+      "config.eval.examples=10; allowed: 11 or more, one for each depth of 'task:needle'",
+    ),
+    (
+      'task:passkey',
+      {'eval__examples': 5},
+      "config.eval.examples=5; allowed: 11 or more, one for each depth of 'task:passkey'",
+    ),
     ('sotu', {}, "config.eval.protocols=('answers',); allowed: last_k"),
     (
       'sotu',

@@ -154,7 +154,7 @@ def test_every_line_gets_a_rate_of_its_own_from_validation_alone(study, capsys):
     study('rope', train__steps=70)
 
 
-def test_lines_of_other_lengths_are_evaluated_each_at_its_own(study, tmp_path):
+def test_lines_of_other_lengths_are_evaluated_each_at_its_own_and_at_all_depths(study, tmp_path):
   """Lines on different tasks may have no length in common. The runs of one are the same beside the
   other.
   """
@@ -163,12 +163,13 @@ def test_lines_of_other_lengths_are_evaluated_each_at_its_own(study, tmp_path):
 def lines():
   parity = {{'data.corpus': 'task:parity', 'train.length': 20}}
   words = {{'data.corpus': 'task:common_words', 'train.length': 60}}
-  return product([parity, words], vary('eval.protocols', ('answers',)))
+  needle = {{'data.corpus': 'task:needle', 'train.length': 80}}
+  return product([parity, words, needle], vary('eval.protocols', ('answers',)))
 """
   scripts, out = (tmp_path / 'train.py',), tmp_path / 'out'
   given = {'encoding.name': 'rope', 'eval.controls': (), 'eval.lengths': (40,)}
   calls = lambda: {file: file.read_text() for file in out.glob('*/calls.txt')}
-  path.write_text(text.replace('[parity, words]', '[parity]'))
+  path.write_text(text.replace('[parity, words, needle]', '[parity]'))
   assert choose_rates(path, out, tmp_path / 'rates.json', given, scripts) == 0
   alone = calls()
   path.write_text(text)
@@ -176,10 +177,10 @@ def lines():
   of_parity = {file: text for file, text in calls().items() if 'parity' in file.parent.name}
   assert of_parity == alone
   found = {
-    (c.train.length, *c.eval.lengths, c.eval.target_context, c.eval.k)
+    (c.train.length, *c.eval.lengths, c.eval.target_context, c.eval.k, c.eval.examples)
     for c in (saved_config(file.parent) for file in out.glob('*/config.json'))
   }
-  assert found == {(20, 20, 20, 20), (60, 60, 60, 60)}
+  assert found == {(20, 20, 20, 20, 1), (60, 60, 60, 60, 1), (80, 80, 80, 64, 11)}
 
 
 def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(study, monkeypatch):

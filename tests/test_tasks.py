@@ -491,6 +491,17 @@ def test_depths_come_in_turn_and_are_where_the_example_says(make):
   assert make('needle/queries=2').example('test', 0, 0, 100, 100).depth is None
 
 
+def test_as_few_examples_as_there_are_depths_have_them_all(make):
+  for text in VARIANTS:
+    task = make(text)
+    length = min(task.longest or 150, 150)
+    depths = [
+      task.example('test', 0, i, length, length).depth for i in range(len(task.depths) or 1)
+    ]
+    assert depths == [*(task.depths or [None])]
+  assert [len(make(f'needle/{option}=2').depths) for option in ('needles', 'queries')] == [11, 0]
+
+
 @pytest.mark.parametrize('text', ALIGNED)
 def test_the_needle_stays_at_its_distance_while_the_text_before_it_grows(make, text):
   task = make(text)

@@ -128,7 +128,9 @@ def windows(config: ConfigDict) -> Relations:
 
 
 def check_lengths(config: ConfigDict, task: tasks.Task, is_trained: bool) -> None:
-  """Raises `UserError` for lengths that the task cannot have, and for too many tokens."""
+  """Raises `UserError` for lengths that the task cannot have, for too many tokens, and for examples
+  that leave depths out.
+  """
   asked = {'eval.lengths': config.eval.lengths}
   if not is_trained:
     shortest = config.data.shortest or task.shortest
@@ -139,6 +141,9 @@ def check_lengths(config: ConfigDict, task: tasks.Task, is_trained: bool) -> Non
         task.require_length(length)
       except ValueError as error:
         raise UserError(f'config.{path}: {config.data.corpus!r} with {error}') from None
+  if config.eval.examples < len(task.depths):
+    allowed = f'{len(task.depths)} or more, one for each depth of {config.data.corpus!r}'
+    raise UserError(f'config.eval.examples={config.eval.examples}; allowed: {allowed}')
   most = LARGEST // max(config.eval.lengths)
   if config.eval.examples > most:
     allowed = f'1 to {most} with eval.lengths={config.eval.lengths}'

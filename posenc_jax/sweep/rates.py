@@ -20,7 +20,7 @@ from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user
 from posenc_jax.protocols import TASK_PROTOCOL
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import PlannedRun, check_runs, plan, swept_by
-from posenc_jax.tasks import is_task
+from posenc_jax.tasks import is_task, of_corpus
 from posenc_jax.training.run_dir import is_extended
 
 MARGIN = 0.01  # bits: a stated rate that is no further from the best is kept
@@ -34,7 +34,8 @@ class RateCurve:
   Attributes:
     line: what the line overrides.
     stated: the rate that its config states.
-    evaluation: what its runs override besides, since not all lines are trained at one length.
+    evaluation: what its runs override besides, since not all lines are trained at one length, or
+      on one task.
     bits: {rate: bits; infinity of a training that diverged}.
   """
 
@@ -117,7 +118,7 @@ def choose_rates(
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
   curves = [
-    RateCurve(line, c.optim.learning_rate, _at_own_length(c))
+    RateCurve(line, c.optim.learning_rate, _of_own(c))
     for line, c in zip(lines, configs, strict=True)
   ]
   overrides = {field: value for field, value in overrides.items() if field != RATE}
@@ -175,11 +176,15 @@ def lines_of(path: str | Path) -> list[dict]:
   return list(lines.values())
 
 
-def _at_own_length(config: ConfigDict) -> dict[str, object]:
-  """Overrides of a run that is evaluated at its training length alone."""
-  length = config.train.length
+def _of_own(config: ConfigDict) -> dict[str, object]:
+  """Overrides of a run: it is evaluated at its training length alone, and of a task once at each
+  depth.
+  """
+  length, task = config.train.length, of_corpus(config.data.corpus)
   k = min(length, config.eval.k)
-  return {'eval.lengths': (length,), 'eval.target_context': length, 'eval.k': k}
+  examples = max(1, len(task.depths)) if task else 1
+  lengths = {'eval.lengths': (length,), 'eval.target_context': length, 'eval.k': k}
+  return lengths | {'eval.examples': examples}
 
 
 def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
@@ -196,7 +201,6 @@ def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
     'eval.controls': (),
     'eval.documents': 1,
     'eval.spans': 1,
-    'eval.examples': 1,
   }
 
 

@@ -58,6 +58,7 @@ class Task:
     unit: the step between possible lengths: an example has at most the tokens asked for, and more
       than those minus `unit`.
     ends: True where the last answer is an end symbol.
+    depths: those that examples take in turn, in per cent; (): they hide nothing at a chosen depth.
     carried_positions: the kind of positions that its examples carry; None: they carry none.
   """
 
@@ -66,6 +67,7 @@ class Task:
   longest: int | None = None
   unit = 1
   ends = False
+  depths: Sequence[int] = ()
   carried_positions: CarriedPositions | None = None
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:

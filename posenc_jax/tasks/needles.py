@@ -73,6 +73,7 @@ class Needle(Task):
     self.overhead += self.queries * (1 + self.key_symbols + self.values * self.value_symbols)
     self.unit = self.pair if self.of_needles else 1
     self._check_distance()
+    self.depths = DEPTHS if self.queries == self.values == 1 and not self.distance else ()
     self.shortest = self.overhead + max(4 * self.pair if self.of_needles else 8, self.distance)
 
   def _check_distance(self) -> None:
@@ -94,7 +95,7 @@ class Needle(Task):
     depth = None
     if self.distance:
       gaps, owners = self._at_distance(rng, size)
-    elif self.queries == self.values == 1:
+    elif self.depths:
       depth = DEPTHS[index % len(DEPTHS)]
       gaps[owners == 0] = round(size * depth / 100)
       order = np.argsort(gaps, kind='stable')

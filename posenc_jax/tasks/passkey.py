@@ -27,6 +27,8 @@ class Passkey(Task):
   texts: Sequence[bytes] = dataclasses.field(kw_only=False, repr=False)  # of one split
   digits: int = 5
 
+  depths = DEPTHS
+
   def __post_init__(self):
     self.require_at_least(3, 'digits')
     self.token_names = [chr(i) if 32 <= i < 127 else f'x{i:02x}' for i in range(256)]
