@@ -8,7 +8,7 @@ from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 from posenc_jax import config, data, storage
 from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, plan, preflight, runs, windows
+from posenc_jax.evaluation import evaluate, plan, preflight, runs, scoring, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import provenance
@@ -27,7 +27,8 @@ def cosine_nll(tokens_BT):
 @pytest.mark.parametrize(('alpha', 'beta'), [(2.0, -2.0), (0.0, -6.0)])
 def test_key_tokens_are_brute_force(T, context, stride, alpha, beta):
   windows_NT = np.random.default_rng(0).integers(1, 50, (6, T))
-  found = windows.key_tokens(cosine_nll, windows_NT, context, stride, alpha, beta, 100)
+  full_NT = windows.by_position(cosine_nll, windows_NT, 100)
+  found = windows.key_tokens(cosine_nll, windows_NT, full_NT, context, stride, alpha, beta, 100)
   expected = np.zeros(windows_NT.shape, bool)
   for n, window in enumerate(windows_NT):
     for t in range(context, T):
@@ -81,7 +82,8 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   windows_NT = windows.whole_windows(texts, 32)
   judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
-  is_key_NT = windows.key_tokens(judged, windows_NT, 4, 3, 0.01, -20.0, 64)
+  full_NT = windows.by_position(judged, windows_NT, 64)
+  is_key_NT = windows.key_tokens(judged, windows_NT, full_NT, 4, 3, 0.01, -20.0, 64)
   nats = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)[is_key_NT]
   row = rows_of(workdir)[-1]
   assert (row['length'], row['tokens']) == (32, is_key_NT.sum())
@@ -190,6 +192,27 @@ def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(letters):
   (measurement, *_) = plan.plan(c, data.source(c.data, 'test'))
   nan = lambda tokens_BT: np.full(tokens_BT.shape, np.nan)
   assert measurement.score(nan, [0]) == [{'status': 'not_finite'}]
+
+
+def test_a_model_that_is_its_own_judge_reads_each_whole_window_once(letters):
+  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL)
+  measurement = plan.plan(c, data.source(c.data, 'test'))[-1]
+  calls, texts = [], [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
+
+  def nll(tokens_BT):
+    calls.append(tokens_BT.shape)
+    return cosine_nll(tokens_BT)
+
+  (found,) = measurement.score(nll, [0])
+  assert calls.count((2, 32)) == -(-len(windows.whole_windows(texts, 32)) // 2)
+  calls.clear()
+  settings = {'context': 4, 'stride': 3, 'alpha': 0.01, 'beta': -20.0}
+  result = scoring.score(nll, texts, 'long_ppl', length=32, batch_tokens=64, **settings)
+  assert calls.count((2, 32)) == -(-len(windows.whole_windows(texts, 32)) // 2)
+  assert (result.num_tokens, result.ppl) == (
+    found['tokens'],
+    pytest.approx(np.exp(found['nats'] / found['tokens'])),
+  )
 
 
 @pytest.mark.parametrize(

@@ -223,10 +223,14 @@ def long_perplexity(
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
   windows_NT = windows.whole_windows(texts, length)
-  judge = nll if evaluator is None else _likelihoods(evaluator, None)
-  stride = stride or max(1, context // 4)
-  is_key_NT = windows.key_tokens(judge, windows_NT, context, stride, alpha, beta, batch_tokens)
-  nats_NT = windows.by_position(nll, windows_NT, batch_tokens)
+  nats_NT = full_NT = windows.by_position(nll, windows_NT, batch_tokens)
+  judge, stride = nll, stride or max(1, context // 4)
+  if evaluator is not None:
+    judge = _likelihoods(evaluator, None)
+    full_NT = windows.by_position(judge, windows_NT, batch_tokens)
+  is_key_NT = windows.key_tokens(
+    judge, windows_NT, full_NT, context, stride, alpha, beta, batch_tokens
+  )
 
   def keys_of(all_NT):
     return [all_T[is_key_T] for all_T, is_key_T in zip(all_NT, is_key_NT, strict=True)]

@@ -68,6 +68,7 @@ def by_position(nll: TokenFunction, tokens_NT: np.ndarray, batch_tokens: int) ->
 def key_tokens(
   nll: TokenFunction,
   windows_NT: np.ndarray,
+  full_NT: np.ndarray,
   context: int,
   stride: int,
   alpha: float,
@@ -85,12 +86,12 @@ def key_tokens(
 
   Args:
     nll: (tokens_BT) -> nats_BT, of the model that decides.
+    full_NT: its nats of whole windows, from `by_position`.
     context: tokens of the short context, less than T. Its windows begin with BOS, as all do.
     stride: tokens that share the start of their short context; a quarter of `context` in the paper.
     alpha, beta: in nats; 2 and -2 in the paper.
   """
   T = windows_NT.shape[1]
-  full_NT = by_position(nll, windows_NT, batch_tokens)
   length = min(context + stride, T)
   short = sliding(nll, windows_NT, length, min(stride, length), batch_tokens)
   is_key_NT = (np.stack(list(short)) - full_NT > alpha) & (-full_NT > beta)
