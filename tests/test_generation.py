@@ -168,6 +168,16 @@ def test_a_run_writes_where_its_corpus_is_gone(run, corpus):
     corpus.with_name('moved').rename(corpus)
 
 
+def test_a_run_that_was_trained_by_another_backend_writes(run, tmp_path):
+  """Fields of that backend are then without effect, which is no fault of a run that is trained."""
+  shutil.copytree(run[0], tmp_path / 'run')
+  tiled = config.from_json(config.to_json(run[1]))
+  config.overlay(tiled, {'attention.backend': 'blockwise', 'attention.block_sizes': (64, 64)})
+  storage.write_json(tmp_path / 'run' / 'config.json', config.to_json(tiled))
+  config.overlay(tiled, {'attention.backend': 'dense'})
+  assert text((tmp_path / 'run', tiled)) == text(run)
+
+
 def test_a_prompt_can_be_a_file(run, tmp_path, command, monkeypatch):
   (tmp_path / 'prompt').write_bytes(b'the q')
   monkeypatch.setattr('sys.stdin', io.TextIOWrapper(io.BytesIO(b'the q')))

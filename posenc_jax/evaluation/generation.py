@@ -144,7 +144,7 @@ def generate(
     UserError: there is no trained run, it was not trained on text, or its positions end before the
       text does.
   """
-  validate(config)
+  validate(config, is_trained=True)
   workdir = Path(workdir)
   if not 1 <= count <= MOST_TOKENS:
     raise UserError(f'tokens={count}; allowed: 1 to {MOST_TOKENS}')
