@@ -611,6 +611,8 @@ def test_examples_stay_the_same_over_versions(make, variants, expected):
     ('selective_copy/items=1', 'items=1; allowed: 2 or more'),
     ('passkey/style=sentences', "task passkey has no option 'style'"),
     ('needle/haystack=hay', "haystack='hay'; allowed: fillers, needles"),
+    ('needle/fillers=0', 'fillers=0; allowed: 1 or more'),
+    ('needle/haystack=needles/fillers=4', "fillers=4; allowed: 16, or with haystack='fillers'"),
     ('needle/distance=-1', 'distance=-1; allowed: 0 or more'),
     ('needle/distance=9/queries=2', 'distance=9; allowed: with queries=1 and values=1'),
     ('needle/haystack=needles/distance=9', 'distance=9; allowed: a multiple of 2, the tokens of'),

@@ -60,6 +60,9 @@ class Needle(Task):
     self.require_one_of('haystack', HAYSTACKS)
     self.require_flag('distinct')
     self.of_needles = self.haystack == 'needles'
+    if self.of_needles and self.fillers != Needle.fillers:
+      allowed = f"{Needle.fillers}, or with haystack='fillers'"
+      raise ValueError(f'fillers={self.fillers}; allowed: {allowed}')
     self.require_codes(self.needles + self.of_needles, 'keys', 'key_symbols')
     count = self.needles * self.values
     self.require_codes(count if self.distinct else 1, 'symbols', 'value_symbols')
