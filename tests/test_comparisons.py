@@ -11,7 +11,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import table_writers
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.rows.overrides import DOCUMENTS
+from posenc_jax.rows.overrides import DOCUMENTS, JUDGE
 
 LINK = lambda ratio: ratio / np.log(2)
 
@@ -592,12 +592,14 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line,
     assert any('not compared with rope, which has no rows here' in note for note in notes)
 
 
-def test_documents_of_another_folder_make_no_other_model_of_the_baseline():
+@pytest.mark.parametrize(
+  'stated', [{DOCUMENTS: '1a2b3c4d'}, {JUDGE: {'run': 'long', 'step': 3, 'config': '1a2b3c4d'}}]
+)
+def test_what_rows_of_all_models_state_makes_no_other_model_of_the_baseline(stated):
   rows = documents({'rope': {8: [2.0, 2.1], 16: [2.0, 2.1]}, 't5': {8: [1.0, 1.1]}})
-  folder = {DOCUMENTS: '1a2b3c4d'}
-  plain = [r | {'overrides': folder} for r in rows if (r['label'], r['length']) != ('rope', 16)]
+  plain = [r | {'overrides': stated} for r in rows if (r['label'], r['length']) != ('rope', 16)]
   scaled = [
-    r | {'overrides': {'encoding.factor': 4} | folder} for r in rows if r['label'] == 'rope'
+    r | {'overrides': {'encoding.factor': 4} | stated} for r in rows if r['label'] == 'rope'
   ]
   made = make_tables(plain + scaled)
   assert any(table.title.startswith('Differences from rope up to L') for table in made)

@@ -22,7 +22,7 @@ from posenc_jax.model import decoder
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.rows.overrides import overrides_between
+from posenc_jax.rows.overrides import JUDGE, overrides_between
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.provenance import (
@@ -154,7 +154,7 @@ def judge_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[
   check_evaluator(config, corpus)
   digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
   run = Path(workdir).resolve().name
-  return {'eval.long_ppl_evaluator': {'run': run, 'step': step, 'config': digest}}
+  return {JUDGE: {'run': run, 'step': step, 'config': digest}}
 
 
 def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:

@@ -12,10 +12,10 @@ IN_ROWS = (
   *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
   *('eval.lengths', 'eval.sink_rate_tokens'),
 )
-# Whose value is the start of the hash of a folder of text (`data.documents.Listing`), where a run
-# is evaluated on another folder than the one that it was trained on.
-DOCUMENTS = 'data.documents'
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
+# What rows state wherever there is one, whether or not it was changed: the start of the hash of a
+# folder of text (`data.documents.Listing`) that the run was not trained on, and which run judged.
+DOCUMENTS, JUDGE = 'data.documents', 'eval.long_ppl_evaluator'
 
 
 def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:

@@ -33,7 +33,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import MARGIN, METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
-from posenc_jax.rows.overrides import DOCUMENTS
+from posenc_jax.rows.overrides import DOCUMENTS, JUDGE
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
@@ -159,7 +159,7 @@ def line_of_baseline(
   def rank(line):
     row = scores.exemplar_row[line]
     scored = sum(len(scores.seed_scores(line, column)) for column in scores.columns)
-    changed = (row['overrides'] or {}).keys() - {DOCUMENTS}
+    changed = (row['overrides'] or {}).keys() - {DOCUMENTS, JUDGE}
     is_changed = bool(changed or row.get(METHOD))
     return is_changed, -scored, -row['step'], line != row['label']
 
