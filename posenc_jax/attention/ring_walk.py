@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.schedule import (
-  IDS,
+  AS_LAST,
   TileSchedule,
   arrays_along,
   cut_into_tiles,
@@ -55,7 +55,7 @@ def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
 
   def pad(name, tree):
-    mode = 'edge' if name in IDS else 'constant'  # as tiles are padded
+    mode = 'edge' if name in AS_LAST else 'constant'  # as tiles are padded
     widths = lambda x: [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)
     return jax.tree.map(lambda x: jnp.pad(x, widths(x), mode), tree)
 

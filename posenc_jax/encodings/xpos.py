@@ -72,22 +72,17 @@ class XPos(Encoding):
     """How far apart positions may be for the largest factor to stay finite."""
     return LARGEST * self.scale_base / max(-float(np.log(self.decays()[0])), 1e-9)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    """(position, 1), [B|1, S] each: tokens that pad a tile have 0 in both."""
-    return position_ids.astype(jnp.float32), jnp.ones(position_ids.shape, jnp.float32)
-
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     frequencies = rope_frequencies(self.dims.head_dim, self.base)
-    q_BTHK = rotate_at(q_BTHK, i[0], frequencies, self.layout)
-    return q_BTHK, rotate_at(k_BSGK, j[0], frequencies, self.layout)
+    q_BTHK = rotate_at(q_BTHK, i, frequencies, self.layout)
+    return q_BTHK, rotate_at(k_BSGK, j, frequencies, self.layout)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    (i, is_token), (j, _) = tile.i, tile.j
     log_z = np.log(self.decays()) / self.scale_base
     by_channel = np.repeat(log_z, 2) if self.layout == 'interleaved' else np.tile(log_z, 2)
     by_channel = jnp.asarray(by_channel, jnp.float32)
-    ahead_BT = jnp.where(is_token > 0, i - i[:, :1], 0)
-    behind_BS = i[:, :1] - j
+    first_B1 = tile.i[:, :1]
+    ahead_BT, behind_BS = tile.i - first_B1, first_B1 - tile.j
 
     def decay(x_BHTK, distance_BT):
       # A larger exponent occurs only where pairs are masked, or NaN below.

@@ -14,6 +14,7 @@ from jax.sharding import AxisType
 from kinds import daily_if
 from test_attention import ContentSink
 from test_laws import CASES, MODES, B, backends_of, build, close, inputs, layer
+from test_padding import chain_of
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.mask import Mask
@@ -56,6 +57,14 @@ def test_equal_to_dense(variant, mode):
   with mesh(context=8) if variant == 'fox' else mesh(data=2, context=4):
     actual = gradients_of_layer(enc, mode, 'ring', (1, 2) if mode == 'causal' else None)
   jax.tree.map(close, actual, desired)
+
+
+def test_shares_of_padding_reach_no_gradient():
+  """A query of zeros has scores above 0 there, which are divided by the keys that it sees."""
+  enc = chain_of('t5', 'relu')
+  desired = gradients_of_layer(enc, 'causal', 'dense')
+  with mesh(context=8):
+    jax.tree.map(close, gradients_of_layer(enc, 'causal', 'ring'), desired)
 
 
 @pytest.mark.parametrize(

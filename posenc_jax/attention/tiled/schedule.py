@@ -17,8 +17,9 @@ from posenc_jax.xla_ops import materialize_on_cpu, zeros
 DEFAULT_SIZES = (256, 256)
 SIZES_OF_PLATFORM = {'tpu': (512, 512)}
 
-IDS = ('position_ids', 'segment_ids', 'index_BS')
-ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j', 'sink_BTH', *IDS)
+# What padding has of the last token; of the rest it has zeros.
+AS_LAST = ('i', 'j', 'position_ids', 'segment_ids', 'index_BS')
+ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'sink_BTH', *AS_LAST)
 
 
 class TileSchedule(NamedTuple):
@@ -133,21 +134,18 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
   rows, columns = schedule.grid.rows, schedule.grid.columns
   arrays = {
     'whole': request.enc,
-    'row': {
-      'q': _cut_heads(request.q_BTHK, rows),
-      'i': jax.tree.map(lambda x: _cut(x, rows), request.i),
-    },
+    'row': {'q': _cut_heads(request.q_BTHK, rows), 'i': _cut_as_last(request.i, rows)},
     'column': {
       'k': _cut_heads(request.k_BSGK, columns),
       'v': _cut_heads(request.v_BSGK, columns),
-      'j': jax.tree.map(lambda x: _cut(x, columns), request.j),
+      'j': _cut_as_last(request.j, columns),
     },
   }
   if request.sink_BTH is not None:
     arrays['row']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
   ids = ids_of(request)
   row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
-  return arrays, {'row': _cut_ids(row_ids, rows), 'column': _cut_ids(ids, columns)}
+  return arrays, {'row': _cut_as_last(row_ids, rows), 'column': _cut_as_last(ids, columns)}
 
 
 def arrays_along(request: AttentionRequest) -> dict:
@@ -164,11 +162,14 @@ def ids_of(request: AttentionRequest) -> dict:
   }
 
 
-def _cut_ids(ids: dict, n: int) -> dict:
-  """Padding has the ids of the last token. At another position it could be farther away than tables
-  reach, and be NaN; with a segment of its own, the last tiles would seem to share that segment.
+def _cut_as_last(tree, n: int):
+  """The leaves cut, with the last token's in the padding.
+
+  At another position it could be farther away than tables reach, and be NaN; with a segment of its
+  own, the last tiles would seem to share that segment. Of coordinates that no token has, such as a
+  query that sees 0 keys, scores may be infinite, and gradients NaN.
   """
-  return {name: x if x is None else _cut(x, n, 'edge') for name, x in ids.items()}
+  return jax.tree.map(lambda x: _cut(x, n, 'edge'), tree)
 
 
 def join_tiles(o_NBHTK):
