@@ -4,7 +4,6 @@ import dataclasses
 import math
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 from jax.sharding import PartitionSpec
 
@@ -15,6 +14,8 @@ from posenc_jax.attention.tiled.schedule import (
   arrays_along,
   cut_into_tiles,
   join_tiles,
+  pad_as_last,
+  pad_with_zeros,
 )
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
@@ -55,9 +56,8 @@ def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
 
   def pad(name, tree):
-    mode = 'edge' if name in AS_LAST else 'constant'  # as tiles are padded
-    widths = lambda x: [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2)
-    return jax.tree.map(lambda x: jnp.pad(x, widths(x), mode), tree)
+    pad_tokens = pad_as_last if name in AS_LAST else pad_with_zeros
+    return jax.tree.map(lambda x: pad_tokens(x, padding), tree)
 
   return {name: pad(name, tree) for name, tree in arrays_along(request).items()}
 

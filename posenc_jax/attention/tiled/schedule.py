@@ -162,14 +162,22 @@ def ids_of(request: AttentionRequest) -> dict:
   }
 
 
-def _cut_as_last(tree, n: int):
-  """The leaves cut, with the last token's in the padding.
+def pad_as_last(x, padding: int):
+  """x [B, T, ...] with so many tokens more, which have what the last one has.
 
-  At another position it could be farther away than tables reach, and be NaN; with a segment of its
-  own, the last tiles would seem to share that segment. Of coordinates that no token has, such as a
-  query that sees 0 keys, scores may be infinite, and gradients NaN.
+  At another position padding could be farther away than tables reach, and be NaN; with a segment of
+  its own, the last tiles would seem to share that segment. Of coordinates that no token has, such
+  as those of a query that sees 0 keys, scores may be infinite, and gradients NaN.
   """
-  return jax.tree.map(lambda x: _cut(x, n, 'edge'), tree)
+  if not padding:
+    return x
+  last = lax.stop_gradient(x[:, -1:])  # the cotangent of padding is 0, and need not be added up
+  return jnp.concatenate([x, jnp.repeat(last, padding, axis=1)], axis=1)
+
+
+def pad_with_zeros(x, padding: int):
+  """x [B, T, ...] with so many tokens more."""
+  return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
 
 
 def join_tiles(o_NBHTK):
@@ -178,10 +186,14 @@ def join_tiles(o_NBHTK):
   return o_NBHTK.transpose(1, 0, 3, 2, 4).reshape(B, -1, H, K)
 
 
-def _cut(x, n: int, padding: str = 'constant'):
+def _cut(x, n: int, pad=pad_with_zeros):
   """[B, T, ...] -> [tiles, B, n, ...], padded at the end."""
-  x = jnp.pad(x, [(0, 0), (0, -x.shape[1] % n)] + [(0, 0)] * (x.ndim - 2), mode=padding)
+  x = pad(x, -x.shape[1] % n)
   return jnp.moveaxis(x.reshape(len(x), -1, n, *x.shape[2:]), 1, 0)
+
+
+def _cut_as_last(tree, n: int):
+  return jax.tree.map(lambda x: _cut(x, n, pad_as_last), tree)
 
 
 def _cut_heads(x_BTHK, n: int):
