@@ -32,6 +32,7 @@ BUT_LAST = np.arange(5) < 4
     ({'temperature': 1.0, 'top_p': 0.71}, {0, 1, 2}),
     ({'temperature': 1.0, 'top_k': 2, 'top_p': 0.5}, {0}),  # 0.4 / 0.7 of what top_k leaves
     ({'temperature': 0.05}, {0}),
+    ({'temperature': 1e-30}, {0}),
   ],
 )
 def test_only_the_likeliest_are_drawn(fields, drawn):
@@ -232,7 +233,8 @@ def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, 
     ),
     (['--prompt=the quick brown fox'], '; allowed: a prompt of less than 16 tokens'),
     (['--tokens=0'], 'tokens=0; allowed: 1 to 131072'),
-    (['--temperature=-1'], 'temperature=-1.0; allowed: 0 or more'),
+    (['--temperature=1e-38'], 'temperature=1e-38; allowed: 0, or at least 1e-30'),
+    (['--temperature=-1'], 'temperature=-1.0; allowed: 0, or at least 1e-30'),
     (['--top_p=0'], 'top_p=0.0; allowed: more than 0, at most 1'),
     (['--top_k=-1'], 'top_k=-1; allowed: 0, for all tokens, or more'),
     (['--seed=-1'], 'seed=-1; allowed: 0 to 2**32 - 1'),

@@ -23,6 +23,7 @@ from posenc_jax.training.own_tokenizer import GENERATION, tokenizer_path
 from posenc_jax.training.provenance import SOURCE_CONFIG
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
+LEAST_TEMPERATURE = 1e-30  # of those above 0: logits divided by less overflow
 PART = 512  # tokens of a prompt that are read at a time
 
 
@@ -45,8 +46,9 @@ class Sampling:
   seed: int = 0
 
   def __post_init__(self):
+    is_temperature = self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature < math.inf
     checks = {
-      'temperature': (0 <= self.temperature < math.inf, '0 or more'),
+      'temperature': (is_temperature, f'0, or at least {LEAST_TEMPERATURE}'),
       'top_k': (self.top_k >= 0, '0, for all tokens, or more'),
       'top_p': (0 < self.top_p <= 1, 'more than 0, at most 1'),
       'seed': (0 <= self.seed < 2**32, '0 to 2**32 - 1'),
