@@ -232,6 +232,18 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       'Changed: score has shape (1, 1, 4, 4); allowed: that of the scores, (1, 2, 4, 4)',
     ),
     (
+      changed(score=lambda self, s, q, k, tile: s.astype(jnp.bfloat16)),
+      'Changed: score has dtype bfloat16; allowed: float32, such as .astype(jnp.float32)',
+    ),
+    (
+      changed(normalizer='rows', normalize=lambda self, s, tile: s.sum(axis=-1)),
+      'Changed: normalize has shape (1, 2, 4); allowed: that of the scores, (1, 2, 4, 4)',
+    ),
+    (
+      changed(normalizer='rows', normalize=lambda self, s, tile: s.astype(jnp.float16)),
+      'Changed: normalize has dtype float16; allowed: float32, such as .astype(jnp.float32)',
+    ),
+    (
       changed(score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
       'score carries more along the keys than 0 values; allowed: a shape in `scans_keys` for each',
     ),

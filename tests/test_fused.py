@@ -11,7 +11,7 @@ from against_dense import cases_of, check_equal_to_dense, gradients, gradients_o
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
-from test_laws import S, build, close, inputs, layer
+from test_laws import DIMS, S, build, close, inputs, layer
 
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import fused, splash
@@ -20,7 +20,7 @@ from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid
-from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.encodings import ENCODINGS, Encoding, make
 from scripts.aot import targets
 
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
@@ -74,6 +74,24 @@ def test_interpreted_kernels_equal_dense(name, mode):
   if mode == 'last_queries_sinks':
     tile = (2, 2)
   check_equal_to_dense('fused_interpret', name, mode, tile)
+
+
+class Nearest(Encoding):
+  """Hides far keys by -inf, as one does in PyTorch."""
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return jnp.where(tile.index_distance[None, None] < 3, s_BHTS, -jnp.inf)
+
+
+def test_scores_that_hide_all_keys_of_a_tile():
+  """Rows meet tiles of -inf alone, before and after those that they see."""
+  enc, (x, weights, cotangent) = Nearest(DIMS, nnx.Rngs(0)), inputs()
+
+  def by(backend, sizes):
+    run = lambda weights, x: layer(enc, weights, x, backend=backend, block_sizes=sizes)
+    return gradients(run, cotangent, weights, x)
+
+  jax.tree.map(close, by('fused_interpret', (4, 4)), by('dense', None))
 
 
 @pytest.mark.parametrize('name', REFUSED)

@@ -147,8 +147,8 @@ def tile_attention(
     scale: the factor of q . k.
     softcap: c of c tanh(s / c), or None.
     lse_BHT: the log-sum-exp of the rows if it is known: exponentials are taken relative to it.
-    max_BHT: else the rows' maxima so far: exponentials are taken relative to the larger of these
-      and the maxima of this tile; None: there are none.
+    max_BHT: else the rows' maxima so far, at least MASKED: exponentials are taken relative to the
+      larger of these and the maxima of this tile; None: there are none.
 
   Returns:
     o_BHTK = p @ v and the encoding's relative values, the sums of p, and what p is relative to,
@@ -160,10 +160,7 @@ def tile_attention(
   s_BHTS = tile.add_score_terms(s_BHTS, q_BHTK, k_BGSK)
   if enc.has('score'):
     s_BHTS = enc.score(s_BHTS, q_BHTK, k_BGSK, tile)
-    allowed = (*q_BHTK.shape[:3], k_BGSK.shape[2])
-    if s_BHTS.shape != allowed:
-      problem = f'{type(enc).__name__}: score has shape {s_BHTS.shape}'
-      raise ValueError(f'{problem}; allowed: that of the scores, {allowed}')
+    _check_pairs(enc, 'score', s_BHTS, (*q_BHTK.shape[:3], k_BGSK.shape[2]))
   if (carried := len(tile.carry.totals)) != (declared := len(enc.scans_keys)):
     problem = f'{type(enc).__name__}: score carries {carried} of {declared} values along the keys'
     raise ValueError(f'{problem}; allowed: all, one for each shape in `scans_keys`')
@@ -173,13 +170,29 @@ def tile_attention(
   if enc.normalizer != 'softmax':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
-    lse_BHT = lax.stop_gradient(s_BHTS.max(axis=-1))
-    lse_BHT = lse_BHT if max_BHT is None else jnp.maximum(lse_BHT, max_BHT)
-  p_BHTS = enc.normalize(s_BHTS, tile) if enc.has('normalize') else _weights(s_BHTS, lse_BHT)
+    # Where an encoding has hidden all keys by -inf, differences from that would be NaN.
+    at_least = MASKED if max_BHT is None else max_BHT
+    lse_BHT = jnp.maximum(lax.stop_gradient(s_BHTS.max(axis=-1)), at_least)
+  if enc.has('normalize'):
+    p_BHTS = enc.normalize(s_BHTS, tile)
+    _check_pairs(enc, 'normalize', p_BHTS, s_BHTS.shape)
+  else:
+    p_BHTS = _weights(s_BHTS, lse_BHT)
   o_BHTK = per_kv_head(weighted_sum, p_BHTS, v_BGSK)
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
   return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
+
+
+def _check_pairs(enc, hook: str, x_BHTS, allowed: tuple[int, ...]) -> None:
+  """Raises ValueError, one line, where a hook gives something else than a float32 for each pair."""
+  shape, dtype = jnp.shape(x_BHTS), jnp.result_type(x_BHTS)
+  name = type(enc).__name__
+  if shape != allowed:
+    raise ValueError(f'{name}: {hook} has shape {shape}; allowed: that of the scores, {allowed}')
+  if dtype != jnp.float32:  # sums of rows would have no more digits than the numbers
+    how = 'float32, such as .astype(jnp.float32)'
+    raise ValueError(f'{name}: {hook} has dtype {dtype}; allowed: {how}')
 
 
 def attend_pairs(
