@@ -1,5 +1,8 @@
 """Kernels for NVIDIA GPUs: interpreted they equal `dense`, values and gradients; they compile."""
 
+import importlib
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +129,23 @@ def test_a_cpu_is_told_that_kernels_need_a_gpu():
   q = jnp.ones((1, 16, 4, 8))
   with pytest.raises(NotImplementedError, match=r'backend triton: jax runs on cpu, .* NVIDIA GPU'):
     attend(q, q, q, make_for(8, 'nope'), backend='triton')
+
+
+def test_a_jax_without_pallas_for_triton(monkeypatch):
+  """It has announced that it will drop that. Everything else is as it was."""
+  monkeypatch.setitem(sys.modules, 'jax.experimental.pallas.triton', None)
+  monkeypatch.delattr(jax.experimental.pallas, 'triton', raising=False)
+  ours = ('posenc_jax.attention.kernels.gpu.', 'posenc_jax.attention.backends.triton')
+  for name in [name for name in sys.modules if name.startswith(ours)]:
+    folder, _, own = name.rpartition('.')
+    monkeypatch.setattr(sys.modules[folder], own, sys.modules[name])  # to be put back
+    monkeypatch.delitem(sys.modules, name)
+  anew = importlib.import_module(ours[1])
+  assert anew is not triton
+  q = jnp.ones((1, 16, 4, 8))
+  request = build_request(q, q, q, make_for(8, 'nope'))
+  assert anew.refuse_interpreted(request) == 'this version of jax has no Pallas for Triton'
+  assert anew.refuse(request).startswith('jax runs on cpu')
 
 
 def make_for(head_dim: int, name: str):

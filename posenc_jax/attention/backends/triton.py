@@ -7,6 +7,7 @@ precision products of float32 have the digits of TF32.
 """
 
 import dataclasses
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,15 @@ def refuse(request: AttentionRequest) -> str | None:
 
 def refuse_interpreted(request: AttentionRequest) -> str | None:
   """The reason why no kernel can serve this request even in Pallas' interpreter, or None."""
-  return refuse_tile(request) or refuse_mesh(request)
+  return _refuse_jax() or refuse_tile(request) or refuse_mesh(request)
+
+
+def _refuse_jax() -> str | None:
+  try:
+    importlib.import_module('jax.experimental.pallas.triton')
+  except ImportError:
+    return 'this version of jax has no Pallas for Triton'
+  return None
 
 
 def _refuse_sizes(request: AttentionRequest) -> str | None:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import triton as plt
 
 from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
 from posenc_jax.attention.kernels.gpu.operands import Heads, operands_of
@@ -136,6 +135,9 @@ class Kernel:
       last = stop if not self.batch_inside else start + (stop - start) * self.batch
       for ref, x in zip(refs, finish(lax.fori_loop(start, last, visit, first)), strict=True):
         ref[walk, row, head] = x.reshape(ref.shape[3:]).astype(ref.dtype)
+
+    # By itself: jax has announced that it will drop it, and `attend` does without.
+    from jax.experimental.pallas import triton as plt
 
     return pl.pallas_call(
       kernel,
