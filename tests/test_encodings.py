@@ -930,6 +930,26 @@ def test_entmax_is_the_best_of_all_weights(alpha, spread):
   assert (p[0] > 0).mean() < 0.1 or spread < 20
 
 
+@pytest.mark.parametrize(
+  ('keys', 'below', 'spread'),
+  [(4096, 0.98, 0.0), (4096, 0.98, 1e-3), (65_536, 0.99, 0.0), (65_536, 0.996, 1e-4)],
+)
+def test_entmax_of_one_score_far_above_many(keys, below, spread):
+  """Against a threshold by bisection in float64: many small weights beside that of a sink."""
+  z = spread * np.random.default_rng(0).standard_normal(keys) - below
+  z[0] = 0
+  z = z.astype(np.float32).astype(np.float64)
+  low, high = -1.0, 0.0
+  for _ in range(60):
+    middle = (low + high) / 2
+    is_low = (np.maximum(z - middle, 0) ** 2).sum() >= 1
+    low, high = (middle, high) if is_low else (low, middle)
+  weights = np.maximum(z - low, 0) ** 2
+  assert 0.005 < weights[1:].sum() < 0.05
+  found = np.asarray(entmax(jnp.asarray(2 * z, jnp.float32), 1.5), np.float64)
+  assert np.abs(found - weights).sum() < 5e-6
+
+
 def test_entmax_golden_values():
   """By hand: sparsemax of (1, .5, -1); 1.5-entmax of (1, 0) is (a^2, b^2) with a - b = 0.5."""
   close = functools.partial(np.testing.assert_allclose, atol=1e-6)

@@ -70,16 +70,21 @@ def _sorted_threshold(z):
   """tau of sum_j [z_j - tau]_+^2 = 1: [..., 1].
 
   The k largest scores alone give tau_k = mean_k - sqrt((1 - k variance_k) / k); k is the number of
-  those above their own threshold.
+  those above their own threshold. k variance_k is added up of what each score adds to it, since
+  mean squares less squared means lose their digits where one score is far above many others. A
+  step of Newton's from there leaves the rounding of tau itself.
   """
   z = -jnp.sort(-z, axis=-1)
   k = jnp.arange(1, z.shape[-1] + 1, dtype=z.dtype).reshape((1,) * (z.ndim - 1) + (-1,))
   mean = jnp.cumsum(z, axis=-1) / k
-  mean_of_squares = jnp.cumsum(z * z, axis=-1) / k
-  left = 1 / k - (mean_of_squares - mean**2)
-  thresholds = mean - jnp.sqrt(jnp.maximum(left, 0.0))
+  before = jnp.concatenate([z[..., :1], mean[..., :-1]], axis=-1)
+  spread = jnp.cumsum((z - before) ** 2 * ((k - 1) / k), axis=-1)  # k variance_k
+  thresholds = mean - jnp.sqrt(jnp.maximum(1 - spread, 0.0) / k)
   support = (thresholds <= z).sum(axis=-1, keepdims=True)
-  return jnp.take_along_axis(thresholds, support - 1, axis=-1)
+  tau = jnp.take_along_axis(thresholds, support - 1, axis=-1)
+  above = jnp.maximum(z - tau, 0.0)
+  excess = (above * above).sum(axis=-1, keepdims=True) - 1
+  return tau + excess / (2 * above.sum(axis=-1, keepdims=True))
 
 
 def _bisected_threshold(z, alpha: float):
