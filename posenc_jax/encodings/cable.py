@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
+from posenc_jax.xla_ops import exact_matmul
 
 
 class CABLE(Encoding):
@@ -41,8 +42,8 @@ class CABLE(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """S as `running_sum` gives it, and g: float32 [B, S, H] each."""
     x_BSD = x_BSD.astype(jnp.float32)
-    sums = running_sum(jax.nn.relu(x_BSD @ self.w_c[...]))
-    return sums, jax.nn.softplus(x_BSD @ self.w_s[...]) if self.weighted else None
+    sums = running_sum(jax.nn.relu(exact_matmul(x_BSD, self.w_c[...])))
+    return sums, jax.nn.softplus(exact_matmul(x_BSD, self.w_s[...])) if self.weighted else None
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     (c_i, g_BTH), (c_j, _) = tile.i, tile.j

@@ -11,6 +11,7 @@ from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.core.running_sums import running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
+from posenc_jax.xla_ops import exact_matmul
 
 
 class CARoPE(ByAngles):
@@ -47,7 +48,8 @@ class CARoPE(ByAngles):
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
-    logits_BSG = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]
+    logits_BSG = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])
+    logits_BSG += self.b_f[...][None, None]
     log_f_BSG = -jnp.log1p(jax.nn.softplus(logits_BSG))
     m_M = np.arange(self.dims.head_dim // 2, dtype=np.float32)
     f_BSGM = jnp.exp(log_f_BSG[..., None] * m_M[None, None, None])

@@ -9,6 +9,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of, check_unread
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
+from posenc_jax.xla_ops import exact_matmul
 
 GATES = ('data', 'learned', 'fixed')
 
@@ -78,8 +79,8 @@ class FoX(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""
     if self.gate == 'data':
-      logits_BSH = x_BSD.astype(jnp.float32) @ self.w_f[...] + self.b_f[...][None, None]
-      return running_sum(jax.nn.log_sigmoid(logits_BSH))
+      logits_BSH = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])
+      return running_sum(jax.nn.log_sigmoid(logits_BSH + self.b_f[...][None, None]))
     if self.gate == 'learned':
       log_f_H = jax.nn.log_sigmoid(self.b_f[...].astype(jnp.float32))
     else:

@@ -8,6 +8,7 @@ from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, rotate_at
+from posenc_jax.xla_ops import exact_matmul
 
 
 class RePo(Encoding):
@@ -41,7 +42,8 @@ class RePo(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """z: float32 [B, S, G]."""
     x_BSD = x_BSD.astype(jnp.float32)
-    return (jax.nn.silu(x_BSD @ self.w_g[...]) * (x_BSD @ self.w_c[...])) @ self.w_z[...]
+    gate_BSW, content_BSW = (exact_matmul(x_BSD, w[...]) for w in (self.w_g, self.w_c))
+    return exact_matmul(jax.nn.silu(gate_BSW) * content_BSW, self.w_z[...])
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     frequencies = rope_frequencies(self.dims.head_dim, self.base)

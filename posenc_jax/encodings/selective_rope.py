@@ -12,6 +12,7 @@ from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.running_sums import causal_conv, running_angle
 from posenc_jax.encodings.rope import ByAngles, check_rotary
+from posenc_jax.xla_ops import exact_matmul
 
 TAPS = 4
 
@@ -73,13 +74,14 @@ class SelectiveRoPE(ByAngles):
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
     norm = lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)
     x_BSD = (x_BSHX * norm).reshape(x_BSD.shape)
-    low_BSR = x_BSD @ self.w_1[...]
-    f_BSGM = jnp.einsum('bsr,rgm->bsgm', low_BSR, self.w_2[...])
+    low_BSR, (rank, G, M) = exact_matmul(x_BSD, self.w_1[...]), self.w_2.shape
+    f_BSGM = exact_matmul(low_BSR, self.w_2[...].reshape(rank, G * M))
+    f_BSGM = f_BSGM.reshape(*low_BSR.shape[:2], G, M)
     f_BSGM = causal_conv(f_BSGM, self.conv[...], index_BS)
     if self.has_offset:
       f_BSGM += jnp.exp(self.c[...])[None, None]
     if self.has_gate:
-      gate_BSG = jax.nn.sigmoid(x_BSD @ self.w_g[...] + self.b_g[...][None, None])
+      gate_BSG = jax.nn.sigmoid(exact_matmul(x_BSD, self.w_g[...]) + self.b_g[...][None, None])
       f_BSGM *= gate_BSG[..., None]
     turns = rope_frequencies(self.dims.head_dim, self.base) / (2 * math.pi)
     turns = jnp.asarray(turns, jnp.float32)
