@@ -696,6 +696,17 @@ def test_positions_of_an_input_are_those_of_its_tokens(name):
         enc.add_to_input(x, position_ids)
 
 
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'bool'])
+@pytest.mark.parametrize('name', ['sinusoidal', 'learned', 'learned_fourier', 'tape'])
+def test_positions_of_an_input_are_not_rounded(name, dtype):
+  enc, position_ids = build(name), jnp.arange(6)[None].astype(dtype)
+  ask = functools.partial(enc.add_to_input, normal(2, 6, 32))
+  if name == 'tape':
+    ask = functools.partial(enc.initial_state, batch=2)
+  with pytest.raises(ValueError, match=f'^position_ids has dtype {dtype}; allowed: integers, or '):
+    ask(position_ids)
+
+
 @pytest.mark.parametrize(
   'name', ['shaw', *(pytest.param(name, marks=pytest.mark.slow) for name in ('rope', 't5', 'fox'))]
 )

@@ -397,6 +397,13 @@ DECLARED = tuple(
 )
 
 
+def check_dtype_of_positions(dtype) -> None:
+  """Raises ValueError, one line, for positions that may have been rounded."""
+  is_exact = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
+  if not (jnp.issubdtype(dtype, jnp.integer) or is_exact):
+    raise ValueError(f'position_ids has dtype {dtype}; allowed: integers, or floats of 32 bits')
+
+
 def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
   """Raises ValueError, one line, for positions that are not those of the tokens of an input."""
   (B, T), shape = x_BTD.shape[:2], getattr(position_ids, 'shape', None)
@@ -406,6 +413,7 @@ def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
     given = 'is None' if position_ids is None else f'has shape {shape}'
     either = ' or '.join(map(str, allowed))
     raise ValueError(f'position_ids {given}; allowed: {either}, those of the tokens')
+  check_dtype_of_positions(position_ids.dtype)
 
 
 def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
