@@ -128,6 +128,15 @@ def exact_matmul(x, y):
   return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
+def add_rounded_once(x, y):
+  """x + y in the dtype of x, added in float32.
+
+  Where y has fewer axes of tokens than x, its gradient is a sum over them, in the dtype in which
+  the two are added.
+  """
+  return (x.astype(jnp.float32) + y).astype(x.dtype)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def relative_shift(g, start: int, width: int):
   """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides

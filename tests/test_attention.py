@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from half_precision import sums_in_half_precision
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from kinds import daily_if, slow
 
@@ -420,6 +421,29 @@ def test_bfloat16_is_rounding_away_from_float32(name, stride):
     for rounded, full in zip(run(jnp.bfloat16, backend), exact, strict=True):
       assert rounded.dtype == jnp.bfloat16
       assert np.abs(rounded.astype(jnp.float32) - full).max() < 0.02 * np.abs(full).max()
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize(
+  'name',
+  ['t5', *(pytest.param(n, marks=daily_if(False, 'ci')) for n in ('shaw', 'fox', 'deberta'))],
+)
+def test_parameters_in_half_precision_are_read_in_float32(name, backend):
+  """Their terms, and the sums over pairs of which their gradients are made."""
+  enc = jax.tree.map(lambda p: p.astype(jnp.bfloat16), build(name))
+  q, k, v, x = normal(1, 40, 4, 8), normal(1, 40, 4, 8), normal(1, 40, 4, 8), normal(1, 40, 32)
+
+  def run(enc):
+    return attend(q, k, v, enc, x=x, backend=backend, block_sizes=(16, 16))
+
+  same = jax.jit(run)
+  exact = jax.tree.map(lambda p: p.astype(jnp.float32), enc)
+  np.testing.assert_array_equal(same(enc), same(exact))
+  gradient = jax.grad(lambda enc: (run(enc) ** 2).sum())
+  assert sums_in_half_precision(gradient, enc) == []
+  assert {g.dtype for g in jax.tree.leaves(jax.eval_shape(gradient, enc))} == {
+    jnp.dtype('bfloat16')
+  }
 
 
 def test_what_all_values_share_does_not_blur_the_gradient_of_scores():

@@ -1567,18 +1567,6 @@ def test_fox_is_precise_at_length():
   )
 
 
-@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
-def test_sums_of_gates_are_float32_whatever_the_parameters_are(dtype):
-  """By differences of near tokens, 2000 tokens away from the first."""
-  made = build('fox', gate='learned', shortest=2, longest=2)
-  enc, T = jax.tree.map(lambda p: p.astype(dtype), made), 2048
-  x, index = jnp.zeros((1, T, SIZES['model_dim'])), jnp.arange(T)[None]
-  whole, rest = jax.jit(enc.coordinates)(x, index, None, index)
-  log_f = -np.log1p(np.exp(-np.asarray(enc.b_f[...], np.float64)))
-  steps = np.diff(np.asarray(whole, np.float64) + np.asarray(rest), axis=1)[0]
-  np.testing.assert_allclose(steps, np.broadcast_to(log_f, steps.shape), atol=1e-5)
-
-
 @pytest.mark.parametrize('size', [1, 30])
 def test_stick_breaking_weights_are_pieces_of_one_stick(size):
   """The pieces and what is left make 1, for saturated scores too; the first token gets nothing."""

@@ -13,6 +13,7 @@ import optax
 import pytest
 from compiled_models import logits, nll
 from flax import nnx
+from half_precision import sums_in_half_precision
 from jax.extend.core import Jaxpr, Var
 from kinds import daily_if
 from oracles import RECORDS
@@ -530,6 +531,20 @@ def test_soft_cap_of_the_config_reaches_attention():
 def test_bfloat16_activations_are_near_float32():
   m, x = model(encoding__name='t5'), tokens()
   np.testing.assert_allclose(nll(m, x, dtype='bfloat16'), nll(m, x), atol=0.1)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('learned', 'transformer_xl'),
+    *(pytest.param(n, marks=daily_if(False, 'ci')) for n in ('learned_fourier', 'tupe', 'bipe')),
+  ],
+)
+def test_gradients_of_bfloat16_training_are_added_up_in_float32(name):
+  """Those of biases, and of what an encoding adds to each sequence: over tokens and batch."""
+  m = model(encoding__name=name, model__bias='all', model__norm='layer')
+  gradient = jax.grad(lambda m: token_nll(m, tokens(), dtype='bfloat16').mean())
+  assert sums_in_half_precision(gradient, m) == []
 
 
 ALIKE = ('nope', 't5', 'learned', 'fox', 'kv_shift', 'chain')

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 from posenc_jax import target
@@ -175,6 +176,8 @@ def _attend(
   arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
   # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
   q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids = vary(arrays, varying_axes(arrays))
+  # Terms of parameters in half precision would be added up in it, and so would their gradients.
+  enc = jax.tree.map(_in_float32, enc)
   others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
   request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
   i = request.i
@@ -183,6 +186,10 @@ def _attend(
   o_BTHK = BACKENDS[chosen(request, backend)].run(request)
   x_BTD = None if x is None else x[:, request.offset :]
   return enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
+
+
+def _in_float32(p):
+  return p.astype(jnp.float32) if jnp.issubdtype(p.dtype, jnp.floating) else p
 
 
 def check_backend(backend: str) -> None:

@@ -11,6 +11,7 @@ from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.learned import rows_at
 from posenc_jax.errors import shown
+from posenc_jax.xla_ops import add_rounded_once
 
 
 class BiPE(PositionWrapper):
@@ -87,7 +88,7 @@ class BiPE(PositionWrapper):
     check_input_positions(x_BTD, position_ids)
     place_BT = jnp.minimum(position_ids, self.places - 1)
     p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], place_BT)
-    return x_BTD + p_BTD.astype(x_BTD.dtype)
+    return add_rounded_once(x_BTD, p_BTD)
 
   def bias(self, r_R):
     return self.bias_factor * self.inner.bias(r_R)

@@ -82,7 +82,7 @@ class FoX(Encoding):
       logits_BSH = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])
       return running_sum(jax.nn.log_sigmoid(logits_BSH + self.b_f[...][None, None]))
     if self.gate == 'learned':
-      log_f_H = jax.nn.log_sigmoid(self.b_f[...].astype(jnp.float32))
+      log_f_H = jax.nn.log_sigmoid(self.b_f[...])
     else:
       log_f_H = -1 / jnp.array(self.times, jnp.float32)
     return running_sum(jnp.broadcast_to(log_f_H, (1, position_ids.shape[1], self.dims.heads)))

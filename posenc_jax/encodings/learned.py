@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
+from posenc_jax.xla_ops import add_rounded_once
 
 
 def rows_at(table_LX, positions):
@@ -37,4 +38,4 @@ class Learned(Encoding):
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
     p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], position_ids)
-    return x_BTD + p_BTD.astype(x_BTD.dtype)
+    return add_rounded_once(x_BTD, p_BTD)

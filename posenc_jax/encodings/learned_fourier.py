@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
-from posenc_jax.xla_ops import exact_matmul
+from posenc_jax.xla_ops import add_rounded_once, exact_matmul
 
 
 class LearnedFourier(Encoding):
@@ -48,4 +48,4 @@ class LearnedFourier(Encoding):
       exact_matmul(f_BTF, self.w_in[...]) + self.b_in[...][None, None], approximate=False
     )
     p_BTD = exact_matmul(u_BTF, self.w_out[...]) + self.b_out[...][None, None]
-    return x_BTD + p_BTD.astype(x_BTD.dtype)
+    return add_rounded_once(x_BTD, p_BTD)

@@ -7,6 +7,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.learned import rows_at
+from posenc_jax.xla_ops import add_rounded_once
 
 
 class PositionCoupling(Encoding):
@@ -51,4 +52,4 @@ class PositionCoupling(Encoding):
     levels = [position_ids] if position_ids.ndim == 2 else jnp.moveaxis(position_ids, 2, 0)
     each = [rows_at(table, level) for table, level in zip(self.rows[...], levels, strict=True)]
     p_BTD = self.dims.model_dim**0.5 * sum(each)
-    return x_BTD + p_BTD.astype(x_BTD.dtype)
+    return add_rounded_once(x_BTD, p_BTD)

@@ -5,6 +5,7 @@ import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
+from posenc_jax.xla_ops import add_rounded_once
 
 LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
 
@@ -54,4 +55,4 @@ class Sinusoidal(Encoding):
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
     p_BTD = sinusoid(position_ids, x_BTD.shape[-1], layout=self.layout, base=self.base)
-    return x_BTD + p_BTD.astype(x_BTD.dtype)
+    return add_rounded_once(x_BTD, p_BTD)

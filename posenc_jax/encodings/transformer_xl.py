@@ -6,6 +6,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.sinusoidal import sinusoid
+from posenc_jax.xla_ops import add_rounded_once
 
 
 class TransformerXL(Encoding):
@@ -44,7 +45,7 @@ class TransformerXL(Encoding):
     self.v = normal(rngs, (dims.heads, dims.head_dim), 0.02)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    return q_BTHK + self.u[...].astype(q_BTHK.dtype)[None, None], k_BSGK
+    return add_rounded_once(q_BTHK, self.u[...][None, None]), k_BSGK
 
   def tables(self, r_R):
     if self.clamp_length is not None:
@@ -53,5 +54,6 @@ class TransformerXL(Encoding):
     return jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    v_minus_u_HK = (self.v[...] - self.u[...]).astype(q_BHTK.dtype)
-    return s_BHTS + tile.query_dot(q_BHTK + v_minus_u_HK[None, :, None], tile.tables)
+    v_minus_u_HK = self.v[...] - self.u[...]
+    with_v_BHTK = add_rounded_once(q_BHTK, v_minus_u_HK[None, :, None])
+    return s_BHTS + tile.query_dot(with_v_BHTK, tile.tables)
