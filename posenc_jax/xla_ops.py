@@ -137,6 +137,20 @@ def add_rounded_once(x, y):
   return (x.astype(jnp.float32) + y).astype(x.dtype)
 
 
+@jax.custom_vjp
+def add_bias(x, b):
+  """`add_rounded_once` of x [..., F] and b [F]."""
+  return add_rounded_once(x, b.reshape((1,) * (x.ndim - 1) + (-1,)))
+
+
+def _add_bias_backward(b, g):
+  g = materialize_on_cpu(g)  # else it would be computed once more, for the sum
+  return g, g.astype(jnp.float32).sum(axis=range(g.ndim - 1)).astype(b.dtype)
+
+
+add_bias.defvjp(lambda x, b: (add_bias(x, b), b), _add_bias_backward)
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
 def relative_shift(g, start: int, width: int):
   """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides

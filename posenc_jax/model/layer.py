@@ -12,7 +12,7 @@ from jax import lax
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings.core.parameters import normal, stream
-from posenc_jax.xla_ops import add_rounded_once, matmul
+from posenc_jax.xla_ops import add_bias, matmul
 
 # For each `model.mlp`, its activation, and whether that gates another projection of the input.
 MLPS = {
@@ -55,7 +55,7 @@ class Norm(nnx.Module):
 def project(x, w, b=None):
   """x @ w, plus the bias `b` where there is one, in the dtype of x."""
   y = matmul(x, w[...].astype(x.dtype))
-  return y if b is None else add_rounded_once(y, _along_last(b[...], y))
+  return y if b is None else add_bias(y, b[...])
 
 
 def _heads(x_BTC, heads: int, norm: Norm | None):
