@@ -211,25 +211,82 @@ def test_xpos_golden_values():
   )
 
 
+# How far outputs move with all positions, where not by some 0.01.
+MOVED = {'vo_rope': 0.04, 'rope_mixed': 0.08, 'resonance_rope': 0.02, 'ms_poe': 0.02}
+NOT_MOVED = {  # by angles of attention
+  *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
+  *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
+  *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
+  'hyperbolic_rope',
+}
+# Read at absolute positions, which means something else there, or in a state; or NaN as declared.
+UNASKED = {
+  *('sinusoidal', 'learned_fourier', 'cape', 'shape_offset', 'fire', 'fope', 'grape_ap', 'goat'),
+  *('tape', 'liere'),
+}
+
+
+def positions_without_end():
+  for name in ENCODINGS:
+    enc = without_numbers(name)
+    if enc.position_kind is not None and enc.max_length is None and name not in UNASKED:
+      yield name
+
+
+OF_EVERY_DAY = ('rope', 'vo_rope', 'rope_mixed', 'cayley_string', 'streaming_rope', 'xpos', 'dca')
+
+
 @pytest.mark.parametrize(
-  ('name', 'moved'),
-  [
-    *(('rope', 0.01), ('p_rope', 0.01), ('coca', 0.01), ('vo_rope', 0.04)),
-    *(('pope', 0.01), ('grape_m', 0.01), ('rope_mixed', 0.08), ('mla_rope', 0.01)),
-    ('cayley_string', 0.01),
-  ],
+  'name',
+  [pytest.param(n, marks=daily_if(n in OF_EVERY_DAY, 'ci')) for n in positions_without_end()],
 )
-def test_angles_a_million_positions_out_are_as_coarse_as_declared(name, moved):
+def test_angles_a_million_positions_out_are_as_coarse_as_declared(name):
   """Heads of 64 channels, tokens of unit variance: within a third of what `limit` says."""
   sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
   enc = make(name, **sizes, rngs=nnx.Rngs(0))
-  assert enc.limit.endswith(f'some {moved}')
   rng = np.random.default_rng(0)
   q, k, v = rng.standard_normal((3, 2, 64, 4, 64)).astype(np.float32)
   x = rng.standard_normal((2, 64, 256)).astype(np.float32)
   at = lambda shift: shift + positions_in_order(enc, 64)
-  run = jax.jit(lambda shift: attend(q, k, v, enc, x=x, position_ids=at(shift)))
-  assert np.abs(run(10**6) - run(0)).max() == pytest.approx(moved, rel=1 / 3)
+  others = {'x': x, 'max_position_distance': 63, 'outer_hooks_applied': True, 'backend': 'dense'}
+  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=at(shift), **others))
+  found = np.abs(run(10**6) - run(0)).max()
+  if name in NOT_MOVED:
+    assert found < 1e-5
+    assert 'angles are float32' not in (enc.limit or '')
+  else:
+    moved = MOVED.get(name, 0.01)
+    assert f'outputs move by some {moved}' in enc.limit
+    assert found == pytest.approx(moved, rel=1 / 3)
+
+
+@pytest.mark.parametrize('name', ['sinusoidal', 'learned_fourier'])
+def test_waves_at_the_input_a_million_positions_out_are_off_as_declared(name):
+  """In models of 256 channels, against float64."""
+  sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
+  enc, ids = make(name, **sizes, rngs=nnx.Rngs(0)), 10**6 + np.arange(64)
+  found = enc.add_to_input(jnp.zeros((1, 64, 256)), jnp.asarray(ids)[None])[0]
+  if name == 'sinusoidal':
+    angles = np.multiply.outer(ids, 1e4 ** (-np.arange(128) / 128))
+    exact = np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(64, 256)
+  else:
+    # Angles less whole turns, which float32 knows well.
+    angles = np.multiply.outer(ids, np.asarray(enc.frequencies[...], np.float64)) % (2 * np.pi)
+    f = np.concatenate([np.cos(angles), np.sin(angles)], axis=-1) / 128**0.5
+    u = jax.nn.gelu(jnp.asarray(f @ np.asarray(enc.w_in[...]), jnp.float32), approximate=False)
+    exact = np.asarray(u, np.float64) @ np.asarray(enc.w_out[...])
+  moved = {'sinusoidal': 0.06, 'learned_fourier': 0.01}[name]
+  assert enc.limit.endswith(f'some {moved}')
+  assert np.abs(found - exact).max() == pytest.approx(moved, rel=1 / 3)
+
+
+@pytest.mark.parametrize('name', ['fox', 'cable', 'wall'])
+def test_sums_of_gates_are_exact_as_far_as_declared(name):
+  assert '2^24' in without_numbers(name).limit
+  for first, is_exact in ((-(2.0**23), True), (-(2.0**25), False)):
+    gates = jnp.full((1, 9, 1), -1.0).at[:, 0].set(first)
+    whole, rest = (np.asarray(part, np.float64)[0, :, 0] for part in running_sum(gates))
+    assert np.array_equal(np.diff(whole + rest), np.full(8, -1.0)) == is_exact
 
 
 def test_waves_of_fope_a_million_positions_out_are_off_as_declared():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
+from posenc_jax.encodings.core.running_sums import ENDS_OF_SUMS, difference_of_sums, running_sum
 from posenc_jax.xla_ops import exact_matmul
 
 
@@ -25,6 +25,7 @@ class CABLE(Encoding):
   paper = 'Veisi et al. 2025, arXiv:2503.08067'
   parameter_summary = 'two projections a layer, or one'
   reported_extrapolation = 'perplexity 16.52 at L, 15.41 at 15 L (its authors, 334M)'
+  limit = ENDS_OF_SUMS
   position_kind = None
   bias_in_scale = False
   causal_only = True

@@ -18,6 +18,7 @@ class DCA(ReindexedRoPE):
   """
 
   paper = 'An et al. 2024, arXiv:2402.17463'
+  limit = None  # positions within a chunk are exact
   relative = False
   position_kind = 'integers'
   qk_width = 3

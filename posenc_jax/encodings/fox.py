@@ -8,7 +8,7 @@ from flax import nnx
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of, check_unread
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
+from posenc_jax.encodings.core.running_sums import ENDS_OF_SUMS, difference_of_sums, running_sum
 from posenc_jax.xla_ops import exact_matmul
 
 GATES = ('data', 'learned', 'fixed')
@@ -30,6 +30,7 @@ class FoX(Encoding):
   paper = 'Lin et al. 2025, arXiv:2503.02130'
   parameter_summary = 'a gate a head a layer'
   reported_extrapolation = 'RULER at 2 L: 29.5, RoPE 1.3 (760M, Yang et al. 2025)'
+  limit = ENDS_OF_SUMS
   position_kind = None
   bias_in_scale = False
   causal_only = True

@@ -5,6 +5,7 @@ import math
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
+from posenc_jax.encodings.rope import Rotary
 
 
 class JetLong(TwoRangeRoPE):
@@ -24,7 +25,10 @@ class JetLong(TwoRangeRoPE):
   reported_extrapolation = (
     'RULER up to 4 L: 2 to 4.8 points above the best other method (its authors, Qwen3)'
   )
-  limit = 'without `context`, a packed document is read by groups for all keys of the call'
+  limit = (
+    'without `context`, a packed document is read by groups for all keys of the call; '
+    + Rotary.limit
+  )
   relative = False
   position_kind = 'integers'
 

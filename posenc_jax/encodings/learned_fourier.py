@@ -20,6 +20,7 @@ class LearnedFourier(Encoding):
 
   paper = 'Li et al. 2021, arXiv:2106.02795'
   parameter_summary = 'a number a wave, an MLP'
+  limit = 'angles are float32: a million positions out, what it adds is off by some 0.01'
   position_kind = 'floats'
   relative = False
 

@@ -3,6 +3,7 @@
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
+from posenc_jax.encodings.rope import Rotary
 
 
 class SelfExtend(TwoRangeRoPE):
@@ -17,7 +18,8 @@ class SelfExtend(TwoRangeRoPE):
   paper = 'Jin et al. 2024, arXiv:2401.01325'
   reported_extrapolation = 'reach: (L - window) group + window (its authors)'
   limit = (
-    'where `group` does not divide `window`, the distance `window` is seen as itself or as one more'
+    'where `group` does not divide `window`, the distance `window` is seen as itself or as one '
+    f'more; {Rotary.limit}'
   )
   relative = False
   position_kind = 'integers'

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rerope import TwoRangeRoPE
+from posenc_jax.encodings.rope import Rotary
 
 
 class StreamingRoPE(TwoRangeRoPE):
@@ -18,7 +19,10 @@ class StreamingRoPE(TwoRangeRoPE):
 
   paper = 'Xiao et al. 2023, arXiv:2309.17453'
   reported_extrapolation = 'stable to 4 million tokens, with its mask (its authors)'
-  limit = 'it does not hide what lies between first tokens and window: attention.window does'
+  limit = (
+    'it does not hide what lies between first tokens and window: attention.window does; '
+    + Rotary.limit
+  )
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, sink_tokens: int = 4, **rope):

@@ -7,7 +7,7 @@ from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.core.running_sums import running_sum
+from posenc_jax.encodings.core.running_sums import ENDS_OF_SUMS, running_sum
 from posenc_jax.xla_ops import scaled_dot
 
 CHUNK = 16  # keys that are referred to one of them
@@ -30,6 +30,7 @@ class Wall(Encoding):
   paper = 'Pai et al. 2026, blog.tilderesearch.com/blog/wall-attn'
   parameter_summary = 'a gate a channel of every head a layer'
   reported_extrapolation = 'generalizes from 4,000 to over 200,000 tokens (its authors)'
+  limit = ENDS_OF_SUMS
   position_kind = None
   bias_in_scale = True
   causal_only = True

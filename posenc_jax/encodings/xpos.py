@@ -6,7 +6,7 @@ import numpy as np
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.rope import check_rotary, rotate_at
+from posenc_jax.encodings.rope import Rotary, check_rotary, rotate_at
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
 LARGEST = 80.0  # exponent of a factor in float32
@@ -30,7 +30,7 @@ class XPos(Encoding):
   reported_extrapolation = None
   limit = (
     'positions of packed documents must lie within 32,000 of one another, by default, and on '
-    '`dense`, to which a row is one tile, so must those of all queries'
+    f'`dense`, to which a row is one tile, so must those of all queries; {Rotary.limit}'
   )
   position_kind = 'floats'
   bias_in_scale = True

@@ -5,6 +5,12 @@ import math
 import jax.numpy as jnp
 from jax import lax
 
+# The `limit` of encodings that read differences of these sums.
+ENDS_OF_SUMS = (
+  'of a row whose gates sum to more than 2^24, near tokens may be off by 1 and more: documents '
+  'packed into it count together'
+)
+
 
 def running_sum(x_BSH):
   """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6.
