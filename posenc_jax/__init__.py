@@ -17,7 +17,9 @@ _MODULES = {
   'ENCODINGS': 'posenc_jax.encodings',
   'Encoding': 'posenc_jax.encodings',
   'LengthError': 'posenc_jax.encodings',
+  'StackedEncoding': 'posenc_jax.model.layer_sharing',
   'attend': 'posenc_jax.attention',
+  'check_laws': 'posenc_jax.inspection.laws',
   'contiguous_positions': 'posenc_jax.attention.positions',
   'load_run': 'posenc_jax.evaluation.runs',
   'make': 'posenc_jax.encodings',
@@ -40,6 +42,8 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
   from posenc_jax.evaluation.runs import load_run as load_run
   from posenc_jax.evaluation.scoring import score as score
   from posenc_jax.inspection.attention_weights import weights_of_heads as weights_of_heads
+  from posenc_jax.inspection.laws import check_laws as check_laws
+  from posenc_jax.model.layer_sharing import StackedEncoding as StackedEncoding
 
 
 def __getattr__(name: str):

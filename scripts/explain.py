@@ -7,6 +7,11 @@ take it, and which of them `auto` is. All encodings side by side: ENCODINGS.md.
 
 --platform: cpu, gpu or tpu; the backends are asked as there, whether there is one here or not.
 Without it, or where jax runs on that here, they are asked for the device that is here.
+
+--check: in the place of all that, computes whether each encoding of the config keeps the laws that
+all keep: attention in tiles, in a kernel, packed, with a cache and at shifted positions is the
+same, and reads no later token. For one of your own, which no test knows: `--config=my_study.py
+--config.encoding.name=NAME --check`. It takes a minute; the exit code is 1 where a law fails.
 """
 
 import inspect
@@ -28,6 +33,7 @@ from posenc_jax.encodings.core.base import SCORE_TERMS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import preflight
 from posenc_jax.inspection import parameter_counts
+from posenc_jax.inspection.laws import check_laws
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
@@ -35,8 +41,9 @@ from posenc_jax.model.layer_sharing import StackedEncoding
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 
 
-def main(argv: list[str]) -> None:
-  flags, overrides = cli.parse_args(argv, {'config': cli.REQUIRED, 'platform': ''})
+def main(argv: list[str]) -> int | None:
+  known = {'config': cli.REQUIRED, 'platform': '', 'check': False}
+  flags, overrides = cli.parse_args(argv, known)
   if flags.platform not in ('', *PLATFORMS):
     allowed = ', '.join(PLATFORMS)
     raise UserError(f'--platform={flags.platform!r}; allowed: {allowed}')
@@ -46,7 +53,23 @@ def main(argv: list[str]) -> None:
   with user_errors(ValueError):
     model = build(c, data.vocab(c.data), nnx.Rngs(0))
   console = Console(highlight=False, markup=False)  # formulas have brackets
+  if flags.check:
+    return check(c, model, console)
   explain(c, model, console, flags.platform or jax.default_backend())
+
+
+def check(c, model: LM, console: Console) -> int:
+  """Prints the verdict of each law on each encoding of a model; the exit code of the command."""
+  specs = read_pattern(dict(c.encoding))[0]
+  failed = False
+  for spec, variant in zip(specs, model.encodings.variants, strict=True):
+    console.print(f'Encoding {spec["name"]}')
+    with user_errors(ValueError):
+      verdicts = check_laws(variant.layer(0))
+    for verdict in verdicts:
+      console.print(str(verdict), soft_wrap=True)
+    failed |= any(verdict.holds is False for verdict in verdicts)
+  return int(failed)
 
 
 def explain(c, model: LM, console: Console, platform: str) -> None:

@@ -1,5 +1,6 @@
 """scripts/explain.py names every source of position, and is right about it."""
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from posenc_jax import config, data
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.errors import UserError
+from posenc_jax.inspection import laws
 from posenc_jax.model.decoder import build
 from scripts import explain
 
@@ -193,3 +195,24 @@ def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch
   text = explained(*pattern, '--config.attention.window=16')
   assert 'dense │ no: a window of 8 │ no: a window of 16' in text
   assert 'dense │ no: a window of 16 │' in text
+
+
+def test_laws_are_checked_of_each_encoding_of_a_config(monkeypatch, capsys):
+  """The laws themselves are tests of test_extension.py and test_laws.py."""
+  asked = []
+
+  def check_laws(enc):
+    asked.append(type(enc).__name__)
+    found = [laws.Verdict('tiles', True), laws.Verdict('shift', None, 'it declares so')]
+    return [*found, *([laws.Verdict('finite', False, 'output is nan')] * (len(asked) == 2))]
+
+  monkeypatch.setattr(explain, 'check_laws', check_laws)
+  flags = [f'--config={BASE}', '--config.model.model_dim=16', '--config.model.mlp_dim=16']
+  assert explain.main([*flags, '--config.encoding.name=alibi', '--check']) == 0
+  text = capsys.readouterr().out
+  assert re.search(r'^Encoding alibi\nholds +tiles: .*\ndoes not apply +shift: .*; it decl', text)
+  assert 'Sources of position' not in text
+  pattern = ['--config.encoding.name=pattern', '--config.encoding.layers=rope,nope']
+  assert explain.main([*flags, *pattern, '--check']) == 1
+  assert re.search(r'^FAILS +finite: .*; output is nan$', capsys.readouterr().out, re.MULTILINE)
+  assert asked == ['ALiBi', 'RoPE', 'NoPE']

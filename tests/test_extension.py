@@ -15,6 +15,7 @@ from flax import nnx
 from posenc_jax import encodings
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
+from posenc_jax.inspection.laws import check_laws
 
 
 class SquareRoot(Encoding):
@@ -272,3 +273,82 @@ def test_attend_says_what_is_wrong_with_a_class(kind, reason):
   enc = kind() if own else kind(encodings.Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
   with pytest.raises(ValueError, match=f'^{re.escape(reason)}'):
     attend(q, q, q, enc, is_causal=False)
+
+
+def counted(self, s, q, k, tile):
+  """A tile has a part of the keys."""
+  return s / tile.mask.sum(axis=-1, dtype=jnp.float32)[:, None, :, None]
+
+
+def absolute(self, s, q, k, tile):
+  return s * jnp.cos(tile.i)[:, None, :, None]
+
+
+def neighbors(before: int, after: int):
+  """Keys have a part of the token before or after, whatever document that is of."""
+
+  def transform_qk(self, q, k, i, j):
+    padded = jnp.pad(k, ((0, 0), (before, after), (0, 0), (0, 0)))
+    return q, k + padded[:, after : after + k.shape[1]]
+
+  return transform_qk
+
+
+def in_half(self, q, k, i, j):
+  """Angles in the dtype of queries: between 256 and 512 they are even numbers."""
+  cosine = jnp.cos(9.7 * j.astype(q.dtype))[..., None, None]
+  return q * cosine, k * cosine
+
+
+def growing(self, s, q, k, tile):
+  """To the right of a query it is no number."""
+  return s - jnp.log1p(tile.distance.astype(jnp.float32))[:, None]
+
+
+@pytest.mark.parametrize(
+  ('attributes', 'broken', 'where'),
+  [
+    ({}, (), ''),
+    ({'score': counted}, ('tiles', 'kernel'), 'tiles: .* by .*, causal, in tiles of 16 x 16'),
+    (
+      {'transform_qk': neighbors(0, 1)},
+      ('packing', 'decoding', 'causality'),
+      'causality: .*; gradient by later tokens differs',
+    ),
+    *(
+      pytest.param(*case, marks=pytest.mark.ci)
+      for case in (
+        (
+          {'transform_qk': neighbors(1, 0)},
+          ('packing', 'decoding'),
+          'packing: .*; output of token [0-9]+ differs by',
+        ),
+        ({'score': absolute}, ('shift',), 'shift: .*; output of token [0-9]+ differs by'),
+        ({'transform_qk': in_half, 'relative': False}, ('bfloat16',), '; output of token [0-9]+ d'),
+        ({'score': growing}, ('finite',), 'finite: .*; output is nan, bidirectional'),
+        ({'score': growing, 'causal_only': True}, (), ''),
+      )
+    ),
+  ],
+)
+def test_laws_that_an_encoding_of_ones_own_breaks_are_named(attributes, broken, where):
+  enc = changed(**attributes)(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0))
+  verdicts = check_laws(enc)
+  failed = [verdict for verdict in verdicts if verdict.holds is False]
+  assert [verdict.law for verdict in failed] == [*broken], failed
+  assert re.search(where, '\n'.join(map(str, failed)))
+
+
+def test_what_attention_refuses_breaks_every_law():
+  enc = changed(score=lambda self, s, q, k, tile: s[:, :1])(encodings.Dims(16, 2, 2, 8, 16), None)
+  for verdict in check_laws(enc):
+    assert 'Changed: score has shape (' in str(verdict)
+    assert verdict.holds is False
+
+
+def test_laws_are_those_of_an_encoding_with_some_positions():
+  with pytest.raises(ValueError, match=r"^enc='alibi'; allowed: an encoding, such as"):
+    check_laws('alibi')
+  few = encodings.make('learned', **SIZES, rngs=nnx.Rngs(0), max_length=7)
+  with pytest.raises(ValueError, match=r'^positions end at 7; allowed: at least 8$'):
+    check_laws(few)

@@ -17,7 +17,6 @@ from kinds import daily_if, representatives
 from oracles import RECORDS, attention_layer
 
 from posenc_jax.attention import attend
-from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_terms, spread
@@ -27,6 +26,7 @@ from posenc_jax.encodings.core import chain_checks
 from posenc_jax.encodings.core.base import DECLARED, HOOKS, MASKED, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
 from posenc_jax.encodings.core.temperature import Temperature
+from posenc_jax.inspection.laws import LAWS, check_laws, layer, positions_of
 
 DIMS = Dims(model_dim=12, heads=4, kv_heads=2, head_dim=8, train_length=40)
 B, S = 2, 11
@@ -196,35 +196,6 @@ def inputs():
 def cotangent_of(enc):
   """The cotangent of the output of an encoding, whatever the heads that it makes."""
   return np.repeat(inputs()[2], enc.heads_per_query, axis=2)
-
-
-def positions_of(enc, position_ids):
-  """Positions [B|1, S] as the encoding takes them: of several a token, multiples."""
-  n = enc.positions_per_token
-  if n == 1 or position_ids is None or position_ids.ndim == 3:
-    return position_ids
-  return jnp.stack([(axis + 1) * position_ids for axis in range(n)], axis=-1)
-
-
-def layer(enc, weights, x_BSD, *, T=None, position_ids=None, segment_ids=None, **options):
-  """The layer that the oracle computes, through `attend`."""
-  segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
-  position_ids = positions_of(enc, position_ids)
-  S = x_BSD.shape[1]
-  positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
-  y_BSD = enc.add_to_input(x_BSD, positions)
-  q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
-  at_layers = None if enc.takes_carried_positions else position_ids
-  ids = {'position_ids': at_layers, 'segment_ids': segment_ids}
-  state = enc.initial_state(positions, len(x_BSD))
-  if state is not None:  # behind a layer in which every token attends to itself alone
-    _, _, own = enc.enter_attention(q, k, v, state)
-    _, state = enc.leave_attention(jnp.repeat(own, q.shape[2] // k.shape[2], axis=2), state)
-    state = enc.leave_mlp(y_BSD, state)
-  q, k, v = enc.enter_attention(q, k, v, state)
-  T = S if T is None else T
-  o = attend(q[:, S - T :], k, v, enc, x=y_BSD, outer_hooks_applied=True, **ids, **options)
-  return enc.leave_attention(o, None if state is None else state[:, S - T :])[0]
 
 
 def attend_with(enc, weights, x_BSD, position_ids):
@@ -420,6 +391,24 @@ def test_values_of_dense_are_those_of_the_oracle(variant, mode):
   run = jax.jit(functools.partial(layer, backend='dense', **options))
   w, x64 = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
   close(run(enc, weights, x), expected(variant, parameters(enc), w, x64, **options))
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in ('cope', 'learned')))
+    for v in dict.fromkeys((*ENCODINGS, *CHAINS))
+  ],
+)
+def test_what_is_checked_of_own_encodings_holds_of_each(variant):
+  """With the tolerance of tests, and no law is left out that applies."""
+  enc = declared(variant)
+  verdicts = check_laws(build(variant))
+  assert [verdict.law for verdict in verdicts] == [*LAWS]
+  assert [str(verdict) for verdict in verdicts if verdict.holds is False] == []
+  left_out = {verdict.law for verdict in verdicts if verdict.holds is None} - {'kernel'}
+  expected = {'tiles': 'blockwise' not in backends_of(variant), 'shift': not enc.relative}
+  assert left_out == {law for law, is_expected in expected.items() if is_expected}
 
 
 # As much of each encoding as laws of what attention reads have.

@@ -1,0 +1,298 @@
+"""Laws that every encoding keeps, checked of one alone: of a user's own, which no test knows.
+
+No formula is needed. Attention is computed in two ways that must agree: at once and in tiles,
+packed and alone, one token at a time and all together, here and with all positions shifted.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from posenc_jax.attention import attend
+from posenc_jax.attention.positions import contiguous_positions
+from posenc_jax.encodings import Encoding
+from posenc_jax.errors import shown
+
+BATCH, TOKENS = 2, 37  # in tiles of 16 the last ones are ragged
+FEWEST = 8  # tokens that hold three documents
+TILES = (16, 16), (5, 12)
+SHIFT = 29  # of all positions
+TOLERANCE = 2e-5  # of the largest entry, or of 1: rounding in float32
+HALF_TOLERANCE = 2e-2  # the same in bfloat16
+SHARPNESS = 4.0  # of queries in bfloat16, so that scores are as large as in trained models
+LAWS = {
+  'tiles': 'blockwise, in tiles, gives what dense gives, with all gradients',
+  'kernel': 'the TPU kernel, interpreted, gives what dense gives, with all gradients',
+  'packing': 'documents of a packed row get what each gets alone',
+  'decoding': 'tokens that come one by one, with a cache, get what one call gives',
+  'causality': 'under a causal mask no later token is read',
+  'shift': 'a shift of all positions changes nothing',
+  'bfloat16': 'in bfloat16 outputs are near those in float32',
+  'finite': 'outputs and gradients are finite, under every mask',
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+  """What was found of a law.
+
+  Attributes:
+    law: a key of LAWS.
+    holds: None where the law does not apply.
+    reason: why it does not apply, or where it fails, and by how much.
+  """
+
+  law: str
+  holds: bool | None
+  reason: str = ''
+
+  def __str__(self) -> str:
+    found = {True: 'holds', False: 'FAILS', None: 'does not apply'}[self.holds]
+    reason = f'; {self.reason}' if self.reason else ''
+    return f'{found:14}  {self.law}: {LAWS[self.law]}{reason}'
+
+
+def check_laws(enc: Encoding, tolerance: float = TOLERANCE) -> list[Verdict]:
+  """The verdict of each law on an encoding, as `make` returns it: `print(*check_laws(enc),
+  sep='\\n')`.
+
+  Inputs are random, of 37 tokens (fewer where positions end before that), and parameters are moved
+  by random amounts, so that none is 0; `enc` is not changed. What holds for them may fail for
+  others, what fails fails.
+
+  Args:
+    tolerance: of differences, relative to the largest entry, or to 1 where that is smaller.
+  Raises:
+    ValueError: no encoding, or one with fewer than 8 positions.
+  """
+  if not isinstance(enc, Encoding):
+    raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
+  if (enc.max_length or FEWEST) < FEWEST:
+    raise ValueError(f'positions end at {enc.max_length}; allowed: at least {FEWEST}')
+  with jax.default_matmul_precision('highest'):
+    check = _Check(enc, tolerance)
+    return [_verdict(check, law) for law in LAWS]
+
+
+def layer(
+  enc: Encoding,
+  weights: dict,
+  x_BSD,
+  *,
+  T: int | None = None,
+  position_ids=None,
+  segment_ids=None,
+  cast=lambda array: array,
+  **options,
+):
+  """The outputs of attention in a first layer, with all that a model does around `attend`.
+
+  Args:
+    weights: those of the projections, by 'q', 'k' and 'v': [D, heads, K].
+    x_BSD: the input, before `add_to_input`.
+    T: how many of the last tokens are queries; None: all.
+    position_ids: [B|1, S]; a token that has several positions gets multiples of it.
+    cast: is applied to queries, keys, values and the layer's input.
+    options: further arguments of `attend`.
+  """
+  segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
+  position_ids = positions_of(enc, position_ids)
+  S = x_BSD.shape[1]
+  positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
+  y_BSD = enc.add_to_input(x_BSD, positions)
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
+  at_layers = None if enc.takes_carried_positions else position_ids
+  ids = {'position_ids': at_layers, 'segment_ids': segment_ids}
+  state = enc.initial_state(positions, len(x_BSD))
+  if state is not None:  # behind a layer in which every token attends to itself alone
+    _, _, own = enc.enter_attention(q, k, v, state)
+    _, state = enc.leave_attention(jnp.repeat(own, q.shape[2] // k.shape[2], axis=2), state)
+    state = enc.leave_mlp(y_BSD, state)
+  q, k, v = map(cast, enc.enter_attention(q, k, v, state))
+  T = S if T is None else T
+  x = cast(y_BSD)
+  o = attend(q[:, S - T :], k, v, enc, x=x, outer_hooks_applied=True, **ids, **options)
+  return enc.leave_attention(o, None if state is None else state[:, S - T :])[0]
+
+
+def positions_of(enc: Encoding, position_ids):
+  """Positions [B|1, S] as the encoding takes them: of several a token, multiples."""
+  n = enc.positions_per_token
+  if n == 1 or position_ids is None or position_ids.ndim == 3:
+    return position_ids
+  return jnp.stack([(axis + 1) * position_ids for axis in range(n)], axis=-1)
+
+
+class _Broken(Exception):
+  """A law does not hold."""
+
+
+class _NotApplicable(Exception):
+  """A law says nothing of this encoding."""
+
+
+def _verdict(check: '_Check', law: str) -> Verdict:
+  try:
+    getattr(check, law)()
+  except _Broken as broken:
+    return Verdict(law, False, str(broken))
+  except (_NotApplicable, NotImplementedError) as reason:  # a backend refuses
+    return Verdict(law, None, str(reason))
+  except (ValueError, TypeError) as error:  # attention does, or jax an operation of a hook
+    return Verdict(law, False, str(error).partition('\n')[0])
+  return Verdict(law, True)
+
+
+class _Check:
+  """An encoding with inputs; each law is a method, which raises where that does not hold."""
+
+  def __init__(self, enc: Encoding, tolerance: float):
+    self.rng, self.tolerance = np.random.default_rng(0), tolerance
+    self.enc = jax.tree.map(self._moved, enc).constrain_parameters()
+    self.S = min(TOKENS, enc.max_length or TOKENS)
+    d = enc.dims
+    self.x_BSD = self._normal(BATCH, self.S, d.model_dim)
+    heads = {'q': d.heads, 'k': d.kv_heads, 'v': d.kv_heads}
+    draw = lambda heads: d.model_dim**-0.5 * self._normal(d.model_dim, heads, d.head_dim)
+    self.weights = {name: draw(number) for name, number in heads.items()}
+
+  def tiles(self) -> None:
+    for block_sizes, mask in zip(TILES, ('causal', 'packed'), strict=True):
+      self._compare_with_dense('blockwise', block_sizes, mask)
+    if not self.enc.causal_only:
+      self._compare_with_dense('blockwise', TILES[0], 'bidirectional')
+
+  def kernel(self) -> None:
+    self._compare_with_dense('fused_interpret', TILES[0], 'causal')
+
+  def packing(self) -> None:
+    documents = [(b, row == n) for b, row in enumerate(self._segments) for n in np.unique(row)]
+    alone_DSD = np.zeros((len(documents), *self.x_BSD.shape[1:]), np.float32)
+    for n, (b, here) in enumerate(documents):  # on the left; what follows is not seen
+      alone_DSD[n, : here.sum()] = self.x_BSD[b, here]
+    packed_BSHK = self._layer(self.x_BSD, segment_ids=self._segments)
+    for (b, here), own_SHK in zip(documents, self._layer(alone_DSD), strict=True):
+      self._compare({'output': packed_BSHK[b, here]}, {'output': own_SHK[: here.sum()]})
+
+  def decoding(self) -> None:
+    S = self.S
+    x_SD = self.x_BSD[0]
+    padded = np.concatenate([self._normal(S - 1, x_SD.shape[1]), x_SD])
+    caches_SSD = np.stack([padded[t : t + S] for t in range(S)])  # what is left over, on the left
+    is_filled = np.arange(S)[:, None] + np.arange(S)[None] >= S - 1
+    T = S if self.enc.needs_all_queries else 1
+    last_STHK = self._layer(caches_SSD, T=T, segment_ids=is_filled.astype(int))
+    whole_SHK = self._layer(x_SD[None])[0]
+    self._compare({'output': last_STHK[:, -1]}, {'output': whole_SHK})
+
+  def causality(self) -> None:
+    t = self.S // 2
+
+    @jax.jit
+    def before(enc, x_BSD, later_BSD):
+      first = lambda x: layer(enc, self.weights, x, backend='dense')[:, :t]
+      others = jnp.concatenate([x_BSD[:, :t], later_BSD[:, t:]], axis=1)
+      weigh = lambda x: (self._cotangent(first(x)) * first(x)).sum()
+      return first(x_BSD), first(others), jax.grad(weigh)(x_BSD)[:, t:]
+
+    here, there, gradient = before(self.enc, self.x_BSD, self._normal(*self.x_BSD.shape))
+    zeros = np.zeros_like(gradient)
+    self._compare({'gradient by later tokens': gradient}, {'gradient by later tokens': zeros})
+    self._compare({'output': there}, {'output': here})
+
+  def shift(self) -> None:
+    if not self.enc.relative:
+      raise _NotApplicable('it declares relative = False')
+    shift = min(SHIFT, (self.enc.max_length or np.inf) - self.S)
+    if shift < 1:
+      raise _NotApplicable(f'its {self.enc.max_length} positions leave no room')
+    options = dict(max_position_distance=self.S - 1)
+    index = np.arange(self.S, dtype=np.int32)[None]
+    run = lambda ids: self._layer(self.x_BSD, position_ids=ids, **options)
+    self._compare({'output': run(index + shift)}, {'output': run(index)})
+
+  def bfloat16(self) -> None:
+    half = lambda array: array.astype(jnp.bfloat16)
+    weights = self.weights | {'q': SHARPNESS * self.weights['q']}
+    run = lambda cast: self._layer(self.x_BSD, weights=weights, cast=cast).astype(jnp.float32)
+    single = run(lambda array: half(array).astype(jnp.float32))
+    self._compare({'output': run(half)}, {'output': single}, HALF_TOLERANCE)
+
+  def finite(self) -> None:
+    for mask in ('causal', 'window', 'packed', 'bidirectional'):
+      if mask == 'bidirectional' and self.enc.causal_only:
+        continue
+      for part, values in self._gradients('dense', None, mask).items():
+        if not np.isfinite(values).all():
+          raise _Broken(f'{part} is {values[~np.isfinite(values)][0]}, {mask}')
+
+  @property
+  def _segments(self) -> np.ndarray:
+    index, S = np.arange(self.S), self.S
+    return np.stack([index >= S // 5, (index >= S // 2).astype(int) + (index >= S - 1)]).astype(int)
+
+  def _masks(self) -> dict[str, dict]:
+    return {
+      'causal': {},
+      'bidirectional': {'is_causal': False},
+      'window': {'window': 3},
+      'packed': {'segment_ids': self._segments},
+    }
+
+  def _compare_with_dense(self, backend: str, block_sizes: tuple[int, int], mask: str) -> None:
+    found = self._gradients(backend, block_sizes, mask)
+    where = f', {mask}, in tiles of {block_sizes[0]} x {block_sizes[1]}'
+    self._compare(found, self._gradients('dense', None, mask), where=where)
+
+  @functools.cache  # noqa: B019
+  def _gradients(self, backend: str, block_sizes, mask: str) -> dict[str, np.ndarray]:
+    """The output, and the gradient of a weighted sum of it by everything, by name."""
+
+    def loss(enc, weights, x_BSD):
+      options = dict(backend=backend, block_sizes=block_sizes, **self._masks()[mask])
+      out = layer(enc, weights, x_BSD, **options)
+      return (self._cotangent(out) * out).sum(), out
+
+    run = jax.jit(jax.grad(loss, argnums=(0, 1, 2), has_aux=True))
+    made = jax.device_get(run(self.enc, self.weights, self.x_BSD))
+    (of_enc, of_weights, of_x), out = made
+    parts = {'output': out, 'gradient by tokens': of_x}
+    parts |= {f'gradient by the projection of {n}': g for n, g in of_weights.items()}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(of_enc):
+      name = jax.tree_util.keystr(path[:-1], simple=True, separator='.')
+      parts[f'gradient by {name}'] = leaf
+    return parts
+
+  def _layer(self, x_BSD, weights: dict | None = None, **options) -> np.ndarray:
+    """`layer` on dense, as a program in which no dtype stands for a wider one, as XLA has it on a
+    CPU where it joins operations.
+    """
+    run = functools.partial(layer, backend='dense', **options)
+    run = jax.jit(run, compiler_options={'xla_allow_excess_precision': False})
+    return jax.device_get(run(self.enc, weights or self.weights, x_BSD))
+
+  def _compare(self, found: dict, expected: dict, tolerance: float | None = None, where='') -> None:
+    """Raises _Broken for the first part that differs, at its largest difference."""
+    for part, values in expected.items():
+      is_nan = np.isnan(found[part]) & np.isnan(values)  # another law says so
+      apart = np.where(is_nan, 0.0, np.abs(np.asarray(found[part], np.float64) - values))
+      size = max(1.0, np.abs(values[np.isfinite(values)]).max(initial=0))
+      if apart.max() <= (tolerance or self.tolerance) * size:
+        continue
+      token = np.unravel_index(np.argmax(apart), apart.shape)[-3:]  # token, head, channel
+      of_token = f' of token {token[0]}' if part == 'output' else ''
+      raise _Broken(f'{part}{of_token} differs by {apart.max():.2g} of {size:.2g}{where}')
+
+  def _moved(self, parameter):
+    """A parameter away from its initial value, and so from 0."""
+    by = 0.4 if parameter.ndim < 2 else 0.4 / max(1.0, parameter.shape[0] / 16) ** 0.5
+    return jnp.asarray(np.asarray(parameter) + by * self._normal(*parameter.shape), jnp.float32)
+
+  def _normal(self, *shape: int) -> np.ndarray:
+    return self.rng.standard_normal(shape).astype(np.float32)
+
+  def _cotangent(self, out) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal(out.shape).astype(np.float32)
