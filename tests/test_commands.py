@@ -2,6 +2,7 @@
 written.
 """
 
+import importlib
 import json
 import os
 import re
@@ -407,6 +408,32 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
   assert len({hashes[pair] for pair in same}) == 1
   assert len(set(hashes.values())) == 1 + len(others)
   assert code_hash(ENCODINGS['alibi']) is None
+
+
+def test_an_installed_package_is_the_code_of_its_own_encodings_alone(tmp_path, monkeypatch):
+  """Another version of it is another formula; what it imports of others is theirs."""
+  installed = tmp_path / 'lib' / 'site-packages'
+  monkeypatch.syspath_prepend(installed)
+  (installed / 'mylab').mkdir(parents=True)
+  files = {
+    'mylab/encodings': 'from posenc_jax import Encoding\nfrom mylab.maths import half\n'
+    'from theirs import third\nclass Mine(Encoding):\n  def bias(self, r):\n'
+    '    return half(third(r))\n',
+    'mylab/maths': 'def half(x):\n  return x / 2\n',
+    'theirs': 'def third(x):\n  return x / 3\n',
+  }
+
+  def hash_of(old='', new=''):
+    for name, text in files.items():
+      (installed / f'{name}.py').write_text(text.replace(old, new))
+      sys.modules.pop(name.replace('/', '.'), None)
+    importlib.invalidate_caches()
+    return code_hash(importlib.import_module('mylab.encodings').Mine)
+
+  first = hash_of()
+  assert first is not None
+  assert hash_of('x / 3', 'x / 4') == first
+  assert hash_of('x / 2', 'x / 5') not in (None, first)
 
 
 def test_the_code_of_an_encoding_is_what_was_loaded(private, tmp_path):

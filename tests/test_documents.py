@@ -1,6 +1,7 @@
 """The Python in README and GUIDE runs as it stands there, and their numbers are those of tables."""
 
 import csv
+import functools
 import itertools
 import re
 import subprocess
@@ -9,7 +10,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from flax import nnx
 
+from posenc_jax.encodings import Encoding, make
+from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.reporting import row_files, study
 from posenc_jax.reporting.board.lines import lines
 
@@ -26,7 +30,14 @@ total = sum(leaf.sum() for leaf in jax.tree.leaves(gradients[0]))
 assert abs(slope - total) < 0.02 * abs(total), (slope, total)
 """,
   "assert abs(gradients['encoding']['table'][...]).max() > 1e-6",
-  "assert abs(gradients['params']['encoding']['table'][...]).max() > 1e-6",
+  """
+assert abs(gradients['params']['encoding']['table']).max() > 1e-6
+from flax import serialization
+saved = serialization.to_bytes(variables)
+jax.tree.map(
+  lambda a, b: (a == b).all() or 1 / 0, serialization.from_bytes(variables, saved), variables
+)
+""",
   'assert abs(jnp.concatenate(outputs, axis=1) - attend(q, k, v, enc)).max() < 1e-5',
 )
 
@@ -47,6 +58,41 @@ def test_python_blocks_run():
   program = '\n'.join(run(source, name) for name, source in sources.items())
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
+
+
+@functools.cache
+def built_in() -> dict[str, Encoding]:
+  """Encodings by name, as they are by default, without the numbers in them."""
+  sizes = dict(model_dim=64, heads=2, head_dim=32, train_length=16)
+  build = lambda name: nnx.eval_shape(lambda: make(name, **sizes, rngs=nnx.Rngs(0)))
+  return {name: build(name) for name in BUILT_IN if name not in ('chain', 'heads')}
+
+
+@pytest.mark.parametrize(
+  ('words', 'belongs'),
+  [
+    (r'x = enc.add_to_input\(x, position_ids\)` \((.*?)\);', lambda e: e.has('add_to_input')),
+    (
+      r'- (random_positions, .*?): call `enc.sample_positions',
+      lambda e: e.has('sample_positions') and not e.takes_carried_positions,
+    ),
+    (r'- (abacus and .*?), also in a chain: the same call', lambda e: e.takes_carried_positions),
+    (r'- (bipe): take both kinds of positions', lambda e: e.has('positions_of_tokens')),
+    (r'from layer to layer \((.*?)\): `state', lambda e: e.has('initial_state')),
+    (r'queries, too, of (.*?) \(`enc.needs_all_queries', lambda e: e.needs_all_queries),
+    (
+      r'back into their domain \((.*?)\): `enc',
+      lambda e: type(e).constrain_parameters is not Encoding.constrain_parameters,
+    ),
+  ],
+)
+def test_lists_of_what_a_model_has_to_do_are_complete(words, belongs):
+  """Of what encodings do by default; chains and heads do what their members do."""
+  (listed,) = re.findall(words, words_of('GUIDE.md'))
+  names = {name for name, enc in built_in().items() if belongs(enc)}
+  short = {'kerple_log': 'kerple', 'kerple_power': 'kerple'}
+  listed = {*re.split(', | and ', listed.lower())}
+  assert listed == {short.get(name, name) for name in names}
 
 
 def tables_of(text: str) -> list[dict]:

@@ -26,7 +26,7 @@ class SquareRoot(Encoding):
 
   def __init__(self, dims, rngs, *, rate: float = 0.5):
     super().__init__(dims, rngs)
-    self.rates = nnx.Param(jnp.full(dims.heads, rate))
+    self.rates = nnx.Param(jnp.full(dims.heads, rate, jnp.float32))
 
   def bias(self, r_R):
     return -jnp.multiply.outer(jnp.sqrt(jnp.abs(r_R).astype(jnp.float32)), self.rates[...])
@@ -39,12 +39,12 @@ def registered(monkeypatch):
 
 def test_through_every_backend(registered):
   enc = encodings.make(
-    'square_root', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0), rate=0.3
+    'square_root', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0), rate=1
   )
   rng = np.random.default_rng(0)
   q, k, v = (jnp.asarray(rng.standard_normal((1, 11, 2, 8)), jnp.float32) for _ in range(3))
   i, j = np.arange(11)[:, None], np.arange(11)[None]
-  s = np.einsum('bthk,bshk->bhts', q, k) / np.sqrt(8) - 0.3 * np.sqrt(np.abs(i - j))
+  s = np.einsum('bthk,bshk->bhts', q, k) / np.sqrt(8) - np.sqrt(np.abs(i - j))
   p = np.where(j <= i, np.exp(s), 0)
   desired = np.einsum('bhts,bshk->bthk', p / p.sum(-1, keepdims=True), v)
   gradients = {}

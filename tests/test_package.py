@@ -20,6 +20,7 @@ def test_every_export_is_there_and_type_checkers_see_it():
   assert seen == posenc_jax._MODULES
   assert all(hasattr(posenc_jax, name) for name in posenc_jax.__all__)
   assert set(posenc_jax.__all__) <= set(dir(posenc_jax))
+  assert Path(posenc_jax.__file__).with_name('py.typed').exists()  # else they take all for Any
 
 
 def test_the_version_is_that_of_the_citation():

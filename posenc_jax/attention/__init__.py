@@ -115,7 +115,8 @@ def attend(
     x: the layer's normalized input [B, S, D], for encodings that read content.
     position_ids: integers [B|1, S]; floats of 32 bits, or [B|1, S, n], or [B|1, S, G] for each head
       of keys and values, where the encoding declares that it takes them (`position_kind`,
-      `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment.
+      `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment,
+      which takes less time and memory than the same numbers given, and more kernels serve.
       They are data: no gradient reaches them. Rotations know them in float32, in which whole
       numbers are exact up to 2^24.
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of

@@ -10,7 +10,8 @@ import sysconfig
 from collections import defaultdict
 from pathlib import Path
 
-# Folders of code that is not a user's own.
+# Folders of code that is not a user's own; below the latter, of the package that has the encoding
+# it is.
 OTHERS = tuple(
   f'{folder}{os.sep}' for folder in (Path(__file__).parents[2], sysconfig.get_path('stdlib'))
 )
@@ -23,13 +24,14 @@ SOURCE = '_posenc_jax_source'  # the text of a module, on its spec: one that is 
 def code_hash(kind: type) -> str | None:
   """The SHA-256 of a class, of its base classes, and of the functions, classes and constants that
   these name, in their own files and in others of the user's that are imported, as `keep_sources`
-  found them. Comments, docstrings and layout do not count.
+  found them; of installed code, in the package of the class alone. Comments, docstrings and layout
+  do not count.
 
   Of a class that a function makes, numbers and texts that it was given count, too, where methods or
-  class attributes hold them. None where no file of the user's has the class: it is posenc_jax's, of
-  another package, or was defined at a prompt.
+  class attributes hold them. None where no file of the user's has the class: it is posenc_jax's, or
+  was defined at a prompt.
   """
-  code = _Code()
+  code = _Code(_package(kind))
   for base in kind.__mro__:
     outermost = base.__qualname__.partition('.')[0]
     code.add(base.__module__, outermost)
@@ -40,25 +42,30 @@ def code_hash(kind: type) -> str | None:
   return hashlib.sha256(parts.encode()).hexdigest() if parts else None
 
 
-def keep_sources() -> None:
-  """Keeps the texts of all of the user's modules that are loaded: what their files hold once they
-  were edited is not the code that runs.
+def keep_sources(kind: type) -> None:
+  """Keeps the texts of all of the user's modules that are loaded, for the hash of a class: what
+  their files hold once they were edited is not the code that runs.
   """
   for module in [*sys.modules]:
-    _source(module)
+    _source(module, _package(kind))
+
+
+def _package(kind: type) -> str:
+  """The name of the package, or of the module, that a class is in."""
+  return kind.__module__.partition('.')[0]
 
 
 class _Code:
   """The text of what modules of the user's define, {(module, name): text}."""
 
-  def __init__(self):
-    self.texts = {}
+  def __init__(self, package: str):
+    self.texts, self._package = {}, package
     self._modules = {}  # {module: {name: statements}}
 
   def add(self, module: str, name: str) -> None:
     """Adds what a module defines as `name`, and all that this needs."""
     if module not in self._modules:
-      self._modules[module] = _defined(module)
+      self._modules[module] = _defined(module, self._package)
     defined = self._modules[module]
     if (module, name) in self.texts or name not in defined:
       return
@@ -78,33 +85,35 @@ class _Code:
             self.add(f'{source}.{alias.name}', WHOLE)  # if it is a module
 
 
-def _defined(module: str) -> dict[str, list[ast.stmt]]:
+def _defined(module: str, package: str) -> dict[str, list[ast.stmt]]:
   """{name: statements} of what a module of the user's defines, under '*' what it imports so, and
   under WHOLE all; {} of another module.
   """
   defined = defaultdict(list)
-  if source := _source(module):
+  if source := _source(module, package):
     for node in _without_docstrings(ast.parse(source)).body:
       for name in (WHOLE, *_names(node)):
         defined[name].append(node)
   return dict(defined)
 
 
-def _source(module: str) -> str | None:
+def _source(module: str, package: str) -> str | None:
   """The text of a module of the user's own, as it was when it was first asked for; None of another,
-  or where it has none.
+  or where it has none. That package is the user's, even if it is installed.
   """
   loaded = sys.modules.get(module)
   holder = getattr(loaded, '__spec__', None) or loaded
-  if not hasattr(holder, SOURCE) and (file := _file_of(module)):
+  if not hasattr(holder, SOURCE) and (file := _file_of(module, package)):
     setattr(holder, SOURCE, importlib.util.decode_source(file.read_bytes()))
   return getattr(holder, SOURCE, None)
 
 
-def _file_of(module: str) -> Path | None:
+def _file_of(module: str, package: str) -> Path | None:
   """The file of a module that is a user's own; None of another, or where it has none."""
   file = str(getattr(sys.modules.get(module), '__file__', None) or '')
-  is_other = file.startswith(OTHERS) or any(folder in file for folder in INSTALLED)
+  is_installed = any(folder in file for folder in INSTALLED)
+  is_other = is_installed and module.partition('.')[0] != package
+  is_other |= file.startswith(OTHERS)
   return Path(file) if file.endswith('.py') and not is_other and Path(file).is_file() else None
 
 

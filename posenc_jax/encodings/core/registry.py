@@ -140,7 +140,7 @@ class Registry(MutableMapping):
     if not (isinstance(kind, type) and issubclass(kind, Encoding)):
       raise ValueError(f'register: {name}={kind!r}; allowed: a subclass of posenc_jax.Encoding')
     self._registered[name] = kind
-    keep_sources()
+    keep_sources(kind)
 
   def __delitem__(self, name: str) -> None:
     del self._registered[name]
