@@ -300,6 +300,12 @@ def in_half(self, q, k, i, j):
   return q * cosine, k * cosine
 
 
+def scores_in_half(self, s, q, k, tile):
+  """Scores in the dtype of queries: between 32 and 64 they are quarters."""
+  k = jnp.repeat(k, q.shape[1] // k.shape[1], axis=1)
+  return 50 + jnp.einsum('bhtk,bhsk->bhts', q, k) * self.dims.head_dim**-0.5
+
+
 def growing(self, s, q, k, tile):
   """To the right of a query it is no number."""
   return s - jnp.log1p(tile.distance.astype(jnp.float32))[:, None]
@@ -325,6 +331,11 @@ def growing(self, s, q, k, tile):
         ),
         ({'score': absolute}, ('shift',), 'shift: .*; output of token [0-9]+ differs by'),
         ({'transform_qk': in_half, 'relative': False}, ('bfloat16',), '; output of token [0-9]+ d'),
+        (
+          {'score': scores_in_half, 'recomputes_scores': True, 'bias': Encoding.bias},
+          ('bfloat16',),
+          '^FAILS +bfloat16: ',
+        ),
         ({'score': growing}, ('finite',), 'finite: .*; output is nan, bidirectional'),
         ({'score': growing, 'causal_only': True}, (), ''),
       )
