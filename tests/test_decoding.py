@@ -1,15 +1,19 @@
 """Decoding with a cache gives the logits of the forward pass, under every encoding and mask."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from kinds import daily_if, representatives, slow
-from test_laws import ANGLES_THAT_ARE_READ, VARIANTS
+from test_laws import ANGLES_THAT_ARE_READ, DIMS, VARIANTS, build, inputs
 from test_model import PATTERNS, VOCAB, config, tokens
 
-from posenc_jax.encodings import LengthError
+from posenc_jax.encodings import ENCODINGS, LengthError, make
+from posenc_jax.inspection.laws import layer
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 
@@ -110,6 +114,41 @@ def test_what_reads_the_length_of_a_call_reads_the_size_of_the_cache():
   assert_decodes(made)
   with pytest.raises(AssertionError):
     assert_decodes(made, size=T + 3)
+
+
+# As GUIDE lists it; nothing else does.
+LISTS = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4}
+READING_THE_LENGTH = {
+  'dynamic': ('rope', {'scaling': {'rope_type': 'dynamic', 'factor': 2.0}}),
+  'dynamic_yarn': ('rope', {'scaling': {'rope_type': 'dynamic_yarn'}}),
+  'longrope': ('rope', {'scaling': {'rope_type': 'longrope', 'factor': 4.0, **LISTS}}),
+  'jet_long without context': ('jet_long', {'window': 3}),
+}
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    *READING_THE_LENGTH,
+    *(pytest.param(v, marks=daily_if(v in ('alibi', 'jet_long'), 'ci')) for v in ENCODINGS),
+  ],
+)
+def test_what_else_reads_no_length_of_a_call(variant):
+  """The last token gets the same with places left in the cache, beyond the training length."""
+  name, hyper = READING_THE_LENGTH.get(variant) or VARIANTS[variant]
+  made = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
+  enc = made if variant in READING_THE_LENGTH else build(variant)
+  length, left, (_, weights, _) = DIMS.train_length - 1, 3, inputs()
+  x_SD = np.random.default_rng(0).standard_normal((length + left, DIMS.model_dim)).astype('f4')
+
+  def last(x_SD, left):
+    T = None if enc.needs_all_queries else 1
+    is_filled = (np.arange(len(x_SD)) >= left).astype(int)[None]
+    run = functools.partial(layer, T=T, segment_ids=is_filled, backend='dense')
+    return jax.jit(run)(enc, weights, x_SD[None])[:, -1]
+
+  apart = np.abs(last(x_SD, left) - last(x_SD[left:], 0)).max()
+  assert apart > 1e-3 if variant in READING_THE_LENGTH else apart < 2e-5
 
 
 def test_a_cache_beyond_a_table_is_refused():
