@@ -163,6 +163,7 @@ NUMBER = r'[-+]?\d+\.\d+'
 STUDIES_OF_SECTIONS = {
   ('README.md', 'The answer so far'): [
     'board',
+    'board_code',
     'board_extended',
     'budget_extended',
     'passkey',
@@ -172,6 +173,7 @@ STUDIES_OF_SECTIONS = {
   ('README.md', 'A model that needs more context'): ['pretrained', 'pretrained_4', 'passkey'],
   ('README.md', 'A model that you train'): [
     'board',
+    'board_code',
     'board_extended',
     'scale_budget',
     'width_rate',
@@ -195,6 +197,7 @@ STUDIES_OF_SECTIONS = {
     'width_rate',
     'window_sinks',
   ],
+  ('results/FINDINGS.md', 'The same on Python source'): ['board_code'],
   ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
   ('results/FINDINGS.md', 'In tasks'): ['grid', 'nope', 'tasks', 'temperatures'],
 }
