@@ -401,7 +401,7 @@ def test_values_of_dense_are_those_of_the_oracle(variant, mode):
   ],
 )
 def test_what_is_checked_of_own_encodings_holds_of_each(variant):
-  """With the tolerance of tests, and no law is left out that applies."""
+  """And no law is left out that applies."""
   enc = declared(variant)
   verdicts = check_laws(build(variant))
   assert [verdict.law for verdict in verdicts] == [*LAWS]
