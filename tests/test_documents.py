@@ -87,7 +87,7 @@ def built_in() -> dict[str, Encoding]:
   ],
 )
 def test_lists_of_what_a_model_has_to_do_are_complete(words, belongs):
-  """Of what encodings do by default; chains and heads do what their members do."""
+  """A list is what encodings do by default; chains and heads do what their members do."""
   (listed,) = re.findall(words, words_of('GUIDE.md'))
   names = {name for name, enc in built_in().items() if belongs(enc)}
   short = {'kerple_log': 'kerple', 'kerple_power': 'kerple'}
@@ -354,6 +354,8 @@ def test_numbers_of_the_pretrained_model():
 @pytest.mark.parametrize(
   ('name', 'labels', 'uses_far'),
   [
+    ('board_code', ('alibi',), True),
+    ('board_code', ('kerple_log', 't5', 'transformer_xl'), False),
     ('board_extended', ('dca', 'rerope', 'self_extend, 4 L', 'self_extend, 32 L'), False),
     ('budget_extended', ('dca', 'rerope', 'self_extend, 4 L', 'self_extend, 32 L'), True),
     ('scale_budget', ('alibi', 'kerple_log', 't5', 'transformer_xl'), True),
@@ -365,5 +367,5 @@ def test_of_which_lines_pages_may_say_that_they_use_text_past_L(name, labels, us
   """By the rule of the board's verdicts, in studies that have no board of their own."""
   folder = ROOT / 'results' / name
   rows, runs = row_files.of_runs(folder), study.load(folder).runs
-  found = {line.label: line.uses_far for line in lines(rows, runs, (), 'planted')}
+  found = {line.label: line.uses_far for line in lines(rows, runs, (), rows[0]['corpus'])}
   assert {label: found[label] for label in labels} == dict.fromkeys(labels, uses_far)

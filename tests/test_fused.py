@@ -409,7 +409,7 @@ def test_kernels_compile_for_a_tpu(monkeypatch, topology, backend, name, K):
   ],
 )
 def test_accelerators_take_another_form_of_the_same(name, monkeypatch):
-  """Of `lax.platform_dependent` this machine runs one branch; here it runs the other."""
+  """This machine runs one branch of `lax.platform_dependent`; here it runs the other."""
   usual = gradients_of_layer(build(name), 'causal', 'dense')
   taken = []
 

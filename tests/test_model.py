@@ -541,7 +541,7 @@ def test_bfloat16_activations_are_near_float32():
   ],
 )
 def test_gradients_of_bfloat16_training_are_added_up_in_float32(name):
-  """Those of biases, and of what an encoding adds to each sequence: over tokens and batch."""
+  """Sums over tokens and batch, for biases and for what an encoding adds to each sequence."""
   m = model(encoding__name=name, model__bias='all', model__norm='layer')
   gradient = jax.grad(lambda m: token_nll(m, tokens(), dtype='bfloat16').mean())
   assert sums_in_half_precision(gradient, m) == []

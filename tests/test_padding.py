@@ -1,4 +1,4 @@
-"""What fills up the last tiles reaches no gradient, whatever a score makes of it."""
+"""Padding of the last tiles reaches no gradient, whatever a score makes of it."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Laws that every encoding keeps, checked of one alone: of a user's own, which no test knows.
+"""Laws that every encoding keeps, and their check for a single one, such as a user's own.
 
 No formula is needed. Attention is computed in two ways that must agree: at once and in tiles,
 packed and alone, one token at a time and all together, here and with all positions shifted.
