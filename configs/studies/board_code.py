@@ -13,12 +13,12 @@ stay so at 32 L; T5 is at 4 L no worse than at L and breaks by 32 L; RoPE loses 
 4 L, and with attention windowed at L stays within 0.02 of its score at L at 32 L; p-RoPE loses less
 than RoPE at 4 L. At L no encoding is more than 0.06 from RoPE but ALiBi, which is worse.
 
-Two seeds were run; the runs fell into two states, copying within L learned or not, 1.85 or 2.10 bits
-at L. Predicted of the third before it was run: each of its runs is in one of those states (below
-1.90 or above 2.05 at L, but for the 4 L line), ALiBi again in the better; ALiBi gains more than 0.04
-at 4 L and uses text past L by the board's rule with any seed left out; RoPE trained at 4 L has less
-than 1.75 there; of Transformer-XL and T5 one in the better state gains at 4 L, one in the worse does
-not.
+Two seeds were run; the runs fell into two states, copying within L learned or not, 1.85 or 2.10
+bits at L. Predicted of the third before it was run: each of its runs is in one of those states
+(below 1.90 or above 2.05 at L, but for the 4 L line), ALiBi again in the better; ALiBi gains more
+than 0.04 at 4 L and uses text past L by the board's rule with any seed left out; RoPE trained at 4
+L has less than 1.75 there; of Transformer-XL and T5 one in the better state gains at 4 L, one in
+the worse does not.
 
 Cost: 21 runs of 0.8 million parameters, some 10 minutes each, two at a time on two cores. Result:
 results/board_code, LOG/167. Bits per byte at L, 4 L and 32 L: RoPE trained at 4 L 1.854, 1.684 and
