@@ -1,0 +1,30 @@
+"""configs/pretrained.py on other documents: Python of packages of the training split of `code`.
+
+  python scripts/sweep.py --config=configs/studies/pretrained_packages.py
+
+That split trains nothing here: the model was made by others. Methods and lengths are those of
+configs/studies/pretrained_speeches.py; documents are nine, spread evenly over those of 16,384
+tokens, of django, docutils, networkx and sqlglot: four packages are few to show anything over.
+
+Predicted before the runs, from the scores on the other eight packages, of the change from the plain
+model's score at L: at 2 L Self-Extend, Jet-Long, StreamingLLM and YaRN lie between -0.020 and
++0.020, dual chunk attention between -0.015 and +0.025, and the plain model above +1.5; none is
+shown to be better than the plain model given the last L tokens.
+
+Cost: some three CPU-hours, by the times in configs/pretrained.py.
+"""
+
+from pathlib import Path
+
+from posenc_jax.config import load_study
+
+SPEECHES = load_study(Path(__file__).with_name('pretrained_speeches.py'))
+
+sweep, table, figures = SPEECHES.sweep, SPEECHES.table, SPEECHES.figures
+
+
+def get_config():
+  config = SPEECHES.get_config()
+  config.data.corpus = 'code'
+  config.eval.split = 'train'
+  return config
