@@ -259,11 +259,11 @@ def positions(c, enc, B: int, T: int) -> dict:
   if enc.takes_carried_positions:
     return {}
   if tasks.is_task(c.data.corpus):
-    source = data.source(c.data, 'train')
-    if (carried := source.carried_positions) is not None:
+    corpus = data.opened(c.data, 'train')
+    if (carried := corpus.carried_positions) is not None:
       shape = (B, T) if carried.per_token == 1 else (B, T, carried.per_token)
       position_ids = jnp.zeros(shape, int if carried.kind == 'integers' else float)
-      largest = source.largest_position(c.train.length)
+      largest = corpus.largest_position(c.train.length)
       return {'position_ids': position_ids, 'max_position_distance': largest}
   return positions_of_model(enc, jnp.zeros((B, T), int), jax.random.key(0))[1]
 

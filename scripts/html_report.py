@@ -27,11 +27,11 @@ def main(argv):
     if error.name not in EXTRA:
       raise
     raise not_installed(f'--out={flags.out}', error.name, 'report') from error
-  from posenc_jax.reporting.html.sources import gather
+  from posenc_jax.reporting.html.places import gather
 
   cli.check_file(f'--out={flags.out}', flags.out)
-  sources = gather(paths, ROOT)
-  page.write(flags.out, page.render(sources, flags.metric, flags.profiles))
+  places = gather(paths, ROOT)
+  page.write(flags.out, page.render(places, flags.metric, flags.profiles))
   print(visible(flags.out))
 
 

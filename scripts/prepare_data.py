@@ -23,9 +23,9 @@ from posenc_jax.config import BASE, load, validate_data
 from posenc_jax.data import (
   TaskCorpus,
   history,
+  opened,
   overlap,
   prepare,
-  source,
   text,
   tokenizer,
   verified_sha256,
@@ -51,7 +51,7 @@ def main(argv):
   if is_task(config.data.corpus):
     if given := [name for name in ('history', 'overlap') if getattr(flags, name)]:
       raise UserError(f'--{given[0]}: of text only; allowed: without it for {config.data.corpus!r}')
-    corpus, lengths = source(config.data, 'train'), config.eval.lengths
+    corpus, lengths = opened(config.data, 'train'), config.eval.lengths
     if 'eval.lengths' not in overrides:  # its default is made for text
       fits = lambda length: corpus.task.shortest <= length <= (corpus.task.longest or length)
       lengths = tuple(filter(fits, lengths)) or (corpus.task.shortest,)
@@ -75,7 +75,7 @@ def describe_text(data: ConfigDict) -> None:
   columns += f'{"tokens":>14}{"bytes each":>12}' if learned else ''
   print(f'\n{"split":12}{"documents":>10}{"bytes":>14}{columns}')
   for split in SPLITS:
-    corpus = source(data, split)
+    corpus = opened(data, split)
     sizes = corpus.sizes
     cells = ''.join(f'{(sizes >= n).sum():10}' for n in MIN_BYTES)
     if learned:

@@ -87,7 +87,7 @@ def measure(configs: dict, rounds: int) -> dict:
   steps = {}
   for line, c in configs.items():
     if tasks.is_task(c.data.corpus):  # whose batches may carry positions
-      corpus = data.source(c.data, 'train')
+      corpus = data.opened(c.data, 'train')
       batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
       largest_position = corpus.largest_position(c.train.length)
     else:

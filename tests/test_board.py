@@ -19,7 +19,7 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
-from posenc_jax.reporting.html.sources import gather
+from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.training.run_dir import claim_run_dir

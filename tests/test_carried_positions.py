@@ -122,7 +122,7 @@ def test_positions_and_hints_are_two_ways_to_say_one_thing():
 
 def test_batches_hold_the_positions_of_their_examples_and_zeros():
   c = tiny()
-  corpus = data.source(c.data, 'train')
+  corpus = data.opened(c.data, 'train')
   batch = corpus.batches(16, 4, seed=3)[2]
   for row in range(4):
     example = corpus.task.example('train', 3, 8 + row, corpus.shortest, 16)
@@ -130,7 +130,7 @@ def test_batches_hold_the_positions_of_their_examples_and_zeros():
     filled[: len(example.positions_T)] = example.positions_T
     np.testing.assert_array_equal(batch.position_ids[row], filled)
   assert corpus.largest_position(16) == 5
-  plain = data.source(tiny(data__corpus='task:addition').data, 'train')
+  plain = data.opened(tiny(data__corpus='task:addition').data, 'train')
   assert plain.batches(16, 4, seed=3)[2].position_ids is None
   assert plain.largest_position(16) is None
 
@@ -138,7 +138,7 @@ def test_batches_hold_the_positions_of_their_examples_and_zeros():
 @pytest.mark.parametrize(('text', 'shape'), [('floats', ()), ('levels', (2,))])
 @pytest.mark.usefixtures('places')
 def test_positions_keep_their_kind_and_their_number(text, shape):
-  corpus = data.source(tiny(data__corpus=f'task:{text}').data, 'train')
+  corpus = data.opened(tiny(data__corpus=f'task:{text}').data, 'train')
   batch = corpus.batches(8, 3, seed=0)[0]
   assert batch.position_ids.shape == (3, 8, *shape)
   assert (batch.position_ids.dtype == np.float32) == (text == 'floats')
@@ -249,7 +249,7 @@ def test_coupling_starts_each_example_and_level_anywhere_in_the_table(levels):
 
 def test_a_model_is_moved_in_training_alone():
   c = tiny(encoding__max_k=4)
-  model, batch = model_of(c), data.source(c.data, 'train').batches(16, 4, seed=0)[0]
+  model, batch = model_of(c), data.opened(c.data, 'train').batches(16, 4, seed=0)[0]
   run = lambda key: nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
   keys = [jax.random.key(n) for n in range(8)]
   assert any(np.abs(run(key) - run(keys[0])).max() > 1e-4 for key in keys[1:])
@@ -295,8 +295,8 @@ def test_positions_of_the_data_beside_heads_and_in_a_table_shorter_than_the_sequ
   members = ({'name': 'abacus', 'max_length': 9, 'max_k': 3}, mixed)
   c = tiny(encoding={'name': 'chain', 'members': members})
   preflight.check_model(c)
-  source = data.source(c.data, 'train')
-  model, batch = model_of(c, source.vocab), source.batches(16, 4, seed=0)[0]
+  corpus = data.opened(c.data, 'train')
+  model, batch = model_of(c, corpus.vocab), corpus.batches(16, 4, seed=0)[0]
   run = lambda key: nll(model, batch.tokens_BT, token_positions=batch.position_ids, key=key)
   moved = [run(jax.random.key(n)) for n in range(4)]
   assert np.isfinite(moved).all()
@@ -358,10 +358,10 @@ def test_encodings_take_positions_of_their_kind(name, corpus):
   """A step and a validation, with gradients; positions need no room but their own."""
   c = tiny(encoding__name=name, data__corpus=corpus, train__length=22)
   preflight.check_model(c)
-  source = data.source(c.data, 'train')
-  tx, model = make_optimizer(c.optim, 6), model_of(c, source.vocab)
-  train, val = make_step_fns(c, tx, source.largest_position(22))
-  batch = source.batches(22, 4, seed=0)[0]
+  opened = data.opened(c.data, 'train')
+  tx, model = make_optimizer(c.optim, 6), model_of(c, opened.vocab)
+  train, val = make_step_fns(c, tx, opened.largest_position(22))
+  batch = opened.batches(22, 4, seed=0)[0]
   before = np.asarray(val(model, batch))
   model, _, metrics = train(model, tx.init(model), batch)
   assert np.isfinite([before, metrics['loss'], metrics['grad_norm']]).all()
@@ -369,8 +369,8 @@ def test_encodings_take_positions_of_their_kind(name, corpus):
 
 @pytest.mark.usefixtures('places')
 def test_microbatches_carry_the_positions_of_their_rows():
-  source = data.source(tiny(data__corpus='task:levels').data, 'train')
-  batch = source.batches(8, 6, seed=0)[0]
+  corpus = data.opened(tiny(data__corpus='task:levels').data, 'train')
+  batch = corpus.batches(8, 6, seed=0)[0]
   weight = np.random.default_rng(0).standard_normal((1, 8, 2)).astype(np.float32)
 
   def loss(scale, batch, key):
@@ -444,7 +444,7 @@ def test_evaluation_sees_each_answer_at_its_position(unbroken):
   before each.
   """
   c = tiny()
-  corpus = data.source(c.data, 'test')
+  corpus = data.opened(c.data, 'test')
   model, _ = runs.restore(c, corpus, unbroken)
   rows = [row for row in storage.read_rows(unbroken / 'eval.jsonl') if row['length'] == 13]
   run = jax.jit(lambda inputs, positions: model(inputs, position_ids=positions))
@@ -466,7 +466,7 @@ def test_evaluation_sees_each_answer_at_its_position(unbroken):
 
 def test_evaluation_in_other_batches_gives_the_same():
   c = tiny(encoding__name='t5')
-  corpus = data.source(c.data, 'test')
+  corpus = data.opened(c.data, 'test')
   model, predict = model_of(c), model_functions.compiled(model_functions.predictions, c)
   found = []
   for batch_tokens in (1, 10**6):

@@ -314,8 +314,8 @@ def task_config(corpus, **overrides):
 
 
 def test_batches_of_a_task_are_its_examples_and_count_answers_alone(monkeypatch):
-  source = data.source(task_config('task:copy/symbols=5', data__shortest=14).data, 'train')
-  batches, task = source.batches(30, 8, seed=3), tasks.make('copy/symbols=5', tuple)
+  corpus = data.opened(task_config('task:copy/symbols=5', data__shortest=14).data, 'train')
+  batches, task = corpus.batches(30, 8, seed=3), tasks.make('copy/symbols=5', tuple)
   for step in (7, 0):
     tokens_BT, scored_BT, position_ids = batches[step]
     assert position_ids is None
@@ -329,16 +329,16 @@ def test_batches_of_a_task_are_its_examples_and_count_answers_alone(monkeypatch)
       np.testing.assert_array_equal(scored_BT[row, :n], example.answers_T)
       assert not tokens_BT[row, n:].any()
       assert not scored_BT[row, n:].any()
-  single = source.batches(30, 1, seed=3)
+  single = corpus.batches(30, 1, seed=3)
   flat = np.concatenate([single[step].tokens_BT for step in range(8)])
   # the stream does not depend on the batch size
   np.testing.assert_array_equal(flat, batches[0].tokens_BT)
-  assert not np.array_equal(batches[0].tokens_BT, source.batches(30, 8, seed=4)[0].tokens_BT)
+  assert not np.array_equal(batches[0].tokens_BT, corpus.batches(30, 8, seed=4)[0].tokens_BT)
   with pytest.raises(IndexError, match='step=-1'):
     batches[-1]
   with pytest.raises(UserError, match='size=0'):
-    source.batches(30, 0, seed=0)
-  monkeypatch.setattr(source.task, 'split_of', lambda example: 'test')
+    corpus.batches(30, 0, seed=0)
+  monkeypatch.setattr(corpus.task, 'split_of', lambda example: 'test')
   with pytest.raises(UserError, match=r"^config\.train\.length: 'task:copy/.*' with \d+ tokens"):
     batches[1]
 
@@ -348,7 +348,7 @@ def test_the_vocabulary_follows_the_corpus(small_text, cache):
     config.load(BASE, {'data.corpus': corpus, 'data.cache': str(cache)}).data for corpus in CORPORA
   ]
   for section, symbols in zip([*sections, small_text.data], [*CORPORA.values(), 300], strict=True):
-    assert data.vocab(section) == data.source(section, 'test').vocab == symbols
+    assert data.vocab(section) == data.opened(section, 'test').vocab == symbols
 
 
 CORPORA = {'sotu': 257, 'task:mqar/keys=9': 9 + 32 + 8 + 1, 'task:passkey': 259}
@@ -356,7 +356,7 @@ CORPORA = {'sotu': 257, 'task:mqar/keys=9': 9 + 32 + 8 + 1, 'task:passkey': 259}
 
 def test_a_passkey_stands_in_text_of_its_split(cache):
   sources = [
-    data.source(task_config('task:passkey', data__cache=str(cache)).data, split) for split in SPLITS
+    data.opened(task_config('task:passkey', data__cache=str(cache)).data, split) for split in SPLITS
   ]
   for source in sources:
     example = source.examples(1, 400)[0]  # at depth 0
@@ -475,7 +475,7 @@ def small_text(tmp_path_factory):
 
 
 def test_tokens_give_back_every_byte_and_count_them(small_text):
-  source, rng = data.source(small_text.data, 'test'), np.random.default_rng(0)
+  source, rng = data.opened(small_text.data, 'test'), np.random.default_rng(0)
   noise = [rng.integers(0, 256, 300, np.uint8).tobytes() for _ in range(20)]
   for tokenizer in (source.tokenizer, data.BYTES):
     assert (tokenizer.lengths.dtype, len(tokenizer.lengths), tokenizer.lengths[-1]) == (
@@ -493,18 +493,18 @@ def test_tokens_give_back_every_byte_and_count_them(small_text):
 
 
 def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_path, monkeypatch):
-  first = data.source(small_text.data, 'test')
+  first = data.opened(small_text.data, 'test')
   assert len(list((Path(small_text.data.cache) / 'tokenizers').iterdir())) == 1
   with monkeypatch.context() as patch:
     patch.setattr(tokenizers, '_learn', None)
-    assert data.source(small_text.data, 'train').sha256 == first.sha256
+    assert data.opened(small_text.data, 'train').tokenizer_sha256 == first.tokenizer_sha256
 
   def of(vocab, split='train'):
     changes = {**config.flat(small_text), 'data.cache': str(tmp_path), 'data.vocab': vocab}
-    return data.source(config.load(BASE, changes).data, split)
+    return data.opened(config.load(BASE, changes).data, split)
 
-  assert of(300, 'validation').sha256 == first.sha256  # learned anew
-  assert of(299).sha256 != first.sha256
+  assert of(300, 'validation').tokenizer_sha256 == first.tokenizer_sha256  # learned anew
+  assert of(299).tokenizer_sha256 != first.tokenizer_sha256
   with pytest.raises(UserError, match=r'config.data.vocab=100: SentencePiece refuses') as error:
     of(100)
   one_line(error)
@@ -516,12 +516,12 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
 
 
 def test_windows_of_learned_tokens_lie_within_documents(small_text):
-  source = data.source(small_text.data, 'train')
-  batches = source.batches(20, 16, seed=0)
+  corpus = data.opened(small_text.data, 'train')
+  batches = corpus.batches(20, 16, seed=0)
   tokens_BT, scored_BT, position_ids = batches[0]
   assert scored_BT is position_ids is None
-  windows = [source.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
-  assert all(any(window in document for document in source.documents) for window in windows)
+  windows = [corpus.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
+  assert all(any(window in document for document in corpus.documents) for window in windows)
   assert batches.bytes_per_token(0) == sum(map(len, windows)) / tokens_BT.size > 2
 
 
@@ -685,9 +685,9 @@ def test_large_texts_are_read_where_they_lie(tmp_path, monkeypatch):
     yield from map(bytes, opened.documents)
     yield bytes(corpora.packed(opened).documents[0])
     for fields in ({}, {'data.packed': True}, learned, of_json):
-      source = data.source(config.load(BASE, settings | fields).data, 'train')
-      batch = source.batches(20, 4, seed=0)
-      yield from (source.counts, source.sizes, *source.tokens, *source.token_bytes)
+      cut = data.opened(config.load(BASE, settings | fields).data, 'train')
+      batch = cut.batches(20, 4, seed=0)
+      yield from (cut.counts, cut.sizes, *cut.tokens, *cut.token_bytes)
       yield from (batch[0].tokens_BT, batch.bytes_per_token(0))
 
   whole = [*found(bytes)]
@@ -1115,22 +1115,26 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
     },
   )
   config.validate(section)
-  source = data.source(section.data, 'test')
-  assert (source.vocab, data.vocab(section.data), source.sha256) == (301, 301, sha256_of(path))
-  assert [bytes_T.sum() for bytes_T in source.token_bytes] == source.sizes.tolist()
-  provenance.claim(tmp_path / 'text', provenance.MadeOf(source.sha256), begins=True)
+  corpus = data.opened(section.data, 'test')
+  assert (corpus.vocab, data.vocab(section.data), corpus.tokenizer_sha256) == (
+    301,
+    301,
+    sha256_of(path),
+  )
+  assert [bytes_T.sum() for bytes_T in corpus.token_bytes] == corpus.sizes.tolist()
+  provenance.claim(tmp_path / 'text', provenance.MadeOf(corpus.tokenizer_sha256), begins=True)
   changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
   changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
-  last_k, whole = plan.plan(config.load(BASE, changes), source)
+  last_k, whole = plan.plan(config.load(BASE, changes), corpus)
   zero = lambda tokens_BT, **_: np.zeros(tokens_BT.shape)
   (score,) = whole.score(zero, [0])
-  assert (score['tokens'], score['bytes']) == (len(source.tokens[0]), source.sizes[0])
+  assert (score['tokens'], score['bytes']) == (len(corpus.tokens[0]), corpus.sizes[0])
   start = last_k.key_fields[0]['position']
-  assert last_k.score(zero, [0])[0]['bytes'] == source.token_bytes[0][start : start + 9].sum()
+  assert last_k.score(zero, [0])[0]['bytes'] == corpus.token_bytes[0][start : start + 9].sum()
   path.write_text(path.read_text() + '\n')
-  other = data.source(section.data, 'test')
+  other = data.opened(section.data, 'test')
   with pytest.raises(UserError, match='trained with the tokenizer'):
-    provenance.check_same_tokenizer(tmp_path / 'text', other.sha256)
+    provenance.check_same_tokenizer(tmp_path / 'text', other.tokenizer_sha256)
 
 
 def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, small_text):
@@ -1145,7 +1149,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
   monkeypatch.setattr(token_cache, 'CHUNK_BYTES', 100)  # of the first document, then of the others
 
   def opened(**more):
-    return data.source(config.load(BASE, changes | of_json | more).data, 'test')
+    return data.opened(config.load(BASE, changes | of_json | more).data, 'test')
 
   def check(source):
     for tokens_T, bytes_T, document in zip(
@@ -1175,7 +1179,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
   assert len(said) == 3
   assert re.search(r'\(test\): [\d,]+ bytes are cut into tokens, once', said[0])
   assert len(sets()) == 4
-  of_pieces = data.source(small_text.data, 'test')
+  of_pieces = data.opened(small_text.data, 'test')
   check(of_pieces)
   # what is damaged is told
   newest = max(sets(), key=lambda some: some.stat().st_mtime_ns)
@@ -1229,10 +1233,10 @@ def test_prepare_data_counts_tokens_of_each_split(small_text, capsys):
   prepare_data.main([f'--config.data.{field}={section[field]}' for field in FIELDS_OF_SMALL_TEXT])
   out = capsys.readouterr().out
   for split in SPLITS:
-    source = data.source(section, split)
-    each = f'{source.sizes.sum() / source.counts.sum():.3f}'
-    assert re.search(rf'^{split} .* {source.counts.sum():,} +{each}$', out, re.MULTILINE)
-  assert f'sentencepiece: 300 symbols, SHA-256 {source.sha256}\n' in out
+    corpus = data.opened(section, split)
+    each = f'{corpus.sizes.sum() / corpus.counts.sum():.3f}'
+    assert re.search(rf'^{split} .* {corpus.counts.sum():,} +{each}$', out, re.MULTILINE)
+  assert f'sentencepiece: 300 symbols, SHA-256 {corpus.tokenizer_sha256}\n' in out
 
 
 def sha256_of(path):
@@ -1433,12 +1437,12 @@ def test_packed_documents_are_joined_in_order(tmp_path, monkeypatch):
   files = {f'train/{name}.txt': name * 4 for name in 'abcdefg'}
   folder = write(tmp_path, {**files, 'train/h.txt': 'h' * 30, 'test/t.txt': 'T'})
   section = config.load(BASE, {'data.corpus': folder, 'data.packed': True}).data
-  found = data.source(section, 'train')
+  found = data.opened(section, 'train')
   assert list(found.documents) == [
     b'aaaa\n\nbbbb\n\ncccc',
     b'dddd\n\neeee\n\nffff',
     b'gggg\n\n' + b'h' * 30,
   ]
   assert found.names[0] == 'a.txt to c.txt'
-  assert list(data.source(section, 'test').documents) == [b'T']
+  assert list(data.opened(section, 'test').documents) == [b'T']
   assert found.batches(14, 2, seed=0).windows_per_epoch == 2 + 2 + 3

@@ -346,7 +346,7 @@ def rows_of(workdir):
 
 def chosen_documents(c):
   """{name: tokens_T} of the documents that an evaluation takes."""
-  corpus = data.source(c.data, c.eval.split)
+  corpus = data.opened(c.data, c.eval.split)
   return {corpus.names[i]: corpus.tokens[i] for i in plan.choose_indices(c, corpus)}
 
 
@@ -592,7 +592,7 @@ def test_activations_may_be_bfloat16_and_logits_are_float32(make_run):
 
 def test_a_restored_model_is_read_and_not_drawn(unevaluated, monkeypatch):
   c, workdir, model = unevaluated
-  corpus = data.source(c.data, 'test')
+  corpus = data.opened(c.data, 'test')
   draw = jax.random.normal
 
   def shapes_alone(key, *arguments):
@@ -694,7 +694,7 @@ def measure_stub(corpus, workdir, overrides):
     train_length=c.train.length,
   )
   stub = MaskedStub()
-  for measurement in plan.plan(c, data.source(c.data, c.eval.split)):
+  for measurement in plan.plan(c, data.opened(c.data, c.eval.split)):
     evaluate.measure(measurement, row, {}, stub, None, workdir)
   return sorted(getattr(stub, 'asked', []), key=str), rows_of(workdir)
 
@@ -866,7 +866,7 @@ def test_what_is_not_refused_before_training_can_be_measured(
     except UserError:
       continue
     passed += 1
-    for measurement in plan.plan(c, data.source(c.data, 'test')):
+    for measurement in plan.plan(c, data.opened(c.data, 'test')):
       function = evens
       if measurement.function is model_functions.predictions:
         function = lambda tokens_BT: (evens(tokens_BT) > 0, evens(tokens_BT))
@@ -1118,7 +1118,7 @@ def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
   assert again.data.corpus != c.data.corpus
   with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
     evaluate.evaluate(again, workdir)
-  corpus = data.source(again.data, 'test')
+  corpus = data.opened(again.data, 'test')
   with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
     runs.check_corpus(c, again, corpus, workdir)
 
@@ -1138,7 +1138,7 @@ def test_another_folder_that_has_changed_is_measured_anew(make_run, tmp_path):
   (other / 'test' / 'd.txt').write_text('d' * 50)
   evaluate.evaluate(c, workdir)
   named = [(r['overrides'][DOCUMENTS], r['document']) for r in rows_of(workdir)]
-  before, now = first[0]['overrides'][DOCUMENTS], data.source(c.data, 'test').listing.sha256[:8]
+  before, now = first[0]['overrides'][DOCUMENTS], data.opened(c.data, 'test').listing.sha256[:8]
   assert {*named} == {(before, f'{x}.txt') for x in 'abc'} | {(now, f'{x}.txt') for x in 'abcd'}
   assert before != now
 
@@ -1154,7 +1154,7 @@ def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(ma
   c, workdir, _ = make_run(
     **fields, eval__protocols=('last_k',), eval__lengths=(16,), eval__documents=0
   )
-  made_of = provenance.MadeOf(None, listings=[data.source(c.data, 'train').listing])
+  made_of = provenance.MadeOf(None, listings=[data.opened(c.data, 'train').listing])
   provenance.claim(workdir, made_of, begins=True)
   evaluate.evaluate(c, workdir)
   rows = rows_of(workdir)

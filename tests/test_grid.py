@@ -121,7 +121,7 @@ def test_there_are_enough_cells_to_ask_for(neighbor, queries):
 
 def test_batches_hold_both_positions_of_their_examples_and_zeros():
   c = tiny()
-  corpus = data.source(c.data, 'train')
+  corpus = data.opened(c.data, 'train')
   batch = corpus.batches(40, 4, seed=3)[2]
   assert batch.position_ids.shape == (4, 40, 2)
   for row in range(4):
@@ -129,7 +129,7 @@ def test_batches_hold_both_positions_of_their_examples_and_zeros():
     filled = np.zeros((40, 2), np.int32)
     filled[: len(example.positions_T)] = example.positions_T
     np.testing.assert_array_equal(batch.position_ids[row], filled)
-  plain = data.source(tiny(data__corpus='task:grid').data, 'train')
+  plain = data.opened(tiny(data__corpus='task:grid').data, 'train')
   assert plain.batches(40, 4, seed=3)[2].position_ids is None
 
 
@@ -181,7 +181,7 @@ def unbroken(tmp_path_factory):
 def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbroken):
   """At 21 tokens, and at 40 of a model for 24, all or a window of 24."""
   c = tiny()
-  corpus = data.source(c.data, 'test')
+  corpus = data.opened(c.data, 'test')
   model, _ = runs.restore(c, corpus, unbroken)
   rows = storage.read_rows(unbroken / 'eval.jsonl')
   for length, control in ((21, None), (40, None), (40, 'windowed')):

@@ -95,7 +95,7 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
     ({'data__tokenizer': 'sentencepiece', 'data__vocab': 300}, 'has 257 symbols; allowed: .* 300'),
   ):
     with pytest.raises(UserError, match=words) as error:
-      runs.check_evaluator(overlaid(c, **overrides), data.source(c.data, 'test'))
+      runs.check_evaluator(overlaid(c, **overrides), data.opened(c.data, 'test'))
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
 
 
@@ -189,14 +189,14 @@ def test_no_key_tokens_is_an_outcome(make_run, capsys):
 
 def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(letters):
   c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL)
-  (measurement, *_) = plan.plan(c, data.source(c.data, 'test'))
+  (measurement, *_) = plan.plan(c, data.opened(c.data, 'test'))
   nan = lambda tokens_BT: np.full(tokens_BT.shape, np.nan)
   assert measurement.score(nan, [0]) == [{'status': 'not_finite'}]
 
 
 def test_a_model_that_is_its_own_judge_reads_each_whole_window_once(letters):
   c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL)
-  measurement = plan.plan(c, data.source(c.data, 'test'))[-1]
+  measurement = plan.plan(c, data.opened(c.data, 'test'))[-1]
   calls, texts = [], [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
 
   def nll(tokens_BT):

@@ -246,10 +246,10 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
     protocols = {(row['protocol'], row['control'], row['length']) for row in rows}
     expected = {(p, None, n) for p in ('last_k', 'non_overlapping') for n in (20, 40)}
     assert protocols == expected | {('last_k', 'windowed', n) for n in (20, 40)}
-    batches = data.source(study.data, 'train').batches(20, 4, seed)
+    batches = data.opened(study.data, 'train').batches(20, 4, seed)
     windows = [window for step in range(3) for window in batches[step].tokens_BT]
     model = ngrams.NGrams(windows, 2, 257)
-    test = data.source(study.data, 'test')
+    test = data.opened(study.data, 'test')
     for row in rows:
       if row['protocol'] == 'last_k':
         text = np.array(test.tokens[list(test.names).index(row['document'])])

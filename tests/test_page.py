@@ -30,8 +30,8 @@ from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import page, plots, profile_plots, style
+from posenc_jax.reporting.html.places import Places, gather
 from posenc_jax.reporting.html.settings import settings
-from posenc_jax.reporting.html.sources import Sources, gather
 from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
@@ -80,12 +80,12 @@ class Parsed(HTMLParser):
       self.tables[-1][-1][-1] += text
 
 
-def sources(rows, runs=(), configs=None):
-  return Sources(rows, list(runs), configs or {}, [])
+def places(rows, runs=(), configs=None):
+  return Places(rows, list(runs), configs or {}, [])
 
 
 def rendered(rows, metric='bpb', with_profiles=False, **fields):
-  return page.render(sources(rows, **fields), metric, with_profiles)
+  return page.render(places(rows, **fields), metric, with_profiles)
 
 
 def plot(text, name='curves'):
@@ -178,7 +178,7 @@ def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
 def test_figures_and_the_page_draw_the_same_curves():
   """One failed seed, and a deviation that no logarithmic axis has a place for, among them."""
   bits = {'rope': {8: [1.0, 3.0], 16: [0.1, 4.0]}, 'alibi': {8: [2.0, 2.1], 16: [1.0, 'odd']}}
-  (series,) = sources(rows_of(bits)).series('bpb')
+  (series,) = places(rows_of(bits)).series('bpb')
   axes, _ = figures.draw(rows_of(bits), metric='bpb').axes
   drawn = {line.get_label(): line for line in axes.lines if line.get_label() in bits}
   bands = dict(zip(series.curves, axes.collections, strict=True))
@@ -250,7 +250,7 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
 
 
 def test_of_many_encodings_the_ends_are_named():
-  said = extrapolation_gap(sources(realistic()).series('bpb')[0]).sentences()
+  said = extrapolation_gap(places(realistic()).series('bpb')[0]).sentences()
   assert re.search(
     r'Smallest rise in bits per byte: nope \([+-]0\.0\d\d\), .*; largest: alibi \(\+3\.2\d\d\)\.',
     said,
@@ -284,7 +284,7 @@ def test_training_lengths_that_differ_are_not_measured_from():
 
 
 def test_a_seed_that_failed_leaves_no_flattering_mean():
-  (table,) = sources(rows_of({'rope': {8: [1.0, 1.0], 16: [1.0, 'not_finite']}})).series('bpb')
+  (table,) = places(rows_of({'rope': {8: [1.0, 1.0], 16: [1.0, 'not_finite']}})).series('bpb')
   (line,) = extrapolation_gap(table).lines
   assert (line.gaps, line.reason) == ([], 'not_finite')
   assert plots.mean_trace(table, 'rope')['y'] == [1.0, None]
@@ -300,7 +300,7 @@ def test_seeds_that_have_not_learned_are_in_no_gap():
     for n, share in zip((8, 16), both, strict=True)
     for metric, value in (('token_accuracy', share), ('token_chance', 0.1))
   ]
-  (series,) = sources(rows).series('bpb')
+  (series,) = places(rows).series('bpb')
   (line,) = extrapolation_gap(series).lines
   assert (line.near, line.far) == ([1.0, 1.0], [0.5, 0.7])
   assert line.gaps == pytest.approx([-0.5, -0.3])
@@ -308,19 +308,19 @@ def test_seeds_that_have_not_learned_are_in_no_gap():
 
 def test_one_line_that_was_evaluated_farther_leaves_the_others_their_gaps():
   rows = rows_of(BITS) + rows_of({'alibi': {64: [1.5, 2.5, 4.5]}})
-  (farther,), (series,) = (sources(some).series('bpb') for some in (rows, rows_of(BITS)))
+  (farther,), (series,) = (places(some).series('bpb') for some in (rows, rows_of(BITS)))
   made, alone = extrapolation_gap(farther), extrapolation_gap(series)
   assert (made.near, made.far, made.lines) == (8, 32, alone.lines)
   assert 'Trained at 8 tokens, most lines evaluated at up to 32, 4 times' in made.sentences()
   assert finding(farther) == finding(series)
   apart = rows_of({'alibi': {8: [1.0], 16: [1.0]}, 'rope': {8: [1.0], 32: [1.0]}})
-  (series,) = sources(apart).series('bpb')
+  (series,) = places(apart).series('bpb')
   why = 'At no length past the training length, 8 tokens, were more than half of the lines'
   assert extrapolation_gap(series).startswith(why)
   assert finding(series) == ''
   fields = dict(protocol='copy', k=None, document=None, metric='exact_match')
   shares = [row(x, 0, n, value=1.0, **fields) for x in ('alibi', 'rope', 't5') for n in (8, 16)]
-  (series,) = sources([*shares, row('alibi', 0, 32, value=0.1, **fields)]).series('bpb')
+  (series,) = places([*shares, row('alibi', 0, 32, value=0.1, **fields)]).series('bpb')
   assert finding(series) == 'copy: of 3 encodings, 3 keep 85 % of their exact match at L up to 2 L'
 
 
@@ -335,7 +335,7 @@ def test_a_length_between_of_one_line_alone_leaves_the_title_as_it_is():
   shares = [row(x, 0, n, value=1.0, **fields) for x in bits for n in (8, 16, 32)]
   more = rows_of({'alibi': {24: [0.5]}}), [row('alibi', 0, 24, value=1.0, **fields)]
   for some, one_more in zip((rows, shares), more, strict=True):
-    (series,), (farther,) = (sources(x).series('bpb') for x in (some, [*some, *one_more]))
+    (series,), (farther,) = (places(x).series('bpb') for x in (some, [*some, *one_more]))
     assert finding(farther) == finding(series)
     assert '2 lose' in finding(series) or '3 keep' in finding(series)
 
@@ -360,7 +360,7 @@ def test_what_a_study_names_as_reference_is_one_on_its_page(tmp_path):
 
 def test_bands_are_one_deviation_and_break_where_lines_do():
   bits = {'rope': {8: [1.0, 3.0], 16: ['not_finite'] * 2, 32: [0.1, 4.0], 64: [2.0, 2.0]}}
-  (table,) = sources(rows_of(bits)).series('bpb')
+  (table,) = places(rows_of(bits)).series('bpb')
   drawn, spread = plots.std_band(table, 'rope'), statistics.stdev([0.1, 4.0])
   assert spread > 2.05, 'a logarithmic axis has no place for the mean less the deviation'
   assert drawn['x'] == [8, 8, None, 32, 64, 64, 32, None]

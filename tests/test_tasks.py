@@ -876,7 +876,7 @@ def test_examples_longer_than_the_window_are_scored_token_by_token(text, length)
 def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
   """At 32 tokens of a model for 24, and at 20 tokens as without a control."""
   c = config.load(BASE, {**TINY, 'eval.controls': TASK_CONTROLS, 'eval.sink_tokens': 3})
-  corpus = data.source(c.data, 'test')
+  corpus = data.opened(c.data, 'test')
   model = build(c, corpus.vocab, nnx.Rngs(0))
   predict = model_functions.compiled(model_functions.predictions, c)
   planned = {(m.key_fields[0]['control'], m.length): m for m in task_scoring.plan(c, corpus)}
@@ -905,7 +905,7 @@ def test_controls_of_a_task_are_what_the_model_says_of_single_examples(tiny):
 
 
 def test_the_loss_counts_answers_alone(tiny):
-  corpus = data.source(tiny.data, 'train')
+  corpus = data.opened(tiny.data, 'train')
   batch = corpus.batches(24, 4, seed=0)[0]
   model, nats = (
     build(tiny, corpus.vocab, nnx.Rngs(0)),
@@ -987,12 +987,12 @@ def test_tokens_of_a_run_are_those_of_its_tokenizer(tiny, tmp_path):
   evaluate.evaluate(c, run)
   (row,) = [json.loads(line) for line in (run / 'eval.jsonl').read_text().splitlines()]
   text = (tmp_path / 'text' / 'test' / 'a.txt').read_bytes()
-  assert (row['bytes'], row['tokens']) == (len(text), len(data.source(c.data, 'test').tokens[0]))
+  assert (row['bytes'], row['tokens']) == (len(text), len(data.opened(c.data, 'test').tokens[0]))
   assert row['tokens'] < row['bytes'] / 2
   assert row['tokenizer'] == storage.read_json(run / 'tokenizer.json')['sha256']
   assert row['bpb'] == pytest.approx(row['nats'] / len(text) / np.log(2))
   logged = [json.loads(line) for line in (run / 'metrics.jsonl').read_text().splitlines()]
-  per_token = data.source(c.data, 'train').batches(24, 4, 0).bytes_per_token(0)
+  per_token = data.opened(c.data, 'train').batches(24, 4, 0).bytes_per_token(0)
   assert logged[0]['bpb'] == pytest.approx(logged[0]['loss'] / np.log(2) / per_token)
   (tmp_path / 'text' / 'train' / 'f.txt').write_text('and more')
   with pytest.raises(UserError, match=r'documents in train .* 5 when its run began, 6 now'):

@@ -191,8 +191,8 @@ def test_rows_are_those_of_each_document_and_depth(asked):
 def test_scores_are_those_of_the_model_after_each_prefix(asked):
   config, model, rows = asked
   predict = model_functions.compiled(model_functions.predictions, config)
-  source = data.source(config.data, 'test')
-  texts = dict(zip(source.names, source.tokens, strict=True))
+  corpus = data.opened(config.data, 'test')
+  texts = dict(zip(corpus.names, corpus.tokens, strict=True))
   found = []
   for row in (row for row in rows if row['length'] == 24):
     depth = row['position'] / 100
@@ -214,8 +214,8 @@ def test_scores_are_those_of_the_model_after_each_prefix(asked):
 def test_an_answer_of_likeliest_tokens_is_an_exact_match(asked):
   """A model that has read the key says it, and one wrong digit is wrong."""
   config, _, _ = asked
-  source = data.source(config.data, 'test')
-  measurement = plan.plan(config, source)[0]
+  corpus = data.opened(config.data, 'test')
+  measurement = plan.plan(config, corpus)[0]
 
   def predict(tokens_BT):
     right_BT = np.ones((len(tokens_BT), 6), bool)

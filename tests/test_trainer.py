@@ -150,7 +150,7 @@ def test_documents_that_are_too_short_are_said_to_be_left_out(tiny, corpus, tmp_
     loop.train(config.load(BASE, changes), tmp_path / f'run_{packed}')
     said = 'train: 1 of 4 documents (95.2 % of tokens) have 16 tokens or more; the others are left'
     assert (said in capsys.readouterr().out) != packed
-  assert data.source(tiny.data, 'train').left_out(16) is None
+  assert data.opened(tiny.data, 'train').left_out(16) is None
 
 
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):

@@ -34,16 +34,16 @@ def single_seed_runs(config: ConfigDict, workdir: str | Path) -> list[tuple[Conf
   """
   if not config.seeds:
     return [(config, Path(workdir))]
-  source = config.train.init_from
-  source_has_seeds = bool(source and _saved_fields(Path(source)).get('seeds'))
+  start = config.train.init_from
+  start_has_seeds = bool(start and _saved_fields(Path(start)).get('seeds'))
   runs = []
   for seed in config.seeds:
     run_config, run_dir = from_json(to_json(config)), seed_workdir(workdir, seed)
     overlay(run_config, {'seed': seed, 'seeds': (), 'vmap_seeds': False, 'mesh.seeds': 1})
-    seed_source = str(seed_workdir(source, seed))
-    earlier_source = _saved_fields(run_dir).get('train.init_from')
-    if earlier_source == seed_source or (source_has_seeds and earlier_source != source):
-      run_config.train.init_from = seed_source
+    seed_start = str(seed_workdir(start, seed))
+    earlier_start = _saved_fields(run_dir).get('train.init_from')
+    if earlier_start == seed_start or (start_has_seeds and earlier_start != start):
+      run_config.train.init_from = seed_start
     runs.append((run_config, run_dir))
   return runs
 

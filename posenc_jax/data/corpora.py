@@ -130,7 +130,7 @@ class Corpus:
     return self.tokenizer.vocab
 
   @property
-  def sha256(self) -> str | None:
+  def tokenizer_sha256(self) -> str | None:
     """The hash of the learned tokenizer, or None where tokens are bytes."""
     return self.tokenizer.sha256
 
@@ -164,7 +164,7 @@ class Corpus:
     return batch._replace(scored_BT=distances_BT > 0)
 
 
-def source(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | TaskCorpus:
+def opened(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | TaskCorpus:
   """Opens one split of the corpus or task that a config's section `data` describes. Raises
   `UserError`.
 
@@ -232,8 +232,8 @@ def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool =
   if found.count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
   names, documents = (LazySequence(found.count, make) for make in (found.name_of, found.read))
-  opened = Corpus(name, split, names, documents, listing=found.listing)
-  return packed(opened) if is_packed else opened
+  plain = Corpus(name, split, names, documents, listing=found.listing)
+  return packed(plain) if is_packed else plain
 
 
 def packed(corpus: Corpus) -> Corpus:

@@ -17,7 +17,7 @@ class TaskCorpus:
   Attributes:
     protocol: the task's name, without options.
     shortest: tokens of the shortest examples to train on.
-    sha256, listing: None, since a task has no learned tokenizer and no folder.
+    tokenizer_sha256, listing: None, since a task has no learned tokenizer and no folder.
     unit: the unit of the logged loss.
   """
 
@@ -26,7 +26,7 @@ class TaskCorpus:
   protocol: str
   task: Task
   shortest: int
-  sha256 = None
+  tokenizer_sha256 = None
   listing = None
   unit = 'bits/answer'
 

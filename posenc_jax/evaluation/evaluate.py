@@ -63,7 +63,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   workdir = Path(workdir)
   saved = saved_config(workdir)
   changed = overrides_between(saved, config) | code_laid_over(saved, config)
-  corpus = data.source(config.data, config.eval.split, kept_tokenizer(workdir, config.data))
+  corpus = data.opened(config.data, config.eval.split, kept_tokenizer(workdir, config.data))
   check_corpus(saved, config, corpus, workdir)
   is_own = are_one_corpus(config.data.corpus, saved.data.corpus)
   if corpus.listing is not None and not is_own:
@@ -84,7 +84,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
     split=config.eval.split,
     train_length=config.train.length,
     source=source,
-    tokenizer=None if source else corpus.sha256,
+    tokenizer=None if source else corpus.tokenizer_sha256,
     dtype=config.eval.compute_dtype,
     parameters=parameters_of(saved),
   )
@@ -100,7 +100,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   ):
     listings = [corpus.listing] if is_own else []  # a test split is opened here first
     code = dict(own_code(config).items() & own_code(saved).items())
-    claim(workdir, MadeOf(corpus.sha256, listings=listings, code=code), begins=False)
+    claim(workdir, MadeOf(corpus.tokenizer_sha256, listings=listings, code=code), begins=False)
     put_on_record = recorder(workdir)
     for measurement in measurements:
       started = time.perf_counter()

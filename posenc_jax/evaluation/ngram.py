@@ -59,7 +59,7 @@ def evaluate_ngram(
 def _evaluate_seed(
   config: ConfigDict, workdir: Path, context: int, smoothing: str, whole_split: bool
 ) -> None:
-  corpus = data.source(config.data, config.eval.split)
+  corpus = data.opened(config.data, config.eval.split)
   measurements, judge = plan(config, corpus), judge_of(config, corpus)
   texts = _texts(config, whole_split)
   counted = {
@@ -80,7 +80,7 @@ def _evaluate_seed(
     corpus=config.data.corpus,
     split=config.eval.split,
     train_length=config.train.length,
-    tokenizer=corpus.sha256,
+    tokenizer=corpus.tokenizer_sha256,
   )
   measured, left_out = [], []
   put_on_record = recorder(workdir)
@@ -108,7 +108,7 @@ def _nats(model: NGrams, tokens_BT: np.ndarray, window: int | None = None, **_) 
 
 def _texts(config: ConfigDict, whole_split: bool) -> list[np.ndarray]:
   """The token sequences that are counted."""
-  train = data.source(config.data, 'train')
+  train = data.opened(config.data, 'train')
   if whole_split:
     return list(train.tokens)
   c = config.train

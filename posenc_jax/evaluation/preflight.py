@@ -87,13 +87,13 @@ def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | N
       data.check_tokenizer(section)
     if not data.is_present(section.corpus, section.cache):
       return None
-  return _source(json.dumps(to_json(section)), split, start)
+  return _opened(json.dumps(to_json(section)), split, start)
 
 
 @functools.lru_cache(maxsize=3)
-def _source(section: str, split: str, init_from: str) -> data.Corpus | data.TaskCorpus:
+def _opened(section: str, split: str, init_from: str) -> data.Corpus | data.TaskCorpus:
   section = ConfigDict(json.loads(section))
-  return data.source(section, split, provenance.kept_tokenizer(init_from, section))
+  return data.opened(section, split, provenance.kept_tokenizer(init_from, section))
 
 
 CHECKS = {

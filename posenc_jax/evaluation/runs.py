@@ -41,7 +41,7 @@ def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | 
   gone. Raises `UserError`.
   """
   if tasks.is_task(config.data.corpus):
-    return data.source(config.data, config.eval.split)
+    return data.opened(config.data, config.eval.split)
   tokenizer = kept_tokenizer(workdir, config.data) or data.tokenizer(config.data)
   return data.Corpus(config.data.corpus, config.eval.split, (), (), tokenizer)
 
@@ -73,7 +73,7 @@ def check_corpus(
       f'config.data.corpus={config.data.corpus!r}: has {corpus.vocab} symbols; allowed: what has '
       f'{trained_vocab}, as {saved.data.corpus!r}, which the run was trained on'
     )
-  check_same_tokenizer(workdir, corpus.sha256)
+  check_same_tokenizer(workdir, corpus.tokenizer_sha256)
   if are_one_corpus(config.data.corpus, saved.data.corpus):
     check_documents(workdir, corpus.listing)
 
@@ -135,7 +135,9 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
   vocab, own_vocab = data.vocab(evaluator.data), data.vocab(config.data)
   if vocab != own_vocab:
     raise UserError(f'{field}: has {vocab} symbols; allowed: a run with {own_vocab}, as this one')
-  check_same_tokenizer(workdir, corpus.sha256, name, 'a run with the tokenizer of this one')
+  check_same_tokenizer(
+    workdir, corpus.tokenizer_sha256, name, 'a run with the tokenizer of this one'
+  )
   check_code(workdir, own_code(evaluator), name)
   with user_errors(ValueError):
     end = decoder.shapes(evaluator, vocab).max_length

@@ -173,20 +173,20 @@ def _name(swept: dict, overrides: dict[str, object]) -> str:
   return run_name({field: fields[field] for field in swept if field in fields})
 
 
-def _check_config(run_config: ConfigDict, workdir: Path, source: PlannedRun | None) -> None:
+def _check_config(run_config: ConfigDict, workdir: Path, start: PlannedRun | None) -> None:
   """Raises `UserError` where a config is bad by itself or cannot be that of a run in `workdir`.
 
-  `source`: the run of this study that it starts from, or None.
+  `start`: the run of this study that it starts from, or None.
   """
   config.validate(run_config)
   trackers.check(run_config.train.trackers)
-  if run_config.train.init_from and source is None and not storage.exists(workdir):
+  if run_config.train.init_from and start is None and not storage.exists(workdir):
     config.saved_config(run_config.train.init_from)  # raises UserError where there is no run
   seed_runs = config.single_seed_runs(run_config, workdir) if run_config.seeds else []
   for one_config, folder in [(run_config, workdir), *seed_runs]:
     check_same_config(folder, one_config, 'another --out')
-  if source is not None and storage.exists(workdir / 'config.json'):
-    _check_not_extended(source, workdir)
+  if start is not None and storage.exists(workdir / 'config.json'):
+    _check_not_extended(start, workdir)
 
 
 def swept_by(study: ModuleType, path: str | Path) -> list[dict]:
@@ -203,8 +203,8 @@ def leave_out(runs: list[PlannedRun], kept: set[str]) -> list[PlannedRun]:
   """
   left = []
   for run in reversed(runs):
-    is_source = any(run.workdir == other.init_from for other in left)
-    if is_source or not all(folder.name in kept for folder in run.results):
+    is_start = any(run.workdir == other.init_from for other in left)
+    if is_start or not all(folder.name in kept for folder in run.results):
       left.append(run)
   return left[::-1]
 
@@ -225,13 +225,13 @@ def check_same_evaluation(runs: list[PlannedRun]) -> None:
           raise UserError(f'workdir={str(workdir)!r} {problem}; allowed: another --out')
 
 
-def _check_not_extended(source: PlannedRun, workdir: Path) -> None:
+def _check_not_extended(start: PlannedRun, workdir: Path) -> None:
   """Raises `UserError` where a run would be extended that the one in `workdir` has started from."""
-  if is_extended(source.workdir, source.config):
-    steps = config.saved_config(source.workdir).train.steps
+  if is_extended(start.workdir, start.config):
+    steps = config.saved_config(start.workdir).train.steps
     raise UserError(
-      f'config.train.steps={source.config.train.steps}: {workdir.name} has started from '
-      f'{source.name} as it was after {steps} steps; allowed: {steps}, or another --out'
+      f'config.train.steps={start.config.train.steps}: {workdir.name} has started from '
+      f'{start.name} as it was after {steps} steps; allowed: {steps}, or another --out'
     )
 
 
@@ -333,8 +333,8 @@ def _of_seed(swept_runs: list[dict], seed: object, default: int) -> list[dict]:
   """The runs that a sweep has with a seed, and those that they start from."""
   left = []
   for swept in reversed(swept_runs):
-    is_source = any(swept == other.get('train.init_from') for other in left)
-    if is_source or swept.get('seed', default) == seed:
+    is_start = any(swept == other.get('train.init_from') for other in left)
+    if is_start or swept.get('seed', default) == seed:
       left.append(swept)
   return left[::-1]
 

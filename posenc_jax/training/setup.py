@@ -99,7 +99,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
     kept = provenance.kept_tokenizer(first.train.init_from if begins else folder, config.data)
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
-  corpus, val_corpus = (data.source(config.data, split, kept) for split in ('train', 'validation'))
+  corpus, val_corpus = (data.opened(config.data, split, kept) for split in ('train', 'validation'))
   train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
   val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   configs = [config, *(run for run, _ in seed_runs)]
@@ -117,7 +117,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
         allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
-        provenance.check_same_tokenizer(run.train.init_from, corpus.sha256, FIELD, allowed)
+        provenance.check_same_tokenizer(
+          run.train.init_from, corpus.tokenizer_sha256, FIELD, allowed
+        )
     source = provenance.source_of(seed_runs[0][0].train.init_from)
     models = [
       finished_parameters(run.train.init_from, model, run)
@@ -167,7 +169,7 @@ def _check_processes(configs: list[ConfigDict], *corpora) -> None:
       ],
       'the code of posenc_jax': _code_hash(),
       'the code of encodings of your own': own_code(configs[0]),
-      'the tokenizer of config.data': corpora[0].sha256,
+      'the tokenizer of config.data': corpora[0].tokenizer_sha256,
       'the text of config.data.corpus': [listing and listing.sha256 for listing in listings],
     }
   )
@@ -232,7 +234,7 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
       made_of = provenance.MadeOf(
-        training.corpus.sha256,
+        training.corpus.tokenizer_sha256,
         learned,
         listings,
         own_code(run),

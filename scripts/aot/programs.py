@@ -132,7 +132,7 @@ def step_and_shapes(mesh, c: ConfigDict):
   state = model, jax.eval_shape(optimizer.init, model)
   batch, largest_position = data.Batch(jnp.zeros((c.train.batch, c.train.length), int)), None
   if tasks.is_task(c.data.corpus):
-    corpus = data.source(c.data, 'train')
+    corpus = data.opened(c.data, 'train')
     batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
     largest_position = corpus.largest_position(c.train.length)
   tokens = meshes.TOKENS

@@ -13,8 +13,8 @@ from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.reporting.comparisons.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import plots, profile_plots, style
+from posenc_jax.reporting.html.places import Places
 from posenc_jax.reporting.html.settings import Setting, settings
-from posenc_jax.reporting.html.sources import Sources
 from posenc_jax.reporting.layouts.lengths import extrapolation_table
 from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
@@ -47,26 +47,26 @@ BY_DEFAULT = (
 )
 
 
-def render(sources: Sources, metric: str, with_profiles: bool) -> str:
-  """The HTML of a page: the same bytes for the same sources.
+def render(places: Places, metric: str, with_profiles: bool) -> str:
+  """The HTML of a page: the same bytes for the same places.
 
   Args:
     with_profiles: whether the page draws what the encodings say about distance.
   Raises:
-    UserError: as `Sources.series` does.
+    UserError: as `Places.series` does.
   """
-  shown = sources.series(metric)
-  labels = sources.references
+  shown = places.series(metric)
+  labels = places.references
   gaps = [extrapolation_gap(series, references_of(series, labels)) for series in shown]
   of_axis = {}
   for series, gap in zip(shown, gaps, strict=True):
     of_axis.setdefault(plots.axis_title(series), []).append((series, gap))
   leads = [_lead(series, gap, labels) for (series, gap), *_ in of_axis.values()]
-  found, same = settings(sources.rows, sources.configs)
+  found, same = settings(places.rows, places.configs)
   drawn, not_drawn = [], []
   if with_profiles:
     longest = max(series.scores.columns[-1] for series in shown)
-    drawn, not_drawn = _profiles(sources, found, longest)
+    drawn, not_drawn = _profiles(places, found, longest)
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
@@ -84,14 +84,14 @@ def render(sources: Sources, metric: str, with_profiles: bool) -> str:
       _curves([series for series, _ in some], labels, number)
       for number, some in enumerate(of_axis.values())
     ],
-    studies=_study_tables(sources),
-    tables=[_tables(sources, *both) for both in zip(shown, gaps, strict=True)],
+    studies=_study_tables(places),
+    tables=[_tables(places, *both) for both in zip(shown, gaps, strict=True)],
     profiles=drawn,
     not_drawn=not_drawn,
-    profiles_caption=PROFILES + (BY_DEFAULT if _without_config(sources) else ''),
+    profiles_caption=PROFILES + (BY_DEFAULT if _without_config(places) else ''),
     settings=_settings(found),
     same=sorted(same.items()),
-    sources=sources.notes,
+    sources=places.notes,
   )
 
 
@@ -123,9 +123,9 @@ def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   return dict(div=Markup(style.to_div(plots.draw(shown, labels), name)), caption=caption)
 
 
-def _study_tables(sources: Sources) -> list[dict]:
+def _study_tables(places: Places) -> list[dict]:
   """The tables of all studies; their titles name the place where there are several."""
-  studies = {place: tables for place, tables in sources.studies.items() if tables}
+  studies = {place: tables for place, tables in places.studies.items() if tables}
   made = []
   for place, tables in studies.items():
     suffix = f', {place}' if len(studies) > 1 else ''
@@ -133,9 +133,9 @@ def _study_tables(sources: Sources) -> list[dict]:
   return made
 
 
-def _tables(sources: Sources, series: Series, gap: ExtrapolationGap | str) -> dict:
+def _tables(places: Places, series: Series, gap: ExtrapolationGap | str) -> dict:
   """The scores of a series by length, its gaps, and its seeds."""
-  metric, table = series.scores.metric, _score_table(sources, series)
+  metric, table = series.scores.metric, _score_table(places, series)
   fields = dict(table=table, per_seed=[], per_seed_header=['encoding', 'seed', *table.header[1:]])
   if len(series.scores.seeds) > 1:
     fields['per_seed'] = [
@@ -156,11 +156,11 @@ def _tables(sources: Sources, series: Series, gap: ExtrapolationGap | str) -> di
   )
 
 
-def _score_table(sources: Sources, series: Series) -> Table:
+def _score_table(places: Places, series: Series) -> Table:
   scores = series.scores
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  return extrapolation_table(sources.rows, scores, depths)
+  return extrapolation_table(places.rows, scores, depths)
 
 
 def _settings(found: list[Setting]) -> list[list[str]]:
@@ -180,13 +180,13 @@ def _settings(found: list[Setting]) -> list[list[str]]:
   return lines
 
 
-def _profiles(sources: Sources, found: list[Setting], longest: int) -> tuple[list[dict], list[str]]:
+def _profiles(places: Places, found: list[Setting], longest: int) -> tuple[list[dict], list[str]]:
   """A profile of each way in which configs set an encoding, and what could not be drawn."""
   from posenc_jax.inspection.profiles import single_encodings  # it needs jax, and rows do not
 
   named = [(setting.label, setting.config) for setting in found]
   names_of, config_of = {}, {}
-  for label, c in [*named, *_by_default(sources)]:
+  for label, c in [*named, *_by_default(places)]:
     for name, own in single_encodings(label, c):
       key = _profile_key(own)
       config_of.setdefault(key, own)
@@ -230,18 +230,18 @@ def _profile(c: ConfigDict, longest: int, name: str) -> dict:
   return dict(plots=figures, notes=' '.join(notes))
 
 
-def _without_config(sources: Sources) -> dict[tuple[str, int], None]:
+def _without_config(places: Places) -> dict[tuple[str, int], None]:
   """(encoding, training length) of the runs without a config.json; an n-gram has no encoding."""
   return {
     (row['encoding'], row['train_length']): None
-    for row in sources.rows
-    if row['run'] not in sources.configs and row['encoding'] != row_schema.N_GRAM
+    for row in places.rows
+    if row['run'] not in places.configs and row['encoding'] != row_schema.N_GRAM
   }
 
 
-def _by_default(sources: Sources) -> list[tuple[str, ConfigDict]]:
+def _by_default(places: Places) -> list[tuple[str, ConfigDict]]:
   """(name, config) of the encodings of runs without a config.json."""
   return [
     (name, config.load(config.BASE, {'encoding': dict(name=name), 'train.length': length}))
-    for name, length in _without_config(sources)
+    for name, length in _without_config(places)
   ]

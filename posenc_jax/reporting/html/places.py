@@ -1,4 +1,4 @@
-"""The sources of a page: the rows and configs of run folders and row files."""
+"""The places that a page is made from: the rows and configs of run folders and row files."""
 
 import dataclasses
 from collections import Counter
@@ -23,7 +23,7 @@ CHANCE = {metric.chance for metric in METRICS.values()}
 
 
 @dataclasses.dataclass
-class Sources:
+class Places:
   """The rows of one or more places.
 
   Attributes:
@@ -76,7 +76,7 @@ def can_show(row: dict) -> bool:
   return is_known and row['protocol'] not in POSITIONAL
 
 
-def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sources:
+def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Places:
   """Reads folders (of one run, of many, or of kept rows) and files of rows.
 
   `root` is the repository, for folders whose study lies in it. Raises UserError for none, or for a
@@ -91,22 +91,22 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Sourc
   if twice := [path for path, count in counts.items() if count > 1]:
     raise UserError(f'{twice[0]}: given twice; allowed: each place once')
   read = [_read(path, root) for path in paths]
-  places = [visible(path.as_posix()) for path in paths]
-  runs = [(*source.runs, *_present(source.rows)) for source in read]
-  names = study.names_of_runs(places, runs, [source.hashes for source in read])
-  joined = Sources([], [], {}, [])
-  for name, source in zip(names, read, strict=True):
-    renamed = [row | {'run': name(row['run'])} for row in source.rows]
-    joined.rows += learned.mark(renamed, source.learned)
-    joined.runs = [*dict.fromkeys([*joined.runs, *map(name, source.runs)])]
-    joined.configs |= {name(run): saved for run, saved in source.configs.items()}
-    joined.notes += source.notes
-    joined.studies |= source.studies
-    joined.references |= source.references
+  printed = [visible(path.as_posix()) for path in paths]
+  runs = [(*place.runs, *_present(place.rows)) for place in read]
+  names = study.names_of_runs(printed, runs, [place.hashes for place in read])
+  joined = Places([], [], {}, [])
+  for name, place in zip(names, read, strict=True):
+    renamed = [row | {'run': name(row['run'])} for row in place.rows]
+    joined.rows += learned.mark(renamed, place.learned)
+    joined.runs = [*dict.fromkeys([*joined.runs, *map(name, place.runs)])]
+    joined.configs |= {name(run): saved for run, saved in place.configs.items()}
+    joined.notes += place.notes
+    joined.studies |= place.studies
+    joined.references |= place.references
   return joined
 
 
-def _read(path: Path, root: str | Path | None) -> Sources:
+def _read(path: Path, root: str | Path | None) -> Places:
   rows, place = row_files.of_runs(path), visible(path.as_posix())
   present = _present(rows)
   notes = [f'{place}: {len(rows):,} rows of {_count(len(present), "run")}.']
@@ -129,13 +129,13 @@ def _read(path: Path, root: str | Path | None) -> Sources:
     )
   hashes = {run: config.config_hash(saved) for run, saved in configs.items()}
   if not is_of_runs:
-    return Sources(rows, [], configs, notes, hashes=hashes)
+    return Places(rows, [], configs, notes, hashes=hashes)
   report = study.load(path)
   if root is not None and (line := study.news(report, Path(root))):
     notes.append(visible(line))
   tables = {place: _tables(report, notes)}
   hashes |= report.hashes
-  found = Sources(rows, report.runs, configs, notes, tables, report.references, hashes)
+  found = Places(rows, report.runs, configs, notes, tables, report.references, hashes)
   return dataclasses.replace(found, learned=report.learned)
 
 
