@@ -10,7 +10,7 @@ from synthetic import by_position, extended, lines_of, row, rows_of, tasks
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import table_writers
 from posenc_jax.reporting.comparisons import bootstrap, significance
-from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows.overrides import DOCUMENTS, JUDGE
 
 LINK = lambda ratio: ratio / np.log(2)

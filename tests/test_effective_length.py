@@ -9,8 +9,8 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import report_settings, table_writers
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
-from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.layouts.effective_lengths import after_lengths
+from posenc_jax.reporting.table_forms import make_tables
+from posenc_jax.reporting.table_forms.effective_lengths import after_lengths
 
 FAILED = 'beyond_table'
 

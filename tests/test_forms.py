@@ -25,7 +25,7 @@ from synthetic import (
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import cost_table, costs, study, table_writers
-from posenc_jax.reporting.layouts import LAYOUTS, make_tables
+from posenc_jax.reporting.table_forms import FORMS, make_tables
 
 BASE = 'configs/base.py'
 
@@ -52,7 +52,7 @@ def texts(table):
 
 
 def test_every_form_has_a_case():
-  assert CASES.keys() == LAYOUTS.keys()
+  assert CASES.keys() == FORMS.keys()
 
 
 @pytest.mark.parametrize('form', CASES)

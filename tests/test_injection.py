@@ -19,8 +19,8 @@ from posenc_jax.reporting import row_files, table_writers
 from posenc_jax.reporting.board import page as board_page
 from posenc_jax.reporting.html import page
 from posenc_jax.reporting.html.places import gather
-from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.mpl import figures
+from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows import sessions
 
 PAYLOADS = [
@@ -86,7 +86,7 @@ def rows(payload, tmp_path):
 
 
 def tables_of(rows, payload):
-  """Tables of every layout, in which the payload is a label, and a baseline, too."""
+  """Tables of every form, in which the payload is a label, and a baseline, too."""
   reference = [dict(line=visible(payload), values={8: visible(payload)[:50]}, source='x')]
   made = []
   for form, settings in {

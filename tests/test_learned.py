@@ -5,11 +5,11 @@ from synthetic import lines_of, row
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.html.places import Places
-from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.report_settings import check_tables
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import length_series
+from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.reporting.tasks import learned
 
 # {line: [(share of answers right, exact match) at 8 (L), at 16] of each seed}; chance is 0.2

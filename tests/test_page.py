@@ -30,12 +30,12 @@ from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.extrapolation_gap import extrapolation_gap
 from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import page, plots, profile_plots, style
+from posenc_jax.reporting.html.configurations import configurations
 from posenc_jax.reporting.html.places import Places, gather
-from posenc_jax.reporting.html.settings import settings
-from posenc_jax.reporting.layouts.lengths import lengths
 from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.table_forms.lengths import lengths
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -589,7 +589,7 @@ def test_the_kept_study_makes_a_page_of_moderate_size():
 
 
 def test_configs_stand_behind_rows(study):
-  found, same = settings(*(lambda s: (s.rows, s.configs))(gather([study])))
+  found, same = configurations(*(lambda s: (s.rows, s.configs))(gather([study])))
   assert [(s.label, s.seeds) for s in found] == [('alibi', [0, 1]), ('rope', [0])]
   assert found[0].own == {'encoding.name': '"alibi"'}
   assert found[1].own == {'encoding.name': '"rope"', 'encoding.base': '500.0'}
@@ -614,7 +614,7 @@ def test_seeds_that_start_from_others_have_one_setting(tmp_path):
     run_folder(tmp_path / f'late,seed={seed}', [row('rope', seed)], **fields, **more)
   run_folder(tmp_path / 'other', [row('rope', 2)], **{'train.init_from': 'runs/other', 'seed': 2})
   made = gather([tmp_path])
-  found, _ = settings(made.rows, made.configs)
+  found, _ = configurations(made.rows, made.configs)
   assert [(setting.seeds, setting.own) for setting in found] == [
     ([0, 1], {'train.init_from': '"encoding.name=rope"'}),
     ([2], {'train.init_from': '"other"'}),
@@ -733,7 +733,7 @@ def test_runs_of_one_name_in_two_places_stay_apart(tmp_path):
   assert [r['run'] for r in made.rows] == list(made.configs) == names
   (table,) = made.series('bpb')
   assert sorted(curve.values for curve in table.curves.values()) == [[[1.0]], [[2.0]]]
-  assert [s.own for s in settings(made.rows, made.configs)[0]] == [
+  assert [s.own for s in configurations(made.rows, made.configs)[0]] == [
     {'optim.learning_rate': '0.001'}, {'optim.learning_rate': '0.002'},
   ]  # fmt: skip
 

@@ -14,7 +14,7 @@ from posenc_jax import config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import task_scoring
 from posenc_jax.reporting import costs, row_files
-from posenc_jax.reporting.layouts import make_tables
+from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows import row_schema
 
 ROOT = Path(__file__).parent.parent

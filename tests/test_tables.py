@@ -15,8 +15,8 @@ from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, row_files, study, table_writers
-from posenc_jax.reporting.layouts import make_tables
 from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows.overrides import DOCUMENTS
 
 BASE = Path(__file__).parents[1] / 'configs' / 'base.py'

@@ -166,7 +166,7 @@ def asked(make_run, monkeypatch):
     key = text_tasks.number(draw)
     return text_tasks.Prompt((f' {key} ',), ' ?', key)
 
-  monkeypatch.setitem(text_tasks.TASKS, 'text_passkey', prompt)
+  monkeypatch.setitem(text_tasks.PROMPTS, 'text_passkey', prompt)
   config, workdir, model = make_run(
     eval__protocols=('text_passkey',), eval__lengths=(24, 32), eval__controls=()
   )

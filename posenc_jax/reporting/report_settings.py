@@ -13,12 +13,12 @@ from ml_collections import ConfigDict
 from posenc_jax import tasks
 from posenc_jax.errors import UserError, hint, nearest, shown, visible
 from posenc_jax.protocols import CONTROLS, PROTOCOLS
-from posenc_jax.reporting.layouts import LAYOUTS
-from posenc_jax.reporting.layouts.effective_lengths import OF_BASELINE, OWN
-from posenc_jax.reporting.layouts.published import check_reference
+from posenc_jax.reporting import table_forms
 from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.curves import DASHES
-from posenc_jax.reporting.mpl.figures import FORMS
+from posenc_jax.reporting.table_forms.effective_lengths import OF_BASELINE, OF_LINE
+from posenc_jax.reporting.table_forms.published import check_reference
 from posenc_jax.rows.row_schema import MAX_COUNT, is_count, is_number, is_text
 
 MOST = 100  # tables or figures of a study
@@ -56,7 +56,7 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
-  'score_to_keep': (lambda value: value in (OWN, OF_BASELINE), f'{OWN}, {OF_BASELINE}'),
+  'score_to_keep': (lambda value: value in (OF_LINE, OF_BASELINE), f'{OF_LINE}, {OF_BASELINE}'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
   'learned': (lambda value: is_number(value) and 0 <= value < 1, '0 to less than 1'),
 }
@@ -68,14 +68,14 @@ def check_tables(where: str, wanted: object) -> list[dict]:
   Args:
     where: what the settings are of, such as 'configs/quick.py: table()'; messages begin with it.
   Raises:
-    UserError: for anything else, and for settings that no layout has.
+    UserError: for anything else, and for settings that no form has.
   """
   wanted = as_json(where, [wanted] if isinstance(wanted, Mapping) else wanted)
   if type(wanted) is not list or not all(type(settings) is dict for settings in wanted):
     raise UserError(f'{where} is {shown(wanted)}; allowed: a dict of settings, or a list of these')
   _check_number(where, wanted)
   for settings in wanted:
-    _check(where, settings, LAYOUTS, OF_ALL_TABLES)
+    _check(where, settings, table_forms.FORMS, OF_ALL_TABLES)
     _check_better_end(where, settings)
     if settings.get('score_to_keep') == OF_BASELINE and not settings.get('baseline'):
       raise UserError(f'{where}: score_to_keep={OF_BASELINE!r}; allowed: with the field baseline')
@@ -92,7 +92,7 @@ def check_figures(where: str, wanted: object) -> dict[str, dict]:
     if not FIGURE_NAME.fullmatch(name):
       allowed = 'the name of a file without .png, of at most 60 letters, digits and _ .,=+-'
       raise UserError(f'{where}: {shown(name)} names a figure; allowed: {allowed}')
-    _check(f'{where}[{name!r}]', settings, FORMS, OF_ALL_FIGURES)
+    _check(f'{where}[{name!r}]', settings, figures.FORMS, OF_ALL_FIGURES)
   return wanted
 
 

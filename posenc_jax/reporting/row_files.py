@@ -40,7 +40,7 @@ def of_runs(folder: str | Path) -> list[dict]:
       run = visible(file.parent.name)
       codes[run] = _code(file.parent)
       saved[run] = fields | codes[run]
-  found = {run: _deciding_fields(run, saved, (*STATED, *codes[run])) for run in saved}
+  found = {run: _fields_of_line(run, saved, (*STATED, *codes[run])) for run in saved}
   more = lambda run: {'config': found.get(run), 'code': codes.get(run, kept)}
   return [row | {key: x for key, x in more(row['run']).items() if x} for row in rows]
 
@@ -50,7 +50,7 @@ def _code(folder: str | Path) -> dict[str, str]:
   return {f'code of {visible(name)}': visible(sha256[:8]) for name, sha256 in hashes.items()}
 
 
-def _deciding_fields(
+def _fields_of_line(
   run: str, saved: dict[str, dict[str, object]], stated: tuple[str, ...]
 ) -> dict[str, object]:
   """{field: value} of what a run has in common with those of other seeds, but for what is stated
@@ -72,7 +72,7 @@ def _deciding_fields(
     others = {other: of_other for other, of_other in saved.items() if other != run}
     is_known = start in others
     fields[START] = (
-      _deciding_fields(start, others, config.NOT_TRAINING) if is_known else without_seed(start)
+      _fields_of_line(start, others, config.NOT_TRAINING) if is_known else without_seed(start)
     )
   return fields
 

@@ -18,10 +18,10 @@ from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, v
 from posenc_jax.reporting import costs, report_settings, row_files, table_writers
 from posenc_jax.reporting.cost_table import cost_tables, scale
 from posenc_jax.reporting.folders import is_folder
-from posenc_jax.reporting.layouts import make_tables
-from posenc_jax.reporting.layouts.effective_lengths import after_lengths
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.table_forms import make_tables
+from posenc_jax.reporting.table_forms.effective_lengths import after_lengths
 from posenc_jax.reporting.tasks import learned, task_report
 
 FILE = 'study.json'
@@ -41,7 +41,7 @@ class Report:
 
   Attributes:
     runs: names of the runs that should be there, in the order of lines.
-    tables: what the study's `table()` gives: settings of `layouts.make_tables`.
+    tables: what the study's `table()` gives: settings of `table_forms.make_tables`.
     figures: what its `figures()` gives: {name: settings of `figures.draw`}.
     study: the file of the study; None: tables and figures are the default ones.
     sha256: the hash of that file as it was when it gave these settings.

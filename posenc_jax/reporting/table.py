@@ -1,4 +1,4 @@
-"""A table as it is printed: caption, groups of lines, notes. Layouts make it."""
+"""A table as it is printed: caption, groups of lines, notes. Forms make it."""
 
 import dataclasses
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores.score import Scores
 
-# Fields that layouts give rows whose column is no length: where a range of positions ends, counted
+# Fields that forms give rows whose column is no length: where a range of positions ends, counted
 # from 1; the bytes back to what decides a character; the depth in the text, in per cent.
 PLACES = RANGE_END, DISTANCE, DEPTH = 'range_end', 'distance', 'depth_percent'
 

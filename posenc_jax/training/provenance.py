@@ -17,9 +17,9 @@ from posenc_jax.training.own_tokenizer import copy_tokenizer, tokenizer_path
 
 TOKENIZER_HASH = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
 MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
-DOCUMENTS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
+LISTINGS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
 OWN_ENCODINGS = 'encodings.json'  # holds hashes of the code of encodings of the user's own, if any
-SOURCE = 'source.json'  # holds the hash of the pretrained model that parameters come from, if so
+SOURCE_HASH = 'source.json'  # holds the hash of the pretrained model that parameters come from
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
 
 
@@ -53,7 +53,7 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
   """
   workdir = Path(workdir)
   if begins:
-    for name in (TOKENIZER_HASH, MODEL, DOCUMENTS, OWN_ENCODINGS, SOURCE, SOURCE_CONFIG):
+    for name in (TOKENIZER_HASH, MODEL, LISTINGS, OWN_ENCODINGS, SOURCE_HASH, SOURCE_CONFIG):
       (workdir / name).unlink(missing_ok=True)
   if made_of.tokenizer is None or storage.exists(workdir / TOKENIZER_HASH):
     check_same_tokenizer(workdir, made_of.tokenizer)
@@ -67,16 +67,16 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
     storage.atomic_write(workdir / MODEL, made_of.learned)
   copy_tokenizer(workdir, made_of.start, made_of.tokenizer, begins)
   if listings := [*filter(None, made_of.listings)]:
-    counts, hashes = _documents(workdir / DOCUMENTS)
+    counts, hashes = _documents(workdir / LISTINGS)
     for listing in listings:
       counts[listing.folder], hashes[listing.folder] = listing.documents, listing.sha256
-    _write(workdir / DOCUMENTS, {'documents': counts, 'sha256': hashes}, begins)
+    _write(workdir / LISTINGS, {'documents': counts, 'sha256': hashes}, begins)
   if made_of.code:
     _write(workdir / OWN_ENCODINGS, {'sha256': kept_code(workdir) | made_of.code}, begins)
   if begins and made_of.source is not None:
     if made_of.start and storage.exists(said := Path(made_of.start) / SOURCE_CONFIG):
       storage.write_json(workdir / SOURCE_CONFIG, storage.read_json(said))
-    storage.write_json(workdir / SOURCE, {'sha256': made_of.source})
+    storage.write_json(workdir / SOURCE_HASH, {'sha256': made_of.source})
 
 
 def _write(path: Path, tree: dict, begins: bool) -> None:
@@ -136,7 +136,7 @@ def check_documents(workdir: str | Path, listing: Listing | None) -> None:
   """Raises `UserError` where other documents are in a folder of text than when the run began. Of a
   run that has no list of them, of an earlier version, that is not known.
   """
-  path = Path(workdir) / DOCUMENTS
+  path = Path(workdir) / LISTINGS
   if listing is None:
     return
   counts, hashes = _documents(path)
@@ -145,7 +145,7 @@ def check_documents(workdir: str | Path, listing: Listing | None) -> None:
     folder = 'data.corpus' if listing.folder == '.' else f'{listing.folder} of data.corpus'
     others = ', others in name or size' if then == now else ''
     problem = f'documents in {folder}: {then} when its run began, {now} now{others}'
-    allowed = f'the documents of then, another workdir, or without {DOCUMENTS} there'
+    allowed = f'the documents of then, another workdir, or without {LISTINGS} there'
     raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
@@ -192,7 +192,7 @@ def source_of(workdir: str | Path) -> str | None:
   """The SHA-256 of the pretrained model that the run's parameters come from; None: they come from
   none. Raises `UserError` where the file is damaged.
   """
-  path = Path(workdir) / SOURCE
+  path = Path(workdir) / SOURCE_HASH
   if not storage.exists(path):
     return None
   remedy = 'the file that the import wrote'

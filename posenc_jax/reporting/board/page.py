@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax.errors import visible
-from posenc_jax.reporting.board.tables import SMALLEST
+from posenc_jax.reporting.board.tables import SMALLEST_SHOWN
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.table_writers import escape_markdown, markdown
 
@@ -123,7 +123,7 @@ def _class(name: str) -> str:
 
 
 def _row(table: Table, line: list[Cell]) -> str:
-  is_summary = ' class="summary"' if line[0].text == SMALLEST else ''
+  is_summary = ' class="summary"' if line[0].text == SMALLEST_SHOWN else ''
   cells = (
     f'<td{_class(name)}>{html.escape(cell.text + cell.mark)}</td>'
     for name, cell in zip(table.header, line, strict=True)

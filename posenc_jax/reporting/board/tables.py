@@ -9,28 +9,28 @@ from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked, smallest_shown
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
-from posenc_jax.reporting.layouts.distances import PLANTED
 from posenc_jax.reporting.metrics import DASH, MARGIN
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import UNSEEN, Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
+from posenc_jax.reporting.table_forms.distances import PLANTED
 from posenc_jax.reporting.tasks import learned
 
 UNSTABLE = '~'
-SMALLEST = 'smallest shown'
+SMALLEST_SHOWN = 'smallest shown'
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
-EXACT = 0.3
+EXACT_BITS = 0.3
 signed_bits = '{:+.3f}'.format
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 # What the columns of text say, below the table.
 LEGEND = (
   f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
-  f'references. "{SMALLEST}": at L the smallest difference from {ROPE} that these seeds mark in '
-  'four of five cases, the median over lines; past L the smallest change whose interval leaves out '
-  f'0 as often, the median over those lines that hold to {FAR} L and are not marked =.',
+  f'references. "{SMALLEST_SHOWN}": at L the smallest difference from {ROPE} that these seeds mark '
+  'in four of five cases, the median over lines; past L the smallest change whose interval leaves '
+  f'out 0 as often, the median over those lines that hold to {FAR} L and are not marked =.',
   'verdict: by a fixed rule for each line alone, of the seeds that it has. "Uses text past L": '
   f'every seed is better at {FAR} L than at L, and that gain, the difference from the placebo '
   f'("{FAR} L, other text") and that from the own score at {FAR} L with attention windowed at L '
@@ -171,7 +171,7 @@ def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
   ]
   smallest = [marked, *map(smallest_shown, columns)]
   texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
-  return [[*map(Cell, (SMALLEST, '', *[DASH] * 3, *texts, '', ''))]]
+  return [[*map(Cell, (SMALLEST_SHOWN, '', *[DASH] * 3, *texts, '', ''))]]
 
 
 def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()) -> list[Table]:
@@ -213,7 +213,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
     f'distance to it, mean ± standard deviation over seeds; L = {L}. {GROUPS} Not to know one '
     'costs 5.95 bits; "new": those that nothing decides. Onset: millions of tokens of training '
     'after which validation within L first fell below half of that, the median of the seeds in '
-    f'which it did. Exact: how many seeds have at most {EXACT:g} bits for names within L / 2.'
+    f'which it did. Exact: how many seeds have at most {EXACT_BITS:g} bits for names within L / 2.'
   )
   if L & (L - 1):  # rows tell distances by powers of two
     caption += ' Each distance stands for all from it to its double.'
@@ -226,7 +226,7 @@ def _recall_cells(scores: Scores, line: str, bins: dict[int, list[int]], onset: 
   values = {number: _recalled(scores, line, bins[number]) for number in sorted(bins)}
   texts = [DASH if some is None else scores.metric.text(some) for some in values.values()]
   near = values.get(1)
-  exact = DASH if not near else str(sum(value <= EXACT for value in near))
+  exact = DASH if not near else str(sum(value <= EXACT_BITS for value in near))
   return [*map(Cell, (line, *texts, onset, exact, str(len(scores.seeds_of(line)))))]
 
 

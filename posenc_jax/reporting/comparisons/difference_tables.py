@@ -20,7 +20,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table, column_record, header, record_keys
 
-SMALLEST = 'smallest marked'
+SMALLEST_MARKED = 'smallest marked'
 CORRELATION = 'correlation of seeds'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 POOLED = (
@@ -56,7 +56,9 @@ def _table(contrast: Contrast) -> Table:
   smallest = _smallest(contrast)
   if smallest:
     texts = [contrast.metric.form.format(smallest[c]) if c in smallest else DASH for c in columns]
-    lines.append([Cell(SMALLEST), *map(Cell, texts), *[Cell('')] * bool(contrast.correlations)])
+    lines.append(
+      [Cell(SMALLEST_MARKED), *map(Cell, texts), *[Cell('')] * bool(contrast.correlations)]
+    )
   return Table(
     f'Differences from {title}, {scores.name}',
     _caption(contrast, bool(smallest)),
@@ -141,7 +143,7 @@ def _test_sentence(contrast: Contrast, has_smallest: bool) -> str:
   )
   if has_smallest:
     sentence += (
-      f' {SMALLEST.capitalize()}: the true difference that is found with a chance of '
+      f' {SMALLEST_MARKED.capitalize()}: the true difference that is found with a chance of '
       f'{significance.POWER:.0%}, from the spread of these seeds (the median line).'
     )
   return sentence.replace('%', ' %')

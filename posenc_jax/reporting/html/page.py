@@ -13,11 +13,11 @@ from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.reporting.comparisons.extrapolation_gap import ExtrapolationGap, extrapolation_gap
 from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import plots, profile_plots, style
+from posenc_jax.reporting.html.configurations import Configuration, configurations
 from posenc_jax.reporting.html.places import Places
-from posenc_jax.reporting.html.settings import Setting, settings
-from posenc_jax.reporting.layouts.lengths import extrapolation_table
 from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.table_forms.lengths import extrapolation_table
 from posenc_jax.rows import row_schema
 
 HERE = Path(__file__).parent
@@ -31,8 +31,8 @@ CURVES = (
   'alone; the lists choose which measurement is drawn, and which other one dashed beside it. What '
   'each of them measures stands below its table.'
 )
-CHANCE = ' Dotted: what guessing scores, where rows say it.'
-GREY = ' Grey: references.'
+DOTTED_LINES = ' Dotted: what guessing scores, where rows say it.'
+GREY_LINES = ' Grey: references.'
 ORDER = {
   'rise': 'The smallest first: what holds stands above; then references.',
   'change': 'The highest at the longer length first; then references.',
@@ -62,7 +62,7 @@ def render(places: Places, metric: str, with_profiles: bool) -> str:
   for series, gap in zip(shown, gaps, strict=True):
     of_axis.setdefault(plots.axis_title(series), []).append((series, gap))
   leads = [_lead(series, gap, labels) for (series, gap), *_ in of_axis.values()]
-  found, same = settings(places.rows, places.configs)
+  found, same = configurations(places.rows, places.configs)
   drawn, not_drawn = [], []
   if with_profiles:
     longest = max(series.scores.columns[-1] for series in shown)
@@ -89,7 +89,7 @@ def render(places: Places, metric: str, with_profiles: bool) -> str:
     profiles=drawn,
     not_drawn=not_drawn,
     profiles_caption=PROFILES + (BY_DEFAULT if _without_config(places) else ''),
-    settings=_settings(found),
+    configurations=_configurations(found),
     same=sorted(same.items()),
     sources=places.notes,
   )
@@ -116,9 +116,9 @@ def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   spread = 'thin: each seed' if shows_seeds else 'bands: one standard deviation'
   caption = CURVES.format(spread)
   if any(series.chance for series in shown):
-    caption += CHANCE
+    caption += DOTTED_LINES
   if any(references_of(series, labels) for series in shown):
-    caption += GREY
+    caption += GREY_LINES
   name = f'curves-{number}' if number else 'curves'
   return dict(div=Markup(style.to_div(plots.draw(shown, labels), name)), caption=caption)
 
@@ -163,28 +163,30 @@ def _score_table(places: Places, series: Series) -> Table:
   return extrapolation_table(places.rows, scores, depths)
 
 
-def _settings(found: list[Setting]) -> list[list[str]]:
+def _configurations(found: list[Configuration]) -> list[list[str]]:
   """The lines of the table of configurations."""
   if not found:
     return []
   from posenc_jax.inspection import parameter_counts  # it needs jax, and rows do not
 
   lines = []
-  for setting in found:
+  for one in found:
     try:
-      counts = [f'{number:,}' for number in parameter_counts.count(setting.config)]
+      counts = [f'{number:,}' for number in parameter_counts.count(one.config)]
     except UserError as error:  # a config that another version saved has a page all the same
       counts = ['not known', str(error)]
-    own = ', '.join(f'{field} = {value}' for field, value in setting.own.items())
-    lines.append([setting.label, ', '.join(map(str, setting.seeds)), *counts, own])
+    own = ', '.join(f'{field} = {value}' for field, value in one.own.items())
+    lines.append([one.label, ', '.join(map(str, one.seeds)), *counts, own])
   return lines
 
 
-def _profiles(places: Places, found: list[Setting], longest: int) -> tuple[list[dict], list[str]]:
+def _profiles(
+  places: Places, found: list[Configuration], longest: int
+) -> tuple[list[dict], list[str]]:
   """A profile of each way in which configs set an encoding, and what could not be drawn."""
   from posenc_jax.inspection.profiles import single_encodings  # it needs jax, and rows do not
 
-  named = [(setting.label, setting.config) for setting in found]
+  named = [(one.label, one.config) for one in found]
   names_of, config_of = {}, {}
   for label, c in [*named, *_by_default(places)]:
     for name, own in single_encodings(label, c):

@@ -19,7 +19,7 @@ from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.tasks import learned
 
 # The metrics that say what guessing scores: they stand beside scores, and are none.
-CHANCE = {metric.chance for metric in METRICS.values()}
+CHANCE_METRICS = {metric.chance for metric in METRICS.values()}
 
 
 @dataclasses.dataclass
@@ -122,7 +122,7 @@ def _read(path: Path, root: str | Path | None) -> Places:
     notes.append(
       f'{place} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.'
     )
-  if others := sum(not can_show(row) and row['metric'] not in CHANCE for row in rows):
+  if others := sum(not can_show(row) and row['metric'] not in CHANCE_METRICS for row in rows):
     notes.append(
       f'{place}: {_count(others, "row")} by position or of unknown metrics, which have no place on '
       'this page.'

@@ -39,7 +39,7 @@ def draw(shown: Sequence[Series], references: Collection[str] = ()) -> go.Figure
     figure.add_traces(_traces(shown[0], line, rank, looks[line]))
   has_chance = any(series.chance for series in shown)
   if has_chance:
-    dots = dict(color=style.GREY, width=1.4, dash='dot')
+    dots = dict(color=style.MUTED, width=1.4, dash='dot')
     trace = dict(name='chance', mode='lines', line=dots, hovertemplate=HOVER)
     figure.add_trace(go.Scatter(**chance_trace(shown[0]), **trace))
   legend = dict(orientation='h', x=0, y=-0.19, yanchor='top', font=dict(size=12), itemwidth=30)
@@ -169,7 +169,7 @@ def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str
   for length in train_lengths:
     start = 10 ** (low - room)
     figure.add_vrect(start, length, fillcolor=style.SHADE, line_width=0, layer='below')
-    figure.add_vline(length, line=dict(color=style.GREY, dash='dot', width=1.5), layer='below')
+    figure.add_vline(length, line=dict(color=style.MUTED, dash='dot', width=1.5), layer='below')
     figure.add_annotation(
       x=math.log10(length),  # that of a logarithmic axis, unlike the x of the line
       y=1,
@@ -179,7 +179,7 @@ def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str
       xshift=-4,
       showarrow=False,
       text=f'trained at {length:,} tokens',
-      font=dict(size=12, color=style.GREY),
+      font=dict(size=12, color=style.MUTED),
     )
 
 

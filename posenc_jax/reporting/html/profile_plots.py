@@ -30,7 +30,7 @@ def draw(panel, train_length: int, lowest: float) -> go.Figure:
   room = 0.05 * (high - low) or 1.0
   figure.update_yaxes(range=[low - room, high + room])
   if far >= train_length:
-    dots = dict(color=style.GREY, dash='dot', width=1.2)
+    dots = dict(color=style.MUTED, dash='dot', width=1.2)
     figure.add_vline(_place(train_length).item(), line=dots, layer='below')
   return figure
 

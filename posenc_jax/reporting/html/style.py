@@ -12,14 +12,14 @@ SYMBOLS = {
   '^': 'triangle-up', 'P': 'cross', 'p': 'pentagon', 'h': 'hexagon', 'd': 'diamond-tall',
   '<': 'triangle-left', '>': 'triangle-right',
 }  # fmt: skip
-INK, GREY, RULE = '#222222', '#6a6a6a', '#e6e6e6'
+INK, MUTED, RULE = '#222222', '#6a6a6a', '#e6e6e6'
 SHADE = 'rgba(0, 0, 0, 0.045)'  # of lengths up to the training length
 FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
 AXIS = dict(
   showline=True,
-  linecolor=GREY,
+  linecolor=MUTED,
   ticks='outside',
-  tickcolor=GREY,
+  tickcolor=MUTED,
   zeroline=False,
   automargin=True,
   title_font_size=13,
@@ -32,7 +32,9 @@ def figure(height: int, **layout) -> go.Figure:
   made = go.Figure(layout=dict(template='none', height=height, dragmode=False, showlegend=False))
   made.update_layout(
     font=dict(family=FONT, size=13, color=INK),
-    hoverlabel=dict(bgcolor='white', bordercolor=GREY, font=dict(color=INK, size=12), align='left'),
+    hoverlabel=dict(
+      bgcolor='white', bordercolor=MUTED, font=dict(color=INK, size=12), align='left'
+    ),
     margin=dict(l=8, r=12, t=8, b=8),
   )
   made.update_xaxes(AXIS | dict(showgrid=False))

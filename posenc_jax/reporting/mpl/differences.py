@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
@@ -15,7 +16,7 @@ from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, wri
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import multiple_of
 
-BETTER, UNDECIDED, WORSE = '#0072b2', '#7f7f7f', '#d55e00'
+BLUE, ORANGE = '#0072b2', '#d55e00'
 LINEAR = 0.05  # bits a byte around 0 in which the axis is linear; beyond it is logarithmic
 
 
@@ -82,10 +83,10 @@ def differences(
 
 
 def _draw(axes, y: int, difference) -> None:
-  color = UNDECIDED
+  color = GREY
   if difference.interval is not None:
     low, high = difference.interval
-    color = BETTER if high < 0 else WORSE if low > 0 else UNDECIDED
+    color = BLUE if high < 0 else ORANGE if low > 0 else GREY
     axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle='butt')
   axes.plot(difference.mean, y, 'o', color=color, markersize=6)
   place = {'xycoords': ('axes fraction', 'data'), 'va': 'center', 'fontsize': 9}

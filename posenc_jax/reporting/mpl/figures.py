@@ -34,7 +34,7 @@ def draw(
   `report_settings` has checked them.
 
   Args:
-    learned: that of `layouts.make_tables`.
+    learned: that of `table_forms.make_tables`.
     labels: those of the lines that are drawn; (): all lines. The others are judged and compared
       with them all the same.
   Raises:

@@ -17,7 +17,7 @@ from posenc_jax.rows.overrides import DOCUMENTS
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 # Fields that a further evaluation of a run may change.
-EVALUATION = ('corpus', 'split', 'stride', 'k')
+OF_EVALUATION = ('corpus', 'split', 'stride', 'k')
 
 
 def line_names(
@@ -48,7 +48,9 @@ def line_names(
     by_label[label].append(of_row)
     overrides_of[label][of_row['overrides']] = changed or {}
   fields = [field for field in group_fields if field != 'overrides']
-  usual = {field: _usual(rows, texts, field, place_of) for field in fields if field in EVALUATION}
+  usual = {
+    field: _usual(rows, texts, field, place_of) for field in fields if field in OF_EVALUATION
+  }
   differing = {
     label: {
       *(field for field in fields if len({of_row[field] for of_row in some}) > 1),

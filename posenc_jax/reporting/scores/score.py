@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from posenc_jax.protocols import CHOSEN_BY_MODEL
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores.line_names import EVALUATION
+from posenc_jax.reporting.scores.line_names import OF_EVALUATION
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import row_schema
 
 # Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
-SCORED = (*EVALUATION, 'overrides')
+SCORED = (*OF_EVALUATION, 'overrides')
 # Rows of one line are equal in these fields.
 LINE = (*SCORED, 'train_length', 'step')
 COMPUTE_DTYPE = 'eval.compute_dtype'

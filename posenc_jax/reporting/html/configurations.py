@@ -10,18 +10,18 @@ from ml_collections import ConfigDict
 from posenc_jax import config
 from posenc_jax.reporting.row_files import START, UNLIKE_SEEDS, without_seed
 
-# Runs of one label that differ only in these fields have one setting.
+# Runs of one label that differ only in these fields are of one configuration.
 IGNORED = (*UNLIKE_SEEDS, 'label')
 
 
 @dataclasses.dataclass
-class Setting:
+class Configuration:
   """Runs of one label whose configs are equal but for their seeds.
 
   Attributes:
     config: the config of the first of the runs.
-    own: {field: value as text} of the fields that are not the same in all settings and that this
-      one has.
+    own: {field: value as text} of the fields that are not the same in all configurations and that
+      this one has.
   """
 
   label: str
@@ -30,18 +30,18 @@ class Setting:
   own: dict[str, str]
 
 
-def settings(
+def configurations(
   rows: list[dict], configs: dict[str, ConfigDict]
-) -> tuple[list[Setting], dict[str, str]]:
-  """The settings of the runs that have rows and a config, in the order of rows.
+) -> tuple[list[Configuration], dict[str, str]]:
+  """The configurations of the runs that have rows and a config, in the order of rows.
 
   Returns:
-    The settings, and {field: value as text} of the fields that are the same in all.
+    The configurations, and {field: value as text} of the fields that are the same in all.
   """
   labels = {row['run']: row['label'] for row in rows if row['run'] in configs}
   runs_of = defaultdict(list)
   for run, label in labels.items():
-    fields = tuple(sorted(_deciding_fields(configs[run]).items()))
+    fields = tuple(sorted(_fields_of_configuration(configs[run]).items()))
     runs_of[label, fields].append(run)
   values = defaultdict(list)
   for _, fields in runs_of:
@@ -56,11 +56,11 @@ def settings(
   for (label, fields), runs in runs_of.items():
     own = {field: value for field, value in fields if field not in same}
     seeds = sorted({configs[run].seed for run in runs})
-    found.append(Setting(label, seeds, configs[runs[0]], own))
+    found.append(Configuration(label, seeds, configs[runs[0]], own))
   return found, same
 
 
-def _deciding_fields(c: ConfigDict) -> dict[str, str]:
+def _fields_of_configuration(c: ConfigDict) -> dict[str, str]:
   """{field: value as text} of the fields that decide what a run's results are, but for its seed."""
   fields = config.flat(c)
   if start := fields.get(START):

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
-from posenc_jax.reporting.layouts.effective_lengths import OWN
-from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores.collecting import collect, windows_of
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import RANGE_END, Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table_forms.effective_lengths import OF_LINE
+from posenc_jax.reporting.table_forms.published import published
 from posenc_jax.reporting.tasks.chance import chance_lines
 
 
@@ -23,7 +23,7 @@ def lengths(
   baseline: str | None = None,
   margin: float = MARGIN,
   reference: Iterable[dict] = (),
-  score_to_keep: str = OWN,
+  score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control, each followed by its differences.
 

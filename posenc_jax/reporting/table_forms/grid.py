@@ -1,13 +1,13 @@
-"""ALiBi's layout (its table 5): training lengths down, evaluation lengths across."""
+"""ALiBi's form (its table 5): training lengths down, evaluation lengths across."""
 
 from collections import defaultdict
 from collections.abc import Iterable
 
-from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import SCORED, Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table_forms.published import published
 
 TRAINED_THERE = 'trained at the evaluation length'
 

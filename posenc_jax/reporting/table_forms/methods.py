@@ -1,14 +1,14 @@
-"""The layout of PI and YaRN (its table 1): methods of context extension down, windows across."""
+"""The form of PI and YaRN (its table 1): methods of context extension down, windows across."""
 
 from collections.abc import Iterable
 
 from posenc_jax.reporting.comparisons.compare import METHOD, compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
-from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import SCORED
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table_forms.published import published
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
 PLAIN = 'as trained'  # the method of lines whose model evaluation did not change

@@ -1,4 +1,4 @@
-"""Kazemnejad's layout: tasks down, encodings across, then mean ranks over tasks."""
+"""Kazemnejad's form: tasks down, encodings across, then mean ranks over tasks."""
 
 import statistics
 from collections.abc import Iterable

@@ -1,11 +1,10 @@
-"""KERPLE's layout (its table 1): evaluation lengths down, encodings across."""
+"""KERPLE's form (its table 1): evaluation lengths down, encodings across."""
 
 from collections.abc import Iterable
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
-from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
@@ -20,6 +19,7 @@ from posenc_jax.reporting.table import (
   per_seed_tables,
   records,
 )
+from posenc_jax.reporting.table_forms.published import published
 
 
 def columns(

@@ -18,7 +18,7 @@ FORM = 'effective_lengths'
 # The tables of scores by length that are followed by one of effective lengths.
 FOLLOWED = ('bpb', 'ppl', 'exact_match')
 # Whose score at L a line must keep to hold (the setting `score_to_keep`).
-OWN, OF_BASELINE = 'own', 'baseline'
+OF_LINE, OF_BASELINE = 'own', 'baseline'
 
 
 def after_lengths(wanted: list[dict]) -> list[dict]:
@@ -33,7 +33,7 @@ def after_lengths(wanted: list[dict]) -> list[dict]:
     is_by_length = settings.get('form', 'lengths') == 'lengths'
     if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
       names = ['metric', 'protocols', 'margin', 'learned']
-      if settings.get('score_to_keep', OWN) == OF_BASELINE:
+      if settings.get('score_to_keep', OF_LINE) == OF_BASELINE:
         names += ['baseline', 'score_to_keep']
       made.append({'form': FORM, **{k: settings[k] for k in names if k in settings}})
   return made
@@ -48,7 +48,7 @@ def effective_lengths(
   margin: float = MARGIN,
   share: float = SHARE,
   baseline: str | None = None,
-  score_to_keep: str = OWN,
+  score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control that was evaluated past a training length.
 

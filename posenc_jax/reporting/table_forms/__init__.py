@@ -1,18 +1,18 @@
-"""The layouts of tables that papers print. A study's `table()` names one and its settings."""
+"""The forms of tables that papers print. A study's `table()` names one and its settings."""
 
 from collections.abc import Iterable
 
-from posenc_jax.reporting.layouts.columns import columns
-from posenc_jax.reporting.layouts.distances import distances
-from posenc_jax.reporting.layouts.effective_lengths import effective_lengths
-from posenc_jax.reporting.layouts.grid import grid
-from posenc_jax.reporting.layouts.lengths import lengths
-from posenc_jax.reporting.layouts.methods import methods
-from posenc_jax.reporting.layouts.ranks import ranks
 from posenc_jax.reporting.table import Table
+from posenc_jax.reporting.table_forms.columns import columns
+from posenc_jax.reporting.table_forms.distances import distances
+from posenc_jax.reporting.table_forms.effective_lengths import effective_lengths
+from posenc_jax.reporting.table_forms.grid import grid
+from posenc_jax.reporting.table_forms.lengths import lengths
+from posenc_jax.reporting.table_forms.methods import methods
+from posenc_jax.reporting.table_forms.ranks import ranks
 from posenc_jax.reporting.tasks.learned import PART, mark
 
-LAYOUTS = {
+FORMS = {
   'lengths': lengths,  # encodings x evaluation lengths
   'columns': columns,  # KERPLE: evaluation lengths x encodings, by corpus or protocol
   'distances': distances,  # encodings x distances, of planted names
@@ -30,11 +30,11 @@ def make_tables(
   learned: float = PART,
   **settings,
 ) -> list[Table]:
-  """The tables of the layout `form`; `settings` are its own, as `report_settings` has checked them.
+  """The tables of a form (FORMS); `settings` are its own, as `report_settings` has checked them.
   Raises UserError for what rows do not have.
 
   Args:
     learned: the part of the way from guessing to 1 that a seed must have gone to have learned a
       task (`reporting.tasks.learned`).
   """
-  return LAYOUTS[form](mark(rows, learned), runs, **settings)
+  return FORMS[form](mark(rows, learned), runs, **settings)

@@ -5,10 +5,10 @@ character of a planted name, or the depths at which a prompt hides what it asks 
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.layouts.published import published
 from posenc_jax.reporting.scores.collecting import check_depths, collect, windows_of
 from posenc_jax.reporting.scores.score import LINE, Scores
 from posenc_jax.reporting.table import DEPTH, DISTANCE, Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table_forms.published import published
 
 PLANTED = 'planted'
 DISTANCES = (
