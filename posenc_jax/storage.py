@@ -28,6 +28,8 @@ from pathlib import Path
 
 from posenc_jax.errors import Damaged
 
+# Where this package lies: in a clone of the repository, if it was installed from one.
+REPOSITORY = Path(__file__).resolve().parents[1]
 MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
 WITHOUT_IT = 'allowed: the file without that line'

@@ -58,7 +58,7 @@ def make_repository(folder):
 
 def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
   """Whatever repository the environment names, as it does in a hook of git."""
-  monkeypatch.setattr(sessions, 'ROOT', tmp_path)
+  monkeypatch.setattr(storage, 'REPOSITORY', tmp_path)
   assert sessions.code() == (None, None)
   commit = make_repository(tmp_path)
   monkeypatch.setenv('GIT_DIR', str(tmp_path / 'none'))
@@ -76,9 +76,9 @@ def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
   assert sessions.code() == (commit, False)  # the user's settings are heard
   (tmp_path / 'posenc_jax' / 'model.py').write_text('x = 1')
   assert sessions.code() == (commit, True)
-  monkeypatch.setattr(sessions, 'ROOT', tmp_path / 'posenc_jax')
+  monkeypatch.setattr(storage, 'REPOSITORY', tmp_path / 'posenc_jax')
   assert sessions.code() == (None, None)  # the repository of a user who installed it there
-  monkeypatch.setattr(sessions, 'ROOT', tmp_path)
+  monkeypatch.setattr(storage, 'REPOSITORY', tmp_path)
   monkeypatch.setenv('PATH', '')
   assert sessions.code() == (None, None)  # no git
 

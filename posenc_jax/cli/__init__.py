@@ -3,19 +3,12 @@ no jax.
 """
 
 from posenc_jax.cli.arguments import REQUIRED, encoding_of, parse_args, split_outside_brackets
-from posenc_jax.cli.folders import (
-  cache_folder,
-  check_file,
-  check_folder,
-  keep_compiled_programs,
-  make_folder,
-)
+from posenc_jax.cli.folders import check_file, check_folder, keep_compiled_programs, make_folder
 from posenc_jax.cli.process import main
 from posenc_jax.cli.streams import wide_console
 
 __all__ = [
   'REQUIRED',
-  'cache_folder',
   'check_file',
   'check_folder',
   'encoding_of',

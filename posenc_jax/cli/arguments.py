@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 from ml_collections import ConfigDict
 
-from posenc_jax.cli.folders import expanded
 from posenc_jax.config import field_help
 from posenc_jax.config.checks import LARGEST, text
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.overlays import OPEN, overlay, typed
+from posenc_jax.config.paths import expanded
 from posenc_jax.config.schema import check_tree
 from posenc_jax.errors import MAX_SHOWN, UserError, closest, nearest, shown
 

@@ -1,5 +1,5 @@
 """The folders of a command: whether one can be made and written to, asked before hours of work end
-there, and where what is kept for all runs lies.
+there.
 """
 
 import os
@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.config.paths import cache_folder
 from posenc_jax.distributed import devices
-from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.errors import UserError, user_errors
 
 
 def check_folder(what: str, folder: str | Path) -> None:
@@ -26,23 +27,6 @@ def check_file(what: str, path: str | Path) -> None:
   absolute = Path(path).absolute()
   if reason := _refuse_url(path) or _why_not(absolute.parent, absolute):
     raise UserError(f'{what}: {reason}; allowed: a file, whose folder need not exist')
-
-
-def expanded(path: str) -> str:
-  """The path with the user's folder in the place of '~'. Raises `UserError` where there is none."""
-  if not path.startswith('~'):
-    return path
-  try:
-    return str(Path(path).expanduser())
-  except RuntimeError:
-    raise UserError(f'{shown(path)}: there is no such user; allowed: ~/FOLDER') from None
-
-
-def cache_folder(cache: str) -> Path:
-  """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
-  if cache:
-    return Path(expanded(cache))
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
 
 
 def keep_compiled_programs() -> None:

@@ -5,8 +5,7 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.field_help import BASE
-from posenc_jax.config.loading import load, load_study, trained_config
+from posenc_jax.config.loading import BASE, load, load_study, trained_config
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs

@@ -6,11 +6,10 @@ import textwrap
 import tokenize
 from pathlib import Path
 
-from posenc_jax.config.loading import load
+from posenc_jax.config.loading import BASE, load
 from posenc_jax.config.serialization import leaves
 from posenc_jax.errors import shown
 
-BASE = Path(__file__).resolve().parents[2] / 'configs' / 'base.py'
 WIDTH = 100
 INDENT = {'initial_indent': 6 * ' ', 'subsequent_indent': 6 * ' '}
 

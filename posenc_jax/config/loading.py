@@ -18,6 +18,7 @@ from posenc_jax.config.schema import validate
 from posenc_jax.config.serialization import saved_config, to_json, without_numpy
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown, user_errors
 
+BASE = storage.REPOSITORY / 'configs' / 'base.py'  # all fields, with their defaults
 MAX_RUNS = 10_000  # of a study
 # The types of a scaling of RoPE that are made for `factor` times the length that they start from.
 REACHING = ('linear', 'ntk', 'ntk_mixed', 'yarn', 'yarn_paper', 'mrrope_uni', 'mrrope_pro')

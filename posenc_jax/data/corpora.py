@@ -14,7 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage, tasks
-from posenc_jax.cli import cache_folder
+from posenc_jax.config.paths import cache_folder
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.data import folder
 from posenc_jax.data.batches import Batch, Batches

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from posenc_jax import storage
-from posenc_jax.cli import cache_folder
+from posenc_jax.config.paths import cache_folder
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained import gguf_file
 from posenc_jax.pretrained.common_fields import bos_of

@@ -22,7 +22,6 @@ FILE = 'sessions.jsonl'
 TRAINING, EVALUATION = 'training', 'evaluation'
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
 CODE = ('posenc_jax', 'train.py', 'eval.py')  # what numbers come from, beside a run's own config
-ROOT = Path(__file__).resolve().parents[2]  # of the repository, where it was installed from one
 # What names another repository in the environment, as in a hook of git.
 OTHER_REPOSITORY = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE')
 MOST_COMMITS = 5  # that a sentence names
@@ -76,7 +75,8 @@ def code() -> tuple[str | None, bool | None]:
   been edited since; (None, None) where it is no repository, or git does not say.
   """
   top = _git('rev-parse', '--show-toplevel')
-  if top is None or Path(top).resolve() != ROOT:  # or that of a user who installed it below
+  # another one is that of a user who installed this package below
+  if top is None or Path(top).resolve() != storage.REPOSITORY:
     return None, None
   commit = _git('rev-parse', 'HEAD')
   changes = _git('status', '--porcelain', '--', *CODE)
@@ -84,11 +84,11 @@ def code() -> tuple[str | None, bool | None]:
 
 
 def _git(*words: str) -> str | None:
-  """What git answers in ROOT; None where it fails, or is not there. It takes no lock that a user's
-  own commands would meet.
+  """What git answers in the repository; None where it fails, or is not there. It takes no lock that
+  a user's own commands would meet.
   """
   environment = {name: x for name, x in os.environ.items() if name not in OTHER_REPOSITORY}
-  command = ['git', '--no-optional-locks', '-C', str(ROOT), *words]
+  command = ['git', '--no-optional-locks', '-C', str(storage.REPOSITORY), *words]
   try:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
   except (OSError, subprocess.TimeoutExpired):

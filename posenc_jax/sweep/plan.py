@@ -301,15 +301,14 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
     'runs': [[config.to_json(of_first(run)), folders(run)] for run in runs],
     'finished': [number for number, run in enumerate(runs) if run.is_finished],
   }
-  root = str(Path(__file__).resolve().parents[2])
-  search_path = os.pathsep.join(filter(None, (root, os.environ.get('PYTHONPATH'))))
+  search_path = [str(storage.REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])]
   ended = subprocess.run(
     [sys.executable, '-P', '-m', 'posenc_jax.evaluation.preflight', str(path)],
     input=json.dumps(asked),
     capture_output=True,
     text=True,
     errors='replace',
-    env={**os.environ, 'PYTHONPATH': search_path, 'JAX_PLATFORMS': 'cpu'},
+    env={**os.environ, 'PYTHONPATH': os.pathsep.join(search_path), 'JAX_PLATFORMS': 'cpu'},
     check=False,
   )
   if ended.returncode:

@@ -11,7 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 # Folders of code that is not a user's own; below the latter, of the package that has the encoding
-# it is.
+# it is. The first is the repository, as modules name their files: with links not followed.
 OTHERS = tuple(
   f'{folder}{os.sep}' for folder in (Path(__file__).parents[2], sysconfig.get_path('stdlib'))
 )
