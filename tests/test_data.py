@@ -39,7 +39,7 @@ from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
 from posenc_jax.pretrained.exported_tokenizers import byte_tokenizer
-from posenc_jax.training import loop, provenance, setup
+from posenc_jax.training import loop, own_tokenizer, provenance, setup
 from scripts import prepare_data
 
 ROOT = Path(__file__).parent.parent
@@ -526,13 +526,13 @@ def test_windows_of_learned_tokens_lie_within_documents(small_text):
 
 
 def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
-  provenance.check_same_tokenizer(tmp_path, None)
+  own_tokenizer.check_same_tokenizer(tmp_path, None)
   claimed = lambda folder, sha256: provenance.claim(folder, provenance.MadeOf(sha256), False)
   claimed(tmp_path, None)
   assert list(tmp_path.iterdir()) == []
   for _ in range(2):
     claimed(tmp_path, 'a' * 64)
-  for function in (claimed, provenance.check_same_tokenizer):
+  for function in (claimed, own_tokenizer.check_same_tokenizer):
     for other, name in (('b' * 64, 'the tokenizer bbbb'), (None, 'no learned tokenizer')):
       with pytest.raises(
         UserError, match=f'trained with the tokenizer aaaa.*, here is {name}'
@@ -1134,7 +1134,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
   path.write_text(path.read_text() + '\n')
   other = data.opened(section.data, 'test')
   with pytest.raises(UserError, match='trained with the tokenizer'):
-    provenance.check_same_tokenizer(tmp_path / 'text', other.tokenizer_sha256)
+    own_tokenizer.check_same_tokenizer(tmp_path / 'text', other.tokenizer_sha256)
 
 
 def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, small_text):

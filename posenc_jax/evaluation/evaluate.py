@@ -25,7 +25,8 @@ from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
 from posenc_jax.training.own_encodings import code_laid_over, own_code
-from posenc_jax.training.provenance import MadeOf, claim, kept_tokenizer, source_of
+from posenc_jax.training.own_tokenizer import kept_tokenizer
+from posenc_jax.training.provenance import MadeOf, claim, source_of
 from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, mark_finished
 
 __all__ = ['evaluate', 'measure']

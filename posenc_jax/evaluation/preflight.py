@@ -23,7 +23,7 @@ from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model import decoder
 from posenc_jax.model.carried_positions import check_carried_positions
-from posenc_jax.training import optimizer, provenance
+from posenc_jax.training import optimizer, own_tokenizer, provenance
 from posenc_jax.training.own_encodings import own_code
 
 
@@ -72,7 +72,7 @@ def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:
   `train.init_from` names `workdir` itself, so that the tokenizer is read there.
   """
   begun = from_json(to_json(config))
-  if storage.exists(Path(workdir) / provenance.TOKENIZER_HASH):
+  if storage.exists(Path(workdir) / own_tokenizer.TOKENIZER_HASH):
     begun.train.init_from = str(workdir)
   return begun
 
@@ -83,7 +83,7 @@ def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | N
   """
   section, start = config.data, config.train.init_from
   if not tasks.is_task(section.corpus):
-    if provenance.kept_tokenizer(start, section) is None:
+    if own_tokenizer.kept_tokenizer(start, section) is None:
       data.check_tokenizer(section)
     if not data.is_present(section.corpus, section.cache):
       return None
@@ -93,7 +93,7 @@ def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | N
 @functools.lru_cache(maxsize=3)
 def _opened(section: str, split: str, init_from: str) -> data.Corpus | data.TaskCorpus:
   section = ConfigDict(json.loads(section))
-  return data.opened(section, split, provenance.kept_tokenizer(init_from, section))
+  return data.opened(section, split, own_tokenizer.kept_tokenizer(init_from, section))
 
 
 CHECKS = {

@@ -25,12 +25,8 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import JUDGE, overrides_between
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_encodings import own_code
-from posenc_jax.training.provenance import (
-  check_code,
-  check_documents,
-  check_same_tokenizer,
-  kept_tokenizer,
-)
+from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
+from posenc_jax.training.provenance import check_code, check_documents
 from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'

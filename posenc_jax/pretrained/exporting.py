@@ -33,7 +33,7 @@ from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files
 from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.own_tokenizer import tokenizer_path
+from posenc_jax.training.own_tokenizer import check_same_tokenizer, tokenizer_path
 
 LARGEST_FILE = 2**30  # bytes of tensors
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
@@ -123,7 +123,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     path = tokenizer_path(workdir, config.data)
     with user_errors(OSError):
       tokenizer = path.read_bytes()
-    provenance.check_same_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
+    check_same_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
   elif config.data.tokenizer != 'bytes':
     problem = f'its tokens are those of {config.data.tokenizer}'
     raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")

@@ -1,5 +1,6 @@
-"""The tokenizer.json that a run keeps: an import leaves it there, with files that go with it, and
-what starts from such a run takes copies.
+"""What a run keeps of its tokenizer: the hash; one that was learned from its text; or the
+tokenizer.json that an import leaves there, with files that go with it, of which what starts from
+such a run takes copies.
 """
 
 import hashlib
@@ -10,11 +11,56 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config import saved_config
 from posenc_jax.config.serialization import OWN_TOKENIZER
+from posenc_jax.data.tokenizers import SentencePiece, TokenizerJson, learned_before, tokenizer_json
+from posenc_jax.errors import UserError
 
+TOKENIZER_HASH = 'tokenizer.json'  # holds the hash of the tokenizer, if there is one but bytes
+LEARNED = 'tokenizer.model'  # the tokenizer, if it was learned from the text
 GENERATION = 'generation_config.json'  # of which only the tokens that end a text are read
 # Files that other programs read: they go with the tokenizer, there and back.
 ABOUT_TOKENIZER = ('tokenizer_config.json', 'special_tokens_map.json')
 BESIDE = (*ABOUT_TOKENIZER, GENERATION, 'chat_template.jinja')
+
+
+def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | TokenizerJson | None:
+  """The tokenizer that a run has learned, or has from a pretrained model, and keeps; None where the
+  section `data` of a config asks for none, or the run keeps none, as those of earlier versions.
+  Raises `UserError`.
+
+  With it, a run needs neither the text that it was learned from nor the same version of
+  SentencePiece, nor the run that it starts from. `workdir`: '' of no run.
+  """
+  if not workdir:
+    return None
+  if (own := tokenizer_path(workdir, data)) != Path(data.tokenizer):
+    return tokenizer_json(str(own), data.vocab)
+  path = Path(workdir) / LEARNED
+  if data.tokenizer != 'sentencepiece' or not storage.exists(path):
+    return None
+  return learned_before(path, data.vocab)
+
+
+def check_same_tokenizer(
+  workdir: str | Path,
+  sha256: str | None,
+  field: str = 'workdir',
+  allowed: str = 'the same text and tokenizer',
+) -> None:
+  """Raises `UserError` where the run's tokens are those of another tokenizer; it says that `field`
+  names the run, and what is allowed.
+  """
+  path = Path(workdir) / TOKENIZER_HASH
+  there = None
+  if storage.exists(path):
+    remedy = 'without that file, if the text is the one that it was trained on'
+    there = storage.read_json(path, {'sha256': str}, remedy)['sha256']
+  if there != sha256:
+    trained_with, here = (
+      f'the tokenizer {digest[:16]}' if digest else 'no learned tokenizer'
+      for digest in (there, sha256)
+    )
+    problem = f'its run was trained with {trained_with}, here is {here}'
+    raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def tokenizer_path(workdir: str | Path, data: ConfigDict) -> Path:

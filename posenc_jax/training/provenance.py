@@ -1,5 +1,6 @@
-"""What a run keeps of what it was made of: its tokenizer, the documents of a folder of text, the
-code of encodings of the user's own, the pretrained model that its parameters come from.
+"""What a run keeps of what it was made of: its tokenizer (`own_tokenizer` says how), the documents
+of a folder of text, the code of encodings of the user's own, the pretrained model that its
+parameters come from.
 """
 
 import re
@@ -7,16 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from posenc_jax import storage
 from posenc_jax.data.documents import Listing
-from posenc_jax.data.tokenizers import SentencePiece, TokenizerJson, learned_before, tokenizer_json
 from posenc_jax.errors import Damaged, UserError, shown
-from posenc_jax.training.own_tokenizer import copy_tokenizer, tokenizer_path
+from posenc_jax.training.own_tokenizer import (
+  LEARNED,
+  TOKENIZER_HASH,
+  check_same_tokenizer,
+  copy_tokenizer,
+)
 
-TOKENIZER_HASH = 'tokenizer.json'  # holds the hash of the learned tokenizer, if there is one
-MODEL = 'tokenizer.model'  # that tokenizer, if it was learned from the text
 LISTINGS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
 OWN_ENCODINGS = 'encodings.json'  # holds hashes of the code of encodings of the user's own, if any
 SOURCE_HASH = 'source.json'  # holds the hash of the pretrained model that parameters come from
@@ -53,7 +54,7 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
   """
   workdir = Path(workdir)
   if begins:
-    for name in (TOKENIZER_HASH, MODEL, LISTINGS, OWN_ENCODINGS, SOURCE_HASH, SOURCE_CONFIG):
+    for name in (TOKENIZER_HASH, LEARNED, LISTINGS, OWN_ENCODINGS, SOURCE_HASH, SOURCE_CONFIG):
       (workdir / name).unlink(missing_ok=True)
   if made_of.tokenizer is None or storage.exists(workdir / TOKENIZER_HASH):
     check_same_tokenizer(workdir, made_of.tokenizer)
@@ -63,8 +64,8 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
 
   if made_of.tokenizer is not None:
     _write(workdir / TOKENIZER_HASH, {'sha256': made_of.tokenizer}, begins)
-  if made_of.learned is not None and not storage.exists(workdir / MODEL):
-    storage.atomic_write(workdir / MODEL, made_of.learned)
+  if made_of.learned is not None and not storage.exists(workdir / LEARNED):
+    storage.atomic_write(workdir / LEARNED, made_of.learned)
   copy_tokenizer(workdir, made_of.start, made_of.tokenizer, begins)
   if listings := [*filter(None, made_of.listings)]:
     counts, hashes = _documents(workdir / LISTINGS)
@@ -89,47 +90,6 @@ def _write(path: Path, tree: dict, begins: bool) -> None:
     print(
       f'{path}: was missing; it has what is there now, and later changes are compared with that'
     )
-
-
-def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | TokenizerJson | None:
-  """The tokenizer that a run has learned, or has from a pretrained model, and keeps; None where the
-  section `data` of a config asks for none, or the run keeps none, as those of earlier versions.
-  Raises `UserError`.
-
-  With it, a run needs neither the text that it was learned from nor the same version of
-  SentencePiece, nor the run that it starts from. `workdir`: '' of no run.
-  """
-  if not workdir:
-    return None
-  if (own := tokenizer_path(workdir, data)) != Path(data.tokenizer):
-    return tokenizer_json(str(own), data.vocab)
-  path = Path(workdir) / MODEL
-  if data.tokenizer != 'sentencepiece' or not storage.exists(path):
-    return None
-  return learned_before(path, data.vocab)
-
-
-def check_same_tokenizer(
-  workdir: str | Path,
-  sha256: str | None,
-  field: str = 'workdir',
-  allowed: str = 'the same text and tokenizer',
-) -> None:
-  """Raises `UserError` where the run's tokens are those of another tokenizer; it says that `field`
-  names the run, and what is allowed.
-  """
-  path = Path(workdir) / TOKENIZER_HASH
-  there = None
-  if storage.exists(path):
-    remedy = 'without that file, if the text is the one that it was trained on'
-    there = storage.read_json(path, {'sha256': str}, remedy)['sha256']
-  if there != sha256:
-    trained_with, here = (
-      f'the tokenizer {digest[:16]}' if digest else 'no learned tokenizer'
-      for digest in (there, sha256)
-    )
-    problem = f'its run was trained with {trained_with}, here is {here}'
-    raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def check_documents(workdir: str | Path, listing: Listing | None) -> None:

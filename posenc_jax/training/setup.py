@@ -28,7 +28,7 @@ from posenc_jax.encodings import LengthError
 from posenc_jax.errors import user_errors
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build, shapes
-from posenc_jax.training import multi_seed, provenance, run_dir
+from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
@@ -97,7 +97,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   kept = None
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
-    kept = provenance.kept_tokenizer(first.train.init_from if begins else folder, config.data)
+    kept = own_tokenizer.kept_tokenizer(first.train.init_from if begins else folder, config.data)
   # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
   corpus, val_corpus = (data.opened(config.data, split, kept) for split in ('train', 'validation'))
   train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
@@ -117,7 +117,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
         allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
-        provenance.check_same_tokenizer(
+        own_tokenizer.check_same_tokenizer(
           run.train.init_from, corpus.tokenizer_sha256, FIELD, allowed
         )
     source = provenance.source_of(seed_runs[0][0].train.init_from)
