@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from posenc_jax.errors import Damaged
+from posenc_jax.errors import Damaged, one_line, visible
 
 # Where this package lies: in a clone of the repository, if it was installed from one.
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -196,6 +196,15 @@ def _check_of(tree: dict) -> str:
   return f'{zlib.crc32(_text(tree)):08x}'
 
 
+class Locked(BlockingIOError):
+  """Another process holds a lock; `holder` says which, as the file names it, in one line."""
+
+  def __init__(self, path: str | Path, holder: str):
+    self.holder = visible(one_line(holder)) or 'it does not say which'
+    problem = f'another process is at work there ({self.holder})'
+    super().__init__(f'workdir={str(Path(path).parent)!r}: {problem}; allowed: one at a time')
+
+
 @contextlib.contextmanager
 def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
   """Holds the lock of the file `path`. The file names the holder, and stays.
@@ -207,7 +216,7 @@ def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
   Args:
     wait: whether to wait for another process that holds the lock.
   Raises:
-    BlockingIOError: another process holds the lock; it says which.
+    Locked: another process holds the lock.
   """
   if not is_writable(Path(path).parent):
     yield
@@ -218,11 +227,7 @@ def file_lock(path: str | Path, wait: bool = False) -> Iterator[None]:
     try:
       lock(fd, path, wait)
     except BlockingIOError:
-      holder = os.pread(fd, 200, 0).decode(errors='replace').strip() or 'it does not say which'
-      raise BlockingIOError(
-        f'workdir={str(Path(path).parent)!r}: another process is at work there ({holder}); '
-        'allowed: one at a time'
-      ) from None
+      raise Locked(path, os.pread(fd, 200, 0).decode(errors='replace')) from None
     with contextlib.suppress(OSError):  # the lock holds even if a full disk takes no name
       os.ftruncate(fd, 0)
       os.pwrite(fd, f'process {os.getpid()} on {socket.gethostname()}\n'.encode(), 0)

@@ -237,12 +237,12 @@ def test_a_lock_lives_as_long_as_its_process(tmp_path):
   with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
     process.stdout.readline()
     words = rf'at work there \(process {process.pid} on '
-    with pytest.raises(BlockingIOError, match=words), storage.file_lock(path):
+    with pytest.raises(storage.Locked, match=words), storage.file_lock(path):
       pass
     process.kill()
   with (
     storage.file_lock(path),
-    pytest.raises(BlockingIOError, match='at work there'),
+    pytest.raises(storage.Locked, match='at work there'),
     storage.file_lock(path),
   ):
     pass

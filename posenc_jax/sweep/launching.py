@@ -8,7 +8,7 @@ from rich.console import Console
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError, nearest
-from posenc_jax.sweep import local, run_state, slurm
+from posenc_jax.sweep import local, slurm
 from posenc_jax.sweep.plan import PlannedRun
 
 LAUNCHERS = ('local', 'slurm')
@@ -52,13 +52,11 @@ def only_sweep(out: Path) -> Iterator[None]:
   So a sweep that is killed frees it, whatever it leaves at work. Raises UserError where another
   sweep holds it.
   """
-  path = out / 'sweep.lock'
   with contextlib.ExitStack() as stack:
     try:
-      stack.enter_context(storage.file_lock(path))
-    except BlockingIOError:
-      holder = run_state.printable(path.read_text(errors='replace')) or 'it does not say which'
+      stack.enter_context(storage.file_lock(out / 'sweep.lock'))
+    except storage.Locked as error:
       allowed = 'one at a time, or --status to look at it'
-      problem = f'another sweep is at work there ({holder})'
+      problem = f'another sweep is at work there ({error.holder})'
       raise UserError(f'--out={out}: {problem}; allowed: {allowed}') from None
     yield
