@@ -407,6 +407,27 @@ def resonance_rope(dims, hyper, p):
   return with_frequencies(dims, lambda m: 2 * math.pi / round(wavelength(m)))
 
 
+def mobius_rope(dims, hyper, p):
+  K, N = dims.head_dim, hyper.get('length', dims.train_length)
+  quarter = dims.heads // dims.kv_heads * max(1, dims.kv_heads // 4)
+  width = round(hyper.get('fraction', 1.0) * K)
+
+  def turned(x, t, h):
+    out = np.array(x, float)
+    for m in range(width // 2):
+      a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + width // 2)
+      f = hyper.get('base', 10_000) ** (-2 * m / width)
+      if h < hyper.get('mobius_heads', quarter):
+        f = math.pi * (2 * m + 1) / N
+      z = complex(x[a], x[b]) * np.exp(1j * t * f)
+      out[a], out[b] = z.real, z.imag
+    return out
+
+  return Oracle(
+    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
+  )
+
+
 def fope(dims, hyper, p):
   K, H, G = dims.head_dim, dims.heads, dims.kv_heads
   L = hyper.get('length', dims.train_length)
@@ -1995,6 +2016,13 @@ RECORDS = {
   ),
   'hope': Record(hope, variants={'long': {'length': 700}}),
   'resonance_rope': Record(resonance_rope, variants={'fast': {'base': 50.0}}),
+  'mobius_rope': Record(
+    mobius_rope,
+    variants={
+      'all': {'mobius_heads': 4, 'length': 30},
+      'partial': {'mobius_heads': 2, 'fraction': 0.5, 'layout': 'interleaved', 'base': 50.0},
+    },
+  ),
   'fope': Record(
     fope, variants={'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3}, 'long': {'length': 700}}
   ),

@@ -586,6 +586,26 @@ def test_spectra_golden_values(name, hyper, factors):
   np.testing.assert_allclose(spectrum(name, **hyper) / spectrum('rope'), factors, atol=5e-7)
 
 
+def test_mobius_rope_golden_values():
+  # one of the two groups of heads that share keys; L = 40
+  frequencies = build('mobius_rope').frequencies_by_head()
+  np.testing.assert_allclose(frequencies[0], np.pi / 40 * np.array([1, 3, 5, 7]), rtol=1e-12)
+  np.testing.assert_allclose(frequencies[1], [1, 0.1, 0.01, 0.001], rtol=1e-12)
+  # 40 positions on all pairs have turned half way round: products have the opposite sign
+  enc = build('mobius_rope', mobius_heads=4, kv_heads=4)
+  x = jnp.ones((1, 3, 4, 8))
+  q, k = enc.transform_qk(x, x, jnp.array([[40, 40, 40]]), jnp.array([[0, 40, 25]]))
+  products = (q * k).sum(-1)[0, :, 0] / 8
+  at_15 = np.sin(np.pi * 15 * 8 / 40) / (8 * np.sin(np.pi * 15 / 40))
+  np.testing.assert_allclose(products, [-1, 1, at_15], atol=1e-5)
+
+
+@pytest.mark.parametrize('layout', ['half', 'interleaved'])
+def test_mobius_rope_of_no_heads_is_rope(layout):
+  enc = build('mobius_rope', mobius_heads=0, layout=layout)
+  same(enc, build('rope', layout=layout), is_causal=False)
+
+
 def test_resonance_rope_golden_values():
   wavelengths = 2 * np.pi / spectrum('resonance_rope')
   np.testing.assert_allclose(wavelengths, [6, 20, 63, 199, 628, 1987, 6283, 19869], rtol=1e-12)
@@ -2311,6 +2331,9 @@ def test_sharing(name, share):
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5; allowed: from 0 to 1'),
     ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5; allowed: from 0 to 4'),
     ('hope', {'length': 0}, 'hope: length=0; allowed: at least 1'),
+    ('mobius_rope', {'length': 0}, 'mobius_rope: length=0; allowed: at least 1'),
+    ('mobius_rope', {'mobius_heads': 5}, 'mobius_rope: mobius_heads=5; allowed: from 0 to 4'),
+    ('mobius_rope', {'mobius_heads': 1}, 'mobius_heads=1; allowed: multiples of 2, which share'),
     ('fope', {'length': 0}, 'fope: length=0; allowed: at least 1'),
     ('scale_invariant', {'tau': 0.0}, 'scale_invariant: tau=0.0; allowed: greater than 0'),
     ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5; allowed: from 0 to 4'),

@@ -113,6 +113,7 @@ BUILT_IN = {
   'lssar': 'lssa.LSSAR',
   'talking_heads': 'talking_heads.TalkingHeads',
   'mta': 'mta.MTA',
+  'mobius_rope': 'mobius_rope.MobiusRoPE',
 }
 
 
