@@ -103,6 +103,11 @@ OTHER_NAMES = (
     '`pattern`',
   ),
   (
+    '[Periodic RoPE](https://arxiv.org/abs/2605.27980), or P-RoPE: windows with RoPE in some'
+    ' layers, all keys without positions in the others',
+    '`pattern`; `p_rope` is another method',
+  ),
+  (
     '[LM-Infinite](https://arxiv.org/abs/2308.16137)',
     '`rerope` under a window with first tokens ([GUIDE](GUIDE.md#methods-without-training))',
   ),
@@ -115,6 +120,10 @@ OTHER_NAMES = (
   (
     'the order of [VideoRoPE](https://arxiv.org/abs/2502.05173)',
     '`axial_rope`, `spectrum` `first_slowest`',
+  ),
+  (
+    '[HoPE of videos](https://arxiv.org/abs/2505.20444): that order, and no turn by time',
+    '`axial_rope`, `spectrum` `first_slowest`, with 0 for the first coordinate of every token',
   ),
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
   ('temperatures of Llama 4 and Ministral', '`llama4_temperature` in a `chain`'),

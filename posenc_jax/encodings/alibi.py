@@ -36,7 +36,8 @@ class ALiBi(Encoding):
   Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has slopes 2^-k in the first half of the heads and
   -2^-k in the second, k = 1 .. H/2. Biases of the second half grow with distance, without a bound:
   these heads look at the oldest keys, and want a window. SWAT, eq. 5, is a chain of `rope`, this
-  and `sigmoid` under one; it has no b, which is dict(name='sigmoid', bias=0.0).
+  and `sigmoid` under one; it has no b, which is dict(name='sigmoid', bias=0.0). That is in
+  the paper; the code in its repository has other biases, and softmax.
   """
 
   paper = (

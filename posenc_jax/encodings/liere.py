@@ -29,9 +29,10 @@ class LieRE(Encoding):
 
   LieRE, Ostmeier et al. 2025, section 4. Each A_a is skew-symmetric and learned, in blocks of
   `block` channels, for every layer and head of its own (a key/value head where there are fewer).
-  Their entries start from U(0, 2 pi), and positions are divided by how many there are in training,
-  as in the released code, which this was compared with. Published are blocks of 8 and of all
-  channels; with blocks of 2 it is RoPE-Mixed.
+  Their entries start from U(0, 2 pi), as in the released code, which this was compared with at
+  equal positions. By default they are divided by how many there are in training, n; there the last
+  of them is 1: by n - 1. Published are blocks of 8 and of all channels; with blocks of 2 it is
+  RoPE-Mixed.
   Larger matrices of several axes do not commute: R(x)^T R(y) depends on more than y - x. With one
   axis it depends on nothing else, and all this is `grape_m` with frequencies of each head, in a
   learned basis.
