@@ -231,7 +231,7 @@ def tape_steps(dims, hyper, p):
   def attended(z_GM, mean_HM):
     out = z_GM.copy()
     for h in range(H):
-      out[h // (H // G)] += p['c'][h] * mean_HM[h]
+      out[h // (H // G)] += H * p['c'][h] * mean_HM[h]
     return out
 
   def through_mlp(z_GM, y_D):
@@ -993,7 +993,10 @@ def wall(dims, hyper, p):
     left, s = np.ones(dims.head_dim), []
     for k, x in zip(k_nK[::-1], x_nD[::-1], strict=True):
       s.append((q * k * left).sum() / math.sqrt(dims.head_dim))
-      left = left / (1 + np.exp(-(x @ p['w_g'][:, h] + p['b_g'][h])))
+      log_gate = -np.log(1 + np.exp(-(x @ p['w_g'][:, h] + p['b_g'][h])))
+      if bound := hyper.get('bound'):
+        log_gate = bound * (np.exp(log_gate / bound) - 1)
+      left = left * np.exp(log_gate)
     return np.array(s[::-1])
 
   return Oracle(lambda q, k, i, j, h: 0.0, along=along)
@@ -1401,7 +1404,7 @@ def bipe(dims, hyper, p):
     return s if factor == 1 else (1 - factor) * product(q, k, i, j, h) + factor * s
 
   rows, root = p['rows'], math.sqrt(dims.model_dim)
-  return Oracle(score, position=lambda t: root * rows[min(t, len(rows) - 1)])
+  return Oracle(score, position=lambda t: root * rows[t] if t < len(rows) - 1 else 0.0)
 
 
 def bilevel_positions(tokens_T, begins_T, separators):
@@ -1871,7 +1874,7 @@ RECORDS = {
     wall,
     lambda d, h: (0, (d.model_dim + 1) * d.heads * d.head_dim),
     hyper={'bias': 0.0},  # at the default no more than 1/250 is forgotten within eleven tokens
-    variants={'forgetting': {'bias': -5.0}},
+    variants={'forgetting': {'bias': -5.0}, 'bounded': {'bias': -1.0, 'bound': 0.86}},
   ),
   'pope': Record(
     pope,
@@ -2166,6 +2169,7 @@ RECORDS = {
     variants={
       'few': {'waves': 1, 'sink_waves': 2, 'base': 50.0, 'length': 9},
       'relative': {'sink': False},
+      'recent': {'waves': 0, 'sink_waves': 8},
     },
   ),
   'jet_long': Record(

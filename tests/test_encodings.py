@@ -1521,6 +1521,15 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
   assert np.abs(decoded(q, k, v, 0.99 * steps, window) - out).max() > 0.1
 
 
+def test_gates_of_wall_are_bounded_as_released():
+  """0.86 expm1(g / 0.86) of the logarithm g of a gate, so that no channel loses more at a token."""
+  x = jnp.zeros((1, 3, 12))
+  for bias, log_gate in ((-100.0, -0.86), (0.0, 0.86 * np.expm1(-np.log(2) / 0.86))):
+    whole, rest = build('wall', bias=bias, bound=0.86).coordinates(x, None, None, None)
+    sums = np.diff((whole + rest)[0, :, 0, 0])
+    np.testing.assert_allclose(sums, log_gate, atol=1e-5)
+
+
 def test_wall_that_forgets_nothing_is_nope():
   same(build('wall', bias=200.0), build('nope'))
 
@@ -2401,7 +2410,9 @@ def test_sharing(name, share):
     ('carope', {'layout': 'x'}, "carope: layout='x'; allowed: half, interleaved"),
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
     ('rope_mixed', {'base': 1}, 'rope_mixed: base=1; allowed: greater than 1'),
-    ('goat', {'waves': 0}, 'goat: waves=0; allowed: at least 1'),
+    ('goat', {'waves': -1}, 'goat: waves=-1; allowed: at least 0'),
+    ('goat', {'waves': 0, 'sink': False}, 'goat: waves=0; allowed: at least 1'),
+    ('wall', {'bound': 0.0}, 'wall: bound=0.0; allowed: greater than 0'),
     ('goat', {'base': 1}, 'goat: base=1; allowed: greater than 1'),
     ('goat', {'sink_waves': 0}, 'goat: sink_waves=0; allowed: at least 1'),
     *(

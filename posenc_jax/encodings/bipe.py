@@ -15,14 +15,18 @@ from posenc_jax.xla_ops import add_rounded_once
 
 
 class BiPE(PositionWrapper):
-  """x_t = E[token_t] + P[min(place_t, places - 1)], P learned; attention is `inner` at segment_t.
+  """x_t = E[token_t] + P[place_t], P learned; attention is `inner` at segment_t.
 
   A segment ends with a separator, such as a full stop: place_t counts the tokens before t in its
   segment, segment_t the segments before that one in its document (He et al. 2024). BiPE-RoPE has
   inner='rope'; BiPE-ALiBi has 'alibi' with slopes 96 times as large, which is from the released
-  code, as separators are, and the last row for all places beyond. Its factor log(segment_t + 1) /
-  log L of queries, off in its configs, is left out. BOS stands at the first place of the first
-  segment. Vectors are as large as those of `learned`.
+  code. So is it that the last row of P is zero, for its place and for all beyond. Its factor
+  log(segment_t + 1) / log L of queries, off in its configs, is left out. BOS stands at the first
+  place of the first segment. Vectors are as large as those of `learned`.
+
+  Separators by default are full stops and newlines, as in the paper. The released code has tokens
+  of Llama's, 869 and 13: a full stop behind a space, and a newline. A full stop behind a word is
+  29889 and ends nothing there.
   """
 
   paper = 'He et al. 2024, arXiv:2401.16421'
@@ -48,7 +52,7 @@ class BiPE(PositionWrapper):
     Args:
       inner: a name, or a dict of a name and hyperparameters.
       separators: ids of the tokens that end a segment; None: 46 and 10, the bytes '.' and newline.
-      places: rows of P; the training length if None.
+      places: rows of P, the zero one included; the training length if None.
       bias_factor: the inner encoding's bias by distance is multiplied by it; None: 96 for `alibi`,
         1 for others.
     """
@@ -86,9 +90,10 @@ class BiPE(PositionWrapper):
 
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
-    place_BT = jnp.minimum(position_ids, self.places - 1)
-    p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], place_BT)
-    return add_rounded_once(x_BTD, p_BTD)
+    last = self.places - 1
+    p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], jnp.minimum(position_ids, last))
+    # What stands in the last row counts for nothing: the release makes it the row of padding.
+    return add_rounded_once(x_BTD, jnp.where((position_ids < last)[..., None], p_BTD, 0.0))
 
   def bias(self, r_R):
     return self.bias_factor * self.inner.bias(r_R)

@@ -28,7 +28,7 @@ class GOAT(Encoding):
 
   There, in the code that weights by this prior were compared with, it takes 2R + 1 channels of each
   head's q and k, and K counts those that are left; here heads keep all. f has no bias after w_out:
-  alike for all keys, it changes no softmax.
+  alike for all keys, it changes no softmax. Its preset for GPT is waves=0 with sink_waves=8.
   """
 
   paper = 'Litman and Guo 2026, arXiv:2601.15380'
@@ -52,7 +52,7 @@ class GOAT(Encoding):
     """Draws the prior; its numbers of waves are those of the paper's language models.
 
     Args:
-      waves: R, of the distance.
+      waves: R, of the distance; 0, with a sink alone: none.
       sink_waves: of the place, see above; 4 if None.
       base: of the frequencies of both.
       sink: whether there are u and, with it, the recency bias; else waves of the distance alone.
@@ -63,13 +63,15 @@ class GOAT(Encoding):
       check_unread('there is a sink', sink_waves=sink_waves, length=length)
     sink_waves = 4 if sink_waves is None else sink_waves
     self.length = dims.train_length if length is None else length
-    check_at_least(1, waves=waves, sink_waves=sink_waves, length=self.length)
+    check_at_least(0 if sink else 1, waves=waves)
+    check_at_least(1, sink_waves=sink_waves, length=self.length)
     check_above(1, base=base)
     self.waves, self.sink_waves, self.base = waves, sink_waves, base
     self.relative, self.causal_only = not sink, sink
     self.switched_off = () if sink else ('score',)
     G = dims.kv_heads
-    self.cosines, self.sines = normal(rngs, (waves, G), 1e-2), zeros(waves, G)
+    if waves:
+      self.cosines, self.sines = normal(rngs, (waves, G), 1e-2), zeros(waves, G)
     if sink:
       self.slopes = nnx.Param(jnp.log(jnp.expm1(jnp.array(slopes(G), jnp.float32))))
       self.gains, self.first = nnx.Param(jnp.ones(G, jnp.float32)), zeros(G)
@@ -78,8 +80,10 @@ class GOAT(Encoding):
 
   def bias(self, r_R):
     r_R = r_R.astype(jnp.float32)
-    cos_RW, sin_RW = _waves(r_R, self.waves, self.base)
-    bias_RG = exact_matmul(cos_RW, self.cosines[...]) + exact_matmul(sin_RW, self.sines[...])
+    bias_RG = jnp.zeros((len(r_R), self.dims.kv_heads), jnp.float32)
+    if self.waves:
+      cos_RW, sin_RW = _waves(r_R, self.waves, self.base)
+      bias_RG += exact_matmul(cos_RW, self.cosines[...]) + exact_matmul(sin_RW, self.sines[...])
     if self.has('score'):
       bias_RG -= jnp.multiply.outer(r_R, jax.nn.softplus(self.slopes[...]))
     return self._of_queries(bias_RG)

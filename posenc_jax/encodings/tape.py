@@ -16,13 +16,14 @@ class TAPE(Encoding):
   Contextualized equivariant position encoding, Zhu et al. 2025. z_t starts as RoPE's, e^(i t f_m),
   and each layer, behind attention with weights p and behind the MLP with output y, makes it
 
-    z_t + c_h sum_j p_tj z_j, then z_t + W_down (silu(W_y y_t) * W_up z_t)
+    z_t + H c_h sum_j p_tj z_j, then z_t + W_down (silu(W_y y_t) * W_up z_t)
 
   where W_up and W_down mix heads. All m are treated alike, so that attention depends on positions
   by i - j alone. c and W_up start at 0: the model starts as that of `rope`.
 
-  As released, where c is a matrix of which only sums of rows act. There every head has its z; here
-  a key/value head has it, and with fewer of these the c of all its heads of queries add up. The
+  As released, where a row of a matrix stands for c_h, of which only the sum acts: H numbers, each
+  of which Adam moves as far as one, hence H c_h. There every head has its z; here a key/value head
+  has it, and with fewer of these the c of all its heads of queries add up. The
   other weights start at fan-in scale, theirs from N(0, 0.02^2), and positions of the release move
   by a random number in training, which changes nothing.
   """
@@ -71,7 +72,8 @@ class TAPE(Encoding):
   def leave_attention(self, o_BTHK, state):
     K = self.added_values
     o_BTHK, mixed_BTHK = o_BTHK[..., :-K], o_BTHK[..., -K:].astype(jnp.float32)
-    mixed_BTHK *= self.c[...][None, None, :, None]
+    # H numbers learn as one in the release: its sums move H times as far in a step of Adam.
+    mixed_BTHK *= self.dims.heads * self.c[...][None, None, :, None]
     return o_BTHK, state + mixed_BTHK.reshape(*state.shape[:3], -1, K).sum(axis=3)
 
   def leave_mlp(self, y_BTD, state):

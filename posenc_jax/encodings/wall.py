@@ -6,6 +6,7 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import ENDS_OF_SUMS, running_sum
 from posenc_jax.xla_ops import scaled_dot
@@ -20,11 +21,14 @@ class Wall(Encoding):
   every channel of every query head. A token is not forgotten by itself: the sum is over j+1..i. As
   in the released code b starts at 8, where hardly anything is forgotten, and W from N(0, 0.02^2).
   Its scalar gate and its sinks are a chain: ('wall', {'name': 'fox', 'bias': 8.0}, 'sink').
+  `bound` c makes of the logarithm g of a gate c (e^(g / c) - 1), so that no channel fades by more
+  than e^-c at a token: the authors' package has this, with 0.86, as a step before its kernels,
+  which then cut nothing off; the layer of flash-linear-attention, which trains, has none.
 
   exp(P_i) and exp(-P_j) alone would under- and overflow. Queries and keys are referred to a token
   between them, from which one has faded on and up to which the other, so that factors are at most 1
-  and are 0 only where the product is. The released kernels do so too, but not among near tokens,
-  where they cut exponents off. Scores are float32 whatever the dtype of q is.
+  and are 0 only where the product is, with a bound or without. The released kernels do so too, but
+  not among near tokens, where they cut exponents off. Scores are float32 whatever q's dtype is.
   """
 
   paper = 'Pai et al. 2026, blog.tilderesearch.com/blog/wall-attn'
@@ -39,9 +43,16 @@ class Wall(Encoding):
   recomputes_scores = True
   per_layer = ('w_g', 'b_g')
 
-  def __init__(self, dims: Dims, rngs, *, bias: float = 8.0):
-    """`bias`: where b starts; larger gates forget less."""
+  def __init__(self, dims: Dims, rngs, *, bias: float = 8.0, bound: float | None = None):
+    """Draws the gates.
+
+    Args:
+      bias: where b starts; larger gates forget less.
+      bound: of the logarithms of gates, see above; None: they have none.
+    """
     super().__init__(dims, rngs)
+    check_above(0, bound=bound)
+    self.bound = bound
     shape = dims.heads, dims.head_dim
     self.w_g = normal(rngs, (dims.model_dim, *shape), 0.02)
     self.b_g = nnx.Param(jnp.full(shape, bias, jnp.float32))
@@ -49,7 +60,10 @@ class Wall(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """P as (whole, rest), float32 [B, S, H, K] each: see `running_sum`."""
     logits_BSHK = jnp.einsum('bsd,dhk->bshk', x_BSD.astype(jnp.float32), self.w_g[...])
-    return running_sum(jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None]))
+    log_gates_BSHK = jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None])
+    if self.bound is not None:
+      log_gates_BSHK = self.bound * jnp.expm1(log_gates_BSHK / self.bound)
+    return running_sum(log_gates_BSHK)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     i, j = jax.tree.map(lambda x: x.swapaxes(1, 2), (tile.i, tile.j))
