@@ -601,6 +601,40 @@ def self_extend(dims, hyper, p):
   return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else far(i, j))
 
 
+def dpe(dims, hyper, p):
+  K, w = dims.head_dim, hyper['window']
+  width, sizes = (
+    round(hyper.get('fraction', 1.0) * K),
+    hyper.get('groups', (2, 8, 2, 8, 32, 32, 32, 4)),
+  )
+
+  def score(q, k, i, j, h):
+    s = q[width:] @ k[width:]
+    for m in range(width // 2):
+      n = sizes[m * len(sizes) // (width // 2)]
+      seen = i - j if i - j < w else i // n - j // n + w - w / n
+      z = complex(q[m], q[m + width // 2]) * complex(k[m], -k[m + width // 2])
+      s += (z * np.exp(1j * seen * hyper.get('base', 10_000.0) ** (-2 * m / width))).real
+    return s / math.sqrt(K)
+
+  return Oracle(score)
+
+
+def self_logistic(dims, hyper, p):
+  w, capacity, rate = hyper['window'], hyper.get('capacity', 33), hyper.get('rate', 0.02)
+
+  @functools.cache
+  def group(t):
+    n = end = 0
+    while True:
+      end += min(math.floor(capacity / (1 + (capacity - 1) * math.exp(-rate * n))), capacity - 1)
+      if t < end:
+        return n
+      n += 1
+
+  return at_distance(dims, hyper, lambda i, j: i - j if i - j < w else w + group(i - w) - group(j))
+
+
 def jet_long(dims, hyper, p):
   """What a pair is read at depends on how many tokens there are, so each token knows it."""
 
@@ -2171,6 +2205,19 @@ RECORDS = {
       'relative': {'sink': False},
       'recent': {'waves': 0, 'sink_waves': 8},
     },
+  ),
+  'dpe': Record(
+    dpe,
+    hyper={'window': 4, 'groups': (3, 2, 1)},
+    variants={
+      'many': {'window': 4},
+      'partial': {'window': 3, 'groups': (4, 2), 'fraction': 0.5, 'base': 50.0},
+    },
+  ),
+  'self_logistic': Record(
+    self_logistic,
+    hyper={'window': 3, 'capacity': 4, 'rate': 0.6},
+    variants={'slow': {'window': 4}, 'pairs': {'window': 4, 'capacity': 3, 'rate': 5.0}},
   ),
   'jet_long': Record(
     jet_long,

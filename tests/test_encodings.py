@@ -1196,7 +1196,7 @@ def test_lssar_leaves_rows_of_three_keys_nothing_but_a_power():
 # Of what makes heads wider behind which `lssa` acts: several turns of a head, side by side.
 SEVERAL_TURNS = (
   *('rerope', 'leaky_rerope', 'self_extend', 'streaming_rope', 'string', 'jet_long', 'dca'),
-  'ms_poe',
+  *('ms_poe', 'dpe', 'self_logistic'),
 )
 
 

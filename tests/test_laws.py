@@ -1165,6 +1165,7 @@ REFUSED_BESIDE = {
     'deberta',
     # they make products of queries and keys again
     *('rerope', 'leaky_rerope', 'streaming_rope', 'self_extend', 'string', 'dca', 'jet_long'),
+    *('dpe', 'self_logistic'),
     *('xpos', 'hyperbolic_rope', 'path', 'wall', 'tapa', 'heads_shaw_xpos'),
   },
   'deberta': REFUSED_BESIDE_BOTH | {'ms_poe', 'diet_abs'},  # it takes no wider queries

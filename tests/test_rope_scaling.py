@@ -574,6 +574,30 @@ def test_jet_long_sees_the_released_distances():
   assert seen.max() < 8
 
 
+def test_dpe_sees_the_released_distances():
+  """Each share of the pairs by groups of its own; the positions of keys are whole."""
+  enc = build('dpe', window=8, groups=(4, 2))
+  i, j = enc.far_positions(jnp.array([[40.0]]), jnp.arange(41.0)[None])
+  far, pairs = (i - j)[0, ::-1], enc.width // 2
+  for m, group in ((0, 4), (pairs - 1, 2)):
+    np.testing.assert_array_equal(
+      far[:, m], 40 // group - np.arange(40, -1, -1) // group + 8 - 8 / group
+    )
+
+
+def test_groups_of_self_grow_as_released():
+  """37 of one token at first, as floor(33 / (1 + 32 e^(-0.02 n))) has it, and at last of 32."""
+  enc, t = build('self_logistic', window=8), np.arange(9000)
+  number = np.asarray(jax.jit(enc.groups_before)(jnp.asarray(t)[None]))[0]
+  sizes = np.bincount(number.astype(int))[:-1]
+  n = np.arange(len(sizes))
+  np.testing.assert_array_equal(sizes, np.floor(33 / (1 + 32 * np.exp(-0.02 * n))))
+  assert (sizes == 1).sum() == 37
+  assert sizes[-1] == 32
+  i, j = enc.far_positions(jnp.array([[8.0, 58.0]]), jnp.array([[0.0, 50.0]]))
+  np.testing.assert_array_equal(i - j, [[8, 8]])  # the distance `window` is seen as itself
+
+
 def test_jet_long_is_rope_up_to_the_length_and_no_further():
   """The group is that of the number of keys: last queries of a call see what all see."""
   x, weights, _ = inputs()
@@ -609,6 +633,10 @@ def test_groups_are_whole_at_every_position(group):
     ('jet_long', {'window': 2, 'length': S}),
     ('leaky_rerope', {'window': 2, 'leak': 1.0}),
     ('self_extend', {'window': 2, 'group': 1}),
+    ('dpe', {'window': 2, 'groups': (1,)}),
+    ('dpe', {'window': S}),
+    ('self_logistic', {'window': 2, 'capacity': 2}),
+    ('self_logistic', {'window': S}),
     ('string', {'window': S}),
     ('string', {'window': 4, 'local': 4}),
     ('dca', {'chunk': S, 'local': 0}),
@@ -693,6 +721,11 @@ def test_windows_follow_the_training_length():
     ('rerope', {'window': 0}, 'rerope: window=0; allowed: at least 1'),
     ('leaky_rerope', {'leak': 0.5}, 'leaky_rerope: leak=0.5; allowed: at least 1'),
     ('self_extend', {'group': 0}, 'self_extend: group=0; allowed: at least 1'),
+    ('dpe', {'groups': ()}, 'dpe: groups=(); allowed: whole numbers of 1 or more'),
+    ('dpe', {'groups': (2, 0)}, 'dpe: groups=(2, 0); allowed: whole numbers of 1 or more'),
+    ('self_logistic', {'capacity': 1}, 'self_logistic: capacity=1; allowed: at least 2'),
+    ('self_logistic', {'rate': 0.0}, 'self_logistic: rate=0.0; allowed: greater than 0'),
+    ('self_logistic', {'rate': 1e-9}, 'rate=1e-09 for capacity=33; allowed: at least 6.61e-06'),
     ('jet_long', {'length': 0}, 'jet_long: length=0; allowed: at least 1'),
     ('jet_long', {'context': 0}, 'jet_long: context=0; allowed: at least 1'),
     ('jet_long', {'window': 0}, 'jet_long: window=0; allowed: at least 1'),

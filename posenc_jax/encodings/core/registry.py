@@ -114,6 +114,8 @@ BUILT_IN = {
   'talking_heads': 'talking_heads.TalkingHeads',
   'mta': 'mta.MTA',
   'mobius_rope': 'mobius_rope.MobiusRoPE',
+  'dpe': 'dpe.DPE',
+  'self_logistic': 'self_logistic.SelfLogistic',
 }
 
 
