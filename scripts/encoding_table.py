@@ -122,6 +122,10 @@ OTHER_NAMES = (
     '`axial_rope`, `spectrum` `first_slowest`',
   ),
   (
+    '[multi-head RoPE](https://arxiv.org/abs/2510.23095): heads cut among coordinates',
+    '`axial_rope`, `spectrum` `heads`',
+  ),
+  (
     '[HoPE of videos](https://arxiv.org/abs/2505.20444): that order, and no turn by time',
     '`axial_rope`, `spectrum` `first_slowest`, with 0 for the first coordinate of every token',
   ),

@@ -314,8 +314,9 @@ def key_offset(dims, hyper, p):
 
 def axial_rope(dims, hyper, p):
   K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
-  sections = hyper.get('sections') or [K // 2 // axes] * axes
   spectrum = hyper.get('spectrum', 'each')
+  parts = dims.kv_heads if spectrum == 'heads' else K // 2
+  sections = hyper.get('sections') or [parts // axes] * axes
   axis_of_pair = [axis for axis, n in enumerate(sections) for _ in range(n)]
   if spectrum == 'interleaved':  # all pairs are the first axis' until others take theirs
     axis_of_pair = [0] * (K // 2)
@@ -328,8 +329,15 @@ def axial_rope(dims, hyper, p):
 
   def score(q, k, i, j, h):
     s = 0.0
-    for m, axis in enumerate(axis_of_pair):
+    own_axes = axis_of_pair
+    if spectrum == 'heads':  # one for all pairs, of the key/value head; None: they stand still
+      g = h // (dims.heads // dims.kv_heads)
+      own_axes = [axis_of_pair[g] if g < len(axis_of_pair) else None] * (K // 2)
+    for m, axis in enumerate(own_axes):
       a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + K // 2)
+      if axis is None:
+        s += q[a] * k[a] + q[b] * k[b]
+        continue
       own_m, n = m - sum(sections[:axis]), sections[axis]
       w = base ** (-own_m / n) if spectrum == 'each' else base ** (-2 * m / K)
       turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * w)
@@ -2034,6 +2042,7 @@ RECORDS = {
       'uneven': {'axes': 3, 'sections': (2, 1, 1), 'spectrum': 'split'},
       'interleaved': {'sections': (3, 1), 'spectrum': 'interleaved'},
       'first_slowest': {'axes': 3, 'sections': (1, 2, 1), 'spectrum': 'first_slowest'},
+      'heads': {'spectrum': 'heads', 'layout': 'interleaved', 'base': 50.0},
     },
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),

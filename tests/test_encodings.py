@@ -1862,7 +1862,7 @@ def test_members_that_cannot_stand_beside_one_another(members, message):
   assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('spectrum', ['each', 'split', 'interleaved', 'first_slowest'])
+@pytest.mark.parametrize('spectrum', ['each', 'split', 'interleaved', 'first_slowest', 'heads'])
 def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum):
   """One spectrum, whichever coordinates its pairs belong to, is that of rope itself."""
   x, weights, _ = inputs()
@@ -1880,7 +1880,15 @@ def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum)
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
     ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
-    ({'spectrum': 'all'}, "spectrum='all'; allowed: each, split, interleaved, first_slowest"),
+    (
+      {'spectrum': 'all'},
+      "spectrum='all'; allowed: each, split, interleaved, first_slowest, heads",
+    ),
+    (
+      {'spectrum': 'heads', 'sections': (1, 2)},
+      'sections=(1, 2); allowed: 2 whole numbers of 1 or more, at most 2 together',
+    ),
+    ({'spectrum': 'heads', 'axes': 3}, 'axes=3; allowed: a divisor of the 2 key/value heads'),
     (
       {'spectrum': 'interleaved', 'sections': (1, 3)},
       "sections=(1, 3); allowed: such as (2, 2), which these make with spectrum='interleaved'",
@@ -1902,7 +1910,22 @@ def test_interleaved_coordinates_are_those_of_qwen3_vl():
   sizes = dict(model_dim=128, heads=1, head_dim=128, train_length=8, rngs=nnx.Rngs(0))
   hyper = dict(axes=3, sections=(24, 20, 20), spectrum='interleaved')
   axial = make('axial_rope', **sizes, **hyper)
-  assert axial.axis_of_pair().tolist() == 20 * [0, 1, 2] + 4 * [0]
+  assert axial.axes_in_order().tolist() == 20 * [0, 1, 2] + 4 * [0]
+
+
+def test_heads_turn_by_a_coordinate_each_or_stand_still():
+  sizes = dict(model_dim=24, heads=6, kv_heads=3, head_dim=4, train_length=8, rngs=nnx.Rngs(0))
+  axial = make('axial_rope', **sizes, spectrum='heads', sections=(1, 1))
+  q, k, places = jnp.ones((1, 1, 6, 4)), jnp.ones((1, 1, 3, 4)), jnp.array([[[5, 3]]])
+  turned = axial.transform_qk(q, k, places, places)
+  rope = make('rope', **sizes)
+  for x, y, group in zip((q, k), turned, (2, 1), strict=True):
+    for axis in (0, 1):
+      at = slice(axis * group, (axis + 1) * group)
+      np.testing.assert_allclose(
+        y[:, :, at], rope.turn(x, places[..., axis], 1)[:, :, at], atol=1e-6
+      )
+    np.testing.assert_array_equal(y[:, :, 2 * group :], 1)
 
 
 def test_slowest_pairs_of_the_first_coordinate_are_those_of_videorope():
@@ -1910,7 +1933,7 @@ def test_slowest_pairs_of_the_first_coordinate_are_those_of_videorope():
   sizes = dict(model_dim=128, heads=1, head_dim=128, train_length=8, rngs=nnx.Rngs(0))
   hyper = dict(axes=3, sections=(16, 24, 24), spectrum='first_slowest')
   axial = make('axial_rope', **sizes, **hyper)
-  assert axial.axis_of_pair().tolist() == 24 * [1, 2] + 16 * [0]
+  assert axial.axes_in_order().tolist() == 24 * [1, 2] + 16 * [0]
   np.testing.assert_allclose(axial.frequencies(), 1e4 ** (-np.arange(64) / 64))
 
 

@@ -7,7 +7,7 @@ from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least, check_divides, check_one_of
 from posenc_jax.encodings.rope import Rotary, rotate
 
-SPECTRA = ('each', 'split', 'interleaved', 'first_slowest')
+SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')
 
 
 class AxialRoPE(Rotary):
@@ -25,11 +25,15 @@ class AxialRoPE(Rotary):
   et al. 2025). Its positions are the caller's: time times a factor, and row and column, counted
   from the middle of a frame, each added to that. Without positions, all coordinates of a token are
   its index.
+
+  'heads': that spectrum for one coordinate in all pairs of a head. `sections` cut the key/value
+  heads, the first for the first coordinate, and heads that are left do not turn: multi-head RoPE
+  (Huang et al. 2025), as in its code.
   """
 
   paper = (
     'Heo et al. 2024, arXiv:2403.13298; Wang et al. 2024, arXiv:2409.12191; '
-    'Wei et al. 2025, arXiv:2502.05173'
+    'Wei et al. 2025, arXiv:2502.05173; Huang et al. 2025, arXiv:2510.23095'
   )
   takes_positions_per_head = False  # its positions are of axes
   rotates_qk = True
@@ -51,29 +55,37 @@ class AxialRoPE(Rotary):
       axes: how many positions a token has, at least 2.
       spectrum: one of SPECTRA, see above.
       sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
-        (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20).
+        (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With spectrum='heads' key/value heads
+        of each, at most all together; multi-head RoPE has (2, 3, 3).
       base, layout: as for `rope`.
     """
     super().__init__(dims, rngs, base=base, layout=layout)
     check_at_least(2, axes=axes)
     check_one_of(SPECTRA, spectrum=spectrum)
-    pairs = dims.head_dim // 2
+    of_heads = spectrum == 'heads'
+    parts, words = dims.head_dim // 2, 'pairs of channels of a head'
+    if of_heads:
+      parts, words = dims.kv_heads, 'key/value heads'
     if not sections:
-      check_divides(pairs, 'pairs of channels of a head', axes=axes)
-    self.sections = tuple(sections) or (pairs // axes,) * axes
-    is_whole = all(type(n) is int and n > 0 for n in self.sections)
-    if not is_whole or len(self.sections) != axes or sum(self.sections) != pairs:
-      allowed = f'{axes} whole numbers of 1 or more, {pairs} together'
+      check_divides(parts, words, axes=axes)
+    self.sections = tuple(sections) or (parts // axes,) * axes
+    is_whole = len(self.sections) == axes and all(type(n) is int and n > 0 for n in self.sections)
+    if not is_whole or sum(self.sections) > parts or (sum(self.sections) < parts and not of_heads):
+      together = f'at most {parts}' if of_heads else parts
+      allowed = f'{axes} whole numbers of 1 or more, {together} together'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
     self.positions_per_token = axes
     self.spectrum = spectrum
-    found = tuple(np.bincount(self.axis_of_pair()).tolist())
+    found = tuple(np.bincount(self.axes_in_order()).tolist())
     if found != self.sections:  # those that take turns have as many as that leaves them
       allowed = f'such as {found}, which these make with spectrum={spectrum!r}'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
 
-  def axis_of_pair(self) -> np.ndarray:
-    """The coordinate that each pair of channels turns by, int [K/2]."""
+  def axes_in_order(self) -> np.ndarray:
+    """The coordinate that each pair of channels turns by, int [K/2].
+
+    With spectrum='heads' that of each key/value head that turns.
+    """
     axes, m = len(self.sections), np.arange(sum(self.sections))
     if self.spectrum == 'interleaved':
       rounds, axis = np.divmod(m, axes)
@@ -93,5 +105,9 @@ class AxialRoPE(Rotary):
 
   def _turn(self, x_BTHK, position_BTn):
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
-    angles_BTK = position_BTn[..., self.axis_of_pair()] * frequencies[None, None]
+    if self.spectrum == 'heads':
+      still = ((0, 0), (0, 0), (0, self.dims.kv_heads - sum(self.sections)))
+      position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing turns
+      return rotate(x_BTHK, jnp.multiply.outer(position_BTG, frequencies), self.layout)
+    angles_BTK = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
     return rotate(x_BTHK, angles_BTK, self.layout)
