@@ -161,7 +161,8 @@ LEFT_OUT = (
     'parts of a model rather than positions',
   ),
   (
-    "LongRoPE's search, that of [LongRoPE2](https://arxiv.org/abs/2502.20082), DoPE",
+    "LongRoPE's search, those of [LongRoPE2](https://arxiv.org/abs/2502.20082) and"
+    ' [DCIS](https://arxiv.org/abs/2412.18811), [DPRoPE](https://arxiv.org/abs/2410.01490), DoPE',
     'they need a search, or a calibration on texts; found factors go into scaling `longrope`',
   ),
   (
@@ -177,7 +178,11 @@ LEFT_OUT = (
     '`self_extend` with a real group size, which follows from a curve fitted to each model',
   ),
   ('[GALI](https://arxiv.org/abs/2502.02659)', 'its released code adds random noise to scores'),
-  ("RoPE-ID, SWAN's temperature, AdaGroPE", 'no formula of them could be verified'),
+  (
+    "RoPE-ID, SWAN's temperature, AdaGroPE, [InfoScale](https://arxiv.org/abs/2501.08570) and its"
+    ' CosScale, [attention alignment](https://arxiv.org/abs/2311.00684) for T5',
+    'no formula of them could be verified',
+  ),
 )
 
 # A prime length and a width that no product of an encoding's own has: pairs and products are told
