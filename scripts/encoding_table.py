@@ -162,8 +162,13 @@ LEFT_OUT = (
   ),
   (
     "LongRoPE's search, those of [LongRoPE2](https://arxiv.org/abs/2502.20082) and"
-    ' [DCIS](https://arxiv.org/abs/2412.18811), [DPRoPE](https://arxiv.org/abs/2410.01490), DoPE',
+    ' [DCIS](https://arxiv.org/abs/2412.18811), DoPE',
     'they need a search, or a calibration on texts; found factors go into scaling `longrope`',
+  ),
+  (
+    '[DPRoPE](https://arxiv.org/abs/2410.01490)',
+    'it divides each frequency by the factor or leaves it, whichever changes the histogram of its'
+    ' angles less; the factors that its code prints go into scaling `longrope`',
   ),
   (
     '[MoICE](https://arxiv.org/abs/2406.19598)',
