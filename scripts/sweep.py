@@ -11,6 +11,8 @@ goes on after a stop.
 log.txt; 'slurm', every run a job of the cluster, with what config.launch asks for.
 --kept: a folder of results that scripts/keep.py made, also of another study: runs whose rows it has
 are left out, and these rows stand in the tables.
+--part: 'N/M', such as 1/4, makes a part of the runs alone, with those that they start from: on each
+machine or GPU another one, into a folder of its own; scripts/keep.py joins them.
 --status: prints how far the runs are, and starts nothing.
 """
 
@@ -24,14 +26,13 @@ SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 
 def main(argv):
   defaults = {'config': cli.REQUIRED, 'out': '', 'jobs': 1, 'launcher': 'local'}
-  defaults |= {'kept': '', 'status': False}
+  defaults |= {'kept': '', 'part': '', 'status': False}
   flags, overrides = cli.parse_args(argv, defaults, lists_fields=True)
   out = flags.out or Path('runs') / Path(flags.config).stem
   if flags.status:
-    return sweep.print_status(flags.config, out, overrides)
-  return sweep.sweep(
-    flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher, kept=flags.kept
-  )
+    return sweep.print_status(flags.config, out, overrides, flags.part)
+  settings = {'kept': flags.kept, 'part': flags.part}
+  return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher, **settings)
 
 
 if __name__ == '__main__':

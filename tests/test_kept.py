@@ -109,6 +109,37 @@ def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
   assert kept.keep(out, tmp_path / 'kept') == (4, 4)
 
 
+def test_parts_are_joined_whichever_has_the_baseline(run, tmp_path, capsys):
+  whole, out = run.out, tmp_path / 'kept'
+  run.path.write_text(f"{run.path.read_text()}\ndef table(): return dict(baseline='rope')\n")
+  for part in ('2/3', '1/3', '3/3'):
+    folder = tmp_path / part[0]
+    assert swept(run, folder, part=part) == 0
+    assert sweep.print_status(run.path, folder, {}, part) == 0
+    assert keep.main([str(folder), f'--out={out}']) == 0
+  printed = capsys.readouterr().out
+  assert f'{tmp_path / "1"}: 2 runs, of part 1/3\n' in printed
+  assert "baseline='rope' has no rows" in printed
+  assert '1 runs: 1 done' in printed
+  assert sorted(map(repr, row_files.read(out))) == sorted(map(repr, row_files.read(whole)))
+  assert study.load(out).runs == study.load(whole).runs
+
+
+def test_a_part_has_what_its_runs_start_from(run):
+  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  first, third, d, second = runs = sweep.plan(run.path, run.out, {})
+  parts = [sweep.in_part(runs, f'{n}/4') for n in (1, 2, 3, 4)]
+  assert parts == [[first], [first, third], [first, third, d], [second]]
+  assert sweep.in_part(runs, '') == runs
+
+
+@pytest.mark.parametrize('part', ['0/2', '3/2', '1/5', '1', '1/2/3', '1/0', 'x', '-1/2', '1.0/2'])
+def test_a_part_that_there_is_not_is_one_line(run, tmp_path, part):
+  with pytest.raises(UserError, match=rf"^--part='{part}'; allowed: N/M such as 1/4, N from 1 to"):
+    swept(run, tmp_path / 'new', part=part)
+  assert not (tmp_path / 'new').exists()
+
+
 def test_another_study_has_the_kept_runs_that_are_its_own(run, tmp_path):
   """In its tables, also as the baseline, and in what is kept of it."""
   out, second = tmp_path / 'kept', tmp_path / 'second'

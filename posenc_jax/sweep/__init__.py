@@ -19,13 +19,23 @@ from posenc_jax.sweep.plan import (
   NAME_LENGTH,
   check_runs,
   check_same_evaluation,
+  in_part,
   leave_out,
   plan,
   run_name,
 )
 from posenc_jax.training.run_dir import is_extended
 
-__all__ = ['NAME_LENGTH', 'check_runs', 'leave_out', 'plan', 'print_status', 'run_name', 'sweep']
+__all__ = [
+  'NAME_LENGTH',
+  'check_runs',
+  'in_part',
+  'leave_out',
+  'plan',
+  'print_status',
+  'run_name',
+  'sweep',
+]
 
 
 def sweep(
@@ -36,6 +46,7 @@ def sweep(
   jobs: int = 1,
   launcher: str = 'local',
   kept: str | Path = '',
+  part: str = '',
 ) -> int:
   """Runs the study in the file `path` into the folder `out`, and makes its tables and figures.
 
@@ -47,8 +58,12 @@ def sweep(
     launcher: 'local' runs `jobs` at a time, and 'slurm' makes each run a job of a cluster.
     kept: a folder of results that `reporting.kept` made: its runs, each of the same config as here,
       are left out, but for those that others start from; their rows are brought into `out`.
+    part: 'N/M' makes part N of M alone, every M-th run with those that it starts from; '' makes
+      all. study.json names the runs of all parts, so that lines of joined results have the order
+      of the study.
   Returns:
-    The exit code: 1 if a run failed, or tables or a figure could not be made, else 0.
+    The exit code: 1 if a run failed, or tables or a figure could not be made, else 0. A part may
+    lack what these need, such as the baseline: there it is 1 if a run failed.
   Raises:
     UserError: before anything is written or run, also where another sweep is at work in `out`.
     Stopped: after Ctrl-C, SIGTERM or SIGHUP.
@@ -61,6 +76,7 @@ def sweep(
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
   check_same_evaluation(runs)
+  of_part = in_part(runs, part)
   hashes = {name: value for run in runs for name, value in run.hashes.items()}
   # overrides of numbers, or a seed that not all lines have, may take a table its baseline: the
   # sweep runs all the same
@@ -76,9 +92,9 @@ def sweep(
     _join_earlier(report, earlier, is_of_one_seed='seed' in overrides)
   found = had | (kept_runs(kept, hashes) if kept else set())
   found = {run for run in found if not storage.exists(out / run / 'eval.jsonl')}  # else it goes on
-  wanted = leave_out(runs, found)
-  names = {run.name for run in wanted}
-  left_out, runs = [run for run in runs if run.name not in names], wanted
+  runs = leave_out(of_part, found)
+  names = {run.name for run in runs}
+  left_out = [run for run in of_part if run.name not in names]
   brought = {folder.name for run in left_out for folder in run.results}
   if kept:
     brought |= {name for name in kept_ngrams(kept, path) if not storage.exists(out / name)}
@@ -94,6 +110,7 @@ def sweep(
       bring(kept, out, brought)
     finished = sum(run.is_finished for run in runs)
     before = f', {finished} of them finished before' if finished else ''
+    before += f', of part {part}' if part else ''
     before += f', and {len(left_out)} that are kept in {kept or out}' if left_out else ''
     print(f'{out}: {len(runs)} runs{before}', flush=True)
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
@@ -105,7 +122,7 @@ def sweep(
   errors += [f'not made: {what}: {why}' for what, why in not_made.items()]
   for error in errors:
     console.print(Text(error, 'red'), soft_wrap=True)
-  return 1 if errors else 0
+  return 1 if failed or (not_made and not part) else 0
 
 
 def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: bool) -> None:
@@ -123,12 +140,15 @@ def _deciding(overrides: dict[str, object]) -> list[str]:
   return [f for f in overrides if config.decides_results(f) and f not in ('seed', 'seeds')]
 
 
-def print_status(path: str | Path, out: str | Path, overrides: dict[str, object]) -> int:
-  """Prints how far the study's runs in `out` are, whatever launched them; changes nothing.
+def print_status(
+  path: str | Path, out: str | Path, overrides: dict[str, object], part: str = ''
+) -> int:
+  """Prints how far the study's runs in `out` are, or those of a part, whatever launched them;
+  changes nothing.
 
   Raises `UserError` if there is no such folder.
   """
-  runs = plan(path, out, overrides)
+  runs = in_part(plan(path, out, overrides), part)
   if not Path(out).is_dir():
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
   status.print_table(runs, cli.wide_console())

@@ -209,6 +209,21 @@ def leave_out(runs: list[PlannedRun], kept: set[str]) -> list[PlannedRun]:
   return left[::-1]
 
 
+def in_part(runs: list[PlannedRun], part: str) -> list[PlannedRun]:
+  """The runs of part 'N/M' of a study, every M-th from the N-th on, with those that they start
+  from; all where `part` is ''. Raises `UserError` for a part that there is not.
+  """
+  if not part:
+    return runs
+  words = re.fullmatch(r'(\d{1,5})/(\d{1,5})', part, re.ASCII)
+  number, parts = map(int, words.groups()) if words else (0, 0)
+  if not 1 <= number <= parts <= len(runs):
+    most = f'M at most {len(runs)}, the number of runs'
+    raise UserError(f'--part={shown(part)}; allowed: N/M such as 1/4, N from 1 to M, {most}')
+  others = [run for n, run in enumerate(runs) if n % parts != number - 1]
+  return leave_out(runs, {folder.name for run in others for folder in run.results})
+
+
 def check_same_evaluation(runs: list[PlannedRun]) -> None:
   """Raises `UserError` where a run was begun with other settings of `eval` that rows do not state:
   its rows from before would be taken for ones of the settings that runs are begun with now.
