@@ -4,9 +4,13 @@ import contextlib
 import difflib
 import errno
 import importlib
+import os
 import re
+import sysconfig
+import traceback
 import types
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
 MAX_SHOWN = 120  # characters of a value in a message
@@ -16,6 +20,14 @@ DISK_ERRORS = {
   getattr(errno, name)
   for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'ESTALE', 'ELOOP')
 }
+
+# Beginnings of files whose code is not a user's own, and folders of installed code.
+_PACKAGE = Path(__file__).parent
+OTHERS = (
+  *(f'{folder}{os.sep}' for folder in (_PACKAGE, sysconfig.get_path('stdlib'))),
+  *(str(_PACKAGE.parent / name) for name in (f'scripts{os.sep}', 'train.py', 'eval.py')),
+)
+INSTALLED = tuple(f'{os.sep}{name}{os.sep}' for name in ('site-packages', 'dist-packages'))
 
 
 def visible(text: str) -> str:
@@ -111,6 +123,30 @@ def one_line(said: object, most: int | None = None) -> str:
   return ' '.join(str(said).split())[:most]
 
 
+def place_of(error: BaseException) -> str:
+  """The last line of the user's own code that an error, or the one that caused it, came through, as
+  'file:line'; '' where it came through none.
+  """
+  frames = traceback.walk_tb(error.__traceback__)
+  places = [(frame.f_code.co_filename, line) for frame, line in frames]
+  if isinstance(error, SyntaxError) and error.filename:
+    places.append((error.filename, error.lineno or 0))
+  for file, line in reversed(places):
+    path = os.path.abspath(file)
+    is_installed = any(folder in path for folder in INSTALLED)
+    if not is_installed and not path.startswith(OTHERS) and os.path.isfile(path):
+      here = os.path.relpath(path)
+      return f'{path if here.startswith(os.pardir) else here}:{line}'
+  cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+  return '' if cause is None else place_of(cause)
+
+
+def with_place(error: BaseException, said: str) -> str:
+  """What is said of an error, and behind it the line of the user's own code, if there is one."""
+  place = place_of(error)
+  return said if not place or place in said else f'{said} ({place})'
+
+
 def not_installed(what: str, package: str, extra: str) -> UserError:
   """The error of a field or flag that needs a package, which an extra of this one installs."""
   allowed = f"after pip install -e '.[{extra}]'"
@@ -135,12 +171,12 @@ def imported(module: str, what: str, extra: str) -> types.ModuleType:
 def user_errors(*kinds: type[Exception]) -> Iterator[None]:
   """Turns errors of these kinds into `UserError`s of one line; also a decorator.
 
-  It is for code that checks user input.
+  It is for code that checks user input. Of an error in the user's own code it says the line.
   """
   try:
     yield
   except kinds as error:
-    raise UserError(one_line(error)) from error
+    raise UserError(with_place(error, one_line(error))) from error
 
 
 GOES_ON = 'what was written before is whole, and the same command goes on once this is mended'

@@ -1,6 +1,8 @@
 """The ground floor: one-line errors, and the one place that guesses what a misspelt name means."""
 
 import errno
+import inspect
+import os
 import re
 import sys
 
@@ -20,8 +22,10 @@ def test_a_misspelt_name_is_met_with_the_nearest_or_with_all():
 
 
 def test_errors_of_a_kind_become_one_line_and_others_pass():
-  with pytest.raises(errors.UserError, match=r'^a b$'), errors.user_errors(ValueError):
+  line = inspect.currentframe().f_lineno + 2
+  with pytest.raises(errors.UserError) as raised, errors.user_errors(ValueError):
     raise ValueError('a\n  b')
+  assert str(raised.value) == f'a b ({os.path.relpath(__file__)}:{line})'
   with pytest.raises(KeyError), errors.user_errors(ValueError):
     raise KeyError('a')
 

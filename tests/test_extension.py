@@ -357,6 +357,17 @@ def test_what_attention_refuses_breaks_every_law():
     assert verdict.holds is False
 
 
+@pytest.mark.parametrize('error', ['shapes', 'types'])
+def test_a_law_that_a_hook_of_ones_own_ends_with_an_error_names_its_line(error):
+  wrong = {'shapes': jnp.ones(3), 'types': 'text'}[error]
+  hook = lambda self, r_R: jnp.ones((4, 2)) * jnp.add(wrong, jnp.ones(4))
+  enc = changed(bias=hook)(encodings.Dims(16, 2, 2, 8, 16), None)
+  place = f'test_extension.py:{hook.__code__.co_firstlineno})'
+  verdicts = {verdict.law: str(verdict) for verdict in check_laws(enc)}
+  assert verdicts['tiles'].startswith('FAILS')
+  assert verdicts['tiles'].endswith(place)
+
+
 def test_laws_are_those_of_an_encoding_with_some_positions():
   with pytest.raises(ValueError, match=r"^enc='alibi'; allowed: an encoding, such as"):
     check_laws('alibi')

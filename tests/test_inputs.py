@@ -158,6 +158,52 @@ def test_a_broken_config_file_is_one_line_with_file_and_line(source, words, tmp_
   assert str(path) in line
 
 
+@pytest.mark.parametrize(
+  ('source', 'words'),
+  [('x = 1\n1 / 0', ':2: ZeroDivisionError'), ('x = 1\n\n)', ':3: SyntaxError: unmatched')],
+)
+def test_an_error_in_a_module_beside_a_study_is_named_with_its_own_line(source, words, tmp_path):
+  beside = tmp_path / f'beside_{words.split()[1][:-1]}.py'
+  beside.write_text(source)
+  path = tmp_path / 'study.py'
+  path.write_text(f'import {beside.stem}\n')
+  assert message(load, path).startswith(f'config: {beside}{words}')
+
+
+OWN = """
+import jax.numpy as jnp
+from posenc_jax.encodings import Encoding, register
+
+class Own(Encoding):
+  def __init__(self, dims, rngs):
+    super().__init__(dims, rngs)
+    {line}
+
+register('own_with_error', Own)
+def sweep(): return vary('encoding.name', 'rope', 'own_with_error')
+"""
+
+
+@pytest.mark.parametrize(
+  ('line', 'reason'),
+  [
+    ('dims.head', "AttributeError: 'Dims' object has no attribute 'head'"),
+    ('jnp.broadcast_to(jnp.zeros(3), 4)', 'own_with_error: '),
+    ('jnp.zeros(dims)', 'TypeError: Shapes must be '),
+  ],
+)
+def test_an_error_in_an_encoding_of_the_users_own_is_named_with_its_line(line, reason, tmp_path):
+  path = study_of(tmp_path, OWN.format(line=line))
+  runs = sweep.plan(path, tmp_path / 'out', {})
+  try:
+    number, said = preflight.check_all([(config.to_json(run.config), []) for run in runs])
+  finally:
+    registry.ENCODINGS.pop('own_with_error')
+  number_of_line = path.read_text().splitlines().index(f'    {line}') + 1
+  assert (number, said.startswith(reason)) == (1, True), said
+  assert said.endswith(f' ({path}:{number_of_line})')
+
+
 def test_an_error_that_a_study_names_passes_through(tmp_path):
   path = tmp_path / 'study.py'
   path.write_text('from posenc_jax.errors import *\ndef get_config(): raise UserError("a=1; b")')
@@ -296,7 +342,7 @@ def test_a_sweep_checks_all_its_runs_in_one_process(tmp_path):
   assert not (tmp_path / 'out').exists()
 
 
-def test_checks_that_die_are_one_line(tmp_path, monkeypatch):
+def test_checks_that_die_are_one_line_below_what_they_said(tmp_path, monkeypatch, capfd):
   path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope")')
   runs = sweep.plan(path, tmp_path / 'out', {})
   for text, reason in (('', 'exit code 3'), ('>&2 echo killed;', 'killed')):
@@ -306,6 +352,7 @@ def test_checks_that_die_are_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, 'executable', str(interpreter))
     with pytest.raises(Stopped, match=f'its runs cannot be checked: {reason}$'):
       sweep.check_runs(path, runs)
+    assert ('killed' in capfd.readouterr().err) == (reason == 'killed')
 
 
 def test_what_is_equal_is_checked_once(monkeypatch):

@@ -5,7 +5,6 @@ import functools
 import importlib.util
 import itertools
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,7 @@ from posenc_jax import storage
 from posenc_jax.config.overlays import ORIGINAL, overlay
 from posenc_jax.config.schema import validate
 from posenc_jax.config.serialization import saved_config, to_json, without_numpy
-from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown, user_errors
+from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
 
 BASE = storage.REPOSITORY / 'configs' / 'base.py'  # all fields, with their defaults
 MAX_RUNS = 10_000  # of a study
@@ -57,7 +56,8 @@ def load_study(path: str | Path) -> ModuleType:
 
 @contextlib.contextmanager
 def _errors_in(path: Path, function: str = '') -> Iterator[None]:
-  """Turns an error in a configuration file into a `UserError` that names file, function and line.
+  """Turns an error in a configuration file into a `UserError` that names function, file and line:
+  of the file itself, or of a module of the user's own that it calls.
 
   A study that ends the process by itself is an error too.
   """
@@ -66,14 +66,8 @@ def _errors_in(path: Path, function: str = '') -> Iterator[None]:
   except UserError:
     raise
   except (Exception, SystemExit) as error:
-    names = (str(path), str(path.absolute()))
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno for frame in frames if frame.filename in names]
-    if isinstance(error, SyntaxError) and error.filename in names:
-      lines, reason = [error.lineno or 0], error.msg
-    else:
-      reason = one_line(error, MAX_REASON)
-    where = f'{path}:{lines[-1]}' if lines else str(path)
+    reason = error.msg if isinstance(error, SyntaxError) else one_line(error, MAX_REASON)
+    where = place_of(error) or path
     within = f' in {function}()' if function else ''
     kind = type(error).__name__
     allowed = 'a file such as configs/base.py'

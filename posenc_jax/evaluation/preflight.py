@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
 from posenc_jax.config import from_json, load_study, to_json
-from posenc_jax.errors import UserError, user_errors
+from posenc_jax.errors import MAX_REASON, UserError, one_line, place_of, user_errors, with_place
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_evaluator
 from posenc_jax.model import decoder
@@ -134,6 +134,11 @@ def check_all(
         check(config)
       except UserError as error:
         return number, str(error)
+      except Exception as error:
+        if not place_of(error):  # no error in the user's own code
+          raise
+        reason = f'{type(error).__name__}: {one_line(error, MAX_REASON)}'
+        return number, with_place(error, reason)
   return None
 
 

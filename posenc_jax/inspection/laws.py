@@ -14,7 +14,7 @@ import numpy as np
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.encodings import Encoding
-from posenc_jax.errors import shown
+from posenc_jax.errors import shown, with_place
 
 BATCH, TOKENS = 2, 37  # in tiles of 16 the last ones are ragged
 FEWEST = 8  # tokens that hold three documents
@@ -144,7 +144,7 @@ def _verdict(check: '_Check', law: str) -> Verdict:
   except (_NotApplicable, NotImplementedError) as reason:  # a backend refuses
     return Verdict(law, None, str(reason))
   except (ValueError, TypeError) as error:  # attention does, or jax an operation of a hook
-    return Verdict(law, False, str(error).partition('\n')[0])
+    return Verdict(law, False, with_place(error, str(error).partition('\n')[0]))
   return Verdict(law, True)
 
 

@@ -327,6 +327,7 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
     check=False,
   )
   if ended.returncode:
+    print(ended.stderr, file=sys.stderr)
     reason = last_line(ended.stderr) or f'exit code {ended.returncode}'
     raise Stopped(f'{path}: its runs cannot be checked: {reason}')
   if refused := json.loads(ended.stdout.splitlines()[-1]):
