@@ -13,7 +13,7 @@ log.txt; 'slurm', every run a job of the cluster, with what config.launch asks f
 are left out, and these rows stand in the tables.
 --part: 'N/M', such as 1/4, makes a part of the runs alone, with those that they start from: on each
 machine or GPU another one, into a folder of its own; scripts/keep.py joins them.
---status: prints how far the runs are, and starts nothing.
+--status: prints how far the runs are, those in --kept among them, and starts nothing.
 """
 
 from pathlib import Path
@@ -29,10 +29,10 @@ def main(argv):
   defaults |= {'kept': '', 'part': '', 'status': False}
   flags, overrides = cli.parse_args(argv, defaults, lists_fields=True)
   out = flags.out or Path('runs') / Path(flags.config).stem
+  parts = {'kept': flags.kept, 'part': flags.part}
   if flags.status:
-    return sweep.print_status(flags.config, out, overrides, flags.part)
-  settings = {'kept': flags.kept, 'part': flags.part}
-  return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher, **settings)
+    return sweep.print_status(flags.config, out, overrides, **parts)
+  return sweep.sweep(flags.config, out, overrides, SCRIPTS, flags.jobs, flags.launcher, **parts)
 
 
 if __name__ == '__main__':

@@ -115,7 +115,7 @@ def test_parts_are_joined_whichever_has_the_baseline(run, tmp_path, capsys):
   for part in ('2/3', '1/3', '3/3'):
     folder = tmp_path / part[0]
     assert swept(run, folder, part=part) == 0
-    assert sweep.print_status(run.path, folder, {}, part) == 0
+    assert sweep.print_status(run.path, folder, {}, part=part) == 0
     assert keep.main([str(folder), f'--out={out}']) == 0
   printed = capsys.readouterr().out
   assert f'{tmp_path / "1"}: 2 runs, of part 1/3\n' in printed
@@ -184,6 +184,21 @@ def test_another_study_has_the_kept_runs_that_are_its_own(run, tmp_path):
     UserError, match=r'out: it keeps encoding\.name=rope,seed=0 of another config'
   ):
     swept(other, other.out)
+
+
+def test_status_counts_kept_runs_as_done(run, tmp_path, capsys):
+  out, second = tmp_path / 'kept', tmp_path / 'second'
+  shutil.rmtree(run.out / 'encoding.name=rope,seed=1')
+  kept.keep(run.out, out)
+  second.mkdir()
+  assert sweep.print_status(run.path, second, {}, kept=out) == 0
+  *lines, last = capsys.readouterr().out.splitlines()
+  assert [line.split()[1:] for line in lines if 'done' in line] == [['done', '60/60', 'kept']] * 3
+  assert last == '4 runs: 3 done, 1 waiting'
+  assert swept(run, second, kept=out) == 0
+  capsys.readouterr()
+  assert sweep.print_status(run.path, second, {}) == 0  # their rows are there now
+  assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 done'
 
 
 def test_a_run_that_has_rows_goes_on_though_it_is_kept(run, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """sweep --status: states and time left, from what is on disk."""
 
 import fcntl
+import os
 import socket
 import subprocess
 
@@ -122,6 +123,28 @@ def test_a_damaged_file_makes_one_run_unknown_and_is_named(study, capsys, row, w
   assert f'{path}:1: the line is damaged: ' in line
   assert words in line
   assert lines[-1] == '4 runs: 3 waiting, 1 unknown'
+
+
+def test_status_needs_nothing_that_only_a_start_needs(study, capsys, monkeypatch):
+  """Neither need the folder take files nor a tracker be installed, and what is wrong with one run's
+  config is said of that run.
+  """
+  monkeypatch.setattr(os, 'access', lambda *given: False)
+  monkeypatch.setattr('importlib.util.find_spec', lambda *given: None)
+  path = study.runs[1].workdir / 'config.json'
+  path.write_text('{')
+  other = study.runs[3]
+  run_dir.claim_run_dir(other.workdir, config.load(study.path, {'optim.clip': 2.0}))
+  overrides = {'train.trackers': ('wandb',)}
+  assert sweep.print_status(study.path, study.out, overrides) == 0
+  lines = capsys.readouterr().out.splitlines()
+  (line,) = (line for line in lines if 'unknown' in line and line.startswith(study.runs[1].name))
+  assert f'{path} is damaged: ' in line
+  (line,) = (line for line in lines if 'unknown' in line and line.startswith(other.name))
+  assert 'holds a run of another config: encoding.name (there' in line
+  assert lines[-1] == '4 runs: 2 waiting, 2 unknown'
+  with pytest.raises(UserError, match='cannot be written to'):
+    sweep.plan(study.path, study.out, overrides)
 
 
 def test_what_cannot_be_read_is_named_too(study, capsys):

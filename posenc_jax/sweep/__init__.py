@@ -23,6 +23,7 @@ from posenc_jax.sweep.plan import (
   leave_out,
   plan,
   run_name,
+  runs_of,
 )
 from posenc_jax.training.run_dir import is_extended
 
@@ -83,15 +84,12 @@ def sweep(
   planned = None if deciding or 'seed' in overrides else [run.config for run in runs]
   report = study.of_study(path, out, hashes, planned)
   report.overrides, report.hashes = deciding, hashes
-  had = set()  # runs whose rows an earlier sweep has brought
+  had = _brought_before(out, hashes)
   if storage.exists(out / study.FILE):
     earlier = study.load(out)
-    if storage.exists(out / ROWS):
-      had = kept_runs(out, hashes)
-      report.hashes = {run: earlier.hashes[run] for run in had & earlier.hashes.keys()} | hashes
+    report.hashes = {run: earlier.hashes[run] for run in had & earlier.hashes.keys()} | hashes
     _join_earlier(report, earlier, is_of_one_seed='seed' in overrides)
-  found = had | (kept_runs(kept, hashes) if kept else set())
-  found = {run for run in found if not storage.exists(out / run / 'eval.jsonl')}  # else it goes on
+  found = _without_own_rows(out, had | (kept_runs(kept, hashes) if kept else set()))
   runs = leave_out(of_part, found)
   names = {run.name for run in runs}
   left_out = [run for run in of_part if run.name not in names]
@@ -125,6 +123,17 @@ def sweep(
   return 1 if failed or (not_made and not part) else 0
 
 
+def _brought_before(out: Path, hashes: dict[str, str]) -> set[str]:
+  """The runs whose rows an earlier sweep has brought into the folder."""
+  has_rows = storage.exists(out / study.FILE) and storage.exists(out / ROWS)
+  return kept_runs(out, hashes) if has_rows else set()
+
+
+def _without_own_rows(out: Path, found: set[str]) -> set[str]:
+  """The kept runs that are not at work in the folder itself, where they would go on."""
+  return {run for run in found if not storage.exists(out / run / 'eval.jsonl')}
+
+
 def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: bool) -> None:
   """Adds to the report what an earlier sweep of the folder has left there: rows of overrides that
   this sweep does not have, and, if this sweep is of one seed of the same study, runs of others.
@@ -141,15 +150,23 @@ def _deciding(overrides: dict[str, object]) -> list[str]:
 
 
 def print_status(
-  path: str | Path, out: str | Path, overrides: dict[str, object], part: str = ''
+  path: str | Path,
+  out: str | Path,
+  overrides: dict[str, object],
+  kept: str | Path = '',
+  part: str = '',
 ) -> int:
-  """Prints how far the study's runs in `out` are, or those of a part, whatever launched them;
-  changes nothing.
+  """Prints how far the study's runs in `out` are, whatever launched them; changes nothing.
 
-  Raises `UserError` if there is no such folder.
+  `kept` and `part` are those of `sweep`. Raises `UserError` if there is no such folder.
   """
-  runs = in_part(plan(path, out, overrides), part)
-  if not Path(out).is_dir():
+  out, every = Path(out), runs_of(path, out, overrides)
+  runs = in_part(every, part)
+  if not out.is_dir():
     raise UserError(f'{str(out)!r} is no folder; allowed: where a sweep ran, or runs now')
-  status.print_table(runs, cli.wide_console())
+  hashes = {name: value for run in every for name, value in run.hashes.items()}
+  found = _brought_before(out, hashes) | (kept_runs(kept, hashes) if kept else set())
+  wanted = {run.name for run in leave_out(runs, _without_own_rows(out, found))}
+  left_out = {run.name for run in runs} - wanted
+  status.print_table(runs, cli.wide_console(), left_out)
   return 0

@@ -28,13 +28,15 @@ NAME_LENGTH = 120  # characters of a directory's name
 class PlannedRun:
   """A directory, and the commands that fill it one after another.
 
-  `init_from` is the directory of the run of this study that it starts from, and so waits for.
+  `fields` is what it overrides of the study's config. `init_from` is the directory of the run of
+  this study that it starts from, and so waits for.
   """
 
   workdir: Path
-  commands: list[list[str]]
   config: ConfigDict
+  fields: dict[str, object]
   init_from: Path | None
+  commands: list[list[str]] = dataclasses.field(default_factory=list)
 
   @property
   def name(self) -> str:
@@ -105,9 +107,34 @@ def plan(
   scripts: tuple[Path, ...] = (),
   swept_runs: list[dict] | None = None,
 ) -> list[PlannedRun]:
-  """The runs of a study, each config checked; `overrides` are laid over what the study sweeps.
+  """The runs of a study as they are to be started in the folder `out`, with their commands.
 
-  `swept_runs` take the place of what its `sweep()` gives.
+  `scripts` are those of `sweep`, all else is as for `runs_of`. Raises `UserError`, before anything
+  is written, for what `runs_of` refuses, for a folder that cannot be written to and for a directory
+  in it that holds the run of another config.
+  """
+  runs = runs_of(path, out, overrides, swept_runs)
+  cli.check_folder(f'--out={out}', out)
+  by_workdir = {run.workdir: run for run in runs}
+  for run in runs:
+    run.config = as_begun(run.config, run.workdir)
+    _check_startable(run, by_workdir.get(run.init_from))
+    flags = [f'--config={path}', f'--workdir={run.workdir}']
+    flags += [_flag(*item) for item in {**run.fields, **_edited(run.config, run.workdir)}.items()]
+    run.commands = [[sys.executable, str(script), *flags] for script in scripts]
+  return runs
+
+
+def runs_of(
+  path: str | Path,
+  out: str | Path,
+  overrides: dict[str, object],
+  swept_runs: list[dict] | None = None,
+) -> list[PlannedRun]:
+  """The runs of a study, each config checked, without commands; what is in `out` is not looked at.
+
+  `overrides` are laid over what the study sweeps; `swept_runs` take the place of what its `sweep()`
+  gives.
 
   An override of `seed` leaves the runs that the sweep itself has with this seed, and what they
   start from, with the seed that the sweep gives it. Where it has none, as with an override of
@@ -116,8 +143,7 @@ def plan(
   `train.init_from` is the dict of overrides of that run, and becomes its directory. An override
   `seeds` takes the place of every `seed` in the sweep.
 
-  Raises `UserError`, before anything is written, for a bad config and for a directory in `out` that
-  holds the run of another config.
+  Raises `UserError` for a bad config.
   """
   study = config.load_study(path)
   if swept_runs is None:
@@ -127,7 +153,6 @@ def plan(
       config.check_tree(field, value)
   _check_sweep(str(path), swept_runs)
   _check_sections(overrides, swept_runs)
-  cli.check_folder(f'--out={out}', out)
   laid_over = overrides
   if 'seed' in overrides:
     of_seed = _of_seed(swept_runs, overrides['seed'], config.load(study).seed)
@@ -146,13 +171,9 @@ def plan(
         allowed = 'the overrides of a run that comes before'
         raise UserError(f'sweep: train.init_from={shown(earlier)}; allowed: {allowed}')
       fields['train.init_from'] = str(init_from)
-    run_config = as_begun(config.load(study, fields), workdir)
-    _check_config(run_config, workdir, runs.get(init_from))
-    flags = [f'--config={path}', f'--workdir={workdir}']
-    flags += [_flag(*item) for item in {**fields, **_edited(run_config, workdir)}.items()]
-    commands = [[sys.executable, str(script), *flags] for script in scripts]
-    run = PlannedRun(workdir, commands, run_config, init_from)
-    if workdir in runs and config.differing_keys(runs[workdir].config, run_config):
+    run = PlannedRun(workdir, config.load(study, fields), fields, init_from)
+    config.validate(run.config)
+    if workdir in runs and config.differing_keys(runs[workdir].config, run.config):
       problem = f'two different runs have one name, {run.name}'
       raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
     runs[workdir] = run
@@ -173,17 +194,17 @@ def _name(swept: dict, overrides: dict[str, object]) -> str:
   return run_name({field: fields[field] for field in swept if field in fields})
 
 
-def _check_config(run_config: ConfigDict, workdir: Path, start: PlannedRun | None) -> None:
-  """Raises `UserError` where a config is bad by itself or cannot be that of a run in `workdir`.
+def _check_startable(run: PlannedRun, start: PlannedRun | None) -> None:
+  """Raises `UserError` where a run cannot be started here, or not in its directory.
 
   `start`: the run of this study that it starts from, or None.
   """
-  config.validate(run_config)
-  trackers.check(run_config.train.trackers)
-  if run_config.train.init_from and start is None and not storage.exists(workdir):
-    config.saved_config(run_config.train.init_from)  # raises UserError where there is no run
-  seed_runs = config.single_seed_runs(run_config, workdir) if run_config.seeds else []
-  for one_config, folder in [(run_config, workdir), *seed_runs]:
+  workdir = run.workdir
+  trackers.check(run.config.train.trackers)
+  if run.config.train.init_from and start is None and not storage.exists(workdir):
+    config.saved_config(run.config.train.init_from)  # raises UserError where there is no run
+  seed_runs = config.single_seed_runs(run.config, workdir) if run.config.seeds else []
+  for one_config, folder in [(run.config, workdir), *seed_runs]:
     check_same_config(folder, one_config, 'another --out')
   if start is not None and storage.exists(workdir / 'config.json'):
     _check_not_extended(start, workdir)

@@ -9,6 +9,7 @@ import itertools
 import socket
 import statistics
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from rich.console import Console
@@ -21,7 +22,7 @@ from posenc_jax.reporting import costs
 from posenc_jax.sweep import run_state
 from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.run_state import RunState
-from posenc_jax.training.run_dir import checkpoint_steps
+from posenc_jax.training import run_dir
 
 STATE_COLORS = {
   'done': 'green',
@@ -42,7 +43,8 @@ class Status:
 
   Attributes:
     state: one of STATE_COLORS. 'stopped' is a run that was begun and that nobody is at; the same
-      command goes on with it. 'unknown' is one whose files are damaged or cannot be read.
+      command goes on with it. 'unknown' is one whose files are damaged, cannot be read or are of
+      another config.
     step: updates made, of all its seeds together; if nobody is at the run, those that are saved.
     seconds_per_token: the median of what its training logged; None if it has logged nothing yet.
     note: why it is in this state, or where it is running.
@@ -70,6 +72,9 @@ class Status:
 def read_status(run: PlannedRun) -> Status:
   """Reads the run's directory; what is damaged there, or cannot be read, is named in the note."""
   try:
+    if storage.exists(run.workdir / 'config.json'):
+      run = dataclasses.replace(run, config=run_dir.as_begun(run.config, run.workdir))
+      run_dir.check_same_config(run.workdir, run.config, 'another --out')
     return _read_status(run)
   except (UserError, OSError) as error:
     return Status(run, 'unknown', 0, None, run_state.printable(str(error)))
@@ -122,7 +127,7 @@ def _tokens_per_step(run: PlannedRun) -> int:
 
 def _last_checkpoint(folder: Path) -> int:
   """The step of the last checkpoint; 0 if there is none."""
-  return max(checkpoint_steps(folder), default=0)
+  return max(run_dir.checkpoint_steps(folder), default=0)
 
 
 def _typical_speed(statuses: list[Status]) -> float | None:
@@ -156,9 +161,12 @@ def duration(seconds: float) -> str:
   return f'{seconds / 60:.0f} min' if seconds < 5400 else f'{seconds / 3600:.1f} h'
 
 
-def print_table(runs: list[PlannedRun], console: Console) -> None:
-  """Prints a line for each run, and one for all."""
-  statuses = [read_status(run) for run in runs]
+def print_table(runs: list[PlannedRun], console: Console, kept: Collection[str] = ()) -> None:
+  """Prints a line for each run, and one for all; `kept` names the runs whose rows are kept, which
+  a sweep leaves out.
+  """
+  of_kept = lambda run: Status(run, 'done', run.steps, None, 'kept')
+  statuses = [of_kept(run) if run.name in kept else read_status(run) for run in runs]
   typical = _typical_speed(statuses)
   table = Table(box=None, pad_edge=False, header_style='bold')
   columns = {'run': 'left', 'state': 'left', 'step': 'right', 'training left': 'right', '': 'left'}
