@@ -235,6 +235,7 @@ def test_a_broken_sweep_is_one_line(body, words, tmp_path):
 
 NUMPY = """
 import numpy as np
+from ml_collections import ConfigDict
 def get_config():
   config = load({base!r})
   with config.unlocked():
@@ -244,11 +245,12 @@ def sweep():
   layers = (dict(name='rope', base=np.float32(8)), 'nope')
   return product(vary('encoding.base', *np.geomspace(1e3, 1e5, 3)),
                  vary('encoding.layers', layers), vary('encoding.is_far', np.bool_(True)),
+                 vary('encoding.scaling', ConfigDict({{'factor': np.int64(2), 'beta': (1, 2)}})),
                  vary('optim.learning_rate', np.float64(0.5)), vary('seed', *np.arange(2)))
 """
 
 
-def test_numbers_of_numpy_become_those_of_python(tmp_path):
+def test_numbers_of_numpy_and_sections_become_those_of_python(tmp_path):
   path = study_of(tmp_path, NUMPY.format(base=str(BASE)))
   runs = sweep.plan(path, tmp_path / 'out', {}, (Path('train.py'),))
   assert len({run.name for run in runs}) == 6
@@ -259,6 +261,7 @@ def test_numbers_of_numpy_become_those_of_python(tmp_path):
     assert config.differing_keys(again, run.config) == []
     validate(again)
   assert runs[0].config.encoding.base == 1000
+  assert runs[0].config.encoding.scaling.to_dict() == {'factor': 2, 'beta': (1, 2)}
   assert runs[0].config.encoding.layers == ({'name': 'rope', 'base': 8.0}, 'nope')
   for value in config.flat(run.config).values():
     assert type(value).__module__ == 'builtins'

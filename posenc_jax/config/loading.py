@@ -89,7 +89,8 @@ def _checked(
         value = list(itertools.islice(value, MAX_RUNS + 1))
     if check and not check[0](value):
       raise UserError(f'config: {path}: {name}() returns {shown(value)}; allowed: {check[1]}')
-    return without_numpy(value) if check else value
+    is_data = check and not isinstance(value, ConfigDict)  # in a config `load` replaces them
+    return without_numpy(value) if is_data else value
 
   return call
 

@@ -63,10 +63,11 @@ def to_json(tree):
 
 
 def without_numpy(tree):
-  """Dicts, lists, tuples and scalars, with Python's numbers in the place of numpy's: these are
-  neither JSON nor literals of the command line.
+  """Dicts, lists, tuples and scalars, with Python's numbers in the place of numpy's, and dicts in
+  that of a ConfigDict, such as a section of `saved_config`: these are neither JSON nor literals of
+  the command line.
   """
-  if isinstance(tree, dict):
+  if isinstance(tree, dict | ConfigDict):
     return {key: without_numpy(value) for key, value in tree.items()}
   if isinstance(tree, tuple | list):
     values = [without_numpy(value) for value in tree]
