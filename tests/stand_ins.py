@@ -49,6 +49,8 @@ if encoding == f'patient_{name}' and not (workdir / 'go').exists():
     time.sleep(0.01)
   else:
     sys.exit('nobody said go')
+if name == 'train':
+  (workdir / 'checkpoints' / str(run.train.steps)).mkdir(parents=True, exist_ok=True)
 if name == 'eval' and encoding != 'forgetful':
   model = dict(run=workdir.name, encoding=encoding, label=encoding, seed=run.seed)
   model |= dict(step=run.train.steps, train_length=8)

@@ -224,7 +224,10 @@ def test_an_error_that_a_study_names_passes_through(tmp_path):
       'two different runs have one name, encoding.base=1',
     ),
     ('def sweep(): return vary("seed", 10**400)', 'allowed: at most 4294967296 in size'),
-    ('def sweep(): return vary("train.init_from", "nowhere")', "workdir='nowhere': no config.json"),
+    (
+      'def sweep(): return vary("train.init_from", "nowhere")',
+      "config.train.init_from='nowhere': no config.json",
+    ),
   ],
 )
 def test_a_broken_sweep_is_one_line(body, words, tmp_path):

@@ -268,6 +268,40 @@ def test_what_is_refused_leaves_no_directory(make, tmp_path, vmap_seeds):
   assert [*tmp_path.iterdir()] == [last]
 
 
+@pytest.mark.parametrize('vmap_seeds', [False, True])
+def test_what_a_later_seed_cannot_begin_from_is_said_before_the_first(make, tmp_path, vmap_seeds):
+  source = tmp_path / 'source'
+  claim_run_dir(source, make(seeds=SEEDS[:1]))
+  first = config.seed_workdir(source, SEEDS[0])
+  claim_run_dir(first, make(seed=SEEDS[0]))
+  (first / 'checkpoints' / str(make().train.steps)).mkdir(parents=True)
+  c = make(seeds=SEEDS, vmap_seeds=vmap_seeds, train__init_from=str(source))
+  last = config.seed_workdir(source, SEEDS[-1])
+  study = tmp_path / 'study.py'
+  study.write_text(
+    f'from posenc_jax.config import *\ndef get_config(): return from_json({config.to_json(c)!r})\n'
+    'def sweep(): return [{}]\n'
+  )
+  begin = (lambda: loop.train(c, tmp_path / 'run'), lambda: sweep.plan(study, tmp_path / 'out', {}))
+  for function in begin:
+    with pytest.raises(UserError, match=rf"init_from='{last}': no config\.json there"):
+      function()
+  claim_run_dir(last, make(seed=SEEDS[-1]))
+  for function in begin:
+    with pytest.raises(UserError, match=rf"init_from='{last}': its training is at step 0 of"):
+      function()
+  (last / 'checkpoints' / str(make().train.steps)).mkdir(parents=True)
+  assert sweep.plan(study, tmp_path / 'out', {})
+  for name in ('run', 'out/run'):
+    there = config.seed_workdir(tmp_path / name, SEEDS[-1])
+    there.mkdir(parents=True)
+    (there / 'eval.jsonl').write_text('')
+  for function in begin:
+    with pytest.raises(UserError, match=f'seed={SEEDS[-1]}.: its checkpoints are gone, but eval'):
+      function()
+  assert not config.seed_workdir(tmp_path / 'run', SEEDS[0]).exists()
+
+
 @pytest.mark.parametrize(
   ('fields', 'words'),
   [

@@ -19,7 +19,13 @@ from posenc_jax.sweep import run_state
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
 from posenc_jax.training.provenance import OWN_ENCODINGS
-from posenc_jax.training.run_dir import as_begun, check_same_config, is_extended, is_finished
+from posenc_jax.training.run_dir import (
+  as_begun,
+  check_can_begin,
+  check_same_config,
+  is_extended,
+  is_finished,
+)
 
 NAME_LENGTH = 120  # characters of a directory's name
 
@@ -201,11 +207,11 @@ def _check_startable(run: PlannedRun, start: PlannedRun | None) -> None:
   """
   workdir = run.workdir
   trackers.check(run.config.train.trackers)
-  if run.config.train.init_from and start is None and not storage.exists(workdir):
-    config.saved_config(run.config.train.init_from)  # raises UserError where there is no run
   seed_runs = config.single_seed_runs(run.config, workdir) if run.config.seeds else []
   for one_config, folder in [(run.config, workdir), *seed_runs]:
     check_same_config(folder, one_config, 'another --out')
+  if not run.is_finished:
+    check_can_begin(run.config, workdir, has_start=start is None)
   if start is not None and storage.exists(workdir / 'config.json'):
     _check_not_extended(start, workdir)
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from posenc_jax import storage
-from posenc_jax.config import check_one_seed, flat, saved_config, to_json
+from posenc_jax.config import flat, to_json
 from posenc_jax.distributed import processes
 from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.encodings.core.composite import read_members
@@ -16,11 +15,10 @@ from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.provenance import kept_code
+from posenc_jax.training.run_dir import STARTS_FROM, check_finished, finished_config
 
 # Fields of a model's sections that change no number but for rounding.
 NO_NUMBER = ('model.remat', 'model.unroll', 'attention.backend', 'attention.block_sizes')
-
-FIELD = 'config.train.init_from'
 
 
 def taken_from(workdir: str | Path) -> str:
@@ -39,17 +37,10 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   of another that has the same names and shapes. An encoding that becomes a member of a chain keeps
   its own. Raises `UserError` where no training has ended there, or the model has other sizes.
   """
-  field = f'{FIELD}={str(workdir)!r}'
-  allowed = 'allowed: the directory of a run that train.py finished'
-  if not storage.exists(Path(workdir) / 'config.json'):
-    raise UserError(f'{field}: no config.json there; {allowed}')
-  saved_run = saved_config(workdir)
-  check_one_seed(field, saved_run, workdir)
-  steps = saved_run.train.steps
+  saved_run = finished_config(workdir)
   with Checkpoints(workdir) as checkpoints:
     saved, step = checkpoints.restore_as_saved('model')
-    if checkpoints.latest is None or step < steps:
-      raise UserError(f'{field}: its training is at step {step} of {steps}; {allowed}')
+  check_finished(workdir, saved_run, step)  # the last one may be damaged
   here, there = map(_of_model, (config, saved_run))
   code_here, code_there = own_code(config), kept_code(workdir)
   here |= {f'code of {name}': code_here[name][:8] for name in code_here if name in code_there}
@@ -71,8 +62,9 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   }
   for path in sorted((leaves.keys() & saved.keys()) - kept):
     if not path.startswith('encodings/'):
+      held = f'it holds {path} of shape {saved[path].shape}'
       raise UserError(
-        f'{field}: it holds {path} of shape {saved[path].shape}, but the config asks for '
+        f'{STARTS_FROM}={str(workdir)!r}: {held}, but the config asks for '
         f'{leaves[path].shape}; allowed: a model of the same sizes: {taken_from(workdir)}'
       )
   if new := sorted(leaves.keys() - kept):

@@ -23,7 +23,7 @@ from posenc_jax.training import mfu, multi_seed, setup, trackers
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.log import Log, continued_rows, is_logged, is_validated
 from posenc_jax.training.profiler import Profiler
-from posenc_jax.training.run_dir import check_same_config, locked_run_dir
+from posenc_jax.training.run_dir import check_can_begin, check_same_config, locked_run_dir
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
 
 
@@ -53,6 +53,7 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   if config.seeds:
     for run, folder in ((config, Path(workdir)), *runs):
       run_on_primary(check_same_config, folder, run)
+  run_on_primary(check_can_begin, config, Path(workdir))  # the last seed, too, before the first
   if config.seeds and not config.vmap_seeds:
     # What cannot be trained is refused here, before the directory of all seeds is claimed.
     training = setup.prepare(*runs[0])

@@ -10,11 +10,13 @@ from posenc_jax import storage
 from posenc_jax.config import (
   CHECKPOINT_FIELDS,
   NOT_TRAINING,
+  check_one_seed,
   differing_keys,
   flat,
   from_json,
   overlay,
   saved_config,
+  single_seed_runs,
   to_json,
   training_part,
 )
@@ -23,6 +25,8 @@ from posenc_jax.errors import Damaged, UserError, user_errors
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
 # What is said of the parameters that the checkpoints hold: it would pass for that of others.
 OF_PARAMETERS = ('eval.jsonl', FINISHED)
+STARTS_FROM = 'config.train.init_from'
+FINISHED_RUN = 'allowed: the directory of a run that train.py finished'
 
 
 @contextlib.contextmanager
@@ -45,17 +49,50 @@ def checkpoint_steps(workdir: str | Path) -> list[int]:
   return [int(name) for name in names if name.isdecimal()]
 
 
-def check_no_scores(folders: list[Path]) -> None:
-  """Raises `UserError` where one of these directories has no checkpoints, but scores: those of the
-  parameters that are gone would stand as those of the ones to be trained.
+def check_can_begin(config: ConfigDict, workdir: Path, has_start: bool = True) -> None:
+  """Raises `UserError` where the run, or one of its seeds, has not begun and cannot: there are
+  scores of parameters that are gone, or no finished training where it starts from.
+
+  Args:
+    has_start: whether the run that `train.init_from` names should be there already.
   """
-  for folder in folders:
-    there = [name for name in OF_PARAMETERS if storage.exists(folder / name)]
-    if there and not checkpoint_steps(folder):  # of several seeds, each ends with one of its own
-      names = ' and '.join(there)
-      problem = f'its checkpoints are gone, but {names} are of the model that they held'
-      allowed = f'another workdir, or without {names} there to train it anew'
-      raise UserError(f'workdir={str(folder)!r}: {problem}; allowed: {allowed}')
+  for run, folder in single_seed_runs(config, workdir):
+    if checkpoint_steps(folder) or (config.vmap_seeds and checkpoint_steps(workdir)):
+      continue
+    _check_no_scores(folder)
+    if run.train.init_from and has_start:
+      finished_config(run.train.init_from)
+
+
+def finished_config(start: str | Path) -> ConfigDict:
+  """The config of the run in `start` that another one starts from. Raises `UserError` where no
+  training has ended there, as far as names of checkpoints say it.
+  """
+  field = f'{STARTS_FROM}={str(start)!r}'
+  if not storage.exists(Path(start) / 'config.json'):
+    raise UserError(f'{field}: no config.json there; {FINISHED_RUN}')
+  saved = saved_config(start)
+  check_one_seed(field, saved, start)
+  check_finished(start, saved, max(checkpoint_steps(start), default=None))
+  return saved
+
+
+def check_finished(start: str | Path, saved: ConfigDict, step: int | None) -> None:
+  """Raises `UserError` where the last checkpoint, of `step`, is not of the end of the training."""
+  if step is None or step < saved.train.steps:
+    where = f'its training is at step {step or 0} of {saved.train.steps}'
+    raise UserError(f'{STARTS_FROM}={str(start)!r}: {where}; {FINISHED_RUN}')
+
+
+def _check_no_scores(folder: Path) -> None:
+  """Raises `UserError` where a directory without checkpoints has scores: those of the parameters
+  that are gone would stand as those of the ones to be trained.
+  """
+  if there := [name for name in OF_PARAMETERS if storage.exists(folder / name)]:
+    names = ' and '.join(there)
+    problem = f'its checkpoints are gone, but {names} are of the model that they held'
+    allowed = f'another workdir, or without {names} there to train it anew'
+    raise UserError(f'workdir={str(folder)!r}: {problem}; allowed: {allowed}')
 
 
 def claim_run_dir(workdir: str | Path, config: ConfigDict) -> None:

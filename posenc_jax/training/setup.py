@@ -30,7 +30,7 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build, shapes
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
-from posenc_jax.training.init_from import FIELD, finished_parameters, taken_from
+from posenc_jax.training.init_from import finished_parameters, taken_from
 from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.step import make_step_fns
@@ -91,9 +91,6 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   c = config.train
   seed_runs = single_seed_runs(config, workdir)
   begins = latest_step(workdir) is None
-  if begins:
-    run_on_primary(run_dir.check_no_scores, [folder for _, folder in seed_runs])
-
   kept = None
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
@@ -118,7 +115,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
         allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
         own_tokenizer.check_same_tokenizer(
-          run.train.init_from, corpus.tokenizer_sha256, FIELD, allowed
+          run.train.init_from, corpus.tokenizer_sha256, run_dir.STARTS_FROM, allowed
         )
     source = provenance.source_of(seed_runs[0][0].train.init_from)
     models = [
