@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from collections import Counter
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -213,21 +214,60 @@ def test_a_run_that_has_rows_goes_on_though_it_is_kept(run, tmp_path, monkeypatc
   assert begun not in {row['run'] for row in row_files.read(out / kept.ROWS)}
 
 
+FILES_KEPT = ('study.json', 'costs.jsonl', 'sessions.jsonl', kept.ROWS)
+
+
+def killed_before(patch, name):
+  """Lets a process end as if it were killed when it begins to write a file of this name."""
+  write = storage.atomic_write
+
+  def killed(path, content):
+    if Path(path).name == name:
+      raise KeyboardInterrupt
+    write(path, content)
+
+  patch.setattr(storage, 'atomic_write', killed)
+
+
+def add_costs_and_sessions(run):
+  """Keeps the study's runs in a folder, with rows that their stand-ins do not write."""
+  out = run.out.with_name('kept_whole')
+  for file in run.out.glob('*/eval.jsonl'):
+    sessions.add([file.parent], sessions.EVALUATION, '1 x cpu')
+  kept.keep(run.out, out)
+  cost = dict(label='rope', seed=0, parameters=7, encoding_parameters=0, tokens=1, train_length=8)
+  cost |= dict(compute_dtype='float32', seconds_per_step=0.1, temporary_bytes=2, onset_tokens=None)
+  kept.costs.write(out, [{'run': name, **cost} for name in study.load(out).runs])
+  return out
+
+
+@pytest.mark.parametrize('file', FILES_KEPT)
+def test_a_sweep_that_was_killed_while_it_brings_rows_goes_on(run, tmp_path, monkeypatch, file):
+  out, whole, other = add_costs_and_sessions(run), tmp_path / 'whole', tmp_path / 'other'
+  assert swept(run, whole, kept=out) == 0
+  with monkeypatch.context() as patch:
+    killed_before(patch, file)
+    with pytest.raises(KeyboardInterrupt):
+      swept(run, other, kept=out)
+  assert swept(run, other, kept=out) == 0
+  for name in FILES_KEPT[1:]:
+    assert storage.read_rows(other / name) == storage.read_rows(whole / name) != []
+
+
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):
-  """After any of its files, at the first call and at a later one that adds runs."""
+  """Before any of its files, at the first call and at a later one that adds runs."""
   first, whole, out = tmp_path / 'first', run.out, tmp_path / 'kept'
   assert sweep_unchecked(run.path, first, {'seed': 0}, run.scripts) == 0
-
-  def killed(*args):
-    raise KeyboardInterrupt
-
-  for folder, added in ((first, 2), (whole, 2)):
-    for module, name in ((storage, 'rewrite_rows'), (kept.costs, 'write')):
+  for folder in (first, whole):
+    for file in folder.glob('*/eval.jsonl'):
+      sessions.add([file.parent], sessions.EVALUATION, '1 x cpu')
+  for folder, in_all in ((first, 2), (whole, 4)):
+    for name in ('study.json', 'sessions.jsonl', kept.ROWS):
       with monkeypatch.context() as patch:
-        patch.setattr(module, name, killed)
+        killed_before(patch, name)
         with pytest.raises(KeyboardInterrupt):
           kept.keep(folder, out)
-    assert kept.keep(folder, out) == (0, added if folder is first else 4)
+    assert kept.keep(folder, out) == (2, in_all)
   assert sorted(map(repr, row_files.read(out))) == sorted(map(repr, row_files.read(whole)))
 
 

@@ -106,7 +106,7 @@ def _add(
 ) -> None:
   """Adds rows, costs and sessions to the `old_rows` and others that are kept in `out`, and the
   hashes of code of the folders `sources`, which they are from. Writes `report`, if there is one,
-  before them.
+  before them, and rows last.
   """
   old_costs = costs.read(out) if old_rows else []
   with disk_errors(remedy=''):
@@ -132,10 +132,10 @@ def _add(
     if report is not None:
       # First: it may name runs without rows, as long as there are no rows of runs that it lacks.
       study.write(report)
-    storage.rewrite_rows(out / ROWS, made.values())
     costs.write(out, made_costs)
     every = [*old_sessions, *new_sessions]
     sessions.keep(out, {json.dumps(row, sort_keys=True): row for row in every}.values())
+    storage.rewrite_rows(out / ROWS, made.values())  # last: a run that has rows here is whole
 
 
 def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:
