@@ -19,12 +19,12 @@ import optax
 import pytest
 from flax import nnx
 from kinds import daily_if
-from small_runs import BASE, STEPS, TINY, dotted
+from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
 
 from posenc_jax import config, data
 from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.evaluation import preflight
+from posenc_jax.evaluation import evaluate, preflight
 from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, run_dir, setup
 from posenc_jax.training import optimizer as optimizers
@@ -198,6 +198,32 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
   assert rows[0]['step'] == 1
   assert losses[0] < scratch[0] - 1.0
   assert rows[0]['learning_rate'] == pytest.approx(0.03 / 2)
+
+
+def test_a_run_of_no_steps_needs_no_text_and_keeps_no_moments(
+  unbroken, tiny, tmp_path, monkeypatch
+):
+  """Its text is that of the evaluation alone, and it is extended as any other run is."""
+  test_only = write_text_corpus(tmp_path / 'texts', {'test': [b'What is read. ' * 9]})
+  changes = {'data.corpus': str(test_only), 'train.init_from': str(unbroken), 'train.steps': 0}
+  c = config.load(BASE, {**TINY, **changes, 'eval.documents': 1})
+  assert preflight.check_all([(config.to_json(c), [])]) is None
+  loop.train(c, tmp_path / 'zero')
+  evaluate.evaluate(c, tmp_path / 'zero')
+  with Checkpoints(tmp_path / 'zero') as checkpoints:
+    assert checkpoints.restore_as_saved('opt_state') == ({'count': 0}, 0)
+
+  changes |= {'data.corpus': tiny.data.corpus}
+  for name in ('now', 'before'):
+    c = config.load(BASE, {**TINY, **changes})
+    if name == 'before':  # as runs of no steps were saved once
+      monkeypatch.setattr(setup, 'NO_OPTIMIZER', make_optimizer(c.optim, 0))
+    loop.train(c, tmp_path / name)
+    loop.train(config.load(BASE, {**TINY, **changes, 'train.steps': 4}), tmp_path / name)
+  assert metrics(tmp_path / 'now') == metrics(tmp_path / 'before') != ''
+  with Checkpoints(tmp_path / 'now') as checkpoints:
+    saved, step = checkpoints.restore_as_saved('opt_state')
+    assert (len(saved) > 2, step) == (True, 4)
 
 
 def test_a_run_starts_from_a_model_with_another_encoding_or_other_flags(

@@ -12,6 +12,7 @@ from posenc_jax.data.corpora import (
   tokenizer,
   verified_sha256,
   vocab,
+  without_documents,
 )
 from posenc_jax.data.task_corpus import TaskBatches, TaskCorpus, pad_examples
 from posenc_jax.data.tokenizers import BYTES
@@ -38,4 +39,5 @@ __all__ = [
   'tokenizer',
   'verified_sha256',
   'vocab',
+  'without_documents',
 ]

@@ -179,6 +179,17 @@ def opened(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | 
   )
 
 
+def without_documents(
+  data: ConfigDict, split: str, kept: Bytes | None = None
+) -> Corpus | TaskCorpus:
+  """The same split as of `opened`, for what needs its symbols alone: it works where the text is
+  gone. Raises `UserError`.
+  """
+  if tasks.is_task(data.corpus):
+    return opened(data, split)
+  return Corpus(data.corpus, split, (), (), kept or tokenizer(data))
+
+
 def tokenizer(data: ConfigDict) -> Bytes:
   """The tokenizer of the text that a config's section `data` describes. Opens the text only where
   it is learned from it. Raises `UserError`.

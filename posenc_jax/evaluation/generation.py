@@ -14,12 +14,12 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown
-from posenc_jax.evaluation.runs import check_corpus, restore, without_documents
+from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 from posenc_jax.pretrained.sources import read_json
 from posenc_jax.rows.overrides import overrides_between
-from posenc_jax.training.own_tokenizer import GENERATION, tokenizer_path
+from posenc_jax.training.own_tokenizer import GENERATION, kept_tokenizer, tokenizer_path
 from posenc_jax.training.provenance import SOURCE_CONFIG
 
 MOST_TOKENS = 2**17  # of a prompt and what follows it
@@ -153,7 +153,8 @@ def generate(
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   saved = saved_config(workdir)
   overrides_between(saved, config)  # raises UserError for what decided the training
-  corpus = without_documents(config, workdir)
+  kept = kept_tokenizer(workdir, config.data)
+  corpus = data.without_documents(config.data, config.eval.split, kept)
   if isinstance(corpus, data.TaskCorpus):
     field = f'config.data.corpus={config.data.corpus!r}'
     raise UserError(f'{field}: the run writes no text; allowed: one that was trained on text')

@@ -48,7 +48,11 @@ def check_model(config: ConfigDict) -> None:
 
 
 def check_training_data(config: ConfigDict) -> None:
-  """Raises `UserError` where the corpus has no examples or documents of the training length."""
+  """Raises `UserError` where the corpus has no examples or documents of the training length. A run
+  of no steps needs none.
+  """
+  if not config.train.steps:
+    return
   for split in ('train', 'validation'):
     corpus = _corpus(config, split)
     if corpus is not None:
@@ -101,7 +105,7 @@ CHECKS = {
     *('encoding', 'model', 'attention', 'data', 'train.length'),
     'train.trained_parameters',
   ),
-  check_training_data: ('data', 'train.length', 'train.batch', 'train.init_from'),
+  check_training_data: (*('data', 'train.length', 'train.batch', 'train.init_from'), 'train.steps'),
   check_evaluation: ('data', 'eval', 'train.length', 'train.init_from'),
 }
 

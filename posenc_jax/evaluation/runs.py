@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import data, storage, tasks
+from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, config_hash, saved_config, trained_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
@@ -30,16 +30,6 @@ from posenc_jax.training.provenance import check_code, check_documents
 from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
-
-
-def without_documents(config: ConfigDict, workdir: str | Path) -> data.Corpus | data.TaskCorpus:
-  """The corpus of the run in `workdir` for what needs its symbols alone: it works where the text is
-  gone. Raises `UserError`.
-  """
-  if tasks.is_task(config.data.corpus):
-    return data.opened(config.data, config.eval.split)
-  tokenizer = kept_tokenizer(workdir, config.data) or data.tokenizer(config.data)
-  return data.Corpus(config.data.corpus, config.eval.split, (), (), tokenizer)
 
 
 def check_registered(
@@ -207,7 +197,9 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
   saved, config = saved_config(workdir), trained_config(workdir, overrides or {})
   check_registered(config, overrides or (), 'after the module that registers it is imported')
   overrides_between(saved, config)  # refuses fields that decided the training
-  corpus = without_documents(config, workdir)
+  corpus = data.without_documents(
+    config.data, config.eval.split, kept_tokenizer(workdir, config.data)
+  )
   check_corpus(saved, config, corpus, workdir)
   return _load(Path(workdir), config, corpus)
 

@@ -20,7 +20,8 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source
 from posenc_jax.pretrained.tensor_rules import Rule
 from posenc_jax.training import provenance
-from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.optimizer import NO_OPTIMIZER, leaves_by_path
 
 
 def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
@@ -139,7 +140,7 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     provenance.claim(unfinished, made_of, begins=True)
     storage.write_json(unfinished / provenance.SOURCE_CONFIG, source.fields)
     with Checkpoints(unfinished, 1) as checkpoints:
-      checkpoints.save(0, model, {'count': jnp.zeros((), jnp.int32)})  # no step was made
+      checkpoints.save(0, model, NO_OPTIMIZER.init(model))
     storage.write_json(unfinished / 'config.json', to_json(config))
   return config
 

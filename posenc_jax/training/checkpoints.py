@@ -116,8 +116,9 @@ class Checkpoints:
   def restore(self, **trees) -> tuple[dict, int]:
     """Restores the latest readable checkpoint: `restore(model=model, opt_state=opt_state)`.
 
-    Either may be left out; they give structure, shapes, dtypes and shardings. A damaged checkpoint
-    is named, renamed to `STEP.damaged` (unless opened for reading), and the one before it is taken.
+    Either may be left out; they give structure, shapes, dtypes and shardings. Of step 0 the
+    optimizer is the new one that is given: a run of no steps saves none. A damaged checkpoint is
+    named, renamed to `STEP.damaged` (unless opened for reading), and the one before it is taken.
 
     Returns:
       ({name: restored tree}, step), or (trees, 0) where there is no checkpoint.
@@ -126,15 +127,16 @@ class Checkpoints:
     """
 
     def read(step):
+      saved = trees if step else {name: trees[name] for name in trees if name != 'opt_state'}
       # Shapes come first: Orbax reports a wrong shape and damage with the same words.
-      self._check_shapes(step, trees)
-      return self._read(step, trees)
+      self._check_shapes(step, saved)
+      return self._read(step, saved)
 
     restored, step = self._restore(read)
     if restored is None:
       return trees, 0
-    shardings = jax.tree.map(lambda x: x.sharding, trees)
-    return processes.device_put_global(restored, shardings), step
+    shardings = jax.tree.map(lambda x: x.sharding, {name: trees[name] for name in restored})
+    return trees | processes.device_put_global(restored, shardings), step
 
   def restore_as_saved(self, name: str) -> tuple[dict[str, np.ndarray], int]:
     """Restores one tree of the latest readable checkpoint as it was saved, and on the host.

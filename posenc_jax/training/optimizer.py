@@ -11,6 +11,11 @@ from ml_collections import ConfigDict
 from posenc_jax.errors import UserError
 from posenc_jax.training.checkpoints import leaves_by_path
 
+# The optimizer of a run of no steps, whose state is that no step was made.
+NO_OPTIMIZER = optax.GradientTransformation(
+  init=lambda model: {'count': jnp.zeros((), jnp.int32)}, update=None
+)
+
 
 def learning_rate(optim: ConfigDict, steps: int, step):
   """The learning rate of update `step`, which counts from 1 to `steps`.

@@ -31,7 +31,7 @@ from posenc_jax.model.decoder import build, shapes
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import finished_parameters, taken_from
-from posenc_jax.training.optimizer import check_trained_parameters, make_optimizer
+from posenc_jax.training.optimizer import NO_OPTIMIZER, check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.step import make_step_fns
 
@@ -49,7 +49,7 @@ class Training:
   corpus: data.Corpus | data.TaskCorpus  # its training split
   val_corpus: data.Corpus | data.TaskCorpus  # its validation split
   train_batches: list[data.Batches | data.TaskBatches]  # of each seed
-  val_batches: data.Batches | data.TaskBatches  # the same for all seeds
+  val_batches: data.Batches | data.TaskBatches | None  # the same for all seeds
   mesh: Mesh
   model: nnx.Module
   opt_state: tuple
@@ -83,7 +83,8 @@ class Training:
 
 
 def prepare(config: ConfigDict, workdir: Path) -> Training:
-  """Makes data, model and lowered step functions; nothing is written or compiled.
+  """Makes data, model and lowered step functions; nothing is written or compiled. A run of no steps
+  has neither batches nor step functions, nor an optimizer with moments.
 
   Raises UserError where the config cannot be trained, or another of several processes has another
   config, code, text or tokenizer.
@@ -95,10 +96,14 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
     kept = own_tokenizer.kept_tokenizer(first.train.init_from if begins else folder, config.data)
-  # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
-  corpus, val_corpus = (data.opened(config.data, split, kept) for split in ('train', 'validation'))
-  train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
-  val_batches = val_corpus.batches(c.length, c.batch, seed=0)
+  # A run of no steps reads no text, and its corpus may have none but that of its evaluation.
+  open_split = data.opened if c.steps else data.without_documents
+  corpus, val_corpus = (open_split(config.data, split, kept) for split in ('train', 'validation'))
+  train_batches, val_batches = [], None
+  if c.steps:
+    # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
+    train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
+    val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   configs = [config, *(run for run, _ in seed_runs)]
   _check_processes(configs, corpus, val_corpus)  # before they compute anything together
 
@@ -122,7 +127,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       finished_parameters(run.train.init_from, model, run)
       for (run, _), model in zip(seed_runs, models, strict=True)
     ]
-  optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)
+  optimizer = NO_OPTIMIZER
+  if c.steps:
+    optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)
   model, opt_state = _state(mesh, models, optimizer, config.seeds)
 
   training = Training(
@@ -138,6 +145,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     opt_state,
     source,
   )
+  if not c.steps:
+    return training
   train_step, val_step = make_step_fns(config, optimizer, corpus.largest_position(c.length))
   first_batch = [batches[0] for batches in train_batches]
   with (
