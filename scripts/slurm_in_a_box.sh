@@ -2,8 +2,10 @@
 # Starts a SLURM cluster of one node on this machine while one command runs: a way to try a sweep's
 # --launcher=slurm without a cluster. On Debian or Ubuntu, once: apt-get install slurm-wlm munge
 #
-#   scripts/slurm_in_a_box.sh python scripts/sweep.py --config=configs/quick.py --launcher=slurm
+#   scripts/slurm_in_a_box.sh python scripts/sweep.py --config=configs/quick.py --launcher=slurm \
+#     --config.launch.cpus=1 --config.launch.memory_gb=2
 #
+# A job that asks for more than the node has is refused: by default a run wants 4 CPUs and 16 GB.
 # It starts its own daemons. Their keys, logs and sockets lie in a new folder, which it removes at
 # the end, so it needs no root and touches no other cluster. Jobs run as the user who starts it.
 # SLURM_BOX_CPUS (default: all) and SLURM_BOX_MB (default: three quarters of the memory) set the
