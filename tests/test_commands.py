@@ -160,7 +160,7 @@ def test_a_folder_of_text_that_has_changed_is_refused(command, corpus, tmp_path)
   assert (code, says in error, error.count('\n')) == (2, True, 1)
   kept.unlink()  # as a run of an earlier version
   code, out, _ = command(*train, '--config.train.steps=3')
-  assert (code, f'{kept}: was missing; it has what is there now' in out) == (None, True)
+  assert (code, f'{kept}: is new; it has what is there now' in out) == (None, True)
   assert storage.read_json(kept)['documents'] == {'train': 2, 'validation': 1}
   (more.parent / 'more.txt').unlink()
   assert '2 when its run began, 1 now' in command(*train, '--config.train.steps=3')[2]
@@ -366,7 +366,7 @@ def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(
     private.write_text(source.replace('learned=learned', f'learned=(learned, {number})[0]'))
     ENCODINGS.pop('mine', None)
     code, said, _ = command(script, *arguments)
-    assert (code, 'encodings.json: was missing; it has what is there now' in said) == (None, True)
+    assert (code, 'encodings.json: is new; it has what is there now' in said) == (None, True)
   assert (run.workdir / 'eval.jsonl').read_bytes() == before
   private.write_text(source)
   assert re.search(edited, checked()[1])

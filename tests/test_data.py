@@ -593,7 +593,7 @@ def test_a_list_that_is_missing_is_written_unless_the_run_is_refused(tmp_path, c
     claim('b' * 64, first)
   assert {*files_of(tmp_path)} == {'tokenizer.json'}
   claim('a' * 64, first)
-  assert capsys.readouterr().out.startswith(f'{tmp_path}/documents.json: was missing; it has what')
+  assert capsys.readouterr().out.startswith(f'{tmp_path}/documents.json: is new; it has what')
   claim('a' * 64, other)  # of a split that is opened here first
   assert capsys.readouterr().out == ''
   with pytest.raises(UserError, match='1 when its run began, 2 now'):

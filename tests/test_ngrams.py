@@ -2,6 +2,7 @@
 a loop over it.
 """
 
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 
@@ -284,6 +285,22 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
     with pytest.raises(UserError, match=words):
       ngram.evaluate_ngram(*args)
   assert not (tmp_path / 'b').exists()
+
+
+def test_an_ngram_of_a_folder_that_has_changed_is_refused(study, tmp_path, capsys):
+  shutil.copytree(study.data.corpus, tmp_path / 'texts')
+  c = config.load(BASE, {**config.flat(study), 'data.corpus': str(tmp_path / 'texts')})
+  arguments = c, tmp_path / 'a', 1, 'kneser_ney', True
+  for _ in range(2):
+    ngram.evaluate_ngram(*arguments)
+  (tmp_path / 'a' / 'documents.json').unlink()  # as one of an earlier version
+  ngram.evaluate_ngram(*arguments)
+  assert capsys.readouterr().out.count('documents.json: is new; it has') == 1
+  rows = (tmp_path / 'a' / 'eval.jsonl').read_bytes()
+  (tmp_path / 'texts' / 'test' / 'more.txt').write_text('a ' * 40)
+  with pytest.raises(UserError, match=r"'.*a': documents in test of data\.corpus: \d+ when"):
+    ngram.evaluate_ngram(*arguments)
+  assert (tmp_path / 'a' / 'eval.jsonl').read_bytes() == rows
 
 
 def test_prepare_data_prints_overlap_and_history(study, tmp_path, capsys):

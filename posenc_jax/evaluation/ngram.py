@@ -22,6 +22,7 @@ from posenc_jax.evaluation.runs import judge_of
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
+from posenc_jax.training import provenance
 from posenc_jax.training.run_dir import mark_finished
 
 FILE = 'ngram.json'  # what the rows beside it were counted from
@@ -42,7 +43,8 @@ def evaluate_ngram(
     whole_split: whether the whole training split is counted. Otherwise the windows of the batches
       that a run of this config and seed trains on, each once at most.
   Raises:
-    UserError: the config is not one of text, or the directory is that of something else.
+    UserError: the config is not one of text, the directory is that of something else, or the
+      documents of its folder of text are others now.
     Stopped: the disk is full or read-only.
   """
   validate(config)
@@ -61,14 +63,18 @@ def _evaluate_seed(
 ) -> None:
   corpus = data.opened(config.data, config.eval.split)
   measurements, judge = plan(config, corpus), judge_of(config, corpus)
-  texts = _texts(config, whole_split)
+  train = data.opened(config.data, 'train')
+  texts = _texts(config, train, whole_split)
   counted = {
     'context': context,
     'smoothing': smoothing,
     'whole_split': whole_split,
     'tokens': sum(map(len, texts)),
   }
+  begins = not storage.exists(workdir / FILE)
   _claim(workdir, counted | _unseen_settings(config))
+  listings = train.listing, corpus.listing
+  provenance.claim(workdir, provenance.MadeOf(tokenizer=None, listings=listings), begins)
   model = NGrams(texts, context, corpus.vocab, smoothing)
   row = functools.partial(
     row_schema.row,
@@ -106,9 +112,8 @@ def _nats(model: NGrams, tokens_BT: np.ndarray, window: int | None = None, **_) 
   return model.nats(tokens_BT, window)
 
 
-def _texts(config: ConfigDict, whole_split: bool) -> list[np.ndarray]:
-  """The token sequences that are counted."""
-  train = data.opened(config.data, 'train')
+def _texts(config: ConfigDict, train: data.Corpus, whole_split: bool) -> list[np.ndarray]:
+  """The token sequences of the training split that are counted."""
   if whole_split:
     return list(train.tokens)
   c = config.train

@@ -87,9 +87,7 @@ def _write(path: Path, tree: dict, begins: bool) -> None:
     return
   storage.write_json(path, tree)
   if not is_there and not begins:
-    print(
-      f'{path}: was missing; it has what is there now, and later changes are compared with that'
-    )
+    print(f'{path}: is new; it has what is there now, and later changes are compared with that')
 
 
 def check_documents(workdir: str | Path, listing: Listing | None) -> None:
