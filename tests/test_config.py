@@ -654,3 +654,19 @@ def test_fields_of_a_pattern_are_set_in_its_layers_that_are_rope_and_see_the_who
     overlay(named, taken)
     overlay(named, {'encoding.base': 9.0})  # no layer takes it
     assert named.encoding.base == 9.0
+
+
+@pytest.mark.parametrize(
+  ('name', 'plain'),
+  [
+    ('texts/', 'texts'),
+    ('./a//b/', 'a/b'),
+    ('a/../b', 'a/../b'),
+    ('sotu', 'sotu'),
+    ('./sotu', './sotu'),
+    ('hf:a/', 'hf:a/'),
+  ],
+)
+def test_a_folder_of_text_has_one_name(name, plain):
+  """But for what else another name could mean."""
+  assert load(BASE, {'data.corpus': name}).data.corpus == plain

@@ -13,6 +13,7 @@ from kinds import daily_if
 from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, storage, sweep
+from posenc_jax.cli import parse_args
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
 from posenc_jax.sweep.run_state import RunState
@@ -269,12 +270,19 @@ def test_what_is_only_evaluated_otherwise_goes_through_both_scripts_again(study)
 
 
 def test_a_folder_of_text_in_another_spelling_makes_no_other_runs(study, tmp_path):
-  run = study(['rope'])
+  """Neither of one that has begun nor of one that begins beside it."""
+  run = study(['rope', 'alibi'])
   (tmp_path / 'texts').mkdir()
-  planned = lambda name: sweep.plan(run.path, run.out, {'data.corpus': str(tmp_path / name)})[0]
-  begun = planned('texts')
+  planned = lambda name: sweep.plan(
+    run.path, run.out, {'data.corpus': f'{tmp_path}/{name}'}, run.scripts
+  )
+  begun, other = planned('texts')
   claim_run_dir(begun.workdir, begun.config)
-  assert planned('texts/../texts').hashes == begun.hashes
+  for name in ('texts/', './texts', 'texts/../texts'):
+    again = planned(name)
+    assert [run.hashes for run in again] == [begun.hashes, other.hashes]
+    _, overrides = parse_args(again[1].commands[0][4:], {})  # as train.py reads them
+    assert config.load(run.path, overrides).data.corpus == str(tmp_path / 'texts')
   with pytest.raises(UserError, match=r'holds a run of another config: data\.corpus'):
     planned('.')
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config.overlays import ORIGINAL, overlay
+from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
 from posenc_jax.config.serialization import saved_config, to_json, without_numpy
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
@@ -143,6 +144,17 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
     config = config.copy_and_resolve_references()
     _replace_numpy(config)
   overlay(config.lock(), overrides or {})
+  return _with_plain_folder(config)
+
+
+def _with_plain_folder(config: ConfigDict) -> ConfigDict:
+  """The config with its folder of text as rows name it: 'texts' for 'texts/' and './texts'."""
+  section = config.get('data')
+  name = section.get('corpus') if isinstance(section, ConfigDict) else None
+  if isinstance(name, str) and name and ':' not in name:
+    plain = str(Path(name))  # '..' stays: behind a link it leads elsewhere
+    if plain not in EMBEDDED:
+      section.corpus = plain
   return config
 
 
@@ -154,6 +166,8 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   config = saved_config(workdir)
   before, L = _scalings(to_json(config.encoding)), config.train.length
   overlay(config, overrides)
+  if 'data.corpus' in overrides:
+    _with_plain_folder(config)
   validate(config, is_trained=True)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'

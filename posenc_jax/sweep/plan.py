@@ -25,6 +25,7 @@ from posenc_jax.training.run_dir import (
   check_same_config,
   is_extended,
   is_finished,
+  with_corpus_named,
 )
 
 NAME_LENGTH = 120  # characters of a directory's name
@@ -122,8 +123,15 @@ def plan(
   runs = runs_of(path, out, overrides, swept_runs)
   cli.check_folder(f'--out={out}', out)
   by_workdir = {run.workdir: run for run in runs}
+  has_begun = lambda run: storage.exists(run.workdir / 'config.json')
   for run in runs:
     run.config = as_begun(run.config, run.workdir)
+  names = dict.fromkeys(run.config.data.corpus for run in runs if has_begun(run))
+  for run in runs:
+    if not has_begun(run):  # it names a folder of text as those do that have begun
+      named = with_corpus_named(run.config, names)
+      if named is not run.config:
+        run.config, run.fields['data.corpus'] = named, named.data.corpus
     _check_startable(run, by_workdir.get(run.init_from))
     flags = [f'--config={path}', f'--workdir={run.workdir}']
     flags += [_flag(*item) for item in {**run.fields, **_edited(run.config, run.workdir)}.items()]

@@ -1,7 +1,7 @@
 """A run's directory: it belongs to one config, and one training at a time works in it."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -186,9 +186,16 @@ def as_begun(config: ConfigDict, workdir: str | Path) -> ConfigDict:
   """
   if not storage.exists(Path(workdir) / 'config.json'):
     return config
-  fields = flat(saved_config(workdir))
-  name = fields.get('data.corpus')
-  if name == config.data.corpus or not are_one_corpus(config.data.corpus, name):
+  return with_corpus_named(config, [flat(saved_config(workdir)).get('data.corpus')])
+
+
+def with_corpus_named(config: ConfigDict, names: Iterable[object]) -> ConfigDict:
+  """The config with its folder of text under the first of these names that is of the same folder,
+  if there is one.
+  """
+  is_same = lambda name: are_one_corpus(config.data.corpus, name)
+  name = next(filter(is_same, names), config.data.corpus)
+  if name == config.data.corpus:
     return config
   named = from_json(to_json(config))
   named.data.corpus = name
