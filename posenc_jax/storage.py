@@ -14,6 +14,7 @@ figure is made from such rows.
 import contextlib
 import errno
 import fcntl
+import glob
 import gzip
 import io
 import json
@@ -171,20 +172,33 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-  """Yields an empty folder beside `path`, which moves there in one step once it is filled. What a
-  process that was killed has left beside it is removed.
+  """Yields an empty folder beside `path`, of this process alone, which moves there in one step once
+  it is filled. What processes of this machine that were killed have left beside it is removed.
 
   Raises OSError, also where there is more than an empty folder at `path`.
   """
   path = path.absolute()
-  unfinished = path.with_name(f'{path.name}.unfinished')
-  shutil.rmtree(unfinished, ignore_errors=True)
+  beginning = f'{path.name}.unfinished.{socket.gethostname()}.'
+  for other in path.parent.glob(f'{glob.escape(beginning)}*'):
+    if not _is_alive(other.name.removeprefix(beginning)):
+      shutil.rmtree(other, ignore_errors=True)
+  unfinished = path.with_name(f'{beginning}{os.getpid()}')
   try:
     unfinished.mkdir(parents=True)
     yield unfinished
     os.replace(unfinished, path)
   finally:
     shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _is_alive(pid: str) -> bool:
+  """Whether another process of this machine has the number `pid`, or what is no number."""
+  try:
+    return not pid.isdecimal() or (int(pid) != os.getpid() and os.kill(int(pid), 0) is None)
+  except PermissionError:  # that of another user
+    return True
+  except (ProcessLookupError, OverflowError):
+    return False
 
 
 def write_json(path: str | Path, tree: dict) -> None:

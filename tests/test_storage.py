@@ -326,8 +326,12 @@ def test_two_processes_that_write_one_file_do_not_meet(owner, name, other, tmp_p
 
 def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
   path = tmp_path / 'parent' / 'run'
-  (tmp_path / 'parent' / 'run.unfinished').mkdir(parents=True)
-  (tmp_path / 'parent' / 'run.unfinished' / 'left over').touch()
+  ended = subprocess.Popen(['true'])
+  ended.wait()
+  for pid in (ended.pid, os.getpid(), 10**30):  # killed, also with the number that this one has
+    left_over = tmp_path / 'parent' / f'run.unfinished.{socket.gethostname()}.{pid}'
+    left_over.mkdir(parents=True)
+    (left_over / 'left over').touch()
   with storage.new_folder(path) as folder:
     (folder / 'a').touch()
     assert not path.exists()
@@ -337,6 +341,26 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
   with pytest.raises(OSError, match='not empty'), storage.new_folder(path):
     pass
   assert [*path.parent.iterdir()] == [path]
+
+
+def test_two_processes_that_fill_one_folder_touch_nothing_of_each_other(tmp_path, monkeypatch):
+  path = tmp_path / 'run'
+
+  def fill(name, then=lambda: None):
+    with storage.new_folder(path) as folder:
+      (folder / name).touch()
+      then()
+      assert [entry.name for entry in folder.iterdir()] == [name]
+
+  def fill_meanwhile():
+    with monkeypatch.context() as patch:
+      patch.setattr(os, 'getpid', os.getppid)
+      fill('second')
+
+  with pytest.raises(OSError, match='not empty'):
+    fill('first', fill_meanwhile)
+  assert [entry.name for entry in path.iterdir()] == ['second']
+  assert [*tmp_path.iterdir()] == [path]
 
 
 def test_rows_that_are_rewritten_are_as_if_appended(tmp_path):
