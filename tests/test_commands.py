@@ -743,6 +743,23 @@ FLAGS = {
 }
 
 
+def test_a_helper_beside_a_study_is_no_script_of_the_same_name(command, tmp_path, monkeypatch):
+  """As where one starts a script: its folder is then the first where modules are looked for."""
+  monkeypatch.setattr(sys, 'path', [str(ROOT / 'scripts'), *sys.path])
+  monkeypatch.delitem(sys.modules, 'explain', raising=False)
+  (tmp_path / 'explain.py').write_text('CORPUS = "nowhere"')
+  study = tmp_path / 'study.py'
+  study.write_text(
+    'import explain\nfrom posenc_jax.config import load\n'
+    f'def get_config(): return load({str(BASE)!r}, {{"data.corpus": explain.CORPUS}})\n'
+    'def sweep(): return [{}]\n'
+  )
+  code, _, error = command('scripts/sweep.py', f'--config={study}', f'--out={tmp_path / "out"}')
+  sys.modules.pop('explain', None)
+  assert code == 2
+  assert "config.data.corpus='nowhere': no such corpus" in error
+
+
 @pytest.mark.parametrize('word', ['-h', '--help'])
 @pytest.mark.parametrize(
   'script', [*FLAGS, *(f'scripts/{name}' for name in SCRIPTS if f'scripts/{name}' not in FLAGS)]

@@ -10,16 +10,20 @@ from pathlib import Path
 
 from posenc_jax.cli.streams import streams_that_outlive_readers
 from posenc_jax.errors import Stopped, UserError, disk_errors
+from posenc_jax.storage import REPOSITORY
 
 
 def main(function: Callable[[list[str]], int | None]) -> None:
-  """Runs a script's `function(argv)`, and ends the process with the code that it returns.
+  """Runs a script's `function(argv)`, and ends the process with the code that it returns. Modules
+  are not looked for in the folder of scripts: a study may import what lies beside it.
 
   `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, and SIGHUP
   of a closed terminal unless nohup is set, end the process at once, unless something else takes
   them: exit code 130 and 129, and no write is waited for. A reader of stdout or stderr that goes
   away ends nothing.
   """
+  is_other = lambda folder: Path(folder).resolve() != REPOSITORY / 'scripts'
+  sys.path[:] = filter(is_other, sys.path)
   with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
     try:
       with disk_errors():
