@@ -149,12 +149,12 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
 
 def _with_plain_folder(config: ConfigDict) -> ConfigDict:
   """The config with its folder of text as rows name it: 'texts' for 'texts/' and './texts'."""
-  section = config.get('data')
-  name = section.get('corpus') if isinstance(section, ConfigDict) else None
+  has_name = 'data' in config and isinstance(config.data, ConfigDict) and 'corpus' in config.data
+  name = config.data.corpus if has_name else None
   if isinstance(name, str) and name and ':' not in name:
     plain = str(Path(name))  # '..' stays: behind a link it leads elsewhere
     if plain not in EMBEDDED:
-      section.corpus = plain
+      config.data.corpus = plain
   return config
 
 

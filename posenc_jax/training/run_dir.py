@@ -186,7 +186,8 @@ def as_begun(config: ConfigDict, workdir: str | Path) -> ConfigDict:
   """
   if not storage.exists(Path(workdir) / 'config.json'):
     return config
-  return with_corpus_named(config, [flat(saved_config(workdir)).get('data.corpus')])
+  fields = flat(saved_config(workdir))
+  return with_corpus_named(config, [fields.get('data.corpus')])
 
 
 def with_corpus_named(config: ConfigDict, names: Iterable[object]) -> ConfigDict:
