@@ -36,6 +36,7 @@ bits = 2 + 0.1 * math.log2(rate / best[run.encoding.name]) ** 2
 rows = [{'step': 1, 'split': 'validation', 'bpb': 1.0}, {'step': 60, 'loss': 1.0, 'bpb': 1.0}]
 rows.append({'step': run.train.steps, 'split': 'validation', 'bpb': bits})
 storage.append_rows(workdir / 'metrics.jsonl', rows)
+(workdir / 'checkpoints' / str(run.train.steps)).mkdir(parents=True, exist_ok=True)
 run_dir.mark_finished(workdir, config.config_hash(run))
 """
 STUDY = """
