@@ -22,8 +22,9 @@ from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled import carry, distance_readers
 from posenc_jax.attention.tiled.carry import GROUP, suffix_sum
-from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
+from posenc_jax.attention.tiled.distance_readers import STRIP, GatherDistance, ToeplitzDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, spread
 from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
@@ -68,13 +69,18 @@ def with_gradients(f, argnums):
 
 
 @pytest.mark.parametrize(
-  ('T', 'S', 'H'), [(5, 3, 3), pytest.param(4, 4, 1, marks=pytest.mark.slow), (1, 6, 1), (6, 1, 3)]
+  ('T', 'S', 'H'),
+  [
+    *((5, 3, 3), pytest.param(4, 4, 1, marks=pytest.mark.slow), (1, 6, 1), (6, 1, 3)),
+    *((2 * STRIP, 3, 3), (3, 2 * STRIP, 1)),
+  ],
 )
 def test_diagonals_pick_the_row_of_their_distance(T, S, H):
-  """Row m of a block's table belongs to t - s = m - S; lookups agree, for shared rows (H = 1) and
-  for rows a head.
+  """Row m of a block's table belongs to t - s = m - S, in each strip of the block; lookups agree,
+  for shared rows (H = 1) and for rows a head.
   """
-  q, k, p, values = normal(2, 3, T, 4), normal(2, 3, S, 4), normal(2, 3, T, S), normal(3, T + S)
+  q, k, values = normal(2, 3, T, 4), normal(2, 3, S, 4), normal(3, T + S)
+  p = normal(2, 3, T, S) / S**0.5  # sums over the keys are no larger where there are many
   r = np.arange(T)[None, :, None] - np.arange(S)[None, None]
   row = r[0] + S
   np.testing.assert_array_equal(spread(values[:, ::-1], T, S), values[:, row])
@@ -98,6 +104,26 @@ def test_diagonals_pick_the_row_of_their_distance(T, S, H):
   for way in ways:
     for actual, wanted in zip(way, desired, strict=True):
       np.testing.assert_allclose(actual, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['shaw', 'deberta', 'cope'])
+def test_tiles_of_several_strips_and_groups_equal_dense(name, monkeypatch):
+  """Values and all gradients. Tiles of the default size have two strips and 16 groups of keys, and
+  those of other tests one strip and no group.
+  """
+  monkeypatch.setattr(distance_readers, 'STRIP', 2)
+  monkeypatch.setattr(carry, 'GROUP', 2)
+  enc = jax.tree.map(lambda p: p + normal(*p.shape), build(name, kv_heads=2))
+  arrays = normal(2, 11, 4, 8), normal(2, 11, 2, 8), normal(2, 11, 2, 8)
+
+  def run(backend, block_sizes=None):
+    attention = functools.partial(attend, backend=backend, block_sizes=block_sizes)
+    return with_gradients(lambda enc, *qkv: attention(*qkv, enc), range(4))(enc, *arrays)
+
+  def close(found, expected):
+    np.testing.assert_allclose(found, expected, atol=2e-5 * max(1, np.abs(expected).max()))
+
+  jax.tree.map(close, run('blockwise', (4, 4)), run('dense'))
 
 
 @pytest.mark.parametrize(('n', 'width', 'start'), [(4, 5, 3), (4, 5, 4), (1, 3, 0)])
