@@ -1208,6 +1208,9 @@ def test_a_soft_cap_leaves_every_key_a_weight():
     ({'S': 1, 'T': 1}, 'a single query and key'),
     ({'S': 7}, None),
     ({'S': 7, 'is_causal': False}, 'odd number of tokens, and all would see one more: 7'),
+    ({'mesh': ('context', AxisType.Auto)}, 'whole sequences, but the mesh has context=2'),
+    ({'mesh': ('context', AxisType.Manual)}, None),
+    ({'mesh': ('heads', AxisType.Auto)}, None),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
@@ -1222,7 +1225,9 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   if 'gpu' in change:
     device = SimpleNamespace(compute_capability=change['gpu'])
     monkeypatch.setattr(jax, 'devices', lambda: [device])
-  answer = cudnn.refuse(request)
+  axis, axis_type = change.get('mesh', ('data', AxisType.Auto))
+  with jax.sharding.use_abstract_mesh(AbstractMesh((2,), (axis,), axis_types=(axis_type,))):
+    answer = cudnn.refuse(request)
   assert answer is None if reason is None else reason in answer
 
 

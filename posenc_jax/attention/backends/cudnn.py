@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_tiles
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -40,6 +41,16 @@ def refuse(request: AttentionRequest) -> str | None:
     )
   if request.segment_ids is not None:
     return 'segments are not passed to cuDNN'
+  return _refuse_mesh()
+
+
+def _refuse_mesh() -> str | None:
+  """The reason why cuDNN cannot serve the mesh that is set, or None. Batches and heads jax cuts
+  itself; within jax.shard_map arrays are one device's own.
+  """
+  is_whole = SEQUENCE_AXIS in jax.sharding.get_abstract_mesh().manual_axes
+  if (shards := sequence_shards()) > 1 and not is_whole:
+    return f'cuDNN needs whole sequences, but the mesh has {SEQUENCE_AXIS}={shards}'
   return None
 
 
