@@ -12,7 +12,7 @@ from oracles import RECORDS
 from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 from test_model import VOCAB, config
 
-from posenc_jax.attention import attend
+from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.request import build_request
 from posenc_jax.config import load, overlay, validate
 from posenc_jax.encodings import ENCODINGS
@@ -151,6 +151,25 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
   if model.encodings.first_layers[0].normalizer == 'softmax':
     is_whole = not model.encodings.first_layers[0].has('sink')
     assert np.allclose(sums_BNHC[..., 1], 1, atol=1e-5) == is_whole
+
+
+def test_kernels_that_take_no_narrow_values_have_statistics(monkeypatch):
+  """Of a run by such a kernel: its layers use it, and not what looks at their weights."""
+  kernel, widths = BACKENDS['triton_interpret'], set()
+
+  def refuse(request):
+    widths.add(width := request.v_BSGK.shape[-1])
+    return f'a head is 8 wide, not {width}' if width != 8 else kernel.refuse(request)
+
+  monkeypatch.setitem(BACKENDS, 'triton_interpret', kernel._replace(refuse=refuse))
+  model = model_of({'name': 'rope'})
+  sums = functools.partial(attention_weights.weight_sums, model, TOKENS)
+  found, expected = (
+    jax.jit(functools.partial(sums, **options))()
+    for options in ({'backend': 'triton_interpret', 'block_sizes': (4, 4)}, {'backend': 'dense'})
+  )
+  assert widths == {8}
+  np.testing.assert_allclose(found, expected, rtol=2e-4, atol=2e-5)
 
 
 STATISTICS = {'eval__protocols': ('sink_rate', 'attention_distance'), 'eval__sink_rate_tokens': 10}

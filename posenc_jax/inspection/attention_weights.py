@@ -23,6 +23,7 @@ from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_hidden
 
 LEFT_OUT = ('transform_values', 'transform_output', 'relative_values')
+OF_ANY_WIDTH = ('dense', 'blockwise', 'diagonals', 'ring')  # backends that take any values
 
 
 class WeightsOnly(Encoding):
@@ -62,8 +63,14 @@ def head_sums(layer, x_BTD, enc: Encoding, options: dict):
 
 
 def _weighted(layer, x_BTD, enc: Encoding, options: dict, values_TC):
-  """Sums of weights times values that are the same in every head, [B, T, H, C]."""
+  """Sums of weights times values that are the same in every head, [B, T, H, C].
+
+  In the place of a kernel that is named the fastest backend computes them, for kernels do not take
+  values of any width.
+  """
   y_BTD, options = layer.block_input(x_BTD, 'attention'), dict(options)
+  if options.get('backend') not in OF_ANY_WIDTH:
+    options |= {'backend': 'auto', 'block_sizes': None}
   heads = layer.project_heads(y_BTD, enc)
   q_BTHK, k_BTGK, _ = enc.enter_attention(*heads, options.pop('state', None))
   values_BTGC = jnp.broadcast_to(values_TC[None, :, None], (*k_BTGK.shape[:3], values_TC.shape[1]))
