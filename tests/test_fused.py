@@ -252,6 +252,32 @@ def test_products_of_scores_in_several_passes_are_of_smaller_tiles():
   assert rows_and_columns('alibi', 'highest') == [256, 256]
 
 
+@pytest.mark.parametrize(
+  ('kind', 'heads', 'width', 'dtype', 'sides'),
+  [
+    ('TPU v5', 12, 128, jnp.bfloat16, [128, 256]),
+    ('TPU v5', 12, 768, jnp.bfloat16, [128, 128]),
+    ('TPU v5 lite', 12, 768, jnp.bfloat16, [128, 256]),
+    ('TPU v5 lite', 16, 768, jnp.float32, [128, 128]),
+  ],
+)
+def test_tiles_of_wide_heads_have_room(kind, heads, width, dtype, sides):
+  """`fused` takes such requests, so the tile that it chooses has to fit."""
+  q, taken = jax.ShapeDtypeStruct((1, 512, heads, width), dtype), []
+
+  def ask(q):
+    request = build_request(q, q, q, make_for(width, 'nope', heads))
+    assert fused.refuse(request) is None
+    grid = fused.schedule_of(request).grid
+    taken.extend((grid.rows, grid.columns))
+
+  device = AbstractDevice(device_kind=kind, num_cores=1, platform='tpu')
+  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
+  with jax.sharding.use_abstract_mesh(mesh):
+    jax.eval_shape(ask, q)
+  assert taken == sides
+
+
 def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   taken = []

@@ -61,14 +61,11 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   T, S = (-(-x.shape[1] // devices) for x in (request.q_BTHK, request.k_BSGK))
   if min(T, S) < LANES:
     return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'
-  sizes = request.block_sizes or (LANES, LANES)
+  sizes = request.block_sizes or _block_sizes(request)
   if any(n % LANES for n in sizes):
     return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
-  heads, width = request.q_BTHK.shape[2], max(request.q_BTHK.shape[-1], request.v_BSGK.shape[-1])
-  bytes_of_channel = 4 * 4 + 4 * request.q_BTHK.dtype.itemsize
-  bytes_of_row = -(-width // LANES) * LANES * bytes_of_channel
-  needed = heads * (math.prod(sizes) * BYTES_OF_PAIR + max(sizes) * bytes_of_row)
-  if needed > (HALF_VMEM if kind in HAVE_HALF else VMEM):
+  if not _has_room(request, sizes):
+    heads, width = request.q_BTHK.shape[2], _width(request)
     tile = f'{sizes[0]} queries and {sizes[1]} keys of {heads} heads {width} wide'
     return f'a tile of {tile} takes more than the memory of these kernels'
   grid, has_segments = schedule_of(request, devices).grid, request.segment_ids is not None
@@ -129,4 +126,19 @@ def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
   heads = request.q_BTHK.shape[2]
   if jax.config.jax_default_matmul_precision == 'highest' and request.enc.has('score'):
     sizes = sizes[1:]  # products in several passes take room of their own: FIRE's all there is
-  return next((n for n in sizes if heads * math.prod(n) <= MOST_PAIRS), sizes[-1])
+  fits = lambda n: heads * math.prod(n) <= MOST_PAIRS and _has_room(request, n)
+  return next(filter(fits, sizes), sizes[-1])
+
+
+def _has_room(request: AttentionRequest, sizes: tuple[int, int]) -> bool:
+  """Whether a kernel's arrays of a tile of so many queries and keys fit into its memory."""
+  bytes_of_channel = 4 * 4 + 4 * request.q_BTHK.dtype.itemsize
+  bytes_of_row = -(-_width(request) // LANES) * LANES * bytes_of_channel
+  of_head = math.prod(sizes) * BYTES_OF_PAIR + max(sizes) * bytes_of_row
+  most = HALF_VMEM if target.device_kind() in HAVE_HALF else VMEM
+  return request.q_BTHK.shape[2] * of_head <= most
+
+
+def _width(request: AttentionRequest) -> int:
+  """The channels of a query or a value, whichever has more."""
+  return max(request.q_BTHK.shape[-1], request.v_BSGK.shape[-1])
