@@ -12,8 +12,11 @@ from kinds import daily_if, representatives, slow
 from test_laws import ANGLES_THAT_ARE_READ, DIMS, VARIANTS, build, inputs
 from test_model import PATTERNS, VOCAB, config, tokens
 
+from posenc_jax import attention
+from posenc_jax.attention.tiled import schedule
 from posenc_jax.encodings import ENCODINGS, LengthError, make
 from posenc_jax.inspection.laws import layer
+from posenc_jax.model import decoding
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
 
@@ -78,6 +81,28 @@ def test_angles_that_tokens_choose_know_no_empty_place(members):
 def test_several_positions_at_the_input_and_one_at_layers():
   members = ({'name': 'position_coupling', 'levels': 2}, 'rope')
   assert_decodes(model({'name': 'chain', 'members': members}), sizes=(4, 1, 4))
+
+
+@pytest.mark.parametrize('name', ['shaw', slow('cope')])
+def test_parts_of_long_texts_are_read_in_tiles(name, monkeypatch):
+  monkeypatch.setattr(decoding, 'FEW_PAIRS', 40)
+  monkeypatch.setattr(attention, 'FEW_QUERIES', 2)
+  monkeypatch.setattr(attention, 'DENSE_UP_TO', {'cpu': 4})
+  monkeypatch.setattr(schedule, 'DEFAULT_SIZES', (4, 4))
+  taken, blockwise = [], attention.BACKENDS['blockwise']
+  run = lambda request: taken.append(request.q_BTHK.shape[1]) or blockwise.run(request)
+  monkeypatch.setitem(attention.BACKENDS, 'blockwise', blockwise._replace(run=run))
+  assert_decodes(model(name), sizes=(5, 3, 1), size=T + 4)
+  assert taken == [5]
+
+
+def test_the_memory_of_a_long_prompt_is_not_that_of_its_scores():
+  """Those of a part of 512 tokens and all places are 256 MiB."""
+  made, places = model('rope'), 2**15
+  cache = jax.eval_shape(lambda: empty_cache(made, 1, places))
+  part_BT = jax.ShapeDtypeStruct((1, 512), jnp.int32)
+  compiled = step.lower(made, unstack_layers(made), part_BT, cache, last=1).compile()
+  assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2**20
 
 
 @pytest.mark.parametrize('inner', ['rope', pytest.param('alibi', marks=pytest.mark.slow)])

@@ -1,7 +1,9 @@
 """Text that runs write: what is drawn, with and without the cache, and what is refused."""
 
+import gc
 import io
 import shutil
+import weakref
 from pathlib import Path
 
 import jax
@@ -96,6 +98,23 @@ def test_a_text_is_the_same_in_parts_and_without_the_cache(run, fields, monkeypa
   assert text_without_cache(run, **fields) == made
   monkeypatch.setattr(generation, 'PART', 2)  # BOS and five bytes come in three parts
   assert text(run, **fields) == made
+
+
+def test_layers_are_held_once(run, monkeypatch):
+  """One by one, and no longer in the stack that a checkpoint has."""
+  stacked, restore = [], generation.restore
+
+  def watched(*arguments):
+    model, step = restore(*arguments)
+    stacked.extend(weakref.ref(leaf) for leaf in jax.tree.leaves(model.layers))
+    return model, step
+
+  monkeypatch.setattr(generation, 'restore', watched)
+  pieces = generate(run[1], run[0], b'the q', 3, Sampling())
+  assert next(pieces)
+  gc.collect()
+  assert stacked
+  assert {leaf() for leaf in stacked} == {None}
 
 
 def test_logits_that_are_not_finite_are_no_text(run, monkeypatch):

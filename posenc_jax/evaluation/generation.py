@@ -16,7 +16,7 @@ from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown
 from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.model.decoder import LM, attention_options
-from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
+from posenc_jax.model.decoding import decode, empty_cache, unstack_layers, without_layers
 from posenc_jax.pretrained.sources import read_json
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.own_tokenizer import GENERATION, kept_tokenizer, tokenizer_path
@@ -108,8 +108,8 @@ def tokens_after(
     return token[None, None], jnp.isfinite(highest), cache
 
   inputs_1T = np.append(model.bos, prompt_T).astype(np.int32)[None]
-  layers = unstack_layers(model)
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
+  layers, model = unstack_layers(model), without_layers(model)
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
   for part_1T in before:
     *_, cache = step(model, layers, part_1T, cache, 0)
@@ -137,7 +137,7 @@ def generate(
 
   Keys and values are kept from token to token, and queries where the encoding needs all. Encodings
   that read how long a call is get the length of prompt and text together. Attention is by the
-  backend `dense`, whatever `attention.backend` names.
+  backend `dense`, and of long prompts by the fastest, whatever `attention.backend` names.
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.
@@ -165,7 +165,9 @@ def generate(
   ends = () if ignore_eos else end_tokens(workdir, tokenizer_path(workdir, config.data).parent)
   is_drawn_V = np.arange(model.vocab) < corpus.tokenizer.vocab - 1  # its BOS is no symbol of text
   is_drawn_V[model.bos] &= model.bos in ends
-  for token in tokens_after(model, prompt_T, count, sampling, config, is_drawn_V):
+  tokens = tokens_after(model, prompt_T, count, sampling, config, is_drawn_V)
+  del model  # who draws tokens holds its layers one by one
+  for token in tokens:
     if token in ends:
       return
     yield corpus.tokenizer.decode([token])

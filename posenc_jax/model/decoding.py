@@ -12,6 +12,10 @@ from posenc_jax.model.layer import Layer
 from posenc_jax.model.layer_pattern import combine_masks
 from posenc_jax.model.token_nll import last_tokens
 
+# Pairs of a query and a key up to which attention is by `dense`, which compiles faster: a number a
+# head for each is little memory.
+FEW_PAIRS = 2**20
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +73,15 @@ def unstack_layers(model: LM) -> tuple[Layer, ...]:
   return tuple(map(layer, range(model.num_layers)))
 
 
+def without_layers(model: LM) -> LM:
+  """The rest of a model, all that `decode` reads of it beside its layers one by one: who has no
+  other use for the model need not hold them twice.
+  """
+  rest = jax.tree.map(lambda leaf: leaf, model)
+  del rest.layers
+  return rest
+
+
 def decode(
   model: LM,
   layers: tuple[Layer, ...],
@@ -86,9 +99,10 @@ def decode(
   They are, up to rounding, those of a call of the model with all S tokens that the cache has places
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
   sampled positions are those of S tokens. The caller sees to it that no more than S tokens come.
-  Attention is by the backend `dense`, always.
+  Attention is by the backend `dense`, and by the fastest where many tokens meet many places.
 
   Args:
+    model: with its layers or, from `without_layers`, without them.
     layers: from `unstack_layers`.
     last: of how many tokens at the end logits are wanted; None: all.
     window, chunk, sink_tokens, softcap: as for `LM.__call__`.
@@ -116,15 +130,16 @@ def decode(
       new, before = {'q': q_BTHK, 'k': k_BTGK, 'v': v_BTGK, 'x': y_BTD}, cache.layers[n]
       kept = {name: jnp.concatenate([x[:, T:], new[name]], axis=1) for name, x in before.items()}
       cached.append(kept)
+      q_BTHK = kept.get('q', q_BTHK)
       o_BTHK = attend(
-        kept.get('q', q_BTHK),
+        q_BTHK,
         kept['k'],
         kept['v'],
         enc,
         x=kept.get('x'),
         segment_ids=segment_ids,
         softcap=softcap,
-        backend='dense',  # it takes every request, and a single query has one row of scores
+        backend='dense' if q_BTHK.shape[1] * S <= FEW_PAIRS else 'auto',
         outer_hooks_applied=True,
         **options,
       )
