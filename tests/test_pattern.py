@@ -88,7 +88,9 @@ def test_the_smaller_window_counts():
 
 
 def test_layers_have_chunks_and_sink_tokens_of_their_own():
-  """As those of the call, or else the smaller chunk and the layer's own sink tokens."""
+  """As those of the call, or else the smaller chunk and the more sink tokens: a control of
+  evaluation that shows some shows them in every layer.
+  """
   x, same = tokens(), functools.partial(np.testing.assert_allclose, atol=2e-5)
   rope, nope = {'name': 'rope', 'attention_chunk': 4}, {'name': 'nope', 'attention_chunk': 4}
   bare = pattern('rope', 'nope')
@@ -97,6 +99,7 @@ def test_layers_have_chunks_and_sink_tokens_of_their_own():
   assert np.abs(nll(pattern(rope, 'nope'), x) - nll(bare, x)).max() > 1e-3
   with_sinks = [layer | {'attention_sink_tokens': 2} for layer in (rope, nope)]
   same(nll(pattern(*with_sinks), x, sink_tokens=1), nll(bare, x, chunk=4, sink_tokens=2))
+  same(nll(pattern(*with_sinks), x, sink_tokens=3), nll(bare, x, chunk=4, sink_tokens=3))
   assert np.abs(nll(pattern(*with_sinks), x) - nll(pattern(rope, nope), x)).max() > 1e-3
 
 

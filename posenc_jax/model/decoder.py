@@ -111,7 +111,7 @@ class LM(nnx.Module):
         contiguous, or as an encoding samples them or reads them off tokens. All encodings stand at
         given ones, but those that take the positions of the data: they do at the input alone.
       window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
-        its window and this one, and of its chunk and this one; its own sink tokens if it says.
+        its window and this one, and of its chunk and this one, and the more sink tokens.
       key: for encodings that sample positions in training, once a call for all layers; None: as
         they do in evaluation.
       added_BTD: added to the token embeddings; the gradient of zeros here is the embeddings' own.

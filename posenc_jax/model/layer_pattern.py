@@ -162,14 +162,14 @@ def _pop_mask(spec: dict) -> dict[str, int]:
 
 
 def combine_masks(of_call: dict, of_layer: dict) -> dict[str, int]:
-  """Both masks as one: the smaller window and chunk, and the sink tokens of the layer if it says.
+  """Both masks as one: the smaller window and chunk, and the larger number of sink tokens.
 
   What is missing, None or 0 in both, is missing.
   """
   combined = dict(of_call) | dict(of_layer)
-  for name in ('window', 'chunk'):
+  for name, choose in (('window', min), ('chunk', min), ('sink_tokens', max)):
     sizes = [mask[name] for mask in (of_call, of_layer) if mask.get(name)]
-    combined[name] = min(sizes, default=None)
+    combined[name] = choose(sizes, default=None)
   return {name: tokens for name, tokens in combined.items() if tokens}
 
 
