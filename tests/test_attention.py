@@ -788,6 +788,20 @@ def test_meshes_that_say_how_arrays_are_cut(name, backend):
       np.testing.assert_allclose(one, other, atol=3e-5)
 
 
+def test_positions_that_are_constants_are_known_on_any_mesh():
+  """So that terms by distance need no `max_position_distance`."""
+  q, enc, position_ids = normal(2, 9, 4, 8), build('alibi'), 2 * np.arange(9)[None]
+  run = lambda q: attend(q, q, q, enc, position_ids=position_ids)
+  explicit = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Explicit,))
+  cut = jax.device_put(q, NamedSharding(explicit, PartitionSpec('data')))
+  auto = jax.make_mesh((1,), ('data',), axis_types=(AxisType.Auto,))
+  batch = {'in_specs': PartitionSpec('data'), 'out_specs': PartitionSpec('data')}
+  expected = jax.jit(run)(q)
+  np.testing.assert_allclose(jax.jit(run)(cut), expected, atol=1e-6)
+  by_device = jax.jit(jax.shard_map(run, mesh=auto, **batch))
+  np.testing.assert_allclose(by_device(q), expected, atol=1e-6)
+
+
 @pytest.mark.parametrize('name', ['rope', 'nope'])
 def test_positions_are_numbers(name):
   q = normal(1, 6, 4, 8)

@@ -22,7 +22,13 @@ from posenc_jax.attention.backends import (
   triton,
 )
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import OUTPUT, AttentionRequest, build_request, check_arrays
+from posenc_jax.attention.request import (
+  OUTPUT,
+  AttentionRequest,
+  build_request,
+  check_arrays,
+  largest_difference,
+)
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest
 from posenc_jax.xla_ops import vary, varying_axes
@@ -154,6 +160,8 @@ def attend(
   check_backend(backend)
   arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
   check_arrays(*arrays)
+  if max_position_distance is None:  # as a mesh or a jax.shard_map is met, constants are traced
+    max_position_distance = largest_difference(enc, position_ids)
   attention = functools.partial(
     _attend,
     backend=backend,

@@ -113,7 +113,9 @@ def build_request(
     position_ids = of_each_token(enc, index_BS)
     distances = (1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S, S - 1)
   else:
-    distances = _distance_range(enc, position_ids, max_position_distance)
+    if max_position_distance is None:
+      max_position_distance = largest_difference(enc, position_ids)
+    distances = _distance_range(enc, max_position_distance)
     position_ids = _as_data(position_ids)
   j = _coordinates(enc, x, position_ids, segment_ids, mask, index_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
@@ -284,20 +286,23 @@ def _coordinates(enc: Encoding, x, position_ids, segment_ids, mask: Mask, index_
   return j
 
 
-def _distance_range(enc, position_ids, max_position_distance: int | None) -> tuple[int, int]:
+def largest_difference(enc: Encoding, position_ids) -> int | None:
+  """The largest difference of two positions of a sequence, where an encoding's terms by distance
+  need it and positions are constants of the program; else None.
+  """
+  is_known = position_ids is not None and not isinstance(position_ids, jax.core.Tracer)
+  if not (is_known and enc.has_terms and position_ids.ndim == 2):
+    return None
+  position_ids = np.asarray(position_ids, float)
+  return int((position_ids.max(axis=1) - position_ids.min(axis=1)).max())
+
+
+def _distance_range(enc, max_position_distance: int | None) -> tuple[int, int]:
   """The distances that tables hold under explicit positions: static, since it is their length."""
   if not enc.has_terms:
     return 0, 0
-  end = enc.max_relative_distance
-  if max_position_distance is None:
-    if not isinstance(position_ids, jax.core.Tracer):
-      position_ids = np.asarray(position_ids, float)
-      max_position_distance = int((position_ids.max(axis=1) - position_ids.min(axis=1)).max())
-    elif end is not None:
-      max_position_distance = end
-    else:
-      need = 'traced positions need a static max_position_distance'
-      raise ValueError(f'{type(enc).__name__} has terms by distance: {need}')
-  if end is not None:
-    max_position_distance = min(max_position_distance, end)
-  return -max_position_distance, max_position_distance
+  ends = [n for n in (max_position_distance, enc.max_relative_distance) if n is not None]
+  if not ends:
+    need = 'traced positions need a static max_position_distance'
+    raise ValueError(f'{type(enc).__name__} has terms by distance: {need}')
+  return -min(ends), min(ends)
