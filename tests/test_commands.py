@@ -88,7 +88,11 @@ def corpus(tmp_path):
     (['--config.model.head_dim=3'], ['head_dim', '3']),
     (['--config.model.kv_heads=3'], ['config.model.kv_heads=3', 'divisor of model.heads=2']),
     (['--config.attention.backend=blokwise'], ["attention.backend='blokwise'", 'blockwise']),
-    (['--config.attention.backend=cudnn'], ['backend cudnn: ']),
+    (['--config.attention.backend=cudnn'], ['config.eval.compute_dtype', "'bfloat16' with"]),
+    (
+      ['--config.attention.backend=cudnn', '--config.eval.compute_dtype=bfloat16'],
+      ['backend cudnn: '],
+    ),
     (['--config.data.corpus=stou'], ["config.data.corpus='stou'", "did you mean 'sotu'?"]),
   ],
 )

@@ -204,10 +204,24 @@ def test_every_field_of_the_base_has_a_comment():
   assert {path.rpartition('.')[2] for path in FIELDS} <= {field.arg for field in fields}
 
 
+def test_cudnn_that_trains_evaluates_too():
+  """A run that is trained may be evaluated by another backend, or write text."""
+  config = load(BASE, {'attention.backend': 'cudnn'})
+  validate(config, is_trained=True)
+  with pytest.raises(
+    UserError, match=r"^config\.eval\.compute_dtype='float32'; allowed: 'bfloat16'"
+  ):
+    validate(config)
+  validate(load(BASE, {'attention.backend': 'cudnn', 'eval.compute_dtype': 'bfloat16'}))
+
+
 @pytest.mark.parametrize(
   ('overrides', 'path'),
   [
-    *(({'attention.backend': name}, 'attention.block_sizes') for name in WITHOUT_TILES),
+    *(
+      ({'attention.backend': name, 'eval.compute_dtype': 'bfloat16'}, 'attention.block_sizes')
+      for name in WITHOUT_TILES
+    ),
     *(({'data.corpus': name}, 'data.text_field') for name in (*EMBEDDED, 'task:copy')),
   ],
 )

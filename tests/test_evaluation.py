@@ -1051,6 +1051,15 @@ def test_bad_input_is_one_line_and_leaves_no_row(unevaluated, overrides, words):
   assert not (workdir / 'eval.jsonl').exists() or not rows_of(workdir)
 
 
+def test_a_run_by_a_ring_is_evaluated_on_one_device(make_run):
+  """It has no mesh, and the line of the run is that of its training."""
+  c, workdir, _ = make_run(attention__backend='ring')
+  evaluate.evaluate(c, workdir)
+  assert {(row['status'], row['overrides']) for row in rows_of(workdir)} == {('ok', None)}
+  run = runs.load_run(workdir)
+  assert run.model(run.inputs(b'the q'), **run.options).shape[:2] == (1, 6)
+
+
 def test_a_placebo_out_of_one_folder_is_refused(tmp_path):
   """The texts of a package are of one kind: the far text of one is no placebo for another."""
   for name in ('a/x', 'a/y', 'b/x'):

@@ -82,6 +82,13 @@ def effects(config: ConfigDict) -> Relations:
   yield 'attention.block_sizes', fits, f'(0, 0) with attention.backend={backend!r}, its own choice'
 
 
+def backends(config: ConfigDict) -> Relations:
+  """Whether the backend that trains can evaluate: said before the training, not after it."""
+  fits = config.attention.backend != 'cudnn' or config.eval.compute_dtype != 'float32'
+  allowed = "'bfloat16' with attention.backend='cudnn', which takes no float32"
+  yield 'eval.compute_dtype', fits, allowed
+
+
 def windows(config: ConfigDict) -> Relations:
   """What the protocols and controls of text need of the windows and the documents."""
   evals = config.eval

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from posenc_jax.model.decoder import attention_options
+from posenc_jax.model.decoder import options_on_one_device
 from posenc_jax.model.token_nll import nats_of_logits, token_logits, token_nll
 
 
@@ -50,7 +50,7 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
   `last` is that of `token_nll`; `predictions` takes it, too, and no other function.
   """
   dtypes = {'dtype': config.eval.compute_dtype, 'logits_dtype': 'float32'}
-  options = attention_options(config) | dtypes
+  options = options_on_one_device(config) | dtypes
 
   def call(
     model,

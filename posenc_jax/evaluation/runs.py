@@ -207,5 +207,5 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
 def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:
   model, step = restore(config, corpus, workdir)
   return Run(
-    model, step, config, getattr(corpus, 'tokenizer', None), decoder.attention_options(config)
+    model, step, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)
   )

@@ -274,3 +274,12 @@ def attention_options(config) -> dict:
     'softcap': a.softcap or None,
     'block_sizes': tuple(a.block_sizes) if all(a.block_sizes) else None,
   }
+
+
+def options_on_one_device(config) -> dict:
+  """`attention_options` for what reads a trained model on one device: `auto` in the place of a
+  ring, which is of sequences that several devices hold.
+  """
+  options = attention_options(config)
+  is_ring = options['backend'].startswith('ring')
+  return options | {'backend': 'auto'} if is_ring else options
