@@ -1,6 +1,7 @@
 """Checks that a backend equals `dense`, values and gradients, and the cases of kernels."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
@@ -53,18 +54,24 @@ def check_equal_to_dense(backend: str, name: str, mode: str, block_sizes: tuple[
   jax.tree.map(close, found, gradients_of_layer(enc, mode, 'dense'))
 
 
-def check_on_a_gpu(backend: str, enc, tokens: int):
-  """Values and gradients equal those of dense in float32, each product rounded to tf32 at most."""
+def check_on_a_gpu(backend: str, enc, tokens: int, dtype='float32', **options):
+  """Values and gradients equal those of dense in float32, each product rounded to tf32 at most; in
+  bfloat16 they are near those of the same numbers in float32.
+  """
   rng, d = np.random.default_rng(0), enc.dims
   heads = d.heads, d.kv_heads, d.kv_heads, d.heads
   q, k, v, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
   x = rng.standard_normal((2, tokens, d.model_dim)).astype('f4')
+  rounded = [jnp.asarray(x, dtype) for x in (q, k, v)]
 
-  def by(backend):
-    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend)
-    return gradients(run, weight, enc, q, k, v)
+  def by(backend, *qkv):
+    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend, **options)
+    return gradients(lambda *given: run(*given).astype(jnp.float32), weight, enc, *qkv)
 
   def near(found, expected):
-    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+    tolerance = 1e-2 if dtype == 'float32' else 3e-2
+    found = found.astype(jnp.float32)
+    np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
 
-  jax.tree.map(near, by(backend), by('dense'))
+  in_float32 = (x.astype(jnp.float32) for x in rounded)
+  jax.tree.map(near, by(backend, *rounded), by('dense', *in_float32))

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_dense import check_on_a_gpu
 from flax import nnx
 from half_precision import sums_in_half_precision
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
@@ -1278,12 +1279,20 @@ def check_asked_of_cudnn(name, options, q, k, v):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
-def test_cudnn_equals_dense(name):
-  q = normal(2, 128, 4, 64).astype(jnp.bfloat16)
-  enc = make(name, model_dim=256, heads=4, head_dim=64, train_length=128, rngs=nnx.Rngs(0))
-  run = lambda backend: attend(q, q, q, enc, backend=backend).astype(jnp.float32)
-  np.testing.assert_allclose(run('cudnn'), run('dense'), atol=3e-2)
+@pytest.mark.parametrize(
+  ('name', 'tokens', 'options'),
+  [
+    *((name, 128, {}) for name in ('nope', 'rope', 'vo_rope')),
+    *(('rope', tokens, {'window': 40}) for tokens in (128, 127)),
+    ('rope', 127, {}),
+    ('rope', 128, {'is_causal': False}),
+  ],
+)
+def test_cudnn_equals_dense(name, tokens, options):
+  """Values and gradients, with two heads for each of keys."""
+  sizes = {'model_dim': 256, 'heads': 4, 'kv_heads': 2, 'head_dim': 64, 'train_length': 128}
+  enc = make(name, **sizes, rngs=nnx.Rngs(0))
+  check_on_a_gpu('cudnn', enc, tokens, 'bfloat16', **options)
 
 
 CHAIN = {'name': 'chain', 'members': ('mla_rope', 'kerple_log', 'fox')}

@@ -148,10 +148,10 @@ def test_a_jax_without_pallas_for_triton(monkeypatch):
   assert anew.refuse(request).startswith('jax runs on cpu')
 
 
-def make_for(head_dim: int, name: str):
+def make_for(head_dim: int, name: str, kv_heads: int = 4):
   """An encoding for four heads of this width."""
   dims = {'model_dim': 4 * head_dim, 'heads': 4, 'head_dim': head_dim, 'train_length': 64}
-  return make(name, **dims, rngs=nnx.Rngs(0))
+  return make(name, **dims, kv_heads=kv_heads, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(
@@ -254,6 +254,15 @@ def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
 @pytest.mark.parametrize('name', ['nope', 'alibi', 't5', 'fox', 'rerope'])
 def test_kernels_equal_dense_on_a_gpu(name):
   check_on_a_gpu('triton', make_for(64, name), 300)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize('name', ['t5', 'sink'])
+def test_kernels_of_packed_rows_and_grouped_heads_equal_dense_on_a_gpu(name, dtype):
+  """Under a window that is shorter than the documents."""
+  packed = {'segment_ids': (np.arange(300) >= 130).astype(int)[None], 'window': 100}
+  check_on_a_gpu('triton', make_for(64, name, kv_heads=2), 300, dtype, **packed)
 
 
 @pytest.mark.aot
