@@ -758,17 +758,15 @@ def test_positions_of_an_input_are_not_rounded(name, dtype):
     ask(position_ids)
 
 
-@pytest.mark.parametrize(
-  'name', ['shaw', *(pytest.param(name, marks=pytest.mark.slow) for name in ('rope', 't5', 'fox'))]
-)
-@pytest.mark.parametrize('backend', [slow('dense'), 'blockwise'])
-def test_meshes_that_say_how_arrays_are_cut(name, backend):
-  """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same."""
+def test_meshes_that_say_how_arrays_are_cut():
+  """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same, here
+  on one device, and in eight_devices/mesh.py on several.
+  """
   arrays = normal(2, 9, 4, 8), normal(2, 9, 2, 8), normal(2, 9, 2, 8), normal(2, 9, 32)
-  enc = build(name, kv_heads=2)
+  enc = build('shaw', kv_heads=2)
 
   def run(enc, q, k, v, x):
-    return attend(q, k, v, enc, x=x, backend=backend, block_sizes=(4, 4))
+    return attend(q, k, v, enc, x=x, backend='blockwise', block_sizes=(4, 4))
 
   def gradients(run, *given):
     return jax.jit(jax.grad(lambda *given: (run(*given) ** 2).sum(), (0, 1, 2, 3, 4)))(*given)

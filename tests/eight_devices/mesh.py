@@ -295,3 +295,49 @@ def test_kernels_are_refused_within_a_shard_map(rows):
     with pytest.raises(NotImplementedError, match=reason):
       shared(backend)(q)
   np.testing.assert_allclose(jax.jit(shared('auto'))(q), whole(q, 'dense'), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+  ('name', 'backend'),
+  [
+    ('shaw', 'blockwise'),
+    ('shaw', 'dense'),
+    *(pytest.param('t5', backend, marks=pytest.mark.slow) for backend in ('auto', 'diagonals')),
+    pytest.param('fox', 'blockwise', marks=pytest.mark.slow),
+  ],
+)
+def test_devices_add_up_the_gradients_of_what_they_share(name, backend):
+  """Once: on an explicit mesh that cuts batches, or heads, and within jax.shard_map. What comes out
+  is cut as queries are.
+  """
+  rng = np.random.default_rng(0)
+  dims = {'model_dim': 16, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 32}
+  enc = make(name, **dims, rngs=nnx.Rngs(0))
+  enc = jax.tree.map(lambda p: p + rng.standard_normal(p.shape).astype('f4'), enc)
+  shapes = [(4, 9, heads, 8) for heads in (4, 2, 2)] + [(4, 9, 16)]
+  arrays = [rng.standard_normal(shape).astype('f4') for shape in shapes]
+  sizes = None if backend in ('auto', 'dense') else (4, 4)
+
+  def run(enc, q, k, v, x):
+    return attend(q, k, v, enc, x=x, backend=backend, block_sizes=sizes)
+
+  def gradients(run, *given):
+    return jax.jit(jax.grad(lambda *given: (run(*given) ** 2).sum(), range(5)))(*given)
+
+  explicit = jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Explicit,))
+  auto = jax.make_mesh((2,), ('data',), axis_types=(jax.sharding.AxisType.Auto,))
+  batch, heads = jax.P('data'), jax.P(None, None, 'data')
+  specs = {'in_specs': (jax.P(), *[batch] * 4), 'out_specs': batch}
+  found = [gradients(jax.shard_map(run, mesh=auto, **specs), enc, *arrays)]
+  for of_qkv, of_x in ((batch, batch), (heads, jax.P())):
+    cut = [
+      jax.device_put(x, jax.NamedSharding(explicit, spec))
+      for x, spec in zip(arrays, (*[of_qkv] * 3, of_x), strict=True)
+    ]
+    out = jax.typeof(jax.jit(run)(enc, *cut)).sharding.spec
+    assert [*out] == [*of_qkv, None, None, None][:4]
+    found.append(gradients(run, enc, *cut))
+  expected = gradients(run, enc, *arrays)
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * max(1, np.abs(b).max()))
+  for one in found:
+    jax.tree.map(close, one, expected)
