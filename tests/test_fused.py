@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from against_dense import cases_of, check_equal_to_dense, gradients, gradients_of_layer
 from flax import nnx
+from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
 from test_laws import DIMS, S, build, close, inputs, layer
@@ -173,6 +175,11 @@ PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes
       {'backend': splash, 'T': 2**17 + 128, 'S': 2**17 + 128},
       'blocks of 128 tokens takes 3.01 MiB, and a TPU has 1 MiB',
     ),
+    (
+      {'backend': splash, 'T': 2**17 + 128, 'S': 2**17 + 128, 'window': 2**16},
+      'blocks of 128 tokens takes 1.50 MiB, and a TPU has 1 MiB',
+    ),
+    ({'backend': splash, 'T': 2**17 + 128, 'S': 2**17 + 128, 'window': 2**15}, None),
   ],
 )
 def test_reasons_on_a_tpu(monkeypatch, change, reason):
@@ -186,6 +193,7 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
 
   def ask(q, k):
     options = {'segment_ids': jnp.zeros((rows, keys), int)} if 'packed' in change else {}
+    options |= {'mask': Mask(window=change.get('window'))}
     request = build_request(q, k, k, enc, block_sizes=change.get('block_sizes'), **options)
     answers.append(backend.refuse(request))
 
@@ -302,6 +310,24 @@ def test_splash_is_asked_for_the_same_attention(options):
   request = build_request(q, k, k, enc, mask=Mask(**options))
   expected = attend(q, k, k, enc, backend='dense', **options)
   np.testing.assert_allclose(splash.run(request, interpret=True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize('window', [1, 2, 128, 129, 130, 300])
+@pytest.mark.parametrize('is_causal', [True, False])
+def test_splash_is_told_of_no_more_blocks_than_are_counted(window, is_causal):
+  """By the tables that jax makes, in blocks of 128 tokens."""
+  T, q = 1152, jax.ShapeDtypeStruct((1, 1152, 4, 8), jnp.float32)
+  counted = []
+
+  def ask(q):
+    mask = Mask(is_causal=is_causal, window=window)
+    request = build_request(q, q, q, make_for(8, 'nope'), mask=mask)
+    made = splash_attention.MultiHeadMask([splash._mask(request, T)])
+    info, _ = splash_attention_mask_info.process_mask(made, (128, 128))
+    counted.extend((splash._most_columns(request, T), info.block_mask.shape[-1]))
+
+  jax.eval_shape(ask, q)
+  assert counted[0] == counted[1]
 
 
 def test_shears_are_adjoint_and_what_they_say():

@@ -32,8 +32,8 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'chunks, sink tokens and prefixes are not passed to splash attention'
   if T != S or T % LANES:
     return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
-  needed = BYTES_OF_PAIR * (T // _block(T)) ** 2
-  if request.mask.window is None and needed > SMEM_BYTES:
+  needed = BYTES_OF_PAIR * (T // _block(T)) * _most_columns(request, T)
+  if needed > SMEM_BYTES:
     what = f'what splash attention is told of blocks of {_block(T)} tokens takes'
     return f'{what} {needed / 2**20:.2f} MiB, and a TPU has 1 MiB for such numbers'
   return refuse_mesh(request)
@@ -42,6 +42,15 @@ def refuse(request: AttentionRequest) -> str | None:
 def _block(T: int) -> int:
   """Queries and keys of a block."""
   return next(n for n in (BLOCK, BLOCK // 2, LANES) if T % n == 0)
+
+
+def _most_columns(request: AttentionRequest, T: int) -> int:
+  """The blocks of keys that a block of queries sees, at most: what kernels are told of each."""
+  window, block = request.mask.window, _block(T)
+  if window is None:
+    return T // block
+  neighbors = -(-(window - 1) // block)  # blocks on one side that a window reaches into
+  return min(T // block, 1 + (1 if request.mask.is_causal else 2) * neighbors)
 
 
 def run(request: AttentionRequest, interpret: bool = False):
