@@ -6,7 +6,8 @@ and goes on from its state so far: under a causal mask that is the order, leftwa
 over the keys j..i can be carried along. Backward, shards come back in the opposite order, and the
 gradients of keys and values travel with them. Tables are made for the distances between two shards,
 when they meet. So nothing that grows with the length is on every device but the values carried into
-each shard, [B, H, T' (, K)] a step.
+each shard, [B, H, T' (, K)] a step; and, where positions are given, tables of all distances up to
+`max_position_distance` or the encoding's `max_relative_distance`, which each step makes anew.
 
 On a TPU the passes are kernels, where `ring_kernels` does not refuse.
 """
