@@ -10,12 +10,13 @@ import sysconfig
 from collections import defaultdict
 from pathlib import Path
 
-# Folders of code that is not a user's own; below the latter, of the package that has the encoding
-# it is. The first is the repository, as modules name their files: with links not followed.
+from posenc_jax.errors import INSTALLED
+
+# Folders of code that is not a user's own; installed code is where its package has the encoding.
+# The first is the package, as modules name their files: with links not followed.
 OTHERS = tuple(
   f'{folder}{os.sep}' for folder in (Path(__file__).parents[2], sysconfig.get_path('stdlib'))
 )
-INSTALLED = tuple(f'{os.sep}{name}{os.sep}' for name in ('site-packages', 'dist-packages'))
 WHOLE = ''  # the name of all that a module defines
 PLAIN = int | float | str | None
 SOURCE = '_posenc_jax_source'  # the text of a module, on its spec: one that is reloaded has another
