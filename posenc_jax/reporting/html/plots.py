@@ -168,6 +168,7 @@ def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str
   figure.update_yaxes(title_text=axis_title(shown[0]), tickformat='~g', **scale)
   for length in train_lengths:
     start = 10 ** (low - room)
+    side = 'left' if math.log10(length) < (low + high) / 2 else 'right'  # in sight on a phone
     figure.add_vrect(start, length, fillcolor=style.SHADE, line_width=0, layer='below')
     figure.add_vline(length, line=dict(color=style.MUTED, dash='dot', width=1.5), layer='below')
     figure.add_annotation(
@@ -175,8 +176,8 @@ def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str
       y=1,
       yref='paper',
       yanchor='bottom',
-      xanchor='left',
-      xshift=-4,
+      xanchor=side,
+      xshift=-4 if side == 'left' else 4,
       showarrow=False,
       text=f'trained at {length:,} tokens',
       font=dict(size=12, color=style.MUTED),
