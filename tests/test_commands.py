@@ -304,6 +304,10 @@ def test_checks_before_seeds_start_read_what_the_first_one_starts_from(
   """Its tokenizer, if that is learned; the directory of all seeds keeps none."""
   start, study = tmp_path / 'start', tmp_path / 'study.py'
   claim_run_dir(start, config.load(BASE, {'seeds': (3, 0)}))
+  for seed in (3, 0):
+    folder, of_seed = Path(f'{start},seed={seed}'), config.load(BASE, {'seed': seed})
+    claim_run_dir(folder, of_seed)
+    (folder / 'checkpoints' / str(of_seed.train.steps)).mkdir(parents=True)
   asked = []
 
   def check(c):

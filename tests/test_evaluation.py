@@ -844,7 +844,7 @@ def test_what_is_not_refused_before_training_can_be_measured(
     texts = [planted.plant(name, b'It is the duty of every one of us. ' * 90) for name in 'abcd']
     source = data.Corpus('planted', 'test', [*'abcd'], texts)
     monkeypatch.setattr(preflight, '_corpus', lambda *_: source)
-    monkeypatch.setattr(data, 'source', lambda *_: source)
+    monkeypatch.setattr(data, 'opened', lambda *_: source)
     corpus = 'planted'
   for _ in range(draws):
     settings = {
