@@ -21,10 +21,10 @@ L has less than 1.75 there; of Transformer-XL and T5 one in the better state gai
 the worse does not.
 
 Cost: 21 runs of 0.8 million parameters, some 10 minutes each, two at a time on two cores. Result:
-results/board_code, LOG/167. Bits per byte at L, 4 L and 32 L: RoPE trained at 4 L 1.854, 1.684 and
-4.445; ALiBi 1.851, 1.758 and 1.787; Transformer-XL 1.921, 1.878 and 1.918; T5 1.951, 1.954 and
-2.526; p-RoPE 1.970, 2.503 and 4.121; RoPE 2.030, 3.796 and 5.183, with its window 2.047 and 2.047;
-KERPLE 2.111, 2.125 and 2.158. Seeds differ by up to 0.29 at L.
+results/board_code, LOG/167 and 170. Bits per byte at L, 4 L and 32 L: ALiBi 1.843, 1.735 and 1.751;
+RoPE trained at 4 L 1.847, 1.678 and 4.457; T5 1.948, 1.951 and 2.514; Transformer-XL 1.959, 1.930
+and 1.970; RoPE 1.974, 3.726 and 5.198, with its window 1.981 and 1.981; p-RoPE 2.003, 2.519 and
+4.083; KERPLE 2.006, 1.961 and 1.967. Seeds differ by up to 0.33 at L.
 """
 
 from pathlib import Path
