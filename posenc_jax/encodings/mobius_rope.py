@@ -25,6 +25,7 @@ class MobiusRoPE(Rotary):
   """
 
   paper = 'Bae 2026, arXiv:2607.21405'
+  limit = 'angles are float32: with all positions a million further, outputs move by some 0.02'
   rotates_qk = True
 
   def __init__(
