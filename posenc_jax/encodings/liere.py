@@ -30,9 +30,9 @@ class LieRE(Encoding):
   LieRE, Ostmeier et al. 2025, section 4. Each A_a is skew-symmetric and learned, in blocks of
   `block` channels, for every layer and head of its own (a key/value head where there are fewer).
   Their entries start from U(0, 2 pi), as in the released code, which this was compared with at
-  equal positions. By default they are divided by how many there are in training, n; there the last
-  of them is 1: by n - 1. Published are blocks of 8 and of all channels; with blocks of 2 it is
-  RoPE-Mixed.
+  equal positions. By default positions are divided by n, how many there are in training; the
+  release divides by n - 1, so that the last is 1. Published are blocks of 8 and of all channels;
+  with blocks of 2 it is RoPE-Mixed.
   Larger matrices of several axes do not commute: R(x)^T R(y) depends on more than y - x. With one
   axis it depends on nothing else, and all this is `grape_m` with frequencies of each head, in a
   learned basis.
