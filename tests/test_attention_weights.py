@@ -154,7 +154,7 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
 
 
 def test_kernels_that_take_no_narrow_values_have_statistics(monkeypatch):
-  """Of a run by such a kernel: its layers use it, and not what looks at their weights."""
+  """A kernel that a run names computes its layers, and the measurement takes another backend."""
   kernel, widths = BACKENDS['triton_interpret'], set()
 
   def refuse(request):

@@ -97,7 +97,7 @@ def test_parts_of_long_texts_are_read_in_tiles(name, monkeypatch):
 
 
 def test_the_memory_of_a_long_prompt_is_not_that_of_its_scores():
-  """Those of a part of 512 tokens and all places are 256 MiB."""
+  """A prompt is read without whole rows of scores: for a part of 512 tokens they are 256 MiB."""
   made, places = model('rope'), 2**15
   cache = jax.eval_shape(lambda: empty_cache(made, 1, places))
   part_BT = jax.ShapeDtypeStruct((1, 512), jnp.int32)
