@@ -141,10 +141,20 @@ def get_config() -> ConfigDict:
       optim=dict(
         learning_rate=3e-3,  # at the peak
         warmup=50,  # steps in which the learning rate rises from 0, linearly; at most train.steps
-        final_fraction=0.1,  # of the peak, at which the cosine ends
+        decay='cosine',  # the form in which the learning rate falls: 'cosine' or 'linear'
+        # Last steps in which it falls, after a stretch at its peak (warm-up, stable, decay); 0: it
+        # falls from the end of the warm-up on.
+        decay_steps=0,
+        final_fraction=0.1,  # of the peak, at which the decay ends; 1: a constant rate
+        # The learning rate of an encoding's own parameters (tables, slopes, gates) as a multiple of
+        # that of the network.
+        encoding_multiple=1.0,
         beta1=0.9,  # decay of AdamW's first moment per step
         beta2=0.95,  # decay of AdamW's second moment per step
-        weight_decay=0.0,  # decoupled, per step and learning rate, on matrices only; 0: off
+        epsilon=1e-8,  # AdamW's, added to the root of the second moment
+        # Decoupled, per step and learning rate, on the matrices of the network only, not on an
+        # encoding's; 0: off.
+        weight_decay=0.0,
         clip=1.0,  # the largest norm that the gradient of all parameters may have; 0: off
       ),
       eval=dict(

@@ -472,19 +472,47 @@ def test_what_is_saved_may_be_donated_at_once(tmp_path):
     assert_same(reader.restore(model=model)[0]['model'], wanted)
 
 
-@pytest.mark.parametrize(('warmup', 'steps'), [(0, 10), (1, 10), (4, 10), (10, 10)])
-def test_the_learning_rate_rises_to_its_peak_and_falls_to_its_end(warmup, steps):
-  o = config.load(
-    BASE, {'optim.warmup': warmup, 'optim.learning_rate': 0.5, 'optim.final_fraction': 0.1}
-  ).optim
+@pytest.mark.parametrize('decay', ['cosine', 'linear'])
+@pytest.mark.parametrize(
+  ('warmup', 'decay_steps', 'steps'),
+  [(0, 0, 10), (1, 0, 10), (4, 0, 10), (10, 0, 10), (2, 3, 10), (0, 10, 10), (4, 1, 10)],
+)
+def test_the_learning_rate_rises_stays_and_falls(warmup, decay_steps, steps, decay):
+  optim = {'warmup': warmup, 'decay_steps': decay_steps, 'decay': decay}
+  optim |= {'learning_rate': 0.5, 'final_fraction': 0.1}
+  o = config.load(BASE, {f'optim.{name}': value for name, value in optim.items()}).optim
   rates = [float(optimizers.learning_rate(o, steps, step)) for step in range(1, steps + 1)]
+  falling = decay_steps or steps - warmup
   for step, rate in enumerate(rates, 1):
     if step <= warmup:
-      assert rate == pytest.approx(0.5 * step / warmup)
+      expected = step / warmup
+    elif step <= steps - falling:
+      expected = 1.0
     else:
-      turn = np.pi * (step - warmup) / (steps - warmup)
-      assert rate == pytest.approx(0.5 * (0.1 + 0.9 * (1 + np.cos(turn)) / 2), rel=1e-5)
+      part = (step - (steps - falling)) / falling
+      left = 1 - part if decay == 'linear' else (1 + np.cos(np.pi * part)) / 2
+      expected = 0.1 + 0.9 * left
+    assert rate == pytest.approx(0.5 * expected, rel=1e-5)
   assert max(rates) <= 0.5
+
+
+def test_parameters_of_the_encoding_take_steps_of_a_size_of_their_own():
+  other = config.load(BASE, {**TINY, 'encoding.name': 't5', 'optim.clip': 0.0})
+  model = build(other, data.VOCAB, nnx.Rngs(0))
+  grads = jax.tree.map(jnp.ones_like, model)
+
+  def updates_at(multiple):
+    with other.unlocked():
+      other.optim.encoding_multiple = multiple
+    optimizer = make_optimizer(other.optim, STEPS)
+    return leaves_by_path(optimizer.update(grads, optimizer.init(model), model)[0])
+
+  plain, scaled = updates_at(1.0), updates_at(0.25)
+  tables = {path for path in plain if path.startswith('encodings/')}
+  assert tables
+  assert tables != set(plain)
+  for path, update in plain.items():
+    np.testing.assert_array_equal(scaled[path], update * (0.25 if path in tables else 1))
 
 
 def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
@@ -510,8 +538,26 @@ def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
   assert decayed == {'embedding', 'w_logits', 'w_q', 'w_k', 'w_v', 'w_o', 'w_in', 'w_out'}
 
 
+def test_gradients_of_what_does_not_train_do_not_count_in_the_clip():
+  patterns = ('encodings/*',)
+  batch = data.Batch(jnp.arange(64).reshape(4, 16))
+
+  def moments(clip):
+    fields = {'encoding.name': 't5', 'optim.clip': clip, 'train.trained_parameters': patterns}
+    partial = config.load(BASE, {**TINY, **fields})
+    optimizer = make_optimizer(partial.optim, STEPS, patterns)
+    model = build(partial, data.VOCAB, nnx.Rngs(0))
+    state = make_step_fns(partial, optimizer)[0](model, optimizer.init(model), batch)[1]
+    found = [leaf for path, leaf in leaves_by_path(state).items() if 'mu' in path.split('/')]
+    return jnp.concatenate([leaf.ravel() for leaf in found]), partial.optim
+
+  free, o = moments(0.0)
+  norm = float(jnp.linalg.norm(free)) / (1 - o.beta1)  # of the gradient of the table alone
+  clipped, _ = moments(norm / 2)
+  np.testing.assert_allclose(clipped, free / 2, rtol=1e-5)
+
+
 def test_parameters_that_do_not_train_stay_and_have_no_state(tiny, tmp_path):
-  """A run of which a part trains, interrupted: what trains is what would without the others."""
   patterns = ('encodings/*', 'layers/w_[qk]')
   overrides = {'train.trained_parameters': patterns, 'encoding.name': 't5', 'train.steps': 2}
   overrides |= {'optim.weight_decay': 0.1, 'optim.warmup': 1, 'train.checkpoint_every': 1}

@@ -26,7 +26,6 @@ warm-up, on PG-19, for s 16; of Table 1 the tokens, 1e9 for PI and NTK, 4e8 for 
   not compare.
 - Table 1's batch is taken to be Table 2's. Moments of Adam (0.9, 0.95) and no decay are taken, not
   verified.
-- A cosine to 0; the script decays linearly.
 - MLPs are GELU's two matrices, as large as Llama's three of SwiGLU (11,008).
 - s 32, 200 steps more from the weights of s 16, is not in the sweep.
 - Evaluated on PG-19's test books; the tables are Proof-pile's, ten documents of 128k tokens.
@@ -81,6 +80,7 @@ def get_config():
     'train.checkpoint_every': 100,
     'optim.learning_rate': 2e-5,
     'optim.warmup': 20,
+    'optim.decay': 'linear',
     'optim.final_fraction': 0.0,
     'eval.lengths': (2048, 4096, 6144, 8192, 10240, 32768, 65536, 98304, 131072),
     'eval.target_context': 131072,

@@ -151,8 +151,11 @@ SECTIONS: dict[str, dict[str, Check]] = {
   'optim': {
     'learning_rate': number(lambda value: value > 0, 'more than 0'),
     'warmup': NOT_NEGATIVE,
+    'decay': one_of(('cosine', 'linear')),
+    'decay_steps': NOT_NEGATIVE,
     'final_fraction': number(lambda value: 0 <= value <= 1, '0 to 1'),
     **_same(LESS_THAN_ONE, 'beta1', 'beta2'),
+    **_same(number(lambda value: value > 0, 'more than 0'), 'epsilon', 'encoding_multiple'),
     **_same(ZERO_IS_OFF, 'weight_decay', 'clip'),
   },
   'eval': {

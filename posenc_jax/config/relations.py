@@ -64,6 +64,9 @@ def training(config: ConfigDict) -> Relations:
   yield 'train.steps', is_enough, '1 or more; 0 with train.init_from'
   remedy = f'--config.optim.warmup={steps // 10}'
   yield 'optim.warmup', warmup <= steps or not steps, f'at most train.steps={steps}: add {remedy}'
+  left, decay_steps = steps - warmup, config.optim.decay_steps
+  fits = decay_steps <= left or not steps
+  yield 'optim.decay_steps', fits, f'at most the {left} steps after the warm-up; 0: all of them'
   fits = config.data.shortest <= train.length
   yield 'data.shortest', fits, f'at most train.length={train.length}'
   traced = train.profile_steps
@@ -78,6 +81,10 @@ def effects(config: ConfigDict) -> Relations:
   has_fields = corpus not in EMBEDDED and not tasks.is_task(corpus)
   fits = has_fields or config.data.text_field == 'text'
   yield 'data.text_field', fits, f"'text' with data.corpus={corpus!r}, whose text has no fields"
+  has_decay = config.optim.final_fraction < 1
+  for name, off in (('decay', 'cosine'), ('decay_steps', 0)):
+    fits = has_decay or config.optim[name] == off
+    yield f'optim.{name}', fits, f'{off!r} with optim.final_fraction=1, a constant rate'
   fits = backend not in WITHOUT_TILES or not any(config.attention.block_sizes)
   yield 'attention.block_sizes', fits, f'(0, 0) with attention.backend={backend!r}, its own choice'
 

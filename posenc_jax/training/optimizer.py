@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and a cosine schedule: plain optax on the model as a pytree."""
+"""AdamW with linear warm-up and decay: plain optax on the model as a pytree."""
 
 import fnmatch
 from collections.abc import Collection
@@ -20,12 +20,15 @@ NO_OPTIMIZER = optax.GradientTransformation(
 def learning_rate(optim: ConfigDict, steps: int, step):
   """The learning rate of update `step`, which counts from 1 to `steps`.
 
-  It rises linearly to its peak at `warmup`, then falls as a cosine to `final_fraction` of the peak.
+  It rises linearly to its peak at `warmup`, stays there until the last `decay_steps`, and falls to
+  `final_fraction` of the peak.
   """
   rise = jnp.minimum(step / max(optim.warmup, 1), 1.0)
-  progress = jnp.clip((step - optim.warmup) / max(steps - optim.warmup, 1), 0.0, 1.0)
-  cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
-  fall = optim.final_fraction + (1 - optim.final_fraction) * cosine
+  decay_steps = optim.decay_steps or steps - optim.warmup
+  progress = jnp.clip((step - (steps - decay_steps)) / max(decay_steps, 1), 0.0, 1.0)
+  is_linear = optim.decay == 'linear'
+  left = 1 - progress if is_linear else 0.5 * (1 + jnp.cos(jnp.pi * progress))
+  fall = optim.final_fraction + (1 - optim.final_fraction) * left
   return (optim.learning_rate * rise * fall).astype(jnp.float32)
 
 
@@ -37,7 +40,7 @@ def make_optimizer(
   The moments are float32, as the parameters are. With `patterns`, see `trained_mask`, the others
   have no moments, and their gradients must be zero: see `only_trained`.
   """
-  adam = optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2)
+  adam = optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2, eps=optim.epsilon)
   decayed = weight_decay_mask
   if patterns:
     adam = optax.masked(adam, lambda model: trained_mask(model, patterns))
@@ -50,8 +53,24 @@ def make_optimizer(
     optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
     adam,
     optax.add_decayed_weights(optim.weight_decay, mask=decayed),
+    # a member that does nothing would change the state, and so every checkpoint of before
+    *([_scale_encodings(optim.encoding_multiple)] if optim.encoding_multiple != 1 else []),
     optax.scale_by_learning_rate(lambda count: learning_rate(optim, steps, count + 1)),
   )
+
+
+def _scale_encodings(multiple: float) -> optax.GradientTransformation:
+  """Multiplies the updates of an encoding's own parameters."""
+
+  def scale(path, update):
+    return update * multiple if _part(path) == 'encodings' else update
+
+  return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(scale, updates))
+
+
+def _part(path) -> str:
+  """The part of the model that a leaf belongs to: 'layers', 'encodings', ..."""
+  return path[0].name
 
 
 def trained_mask(model, patterns: Collection[str]):
@@ -100,7 +119,7 @@ def weight_decay_mask(model):
   """
 
   def is_decayed(path, leaf):
-    part = path[0].name
+    part = _part(path)
     ndim = leaf.ndim - 1 if part == 'layers' else leaf.ndim
     return part != 'encodings' and ndim >= 2
 
