@@ -521,7 +521,7 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('cohere2', {'use_parallel_block': True, 'cache_implementation': 'hybrid'}),
     ('llama', {'_attn_implementation_autoset': True, 'use_sliding_window': False}),
     ('llama', {'unsloth_version': '2025.1', 'unsloth_fixed': True, 'use_flash_attn': True}),
-    ('llama', {'max_sequence_length': 2048}),
+    ('llama', {'max_sequence_length': 32}),
     ('llama', {'max_length': 4096, 'do_sample': True, 'temperature': 0.6, 'top_p': 0.9}),
     ('llama', {'num_beams': 1, 'repetition_penalty': 1.1, 'bad_words_ids': None, 'top_k': 50}),
     ('llama', {'_commit_hash': 'c0ffee', 'name_or_path': 'a/b', 'attn_implementation': 'sdpa'}),
@@ -607,6 +607,22 @@ def test_the_length_that_scaling_starts_from_is_said():
   length = config['max_position_embeddings']
   assert encoding['scaling']['original_max_position_embeddings'] == length
   assert families.form_of(RECORDS['gpt2']['config'], 'm').encoding['max_length'] > 0
+
+
+@pytest.mark.parametrize('scaling', ['rope_scaling', 'rope_parameters'])
+def test_a_linear_scaling_may_lead_to_another_length_than_that_of_positions(scaling):
+  """Vicuna's file of 16k says 4,096 positions, the length that its scaling starts from."""
+  said = {'max_position_embeddings': 4096, 'max_sequence_length': 16_384}
+  by_4 = said | {scaling: {'type': 'linear', 'factor': 4.0}}
+  fields = {name: x for name, x in RECORDS['llama']['config'].items() if name != 'rope_parameters'}
+  form = families.form_of(fields | by_4, 'm')
+  assert (form.train_length, form.notes) == (16_384, ())
+  form = families.form_of(fields | said, 'm')
+  assert form.train_length == 4096
+  assert form.notes == (
+    'max_sequence_length=16384 of its config.json is not read: '
+    'it counts as trained for max_position_embeddings=4096',
+  )
 
 
 def test_longrope_has_an_older_name():

@@ -60,6 +60,7 @@ def rope(
   fraction = fields.optional('partial_rotary_factor', (int, float))
   original = fields.optional(ORIGINAL, int) or original
   fields.require('rope_interleaved', False)
+  fields.ignore('max_sequence_length')  # see `trained_length`
   if parameters and of is not None:
     parameters = parameters[of]
   if of == 'sliding_attention':
@@ -101,6 +102,21 @@ def rope(
       said.setdefault('factor', length / said[ORIGINAL])
     encoding['scaling'] = {'rope_type': kind, **said}
   return encoding
+
+
+def trained_length(fields: Fields, rope_type: str = 'default') -> int:
+  """The tokens that a model with a scaling of this type was trained for: `max_position_embeddings`,
+  or `max_sequence_length` where that is more and a linear scaling leads there, as in Vicuna and
+  LongChat, whose `max_position_embeddings` is where the scaling starts.
+  """
+  length = fields.take('max_position_embeddings')
+  longer = fields.optional('max_sequence_length', int) or length
+  if rope_type == 'linear':
+    return max(length, longer)
+  if longer != length:
+    what = f'max_sequence_length={longer} of its config.json is not read'
+    fields.note(f'{what}: it counts as trained for max_position_embeddings={length}')
+  return length
 
 
 def interleaved_rope(fields: Fields, base: float) -> dict:

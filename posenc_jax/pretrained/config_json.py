@@ -20,7 +20,7 @@ HARMLESS = {
   'output_past', 'n_special', 'predict_special_tokens', '_num_labels', 'num_labels',
   'init_config', 'tokenizer_name', 'finetuning_task', '_attn_implementation_autoset',
   'residual_dropout', 'embedding_dropout',
-  'unsloth_version', 'unsloth_fixed', 'use_flash_attn', 'max_sequence_length',
+  'unsloth_version', 'unsloth_fixed', 'use_flash_attn',
   'name_or_path', '_commit_hash', 'attn_implementation', 'experts_implementation',
   # of how a text is generated, which transformers takes off, too
   'max_length', 'min_length', 'do_sample', 'early_stopping', 'num_beams', 'temperature', 'top_k',

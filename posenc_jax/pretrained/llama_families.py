@@ -12,6 +12,7 @@ from posenc_jax.pretrained.common_fields import (
   rope,
   sizes,
   takes_original,
+  trained_length,
 )
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
@@ -80,8 +81,8 @@ def llama_like(
   model = {**sizes(fields), **norms_and_ties(fields, ties, eps), **model}
   model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
   rules = decoder_rules(model) + pre_norm_rules()
-  length = fields.take('max_position_embeddings')
   encoding = encoding or rope(fields, base, is_partial=is_partial, original=original)
+  length = trained_length(fields, encoding.get('scaling', {}).get('rope_type', 'default'))
   return Form(model, {}, encoding, length, rules, ('rotary_emb.inv_freq',))
 
 
