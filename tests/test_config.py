@@ -547,6 +547,8 @@ def test_another_rope_type_has_none_of_the_fields_of_the_one_before():
 
 LLAMA_3_2 = {'rope_type': 'llama3', 'factor': 32.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
 LLAMA_3_2 |= {'original_max_position_embeddings': 8192}
+# As of Gemma 3 4B, which is imported with the length that its scaling starts from.
+LINEAR = {'rope_type': 'linear', 'factor': 8.0, 'original_max_position_embeddings': 16_384}
 
 
 def scaled_run(workdir, scaling, length):
@@ -581,6 +583,27 @@ def scaled_run(workdir, scaling, length):
       {'rope_type': 'linear', 'factor': 4},
       'linear by 4 from 128, made for 512 tokens; trained at 128',
     ),
+    (
+      LINEAR,
+      131_072,
+      {'factor': 16},
+      'linear by 16 from 16,384, made for 262,144 tokens, in the place of linear by 8 from 16,384; '
+      'trained at 131,072',
+    ),
+    (
+      {'rope_type': 'linear', 'factor': 4},  # the same type starts from where it did
+      128,
+      {'factor': 8},
+      'linear by 8 from 128, made for 1,024 tokens, in the place of linear by 4 from 128; '
+      'trained at 128',
+    ),
+    (
+      {'rope_type': 'linear', 'factor': 4},
+      128,
+      {'rope_type': 'yarn', 'factor': 8, 'original_max_position_embeddings': 128},
+      'yarn by 8 from 128, made for 1,024 tokens, in the place of linear by 4 from 128; '
+      'trained at 128',
+    ),
     (None, 128, {'rope_type': 'dynamic', 'factor': 1.5}, 'dynamic by 1.5 from 128; trained at 128'),
     (
       None,
@@ -608,6 +631,21 @@ def test_a_scaling_that_shortens_a_model_is_refused(kind, tmp_path):
   words += 'allowed: a factor of the length that is wanted / 8,192, 16 or more'
   with pytest.raises(UserError, match=words):
     trained_config(run, {'encoding.scaling.rope_type': kind, 'encoding.scaling.factor': 4})
+
+
+def test_in_the_place_of_a_linear_scaling_none_starts_from_the_length_of_training(tmp_path):
+  run = scaled_run(tmp_path / 'run', LINEAR, 131_072)
+  words = 'yarn by 2 from 16,384 is made for 32,768 tokens, and the run was trained at 131,072; '
+  words += 'allowed: a factor of the length that is wanted / 16,384, 8 or more'
+  by_2 = {'encoding.scaling.rope_type': 'yarn', 'encoding.scaling.factor': 2}
+  with pytest.raises(UserError, match=words):
+    trained_config(run, by_2)
+  unknown = {'rope_type': 'linear', 'factor': 8.0}
+  run = scaled_run(tmp_path / 'unknown', unknown, 131_072)
+  words = 'scaling: yarn would take the place of linear, whose start is not known; '
+  words += 'allowed: with scaling.original_max_position_embeddings, the length that linear starts'
+  with pytest.raises(UserError, match=words):
+    trained_config(run, by_2)
 
 
 FOX = {'name': 'fox', 'bias': 5.0}

@@ -242,6 +242,7 @@ def changed_config(fields, changes):
 
 TEMPERATURE = {'name': 'llama4_temperature', 'length': 8, 'c': 0.7, 'counts_itself': False}
 OLDER = {'rope_parameters': None, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0}
+LINEAR = {'rope_type': 'linear', 'factor': 2.0}
 SCALED = {'rope_type': 'yarn', 'factor': 4, 'original_max_position_embeddings': 32}
 YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
 
@@ -271,7 +272,23 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
       'gemma3',
       OLDER,
       {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 2},
-      {'rope_scaling': {'rope_type': 'linear', 'factor': 2}, 'max_position_embeddings': 32},
+      {
+        'rope_scaling': {'rope_type': 'linear', 'factor': 2},
+        'max_position_embeddings': 32,
+        'max_sequence_length': 64,  # so that it starts from 32 again
+      },
+    ),
+    (
+      'llama',
+      {'max_sequence_length': 64, 'rope_parameters': None, 'rope_scaling': LINEAR},
+      YARN | {'encoding.scaling.factor': 8, 'train.length': 32},
+      {'rope_scaling': SCALED | {'factor': 8}, 'max_position_embeddings': 256},
+    ),
+    (
+      'gemma3',
+      OLDER | {'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}},
+      {'encoding.scaling.factor': 16},
+      {'rope_scaling': {'rope_type': 'linear', 'factor': 16}, 'max_sequence_length': 64},
     ),
     (
       'olmo3',
@@ -349,8 +366,12 @@ def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, m
   config = changed_config(source, changes)
   fields, form = exported_fields.fields_of(config, 23, 1, source)
   assert fields | said == fields
+  is_linear = fields.get('rope_scaling', {}).get('rope_type') == 'linear'
+  assert ('max_sequence_length' in fields) == is_linear
   assert fields['model_type'] == source['model_type']
-  assert to_json(config.encoding) == to_json(changed_config(fields, {}).encoding)
+  again = changed_config(fields, {}).encoding
+  layers = lambda encoding: exported_fields._layers(to_json(encoding), config.train.length, 4)
+  assert layers(config.encoding) == layers(again)
   assert families.form_of(fields, 'm').encoding == form.encoding
 
 

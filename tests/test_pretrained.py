@@ -126,9 +126,10 @@ def test_the_text_model_of_gemma_3_4b_has_the_sizes_of_transformers():
   assert form.train_length == 131_072
   assert bos_of(fields) == 2
   assert fields['eos_token_id'] == [1, 106]
+  start = {'original_max_position_embeddings': 16_384}  # so that YaRN in its place starts there
   assert [layer.get('scaling') for layer in form.encoding['layers'][4:6]] == [
     None,
-    text['rope_scaling'],
+    text['rope_scaling'] | start,
   ]
   with pytest.raises(UserError, match=r"quantization_config={'bits': 4}; allowed: None"):
     families.form_of(image_models.text_fields(tree | {'quantization_config': {'bits': 4}}), 'm')

@@ -22,6 +22,8 @@ BASE = storage.REPOSITORY / 'configs' / 'base.py'  # all fields, with their defa
 MAX_RUNS = 10_000  # of a study
 # The types of a scaling of RoPE that are made for `factor` times the length that they start from.
 REACHING = ('linear', 'ntk', 'ntk_mixed', 'yarn', 'yarn_paper', 'mrrope_uni', 'mrrope_pro')
+# Those among them whose formula has no such length: it is known only where the scaling says it.
+WITHOUT_START = ('linear', 'ntk', 'ntk_mixed')
 
 
 def load_study(path: str | Path) -> ModuleType:
@@ -160,8 +162,9 @@ def _with_plain_folder(config: ConfigDict) -> ConfigDict:
 
 def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
   """The config of the trained run in a directory, with overrides, checked. A line says what another
-  scaling of RoPE comes to. Raises `UserError`, also where that is made for less than the run was
-  trained at, by an original length that the overrides do not say.
+  scaling of RoPE comes to. Raises `UserError`, also where the overrides do not say what length that
+  starts from, and it is made for less than the run was trained at, or takes the place of a scaling
+  that starts from an unknown length.
   """
   config = saved_config(workdir)
   before, L = _scalings(to_json(config.encoding)), config.train.length
@@ -171,10 +174,16 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   validate(config, is_trained=True)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'
-  for scaling in _scalings(to_json(config.encoding)):
+  after = _scalings(to_json(config.encoding))
+  lost = [said for said in before if said not in after and _lacks_start(said)]
+  for scaling in after:
     if scaling in before:
       continue
     words, reach = _in_words(scaling, L)
+    if not is_said and (others := [said for said in lost if _type(said) != _type(scaling)]):
+      problem = f'would take the place of {_type(others[0])}, whose start is not known'
+      allowed = f'with scaling.{ORIGINAL}, the length that {_type(others[0])} starts from'
+      raise UserError(f'config.encoding.scaling: {_type(scaling)} {problem}; allowed: {allowed}')
     if reach is not None and reach < L and ORIGINAL in scaling and not is_said:
       needed = (
         f'the length that is wanted / {scaling[ORIGINAL]:,}, {L / scaling[ORIGINAL]:g} or more'
@@ -200,9 +209,18 @@ def _scalings(encoding: object) -> list[dict]:
   return [scaling for n, scaling in enumerate(found) if scaling not in found[:n]]
 
 
+def _type(scaling: dict) -> str:
+  return str(scaling.get('rope_type') or scaling.get('type'))
+
+
+def _lacks_start(scaling: dict) -> bool:
+  """Whether the length that a scaling of RoPE starts from is neither said nor that of training."""
+  return _type(scaling) in WITHOUT_START and scaling.get(ORIGINAL) is None
+
+
 def _in_words(scaling: dict, train_length: int) -> tuple[str, float | None]:
   """(a scaling of RoPE in words, the length that it is made for); None: it is made for none."""
-  kind = str(scaling.get('rope_type') or scaling.get('type'))
+  kind = _type(scaling)
   factor, original = scaling.get('factor'), scaling.get(ORIGINAL) or train_length
   if type(factor) not in (int, float) or type(original) is not int:
     return kind, None

@@ -98,6 +98,8 @@ def rope(
     elif takes_original(kind):  # said, since a tuned run's training length is another
       beside = original if of is None else None
       said[ORIGINAL] = beside or said.get(ORIGINAL) or length
+    elif kind == 'linear' and ORIGINAL not in said:
+      said |= _start_of_linear(trained_length(fields, kind), said.get('factor'))
     if kind == 'longrope':
       said.setdefault('factor', length / said[ORIGINAL])
     encoding['scaling'] = {'rope_type': kind, **said}
@@ -117,6 +119,14 @@ def trained_length(fields: Fields, rope_type: str = 'default') -> int:
     what = f'max_sequence_length={longer} of its config.json is not read'
     fields.note(f'{what}: it counts as trained for max_position_embeddings={length}')
   return length
+
+
+def _start_of_linear(length: int, factor: object) -> dict:
+  """The length that a linear scaling starts from, which no formula needs: what takes its place has
+  to start from there, and not from the length of training. {} where that is no whole number.
+  """
+  is_divisor = type(factor) in (int, float) and factor >= 1 and length % factor == 0
+  return {ORIGINAL: int(length / factor)} if is_divisor else {}
 
 
 def interleaved_rope(fields: Fields, base: float) -> dict:

@@ -21,6 +21,7 @@ from posenc_jax.pretrained.layer_kinds import KINDS
 from posenc_jax.training import provenance
 
 LONGEST = 'max_position_embeddings'
+LONGEST_OF_LINEAR = 'max_sequence_length'  # where a linear scaling leads, as Vicuna's file says it
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
 OF_WHOLE_HEADS = ('llama', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
 MISTRALS = ('mistral', 'ministral')
@@ -109,7 +110,8 @@ def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
   of_kinds = source.get('rope_parameters') or {}
   if 'full_attention' in of_kinds:
     fields['rope_parameters'] = of_kinds | {'full_attention': _parameters(fields)}
-  return {name: value for name, value in source.items() if name not in ROPE_FIELDS} | fields
+  of_rope = (*ROPE_FIELDS, LONGEST_OF_LINEAR)
+  return {name: value for name, value in source.items() if name not in of_rope} | fields
 
 
 def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
@@ -287,8 +289,8 @@ def _activation(mlp: str, names: dict[str, str]) -> str:
 
 
 def _scaling(scaling: dict | None, length: int) -> dict | None:
-  """The scaling of RoPE by its newer name, with its original length, which is the training length
-  unless it is said.
+  """The scaling of RoPE by its newer name, with the length that it starts from, which is the
+  training length unless it is said; without one where that means nothing.
   """
   if scaling is None:
     return None
@@ -297,7 +299,10 @@ def _scaling(scaling: dict | None, length: int) -> dict | None:
   kind = fields.setdefault('rope_type', kind)
   if kind == 'default':
     return None
-  return ({ORIGINAL: length} if takes_original(kind) else {}) | fields
+  if kind != 'linear' and not takes_original(kind):
+    fields.pop(ORIGINAL, None)
+    return fields
+  return {ORIGINAL: length} | fields
 
 
 def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
@@ -326,6 +331,8 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
       field = f'config.encoding.scaling.rope_type={shown(kind)}'
       raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
+    if kind == 'linear':  # transformers has no word for where it starts
+      fields[LONGEST_OF_LINEAR] = round(scaling['factor'] * scaling.pop(ORIGINAL))
     if kind == 'dynamic':  # of which transformers takes this for the length before
       fields[LONGEST] = scaling[ORIGINAL]
     if kind in ('yarn', 'longrope') and 'factor' in scaling:
