@@ -648,6 +648,24 @@ def test_in_the_place_of_a_linear_scaling_none_starts_from_the_length_of_trainin
     trained_config(run, by_2)
 
 
+def test_layers_with_a_window_are_not_shown_first_tokens_past_it(tmp_path):
+  local, whole = {'name': 'rope', 'attention_window': 4}, {'name': 'rope', 'base': 1e6}
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': (local, whole)}})
+  storage.write_json(tmp_path / 'config.json', to_json(c))
+  streaming = {'encoding.name': 'streaming_rope', 'encoding.window': 60}
+  words = 'layers with a window of their own would see first tokens past it; allowed: '
+  words += '--config.encoding.attention_window=N --config.encoding.attention_sink_tokens=4, which'
+  with pytest.raises(UserError, match=words):
+    trained_config(tmp_path, streaming | {'attention.window': 60, 'attention.sink_tokens': 4})
+  own = {'attention_window': 60, 'attention_sink_tokens': 4}
+  c = trained_config(tmp_path, streaming | {f'encoding.{name}': x for name, x in own.items()})
+  changed = whole | own | {'name': 'streaming_rope', 'window': 60}
+  assert to_json(c.encoding)['layers'] == [local, changed]
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': ('rope', 'nope')}})
+  storage.write_json(tmp_path / 'config.json', to_json(c))
+  assert trained_config(tmp_path, {'attention.sink_tokens': 4}).attention.sink_tokens == 4
+
+
 FOX = {'name': 'fox', 'bias': 5.0}
 
 

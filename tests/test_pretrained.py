@@ -16,7 +16,7 @@ import pytest
 import safetensors.numpy
 from flax import nnx
 from kinds import daily_if
-from small_models import RECORDS, SMALL_TOKENIZER, TOKENIZER, imported, save
+from small_models import RECORDS, SMALL_TOKENIZER, TOKENIZER, config_of, imported, save
 from small_runs import write_text_corpus
 
 from configs import base
@@ -177,6 +177,30 @@ def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, 
     overlay(config, {f'encoding.{field}': value for field, value in fields.items()})
     assert to_json(config.encoding) != before
     assert shapes(config) == own
+
+
+def test_up_to_its_window_streaming_is_the_model_whose_other_layers_have_windows(tmp_path):
+  """Gemma 3 by the flags that GUIDE has for it; those for all layers make another model of it."""
+  source = sources.open_source(str(save(tmp_path / 'm', 'gemma3')))
+  length = TOKENS.shape[1]
+  windows = [layer.get('attention_window', length) for layer in config_of(source).encoding.layers]
+  assert min(windows) < length - 2
+
+  def logits(changes):
+    changed, form = config_of(source), families.form_of(source.fields, source.name)
+    overlay(changed, changes)
+    model = importing.build_model(changed, source, form)
+    return jax.jit(lambda m, x: m(x, **attention_options(changed)))(model, TOKENS)
+
+  sizes = {'window': length - 2, 'sink_tokens': 2}
+  method = {'name': 'streaming_rope'} | sizes
+  own = method | {f'attention_{name}': tokens for name, tokens in sizes.items()}
+  expected = logits({})
+  found = logits({f'encoding.{name}': value for name, value in own.items()})
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+  of_all = {f'attention.{name}': tokens for name, tokens in sizes.items()}
+  found = logits({f'encoding.{name}': value for name, value in method.items()} | of_all)
+  assert np.abs(found - expected).max() > 1e-2 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

@@ -12,7 +12,7 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config.overlays import ORIGINAL, overlay
+from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
 from posenc_jax.config.serialization import saved_config, to_json, without_numpy
@@ -164,7 +164,7 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   """The config of the trained run in a directory, with overrides, checked. A line says what another
   scaling of RoPE comes to. Raises `UserError`, also where the overrides do not say what length that
   starts from, and it is made for less than the run was trained at, or takes the place of a scaling
-  that starts from an unknown length.
+  that starts from an unknown length; and where layers would see first tokens past their own window.
   """
   config = saved_config(workdir)
   before, L = _scalings(to_json(config.encoding)), config.train.length
@@ -172,6 +172,7 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   if 'data.corpus' in overrides:
     _with_plain_folder(config)
   validate(config, is_trained=True)
+  _check_first_tokens(config, overrides)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'
   after = _scalings(to_json(config.encoding))
@@ -195,6 +196,22 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
     said = f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}'
     print(said, file=sys.stderr)  # a run's text goes to stdout
   return config
+
+
+def _check_first_tokens(config: ConfigDict, overrides: dict[str, object]) -> None:
+  """Raises `UserError` where overrides show first tokens to layers of a pattern whose own window,
+  with which they were trained, hides them: these would see them at distances unknown to them.
+  """
+  tokens = overrides.get('attention.sink_tokens')
+  layers = to_json(config.encoding).get('layers')
+  if not tokens or not isinstance(layers, list):
+    return
+  hides = lambda layer: MASKS & layer.keys() and not layer.get('attention_sink_tokens')
+  if any(isinstance(layer, dict) and hides(layer) for layer in layers):
+    problem = 'layers with a window of their own would see first tokens past it'
+    flags = f'--config.encoding.attention_window=N --config.encoding.attention_sink_tokens={tokens}'
+    allowed = f'{flags}, which change RoPE layers without one'
+    raise UserError(f'config.attention.sink_tokens={tokens}: {problem}; allowed: {allowed}')
 
 
 def _scalings(encoding: object) -> list[dict]:
