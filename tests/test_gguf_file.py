@@ -167,8 +167,11 @@ def test_every_kind_of_number_is_read(tmp_path, kind):
   np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_words_of_publishers_and_tools_in_a_gguf_file_change_nothing(tmp_path):
+@pytest.mark.parametrize('parts', [0, 1])
+def test_words_of_publishers_and_tools_in_a_gguf_file_change_nothing(parts, tmp_path):
+  """Where llama.cpp has merged the parts of a file, it leaves words of them, and a count of 0."""
   said = {'mradermacher.convert_type': 'hf', 'llama.rope.scaling.finetuned': True}
+  said |= {'split.no': 0, 'split.count': parts, 'split.tensors.count': 30}
   source = sources.open_source(str(write_gguf(tmp_path / 'm.gguf', **said)))
   assert source.fields == sources.open_source(str(write_gguf(tmp_path / 'n.gguf'))).fields
 
@@ -176,6 +179,9 @@ def test_words_of_publishers_and_tools_in_a_gguf_file_change_nothing(tmp_path):
 def test_gguf_files_that_are_not_covered(tmp_path):
   path = write_gguf(tmp_path / 'm.gguf', **{'llama.expert_count': 8})
   with pytest.raises(UserError, match='expert_count=8 are not understood'):
+    sources.open_source(str(path))
+  path = write_gguf(tmp_path / 'part.gguf', **{'split.no': 0, 'split.count': 2})
+  with pytest.raises(UserError, match=r'a part of 2; allowed: one file, as `llama-gguf-split --me'):
     sources.open_source(str(path))
   path = write_gguf(tmp_path / 'n.gguf')
   path.write_bytes(path.read_bytes()[:1000])

@@ -129,6 +129,12 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
   # What stands beside is about the file, and some publishers have words of their own for that.
   left = {name: x for name, x in metadata.items() if name.startswith((f'{kind}.', 'split.'))}
   left.pop(f'{kind}.rope.scaling.finetuned', None)  # llama.cpp reads it and computes nothing by it
+  if (parts := left.pop('split.count', 0)) in (0, 1):  # 0: llama.cpp has merged several
+    left.pop('split.no', None)
+    left.pop('split.tensors.count', None)
+  else:
+    allowed = 'one file, as `llama-gguf-split --merge` makes'
+    raise UserError(f'{field}: a part of {shown(parts)}; allowed: {allowed}')
 
   def take(name, default=None):
     value = left.pop(f'{kind}.{name}', default)
