@@ -76,7 +76,11 @@ def write_gguf(
   writer.add_feed_forward_length(config['intermediate_size'])
   writer.add_head_count(heads['q'])
   writer.add_head_count_kv(heads['k'])
-  writer.add_key_length(config.get('head_dim', config['hidden_size'] // heads['q']))
+  width = config.get('head_dim', config['hidden_size'] // heads['q'])
+  writer.add_key_length(width)
+  writer.add_value_length(width)
+  if family == 'llama':
+    writer.add_rope_dimension_count(width)
   writer.add_layer_norm_rms_eps(config['rms_norm_eps'])
   writer.add_rope_freq_base(config['rope_parameters']['rope_theta'])
   writer.add_vocab_size(config['vocab_size'])
@@ -94,6 +98,7 @@ def write_gguf(
     writer.add_bos_token_id(bos)
   for key, value in metadata.items():
     adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}
+    adds[float] = writer.add_float32
     adds[type(value)](key, value)
   numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
   names = gguf.get_tensor_name_map(numbers[family], config['num_hidden_layers'])

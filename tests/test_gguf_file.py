@@ -17,7 +17,7 @@ from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import attention_options
-from posenc_jax.pretrained import gguf_file, gguf_tokenizer, importing, sources
+from posenc_jax.pretrained import families, gguf_file, gguf_tokenizer, importing, sources
 from scripts.conformance.pretrained import TOKENS
 
 
@@ -48,6 +48,46 @@ def test_scaled_frequencies_of_a_gguf_file(tmp_path):
     logits = jax.jit(lambda m, x: m(x, **attention_options(config)))(model, TOKENS)
   expected = np.array(record['logits'])
   np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+  ('said', 'scaling'),
+  [
+    (
+      {'type': 'yarn', 'factor': 4.0, 'original_context_length': 8},
+      {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 8},
+    ),
+    (
+      {'type': 'yarn', 'factor': 4.0, 'yarn_ext_factor': 1.0, 'yarn_attn_factor': 0.875}
+      | {'original_context_length': 8, 'yarn_beta_fast': 16.0, 'yarn_beta_slow': 2.0},
+      {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 8}
+      | {'beta_fast': 16.0, 'beta_slow': 2.0},
+    ),
+    (
+      {'type': 'linear', 'factor': 4.0},
+      {'rope_type': 'linear', 'factor': 4.0, 'original_max_position_embeddings': 8},
+    ),
+    ({'type': 'none'}, None),
+  ],
+)
+def test_metadata_of_a_scaling_of_a_gguf_file_are_those_of_a_folder(said, scaling, tmp_path):
+  """All that converters write of RoPE. What transformers does not read, a line says."""
+  metadata = {f'llama.rope.scaling.{name}': value for name, value in said.items()}
+  config, _, source = imported(write_gguf(tmp_path / 'm.gguf', **metadata))
+  assert to_json(config.encoding).get('scaling') == scaling
+  form = families.form_of(source.fields, source.name)
+  assert (form.train_length, form.encoding.get('fraction', 1.0)) == (32, 1.0)
+  notes = [note for note in form.notes if 'does not read attn_factor=0.875' in note]
+  assert [*form.notes] == notes
+  assert len(notes) == ('yarn_attn_factor' in said)
+
+
+def test_a_part_of_the_channels_turns_as_a_gguf_file_says():
+  metadata = {'general.architecture': 'llama', 'llama.rope.dimension_count': 2}
+  sizes = ('embedding_length', 'feed_forward_length', 'block_count', 'attention.head_count')
+  metadata |= {f'llama.{name}': 8 for name in (*sizes, 'attention.key_length', 'context_length')}
+  metadata |= {'llama.attention.layer_norm_rms_epsilon': 1e-5, 'llama.vocab_size': 9}
+  assert gguf_file._config(metadata, False, 'm')['partial_rotary_factor'] == 0.25
 
 
 def test_divisors_of_a_gguf_file_that_are_of_no_rule(tmp_path):
@@ -179,6 +219,10 @@ def test_words_of_publishers_and_tools_in_a_gguf_file_change_nothing(parts, tmp_
 def test_gguf_files_that_are_not_covered(tmp_path):
   path = write_gguf(tmp_path / 'm.gguf', **{'llama.expert_count': 8})
   with pytest.raises(UserError, match='expert_count=8 are not understood'):
+    sources.open_source(str(path))
+  yarn = {'type': 'yarn', 'factor': 4.0, 'yarn_ext_factor': 0.5}
+  path = write_gguf(tmp_path / 'y.gguf', **{f'llama.rope.scaling.{k}': v for k, v in yarn.items()})
+  with pytest.raises(UserError, match=r'llama.rope.scaling.yarn_ext_factor=0.5 are not understood'):
     sources.open_source(str(path))
   path = write_gguf(tmp_path / 'part.gguf', **{'split.no': 0, 'split.count': 2})
   with pytest.raises(UserError, match=r'a part of 2; allowed: one file, as `llama-gguf-split --me'):

@@ -175,6 +175,12 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     config['rope_scaling'] = {'rope_type': scaling, 'factor': float(take('rope.scaling.factor'))}
     if original := left.pop(f'{kind}.rope.scaling.original_context_length', None):
       config['rope_scaling'][ORIGINAL] = original
+  if scaling == 'yarn':
+    if left.get(extrapolated := f'{kind}.rope.scaling.yarn_ext_factor') == 1:  # as YaRN has it
+      del left[extrapolated]
+    for name in ('attn_factor', 'beta_fast', 'beta_slow'):
+      if (value := left.pop(f'{kind}.rope.scaling.yarn_{name}', None)) is not None:
+        config['rope_scaling'][name] = value
   if left:
     raise UserError(f'{field}: metadata {min(left)}={shown(left[min(left)])} are not understood')
   return config
