@@ -192,6 +192,44 @@ def test_nats_that_are_no_numbers_are_not_taken_for_no_key_tokens(letters):
   (measurement, *_) = plan.plan(c, data.opened(c.data, 'test'))
   nan = lambda tokens_BT: np.full(tokens_BT.shape, np.nan)
   assert measurement.score(nan, [0]) == [{'status': 'not_finite'}]
+  measurement = plan.plan(c, data.opened(c.data, 'test'))[-1]
+  assert measurement.score(nan_in_short_contexts, [0]) == [{'status': 'not_finite'}]
+
+
+def nan_in_short_contexts(tokens_BT):
+  return np.where(tokens_BT.shape[1] < 10, np.nan, cosine_nll(tokens_BT))
+
+
+def test_nats_of_a_judge_that_are_no_numbers_are_not_left_out(letters, monkeypatch):
+  overrides = {'eval__long_ppl_evaluator': 'judge'}
+  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL, **overrides)
+  judges = {
+    'ok': cosine_nll,
+    'not_finite': lambda tokens_BT: np.where(tokens_BT[:, :1] % 2, np.nan, cosine_nll(tokens_BT)),
+  }
+  for status, judge in judges.items():
+    monkeypatch.setattr(plan, 'evaluator_nll', lambda *_, judge=judge: judge)
+    measurement = plan.plan(c, data.opened(c.data, 'test'))[-1]
+    (found,) = measurement.score(cosine_nll, [0])
+    assert found.get('status', 'ok') == status
+
+
+@pytest.mark.parametrize(
+  ('model', 'judge', 'words'),
+  [
+    ('half', None, 'of the model are not finite in 1 of 2 windows'),
+    ('half', 'fine', 'of the model are not finite in 1 of 2 windows'),
+    ('fine', 'half', 'of the model that decides on key tokens are not finite in 1 of 2 windows'),
+    ('short', None, 'of the model that decides on key tokens are not finite in 2 of 2 windows'),
+  ],
+)
+def test_scores_of_long_ppl_leave_out_no_window(model, judge, words):
+  half = lambda tokens_BT: np.where(tokens_BT[:, :1] == 1, np.nan, cosine_nll(tokens_BT))
+  of_name = {'half': half, 'fine': cosine_nll, 'short': nan_in_short_contexts, None: None}
+  documents = [np.full(32, 1), np.full(32, 2)]
+  settings = {'length': 32, 'context': 4, 'stride': 3, 'evaluator': of_name[judge]}
+  with pytest.raises(ValueError, match=words):
+    scoring.score(of_name[model], documents, 'long_ppl', **settings)
 
 
 def test_a_model_that_is_its_own_judge_reads_each_whole_window_once(letters):

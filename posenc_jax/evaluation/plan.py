@@ -299,15 +299,17 @@ class Planner:
 
     def score(nll, rows):
       windows_NT = windows.whole_windows(self._excerpts, length)
-      nats_NT = windows.by_position(nll, windows_NT, e.batch_tokens)
-      if not np.isfinite(nats_NT).all():  # NaN is no key token, but the score is none either
-        return [{'status': 'not_finite'}] * len(rows)
-      judge, full_NT = nll, nats_NT
-      if e.long_ppl_evaluator:
-        judge = self._evaluator_nll
-        full_NT = windows.by_position(judge, windows_NT, e.batch_tokens)
+      judge, nats_NT = nll, windows.by_position(nll, windows_NT, e.batch_tokens)
       settings = e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
-      is_key_NT = windows.key_tokens(judge, windows_NT, full_NT, context, e.stride, *settings)
+      try:
+        windows.check_finite(nats_NT, 'the model')
+        full_NT = nats_NT
+        if e.long_ppl_evaluator:
+          judge = self._evaluator_nll
+          full_NT = windows.by_position(judge, windows_NT, e.batch_tokens)
+        is_key_NT = windows.key_tokens(judge, windows_NT, full_NT, context, e.stride, *settings)
+      except windows.NotFinite:
+        return [{'status': 'not_finite'}] * len(rows)
       if not is_key_NT.any():
         return [{'status': 'no_key_tokens'}] * len(rows)
       bytes_NT = windows.whole_windows(self._excerpt_bytes, length)

@@ -102,7 +102,8 @@ def score(
     settings: keyword arguments of the protocol's function below.
 
   Raises:
-    ValueError: an unknown protocol, settings out of range, or documents that are too short.
+    ValueError: an unknown protocol, settings out of range, documents that are too short, or nats of
+      long_ppl that are not finite.
   """
   if protocol not in SCORERS:
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
@@ -218,12 +219,14 @@ def long_perplexity(
   """Scores the key tokens of the whole windows of documents: `ppl` is LongPPL.
 
   `context`, `stride`, `alpha` and `beta` are those of `windows.key_tokens`; stride None: a quarter
-  of the context. `evaluator` finds the key tokens; None: the model does.
+  of the context. `evaluator` finds the key tokens; None: the model does. Raises ValueError where
+  nats of either are not finite.
   """
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
   windows_NT = windows.whole_windows(texts, length)
   nats_NT = full_NT = windows.by_position(nll, windows_NT, batch_tokens)
+  windows.check_finite(nats_NT, 'the model')
   judge, stride = nll, stride or max(1, context // 4)
   if evaluator is not None:
     judge = _likelihoods(evaluator, None)

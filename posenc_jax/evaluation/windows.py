@@ -65,6 +65,18 @@ def by_position(nll: TokenFunction, tokens_NT: np.ndarray, batch_tokens: int) ->
   return np.stack(list(score_windows(nll, tokens_NT, tokens_NT.shape[1], batch_tokens)))
 
 
+class NotFinite(ValueError):
+  """Nats are no numbers, or infinite. No key token of LongPPL would be found among them, and the
+  score would pass for one of the others alone.
+  """
+
+
+def check_finite(nats_NT: np.ndarray, whose: str) -> None:
+  """Raises NotFinite for nats of whole windows, or of their short contexts, that are not finite."""
+  if count := np.count_nonzero(~np.isfinite(nats_NT).all(axis=1)):
+    raise NotFinite(f'nats of {whose} are not finite in {count} of {len(nats_NT)} windows')
+
+
 def key_tokens(
   nll: TokenFunction,
   windows_NT: np.ndarray,
@@ -90,11 +102,15 @@ def key_tokens(
     context: tokens of the short context, less than T. Its windows begin with BOS, as all do.
     stride: tokens that share the start of their short context; a quarter of `context` in the paper.
     alpha, beta: in nats; 2 and -2 in the paper.
+  Raises:
+    NotFinite: nats of whole windows or of short contexts are no numbers.
   """
   T = windows_NT.shape[1]
   length = min(context + stride, T)
-  short = sliding(nll, windows_NT, length, min(stride, length), batch_tokens)
-  is_key_NT = (np.stack(list(short)) - full_NT > alpha) & (-full_NT > beta)
+  short_NT = np.stack(list(sliding(nll, windows_NT, length, min(stride, length), batch_tokens)))
+  for nats_NT in (full_NT, short_NT):
+    check_finite(nats_NT, 'the model that decides on key tokens')
+  is_key_NT = (short_NT - full_NT > alpha) & (-full_NT > beta)
   is_key_NT[:, :context] = False
   return is_key_NT
 
