@@ -15,6 +15,7 @@ What of its config.json is not understood, a tensor that nothing reads and a par
 tensor fills are refused by name.
 """
 
+import functools
 from pathlib import Path
 
 from posenc_jax import cli, config
@@ -46,7 +47,9 @@ def main(argv):
       raise UserError(f'--tokenizer={flags.tokenizer!r}: no such file; allowed: a tokenizer.json')
     tokenizer = Path(flags.tokenizer).read_bytes()
     TokenizerJson(tokenizer, flags.tokenizer)
-  source = sources.with_given(sources.open_source(flags.source), tokenizer, base.model.bos)
+  check = functools.partial(importing.check_tokens, base.model.bos, tokenizer)
+  source = sources.open_source(flags.source, check)
+  source = sources.with_given(source, tokenizer, base.model.bos)
   run = importing.import_model(base, source, Path(flags.workdir))
   print(
     f'{flags.workdir}: {run.label}, {run.model.layers} layers of {run.model.model_dim}, '

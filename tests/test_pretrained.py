@@ -311,6 +311,32 @@ def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(
   assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in calls[0])
 
 
+@pytest.mark.parametrize('is_of_hub', [True, False])
+def test_what_lacks_a_tokenizer_or_a_bos_is_refused_before_its_weights_are_read(
+  is_of_hub, tmp_path, monkeypatch, command
+):
+  tokens = {'bos_token_id': None, 'eos_token_id': None}
+  folder, calls = save(tmp_path / 'c0ffee', 'llama', tokens), []
+  (folder / 'model.safetensors').write_bytes(b'gigabytes')
+
+  def snapshot_download(name, revision, allow_patterns):
+    calls.append(allow_patterns)
+    return str(folder)
+
+  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  source = 'owner/name' if is_of_hub else folder
+  flags = 'scripts/import_model.py', f'--source={source}', f'--workdir={tmp_path / "run"}'
+  said = 'config.json names no bos_token_id or eos_token_id, which windows could begin with; '
+  assert said + 'allowed: with --config.model.bos=NUMBER' in command(*flags)[2]
+  (folder / 'tokenizer.json').rename(tmp_path / 'tokenizer.json')
+  with_bos = (*flags, '--config.model.bos=1')
+  assert ': no tokenizer.json; allowed: with --tokenizer=FILE' in command(*with_bos)[2]
+  assert len(calls) == (2 if is_of_hub else 0)
+  given = command(*with_bos, f'--tokenizer={tmp_path / "tokenizer.json"}')[2]
+  assert 'model.safetensors is damaged' in given  # which is read at last
+
+
 def test_a_hub_that_gives_no_model_is_one_line(monkeypatch):
   def snapshot_download(name, revision, allow_patterns):
     raise OSError('no network\nat all')
@@ -322,7 +348,7 @@ def test_a_hub_that_gives_no_model_is_one_line(monkeypatch):
 
 
 def test_what_is_wrong_beside_the_source_is_said_before_it_is_opened(tmp_path, monkeypatch):
-  monkeypatch.setattr(sources, 'open_source', lambda source: pytest.fail('opened'))
+  monkeypatch.setattr(sources, 'open_source', lambda *_: pytest.fail('opened'))
   (tmp_path / 'full').mkdir()
   (tmp_path / 'full' / 'file').touch()
   (tmp_path / 'no.json').write_text('{}')

@@ -24,6 +24,31 @@ from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import NO_OPTIMIZER, leaves_by_path
 
 
+def check_tokens(
+  bos: int, tokenizer: bytes | None, field: str, fields: dict, form: Form, no_tokenizer: str
+) -> None:
+  """Raises `UserError` where a model has no tokenizer, or no token that windows begin with.
+
+  Args:
+    bos: the token that was given for it; negative: none.
+    tokenizer: the tokenizer.json that was given for it.
+    field: what the message begins with.
+    fields: those of its config.json.
+    no_tokenizer: why it has no tokenizer; '': it has one.
+  """
+  if no_tokenizer and tokenizer is None:
+    raise UserError(f'{field}: {no_tokenizer}; allowed: with --tokenizer=FILE')
+  _bos(bos, field, fields, form)
+
+
+def _bos(given: int, field: str, fields: dict, form: Form) -> int:
+  bos = given if given >= 0 else bos_of(fields)
+  if type(bos) is not int or not 0 <= bos < form.model['vocab']:
+    problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
+    raise UserError(f'{field}: {problem}; allowed: with --config.model.bos=NUMBER')
+  return bos
+
+
 def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   """The config of a run that has this model, and was trained no step further.
 
@@ -31,10 +56,7 @@ def config_of(base: ConfigDict, source: Source, form: Form) -> ConfigDict:
   was measured.
   """
   tree = to_json(base)
-  bos = base.model.bos if base.model.bos >= 0 else bos_of(source.fields)
-  if type(bos) is not int or not 0 <= bos < form.model['vocab']:
-    problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
-    raise UserError(f'{source.name}: {problem}; allowed: with --config.model.bos=NUMBER')
+  bos = _bos(base.model.bos, source.name, source.fields, form)
   tree['model'] |= {'unroll': 1, 'bos': bos, **form.model}
   tree['attention'] |= form.attention
   tree['encoding'] = to_json(ConfigDict(form.encoding))
@@ -114,9 +136,9 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   the directory is not empty.
   """
   check_new(workdir)
-  if source.tokenizer is None:
-    raise UserError(f'{source.name}: {source.no_tokenizer}; allowed: with --tokenizer=FILE')
   form = form_of(source.fields, source.name)
+  no_tokenizer = source.no_tokenizer * (source.tokenizer is None)
+  check_tokens(base.model.bos, None, source.name, source.fields, form, no_tokenizer)
   for note in form.notes:
     print(f'{source.name}: {note}')
   config = config_of(base, source, form)

