@@ -506,6 +506,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('phi3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
     ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
+    (
+      'bloom',
+      {'n_head': 5},
+      'query_key_value.weight of shape (36, 12) is not of the sizes in its config.json (cannot',
+    ),
     ('gemma2', {'sliding_window_size': 6}, 'sliding_window_size=6; allowed: 5'),
     ('ministral', {'sliding_window': None}, 'allowed: full_attention alone'),
     ('ministral3', {'sliding_window': 5}, 'sliding_window=5; allowed: None'),
@@ -751,6 +756,17 @@ def test_chunks_that_transformers_does_not_read_are_said(tmp_path, capsys):
   overlay(config, flags)
   model = build(config, 23, nnx.Rngs(0))
   assert model.encodings.first_layers[0].stride == 20
+
+
+def test_layers_of_several_sizes_are_no_model(tmp_path):
+  """As of a pruned one."""
+  folder = save(tmp_path / 'm', 'llama')
+  tensors = safetensors.numpy.load_file(folder / 'model.safetensors')
+  tensors['model.layers.1.mlp.up_proj.weight'] = np.ones((8, 12), np.float32)
+  safetensors.numpy.save_file(tensors, folder / 'model.safetensors')
+  words = r'layers/w_in has shapes \(12, 20\) and \(12, 8\) in its layers; allowed: one for all'
+  with pytest.raises(UserError, match=words):
+    imported(folder)
 
 
 def test_a_tensor_too_few(tmp_path):

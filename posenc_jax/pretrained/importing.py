@@ -12,7 +12,7 @@ from posenc_jax import storage
 from posenc_jax.config import from_json, to_json, validate
 from posenc_jax.config.serialization import OWN_TOKENIZER
 from posenc_jax.data.tokenizers import TokenizerJson
-from posenc_jax.errors import UserError, shown, user_errors
+from posenc_jax.errors import MAX_REASON, UserError, one_line, shown, user_errors
 from posenc_jax.model import decoder
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.pretrained.families import form_of
@@ -81,6 +81,9 @@ def build_model(config: ConfigDict, source: Source, form: Form) -> decoder.LM:
     numbers = range(config.model.layers) if rule.is_of_layers else [None]
     parts = [_parameters(rule, number, source, unread) for number in numbers]
     for leaf, arrays in zip(rule.leaves, zip(*parts, strict=True), strict=True):
+      if len(sizes := {array.shape: None for array in arrays}) > 1:
+        layers = f'{leaf} has shapes {" and ".join(map(str, sizes))} in its layers'
+        raise UserError(f'{source.name}: {layers}; allowed: one for all')
       x = np.stack(arrays) if rule.is_of_layers else arrays[0]
       if leaf not in wanted:
         raise UserError(f'{source.name}: {rule.tensors[0]} holds {leaf}, which this model lacks')
@@ -109,7 +112,11 @@ def _parameters(rule: Rule, number: int | None, source: Source, unread: set) -> 
       name = short
     unread.discard(name)
     tensors.append(source.read(name))
-  return rule.to_leaves(*tensors)
+  try:
+    return rule.to_leaves(*tensors)
+  except ValueError as error:
+    shapes = f'{name} of shape {tensors[-1].shape} is not of the sizes in its config.json'
+    raise UserError(f'{source.name}: {shapes} ({one_line(error, MAX_REASON)})') from None
 
 
 def _check_tied(source: Source, embedding, unread: set) -> None:
