@@ -202,8 +202,8 @@ def _check_first_tokens(config: ConfigDict, overrides: dict[str, object]) -> Non
   """Raises `UserError` where overrides show first tokens to layers of a pattern whose own window,
   with which they were trained, hides them: these would see them at distances unknown to them.
   """
-  tokens = overrides.get('attention.sink_tokens')
-  layers = to_json(config.encoding).get('layers')
+  tokens, encoding = overrides.get('attention.sink_tokens'), to_json(config.encoding)
+  layers = encoding.get('layers')
   if not tokens or not isinstance(layers, list):
     return
   hides = lambda layer: MASKS & layer.keys() and not layer.get('attention_sink_tokens')
