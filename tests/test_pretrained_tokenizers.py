@@ -313,7 +313,7 @@ def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monke
   with pytest.raises(UserError, match=rf"^config\.train\.init_from='run': its run was .*; .*{way}"):
     loop.train(by_flags, 'by_flags')
   tuned = saved_config('run')
-  own = {'label': '', 'train.steps': 0, 'train.length': 16}
+  own = {'label': '', 'train.steps': 1, 'train.length': 16}
   overlay(tuned, own | {'train.init_from': 'run', 'seeds': seeds})
   loop.train(tuned, 'tuned')
   further = saved_config('tuned')

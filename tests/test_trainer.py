@@ -21,7 +21,7 @@ from flax import nnx
 from kinds import daily_if
 from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
 
-from posenc_jax import config, data
+from posenc_jax import config, data, storage
 from posenc_jax.encodings.kerple import KerpleLog
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate, preflight
@@ -29,8 +29,10 @@ from posenc_jax.model.decoder import build
 from posenc_jax.training import loop, run_dir, setup
 from posenc_jax.training import optimizer as optimizers
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.init_from import filled
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
+from posenc_jax.training.taken_parameters import parameters_in
 
 
 @pytest.fixture(scope='module')
@@ -60,10 +62,9 @@ def metrics(workdir):
 
 
 def parameters(workdir, tiny):
-  with Checkpoints(workdir) as checkpoints:
-    state, step = checkpoints.restore(model=build(tiny, data.VOCAB, nnx.Rngs(7)))
-  assert step == tiny.train.steps
-  return state['model']
+  held = parameters_in(workdir)
+  assert held.step == tiny.train.steps
+  return filled(build(tiny, data.VOCAB, nnx.Rngs(7)), held.leaves)
 
 
 def assert_same(a, b):
@@ -177,11 +178,8 @@ def test_a_run_starts_from_the_parameters_of_another(unbroken, tiny, tmp_path, c
   loop.train(as_it_starts, tmp_path / 'zero')
   assert 'training is finished (0 steps)' in capsys.readouterr().out
   loop.train(as_it_starts, tmp_path / 'zero')
-  with Checkpoints(tmp_path / 'zero') as checkpoints:
-    state, step = checkpoints.restore(model=build(as_it_starts, data.VOCAB, nnx.Rngs(7)))
-    assert (checkpoints.latest, step) == (0, 0)
-  trained = parameters(unbroken, tiny)
-  assert_same(jax.tree.leaves(state['model']), jax.tree.leaves(trained))
+  zero, trained = parameters(tmp_path / 'zero', as_it_starts), parameters(unbroken, tiny)
+  assert_same(jax.tree.leaves(zero), jax.tree.leaves(trained))
 
   on = config.load(
     BASE,
@@ -210,20 +208,31 @@ def test_a_run_of_no_steps_needs_no_text_and_keeps_no_moments(
   assert preflight.check_all([(config.to_json(c), [])]) is None
   loop.train(c, tmp_path / 'zero')
   evaluate.evaluate(c, tmp_path / 'zero')
-  with Checkpoints(tmp_path / 'zero') as checkpoints:
-    assert checkpoints.restore_as_saved('opt_state') == ({'count': 0}, 0)
+  assert [file.name for file in (tmp_path / 'zero' / 'checkpoints').iterdir()] == ['taken.json']
 
-  changes |= {'data.corpus': tiny.data.corpus}
-  for name in ('now', 'before'):
+  changes |= {'data.corpus': tiny.data.corpus, 'eval.split': 'validation', 'eval.documents': 1}
+  for name in ('now', 'arrays', 'moments'):
     c = config.load(BASE, {**TINY, **changes})
-    if name == 'before':  # as runs of no steps were saved once
+    if name == 'arrays':  # as runs of no steps were saved once
+      monkeypatch.setattr(setup, 'all_taken', lambda *_: None)
+    if name == 'moments':  # and before that
       monkeypatch.setattr(setup, 'NO_OPTIMIZER', make_optimizer(c.optim, 0))
     loop.train(c, tmp_path / name)
+    if name == 'arrays':
+      with Checkpoints(tmp_path / name) as checkpoints:
+        assert checkpoints.restore_as_saved('opt_state') == ({'count': 0}, 0)
+    evaluate.evaluate(c, tmp_path / name)
     loop.train(config.load(BASE, {**TINY, **changes, 'train.steps': 4}), tmp_path / name)
-  assert metrics(tmp_path / 'now') == metrics(tmp_path / 'before') != ''
-  with Checkpoints(tmp_path / 'now') as checkpoints:
-    saved, step = checkpoints.restore_as_saved('opt_state')
-    assert (len(saved) > 2, step) == (True, 4)
+    with Checkpoints(tmp_path / name) as checkpoints:
+      saved, step = checkpoints.restore_as_saved('opt_state')
+      assert (len(saved) > 2, step) == (True, 4)
+  of_each = [metrics(tmp_path / name) for name in ('now', 'arrays', 'moments')]
+  assert of_each[0] == of_each[1] == of_each[2] != ''
+  scores = [
+    [row['nats'] for row in storage.read_rows(tmp_path / name / 'eval.jsonl')]
+    for name in ('now', 'arrays', 'moments')
+  ]
+  assert scores[0] == scores[1] == scores[2] != []
 
 
 def test_a_run_starts_from_a_model_with_another_encoding_or_other_flags(

@@ -23,11 +23,13 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import JUDGE, overrides_between
-from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.checkpoints import Checkpoints, check_shapes, leaves_by_path
+from posenc_jax.training.init_from import filled
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
 from posenc_jax.training.provenance import check_code, check_documents
-from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
+from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps, takes_parameters
+from posenc_jax.training.taken_parameters import parameters_in
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
@@ -90,13 +92,18 @@ def restore(
     check_carried_positions(config, model, corpus)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
-  with Checkpoints(workdir) as checkpoints:
-    restored, step = checkpoints.restore(model=model)
-    if checkpoints.latest is None:
-      raise UserError(
-        f'workdir={str(workdir)!r}: no checkpoint; '
-        'allowed: the directory of a run that train.py has trained'
-      )
+  if takes_parameters(workdir):
+    held = parameters_in(workdir)
+    check_shapes(str(workdir), 'model', held.leaves, leaves_by_path(model))
+    restored, step = {'model': filled(model, held.leaves)}, held.step
+  else:
+    with Checkpoints(workdir) as checkpoints:
+      restored, step = checkpoints.restore(model=model)
+      if checkpoints.latest is None:
+        raise UserError(
+          f'workdir={str(workdir)!r}: no checkpoint; '
+          'allowed: the directory of a run that train.py has trained'
+        )
   if step < config.train.steps:
     ends = f'its training ends at step {config.train.steps}'
     print(f'{workdir}: step {step}; {ends}', file=sys.stderr)  # text goes to stdout

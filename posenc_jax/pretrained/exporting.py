@@ -32,8 +32,8 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files_beside
 from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
-from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, tokenizer_path
+from posenc_jax.training.taken_parameters import parameters_in
 
 LARGEST_FILE = 2**30  # bytes of tensors
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
@@ -112,12 +112,11 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   check_one_seed(field, config, workdir)
   if is_task(config.data.corpus):
     raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
-  with Checkpoints(workdir) as checkpoints:
-    leaves, step = checkpoints.restore_as_saved('model')
-    if checkpoints.latest is None:
-      raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
-  if step < config.train.steps:
-    print(f'{workdir}: step {step}; its training ends at step {config.train.steps}')
+  if (held := parameters_in(workdir)) is None:
+    raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
+  leaves = held.leaves
+  if held.step < config.train.steps:
+    print(f'{workdir}: step {held.step}; its training ends at step {config.train.steps}')
   tokenizer = None
   if config.data.tokenizer.endswith('.json'):
     path = tokenizer_path(workdir, config.data)

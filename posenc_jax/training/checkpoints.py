@@ -147,13 +147,26 @@ class Checkpoints:
       UserError: every checkpoint is damaged.
     """
 
-    def read(step):
-      leaves = self._manager.item_metadata(step)[name].tree.items()
-      tree = {path: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for path, leaf in leaves}
-      return self._read(step, {name: tree})
-
-    restored, step = self._restore(read)
+    restored, step = self._restore(lambda step: self._read(step, {name: self._shapes(step, name)}))
     return ({} if restored is None else restored[name]), step
+
+  def shapes_as_saved(self, name: str) -> tuple[dict[str, jax.ShapeDtypeStruct], int, int]:
+    """(shapes, step, checksum) where `restore_as_saved` gives arrays, which are not read: they may
+    be damaged.
+    """
+    found, step = self._restore(lambda step: (self._shapes(step, name), self.checksum(name, step)))
+    shapes, checksum = found or ({}, 0)
+    return shapes, step, checksum
+
+  def checksum(self, name: str, step: int) -> int:
+    """The checksum of a tree of the checkpoint of this step."""
+    items = ocp.args.Composite(checksums=ocp.args.JsonRestore())
+    with self._disk_errors():
+      return self._manager.restore(step, args=items)['checksums'][name]
+
+  def _shapes(self, step: int, name: str) -> dict[str, jax.ShapeDtypeStruct]:
+    leaves = self._manager.item_metadata(step)[name].tree.items()
+    return {path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for path, leaf in leaves}
 
   def _restore(self, read: Callable[[int], dict]) -> tuple[dict | None, int]:
     """What `read` makes of the step of the latest readable checkpoint, and the step; or (None, 0).
@@ -213,15 +226,7 @@ class Checkpoints:
   def _check_shapes(self, step: int, trees: dict) -> None:
     metadata = self._manager.item_metadata(step)
     for name, tree in trees.items():
-      stored = {path: tuple(leaf.shape) for path, leaf in metadata[name].tree.items()}
-      wanted = {path: leaf.shape for path, leaf in leaves_by_path(tree).items()}
-      for path in sorted(wanted.keys() | stored.keys()):
-        if stored.get(path) != wanted.get(path):
-          leaf = f'{name} {path} of shape {stored.get(path)}'
-          raise UserError(
-            f'{self._folder}: step {step} holds {leaf}, but the config asks for '
-            f'{wanted.get(path)}; allowed: the config that the checkpoint was made with'
-          )
+      check_shapes(f'{self._folder}: step {step}', name, metadata[name].tree, leaves_by_path(tree))
 
   def _read(self, step: int, trees: dict) -> dict:
     """Reads the trees on this host. Raises ValueError where a checksum differs."""
@@ -269,6 +274,20 @@ def leaves_by_path(tree) -> dict[str, object]:
   path_of = functools.partial(jax.tree_util.keystr, simple=True, separator='/')
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {path_of(path).removesuffix('/value'): leaf for path, leaf in leaves}
+
+
+def check_shapes(where: str, name: str, stored: dict, wanted: dict) -> None:
+  """Raises `UserError` where leaves of a tree, {path: what has a shape}, are not those wanted."""
+  stored, wanted = (
+    {path: tuple(leaf.shape) for path, leaf in leaves.items()} for leaves in (stored, wanted)
+  )
+  for path in sorted(wanted.keys() | stored.keys()):
+    if stored.get(path) != wanted.get(path):
+      leaf = f'{name} {path} of shape {stored.get(path)}'
+      raise UserError(
+        f'{where} holds {leaf}, but the config asks for '
+        f'{wanted.get(path)}; allowed: the config that the checkpoint was made with'
+      )
 
 
 @jax.jit

@@ -4,6 +4,7 @@ import itertools
 from pathlib import Path
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import flat, to_json
@@ -12,10 +13,11 @@ from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, shown
 from posenc_jax.model.layer_pattern import read_pattern
-from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.provenance import kept_code
 from posenc_jax.training.run_dir import STARTS_FROM, check_finished, finished_config
+from posenc_jax.training.taken_parameters import Parameters, parameters_in
 
 # Fields of a model's sections that change no number but for rounding.
 NO_NUMBER = ('model.remat', 'model.unroll', 'attention.backend', 'attention.block_sizes')
@@ -38,42 +40,81 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
   its own. Raises `UserError` where no training has ended there, or the model has other sizes.
   """
   saved_run = finished_config(workdir)
-  with Checkpoints(workdir) as checkpoints:
-    saved, step = checkpoints.restore_as_saved('model')
-  check_finished(workdir, saved_run, step)  # the last one may be damaged
-  here, there = map(_of_model, (config, saved_run))
-  code_here, code_there = own_code(config), kept_code(workdir)
-  here |= {f'code of {name}': code_here[name][:8] for name in code_here if name in code_there}
-  there |= {f'code of {name}': code_there[name][:8] for name in code_there}
-  differing = [key for key in here if here[key] != there.get(key) and key not in NO_NUMBER]
-  if differing:
-    said = [f'{key}={shown(there.get(key))} (here {shown(here[key])})' for key in differing]
-    print(f'{workdir} has {", ".join(said)}')
-  of_before = {path: _encoding_of(path, saved_run.encoding) for path in saved}
-  saved, of_before = (
-    _as_member(leaves, saved_run.encoding, config.encoding) for leaves in (saved, of_before)
-  )
+  held = parameters_in(workdir)
+  check_finished(workdir, saved_run, held and held.step)  # the last one may be damaged
+  paths, lines = _paths(workdir, held.leaves, saved_run, leaves_by_path(model), config)
+  print(*lines, sep='\n', end='\n' * bool(lines))
+  return filled(model, {path: held.leaves[there] for path, there in paths.items()})
+
+
+def filled(model, arrays: dict[str, np.ndarray]):
+  """The model with these parameters, {path: array on the host}, in the place of its own."""
   leaves = leaves_by_path(model)
+  shardings = {path: leaves[path].sharding for path in arrays}
+  put = processes.device_put_global(arrays, shardings)
+  return jax.tree.unflatten(jax.tree.structure(model), (leaves | put).values())
+
+
+def all_taken(
+  workdir: str | Path, shapes, config: ConfigDict
+) -> tuple[Parameters, dict[str, str]] | None:
+  """(parameters of the run in `workdir`, as shapes; {path in the model: path there}) where a model
+  of these shapes, which is of `config`, takes all of its own from there; else None, and nothing is
+  said.
+
+  Lines say what differs as those of `finished_parameters`, and it raises as that does.
+  """
+  saved_run = finished_config(workdir)
+  held = parameters_in(workdir, as_shapes=True)
+  check_finished(workdir, saved_run, held and held.step)
+  leaves = leaves_by_path(shapes)
+  paths, lines = _paths(workdir, held.leaves, saved_run, leaves, config)
+  if leaves.keys() - paths.keys():
+    return None
+  print(*lines, sep='\n', end='\n' * bool(lines))
+  return held, paths
+
+
+def _paths(
+  workdir: str | Path, there: dict, saved_run: ConfigDict, leaves: dict, config: ConfigDict
+) -> tuple[dict[str, str], list[str]]:
+  """({path of a parameter of a model: its path in the run in `workdir`} of all that it takes from
+  there, lines that say what differs).
+
+  Args:
+    there: {path: what has the shape of a parameter} of the run, of which `saved_run` is the config.
+    leaves: likewise of the model, of which `config` is the config.
+  Raises:
+    UserError: the model has other sizes.
+  """
+  here, before = map(_of_model, (config, saved_run))
+  code_here, code_before = own_code(config), kept_code(workdir)
+  here |= {f'code of {name}': code_here[name][:8] for name in code_here if name in code_before}
+  before |= {f'code of {name}': code_before[name][:8] for name in code_before}
+  lines = []
+  differing = [key for key in here if here[key] != before.get(key) and key not in NO_NUMBER]
+  if differing:
+    said = [f'{key}={shown(before.get(key))} (here {shown(here[key])})' for key in differing]
+    lines.append(f'{workdir} has {", ".join(said)}')
+  saved = {_as_member(path, saved_run.encoding, config.encoding): path for path in there}
   kept = {
     path
     for path in leaves.keys() & saved.keys()
-    if leaves[path].shape == saved[path].shape
-    and of_before[path] == _encoding_of(path, config.encoding)
+    if leaves[path].shape == there[saved[path]].shape
+    and _encoding_of(saved[path], saved_run.encoding) == _encoding_of(path, config.encoding)
   }
   for path in sorted((leaves.keys() & saved.keys()) - kept):
     if not path.startswith('encodings/'):
-      held = f'it holds {path} of shape {saved[path].shape}'
+      held = f'it holds {path} of shape {there[saved[path]].shape}'
       raise UserError(
         f'{STARTS_FROM}={str(workdir)!r}: {held}, but the config asks for '
         f'{leaves[path].shape}; allowed: a model of the same sizes: {taken_from(workdir)}'
       )
   if new := sorted(leaves.keys() - kept):
-    print(f'{workdir} has no {", ".join(new)}: as a new model has them')
+    lines.append(f'{workdir} has no {", ".join(new)}: as a new model has them')
   if gone := sorted(saved.keys() - kept):
-    print(f'{workdir} has {", ".join(gone)}: dropped')
-  shardings = {path: leaves[path].sharding for path in kept}
-  restored = processes.device_put_global({path: saved[path] for path in kept}, shardings)
-  return jax.tree.unflatten(jax.tree.structure(model), (leaves | restored).values())
+    lines.append(f'{workdir} has {", ".join(gone)}: dropped')
+  return {path: saved[path] for path in leaves if path in kept}, lines
 
 
 def _of_model(config: ConfigDict) -> dict[str, object]:
@@ -104,13 +145,12 @@ def _encoding_of(path: str, encoding: ConfigDict) -> str | None:
   return spec['name']
 
 
-def _as_member(saved: dict, there: ConfigDict, here: ConfigDict) -> dict:
-  """The parameters of a run, with those of its encoding where the chain `here` has them, if one of
-  its members is of the same name.
+def _as_member(path: str, there: ConfigDict, here: ConfigDict) -> str:
+  """The path of a parameter of a run; of one of its encoding where the chain `here` has it, if one
+  of its members is of the same name.
   """
   members = read_members(here.members) if here.name == 'chain' and 'members' in here else []
   names = [member['name'] for member in members]
   if names.count(there.name) != 1:
-    return saved
-  own, member = '/encoding/', f'/encoding/members/{names.index(there.name)}/'
-  return {path.replace(own, member): leaf for path, leaf in saved.items()}
+    return path
+  return path.replace('/encoding/', f'/encoding/members/{names.index(there.name)}/')

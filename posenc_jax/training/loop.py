@@ -23,15 +23,22 @@ from posenc_jax.training import mfu, multi_seed, setup, trackers
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.log import Log, continued_rows, is_logged, is_validated
 from posenc_jax.training.profiler import Profiler
-from posenc_jax.training.run_dir import check_can_begin, check_same_config, locked_run_dir
+from posenc_jax.training.run_dir import (
+  check_can_begin,
+  check_same_config,
+  locked_run_dir,
+  takes_parameters,
+)
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
+from posenc_jax.training.taken_parameters import write_taken
 
 
 @disk_errors()
 def train(config: ConfigDict, workdir: str | Path) -> None:
   """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
 
-  Writes config.json, metrics.jsonl, timing.jsonl, sessions.jsonl and checkpoints/ there. Two runs
+  Writes config.json, metrics.jsonl, timing.jsonl, sessions.jsonl and checkpoints/ there; a run of
+  no steps that takes all of its parameters from the run that it starts from saves none. Two runs
   of one config, interrupted or not, have equal metrics.jsonl, bit for bit, on one machine (on a GPU
   with XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another mesh, up to
   rounding. With `config.seeds`, each seed has a directory beside `workdir` with what a run of its
@@ -80,7 +87,10 @@ def _train_one(training: setup.Training, *others: tuple[ConfigDict, str | Path])
       stop_signal = _train_loop(training, checkpoints)
     else:
       continued_rows(training.seed_dirs, config.train, steps)
-      if checkpoints.latest is None:  # a run of no steps ends as it starts
+      if training.taken:
+        run_on_primary(write_taken, workdir, config.train.init_from, *training.taken)
+      elif checkpoints.latest is None and not run_on_primary(takes_parameters, workdir):
+        # a run of no steps ends as it starts
         checkpoints.save(training.start_step, training.model, training.opt_state)
     if config.seeds:
       checkpoints.close()

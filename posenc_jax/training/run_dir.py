@@ -23,6 +23,8 @@ from posenc_jax.config import (
 from posenc_jax.errors import Damaged, UserError, user_errors
 
 FINISHED = 'finished.json'  # holds the hashes of the configs of which all is done
+# What a run of no steps has in the place of checkpoints where all its parameters are another run's.
+TAKEN = 'checkpoints/taken.json'
 # What is said of the parameters that the checkpoints hold: it would pass for that of others.
 OF_PARAMETERS = ('eval.jsonl', FINISHED)
 STARTS_FROM = 'config.train.init_from'
@@ -44,9 +46,20 @@ def locked_run_dir(workdir: str | Path, config: ConfigDict) -> Iterator[None]:
 
 
 def checkpoint_steps(workdir: str | Path) -> list[int]:
-  """The steps of the checkpoints in a run's directory, as far as names there say it."""
+  """The steps of the checkpoints in a run's directory, as far as names there say it. Where its
+  parameters are those of another run, that is one, of step 0.
+  """
+  return _own_steps(workdir) or [0] * storage.exists(Path(workdir) / TAKEN)
+
+
+def _own_steps(workdir: str | Path) -> list[int]:
   names = [path.name for path in Path(workdir).glob('checkpoints/*')]
   return [int(name) for name in names if name.isdecimal()]
+
+
+def takes_parameters(workdir: str | Path) -> bool:
+  """Whether the parameters of a run are those of another: it has made no step, and saved none."""
+  return storage.exists(Path(workdir) / TAKEN) and not _own_steps(workdir)
 
 
 def check_can_begin(config: ConfigDict, workdir: Path, has_start: bool = True) -> None:

@@ -30,10 +30,11 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build, shapes
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
-from posenc_jax.training.init_from import finished_parameters, taken_from
+from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
 from posenc_jax.training.optimizer import NO_OPTIMIZER, check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.step import make_step_fns
+from posenc_jax.training.taken_parameters import Parameters, parameters_in
 
 # Fields in which processes of one training may differ.
 OF_EACH_PROCESS = ('launch.', 'data.cache', 'train.trackers')
@@ -54,6 +55,8 @@ class Training:
   model: nnx.Module
   opt_state: tuple
   source: str | None = None  # SHA-256 of the pretrained model that parameters come from
+  # As `init_from.all_taken` gives them; then `model` has shapes alone. None: it has arrays.
+  taken: tuple[Parameters, dict[str, str]] | None = None
   start_step: int = 0
   train_step: Lowered | Compiled | None = None
   val_step: Lowered | Compiled | None = None
@@ -84,14 +87,16 @@ class Training:
 
 def prepare(config: ConfigDict, workdir: Path) -> Training:
   """Makes data, model and lowered step functions; nothing is written or compiled. A run of no steps
-  has neither batches nor step functions, nor an optimizer with moments.
+  has neither batches nor step functions, nor an optimizer with moments; where it takes all of its
+  parameters from the run that it starts from, these are not read, and none is drawn.
 
   Raises UserError where the config cannot be trained, or another of several processes has another
   config, code, text or tokenizer.
   """
   c = config.train
   seed_runs = single_seed_runs(config, workdir)
-  begins = latest_step(workdir) is None
+  has_taken = run_on_primary(run_dir.takes_parameters, workdir)
+  begins = latest_step(workdir) is None and not has_taken
   kept = None
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
@@ -109,12 +114,12 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
 
   with user_errors(ValueError):
     mesh = meshes.make_mesh(config.mesh)
+    as_shapes = shapes(seed_runs[0][0], corpus.vocab)
     if config.mesh.fsdp > 1:
-      meshes.check_cut(shapes(seed_runs[0][0], corpus.vocab), config.mesh.fsdp)
-    models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
-    check_carried_positions(config, models[0], corpus)
-  check_trained_parameters(config, models[0])
-  source = None
+      meshes.check_cut(as_shapes, config.mesh.fsdp)
+    check_carried_positions(config, as_shapes, corpus)
+  check_trained_parameters(config, as_shapes)
+  source, taken = None, None
   if c.init_from and begins:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
@@ -123,14 +128,25 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
           run.train.init_from, corpus.tokenizer_sha256, run_dir.STARTS_FROM, allowed
         )
     source = provenance.source_of(seed_runs[0][0].train.init_from)
-    models = [
-      finished_parameters(run.train.init_from, model, run)
-      for (run, _), model in zip(seed_runs, models, strict=True)
-    ]
+    if not c.steps and not config.seeds:
+      taken = all_taken(c.init_from, as_shapes, config)
   optimizer = NO_OPTIMIZER
   if c.steps:
     optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)
-  model, opt_state = _state(mesh, models, optimizer, config.seeds)
+  held = parameters_in(workdir, as_shapes=not c.steps) if has_taken else None
+  if taken or (held and not c.steps):
+    model, opt_state = as_shapes, ()
+  else:
+    with user_errors(ValueError):
+      models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
+    if c.init_from and begins:
+      models = [
+        finished_parameters(run.train.init_from, model, run)
+        for (run, _), model in zip(seed_runs, models, strict=True)
+      ]
+    elif held:  # it is to be trained now
+      models = [filled(models[0], held.leaves)]
+    model, opt_state = _state(mesh, models, optimizer, config.seeds)
 
   training = Training(
     config,
@@ -144,6 +160,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     model,
     opt_state,
     source,
+    taken,
   )
   if not c.steps:
     return training
@@ -236,7 +253,8 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
       for seed_config, folder in training.seed_runs:
         stack.enter_context(primary_context(run_dir.locked_run_dir(folder, seed_config)))
     checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
-    begins = checkpoints.latest is None
+    has_taken = run_on_primary(run_dir.takes_parameters, workdir)
+    begins = checkpoints.latest is None and not has_taken
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
       made_of = provenance.MadeOf(
@@ -248,10 +266,11 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
         run.train.init_from,
       )
       run_on_primary(provenance.claim, folder, made_of, begins)
-    state, training.start_step = checkpoints.restore(
-      model=training.model, opt_state=training.opt_state
-    )
-    training.model, training.opt_state = state['model'], state['opt_state']
+    if not has_taken:
+      state, training.start_step = checkpoints.restore(
+        model=training.model, opt_state=training.opt_state
+      )
+      training.model, training.opt_state = state['model'], state['opt_state']
     # last: what is refused above stays as it was, and finished
     for run, folder in ((config, workdir), *training.seed_runs, *others):
       run_on_primary(run_dir.extend, folder, run)

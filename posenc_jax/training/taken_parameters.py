@@ -1,0 +1,89 @@
+"""Parameters that a run ended with, which may be those of another run: one of no steps that takes
+all of them from the run that it starts from saves none, but says which ones they are.
+"""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from posenc_jax import storage
+from posenc_jax.config import saved_config
+from posenc_jax.distributed.processes import run_on_primary
+from posenc_jax.errors import Damaged, UserError
+from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.provenance import source_of
+from posenc_jax.training.run_dir import TAKEN, takes_parameters
+
+
+class Parameters(NamedTuple):
+  """What a run ended with.
+
+  Attributes:
+    leaves: {'path/of/leaf': array on the host}, or their shapes.
+    step: of the last checkpoint that can be read.
+    checksum: over the arrays of the run that has trained them.
+  """
+
+  leaves: dict[str, np.ndarray] | dict[str, jax.ShapeDtypeStruct]
+  step: int
+  checksum: int
+
+
+def parameters_in(workdir: str | Path, as_shapes: bool = False) -> Parameters | None:
+  """The parameters of a run, its own or those that it takes from another; None: it has none yet.
+
+  Raises `UserError` where every checkpoint is damaged, and where the run that it takes them from is
+  gone or has changed since.
+  """
+  workdir = Path(workdir)
+  if run_on_primary(takes_parameters, workdir):
+    return _taken(workdir, as_shapes)
+  with Checkpoints(workdir) as checkpoints:
+    if as_shapes:
+      found = Parameters(*checkpoints.shapes_as_saved('model'))
+      return found if found.leaves else None
+    leaves, step = checkpoints.restore_as_saved('model')
+    return Parameters(leaves, step, checkpoints.checksum('model', step)) if leaves else None
+
+
+def write_taken(workdir: Path, start: str | Path, held: Parameters, paths: dict[str, str]) -> None:
+  """Writes that a run has the parameters that the one in `start` holds: those of these paths, {path
+  here: path there}. What is written already stays.
+  """
+  if takes_parameters(workdir):
+    return
+  run = os.path.relpath(Path(start).resolve(), workdir.resolve())
+  (workdir / TAKEN).parent.mkdir(exist_ok=True)
+  said = {'run': run, 'step': held.step, 'checksum': held.checksum, 'paths': paths}
+  storage.write_json(workdir / TAKEN, said)
+
+
+def _taken(workdir: Path, as_shapes: bool) -> Parameters:
+  fields = {'run': str, 'step': int, 'checksum': int, 'paths': dict}
+  remedy = 'without the folder that it lies in, and eval.jsonl and finished.json, to begin anew'
+  said = storage.read_json(workdir / TAKEN, fields, remedy)
+  named = Path(saved_config(workdir).train.init_from)
+  # as it lay beside this run, too: both may have moved, or the process be elsewhere
+  starts = {start.resolve(): start for start in (workdir.resolve() / said['run'], named)}
+  problem = f'{named}, which is gone'
+  for start in reversed(starts.values()):
+    if not storage.exists(start / 'config.json'):
+      continue
+    held, then = parameters_in(start, as_shapes=True), f'step {said["step"]} then'
+    wanted = said['step'], said['checksum'], source_of(workdir)
+    if held is None or (held.step, held.checksum, source_of(start)) != wanted:
+      now = 'no checkpoint' if held is None else f'step {held.step}'
+      problem = f'{start}, which has others now ({now}, {then})'
+      continue
+    if unknown := sorted({*said['paths'].values()} - held.leaves.keys()):
+      raise Damaged(f'{workdir / TAKEN} is damaged: paths={unknown[0]}; allowed: {remedy}')
+    if not as_shapes and (held := parameters_in(start)).step != said['step']:
+      problem = f'{start}, of which step {held.step} alone can be read ({then})'
+      continue
+    leaves = {path: held.leaves[there] for path, there in said['paths'].items()}
+    return Parameters(leaves, 0, held.checksum)
+  where = f'workdir={str(workdir)!r}: its parameters are those of {problem}'
+  raise UserError(f'{where}; allowed: that run as it was then')

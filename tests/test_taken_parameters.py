@@ -1,0 +1,190 @@
+"""Runs of no steps that take all parameters from another run: they say which, and save none."""
+
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from small_runs import BASE, TINY, write_text_corpus
+
+from posenc_jax import config, storage
+from posenc_jax.errors import UserError
+from posenc_jax.evaluation import generation
+from posenc_jax.evaluation.evaluate import evaluate
+from posenc_jax.evaluation.runs import load_run
+from posenc_jax.pretrained import exporting
+from posenc_jax.training import loop, run_dir, setup
+from posenc_jax.training.taken_parameters import parameters_in
+
+FEW = {'train.steps': 2, 'train.checkpoint_every': 2, 'train.max_to_keep': 1, 'optim.warmup': 0}
+FEW |= {'eval.documents': 1, 'eval.protocols': ('last_k',), 'eval.controls': ()}
+FEW |= {'model.mlp': 'swiglu'}  # as families have it
+SCALED = {'encoding': {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 2}}}
+CHAIN = {'encoding': {'name': 'chain', 'members': ('t5', 'logn')}}
+
+
+def made(folder, corpus, start='', **changes):
+  """A run that has ended; of no steps if it starts from another."""
+  settings = {**TINY, **FEW, 'data.corpus': corpus} | changes
+  if start:
+    settings |= {'train.init_from': str(start), 'train.steps': 0}
+  c = config.load(BASE, settings)
+  loop.train(c, folder)
+  return c
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """(the folder of a trained run with T5's bias, its corpus)."""
+  folder = tmp_path_factory.mktemp('trained')
+  corpus = write_text_corpus(folder / 'text')
+  made(folder / 'run', corpus, **{'encoding.name': 't5'})
+  return folder / 'run', corpus
+
+
+@pytest.fixture
+def start(trained, tmp_path, monkeypatch):
+  """A copy of it in the folder that tests run in; (its path, its corpus)."""
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(trained[0], 'start')
+  return Path('start'), trained[1]
+
+
+def has_arrays(run):
+  return [file.name for file in Path(run, 'checkpoints').iterdir()] != ['taken.json']
+
+
+def nats(run):
+  return [row['nats'] for row in storage.read_rows(Path(run) / 'eval.jsonl')]
+
+
+def test_nothing_is_drawn_read_or_written(start, monkeypatch, capsys):
+  """Also where parameters of the other run are dropped, as T5's table for RoPE in its place."""
+  folder, corpus = start
+  with monkeypatch.context() as patch:
+    for name in ('build', 'finished_parameters', 'filled'):
+      patch.setattr(setup, name, lambda *_: pytest.fail('made arrays'))
+    for name, changes in (('same', {'encoding.name': 't5'}), ('other', SCALED), ('chain', CHAIN)):
+      made(name, corpus, folder, **changes)
+      assert not has_arrays(name)
+      made(name, corpus, folder, **changes)  # it goes on, and is finished
+  table = 'encodings/variants/0/encoding/table'
+  assert f'start has {table}: dropped\n' in capsys.readouterr().out
+  own, there = parameters_in('chain'), parameters_in(folder)
+  assert own.step == 0
+  for path, leaf in own.leaves.items():
+    np.testing.assert_array_equal(leaf, there.leaves[path.replace('members/0/', '')])
+  assert own.leaves.keys() >= {table.replace('/table', '/members/0/table')}
+
+
+def test_scores_are_those_of_saved_arrays(start, monkeypatch):
+  """Of eval.py, in a chain of runs, too; and text, parameters and exports are equal."""
+  folder, corpus = start
+  made('taken', corpus, folder, **SCALED)
+  made('further', corpus, 'taken', **SCALED)
+  with monkeypatch.context() as patch:
+    patch.setattr(setup, 'all_taken', lambda *_: None)  # as runs of before had them
+    c = made('saved', corpus, folder, **SCALED)
+  assert (has_arrays('taken'), has_arrays('further'), has_arrays('saved')) == (False, False, True)
+  found = []
+  for name in ('saved', 'taken', 'further'):
+    c = config.saved_config(name)
+    evaluate(c, name)
+    assert run_dir.is_finished(name, config.config_hash(c))
+    texts = generation.generate(c, Path(name), b'the', 4, generation.Sampling(0.0, 0, 1.0, 0))
+    exporting.export_run(c, Path(name), Path(f'{name} out'), 'float32')
+    weights = Path(f'{name} out', 'model.safetensors').read_bytes()
+    leaves = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(load_run(name).model)]
+    found.append((nats(name), b''.join(texts), weights, leaves))
+    (row, *_) = storage.read_rows(Path(name) / 'eval.jsonl')
+    assert (row['step'], row['parameters']) == (0, {'run': 'start', 'step': 2})
+  assert found[0] == found[1] == found[2]
+  assert len(found[0][0]) > 1
+
+
+def test_new_parameters_are_saved(start):
+  folder, corpus = start
+  made('run', corpus, folder, **{'encoding.name': 'fox'})
+  assert has_arrays('run')
+
+
+def test_a_run_is_extended_from_what_it_takes(start):
+  """As one that begins with these steps; once it has checkpoints of its own, the other may go."""
+  folder, corpus = start
+  made('run', corpus, folder, **SCALED)
+  settings = {**TINY, **FEW, 'data.corpus': corpus, **SCALED, 'train.init_from': str(folder)}
+  extended = config.load(BASE, settings)
+  loop.train(extended, 'run')
+  loop.train(extended, 'at_once')
+  read = lambda run: Path(run, 'metrics.jsonl').read_text()
+  assert read('run') == read('at_once') != ''
+  assert parameters_in('run').step == 2
+  shutil.rmtree(folder)
+  loop.train(extended, 'run')
+  evaluate(extended, 'run')
+  assert len(nats('run')) > 1
+
+
+def test_the_other_run_must_be_as_it_was(start, tmp_path, monkeypatch):
+  folder, corpus = start
+  c = made('run', corpus, folder, **SCALED)
+  evaluate(c, 'run')
+  expected = nats('run')
+
+  def refused(words):
+    for ask in (
+      lambda: evaluate(c, 'run'),
+      lambda: loop.train(c, 'run'),
+      lambda: load_run('run'),
+      lambda: exporting.export_run(c, Path('run'), Path('out'), 'float32'),
+    ):
+      with pytest.raises(UserError, match=words) as error:
+        ask()
+      assert '\n' not in str(error.value)
+
+  where = "workdir='run': its parameters are those of start, which "
+  as_then = '; allowed: that run as it was then'
+  Path('start').rename('away')
+  refused(f'{where}is gone{as_then}')
+  more = {'encoding.name': 't5', 'train.steps': 4}
+  made('start', corpus, **more)
+  refused(rf'{where}has others now \(step 4, step 2 then\){as_then}')
+  shutil.rmtree('start')
+  made('start', corpus, **more | {'train.steps': 2, 'seed': 5})  # another of as many steps
+  refused(rf'{where}has others now \(step 2, step 2 then\){as_then}')
+  shutil.rmtree('start')
+  Path('away').rename('start')
+  evaluate(c, 'run')
+  (tmp_path / 'moved').mkdir()
+  for name in ('start', 'run'):
+    Path(name).rename(tmp_path / 'moved' / name)
+  monkeypatch.chdir('/')
+  moved = tmp_path / 'moved' / 'run'
+  (moved / 'eval.jsonl').unlink()
+  evaluate(c, moved)
+  assert nats(moved) == expected
+
+
+def test_damage_is_named(start):
+  folder, corpus = start
+  c = made('run', corpus, folder, **SCALED)
+  path = Path('run', run_dir.TAKEN)
+  whole = path.read_text()
+  path.write_text(whole.replace('"step":2', '"step":3').replace('"step": 2', '"step": 3'))
+  with pytest.raises(UserError, match=r'taken\.json is damaged: its check differs'):
+    evaluate(c, 'run')
+  path.write_text(whole)
+  data = next(file for file in Path('start/checkpoints/2/model').rglob('d/*') if file.is_file())
+  data.write_bytes(bytes(len(data.read_bytes())))
+  with pytest.raises(UserError, match=r'start/checkpoints: every checkpoint is damaged'):
+    evaluate(c, 'run')
+
+
+def test_scores_without_what_they_are_of_begin_no_run(start):
+  folder, corpus = start
+  c = made('run', corpus, folder, **SCALED)
+  evaluate(c, 'run')
+  shutil.rmtree('run/checkpoints')
+  with pytest.raises(UserError, match='its checkpoints are gone, but eval'):
+    loop.train(c, 'run')
