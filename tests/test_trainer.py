@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from compiled_models import nll
 from flax import nnx
 from kinds import daily_if
 from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
@@ -146,12 +147,87 @@ def test_documents_that_are_too_short_are_said_to_be_left_out(tiny, corpus, tmp_
   texts = shutil.copytree(corpus, tmp_path / 'texts')
   for number in range(3):
     (texts / 'train' / f'{number}.txt').write_text('x' * 15)
-  for packed in (False, True):
-    changes = {**TINY, 'data.corpus': str(texts), 'data.packed': packed, 'train.steps': 2}
-    loop.train(config.load(BASE, changes), tmp_path / f'run_{packed}')
-    said = 'train: 1 of 4 documents (95.2 % of tokens) have 16 tokens or more; the others are left'
-    assert (said in capsys.readouterr().out) != packed
+  (texts / 'validation' / 'short.txt').write_text('y')
+  for packing in ('none', 'concatenated', 'separate'):
+    changes = {**TINY, 'data.corpus': str(texts), 'data.packing': packing, 'train.steps': 2}
+    loop.train(config.load(BASE, changes), tmp_path / packing)
+    printed = capsys.readouterr().out
+    for said in (
+      'train: 1 of 4 documents (95.2 % of tokens) have 16 tokens or more; the others are left out',
+      'validation: 1 of 2 documents (99.9 % of tokens) have 16 tokens or more; the others are',
+    ):
+      assert (said in printed) == (packing == 'none')
   assert data.opened(tiny.data, 'train').left_out(16) is None
+
+
+SEPARATE = {'data.packing': 'separate', 'train.max_to_keep': 1}
+
+
+@pytest.fixture(scope='module')
+def short_texts(tmp_path_factory):
+  """A folder of documents of which none fills a window."""
+  draw = np.random.default_rng(0)
+  texts = [bytes(draw.integers(97, 101, n, np.uint8)) for n in draw.integers(1, 15, 90)]
+  splits = {'train': texts, 'validation': texts[:40]}
+  return write_text_corpus(tmp_path_factory.mktemp('short'), splits)
+
+
+@pytest.fixture(scope='module')
+def apart(short_texts, tmp_path_factory):
+  """The directory of a run on them, kept apart."""
+  workdir = tmp_path_factory.mktemp('runs') / 'apart'
+  loop.train(config.load(BASE, {**TINY, **SEPARATE, 'data.corpus': short_texts}), workdir)
+  return workdir
+
+
+def losses_by_themselves(model, batch):
+  """The mean nats of the tokens of a batch, each document in a batch of its own."""
+  alone = [nll(model, part_T[None]) for row in batch.documents() for part_T in row]
+  assert len(alone) > len(batch.tokens_BT)
+  return np.concatenate(alone, axis=1).mean()
+
+
+@pytest.mark.parametrize('name', ['fox', pytest.param('learned', marks=pytest.mark.ci)])
+def test_a_row_of_documents_that_are_apart_has_the_nats_of_each(name, short_texts):
+  """BOS stands before each; so it is in microbatches and in validation."""
+  changes = {**TINY, **SEPARATE, 'data.corpus': short_texts, 'encoding.name': name}
+  c = config.load(BASE, changes)
+  corpus = data.opened(c.data, 'train')
+  batch = corpus.batches(16, 4, seed=0)[0]
+  model = build(c, data.VOCAB, nnx.Rngs(0))
+  alone = losses_by_themselves(model, batch)
+  optimizer = make_optimizer(c.optim, c.train.steps)
+  for microbatches in (1, 2):
+    with c.unlocked():
+      c.train.grad_accum_steps = microbatches
+    train_step, val_step = make_step_fns(c, optimizer)
+    assert val_step(model, batch) == pytest.approx(alone, abs=1e-5)
+    copy = jax.tree.map(jnp.copy, model)
+    *_, found = train_step(copy, optimizer.init(model), batch)
+    assert found['loss'] == pytest.approx(alone, abs=1e-5)
+
+
+def test_documents_that_are_apart_are_validated_each_by_itself(apart, short_texts):
+  rows = [json.loads(line) for line in metrics(apart).splitlines()]
+  training = setup.prepare(
+    config.load(BASE, {**TINY, **SEPARATE, 'data.corpus': short_texts}), apart
+  )
+  with setup.restored(training):
+    batches = [training.val_batches[n] for n in range(2)]
+    nats = np.mean([losses_by_themselves(training.model, batch) for batch in batches])
+  assert rows[-1]['bpb'] == pytest.approx(nats / np.log(2), rel=1e-5)
+
+
+def test_what_cannot_keep_documents_apart_is_said_before_the_run(short_texts, tmp_path):
+  changes = {**TINY, **SEPARATE, 'data.corpus': short_texts}
+  short = {'encoding.name': 'learned', 'encoding.max_length': 9}
+  with pytest.raises(UserError, match=r'train.length=16: a document may fill a row, but positions'):
+    loop.train(config.load(BASE, changes | short), tmp_path / 'run')
+  with pytest.raises(UserError, match=r"packing='separate'; allowed: 'none' or 'concatenated' wi"):
+    loop.train(config.load(BASE, changes | {'attention.backend': 'cudnn'}), tmp_path / 'run')
+  with pytest.raises(UserError, match="packing='apart'; allowed: none, concatenated, separate"):
+    loop.train(config.load(BASE, changes | {'data.packing': 'apart'}), tmp_path / 'run')
+  assert not (tmp_path / 'run').exists()
 
 
 def test_a_finished_run_is_left_alone(unbroken, tiny, tmp_path, capsys):

@@ -130,7 +130,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': whole(0, MAX_TOKENS),
     'vocab': CHANNELS,
-    'packed': flag,
+    'packing': one_of(('none', 'concatenated', 'separate')),
   },
   'train': {
     'length': whole(1, MAX_TOKENS),
@@ -199,7 +199,7 @@ TEXT_FIELDS = {
 }
 TASK_FIELDS = {
   'data.tokenizer': one_of(('bytes',)),
-  'data.packed': lambda value: 'False for a task' if value else None,
+  'data.packing': lambda value: None if value == 'none' else "'none' for a task",
   'eval.protocols': lambda value: (
     one_of((TASK_PROTOCOL,))(value) and f'{TASK_PROTOCOL}, for data.corpus is a task'
   ),

@@ -90,8 +90,14 @@ def effects(config: ConfigDict) -> Relations:
 
 
 def backends(config: ConfigDict) -> Relations:
-  """Whether the backend that trains can evaluate: said before the training, not after it."""
-  fits = config.attention.backend != 'cudnn' or config.eval.compute_dtype != 'float32'
+  """Whether the backend takes the documents of a row, and whether what trains can evaluate: said
+  before the training, not after it.
+  """
+  is_cudnn = config.attention.backend == 'cudnn'
+  fits = not is_cudnn or config.data.packing != 'separate'
+  allowed = "'none' or 'concatenated' with attention.backend='cudnn', which takes no segments"
+  yield 'data.packing', fits, allowed
+  fits = not is_cudnn or config.eval.compute_dtype != 'float32'
   allowed = "'bfloat16' with attention.backend='cudnn', which takes no float32"
   yield 'eval.compute_dtype', fits, allowed
 
@@ -136,7 +142,8 @@ def windows(config: ConfigDict) -> Relations:
     allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"
     yield 'eval.protocols', has_names, allowed
     # Two documents may have names that begin alike.
-    yield 'data.packed', not config.data.packed, 'False with the protocol planted'
+    is_apart = config.data.packing != 'concatenated'
+    yield 'data.packing', is_apart, "'none' or 'separate' with the protocol planted"
   if SHUFFLED_FAR in evals.controls:
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 

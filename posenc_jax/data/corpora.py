@@ -17,7 +17,7 @@ from posenc_jax import storage, tasks
 from posenc_jax.config.paths import cache_folder
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.data import folder
-from posenc_jax.data.batches import Batch, Batches
+from posenc_jax.data.batches import BETWEEN, Batch, Batches
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.token_cache import Tokenized, tokenized
@@ -30,7 +30,7 @@ ALLOWED = (
   "'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
 )
 FETCHED = ('tfds:', 'hf:')  # beginnings of names of sets that are fetched once
-PACK_BYTES = 2**16
+JOINED_BYTES = 2**16  # at least, of a document that is joined of several
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
 CACHED_BYTES = 2**31  # of them together, but for the last one
 
@@ -72,6 +72,8 @@ class Corpus:
     names: the name of each document.
     listing: what the split of a folder of text is made of; None for any other corpus.
     cache: where tokens are kept that are not bytes.
+    packing: how training joins documents, as `data.packing`; `documents` are joined as well where
+      it is 'concatenated'.
     unit: the unit of the logged loss.
     carried_positions: None: the batches of text carry no positions.
   """
@@ -83,6 +85,7 @@ class Corpus:
   tokenizer: Bytes = BYTES
   listing: Listing | None = None
   cache: Path | None = None
+  packing: str = 'none'
   unit = 'bits/byte'
   carried_positions = None
 
@@ -139,9 +142,11 @@ class Corpus:
     return None
 
   def left_out(self, length: int) -> str | None:
-    """Says which documents windows of `length` tokens are cut from; None: from all of them."""
+    """Says which documents windows of `length` tokens are cut from; None: from all of them, as from
+    documents that are joined.
+    """
     is_long = self.counts >= length
-    if is_long.all():
+    if is_long.all() or self.packing != 'none':
       return None
     share = self.counts[is_long].sum() / self.counts.sum()
     documents = f'{is_long.sum():,} of {len(self):,} documents ({100 * share:.1f} % of tokens)'
@@ -159,9 +164,11 @@ class Corpus:
       return None
     from posenc_jax.data import planted
 
-    windows = batch.tokens_BT.astype(np.uint8)
-    distances_BT = np.stack([planted.distances(bytes(window)) for window in windows])
-    return batch._replace(scored_BT=distances_BT > 0)
+    def is_recalled(document_T):
+      return planted.distances(document_T.astype(np.uint8).tobytes()) > 0
+
+    scored_BT = np.stack([np.concatenate([*map(is_recalled, row)]) for row in batch.documents()])
+    return batch._replace(scored_BT=scored_BT)
 
 
 def opened(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | TaskCorpus:
@@ -205,7 +212,7 @@ def text(data: ConfigDict, split: str) -> Corpus:
   """Opens one split of the text that a config's section `data` describes, with bytes as tokens.
   Raises `UserError`.
   """
-  return corpus(data.corpus, split, data.text_field, data.cache, data.packed)
+  return corpus(data.corpus, split, data.text_field, data.cache, data.packing)
 
 
 def vocab(data: ConfigDict) -> int:
@@ -223,7 +230,7 @@ def check_tokenizer(data: ConfigDict) -> None:
     tokenizer_json(data.tokenizer, data.vocab)
 
 
-def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool = False) -> Corpus:
+def corpus(name: str, split: str, text_field: str, cache: str, packing: str = 'none') -> Corpus:
   """Opens one split of a corpus of text, with bytes as tokens.
 
   Args:
@@ -232,7 +239,7 @@ def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool =
     split: 'train', 'validation' or 'test'.
     text_field: the field that holds the text of an example or of a line of a .jsonl file.
     cache: the folder of prepared corpora; '': posenc_jax in the user's cache folder.
-    is_packed: whether documents are joined, as `packed` does.
+    packing: how training joins documents, as `data.packing`.
   Raises:
     UserError: there is no such corpus, split or field, or the split has no documents.
   """
@@ -243,26 +250,27 @@ def corpus(name: str, split: str, text_field: str, cache: str, is_packed: bool =
   if found.count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
   names, documents = (LazySequence(found.count, make) for make in (found.name_of, found.read))
-  plain = Corpus(name, split, names, documents, listing=found.listing)
-  return packed(plain) if is_packed else plain
+  plain = Corpus(name, split, names, documents, listing=found.listing, packing=packing)
+  return concatenated(plain) if packing == 'concatenated' else plain
 
 
-def packed(corpus: Corpus) -> Corpus:
+def concatenated(corpus: Corpus) -> Corpus:
   """Joins documents, in order and with an empty line between two, into documents of at least
-  PACK_BYTES, but for the last one. It reads the whole split.
+  JOINED_BYTES, but for the last one. It reads the whole split.
   """
   ends, size = [], 0
   for index, document_bytes in enumerate(corpus.sizes.tolist()):
     size += document_bytes
-    if size >= PACK_BYTES or index == len(corpus) - 1:
+    if size >= JOINED_BYTES or index == len(corpus) - 1:
       ends.append(index + 1)
       size = 0
   bounds = list(zip([0, *ends], ends, strict=False))
   names = LazySequence(
     len(bounds), lambda i: f'{corpus.names[bounds[i][0]]} to {corpus.names[bounds[i][1] - 1]}'
   )
-  documents = LazySequence(len(bounds), lambda i: b'\n\n'.join(corpus.documents[slice(*bounds[i])]))
-  return Corpus(corpus.name, corpus.split, names, documents, listing=corpus.listing)
+  join = lambda bounds: BETWEEN.join(corpus.documents[slice(*bounds)])
+  documents = LazySequence(len(bounds), lambda i: join(bounds[i]))
+  return dataclasses.replace(corpus, names=names, documents=documents, packing='concatenated')
 
 
 def prepare(name: str, cache: str) -> Path:

@@ -120,7 +120,8 @@ def _texts(config: ConfigDict, train: data.Corpus, whole_split: bool) -> list[np
   batches = train.batches(c.length, c.batch, config.seed)
   count = min(c.steps * c.batch, batches.windows_per_epoch)
   steps = range(-(-count // c.batch))
-  return [window for step in steps for window in batches[step].tokens_BT][:count]
+  rows = [documents for step in steps for documents in batches[step].documents()]
+  return [document for documents in rows[:count] for document in documents]
 
 
 def _label(config: ConfigDict, context: int, smoothing: str, whole_split: bool) -> str:

@@ -21,6 +21,7 @@ def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
     _check_tokens(config, variant.encoding, model.vocab)
     if carried is None:
       _check_contiguous(config, variant.encoding)
+      _check_end_of_documents(config, variant.encoding)
     else:
       _check_kind(config, variant.encoding.at_input, carried)
       _check_end(config, variant.encoding, source.largest_position(config.train.length))
@@ -43,6 +44,18 @@ def _check_contiguous(config: ConfigDict, enc: Encoding) -> None:
     raise ValueError(
       f'config.data.corpus={config.data.corpus!r}: carries no positions, which {_name(enc)} is '
       "made for; allowed: one that does, such as 'task:addition/reverse=True/positions=abacus'"
+    )
+
+
+def _check_end_of_documents(config: ConfigDict, enc: Encoding) -> None:
+  """Refuses positions that end before those of a document that fills a row of several. Lengths of
+  documents are data, of which a program says nothing.
+  """
+  L, end = config.train.length, enc.max_length
+  if config.data.packing == 'separate' and end is not None and end < L:
+    raise ValueError(
+      f'config.train.length={L}: a document may fill a row, but positions of {_name(enc)} end at '
+      f'{end}; allowed: at most that'
     )
 
 

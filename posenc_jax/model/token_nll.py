@@ -25,18 +25,27 @@ def last_tokens(x_BT, last: int | None):
   return x_BT if last is None else x_BT[:, max(x_BT.shape[1] - last, 0) :]
 
 
-def token_hidden(model: LM, tokens_BT, *, token_positions=None, **options):
+def token_hidden(model: LM, tokens_BT, *, token_positions=None, token_segments=None, **options):
   """What `LM.hidden` returns, with the inputs and options of `token_nll`."""
-  inputs_BT = _after_bos(jnp.asarray(tokens_BT, jnp.int32), model.bos)  # bytes have no room for BOS
+  tokens_BT = jnp.asarray(tokens_BT, jnp.int32)  # bytes have no room for BOS
+  inputs_BT = _after_bos(tokens_BT, model.bos, token_segments)
   if token_positions is not None:
-    options['position_ids'] = _after_bos(token_positions, 0)
+    options['position_ids'] = _after_bos(token_positions, 0, token_segments)
+  if token_segments is not None:
+    options['segment_ids'] = token_segments
   return model.hidden(inputs_BT, **options)
 
 
-def _after_bos(x_BT, of_bos):
-  """What goes with the inputs, of what goes with the tokens: BOS first, without the last token."""
-  padding = ((0, 0), (1, 0), *[(0, 0)] * (x_BT.ndim - 2))
-  return jnp.pad(x_BT[:, :-1], padding, constant_values=of_bos)
+def _after_bos(x_BT, of_bos, segments_BT=None):
+  """What goes with the inputs, of what goes with the tokens: BOS first, without the last token, in
+  each segment.
+  """
+  of_each = [(0, 0)] * (x_BT.ndim - 2)
+  inputs_BT = jnp.pad(x_BT[:, :-1], ((0, 0), (1, 0), *of_each), constant_values=of_bos)
+  if segments_BT is None:
+    return inputs_BT
+  begins_BT = jnp.pad(segments_BT[:, 1:] != segments_BT[:, :-1], ((0, 0), (1, 0)))
+  return jnp.where(jnp.expand_dims(begins_BT, tuple(range(2, x_BT.ndim))), of_bos, inputs_BT)
 
 
 def nats_of_logits(logits_BTV, tokens_BT):
@@ -49,8 +58,9 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   """Negative log-likelihood in nats of every token given those before it in its window.
 
   Each window begins with an implicit BOS, `model.bos`: all T tokens are scored, and the last has
-  BOS and T - 1 tokens before it. With `segment_ids`, BOS stands before the window only: the first
-  token of a later segment is predicted from the token before it.
+  BOS and T - 1 tokens before it. With `token_segments`, one begins each segment, too: a row has the
+  nats of its segments by themselves. With `segment_ids`, which are those of the inputs, BOS stands
+  before the window only: the first token of a later segment is predicted from the token before it.
 
   Logits are never there all at once where they would be more than MAX_LOGITS numbers, in the
   backward pass neither.
@@ -59,7 +69,7 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
     last: how many tokens at the end of each window are scored, no others having logits; None: all.
     options: keyword arguments of `LM.hidden`; `position_ids` are those of the inputs, BOS first.
       In their place, `token_positions`: the position of each token, [B, T] or [B, T, n], which it
-      has as an input; BOS has 0.
+      has as an input; BOS has 0. `token_segments`: the segment of each token, integers [B, T].
   Returns:
     float32 [B, T], or [B, last].
   """

@@ -109,8 +109,9 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
   workdir, start_step, c = training.workdir, training.start_step, training.config.train
   if start_step:
     print(f'{workdir}: going on from step {start_step}')
-  if not training.config.data.packed and (left_out := training.corpus.left_out(c.length)):
-    print(f'train: {left_out}; --config.data.packed=True joins short ones')
+  for corpus in (training.corpus, training.val_corpus):
+    if left_out := corpus.left_out(c.length):
+      print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
   # first, since it raises where the rows of before are damaged
   log = Log(workdir, c, start_step, training.corpus.unit, training.seed_dirs)
   tracker_names, profile_steps = (c.trackers, c.profile_steps) if is_primary() else ((), ())

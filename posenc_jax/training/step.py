@@ -36,6 +36,7 @@ def make_step_fns(
       model,
       batch.tokens_BT,
       token_positions=batch.position_ids,
+      token_segments=batch.segments_BT,
       max_position_distance=largest_position,
       key=key,
       dtype=config.train.compute_dtype,

@@ -130,7 +130,9 @@ def step_and_shapes(mesh, c: ConfigDict):
   optimizer = make_optimizer(c.optim, c.train.steps, c.train.trained_parameters)
   model = decoder.shapes(c, data.vocab(c.data))
   state = model, jax.eval_shape(optimizer.init, model)
-  batch, largest_position = data.Batch(jnp.zeros((c.train.batch, c.train.length), int)), None
+  tokens_BT, largest_position = jnp.zeros((c.train.batch, c.train.length), int), None
+  is_separate = c.data.packing == 'separate'
+  batch = data.Batch(tokens_BT, segments_BT=tokens_BT if is_separate else None)
   if tasks.is_task(c.data.corpus):
     corpus = data.opened(c.data, 'train')
     batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]

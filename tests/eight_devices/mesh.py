@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_runs import BASE, TINY, dotted
+from small_runs import BASE, TINY, dotted, write_text_corpus
 
 from posenc_jax import config, data
 from posenc_jax.attention import attend
@@ -68,6 +68,19 @@ def on_all(run):
 def test_losses_are_those_of_one_device(on_one, on_all):
   assert on_one[1][-1] < on_one[1][0] - 1
   np.testing.assert_allclose(on_all[1], on_one[1], rtol=2e-6)
+
+
+SEPARATE = {'data__packing': 'separate', 'encoding__name': 'fox'}
+
+
+@pytest.mark.slow
+def test_documents_of_a_row_are_cut_as_tokens_are(run, tmp_path):
+  texts = ['the quick brown fox'[:n] for n in (3, 19, 9, 1, 14)] * 9
+  folder = write_text_corpus(tmp_path, dict.fromkeys(('train', 'validation'), texts))
+  _, losses = run(**SEPARATE, data__corpus=folder)
+  cuts = dict(mesh__data=2, mesh__fsdp=2, mesh__context=2)
+  _, cut = run(**SEPARATE, **cuts, data__corpus=folder)
+  np.testing.assert_allclose(cut, losses, rtol=2e-6)
 
 
 OF_DATA = {
