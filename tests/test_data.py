@@ -854,6 +854,20 @@ def test_tfds_set_without_splits_is_cut(small):
     ]
 
 
+def test_a_run_is_told_of_another_version_of_a_tfds_set(small, tmp_path):
+  read = lambda name, split: corpus(name, split, 'body', str(small)).listing
+  listing = lambda name='tfds:small', split='train': read(name, split)
+  first = listing()
+  assert (first.folder, first.documents) == ('.', 40)
+  assert first == listing('tfds:small:2.0.0', 'test')
+  provenance.claim(tmp_path, provenance.MadeOf(None, listings=[first]), begins=True)
+  later = type('Small', (Small,), {'VERSION': tfds.core.Version('2.1.0')}, skip_registration=True)
+  later(data_dir=small, file_format='array_record').download_and_prepare()
+  with pytest.raises(UserError, match='40 when its run began, 40 now, others in name or size'):
+    provenance.check_documents(tmp_path, listing())
+  provenance.check_documents(tmp_path, listing('tfds:small:2.0.0'))
+
+
 def test_tfds_set_with_splits_is_read_as_it_is(cache):
   for split in SPLITS:
     own, general = (corpus(name, split, 'text', str(cache)) for name in ('sotu', 'tfds:sotu'))
@@ -1353,6 +1367,27 @@ def test_a_run_is_told_of_other_files_in_a_folder_that_the_library_reads(hf_set,
   (folder / 'train-1.jsonl').write_text('{"body": "more", "number": 1}\n')
   with pytest.raises(UserError, match=r'documents in data\.corpus: 43 when its run began, 44 now'):
     provenance.check_documents(tmp_path, opened().listing)
+
+
+def test_a_run_is_told_of_other_texts_in_a_set_of_the_hub(hf_set, tmp_path):
+  datasets, cache = pytest.importorskip('datasets'), tmp_path / 'cache'
+  texts = list(hf_set['train']['body'])
+
+  def listing(split='train', rows=texts, name='a'):
+    folder = cache / 'hf' / f'them%2F{name}'
+    if not folder.exists():
+      train = datasets.Dataset.from_dict({'body': rows, 'number': list(range(len(rows)))})
+      datasets.DatasetDict(train=train, dev=hf_set['dev']).save_to_disk(str(folder))
+    return corpus(f'hf:them/{name}', split, 'body', str(cache)).listing
+
+  first = listing()
+  assert (first.folder, first.documents) == ('.', 43)
+  assert first == listing('test') == listing(name='again')
+  provenance.claim(tmp_path, provenance.MadeOf(None, listings=[first]), begins=True)
+  others = {'more': [*texts, None], 'moved': texts[::-1], 'longer': ['longer', *texts[1:]]}
+  for name, rows in others.items():
+    with pytest.raises(UserError, match=r'data\.corpus: 43 when its run began, 4[34] now'):
+      provenance.check_documents(tmp_path, listing(rows=rows, name=name))
 
 
 def test_no_document_is_in_two_splits_whatever_they_are_named():

@@ -34,9 +34,16 @@ def test_each_command_that_adds_to_a_run_is_a_session(run):
   rows = sessions.of_run(run)
   assert [row['work'] for row in rows] == ['training', 'evaluation']
   assert {row['run'] for row in rows} == {'run'}
-  assert rows[0]['packages'].keys() == {'posenc_jax', *sessions.PACKAGES}
+  named = rows[0]['packages'].keys()
+  assert {'posenc_jax', 'grain', *sessions.PACKAGES} <= named
+  assert named - {'posenc_jax', *sessions.PACKAGES} <= {*sessions.OF_TEXT}
   assert rows[0]['device'].endswith(' x cpu')
   assert rows[0]['began'] <= rows[1]['began']
+
+
+def test_packages_of_text_that_are_missing_are_not_named(monkeypatch):
+  monkeypatch.setattr(sessions, 'OF_TEXT', ('numpy', 'no_such_package'))
+  assert 'no_such_package' not in sessions._versions()
 
 
 def make_repository(folder):

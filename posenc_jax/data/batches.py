@@ -116,7 +116,9 @@ class Batches:
     self._windows = np.where(counts >= length, -(-counts // length), 0).tolist()
     self._ends = list(itertools.accumulate(self._windows))
     self.windows_per_epoch = self._ends[-1]
-    windows = grain.MapDataset.range(self.windows_per_epoch).seed(seed).shuffle().repeat()
+    # given, since what Grain would derive depends on where in the pipeline it shuffles
+    order = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+    windows = grain.MapDataset.range(self.windows_per_epoch).shuffle(seed=order).repeat()
 
     def batched(of_documents):
       cut = functools.partial(self._window, of_documents)

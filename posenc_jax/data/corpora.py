@@ -70,7 +70,7 @@ class Corpus:
 
   Attributes:
     names: the name of each document.
-    listing: what the split of a folder of text is made of; None for any other corpus.
+    listing: what the split is made of; None of an embedded corpus, which is verified by itself.
     cache: where tokens are kept that are not bytes.
     packing: how training joins documents, as `data.packing`; `documents` are joined as well where
       it is 'concatenated'.

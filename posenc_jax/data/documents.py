@@ -10,9 +10,10 @@ class Listing(NamedTuple):
   """What a split is made of, without its text: a run compares it with what it began with.
 
   Attributes:
-    folder: the subfolder of the split, or '.' where splits are cut from all documents together.
+    folder: the subfolder of the split, or '.' of all splits together.
     documents: how many there are.
-    sha256: the hash of their names and sizes, in order.
+    sha256: the hash of their names and sizes, in order; of a set of TFDS, of its version and of the
+      sizes of its files.
   """
 
   folder: str
@@ -27,7 +28,7 @@ class Documents(NamedTuple):
     count: how many there are.
     name_of: index -> the name of a document.
     read: index -> its bytes, or a file in memory that has them. Raises `UserError`.
-    listing: that of a folder of text; None for any other corpus.
+    listing: None of an embedded corpus, which is verified by itself.
   """
 
   count: int

@@ -15,6 +15,7 @@ the twentieth before it for validation (the last twentieth where the set has a t
 
 import contextlib
 import dataclasses
+import hashlib
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,10 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   def read(index):
     return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
 
-  listing = _listing(Path(parts.path), sum(sizes.values())) if parts.is_folder else None
+  if parts.is_folder:
+    listing = _listing(Path(parts.path), sum(sizes.values()))
+  else:
+    listing = _listing_of_texts(found, text_field)
   return Documents(stop - start, lambda n: f'{source}/{start + n}', read, listing)
 
 
@@ -177,6 +181,22 @@ def _listing(folder: Path, documents: int) -> Listing:
     if not any(part.startswith('.') for part in name.parts)
   ]
   return listing_of('.', files)._replace(documents=documents)
+
+
+def _listing_of_texts(found, text_field: str) -> Listing:
+  """The listing of a `DatasetDict`, by the bytes of each text of every split. Arrow has them beside
+  the texts, which are not read.
+  """
+  import pyarrow.compute
+
+  digest, documents = hashlib.sha256(), 0
+  for key, rows in sorted(found.items()):
+    documents += len(rows)
+    digest.update(f'{key}\0{len(rows)}\0'.encode())
+    if text_field in rows.column_names:
+      sizes = pyarrow.compute.binary_length(rows.data.column(text_field)).fill_null(0)
+      digest.update(sizes.to_numpy().astype('<i8').tobytes())
+  return Listing('.', documents, digest.hexdigest())
 
 
 def _of_folder(datasets: ModuleType, parts: Name, cache: Path, field: str):

@@ -71,8 +71,10 @@ class TaskBatches:
   corpus's `shortest` to `length`.
 
   Each example is a row of its own; the padding on its right is not scored and has position 0 where
-  examples carry positions.
+  examples carry positions. None comes again, so that `windows_per_epoch` is None.
   """
+
+  windows_per_epoch = None
 
   def __init__(self, corpus: TaskCorpus, length: int, size: int, seed: int):
     """Raises `UserError`, as a step may, for lengths that the task does not have and for numbers

@@ -5,12 +5,13 @@ A split that a set lacks is cut off the end of its train split: the last tenth f
 twentieth before it for validation (the last twentieth where the set has a test split).
 """
 
+import hashlib
 import re
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from posenc_jax.data.documents import Documents
+from posenc_jax.data.documents import Documents, Listing
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line
 
 
@@ -35,7 +36,18 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
     present = ', '.join(builder.info.splits)
     raise UserError(f'{field}: no split {split!r} and no train to cut it from; it has {present}')
   rows = builder.as_data_source(part)
-  return Documents(len(rows), lambda n: f'{part}/{n}', lambda n: rows[n][text_field])
+  read = lambda n: rows[n][text_field]
+  return Documents(len(rows), lambda n: f'{part}/{n}', read, _listing(builder.info))
+
+
+def _listing(info: tfds.core.DatasetInfo) -> Listing:
+  """The listing of a set: its version, and how many examples and bytes each split has where."""
+  splits = sorted(
+    (name, [*split.shard_lengths], split.num_bytes) for name, split in info.splits.items()
+  )
+  documents = sum(split.num_examples for split in info.splits.values())
+  sha256 = hashlib.sha256(repr((info.full_name, splits)).encode()).hexdigest()
+  return Listing('.', documents, sha256)
 
 
 def prepare(name: str, cache: Path) -> Path:

@@ -14,7 +14,7 @@ IN_ROWS = (
 )
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 # What rows state wherever there is one, whether or not it was changed: the start of the hash of a
-# folder of text (`data.documents.Listing`) that the run was not trained on, and which run judged.
+# text (`data.documents.Listing`) that the run was not trained on, and which run judged.
 DOCUMENTS, JUDGE = 'data.documents', 'eval.long_ppl_evaluator'
 
 

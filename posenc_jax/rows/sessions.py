@@ -4,6 +4,7 @@ A row for each command that has trained or evaluated it, in its sessions.jsonl; 
 them. Kept results have those of all their runs in one file, where `run` says which.
 """
 
+import contextlib
 import datetime
 import os
 import platform
@@ -20,7 +21,9 @@ from posenc_jax.rows.row_schema import FieldCheck, fault_of, is_text, text
 
 FILE = 'sessions.jsonl'
 TRAINING, EVALUATION = 'training', 'evaluation'
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'numpy', 'grain')
+# Those that read text or cut it into tokens, named where they are installed.
+OF_TEXT = ('datasets', 'sentencepiece', 'tensorflow-datasets', 'tokenizers')
 CODE = ('posenc_jax', 'train.py', 'eval.py')  # what numbers come from, beside a run's own config
 # What names another repository in the environment, as in a hook of git.
 OTHER_REPOSITORY = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE')
@@ -62,12 +65,20 @@ def add(workdirs: Iterable[str | Path], work: str, device: str, began: str | Non
     'commit': commit,
     'is_edited': is_edited,
     'python': platform.python_version(),
-    'packages': {'posenc_jax': posenc_jax.__version__}
-    | {name: metadata.version(name) for name in PACKAGES},
+    'packages': {'posenc_jax': posenc_jax.__version__} | _versions(),
     'device': device,
   }
   for workdir in workdirs:
     storage.append_rows(Path(workdir) / FILE, [row])
+
+
+def _versions() -> dict[str, str]:
+  """{package: its version}."""
+  versions = {name: metadata.version(name) for name in PACKAGES}
+  for name in OF_TEXT:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+      versions[name] = metadata.version(name)
+  return versions
 
 
 def code() -> tuple[str | None, bool | None]:

@@ -112,6 +112,12 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
   for corpus in (training.corpus, training.val_corpus):
     if left_out := corpus.left_out(c.length):
       print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
+  if windows := training.train_batches[0].windows_per_epoch:
+    epochs = f'{c.steps:,} steps of {c.batch:,} are {c.steps * c.batch / windows:,.2f} epochs'
+    print(f'train: {windows:,} windows of {c.length:,} tokens an epoch; {epochs}')
+    taken, there = c.validate_batches * c.batch, training.val_batches.windows_per_epoch
+    if taken > there:
+      print(f'validation: {taken:,} windows of {there:,}, so that some count more than once')
   # first, since it raises where the rows of before are damaged
   log = Log(workdir, c, start_step, training.corpus.unit, training.seed_dirs)
   tracker_names, profile_steps = (c.trackers, c.profile_steps) if is_primary() else ((), ())

@@ -1,5 +1,5 @@
-"""What a run keeps of what it was made of: its tokenizer (`own_tokenizer` says how), the documents
-of a folder of text, the code of encodings of the user's own, the pretrained model that its
+"""What a run keeps of what it was made of: its tokenizer (`own_tokenizer` says how), a list of its
+documents, the code of encodings of the user's own, the pretrained model that its
 parameters come from.
 """
 
@@ -18,7 +18,7 @@ from posenc_jax.training.own_tokenizer import (
   copy_tokenizer,
 )
 
-LISTINGS = 'documents.json'  # holds what a folder of text was made of, if the corpus is one
+LISTINGS = 'documents.json'  # holds what the text was made of, unless it is embedded
 OWN_ENCODINGS = 'encodings.json'  # holds hashes of the code of encodings of the user's own, if any
 SOURCE_HASH = 'source.json'  # holds the hash of the pretrained model that parameters come from
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
@@ -30,7 +30,7 @@ class MadeOf(NamedTuple):
   Attributes:
     tokenizer: the SHA-256 of its tokenizer; None: there is none.
     learned: that tokenizer, if it was learned from the text.
-    listings: the splits of a folder of text; those of any other corpus are None.
+    listings: those of the splits; None of an embedded corpus.
     code: {name: hash} of the encodings of the user's own.
     source: the SHA-256 of the pretrained model that parameters come from, where the run begins;
       None: they come from none.
@@ -91,8 +91,8 @@ def _write(path: Path, tree: dict, begins: bool) -> None:
 
 
 def check_documents(workdir: str | Path, listing: Listing | None) -> None:
-  """Raises `UserError` where other documents are in a folder of text than when the run began. Of a
-  run that has no list of them, of an earlier version, that is not known.
+  """Raises `UserError` where a text has other documents than when the run began. Of a run that has
+  no list of them, of an earlier version, that is not known.
   """
   path = Path(workdir) / LISTINGS
   if listing is None:
@@ -113,7 +113,7 @@ def _documents(path: Path) -> tuple[dict, dict]:
   """
   if not storage.exists(path):
     return {}, {}
-  remedy = 'without that file, if the folder of text is as it was'
+  remedy = 'without that file, if the text is as it was'
   tree = storage.read_json(path, {'documents': dict, 'sha256': dict}, remedy)
   return tree['documents'], tree['sha256']
 
