@@ -86,7 +86,8 @@ def get_config() -> ConfigDict:
         # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; or the
         # path of a tokenizer.json, which the extra 'hf' reads.
         tokenizer='bytes',
-        # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS.
+        # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS: 0
+        # counts them, and a run's config gets their number.
         vocab=4096,
         text_field='text',  # the field of an example or a .jsonl line that holds its text
         # Whether training joins documents, so that short ones count: 'none'; 'concatenated', an

@@ -1283,11 +1283,30 @@ def test_a_tokenizer_json_that_cannot_be_used_is_one_line(tmp_path, monkeypatch)
   assert message() == f'{field}draws its tokens; allowed: a model without dropout'
   byte_level().save(str(path))
   assert message(300) == f'config.data.vocab=300; allowed: 301, the symbols of {path} and BOS'
+  with pytest.raises(UserError, match=r'vocab=0; allowed: 1 or more; 0, with a tokenizer\.json, f'):
+    config.validate(config.load(BASE, {'data.vocab': 0}))
+  with pytest.raises(UserError, match=r"/none\.json': No such file or directory; allowed: a token"):
+    config.load(BASE, {'data.tokenizer': str(tmp_path / 'none.json'), 'data.vocab': 0})
   monkeypatch.setitem(sys.modules, 'tokenizers', None)
   missing = "tokenizers is not installed; allowed: after pip install -e '.[hf]'"
   assert message() == f'{field}{missing}'
   with pytest.raises(UserError, match=r'allowed: the path of a tokenizer\.json, bytes, sent'):
     config.validate(config.load(BASE, {'data.tokenizer': 'gpt2'}))
+
+
+def test_the_symbols_of_a_tokenizer_json_are_counted_where_none_are_given(tmp_path):
+  """Before a config is hashed: a run is the same one whether the number is given or not."""
+  path = tmp_path / 'tokenizer.json'
+  byte_level().save(str(path))
+  left, given = (
+    config.load(BASE, {'data.tokenizer': str(path), 'data.vocab': vocab}) for vocab in (0, 301)
+  )
+  config.validate(left)
+  assert left.data.vocab == data.tokenizer(left.data).vocab == 301
+  assert config.config_hash(left) == config.config_hash(given)
+  storage.write_json(tmp_path / 'config.json', config.to_json(config.load(BASE, TINY)))
+  changed = config.trained_config(tmp_path, {'data.tokenizer': str(path), 'data.vocab': 0})
+  assert changed.data.vocab == 301
 
 
 def test_validation_counts_the_bytes_of_its_own_windows(tmp_path):

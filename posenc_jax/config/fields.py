@@ -129,7 +129,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
   'data': {
     **_same(text(), 'corpus', 'tokenizer', 'text_field', 'cache'),
     'shortest': whole(0, MAX_TOKENS),
-    'vocab': CHANNELS,
+    'vocab': whole(0, MAX_CHANNELS),
     'packing': one_of(('none', 'concatenated', 'separate')),
   },
   'train': {

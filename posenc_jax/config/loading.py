@@ -16,6 +16,7 @@ from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
 from posenc_jax.config.serialization import saved_config, to_json, without_numpy
+from posenc_jax.config.tokenizer_file import with_its_symbols
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
 
 BASE = storage.REPOSITORY / 'configs' / 'base.py'  # all fields, with their defaults
@@ -135,7 +136,8 @@ def _what_is_there(path: Path) -> str:
 
 
 def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = None) -> ConfigDict:
-  """The configuration of a file, or of a study that was loaded from it, with overrides; locked.
+  """The configuration of a file, or of a study that was loaded from it, with overrides; locked. The
+  symbols of a tokenizer.json that `data.vocab` leaves to it are counted.
 
   Raises `UserError`.
   """
@@ -146,7 +148,7 @@ def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = N
     config = config.copy_and_resolve_references()
     _replace_numpy(config)
   overlay(config.lock(), overrides or {})
-  return _with_plain_folder(config)
+  return with_its_symbols(_with_plain_folder(config))
 
 
 def _with_plain_folder(config: ConfigDict) -> ConfigDict:
@@ -171,7 +173,7 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   overlay(config, overrides)
   if 'data.corpus' in overrides:
     _with_plain_folder(config)
-  validate(config, is_trained=True)
+  validate(with_its_symbols(config), is_trained=True)
   _check_first_tokens(config, overrides)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'

@@ -58,7 +58,7 @@ def sizes(config: ConfigDict) -> Relations:
 
 
 def training(config: ConfigDict) -> Relations:
-  """What must lie within the steps and the length of the training."""
+  """What must lie within the steps and the length of the training; whether there are symbols."""
   train, steps, warmup = config.train, config.train.steps, config.optim.warmup
   is_enough = steps > 0 or bool(train.init_from)
   yield 'train.steps', is_enough, '1 or more; 0 with train.init_from'
@@ -67,6 +67,8 @@ def training(config: ConfigDict) -> Relations:
   left, decay_steps = steps - warmup, config.optim.decay_steps
   fits = decay_steps <= left or not steps
   yield 'optim.decay_steps', fits, f'at most the {left} steps after the warm-up; 0: all of them'
+  allowed = '1 or more; 0, with a tokenizer.json, for those that it has'
+  yield 'data.vocab', config.data.vocab > 0, allowed
   fits = config.data.shortest <= train.length
   yield 'data.shortest', fits, f'at most train.length={train.length}'
   traced = train.profile_steps

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenc_jax.errors import MAX_REASON, UserError, imported, one_line
+from posenc_jax.config import tokenizer_file
+from posenc_jax.errors import MAX_REASON, UserError, one_line
 from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the bytes of a text
@@ -138,19 +139,14 @@ class TokenizerJson(Bytes):
     tokenizer, for one that draws its tokens, and without the library.
     """
     field = f'config.data.tokenizer={path!r}'
-    tokenizers = imported('tokenizers', field, 'hf')
-    try:
-      self._tokenizer = tokenizers.Tokenizer.from_str(contents.decode())
-    except Exception as error:  # the library raises nothing more special
-      reason = one_line(error, MAX_REASON)
-      raise UserError(f'{field}: no tokenizer ({reason}); allowed: a tokenizer.json') from None
+    self._tokenizer = tokenizer_file.parsed(contents, path)
     if getattr(self._tokenizer.model, 'dropout', None):
       raise UserError(f'{field}: draws its tokens; allowed: a model without dropout')
     # Whatever the file says of batches, a text is encoded whole and as it is.
     self._tokenizer.no_truncation()
     self._tokenizer.no_padding()
     self._tokenizer.post_processor = None  # some leave the spaces out of what a token spans
-    self.vocab = max(self._tokenizer.get_vocab().values(), default=0) + 2
+    self.vocab = tokenizer_file.symbols(self._tokenizer)
     tree = json.loads(contents)
     self._field, model = field, tree['model']
     self._unknown = model.get('unk_id')  # Unigram's; other models name it
@@ -308,12 +304,7 @@ def tokenizer_json(path: str, vocab: int) -> TokenizerJson:
   """Returns the tokenizer in a file. Raises `UserError` where it cannot be read, or has not `vocab`
   symbols with BOS.
   """
-  field = f'config.data.tokenizer={path!r}'
-  try:
-    contents = Path(path).read_bytes()
-  except OSError as error:
-    raise UserError(f'{field}: {error.strerror}; allowed: a tokenizer.json') from None
-  tokenizer = TokenizerJson(contents, path)
+  tokenizer = TokenizerJson(tokenizer_file.contents_of(path), path)
   if tokenizer.vocab != vocab:
     raise UserError(
       f'config.data.vocab={vocab}; allowed: {tokenizer.vocab}, the symbols of {path} and BOS'
