@@ -31,6 +31,8 @@ def main(argv):
     first, folder = config.single_seed_runs(run, flags.workdir)[0]
     preflight.check_evaluation(preflight.with_own_tokenizer(first, folder))
     devices.announce_devices(run.mesh)
+    for note in config.notes(run):
+      print(note)
     loop.train(run, flags.workdir)
     if not storage.exists(Path(flags.workdir) / 'state.json'):  # else a sweep evaluates it
       is_own = not BUILT_IN.keys() >= {*encoding_names(run.encoding)}

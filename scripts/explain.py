@@ -50,6 +50,8 @@ def main(argv: list[str]) -> int | None:
   c = config.load(flags.config, overrides)
   config.validate(c)
   preflight.check_model(c)
+  for note in config.notes(c):
+    print(note)
   with user_errors(ValueError):
     model = build(c, data.vocab(c.data), nnx.Rngs(0))
   console = Console(highlight=False, markup=False)  # formulas have brackets

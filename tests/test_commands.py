@@ -111,6 +111,9 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
   code, out, error = command('train.py', *settings)
   assert (code, error) == (None, '')
   assert 'validation' in out
+  note = 'eval.lengths=(8,): none is past train.length=8\n'
+  assert note in out
+  assert note not in command('train.py', *settings, '--config.eval.lengths=8,12')[1]
   code, out, error = command('eval.py', f'--workdir={workdir}', '--config.eval.k=2')
   assert (code, error) == (None, '')
   code, again, error = command('eval.py', *settings)

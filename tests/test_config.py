@@ -17,6 +17,8 @@ from posenc_jax.config import (
   from_json,
   load,
   load_study,
+  notes,
+  notes_of_all,
   overlay,
   product,
   to_json,
@@ -744,3 +746,37 @@ def test_fields_of_a_pattern_are_set_in_its_layers_that_are_rope_and_see_the_who
 def test_a_folder_of_text_has_one_name(name, plain):
   """But for what else another name could mean."""
   assert load(BASE, {'data.corpus': name}).data.corpus == plain
+
+
+# What is noted, and not refused
+
+
+@pytest.mark.parametrize(
+  ('changes', 'found'),
+  [
+    ({}, []),
+    ({'train.length': 1024}, []),
+    (
+      {'train.length': 4096},
+      ['eval.lengths=(128, 256, 512, 1024, 2048): none is past train.length=4096'],
+    ),
+    (
+      {'train.length': 1000},
+      ['eval.lengths=(128, 256, 512, 1024, 2048): train.length=1000 itself is not measured'],
+    ),
+    (
+      {'model.model_dim': 768, 'model.heads': 12},
+      [
+        'model.heads=12 of model.head_dim=32 are 384 channels, beside model.model_dim=768',
+        'model.mlp_dim=512: is less than model.model_dim=768',
+      ],
+    ),
+    ({'model.model_dim': 768, 'model.heads': 24, 'model.mlp_dim': 768}, []),
+  ],
+)
+def test_defaults_that_do_not_follow_what_was_changed_are_noted(changes, found):
+  config = load(BASE, changes)
+  validate(config)
+  assert notes(config) == found
+  assert notes_of_all([config] * 2) == found
+  assert notes_of_all([config, load(BASE)]) == [f'{note} (1 of 2 runs)' for note in found]

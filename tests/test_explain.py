@@ -216,3 +216,9 @@ def test_laws_are_checked_of_each_encoding_of_a_config(monkeypatch, capsys):
   assert explain.main([*flags, *pattern, '--check']) == 1
   assert re.search(r'^FAILS +finite: .*; output is nan$', capsys.readouterr().out, re.MULTILINE)
   assert asked == ['ALiBi', 'RoPE', 'NoPE']
+
+
+def test_a_narrow_mlp_is_noted_before_the_tables(explained):
+  wide = 'model.heads=4 of model.head_dim=32 are 128 channels, beside model.model_dim=16'
+  narrow = 'model.mlp_dim=8: is less than model.model_dim=16'
+  assert explained('--config.model.mlp_dim=8').startswith(f'{wide} {narrow} ')

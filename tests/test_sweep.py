@@ -45,6 +45,12 @@ def test_every_run_is_trained_and_evaluated_and_reported_once(study, capsys):
   assert '2 of them finished before' in capsys.readouterr().out
 
 
+def test_a_sweep_says_once_that_no_length_is_past_that_of_training(study, capsys):
+  study(['rope', 'alibi'])({'train.length': 4096})
+  said = 'eval.lengths=(128, 256, 512, 1024, 2048): none is past train.length=4096\n'
+  assert capsys.readouterr().out.count(said) == 1
+
+
 def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
   """All runs would be that one, under the names of the others."""
   run = study(['rope', 'alibi'])

@@ -6,6 +6,7 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
 from posenc_jax.config.loading import BASE, load, load_study, trained_config
+from posenc_jax.config.notes import notes, notes_of_all
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs
@@ -37,6 +38,8 @@ __all__ = [
   'line_name',
   'load',
   'load_study',
+  'notes',
+  'notes_of_all',
   'overlay',
   'product',
   'saved_config',

@@ -111,6 +111,8 @@ def sweep(
     before += f', of part {part}' if part else ''
     before += f', and {len(left_out)} that are kept in {kept or out}' if left_out else ''
     print(f'{out}: {len(runs)} runs{before}', flush=True)
+    for note in config.notes_of_all(run.config for run in of_part):
+      print(note)
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
       print(f'{extended} of them are extended: log.txt of each says with which learning rates')
     failed = execute(runs, out, jobs, launcher, console)
