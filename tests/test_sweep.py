@@ -524,7 +524,9 @@ def test_names_are_safe_short_readable_and_tell_overrides_apart():
     assert name not in ('.', '..')
 
 
-@pytest.mark.parametrize(('name', 'runs'), [('quick', 9), ('classic', 48), ('extension', 72)])
+@pytest.mark.parametrize(
+  ('name', 'runs'), [('quick', 9), ('own_text', 15), ('classic', 48), ('extension', 72)]
+)
 def test_the_studies_of_this_repository_are_sound(name, runs, tmp_path):
   path = ROOT / 'configs' / f'{name}.py'
   planned = sweep.plan(path, tmp_path / name, {})

@@ -1,0 +1,69 @@
+"""Five encodings on text of your own, at a size that one GPU is bought for: 46 million parameters
+in 12 layers, trained at 1,024 tokens on 330 million, evaluated to eight times that length.
+
+  python scripts/sweep.py --config=configs/own_text.py
+
+Cost: not run. Before its first run set, in a copy:
+- FOLDER, your text, as GUIDE says under "A folder of text": documents of fewer than L tokens are
+  left out of training, unless `data.packing` joins them, and of fewer than 8 L out of evaluation;
+- TOKENIZER, the path of your tokenizer.json; 'sentencepiece' learns one from the text;
+- STEPS: 10,000 of 32 sequences are 7 tokens a parameter;
+- on a GPU with less memory, `train.grad_accum_steps` of 2 or more, or `model.remat`.
+
+T5's last bucket begins at L: by its default all distances from 128 on would share it. The learning
+rate is one for all lines and a guess; scripts/lr_grid.py chooses one for each.
+"""
+
+from posenc_jax.config import BASE, load, product, vary
+
+FOLDER = 'my_texts'
+TOKENIZER = 'sentencepiece'
+STEPS = 10_000
+L = 1024
+NAMES = ('rope', 'alibi', 't5', 'fox', 'nope')
+OF_LENGTH = {'t5': {'encoding.max_distance': L}}
+
+
+def get_config():
+  settings = {
+    'data.corpus': FOLDER,
+    'data.tokenizer': TOKENIZER,
+    'data.vocab': 0 if TOKENIZER.endswith('.json') else 16_384,
+    'model.layers': 12,
+    'model.model_dim': 512,
+    'model.heads': 8,
+    'model.head_dim': 64,
+    'model.mlp_dim': 2048,
+    'model.unroll': 1,  # a loop over layers, which is compiled in a twelfth of the time
+    'train.length': L,
+    'train.batch': 32,
+    'train.steps': STEPS,
+    'train.compute_dtype': 'bfloat16',
+    'train.validate_every': 1000,
+    'train.checkpoint_every': 1000,
+    'optim.learning_rate': 1e-3,
+    'optim.warmup': 200,
+    'eval.lengths': (L, 2 * L, 4 * L, 8 * L),
+    'eval.target_context': 8 * L,
+    'eval.documents': 0,
+    'eval.document_tokens': 0,
+    'eval.batch_tokens': 8 * L,
+    'eval.compute_dtype': 'bfloat16',
+  }
+  return load(BASE, settings)
+
+
+def lines():
+  return [{'encoding.name': name} | OF_LENGTH.get(name, {}) for name in NAMES]
+
+
+def sweep():
+  return product(vary('seed', 0, 1, 2), lines())  # whole tables first, then more seeds
+
+
+def table():
+  return dict(protocols=('last_k',), metric='bpb', baseline='rope')
+
+
+def figures():
+  return {'extrapolation': dict(protocol='last_k', metric='bpb')}
