@@ -50,13 +50,13 @@ def main(argv: list[str]) -> int | None:
   c = config.load(flags.config, overrides)
   config.validate(c)
   preflight.check_model(c)
-  for note in config.notes(c):
-    print(note)
   with user_errors(ValueError):
     model = build(c, data.vocab(c.data), nnx.Rngs(0))
   console = Console(highlight=False, markup=False)  # formulas have brackets
   if flags.check:
     return check(c, model, console)
+  for note in config.notes(c):
+    console.print(note, soft_wrap=True)
   explain(c, model, console, flags.platform or jax.default_backend())
 
 
