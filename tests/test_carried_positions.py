@@ -20,7 +20,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import loop
 from posenc_jax.training.optimizer import make_optimizer
-from posenc_jax.training.step import accumulate_gradients, make_step_fns
+from posenc_jax.training.step import accumulate, make_step_fns
 
 ABACUS = 'task:addition/reverse=True/pad=True/positions=abacus'
 COUPLED = 'task:addition/reverse=True/pad=True/positions=coupled'
@@ -378,8 +378,7 @@ def test_microbatches_carry_the_positions_of_their_rows():
     return jnp.average(per_token, weights=batch.scored_BT)
 
   grads = [
-    accumulate_gradients(jax.value_and_grad(loss), 2.0, batch, jax.random.key(0), parts)
-    for parts in (1, 3)
+    accumulate(jax.value_and_grad(loss), 2.0, batch, jax.random.key(0), parts) for parts in (1, 3)
   ]
   np.testing.assert_allclose(*grads, rtol=1e-5)
 
@@ -387,7 +386,7 @@ def test_microbatches_carry_the_positions_of_their_rows():
 def test_each_microbatch_draws_for_itself():
   batch = data.Batch(jnp.zeros((4, 2), jnp.int32))
   draw = lambda model, batch, key: jax.random.uniform(key)
-  mean = accumulate_gradients(draw, None, batch, jax.random.key(0), 2)
+  mean = accumulate(draw, None, batch, jax.random.key(0), 2)
   alone = [draw(None, None, jax.random.fold_in(jax.random.key(0), n)) for n in range(2)]
   assert alone[0] != alone[1]
   assert mean == pytest.approx(np.mean(alone))

@@ -211,6 +211,21 @@ def test_a_row_of_documents_that_are_apart_has_the_nats_of_each(name, short_text
     assert found['loss'] == pytest.approx(alone, abs=1e-5)
 
 
+def test_validation_in_pieces_weighs_them_by_what_they_score(tiny):
+  """Also where a piece scores nothing, as it may of names to recall."""
+  c = tiny.copy_and_resolve_references()
+  batch = data.opened(c.data, 'train').batches(16, 4, seed=0)[0]
+  scored_BT = np.random.default_rng(0).random((4, 16)) < [[0.9], [0], [0.1], [0]]
+  model, found = build(c, data.VOCAB, nnx.Rngs(0)), []
+  for microbatches in (1, 2):
+    c.train.grad_accum_steps = microbatches
+    _, val_step = make_step_fns(c, make_optimizer(c.optim, c.train.steps))
+    found.append([val_step(model, batch._replace(scored_BT=each)) for each in (None, scored_BT)])
+    memory = jax.make_jaxpr(val_step)(model, batch)
+    assert ('f32[4,16,257]' in str(memory)) == (microbatches == 1)
+  np.testing.assert_allclose(*found, rtol=1e-6)
+
+
 def test_documents_that_are_apart_are_validated_each_by_itself(apart, short_texts):
   rows = [json.loads(line) for line in metrics(apart).splitlines()]
   training = setup.prepare(

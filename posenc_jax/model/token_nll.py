@@ -7,10 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax import target
+from posenc_jax.attention.kernels.over_batch import devices_of_batch
 from posenc_jax.model.decoder import LM
 
 BITS = 1 / math.log(2)  # bits in a nat
-MAX_LOGITS = 2**26  # numbers; 256 MiB of float32
+MAX_LOGITS = 2**26  # numbers on a device; 256 MiB of float32
 
 
 def token_logits(model: LM, tokens_BT, *, last: int | None = None, **options):
@@ -62,7 +63,7 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   nats of its segments by themselves. With `segment_ids`, which are those of the inputs, BOS stands
   before the window only: the first token of a later segment is predicted from the token before it.
 
-  Logits are never there all at once where they would be more than MAX_LOGITS numbers, in the
+  Logits are never there all at once where a device would have more than MAX_LOGITS numbers, in the
   backward pass neither.
 
   Args:
@@ -76,12 +77,12 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   hidden_BTD = last_tokens(token_hidden(model, tokens_BT, **options), last)
   tokens_BT = last_tokens(tokens_BT, last)
   B, T = tokens_BT.shape
-  if tokens_BT.size * model.vocab <= MAX_LOGITS:
-    return nats_of_logits(model.logits(hidden_BTD), tokens_BT)
-
   # Each chunk has an equal part of every device's tokens, so that no device needs others' tokens.
   shards = target.sequence_shards() if T % target.sequence_shards() == 0 else 1
-  size = max(1, MAX_LOGITS // (B * shards * model.vocab))
+  rows = B // devices_of_batch() if B % devices_of_batch() == 0 else B  # of a device
+  if rows * (T // shards) * model.vocab <= MAX_LOGITS:
+    return nats_of_logits(model.logits(hidden_BTD), tokens_BT)
+  size = max(1, MAX_LOGITS // (rows * model.vocab))
 
   @jax.checkpoint
   def nats_of_chunk(chunk):

@@ -49,7 +49,7 @@ def make_step_fns(
     step = opt_state[-1].count  # the learning rate's state, last in the chain, counts all steps
     learning_rate = optimizer.learning_rate(config.optim, config.train.steps, step + 1)
     key = jax.random.fold_in(jax.random.key(seed), step)
-    loss, grads = accumulate_gradients(
+    loss, grads = accumulate(
       jax.value_and_grad(mean_nats), model, batch, key, config.train.grad_accum_steps
     )
     grads = optimizer.only_trained(grads, config.train.trained_parameters)
@@ -71,8 +71,13 @@ def make_step_fns(
     *state, metrics = multi_seed.vmap_seeds(train_step)(model, opt_state, batch, seeds)
     return *state, mesh.replicate(metrics)
 
-  def val_step(model, batch):  # logits as evaluation has them, whatever the compute dtype
+  def nats_of_validation(model, batch, key):  # logits as evaluation has them in any compute dtype
+    del key  # nothing is sampled
     return mean_nats(model, batch, logits_dtype='float32')
+
+  def val_step(model, batch):  # in pieces as training is, whose memory may hold no more
+    key = jax.random.key(0)
+    return accumulate(nats_of_validation, model, batch, key, config.train.grad_accum_steps)
 
   def val_step_of_seeds(model, batch):
     return mesh.replicate(multi_seed.vmap_seeds(val_step, in_axes=(0, None))(model, batch))
@@ -81,15 +86,16 @@ def make_step_fns(
   return jax.jit(train, donate_argnames=('model', 'opt_state')), jax.jit(val)
 
 
-def accumulate_gradients(loss_and_grad: Callable, model, batch: Batch, key, microbatches: int):
-  """loss_and_grad(model, batch, key), computed one microbatch after another.
+def accumulate(means_of: Callable, model, batch: Batch, key, microbatches: int):
+  """means_of(model, batch, key), such as a loss and its gradient, computed one microbatch after
+  another.
 
   The result is a pytree of means over the tokens that count. Each microbatch is weighted by the
-  tokens that count in it, and has a key of its own. It takes every `microbatches`-th row, so that a
-  device holds an equal share of each.
+  tokens that count in it, where there are any, and has a key of its own. It takes every
+  `microbatches`-th row, so that a device holds an equal share of each.
   """
   if microbatches == 1:
-    return loss_and_grad(model, batch, key)
+    return means_of(model, batch, key)
 
   def split(x_BT):
     return x_BT.reshape(-1, microbatches, *x_BT.shape[1:]).swapaxes(0, 1)
@@ -99,11 +105,12 @@ def accumulate_gradients(loss_and_grad: Callable, model, batch: Batch, key, micr
     scored_BT = microbatch.scored_BT
     count = microbatch.tokens_BT.size if scored_BT is None else scored_BT.sum()
     microbatch = mesh.constrain_tokens(microbatch)
-    means = loss_and_grad(model, microbatch, jax.random.fold_in(key, index))
-    return jax.tree.map(lambda x, y: x + count * y, total, (means, 1.0)), None
+    means = means_of(model, microbatch, jax.random.fold_in(key, index))
+    add_up = lambda x, y: x + jnp.where(count > 0, count * y, 0)  # a mean over none is NaN
+    return jax.tree.map(add_up, total, (means, 1.0)), None
 
   stacked = jax.tree.map(split, batch)
-  shapes = jax.eval_shape(loss_and_grad, model, jax.tree.map(lambda x: x[0], stacked), key)
+  shapes = jax.eval_shape(means_of, model, jax.tree.map(lambda x: x[0], stacked), key)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
   carry = zeros, jnp.zeros(())
   (total, count), _ = lax.scan(add, carry, (stacked, jnp.arange(microbatches)))

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
@@ -122,7 +123,7 @@ def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
   """
   T, batch = 64, 8
   fields = {'encoding.name': name, 'train.length': T, 'train.batch': batch}
-  monkeypatch.setattr(nll_module, 'MAX_LOGITS', T * batch * data.VOCAB // 3)
+  monkeypatch.setattr(nll_module, 'MAX_LOGITS', T * batch * data.VOCAB // 8 // 3)
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
   c = config.load(BASE, {**TINY, **fields, **sizes})
   text = programs.trace_step(mesh.make_mesh(c.mesh), c).lower().compile().as_text()
@@ -142,10 +143,32 @@ def test_nats_in_pieces_of_shares_are_those_of_one_device(monkeypatch):
   tokens_BT = np.random.default_rng(0).integers(0, 256, (batch, T))
   value = lambda model: token_nll(model, tokens_BT).mean()
   desired = jax.jit(jax.value_and_grad(value))(model)
-  monkeypatch.setattr(nll_module, 'MAX_LOGITS', 2 * 4 * batch * data.VOCAB)
+  monkeypatch.setattr(nll_module, 'MAX_LOGITS', 2 * batch * data.VOCAB)
   with jax.set_mesh(mesh.make_mesh(c.mesh)):
     actual = jax.jit(jax.value_and_grad(value))(model)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-6), actual, desired)
+
+
+def test_logits_are_cut_by_what_a_device_has_of_them(monkeypatch):
+  """Eight devices hold eight times as many at once, but of a batch that they cannot share."""
+  T, batch = 16, 8
+  c = config.load(BASE, {**TINY, 'mesh.data': 4, 'mesh.fsdp': 2, 'encoding.name': 'nope'})
+  model = build(c, data.VOCAB, nnx.Rngs(0))
+  tokens_BT = jnp.zeros((batch, T), int)
+  sizes = []
+  cut = nll_module._in_chunks
+  counted = lambda x, shards, size: (sizes.append(size), cut(x, shards, size))[1]
+  monkeypatch.setattr(nll_module, '_in_chunks', counted)
+  trace = lambda tokens_BT: jax.eval_shape(lambda m, x: token_nll(m, x), model, tokens_BT)
+  with jax.set_mesh(mesh.make_mesh(c.mesh)):
+    monkeypatch.setattr(nll_module, 'MAX_LOGITS', T * data.VOCAB)
+    trace(tokens_BT)
+    assert sizes == []
+    monkeypatch.setattr(nll_module, 'MAX_LOGITS', 4 * data.VOCAB)
+    trace(tokens_BT)
+    assert sizes == [4, 4]  # of hidden states and of tokens
+    trace(tokens_BT[:3])
+    assert sizes[2:] == [1, 1]
 
 
 @pytest.mark.slow
