@@ -17,8 +17,8 @@ from test_laws import CASES, MODES, B, backends_of, build, close, inputs, layer
 from test_padding import chain_of
 
 from posenc_jax.attention import attend
+from posenc_jax.attention.backends.ring_walk import num_steps
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.ring_walk import num_steps
 from posenc_jax.encodings import Encoding, make
 
 # One of each kind under the masks that it may meet differently; every other case of the laws is

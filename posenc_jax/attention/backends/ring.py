@@ -18,8 +18,8 @@ from jax import lax
 from jax.sharding import AxisType
 
 from posenc_jax.attention.backends import blockwise, ring_kernels
+from posenc_jax.attention.backends.ring_walk import num_steps, pass_on, run_on_ring
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.ring_walk import num_steps, pass_on, run_on_ring
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule, cast_like, zeros_like

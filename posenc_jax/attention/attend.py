@@ -1,0 +1,238 @@
+"""The one door to attention: every encoding through every backend."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from posenc_jax import target
+from posenc_jax.attention.backends import (
+  blockwise,
+  cudnn,
+  dense,
+  diagonals,
+  fused,
+  ring,
+  ring_kernels,
+  splash,
+  triton,
+)
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import (
+  AttentionRequest,
+  build_request,
+  check_arrays,
+  largest_difference,
+)
+from posenc_jax.encodings import Encoding
+from posenc_jax.errors import nearest
+from posenc_jax.xla_ops import vary, varying_axes
+
+
+class Backend(NamedTuple):
+  """One way to compute attention.
+
+  Attributes:
+    refuse: refuse(request) is the reason why it cannot serve a request, or None.
+    run: run(request) is o_BTHK.
+  """
+
+  refuse: Callable
+  run: Callable
+
+
+def _interpreted(run: Callable) -> Callable:
+  """Kernels in Pallas' interpreter, on any platform: to check them, not to be fast."""
+  return functools.partial(run, interpret=True)
+
+
+BACKENDS = {
+  'dense': Backend(dense.refuse, dense.run),
+  'blockwise': Backend(blockwise.refuse, blockwise.run),
+  'diagonals': Backend(diagonals.refuse, diagonals.run),
+  'cudnn': Backend(cudnn.refuse, cudnn.run),
+  'splash': Backend(splash.refuse, splash.run),
+  'fused': Backend(fused.refuse, fused.run),
+  'fused_interpret': Backend(fused.refuse_interpreted, _interpreted(fused.run)),
+  'ring': Backend(ring.refuse, ring.run),
+  'ring_interpret': Backend(ring.refuse_interpreted, _interpreted(ring_kernels.run)),
+  'triton': Backend(triton.refuse, triton.run),
+  'triton_interpret': Backend(triton.refuse_interpreted, _interpreted(triton.run)),
+}
+
+# Keys up to which `auto` takes dense, by platform. Measured on a CPU, it is up to 1.1 times as fast
+# there, and blockwise is faster above; so it is on a TPU by the compiler's estimate. On a GPU tiles
+# are hundreds of kernels one after another, by diagonals too, and dense is a dozen. Other platforms
+# are as a CPU.
+DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
+# Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
+# this short, and tables by distance be spread once for each of their corners.
+FEW_QUERIES = 16
+
+
+def attend(
+  q_BTHK: jax.Array,
+  k_BSGK: jax.Array,
+  v_BSGK: jax.Array,
+  enc: Encoding,
+  *,
+  x: jax.Array | None = None,
+  position_ids: jax.Array | None = None,
+  segment_ids: jax.Array | None = None,
+  is_causal: bool = True,
+  window: int | None = None,
+  chunk: int | None = None,
+  sink_tokens: int = 0,
+  prefix: int = 0,
+  softcap: float | None = None,
+  backend: str = 'auto',
+  block_sizes: tuple[int, int] | None = None,
+  max_position_distance: int | None = None,
+  outer_hooks_applied: bool = False,
+) -> jax.Array:
+  """Attention under a position encoding: o [B, T, H, width of v] in the dtype of v, of an encoding
+  that makes several heads of one (`enc.heads_per_query`, RoPE++) that many times H.
+
+  Sizes are B sequences, T queries, S keys, H heads, G heads of keys and values, K channels a head,
+  D channels of the model; `B|1` is B, or 1 for all sequences alike. The queries are the last T of
+  the S keys (T = 1 decodes), all S of them where the encoding `needs_all_queries`; x, position_ids
+  and segment_ids are given for all S keys.
+
+  Call it under `jax.jit`, with every argument static that is neither an array nor the encoding:
+  outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.
+  There is no forward-mode differentiation, and with tiles no second derivative.
+
+  What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
+  `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
+  begins, in every layer, `query_scale` on projected queries and `constrain_parameters` after a step
+  of the optimizer.
+
+  Args:
+    q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G. Values may be wider or
+      narrower than keys.
+    enc: an encoding from `posenc_jax.make`.
+    x: the layer's normalized input [B, S, D], for encodings that read content.
+    position_ids: integers [B|1, S]; floats of 32 bits, or [B|1, S, n], or [B|1, S, G] for each head
+      of keys and values, where the encoding declares that it takes them (`position_kind`,
+      `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment,
+      which takes less time and memory than the same numbers given, and more kernels serve.
+      They are data: no gradient reaches them. Rotations know them in float32, in which whole
+      numbers are exact up to 2^24.
+    segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
+      their own segment only (packing).
+    is_causal: whether keys to the right are hidden.
+    window: how many tokens a query sees, itself included, counted by index (on either side if not
+      causal); None: all.
+    chunk: how many tokens a chunk has, counted by index from the start of each segment; a query
+      sees its own chunk only (Llama 4); None: all.
+    sink_tokens: how many tokens at the start of each segment are seen from outside of their window
+      and chunk, too (StreamingLLM).
+    prefix: how many tokens at the start of each segment are seen from the left, too: a prefix that
+      is read in both directions, within the window and the chunk.
+    softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
+      the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
+    backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
+    block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
+      `triton` and `ring`; None: their choice. `cudnn` and `splash` refuse them, and `dense` has no
+      tiles. A bias by distance takes memory of S times the keys
+      of a tile, in numbers a head, in `blockwise`, `diagonals` and `ring` where one size divides
+      the other, and up to the smaller of the two times more where not; without sink tokens, S is at
+      most the window or the chunk and two tiles. In `diagonals` scores take T times the keys of a
+      tile, in numbers a head and sequence.
+    max_position_distance: with explicit positions under tracing, the largest difference of two
+      positions, which is the length of per-distance tables; None for tables that end by themselves
+      (`max_relative_distance`). A distance beyond the tables gives NaN.
+    outer_hooks_applied: says that the caller has applied `add_to_input`, `enter_attention` and what
+      belongs to it, and `sample_positions` or `positions_of_tokens`; without it, an encoding that
+      has one is refused, since attention alone would lose them.
+
+  Raises:
+    NotImplementedError: the named backend refuses, with its reason.
+    ValueError: a shape is wrong or an argument out of range. LengthError: positions beyond a table.
+  """
+  check_backend(backend)
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
+  check_arrays(*arrays)
+  if max_position_distance is None:  # as a mesh or a jax.shard_map is met, constants are traced
+    max_position_distance = largest_difference(enc, position_ids)
+  attention = functools.partial(
+    _attend,
+    backend=backend,
+    mask=Mask(is_causal, window, chunk, sink_tokens, prefix),
+    softcap=softcap,
+    block_sizes=block_sizes,
+    max_position_distance=max_position_distance,
+    outer_hooks_applied=outer_hooks_applied,
+  )
+  sharding = jax.typeof(q_BTHK).sharding
+  if explicit := sharding.mesh.explicit_axes:  # those of a mesh from jax.make_mesh, by default
+    # The compiler cuts what is in between; what comes out is cut as queries are.
+    out_sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:3]))
+    attention = jax.sharding.auto_axes(attention, axes=explicit, out_sharding=out_sharding)
+  return attention(*arrays)
+
+
+def _attend(
+  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, *, backend: str, **options
+) -> jax.Array:
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
+  # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
+  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids = vary(arrays, varying_axes(arrays))
+  # Terms of parameters in half precision would be added up in it, and so would their gradients.
+  enc = jax.tree.map(_in_float32, enc)
+  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
+  request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
+  i = request.i
+  # Tiles and rings would carry what no pair reads, and add up gradients of 0.
+  request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
+  o_BTHK = BACKENDS[chosen(request, backend)].run(request)
+  x_BTD = None if x is None else x[:, request.offset :]
+  return enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
+
+
+def _in_float32(p):
+  return p.astype(jnp.float32) if jnp.issubdtype(p.dtype, jnp.floating) else p
+
+
+def check_backend(backend: str) -> None:
+  """Raises ValueError, naming the nearest, for what is neither a key of BACKENDS nor 'auto'."""
+  if backend != 'auto' and backend not in BACKENDS:
+    raise ValueError(f'attention.backend={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
+
+
+def chosen(request: AttentionRequest, backend: str) -> str:
+  """The backend that serves a request: the one that is named, or for 'auto' the fastest.
+
+  Raises NotImplementedError where the named one refuses, with its reason.
+  """
+  if backend == 'auto':
+    return fastest(request)
+  if (reason := BACKENDS[backend].refuse(request)) is not None:
+    raise NotImplementedError(f'backend {backend}: {reason}')
+  return backend
+
+
+def fastest(request: AttentionRequest) -> str:
+  """The backend that `auto` takes, expected to be the fastest of those that take the request."""
+  # On a mesh that cuts sequences, every other backend would gather them on every device.
+  if ring.refuse(request) is None and target.sequence_shards() > 1:
+    return 'ring'
+  # `triton` has never run on a GPU, and has to be asked for until it has.
+  for name in ('cudnn', 'splash', 'fused'):
+    if BACKENDS[name].refuse(request) is None:
+      return name
+  if blockwise.refuse(request) is not None or request.q_BTHK.shape[1] <= FEW_QUERIES:
+    return 'dense'
+  # Dense looks every pair up: on a CPU 1.3 to 2.2 times as slow at any length.
+  looks_up = request.contiguous and request.enc.has_vector_tables
+  if looks_up and request.platform != 'gpu':
+    return 'blockwise'
+  if request.k_BSGK.shape[1] <= DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu']):
+    return 'dense'
+  if request.platform == 'gpu' and diagonals.refuse(request) is None:
+    return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'
+  return 'blockwise'
