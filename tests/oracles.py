@@ -23,8 +23,8 @@ class Oracle:
   value v_j.
 
   Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h, seen_n) is added to the scores of
-  the n keys from the first that i sees to the last, which is i itself; i sees those of seen_n. x is
-  the input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
+  the n keys from the first that i sees to i itself or a later one; i sees those of seen_n. x is the
+  input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
   mix: across(s_HS, i, j_S, place_S) takes the scores of all heads of a row, of keys at the places
   place_S of the sequence, to new ones. Where queries do: among(rows, starts) takes (i, seen, s_HS)
   of all queries in their order, places of the sequence, and the places where documents start, to
@@ -2261,7 +2261,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v,
   weights by pairs.
 
-  weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens.
+  weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens. A query
+  that sees no key gets 0.
   """
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
   _, H, K = weights['q'].shape
@@ -2295,13 +2296,16 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
           + oracle.pair(q, k_SK[s], token_Sn[i], token_Sn[s], len(seen), h)
           for s in seen
         ]
-        if oracle.along is not Oracle.along:
-          between = np.arange(seen[0], seen[-1] + 1)
+        if seen and oracle.along is not Oracle.along:
+          between = np.arange(seen[0], max(i, seen[-1]) + 1)
           is_seen = np.isin(between, seen)
           s_HS[h] += oracle.along(q, k_SK[between], token_Sn[between], h, is_seen)[is_seen]
-      s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen], seen)
+      if seen:
+        s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen], seen)
       rows.append((i, seen, s_HS))
     for t, (i, seen, s_HS) in enumerate(oracle.among(rows, starts)):
+      if not seen:
+        continue
       if softcap:
         s_HS = softcap * np.tanh(s_HS / softcap)
       p_HS = np.zeros_like(s_HS)

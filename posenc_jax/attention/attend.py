@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from posenc_jax import target
@@ -88,6 +89,7 @@ def attend(
   chunk: int | None = None,
   sink_tokens: int = 0,
   prefix: int = 0,
+  mask: Callable | jax.Array | None = None,
   softcap: float | None = None,
   backend: str = 'auto',
   block_sizes: tuple[int, int] | None = None,
@@ -133,6 +135,13 @@ def attend(
       and chunk, too (StreamingLLM).
     prefix: how many tokens at the start of each segment are seen from the left, too: a prefix that
       is read in both directions, within the window and the chunk.
+    mask: which keys a query sees beside all that the other arguments say, each of which may hide a
+      key. Either a function, mask(i, j) -> bool, elementwise: i [B|1, T, 1] and j [B|1, 1, S] are
+      the indices of queries and keys, int32, counted from the start of their segment. In tiles it
+      is given those of a tile, no tile is left out for it, and it may read no traced array. A
+      function that is defined anew for each call of a compiled `attend` is compiled anew with it.
+      Or a boolean array [B|1, T, S], True where a query sees a key, for all heads alike, which
+      `dense` alone takes. A query that sees no key gets 0. None: no such mask.
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
@@ -155,14 +164,16 @@ def attend(
     ValueError: a shape is wrong or an argument out of range. LengthError: positions beyond a table.
   """
   check_backend(backend)
-  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
+  is_array = isinstance(mask, jax.Array | np.ndarray)
+  seen_BTS, function = (mask, None) if is_array else (None, mask)
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS
   check_arrays(*arrays)
   if max_position_distance is None:  # as a mesh or a jax.shard_map is met, constants are traced
     max_position_distance = largest_difference(enc, position_ids)
   attention = functools.partial(
     _attend,
     backend=backend,
-    mask=Mask(is_causal, window, chunk, sink_tokens, prefix),
+    mask=Mask(is_causal, window, chunk, sink_tokens, prefix, function),
     softcap=softcap,
     block_sizes=block_sizes,
     max_position_distance=max_position_distance,
@@ -177,14 +188,15 @@ def attend(
 
 
 def _attend(
-  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, *, backend: str, **options
+  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS, *, backend: str, **options
 ) -> jax.Array:
-  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS
   # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
-  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids = vary(arrays, varying_axes(arrays))
+  arrays = vary(arrays, varying_axes(arrays))
+  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS = arrays
   # Terms of parameters in half precision would be added up in it, and so would their gradients.
   enc = jax.tree.map(_in_float32, enc)
-  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
+  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids, seen_BTS=seen_BTS)
   request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
   i = request.i
   # Tiles and rings would carry what no pair reads, and add up gradients of 0.

@@ -2,21 +2,28 @@
 
 import dataclasses
 import numbers
+from collections.abc import Callable
 
+import jax
 import jax.numpy as jnp
+
+from posenc_jax.errors import MAX_REASON, one_line, shown
 
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-  """Query i sees key j of its own document if both lines hold.
+  """Query i sees key j of its own document if all lines hold.
 
     j <= i, or j < prefix, or not is_causal
     |i - j| < window and i // chunk == j // chunk, or j < sink_tokens
+    function(i, j)
 
   All is counted by index, and in packed rows from the start of each document.
 
   Attributes:
     window, chunk: None: without.
+    function: bool [B|1, T, S], elementwise, of int32 arrays [B|1, T, 1] and [B|1, 1, S]; None:
+      without. Masks with the same function are equal, and those of two functions are not.
 
   Raises ValueError, one line, for what is out of range.
   """
@@ -26,6 +33,7 @@ class Mask:
   chunk: int | None = None
   sink_tokens: int = 0
   prefix: int = 0
+  function: Callable | None = None
 
   def __post_init__(self):
     for name in ('window', 'chunk', 'sink_tokens', 'prefix'):
@@ -42,6 +50,8 @@ class Mask:
         raise ValueError(f'{name}={getattr(self, name)}; allowed: at least 0')
     if self.prefix and not self.is_causal:
       raise ValueError(f'prefix={self.prefix}; allowed: 0, for without a causal mask all see all')
+    if self.function is not None and not callable(self.function):
+      raise ValueError(f'mask={shown(self.function)}; allowed: a function, a bool array, or None')
 
   def cut(self, S: int) -> 'Mask':
     """The same mask for at most S keys and queries: without a size that changes nothing there,
@@ -52,7 +62,7 @@ class Mask:
     is_limited = window is not None or chunk is not None
     sink_tokens = min(int(self.sink_tokens), S) if is_limited else 0
     prefix = min(int(self.prefix), S) if self.prefix > 1 else 0
-    return Mask(self.is_causal, window, chunk, sink_tokens, prefix)
+    return Mask(self.is_causal, window, chunk, sink_tokens, prefix, self.function)
 
   @property
   def looks_ahead(self) -> bool:
@@ -62,7 +72,13 @@ class Mask:
   @property
   def reads_index(self) -> bool:
     """Whether the place of a token in its document counts, beside the distance of two."""
-    return self.chunk is not None or self.sink_tokens > 0 or self.prefix > 0
+    counts = self.chunk is not None or self.sink_tokens > 0 or self.prefix > 0
+    return counts or self.function is not None
+
+  @property
+  def may_be_blind(self) -> bool:
+    """Whether a query may see no key; without a function each sees itself."""
+    return self.function is not None
 
   @property
   def reach(self) -> int | None:
@@ -84,7 +100,34 @@ class Mask:
     is_near = jnp.ones_like(in_order) if is_near is None else is_near[None]
     if self.chunk is not None:
       is_near &= (i_BT // self.chunk)[:, :, None] == (j_BS // self.chunk)[:, None]
-    return in_order & (is_near | (j_BS < self.sink_tokens)[:, None])
+    visible = in_order & (is_near | (j_BS < self.sink_tokens)[:, None])
+    if self.function is not None:
+      visible &= self.function(i_BT[:, :, None], j_BS[:, None])
+    return visible
+
+  def check_function(self, i_BT, j_BS) -> None:
+    """Raises ValueError, one line, for a function that gives no truth value for each pair, and for
+    one that reads a traced array, which a pass over tiles could not.
+
+    Args:
+      i_BT, j_BS: the index of queries and keys in their documents.
+    """
+    i_BT1, j_B1S = i_BT[:, :, None], j_BS[:, None]
+    allowed = 'a function of two int32 arrays [1 or B, T, 1] and [1 or B, 1, S], elementwise'
+    try:
+      program, found = jax.make_jaxpr(self.function, return_shape=True)(i_BT1, j_B1S)
+      shape, dtype = found.shape, found.dtype
+      fits = len(shape) == 3 and jnp.broadcast_shapes(shape, i_BT1.shape, j_B1S.shape) == (
+        max(len(i_BT1), len(j_B1S)),
+        i_BT1.shape[1],
+        j_B1S.shape[2],
+      )
+    except (AttributeError, TypeError, ValueError) as error:
+      raise ValueError(f'mask: {one_line(error, MAX_REASON)}; allowed: {allowed}') from error
+    if any(isinstance(x, jax.core.Tracer) for x in program.consts):
+      raise ValueError(f'mask reads a traced array; allowed: a bool array made of it, or {allowed}')
+    if dtype != jnp.bool or not fits:
+      raise ValueError(f'mask gives {dtype} {shape}; allowed: bool of pairs, by {allowed}')
 
   def count_visible(self, i_BT, length_BT):
     """How many keys a query sees, itself included: int32 [B|1, T].

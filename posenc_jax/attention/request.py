@@ -38,6 +38,7 @@ class AttentionRequest:
     position_ids, segment_ids: [B|1, S]. Where a token has several positions, or each head its own,
       these are the token's index in its segment. segment_ids rise, and may be None.
     mask: which keys of its segment a query sees.
+    seen_BTS: which keys a query may see beside that, bool [B|1, T, S], or None: all.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     softcap: the bound of scores, or None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
@@ -56,6 +57,7 @@ class AttentionRequest:
   position_ids: jax.Array
   segment_ids: jax.Array | None
   mask: Mask
+  seen_BTS: jax.Array | None
   index_BS: jax.Array | None
   scale: float
   softcap: float | None
@@ -69,6 +71,11 @@ class AttentionRequest:
     """Index of the first query among the keys."""
     return self.k_BSGK.shape[1] - self.q_BTHK.shape[1]
 
+  @property
+  def may_be_blind(self) -> bool:
+    """Whether a query may see no key."""
+    return self.mask.may_be_blind or self.seen_BTS is not None
+
 
 def build_request(
   q_BTHK,
@@ -80,6 +87,7 @@ def build_request(
   position_ids=None,
   segment_ids=None,
   mask: Mask = CAUSAL,
+  seen_BTS=None,
   softcap: float | None = None,
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
@@ -91,7 +99,7 @@ def build_request(
   """
   name = type(enc).__name__
   check_declared(enc, name)
-  _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
+  _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS)
   _check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   mask = mask.cut(S)
@@ -107,6 +115,10 @@ def build_request(
   if segment_ids is not None:
     segment_ids = _numbered(segment_ids)
   index_BS, contiguous = contiguous_positions(S, segment_ids), position_ids is None
+  if mask.function is not None:
+    mask.check_function(index_BS[:, S - T :], index_BS)
+  if enc.needs_visible and (mask.function is not None or seen_BTS is not None):
+    raise ValueError(f'mask; allowed: None, for {name} reads how many keys a query sees')
   if contiguous:
     if not enc.takes_carried_positions:
       check_length(enc, S, segment_ids)
@@ -137,6 +149,7 @@ def build_request(
     position_ids=position_ids,
     segment_ids=segment_ids,
     mask=mask,
+    seen_BTS=seen_BTS,
     index_BS=index_BS if mask.reads_index else None,
     scale=scale,
     softcap=softcap,
@@ -147,7 +160,7 @@ def build_request(
   )
 
 
-def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
+def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS=None) -> None:
   """Raises ValueError, one line, for an argument that is not an array of numbers of its
   kind, and for one that is not an encoding.
   """
@@ -163,9 +176,12 @@ def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> N
     if name in ('q', 'k', 'v', 'x') and array.dtype not in DTYPES:
       allowed = 'float32, bfloat16 or float16, for sums are float32'
       raise ValueError(f'{name} has dtype {array.dtype}; allowed: {allowed}')
+  if seen_BTS is not None and seen_BTS.dtype != bool:
+    allowed = 'bool, True where a query sees a key; what is added to scores, a `score` adds'
+    raise ValueError(f'mask has dtype {seen_BTS.dtype}; allowed: {allowed}')
 
 
-def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
+def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS) -> None:
   """Raises ValueError that names the array, its shape and the one that was expected."""
   for name, array in (('q', q_BTHK), ('k', k_BSGK), ('v', v_BSGK)):
     if array.ndim != 4:
@@ -201,6 +217,9 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> 
     check_ids('segment_ids', segment_ids, (B, S))
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
       raise ValueError(f'segment_ids has dtype {segment_ids.dtype}; allowed: integers')
+  if seen_BTS is not None and seen_BTS.shape not in ((B, T, S), (1, T, S)):
+    allowed = f'{(B, T, S)} or {(1, T, S)}: all heads see the same keys'
+    raise ValueError(f'mask has shape {seen_BTS.shape}; allowed: {allowed}')
 
 
 def _check_sizes(block_sizes, max_position_distance) -> None:

@@ -261,3 +261,18 @@ def test_what_kernels_cannot_serve_on_a_ring(name, options, reason):
   x = jnp.ones((B, 9, 4, 8))
   with mesh(context=4), pytest.raises(NotImplementedError, match=f'ring_interpret: .*{reason}'):
     attend(x, x[:, :, :2], x[:, :, :2], build(name), backend='ring_interpret', **options)
+
+
+@pytest.mark.parametrize('name', ['nope', pytest.param('cope', marks=pytest.mark.slow)])
+def test_masks_that_are_functions_equal_dense(name):
+  """Counted from the start of the whole sequence; the query 6 sees no key on any device."""
+  enc, (x, weights, _) = build(name), inputs()
+  mask = lambda i, j: ((3 * i + 5 * j) % 7 != 2) & (i != 6)
+
+  def by(backend):
+    run = lambda *args: layer(*args, backend=backend, mask=mask)
+    return gradients(run, np.ones((B, 11, 4, 8), np.float32), enc, weights, x)
+
+  desired = by('dense')
+  with mesh(data=2, context=4):
+    jax.tree.map(close, by('ring'), desired)

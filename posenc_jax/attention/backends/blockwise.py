@@ -2,6 +2,7 @@
 
 import functools
 
+from posenc_jax.attention.backends.refusals import NO_ARRAY
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.differentiable import differentiable
@@ -19,6 +20,8 @@ def refuse(request: AttentionRequest) -> str | None:
   if request.enc.normalizer == 'rows':
     name = type(request.enc).__name__
     return f'{name} makes weights of whole rows of scores, of which a tile holds a part'
+  if request.seen_BTS is not None:
+    return NO_ARRAY
   return None
 
 
@@ -33,7 +36,7 @@ def run(request: AttentionRequest):
 
 
 def _forward(tiles: TileRange, arrays, ids):
-  finish = functools.partial(passes.normalize, arrays['whole'])
+  finish = functools.partial(passes.normalize, tiles.schedule, arrays['whole'])
   return passes.forward_pass(tiles, arrays, arrays['tables'], ids, finish=finish)
 
 

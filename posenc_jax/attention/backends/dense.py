@@ -10,7 +10,7 @@ from posenc_jax.attention.tiled.distance_readers import GatherDistance
 from posenc_jax.attention.tiled.distance_tables import read_terms
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import ids_of
-from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention
+from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention, without_zeros
 from posenc_jax.xla_ops import zeros
 
 
@@ -27,7 +27,7 @@ def run(request: AttentionRequest):
   index_distance_TS = index_S[offset:, None] - index_S[None]
   key_ids = ids_of(request)
   query_ids = jax.tree.map(lambda x: x[:, offset:], key_ids)
-  pairs = Pairs.of_ids(request.mask, index_distance_TS, query_ids, key_ids)
+  pairs = Pairs.of_ids(request.mask, index_distance_TS, query_ids, key_ids, request.seen_BTS)
   lowest, highest = request.distances
   reader = GatherDistance.of_range(pairs.distance, lowest, highest, enc.max_relative_distance)
   terms = reader.terms_of_tile(read_terms(enc, jnp.arange(lowest, highest + 1)))
@@ -40,10 +40,18 @@ def run(request: AttentionRequest):
     sink_BHT = request.sink_BTH.swapaxes(1, 2)
     maxima_BHT = lax.stop_gradient(sink_BHT)
   o_BHTK, denominator_BHT, relative_to_BHT = tile_attention(
-    enc, *heads_first, tile, request.scale, request.softcap, max_BHT=maxima_BHT
+    enc,
+    *heads_first,
+    tile,
+    request.scale,
+    request.softcap,
+    max_BHT=maxima_BHT,
+    may_be_blind=request.may_be_blind,
   )
   if sink_BHT is not None:
     denominator_BHT += jnp.exp(sink_BHT - relative_to_BHT)
+  if request.may_be_blind:
+    denominator_BHT = without_zeros(denominator_BHT)
   if enc.normalizer == 'softmax':
     o_BHTK /= denominator_BHT[..., None]
   return o_BHTK.swapaxes(1, 2)

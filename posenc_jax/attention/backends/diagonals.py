@@ -54,7 +54,7 @@ def run(request: AttentionRequest):
 
 def _forward(tiles: TileRange, arrays, ids):
   state = diagonal_passes.forward_pass(tiles, arrays, arrays['tables'], ids)
-  return passes.normalize(arrays['whole'], state)
+  return passes.normalize(tiles.schedule, arrays['whole'], state)
 
 
 def _backward(tiles: TileRange, arrays, ids, per_row):

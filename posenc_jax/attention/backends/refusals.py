@@ -8,6 +8,8 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 
 NO_BFLOAT16 = ('TPU v2', 'TPU v3')
+# The reason against a mask that is an array.
+NO_ARRAY = 'a mask that is an array is as large as all scores; tiles take a function of i and j'
 HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 
 
@@ -23,6 +25,10 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
   dtypes = [str(x.dtype) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
   if len({*dtypes}) > 1:
     return f'the fused kernel takes queries, keys and values of one dtype, not {", ".join(dtypes)}'
+  if request.seen_BTS is not None:
+    return NO_ARRAY
+  if request.mask.function is not None:
+    return 'a mask that is a function acts on pairs, which the fused kernel keeps to itself'
   return None
 
 

@@ -47,7 +47,9 @@ def _refuse_shards(request: AttentionRequest) -> str | None:
   if enc.normalizer != 'softmax':
     return f'{type(enc).__name__} is not normalized by softmax, by whose sums shards are merged'
   if mask.reads_index:
-    return 'chunks, sink tokens and prefixes are counted from the start of the sequence'
+    return (
+      'chunks, sink tokens, prefixes, functions: all are counted from the start of the sequence'
+    )
   if not mask.is_causal and S % whole_tiles(fused.schedule_of(request, sequence_shards())):
     return f'{S} keys are no whole tiles on each device, and queries would see the padding'
   return None

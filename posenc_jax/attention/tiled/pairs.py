@@ -34,7 +34,8 @@ class Pairs(NamedTuple):
 
     Args:
       index_distance: i - j by index, int32 [T', S'].
-      is_key: which keys are none of the padding, [B|1, T'|1, S']; None: all.
+      is_key: which keys are none of the padding, or may be seen for another reason, bool
+        [B|1, T'|1, S']; None: all.
       by_index: whether positions are as far apart as indices, wherever a key is seen.
     """
     mask_BTS = mask.visible(index_distance, row_ids['index'], column_ids['index'])

@@ -25,7 +25,7 @@ from posenc_jax.attention.tiled.schedule import (
   tree_index,
   zeros_like,
 )
-from posenc_jax.attention.tiled.tile import attend_pairs
+from posenc_jax.attention.tiled.tile import attend_pairs, without_zeros
 from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.xla_ops import zeros
 
@@ -157,11 +157,13 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['row'], ids['row'], states))
 
 
-def normalize(enc, state):
+def normalize(schedule: TileSchedule, enc, state):
   """(o, log-sum-exp) from the state of rows at their end."""
   (o, denominator, maxima), _ = state
   if enc.normalizer != 'softmax':
     return o, maxima
+  if schedule.grid.mask.may_be_blind:
+    denominator = without_zeros(denominator)
   return o / denominator[..., None], maxima + jnp.log(denominator)
 
 

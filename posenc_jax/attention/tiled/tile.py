@@ -140,6 +140,7 @@ def tile_attention(
   softcap: float | None = None,
   lse_BHT=None,
   max_BHT=None,
+  may_be_blind: bool = False,
 ):
   """Attention of one tile, not normalized.
 
@@ -149,6 +150,8 @@ def tile_attention(
     lse_BHT: the log-sum-exp of the rows if it is known: exponentials are taken relative to it.
     max_BHT: else the rows' maxima so far, at least MASKED: exponentials are taken relative to the
       larger of these and the maxima of this tile; None: there are none.
+    may_be_blind: whether the mask may hide all keys from a query: then no hidden key has a weight,
+      where all that a query meets are hidden, neither.
 
   Returns:
     o_BHTK = p @ v and the encoding's relative values, the sums of p, and what p is relative to,
@@ -178,10 +181,17 @@ def tile_attention(
     _check_pairs(enc, 'normalize', p_BHTS, s_BHTS.shape)
   else:
     p_BHTS = _weights(s_BHTS, lse_BHT)
+  if may_be_blind:  # relative to MASKED, the weight of a hidden key is 1
+    p_BHTS = jnp.where(tile.mask[:, None], p_BHTS, 0.0)
   o_BHTK = per_kv_head(weighted_sum, p_BHTS, v_BGSK)
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
   return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
+
+
+def without_zeros(denominator):
+  """Denominators of rows, with 1 for those of rows without any weight, whose outputs are 0."""
+  return jnp.where(denominator > 0, denominator, 1.0)
 
 
 def _check_pairs(enc, hook: str, x_BHTS, allowed: tuple[int, ...]) -> None:
@@ -209,6 +219,13 @@ def attend_pairs(
   tile = ScoreTile(row['i'], column['j'], *pairs, terms, reader, carry)
   qkv = row['q'], column['k'], column['v']
   o, denominator, relative_to = tile_attention(
-    arrays['whole'], *qkv, tile, schedule.scale, schedule.softcap, lse, maxima
+    arrays['whole'],
+    *qkv,
+    tile,
+    schedule.scale,
+    schedule.softcap,
+    lse,
+    maxima,
+    schedule.grid.mask.may_be_blind,
   )
   return o, denominator, relative_to, tuple(carry.totals)

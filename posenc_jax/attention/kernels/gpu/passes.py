@@ -27,7 +27,7 @@ from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.passes import add_tile
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.attention.tiled.tile import attend_pairs
+from posenc_jax.attention.tiled.tile import attend_pairs, without_zeros
 from posenc_jax.encodings.core.base import MASKED
 
 KINDS = ('row', 'column', 'diagonal')
@@ -90,8 +90,9 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids):
     o, denominator, maxima = state
     if not is_softmax:
       return o, maxima
-    # Rows of tiles without any key are there in packed batches: their sums are 0.
-    divisor = jnp.where(denominator > 0, denominator, 1.0)
+    # Rows of tiles without any key are there in packed batches, and under masks that hide all keys
+    # from a query: their sums are 0.
+    divisor = without_zeros(denominator)
     return o / divisor[..., None], maxima + jnp.log(divisor)
 
   walks = Walks.along(Visits.forward(grid), 'row', number)

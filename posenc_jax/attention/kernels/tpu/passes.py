@@ -26,6 +26,7 @@ from posenc_jax.attention.kernels.tpu.operands import Operand, Result, blocks_of
 from posenc_jax.attention.kernels.tpu.tile import attend_tile
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.attention.tiled.tile import without_zeros
 from posenc_jax.encodings.core.base import MASKED
 
 
@@ -119,7 +120,10 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=Non
     def _():
       o, lse = sum_ref[...], maxima_ref[...]
       if is_softmax:
-        o, lse = o / denominator_ref[...], lse + jnp.log(denominator_ref[...])
+        denominator = denominator_ref[...]
+        if schedule.grid.mask.may_be_blind:
+          denominator = without_zeros(denominator)
+        o, lse = o / denominator, lse + jnp.log(denominator)
       o_ref[...] = o[0].astype(o_ref.dtype)
       lse_ref[...] = lse[0, ..., 0]
 

@@ -1,0 +1,250 @@
+"""Masks of a user's own, functions and arrays: every backend equals float64 loops, values and
+gradients; queries that see no key get 0, and no gradient of them is NaN.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from against_dense import gradients
+from flax import nnx
+from kinds import daily_if
+from test_fused import REFUSED as NOT_IN_FUSED
+from test_laws import DIMS, SEGMENTS, B, S, build, check_with_oracle, declared
+from test_triton import REFUSED as NOT_IN_TRITON
+
+from posenc_jax.attention import attend, fastest
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import build_request
+from posenc_jax.encodings import make
+
+
+def holes(i, j):
+  """Hides keys here and there, the query itself among them, and all from the queries 0 and 6."""
+  return ((3 * i + 5 * j) % 7 != 2) & (i != 0) & (i != 6)
+
+
+def to_itself(i, j):
+  """The same, with itself left to each query."""
+  return holes(i, j) | (i == j)
+
+
+ARRAY = np.random.default_rng(3).random((B, S, S)) < 0.6
+ARRAY[0, 4] = ARRAY[1, 10] = ARRAY[1, 0] = False
+TILES = {
+  'blockwise': (3, 5),
+  'diagonals': (4, 4),
+  'fused_interpret': (4, 8),
+  'triton_interpret': (4, 8),
+}
+# One for each way in which an encoding acts where weights are made of scores.
+IN_TILES = ('nope', 't5', 'fire', 'fox', 'cope', 'shaw', 'sink', 'sigmoid', 'path', 'rope_pp')
+OF_ROWS = ('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe')
+MODES = {
+  'causal': {},
+  'packed': {'segment_ids': SEGMENTS},
+  'bidirectional': {'is_causal': False},
+  'last_queries': {'T': 5},
+  'sink_tokens': {'window': 3, 'sink_tokens': 2},
+  'softcap': {'softcap': 0.7},
+}
+DAILY = {
+  'dense': (('nope', 'packed'), ('cope', 'causal'), ('sink', 'softcap'), ('sigmoid', 'causal')),
+  'blockwise': (('nope', 'sink_tokens'), ('cope', 'packed'), ('sink', 'softcap')),
+  'diagonals': (('shaw', 'packed'), ('sigmoid', 'bidirectional')),
+  'fused_interpret': (('fox', 'packed'),),
+  'triton_interpret': (('t5', 'last_queries'),),
+}
+
+
+def takes(backend: str, name: str, mode: str) -> bool:
+  """Whether a backend takes an encoding in a mode."""
+  refused = {'fused_interpret': NOT_IN_FUSED, 'triton_interpret': NOT_IN_TRITON}.get(backend, ())
+  if name in refused or (name in OF_ROWS and backend != 'dense'):
+    return False
+  if backend == 'diagonals' and (name == 'path' or mode == 'sink_tokens'):
+    return False
+  if mode == 'softcap' and declared(name).normalizer != 'softmax':
+    return False
+  if mode == 'last_queries' and declared(name).needs_all_queries:
+    return False
+  return not (mode == 'bidirectional' and declared(name).causal_only)
+
+
+def cases():
+  """(backend, encoding, mode): each encoding causally, packed and in one mode in turn."""
+  for backend in ('dense', *TILES):
+    for n, name in enumerate((*IN_TILES, *OF_ROWS)):
+      others = [mode for mode in MODES if takes(backend, name, mode)]
+      if others:
+        yield from (
+          (backend, name, m) for m in dict.fromkeys(('causal', 'packed', others[n % len(others)]))
+        )
+
+
+CASES = dict.fromkeys((*((b, *case) for b in DAILY for case in DAILY[b]), *cases()))
+
+
+@pytest.mark.parametrize(
+  ('backend', 'name', 'mode'),
+  [
+    pytest.param(
+      *case, marks=daily_if(case[1:] in DAILY[case[0]], 'fused' if 'interpret' in case[0] else 'ci')
+    )
+    for case in CASES
+  ],
+)
+def test_a_mask_that_is_a_function_equals_the_oracle(backend, name, mode):
+  """With two heads for each of keys, and 11 keys in ragged tiles."""
+  check_with_oracle(name, MODES[mode] | {'mask': holes}, backend, TILES.get(backend))
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=daily_if(n == 'nope', 'ci')) for n in (*IN_TILES, *OF_ROWS)]
+)
+def test_a_mask_that_is_an_array_equals_the_oracle(name):
+  check_with_oracle(name, {'segment_ids': SEGMENTS, 'mask': ARRAY}, 'dense')
+
+
+@pytest.mark.parametrize(
+  'backend', [pytest.param(b, marks=daily_if(b == 'dense', 'fused')) for b in ('dense', *TILES)]
+)
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+@pytest.mark.parametrize(
+  ('name', 'options'), [('nope', {}), ('sink', {'softcap': 0.5}), ('sigmoid', {}), ('relu', {})]
+)
+def test_queries_that_see_no_key_give_nothing_and_get_nothing(backend, dtype, name, options):
+  """Exactly 0, in outputs and gradients, and no NaN anywhere: of the queries 0 and 6, and of the
+  key 10, which is seen by none.
+  """
+  hyper = {'length': 16} if name == 'relu' else {}
+  enc = make(name, **vars(DIMS), rngs=nnx.Rngs(0), **hyper)
+  mask = lambda i, j: holes(i, j) & (j != 10)
+  draw = np.random.default_rng(0).standard_normal
+  q, k, v = (jnp.asarray(draw((B, S, heads, 8)), dtype) for heads in (4, 2, 2))
+  weight, x = draw((B, S, 4, 8)), jnp.asarray(draw((B, S, DIMS.model_dim)), dtype)
+  run = functools.partial(attend, x=x, mask=mask, backend=backend, block_sizes=TILES.get(backend))
+  both = lambda enc, q, k, v: run(q, k, v, enc, **options).astype(jnp.float32)
+  (d_enc, d_q, d_k, d_v), o = gradients(both, weight, enc, q, k, v)
+  for array in jax.tree.leaves((d_enc, d_q, d_k, d_v, o)):
+    assert np.isfinite(array.astype(jnp.float32)).all()
+  for array, blind in ((o, [0, 6]), (d_q, [0, 6]), (d_k, [10]), (d_v, [10])):
+    is_blind = np.isin(np.arange(S), blind)
+    nonzero = np.abs(array.astype(jnp.float32)).max(axis=(0, 2, 3)) > 0
+    assert not nonzero[is_blind].any()
+    assert nonzero[~is_blind].all() or name == 'relu'
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise', 'diagonals'])
+def test_queries_that_see_no_key_under_sums_along_keys(backend):
+  """Of stick-breaking, whose last key has no weight: no NaN, and 0 for these queries."""
+  draw = np.random.default_rng(0).standard_normal
+  q, weight = jnp.asarray(draw((1, S, 4, 8)), jnp.float32), draw((1, S, 4, 8))
+  k, v = jnp.asarray(draw((2, 1, S, 2, 8)), jnp.float32)
+  enc = build('stick_breaking')
+
+  def by(backend):
+    run = functools.partial(attend, mask=holes, backend=backend, block_sizes=TILES.get(backend))
+    return gradients(lambda q, k, v: run(q, k, v, enc), weight, q, k, v)
+
+  found, expected = by(backend), by('dense')
+  assert not np.asarray(found[1])[:, [0, 6]].any()
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
+
+
+def small(name='nope', S=8, **hyper):
+  q = jnp.zeros((1, S, 4, 8))
+  k = jnp.zeros((1, S, 2, 8))
+  return q, k, k, make(name, **vars(DIMS), rngs=nnx.Rngs(0), **hyper)
+
+
+@pytest.mark.parametrize(
+  ('mask', 'message'),
+  [
+    (3, 'mask=3; allowed: a function, a bool array, or None'),
+    (np.ones((1, 8, 8)), 'mask has dtype float64; allowed: bool, True where a query sees a key'),
+    (np.ones((1, 4, 8, 8), bool), r'mask has shape (1, 4, 8, 8); allowed: (1, 8, 8) or (1, 8, 8)'),
+    (np.ones((8, 8), bool), 'mask has shape (8, 8); allowed: (1, 8, 8)'),
+    (lambda i, j: i - j, 'mask gives int32 (1, 8, 8); allowed: bool of pairs, by a function of'),
+    (lambda i, j: (i < j)[0], 'mask gives bool (8, 8); allowed: bool of pairs, by a function of'),
+    (lambda i: i < 3, 'mask: <lambda>() takes 1 positional argument but 2 were given; allowed'),
+    (lambda i, j: True, 'mask gives bool (); allowed'),
+  ],
+)
+def test_masks_that_are_refused(mask, message):
+  q, k, v, enc = small()
+  with pytest.raises(ValueError, match=re.escape(message)):
+    jax.eval_shape(lambda q: attend(q, k, v, enc, mask=mask), q)
+
+
+def test_a_function_that_reads_a_traced_array_is_refused():
+  q, k, v, enc = small()
+  run = lambda q, kinds: attend(q, k, v, enc, mask=lambda i, j: kinds[i] == kinds[j])
+  with pytest.raises(ValueError, match='mask reads a traced array; allowed: a bool array made of'):
+    jax.eval_shape(run, q, jnp.arange(8))
+
+
+@pytest.mark.parametrize('mask', [lambda i, j: j < 5, np.ones((1, 8, 8), bool)])
+def test_encodings_that_count_visible_keys_take_no_mask(mask):
+  q, k, v, enc = small('lssa')
+  message = 'mask; allowed: None, for LSSA reads how many keys a query sees'
+  with pytest.raises(ValueError, match=f'^{message}'):
+    jax.eval_shape(lambda q: attend(q, k, v, enc, mask=mask), q)
+
+
+def test_what_takes_a_mask():
+  """An array `dense` alone, a function all that have tiles; `auto` finds out."""
+  q, k, v, enc = small(S=1024)
+  array = np.ones((1, 1024, 1024), bool)
+  reason = 'a mask that is an array is as large as all scores; tiles take a function of i and j'
+
+  def refusals(backend, mask):
+    with pytest.raises(NotImplementedError) as error:
+      jax.eval_shape(lambda q: attend(q, k, v, enc, mask=mask, backend=backend), q)
+    return str(error.value).removeprefix(f'backend {backend}: ')
+
+  for backend in (
+    'blockwise',
+    'diagonals',
+    'fused_interpret',
+    'triton_interpret',
+    'cudnn',
+    'splash',
+  ):
+    assert refusals(backend, array) == reason
+  for backend in ('cudnn', 'splash'):
+    assert refusals(backend, lambda i, j: i > j).startswith('a mask that is a function acts on')
+
+  def ask(q, k, v):
+    request = functools.partial(build_request, q, k, v, enc)
+    assert fastest(request(seen_BTS=jnp.asarray(array))) == 'dense'
+    assert fastest(request(mask=Mask(function=lambda i, j: i > j))) == 'blockwise'
+    return q
+
+  jax.eval_shape(ask, q, k, v)
+
+
+def test_a_function_may_hold_constants_and_other_masks():
+  """A table that it reads by an index; and whatever else is said of keys is said beside it."""
+  q, k, v = (
+    jnp.asarray(x, jnp.float32) for x in np.random.default_rng(0).standard_normal((3, 1, 16, 4, 8))
+  )
+  enc = make('nope', **vars(DIMS) | {'kv_heads': 4}, rngs=nnx.Rngs(0))
+  kinds = np.random.default_rng(1).integers(0, 2, 16)
+  of_kinds = lambda i, j: jnp.asarray(kinds)[i] >= jnp.asarray(kinds)[j]
+  array = (kinds[:, None] >= kinds[None])[None]
+  for backend in ('dense', 'blockwise'):
+    run = functools.partial(attend, q, k, v, enc, window=5, is_causal=False)
+    found = run(mask=of_kinds, backend=backend, block_sizes=(4, 8))
+    np.testing.assert_allclose(found, run(mask=array, backend='dense'), atol=1e-6)
+
+
+def test_a_function_tells_masks_apart():
+  """The same function is the same static argument of a compiled program, a new one is another."""
+  keep = lambda i, j: j < 5
+  assert Mask(function=keep) == Mask(function=keep)
+  assert hash(Mask(function=keep)) == hash(Mask(function=keep))
+  assert Mask(function=keep) != Mask(function=lambda i, j: j < 5)
