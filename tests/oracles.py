@@ -2257,12 +2257,12 @@ RECORDS = {
 }
 
 
-def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None):
+def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None, with_lse=False):
   """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v,
   weights by pairs.
 
   weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens. A query
-  that sees no key gets 0.
+  that sees no key gets 0. If `with_lse`, the last channel is the log of the sum of exp(score).
   """
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
   _, H, K = weights['q'].shape
@@ -2270,6 +2270,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   several = oracle.heads_per_query
   H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
+  lse_BTH = np.full((B, T, H), -np.inf)
   is_of_values = all(
     getattr(oracle, name) is getattr(Oracle, name) for name in ('value', 'move', 'convey')
   )
@@ -2310,11 +2311,12 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
         s_HS = softcap * np.tanh(s_HS / softcap)
       p_HS = np.zeros_like(s_HS)
       for h in range(H):
-        p_HS[h] = oracle.weights(s_HS[h])
+        s_S = s_HS[h]
         if oracle.sink:
-          p_HS[h] = oracle.weights(
-            np.append(s_HS[h], oracle.sink(q_SHK[i, h // several], position[i], h))
-          )[:-1]
+          s_S = np.append(s_S, oracle.sink(q_SHK[i, h // several], position[i], h))
+        p_HS[h] = oracle.weights(s_S)[: len(seen)]
+        if with_lse:
+          lse_BTH[b, t, h] = np.log(np.exp(s_S).sum())
       for h, p_S in enumerate(oracle.blend(p_HS)):
         if is_of_values:
           o_BTHK[b, t, h] = p_S @ v_SGK[seen, h // group]
@@ -2323,4 +2325,4 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
           v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
           v = oracle.convey(v, token_Sn[i], token_Sn[s], h)
           o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
-  return o_BTHK
+  return np.concatenate([o_BTHK, lse_BTH[..., None]], axis=3) if with_lse else o_BTHK

@@ -219,6 +219,7 @@ def expected(
   prefix=0,
   mask=None,
   softcap=None,
+  with_lse=False,
 ):
   name, hyper = VARIANTS[variant]
   segments = np.zeros((B, S), int) if segment_ids is None else segment_ids
@@ -241,7 +242,7 @@ def expected(
   if mask is not None and not callable(mask):
     seen &= mask
   oracle = RECORDS[name].oracle(DIMS, hyper, enc_parameters)
-  return attention_layer(oracle, weights, x_BSD, position_ids, seen, softcap)
+  return attention_layer(oracle, weights, x_BSD, position_ids, seen, softcap, with_lse)
 
 
 def parameters(enc) -> dict[str, np.ndarray]:
@@ -330,14 +331,20 @@ def test_equal_to_the_oracle(variant, mode, backend):
   assert all(np.abs(leaf).max() > 1e-4 for leaf in gradients.values())
 
 
-def check_with_oracle(variant, options, backend, block_sizes=None, compared=()) -> dict:
+def check_with_oracle(
+  variant, options, backend, block_sizes=None, compared=(), layer=layer
+) -> dict:
   """Checks values and gradients of a backend, and the values of those that are `compared`.
 
+  Args:
+    layer: computes what `expected` says, with one channel more where `options` have `with_lse`.
   Returns:
     The gradients of the encoding's parameters.
   """
   enc, (x, weights, _) = build(variant), inputs()
   cotangent = cotangent_of(enc)[:, : options.get('T', S)]
+  if options.get('with_lse'):
+    cotangent = np.concatenate([cotangent, cotangent[..., ::-1][..., :1]], axis=3)
 
   def loss(*args):
     out = layer(*args, backend=backend, block_sizes=block_sizes, **options)

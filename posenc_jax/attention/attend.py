@@ -30,6 +30,7 @@ from posenc_jax.attention.request import (
   largest_difference,
 )
 from posenc_jax.encodings import Encoding
+from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.errors import nearest
 from posenc_jax.xla_ops import vary, varying_axes
 
@@ -39,7 +40,7 @@ class Backend(NamedTuple):
 
   Attributes:
     refuse: refuse(request) is the reason why it cannot serve a request, or None.
-    run: run(request) is o_BTHK.
+    run: run(request) is o_BTHK, or with it the log-sum-exp where the request wants that.
   """
 
   refuse: Callable
@@ -95,7 +96,8 @@ def attend(
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
-) -> jax.Array:
+  return_logsumexp: bool = False,
+) -> jax.Array | tuple[jax.Array, jax.Array]:
   """Attention under a position encoding: o [B, T, H, width of v] in the dtype of v, of an encoding
   that makes several heads of one (`enc.heads_per_query`, RoPE++) that many times H.
 
@@ -158,6 +160,11 @@ def attend(
     outer_hooks_applied: says that the caller has applied `add_to_input`, `enter_attention` and what
       belongs to it, and `sample_positions` or `positions_of_tokens`; without it, an encoding that
       has one is refused, since attention alone would lose them.
+    return_logsumexp: returns (o, log-sum-exp), float32 [B, T, heads of o]: the logarithm of the sum
+      of exp(score) over the keys that a query sees, of the scores as softmax sees them, a sink
+      included; -inf where it sees none. Both have gradients. Of two parts a and b of the keys `lse
+      = jnp.logaddexp(lse_a, lse_b)` and `o = exp(lse_a - lse) o_a + exp(lse_b - lse) o_b`, where no
+      score depends on which other keys are seen. `cudnn`, `splash` and `ring` refuse it.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.
@@ -178,18 +185,20 @@ def attend(
     block_sizes=block_sizes,
     max_position_distance=max_position_distance,
     outer_hooks_applied=outer_hooks_applied,
+    wants_lse=return_logsumexp,
   )
   sharding = jax.typeof(q_BTHK).sharding
   if explicit := sharding.mesh.explicit_axes:  # those of a mesh from jax.make_mesh, by default
     # The compiler cuts what is in between; what comes out is cut as queries are.
     out_sharding = NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:3]))
+    out_sharding = (out_sharding, out_sharding) if return_logsumexp else out_sharding
     attention = jax.sharding.auto_axes(attention, axes=explicit, out_sharding=out_sharding)
   return attention(*arrays)
 
 
 def _attend(
   q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS, *, backend: str, **options
-) -> jax.Array:
+):
   arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS
   # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
   arrays = vary(arrays, varying_axes(arrays))
@@ -202,8 +211,13 @@ def _attend(
   # Tiles and rings would carry what no pair reads, and add up gradients of 0.
   request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
   o_BTHK = BACKENDS[chosen(request, backend)].run(request)
+  if request.wants_lse:
+    o_BTHK, lse_BTH = o_BTHK
   x_BTD = None if x is None else x[:, request.offset :]
-  return enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
+  o_BTHK = enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
+  if request.wants_lse:
+    return o_BTHK, jnp.where(lse_BTH > MASKED / 2, lse_BTH, -jnp.inf)
+  return o_BTHK
 
 
 def _in_float32(p):

@@ -45,6 +45,8 @@ class AttentionRequest:
     contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
     distances: no visible pair has an i - j below the first or above the second.
     platform: what the request runs on: `target.platform`.
+    wants_lse: whether a backend returns (o, log-sum-exp), else o alone: float32 [B, T, H], of each
+      row of scores as softmax sees them.
   """
 
   enc: Encoding
@@ -65,6 +67,7 @@ class AttentionRequest:
   contiguous: bool
   distances: tuple[int, int]
   platform: str
+  wants_lse: bool
 
   @property
   def offset(self) -> int:
@@ -92,6 +95,7 @@ def build_request(
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
+  wants_lse: bool = False,
 ) -> AttentionRequest:
   """Checks the arguments of `attend` and runs the hooks that act once a call.
 
@@ -110,6 +114,9 @@ def build_request(
   if softcap is not None:
     check_softcap(enc, softcap)
     softcap = float(softcap)
+  if wants_lse and enc.normalizer != 'softmax':
+    allowed = f'False, for {name} is not normalized by softmax'
+    raise ValueError(f'return_logsumexp=True; allowed: {allowed}')
   if not outer_hooks_applied:
     _refuse_lost_hooks(enc)
   if segment_ids is not None:
@@ -157,6 +164,7 @@ def build_request(
     contiguous=contiguous,
     distances=distances,
     platform=target.platform(),
+    wants_lse=wants_lse,
   )
 
 

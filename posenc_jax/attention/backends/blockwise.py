@@ -10,6 +10,7 @@ from posenc_jax.attention.tiled.schedule import (
   TileRange,
   TileSchedule,
   cut_into_tiles,
+  first_tokens,
   join_tiles,
   zeros_like,
 )
@@ -26,13 +27,13 @@ def refuse(request: AttentionRequest) -> str | None:
 
 
 def run(request: AttentionRequest):
-  """o_BTHK in float32."""
+  """o_BTHK in float32, with log-sum-exp where the request wants it."""
   schedule = TileSchedule.of_request(request)
   tiles = TileRange.whole(schedule)
   arrays, ids = cut_into_tiles(schedule, request)
   arrays['tables'] = tiles.make_tables(request.enc)
-  attention = differentiable(_forward, _backward, tiles)
-  return join_tiles(attention(arrays, ids))[:, : schedule.grid.T]
+  attention = differentiable(_forward, _backward, tiles, with_lse=request.wants_lse)
+  return first_tokens(join_tiles(attention(arrays, ids)), schedule.grid.T)
 
 
 def _forward(tiles: TileRange, arrays, ids):

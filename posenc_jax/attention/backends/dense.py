@@ -20,7 +20,9 @@ def refuse(request: AttentionRequest) -> str | None:
 
 
 def run(request: AttentionRequest):
-  """o_BTHK in float32. Tables are looked up pair by pair, which checks those of `blockwise` too."""
+  """o_BTHK in float32, with log-sum-exp where the request wants it. Tables are looked up pair by
+  pair, which checks those of `blockwise` too.
+  """
   enc, offset = request.enc, request.offset
   B, T, H, _ = request.q_BTHK.shape
   index_S = jnp.arange(request.k_BSGK.shape[1])
@@ -54,4 +56,7 @@ def run(request: AttentionRequest):
     denominator_BHT = without_zeros(denominator_BHT)
   if enc.normalizer == 'softmax':
     o_BHTK /= denominator_BHT[..., None]
+  if request.wants_lse:
+    lse_BHT = relative_to_BHT + jnp.log(denominator_BHT)
+    return o_BHTK.swapaxes(1, 2), lse_BHT.swapaxes(1, 2)
   return o_BHTK.swapaxes(1, 2)

@@ -12,7 +12,13 @@ from posenc_jax.attention.kernels.over_batch import devices_of_batch
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import diagonal_passes, passes
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule, cut_into_tiles, join_tiles
+from posenc_jax.attention.tiled.schedule import (
+  TileRange,
+  TileSchedule,
+  cut_into_tiles,
+  first_tokens,
+  join_tiles,
+)
 
 SIDE = 512  # of a tile: half the launches of 256, for 1.6 times the memory
 LARGEST = 2**28  # numbers of an array of scores on one device, of which there are a few at a time
@@ -44,12 +50,12 @@ def is_expected_faster(request: AttentionRequest) -> bool:
 
 
 def run(request: AttentionRequest):
-  """o_BTHK in float32."""
+  """o_BTHK in float32, with log-sum-exp where the request wants it."""
   tiles = TileRange.whole(TileSchedule.of_square_tiles(request, SIDE))
   arrays, ids = cut_into_tiles(tiles.schedule, request)
   arrays['tables'] = tiles.make_tables(request.enc)
-  attention = differentiable(_forward, _backward, tiles)
-  return join_tiles(attention(arrays, ids))[:, : tiles.schedule.grid.T]
+  attention = differentiable(_forward, _backward, tiles, with_lse=request.wants_lse)
+  return first_tokens(join_tiles(attention(arrays, ids)), tiles.schedule.grid.T)
 
 
 def _forward(tiles: TileRange, arrays, ids):

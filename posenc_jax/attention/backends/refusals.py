@@ -29,6 +29,8 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
     return NO_ARRAY
   if request.mask.function is not None:
     return 'a mask that is a function acts on pairs, which the fused kernel keeps to itself'
+  if request.wants_lse:
+    return 'the fused kernel keeps the log-sum-exp to itself'
   return None
 
 

@@ -39,6 +39,8 @@ def refuse(request: AttentionRequest) -> str | None:
   if request.mask.looks_ahead and sequence_shards() > 1 and request.enc.scans_keys:
     name = type(request.enc).__name__
     return f'{name} sums from the last key leftwards, but each device starts at its own keys'
+  if request.wants_lse:
+    return 'it returns no log-sum-exp'
   return blockwise.refuse(request)
 
 

@@ -114,9 +114,11 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 
 
 def run(request: AttentionRequest, interpret: bool = False):
-  """o_BTHK in the dtype of v."""
+  """o_BTHK in the dtype of v, with log-sum-exp where the request wants it."""
   schedule = schedule_of(request)
-  attention = differentiable(forward_pass, backward_pass, schedule, interpret)
+  attention = differentiable(
+    forward_pass, backward_pass, schedule, interpret, with_lse=request.wants_lse
+  )
   return run_over_batch(request, schedule, _cut, attention)
 
 

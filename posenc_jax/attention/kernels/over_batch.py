@@ -56,12 +56,15 @@ def over_batch(function, arrays, whole=()):
 
 
 def run_over_batch(request: AttentionRequest, schedule: TileSchedule, cut, attention):
-  """o_BTHK of a request, by attention(arrays, ids) of what cut(schedule, request) makes of it."""
+  """What attention(arrays, ids) returns of what cut(schedule, request) makes of a request: o_BTHK,
+  or (o_BTHK, log-sum-exp [B, T, H]).
+  """
   T, width = schedule.grid.T, request.v_BSGK.shape[-1]
 
   def on_device(arrays, enc):
     arrays, ids = cut(schedule, dataclasses.replace(request, enc=enc, **arrays))
-    return join_tiles(attention(arrays, ids))[:, :T, :, :width]
+    own = lambda x: x[:, :T, :, :width] if x.ndim == 4 else x[:, :T]
+    return jax.tree.map(own, join_tiles(attention(arrays, ids)))
 
   return over_batch(on_device, arrays_along(request), (request.enc,))
 

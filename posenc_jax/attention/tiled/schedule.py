@@ -180,10 +180,19 @@ def pad_with_zeros(x, padding: int):
   return jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
 
 
-def join_tiles(o_NBHTK):
-  """[tiles, B, H, n, K] -> [B, T, H, K], padded as the tiles are."""
-  _, B, H, _, K = o_NBHTK.shape
-  return o_NBHTK.transpose(1, 0, 3, 2, 4).reshape(B, -1, H, K)
+def join_tiles(tree):
+  """[tiles, B, H, n, ...] -> [B, T, H, ...] of each array, padded as the tiles are."""
+
+  def join(x):
+    _, B, H, _, *each = x.shape
+    return x.transpose(1, 0, 3, 2, *range(4, x.ndim)).reshape(B, -1, H, *each)
+
+  return jax.tree.map(join, tree)
+
+
+def first_tokens(tree, T: int):
+  """The first T tokens of each array [B, T, ...], without what tiles are padded with."""
+  return jax.tree.map(lambda x: x[:, :T], tree)
 
 
 def _cut(x, n: int, pad=pad_with_zeros):
