@@ -31,6 +31,7 @@ from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.config.relations import WITHOUT_TILES
 from posenc_jax.encodings import ENCODINGS, Encoding, make
+from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.encodings.rope import rotate_at
 from posenc_jax.xla_ops import (
   matmul,
@@ -1194,6 +1195,38 @@ def test_a_soft_cap_leaves_every_key_a_weight():
 
   for dense, tiled in zip(both('dense'), both('blockwise'), strict=True):
     np.testing.assert_allclose(tiled, dense, atol=2e-6)
+
+
+class Hiding(Encoding):
+  """Hides far keys, as one does in PyTorch, and declares nothing of it."""
+
+  value = MASKED
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return jnp.where(tile.index_distance[None, None] < 3, s_BHTS, self.value)
+
+
+@pytest.mark.parametrize('value', [MASKED, float('-inf')])
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_a_soft_cap_shows_no_key_that_a_score_hides(backend, value):
+  """Values and gradients are those of a window."""
+  q, hiding = normal(1, 12, 4, 8), Hiding(build('nope').dims, nnx.Rngs(0))
+  hiding.value = value
+
+  def both(enc, window):
+    options = dict(softcap=0.5, window=window, backend=backend, block_sizes=(4, 4))
+    return with_gradients(lambda q: attend(q, q, q, enc, **options), (0,))(q)
+
+  for found, expected in zip(both(hiding, None), both(build('nope'), 3), strict=True):
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_another_scale_is_a_factor_of_queries():
+  """As the docstring of `attend` says."""
+  enc, (q, k, v) = build('nope', head_dim=8), normal(3, 1, 12, 4, 8)
+  found = attend(q * (0.1 / enc.scale(8)), k, v, enc)
+  expected = jax.nn.dot_product_attention(q, k, v, scale=0.1, is_causal=True)
+  np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 @pytest.mark.parametrize(

@@ -108,7 +108,9 @@ def attend(
 
   Call it under `jax.jit`, with every argument static that is neither an array nor the encoding:
   outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.
-  There is no forward-mode differentiation, and with tiles no second derivative.
+  There is no forward-mode differentiation, and with tiles no second derivative. The factor of q . k
+  is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that factor
+  / enc.scale(K).
 
   What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
   `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
@@ -145,7 +147,8 @@ def attend(
       Or a boolean array [B|1, T, S], True where a query sees a key, for all heads alike, which
       `dense` alone takes. A query that sees no key gets 0. None: no such mask.
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
-      the mask and softmax (Gemma 2); a sink stays as it is. None: scores as they are.
+      the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED
+      or -inf) stay hidden. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
       `triton` and `ring`; None: their choice. `cudnn` and `splash` refuse them, and `dense` has no

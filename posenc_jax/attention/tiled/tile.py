@@ -168,7 +168,10 @@ def tile_attention(
     problem = f'{type(enc).__name__}: score carries {carried} of {declared} values along the keys'
     raise ValueError(f'{problem}; allowed: all, one for each shape in `scans_keys`')
   if softcap is not None:
-    s_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
+    capped_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
+    if enc.has('score'):  # which may have hidden keys, and the cap would show them again
+      capped_BHTS = jnp.where(s_BHTS > MASKED / 2, capped_BHTS, s_BHTS)
+    s_BHTS = capped_BHTS
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
   if enc.normalizer != 'softmax':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
