@@ -44,6 +44,14 @@ def rows_of(bits, **fields):
   ]
 
 
+DOCUMENTS = tuple(f'd{number}' for number in range(8))
+
+
+def of_documents(bits, **fields):
+  """Rows as `rows_of` makes them, the same for each of DOCUMENTS: intervals have no width."""
+  return [row for document in DOCUMENTS for row in rows_of(bits, document=document, **fields)]
+
+
 NINE = ('nope', 'learned', 'sinusoidal', 'shaw', 'transformer_xl', 't5', 'deberta', 'rope', 'alibi')
 LENGTHS = (128, 256, 512, 1024, 2048)
 

@@ -19,6 +19,7 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, tables
+from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
@@ -156,7 +157,8 @@ def test_what_documents_or_seeds_leave_open_is_not_said(of_corpus):
       for length, interval in zip(LENGTHS[1:], ends, strict=True)
     }
     values = {0: {L: 1.0} | {n: 1.0 + some for n, some in zip(LENGTHS[1:], worst, strict=True)}}
-    held = lines._holds_to(L, LENGTHS[1:], changes, values)
+    held = effective_length.holds_to(L, values, {0: 1.0}, changes)
+    held = held.length if held else L
     fails = next((n for n in LENGTHS[1:] if lines._is_above(changes[n])), None)
     return dataclasses.replace(flat, changes=changes, holds_to=held, fails_by=fails).verdict
 

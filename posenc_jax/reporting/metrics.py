@@ -12,6 +12,7 @@ from posenc_jax.errors import UserError, nearest
 DASH = '—'
 # Scores that differ by less are as good: bits a byte, or the unit of another metric.
 MARGIN = 0.01
+SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds
 SHARE = 0.85  # of an accuracy: with at least so much of it, it is kept (NoLiMa)
 
 

@@ -18,14 +18,13 @@ from posenc_jax.reporting.comparisons.contrast import (
   Difference,
   Reference,
 )
-from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.reporting.metrics import METRICS, SLACK
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.rows.row_schema import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
-SLACK = 0.02  # bits a byte: a score that is surely not worse by more holds
 FAR = 4  # training lengths of context, at which use of far context is told
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
 
@@ -221,7 +220,8 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Co
     holds_windowed = _holds_windowed(windowed, by_control[WINDOWED].scores, plain, name, L)
   of_far = lambda reference: _differences(by_control[None], reference, name).get(FAR * L)
   far = [(seed.get(L), seed.get(FAR * L)) for seed in values.values()]
-  holds_to = _holds_to(L, past, changes, values) if own else None
+  at_L = {seed: by_length.get(L) for seed, by_length in values.items()}
+  held = effective_length.holds_to(L, values, at_L, changes)
   fails = lambda length: (
     _is_above(changes.get(length)) or 'not_finite' in _statuses(plain, name, length)
   )
@@ -240,7 +240,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Co
     holds_windowed=holds_windowed,
     beyond_window=of_far(OWN_WINDOWED),
     beyond_shuffled=of_far(OWN_SHUFFLED),
-    holds_to=holds_to,
+    holds_to=(held.length if held else L) if own else None,
     fails_by=next((length for length in past if fails(length)), None),
     all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),
     cost=cost,
@@ -276,20 +276,6 @@ def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, 
   return changes
 
 
-def _holds_to(
-  L: int, past: Iterable[int], changes: dict[int, Difference], values: dict[int, dict[int, float]]
-) -> int:
-  """`Line.holds_to` from the changes at the lengths past L and {seed: {length: score}}."""
-  held = L
-  for length in past:
-    change = changes.get(length)
-    pairs = [(by_length.get(L), by_length.get(length)) for by_length in values.values()]
-    if not _is_below(change) or not all(_seed_holds(*pair) for pair in pairs):
-      break
-    held = length
-  return held
-
-
 def _is_below(change: Difference | None) -> bool:
   """Whether the interval of the change ends at SLACK or below it."""
   return change is not None and change.interval is not None and change.interval[1] <= SLACK
@@ -300,10 +286,6 @@ def _is_above(change: Difference | None) -> bool:
   return change is not None and change.interval is not None and change.interval[0] > SLACK
 
 
-def _seed_holds(at_L: float | None, value: float | None) -> bool:
-  return at_L is not None and value is not None and value <= at_L + SLACK
-
-
 def _holds_windowed(
   change: Difference | None, windowed: Scores, plain: Scores, line: str, L: int
 ) -> bool | None:
@@ -312,11 +294,10 @@ def _holds_windowed(
     return False
   if not _is_below(change):
     return None
-  own, of_window = (
-    effective_length.values_of_seeds(scores, line, METRICS['bpb']) for scores in (plain, windowed)
-  )
+  at_L = effective_length.scores_at_L(plain, line, METRICS['bpb'])
+  of_window = effective_length.values_of_seeds(windowed, line, METRICS['bpb'])
   hold = all(
-    _seed_holds(own.get(seed, {}).get(L), value)
+    None not in (value, at_L.get(seed)) and value <= at_L[seed] + SLACK
     for seed, values in of_window.items()
     for length, value in values.items()
     if length > L

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import FAR, ROPE, SLACK, Line, smallest_marked, smallest_shown
+from posenc_jax.reporting.board.lines import FAR, ROPE, Line, smallest_marked, smallest_shown
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
-from posenc_jax.reporting.metrics import DASH, MARGIN
+from posenc_jax.reporting.metrics import DASH, MARGIN, SLACK
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import UNSEEN, Scores

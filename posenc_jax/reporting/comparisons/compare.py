@@ -87,7 +87,7 @@ def compare_all(
   if not controls and not plain:
     wanted = list(dict.fromkeys(scores.protocol for scores in found))
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
-  baselines = [_baselines_of_lines(scores, baseline, names_of) for scores in plain]
+  baselines = [baselines_of_lines(scores, baseline, names_of) for scores in plain]
   if baseline and plain and not any(baselines):
     raise no_rows(baseline, plain, names_of)
   if baseline and found[0].metric.best is None:
@@ -126,7 +126,7 @@ def no_rows(
   return UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
 
 
-def _baselines_of_lines(
+def baselines_of_lines(
   scores: Scores, baseline: str | None, names_of: Callable[[dict], tuple]
 ) -> dict[str, str]:
   """{line: the line that it is compared with} of all lines, as `compare_all` says; {} where
@@ -142,6 +142,23 @@ def _baselines_of_lines(
   for lines in by_tokens.values():
     own = first if first in lines else line_of_baseline(scores, baseline, names_of, lines)
     found |= dict.fromkeys(lines, own or first)
+  return found
+
+
+def changes_from(
+  scores: Scores, kept: dict[str, str] | None = None
+) -> dict[str, dict[int, Difference]]:
+  """{line: {length: its change from the score to keep}} past the training lengths of the lines.
+
+  Args:
+    kept: {line: the line whose score at its own training length is to keep}, of the lines that are
+      asked about, which are then compared at their training length, too; None: each its own.
+  """
+  comparer = _Comparer(scores, {}, MARGIN, is_paired=kept is not None, asked=kept)
+  found = defaultdict(dict)
+  for contrast in comparer.own_contrast() if kept is None else comparer.kept_contrast(kept):
+    for (line, length), difference in contrast.differences.items():
+      found[line][length] = difference
   return found
 
 
@@ -273,6 +290,15 @@ class _Comparer:
       OWN,
       lambda line, column: column > L(line),
       lambda line, column: (self.scores, line, L(line)),
+      is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
+    )
+
+  def kept_contrast(self, kept: dict[str, str]) -> list[Contrast]:
+    L = self._train_length
+    return self._contrast(
+      OWN,
+      lambda line, column: column >= L(line),
+      lambda line, column: (self.scores, kept[line], L(kept[line])),
       is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
     )
 

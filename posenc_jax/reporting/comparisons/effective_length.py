@@ -1,12 +1,14 @@
 """Effective lengths, how far past its training length a model's score holds; and LongScore.
 
-The *effective length* is the largest evaluated length at which a score, and that at every evaluated
-length between, is as good as the model's own at its training length L: at most `margin` bits a byte
-worse (likelihoods), or at least `share` of it (accuracies; SHARE as in NoLiMa, Modarressi et al.
-2025, arXiv:2502.05167). Where it is the largest length that was evaluated, the model holds to at
-least that. Of methods of extension, which may damage the model at L itself, it is rather asked how
-far they keep the score at L of the model as it is, a baseline; one that loses it at L itself has no
-effective length.
+The *effective length* of a line is the largest evaluated length at which its score, and that at
+every evaluated length between, is as good as at its training length L. A likelihood is if no seed
+is more than a slack, SLACK bits a byte, worse, and the interval over documents of the change ends
+there or below (`holds_to`, which verdicts of the board and titles of figures go by, too); an
+accuracy, if with every seed it is at least a share of that at L (SHARE as in NoLiMa, Modarressi et
+al. 2025, arXiv:2502.05167). Where it is the largest length that was evaluated, the model holds to
+at least that. Of methods of extension, which may damage the model at L itself, it is rather asked
+how far they keep the score at L of the model as it is, a baseline; one that loses it at L itself
+has no effective length.
 
 *LongScore* at a length l past L is (S_l - Base) / Base, Base being the mean score at the lengths up
 to L (Yang et al. 2025, arXiv:2505.19293): what a model loses of what it can.
@@ -16,7 +18,8 @@ import statistics
 from collections.abc import Callable
 from typing import NamedTuple
 
-from posenc_jax.reporting.metrics import METRICS, Metric
+from posenc_jax.reporting.comparisons.contrast import Difference
+from posenc_jax.reporting.metrics import METRICS, SLACK, Metric
 from posenc_jax.reporting.scores.score import UNSEEN, Scores
 
 
@@ -59,14 +62,14 @@ def effective_length(
 def of_seeds(
   scores: Scores,
   line: str,
-  margin: float,
+  slack: float,
   share: float,
   chance: float | None,
   baseline: str | None = None,
 ) -> dict[int, EffectiveLength | None]:
-  """{seed: its effective length} of the seeds that `values_of_seeds` has. None for one without a
-  score at L, or where `share` of the score to keep is no more than `chance`: guessing would hold at
-  every length.
+  """{seed: its effective length by its scores alone} of the seeds that `values_of_seeds` has. None
+  for one without a score at L, or where `share` of the score to keep is no more than `chance`:
+  guessing would hold at every length.
 
   Args:
     baseline: the line whose score at its own L, by the same seed, is to keep; None: the line's own.
@@ -76,7 +79,7 @@ def of_seeds(
   if metric.is_accuracy:
     holds = lambda score, kept: score >= share * kept > (chance or 0)
   else:
-    holds = lambda score, kept: score <= kept + margin
+    holds = lambda score, kept: score <= kept + slack
   train_length = scores.exemplar_row[line]['train_length']
   of_line = values_of_seeds(scores, line, metric)
   kept = scores_at_L(scores, line if baseline is None else baseline, metric)
@@ -85,6 +88,41 @@ def of_seeds(
     for seed, values in of_line.items()
     if baseline is None or kept.get(seed) is not None
   }
+
+
+def holds_to(
+  train_length: int,
+  values: dict[int, dict[int, float | None]],
+  kept: dict[int, float | None],
+  changes: dict[int, Difference],
+  slack: float = SLACK,
+) -> EffectiveLength | None:
+  """The largest length up to which, at every length, no seed is more than `slack` bits worse than
+  the score to keep, and the interval of the change from it ends there or below.
+
+  Args:
+    values: {seed: {length: score, or None where it failed}}.
+    kept: {seed: the score to keep}.
+    changes: {length: the change from that}; of L itself only where it is the score of another line.
+  Returns:
+    None where it does not hold at L, or where no interval says whether it does past L.
+  """
+  evaluated = {length for by_length in values.values() for length in by_length}
+  longer = sorted(length for length in evaluated if length > train_length)
+  lengths, reached = [train_length, *longer], None
+  for length in lengths:
+    pairs = [(by_length.get(length), kept.get(seed)) for seed, by_length in values.items()]
+    if not pairs or not all(None not in pair and pair[0] <= pair[1] + slack for pair in pairs):
+      break
+    change = changes.get(length)
+    if length > train_length or change is not None:
+      if change is None or change.interval is None:
+        reached = None if reached == train_length else reached
+        break
+      if change.interval[1] > slack:
+        break
+    reached = length
+  return None if reached is None else EffectiveLength(reached, reached == lengths[-1])
 
 
 def scores_at_L(scores: Scores, line: str, metric: Metric) -> dict[int, float | None]:

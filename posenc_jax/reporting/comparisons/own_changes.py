@@ -1,8 +1,11 @@
 """What becomes of each line's own score beyond the training length, and the sentence about it."""
 
+import dataclasses
 from collections.abc import Collection
 
-from posenc_jax.reporting.metrics import MARGIN, SHARE
+from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons.compare import changes_from
+from posenc_jax.reporting.metrics import SHARE, SLACK
 from posenc_jax.reporting.series import Curve, Series, lengths_of_most, multiple_of
 
 
@@ -97,45 +100,44 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
     return _of_accuracies(series, references, lengths)
   if series.scores.metric.name != 'bpb':
     return ''
-  changes = {
-    line: _at(curve, {length / train_lengths[0] for length in lengths})
-    for line, curve in own_changes(series, references).items()
-  }
-  return _of_bits(series, changes, references) if go_beyond(changes, references) else ''
+  return _of_bits(series, references, lengths)
 
 
-def _at(curve: Curve, xs: Collection[float]) -> Curve:
-  """The curve at these x alone."""
-  kept = [i for i, x in enumerate(curve.x) if x in xs]
-  values_at = lambda values: [values[i] for i in kept]
-  by_seed = {seed: values_at(scores) for seed, scores in curve.by_seed.items()}
-  return Curve(curve.label, values_at(curve.x), values_at(curve.values), by_seed)
+def _of_bits(series: Series, references: Collection[str], lengths: list[int]) -> str:
+  """The sentence on bits per byte, of the last of `lengths`.
 
-
-def _of_bits(series: Series, changes: dict[str, Curve], references: Collection[str]) -> str:
-  """The sentence on bits per byte.
-
-  A line keeps its score if the mean over its seeds is at most MARGIN above its own score at L at
-  every length; it gains if the mean is more than MARGIN below at one of them. A line
-  without a score at all lengths does not keep it.
+  A line holds by the rule of `effective_length.holds_to`; it gains if at one of the lengths the
+  interval of its change lies below -SLACK. '' where no change has an interval.
   """
-  rows = _counted(series, references)
-  farthest = max(changes[line].x[-1] for line in rows if line in changes)
-  keeping, gaining = [], []
+  scores, rows = series.scores, _counted(series, references)
+  (base,) = train_lengths_of(series, references)
+  changes = changes_from(dataclasses.replace(scores, notes=[]))
+  intervals, holding, gaining = [], [], []
   for line in rows:
-    means = changes[line].mean if line in changes else [None]
-    known = [mean for mean in means if mean is not None]
-    if len(known) == len(means) and changes[line].x[-1] == farthest and max(known) <= MARGIN:
-      keeping.append(line)
-    if known and min(known) < -MARGIN:
+    values = effective_length.values_of_seeds(scores, line, scores.metric)
+    values = {
+      seed: {length: score for length, score in by_length.items() if length in (base, *lengths)}
+      for seed, by_length in values.items()
+    }
+    at_L = {seed: by_length.get(base) for seed, by_length in values.items()}
+    held = effective_length.holds_to(base, values, at_L, changes.get(line, {}))
+    if held and held.length == lengths[-1]:
+      holding.append(line)
+    of_line = changes.get(line, {}).items()
+    own = [change.interval for n, change in of_line if n in lengths and change.interval]
+    intervals += own
+    if any(upper < -SLACK for _, upper in own):
       gaining.append(line)
-  bits = f'{MARGIN:g} bits per byte'
+  if not intervals:
+    return ''
+  far, bits = multiple_of(lengths[-1], base), f'{SLACK:g} bits per byte'
   if len(rows) == 1:
-    most = 'at most' if keeping else 'more than'
-    loses = f'{next(iter(rows))} loses {most} {bits} up to {multiple_of(farthest)}'
-    return loses + '; at some length it gains more' * len(gaining)
+    (line,) = rows
+    holds = 'holds' if holding else 'is not shown to hold'
+    gains = '; it gains more at some length' * len(gaining)
+    return f'{line} {holds} to {far} within {bits}{gains}'
   return (
-    f'Of {_number(rows)}, {_count(keeping, "lose")} at most {bits} up to {multiple_of(farthest)}; '
+    f'Of {_number(rows)}, {_count(holding, "hold")} to {far} within {bits}; '
     f'{_count(gaining, "gain")} more at {"some" if gaining else "any"} length'
   )
 

@@ -13,7 +13,7 @@ from posenc_jax.reporting.comparisons.own_changes import (
   own_changes,
   train_lengths_of,
 )
-from posenc_jax.reporting.metrics import MARGIN
+from posenc_jax.reporting.metrics import SLACK
 from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
   curve_caption,
@@ -134,7 +134,7 @@ def _draw_changes(
   grey: Collection[str],
 ) -> list[str]:
   """Draws what becomes of each line's score from L on; returns what the caption says of it."""
-  axes.axhspan(-MARGIN, MARGIN, color='#e6e6e6', linewidth=0, zorder=-1)
+  axes.axhspan(-SLACK, SLACK, color='#e6e6e6', linewidth=0, zorder=-1)
   axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
   lowest = min(
     mean - spread
@@ -180,8 +180,8 @@ def _draw_changes(
   name_lines(axes, names, looks)
   notes = [
     'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
-    f'change at the longest length; shaded: {MARGIN:g} bits per byte. The title counts means. '
-    'Arrows: lines that go on beyond the panel.'
+    f'change at the longest length; shaded: {SLACK:g} bits per byte. The title goes by every seed '
+    'and by intervals over documents. Arrows: lines that go on beyond the panel.'
   ]
   return notes + control_notes
 

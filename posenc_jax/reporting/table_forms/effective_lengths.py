@@ -5,12 +5,17 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import caption, join_unique
-from posenc_jax.reporting.comparisons import effective_length
-from posenc_jax.reporting.comparisons.compare import line_of_baseline, no_rows
+from posenc_jax.reporting.comparisons import bootstrap, effective_length
+from posenc_jax.reporting.comparisons.compare import (
+  baselines_of_lines,
+  changes_from,
+  no_rows,
+  of_label,
+)
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
-from posenc_jax.reporting.metrics import DASH, MARGIN, SHARE, Metric
+from posenc_jax.reporting.metrics import DASH, METRICS, SHARE, SLACK, Metric
 from posenc_jax.reporting.scores.collecting import collect
-from posenc_jax.reporting.scores.score import Scores
+from posenc_jax.reporting.scores.score import Scores, scored_on
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
 from posenc_jax.reporting.tasks.chance import chance_scores
 
@@ -45,58 +50,73 @@ def effective_lengths(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = False,
-  margin: float = MARGIN,
+  margin: float = SLACK,
   share: float = SHARE,
   baseline: str | None = None,
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control that was evaluated past a training length.
 
-  `margin` (bits a byte) and `share` say what holds, and `score_to_keep` beside what: a line's own
-  score at L or that of `baseline`; see `comparisons.effective_length`. Raises UserError for a
-  metric that is neither a likelihood nor an accuracy, and for a baseline without rows.
+  `margin` (bits a byte, the slack) and `share` say what holds, and `score_to_keep` beside what: a
+  line's own score at L or that of `baseline`, by which a line of other tokens is not judged; see
+  `comparisons.effective_length`. Raises UserError for a metric that is neither a likelihood nor an
+  accuracy, and for a baseline without rows.
   """
   rows, made = list(rows), []
   found = collect(rows, runs, protocols, metric, controls)
-  kept = [None] * len(found)  # for each, the line whose score is to keep; None: each its own
+  # for each, {line: the line whose score is to keep}; None: each its own
+  kept = [None] * len(found)
   if score_to_keep == OF_BASELINE:
-    kept = [line_of_baseline(scores, baseline) for scores in found]
+    kept = [baselines_of_lines(scores, baseline, of_label) for scores in found]
     if not any(kept):
       raise no_rows(baseline, found)
-  for scores, line in zip(found, kept, strict=True):
+  for scores, baselines in zip(found, kept, strict=True):
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
       raise UserError(f'table: metric={metric!r} of effective_lengths; allowed: {allowed}')
     if scores.columns[-1] > min(scores.train_lengths):
-      made.append(_table(rows, scores, margin, share, line))
+      made.append(_table(rows, scores, margin, share, baselines))
   return made
 
 
 def _table(
-  rows: list[dict], scores: Scores, margin: float, share: float, baseline: str | None
+  rows: list[dict], scores: Scores, margin: float, share: float, baselines: dict[str, str] | None
 ) -> Table:
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
-  lines, records, unjudged = [], [], []
+  lines, records, notes = [], [], []
   keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
-  if baseline:
-    keys |= {'baseline': baseline}
+  judged = None if baselines is None else _judged(scores, baselines, notes)
+  changes = {} if is_accuracy else changes_from(scores, judged)
   for line in scores.lines:
     L = scores.exemplar_row[line]['train_length']
-    lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L), baseline)
-    worst = effective_length.summary(lengths)
     known = effective_length.values_of_seeds(scores, line, scores.metric)
-    if without := known.keys() - lengths.keys():
-      unjudged.append(f'{line} seed {join_unique(without)}')
+    kept = line if judged is None else judged.get(line)
+    lengths, worst = {}, None
+    if kept:
+      of_other = None if judged is None else kept
+      lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L), of_other)
+      if is_accuracy:
+        worst = effective_length.summary(lengths)
+      else:
+        to_keep = effective_length.scores_at_L(scores, kept, METRICS['bpb'])
+        of_line = effective_length.values_of_seeds(scores, line, METRICS['bpb'])
+        of_line = {seed: of_line[seed] for seed in lengths}
+        worst = effective_length.holds_to(L, of_line, to_keep, changes.get(line, {}), margin)
+    if kept and (without := known.keys() - lengths.keys()):
+      notes.append(
+        f'not judged, as {kept} has no score at L of these: {line} seed {join_unique(without)}'
+      )
     cells = [scores.label(line), _text(worst), _text(worst, L)]
     if len(scores.seeds) > 1:
       cells.append(', '.join(map(_text, lengths.values())) or DASH)
     lines.append([Cell(text) for text in cells])
-    for seed, found in lengths.items():
-      record = keys | {'encoding': line, 'seed': seed, 'train_length': L}
-      if found is not None:
-        record |= {'effective_length': found.length, 'is_longest': found.is_longest}
-      records.append(record)
+    record = keys | {'encoding': line, 'train_length': L}
+    if judged is not None:
+      record |= {'baseline': kept or ''}
+    records += [
+      record | {'seed': seed} | _record(found) for seed, found in [('', worst), *lengths.items()]
+    ]
     if past:
       long_scores = {s: effective_length.long_scores(v, L) for s, v in known.items()}
       lines[-1] += _long_score_cells(scores.metric, long_scores, past)
@@ -105,19 +125,31 @@ def _table(
         for seed, by_length in long_scores.items()
         for length, value in by_length.items()
       ]
-  notes = list(scores.notes)
-  if unjudged:
-    whose = baseline or 'the baseline'
-    notes.append(f'not judged, as {whose} has no score at L of these: {"; ".join(unjudged)}')
   header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
     f'Effective length, {scores.title}',
-    caption(scores, drawn='Of {}', are_scores=False) + _sentences(scores, margin, share, baseline),
+    caption(scores, drawn='Of {}', are_scores=False) + _sentences(scores, margin, share, judged),
     header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
     [RowGroup('', lines)],
-    notes,
+    [*scores.notes, *notes],
     records=records,
   )
+
+
+def _judged(scores: Scores, baselines: dict[str, str], notes: list[str]) -> dict[str, str]:
+  """{line: the line whose score it is to keep} of those that score the same tokens; the others go
+  into a note.
+  """
+  tokens_of = lambda line: scored_on(scores.exemplar_row[line])
+  is_judged = lambda line: line in baselines and tokens_of(line) == tokens_of(baselines[line])
+  if others := [line for line in scores.lines if not is_judged(line)]:
+    whose = ' and '.join(dict.fromkeys(baselines.values())) or 'the baseline'
+    notes.append(f'not judged, as {whose} has no score of their tokens: {"; ".join(others)}')
+  return {line: baselines[line] for line in scores.lines if is_judged(line)}
+
+
+def _record(found: EffectiveLength | None) -> dict:
+  return {} if found is None else {'effective_length': found.length, 'is_longest': found.is_longest}
 
 
 def _text(found: EffectiveLength | None, unit: int = 1) -> str:
@@ -136,21 +168,25 @@ def _long_score_cells(
   return [Cell(text([] if None in values else values)) for values in (*columns, means)]
 
 
-def _sentences(scores: Scores, margin: float, share: float, baseline: str | None) -> str:
-  whose, dash = 'the own score at L', 'a dash where '
-  if baseline is not None:
-    whose = f'the score at L of {baseline or "the baseline"}'
-    dash = 'a dash where it is not so at L itself, or '
+def _sentences(scores: Scores, margin: float, share: float, judged: dict[str, str] | None) -> str:
+  whose, kept_by = 'the own score at L', ''
+  if judged is not None:
+    names = ' or '.join(dict.fromkeys(judged.values())) or 'the baseline'
+    whose, kept_by = f'the score at L of {names}', 'where it is not so at L itself, or '
+  begins = (
+    ' Effective length: the largest evaluated length in tokens up to which, at every length, '
+  )
+  ends = ' ≥: it holds to the longest that was evaluated.'
   if scores.metric.is_accuracy:
     means = ', mean ± standard deviation over seeds' * (len(scores.seeds) > 1)
-    what = (
-      f'at least {share:g} of {whose}; {dash}guessing would hold, too. '
-      f'LongScore{means}: (score - Base) / Base, Base the mean score up to L'
+    return (
+      f'{begins}the score of every seed is at least {share:g} of {whose}; a dash {kept_by}where '
+      f'guessing would hold, too.{ends} LongScore{means}: (score - Base) / Base, Base the mean '
+      'score up to L.'
     )
-  else:
-    what = f'at most {margin:g} bits a byte worse than {whose}'
-    what += '' if baseline is None else '; a dash where it is not so at L itself'
+  each = ' Each seed: by its scores alone.' * (len(scores.seeds) > 1)
   return (
-    ' Effective length, of the worst seed: the largest evaluated length in tokens at which the '
-    f'score, as at all lengths between, is {what}; ≥: it holds to the longest that was evaluated.'
-  )
+    f'{begins}no seed is more than {margin:g} bits a byte worse than {whose}, and the '
+    f'{bootstrap.LEVEL:.0%} interval over documents of the change ends at +{margin:g} or below; a '
+    f'dash {kept_by}where no interval past L says whether it is.{ends}{each}'
+  ).replace('%', ' %')
