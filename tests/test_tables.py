@@ -41,6 +41,19 @@ def shown(table):
 # Scores
 
 
+def test_what_is_bold_is_the_best_of_those_that_score_the_same_tokens():
+  """An easier text makes no line the best, and one that is alone on its text is none."""
+  rows = rows_of({'rope': {8: [2.0]}, 'alibi': {8: [1.9]}})
+  bold = lambda made: [line[0].text for line in lines_of(made) if line[1].is_best]
+  (alone, *_), (both, *_) = (
+    make_tables([*rows, *rows_of(easier, corpus='code')])
+    for easier in ({'rope': {8: [1.0]}}, {'rope': {8: [1.0]}, 'alibi': {8: [1.1]}})
+  )
+  assert [bold(alone), bold(both)] == [['alibi'], ['rope, corpus code', 'alibi, corpus sotu']]
+  assert 'The best of each column, among those that score the same tokens, is bold.' in both.caption
+  assert 'The best of each column is bold.' in make_tables(rows)[0].caption
+
+
 def test_nats_are_summed_over_documents_and_divided_once():
   rows = [
     row('rope', document='a', nats=10.0, tokens=10, bytes=20),

@@ -1,12 +1,13 @@
 """A table as it is printed: caption, groups of lines, notes. Forms make it."""
 
 import dataclasses
+from collections import defaultdict
 from typing import NamedTuple
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
-from posenc_jax.reporting.scores.score import Scores
+from posenc_jax.reporting.scores.score import Scores, scored_on
 
 # Fields that forms give rows whose column is no length: where a range of positions ends, counted
 # from 1; the bytes back to what decides a character; the depth in the text, in per cent.
@@ -57,7 +58,10 @@ def from_scores(
   """
   return Table(
     f'{title}, {scores.name}',
-    caption(scores) + bold_sentence(scores.metric, 'column') + error_sentence(scores) + sentences,
+    caption(scores)
+    + bold_sentence(scores.metric, 'column', scores)
+    + error_sentence(scores)
+    + sentences,
     [corner, *header(scores)],
     groups,
     scores.notes,
@@ -66,9 +70,16 @@ def from_scores(
   )
 
 
-def bold_sentence(metric: Metric, where: str) -> str:
-  """The sentence that says what is bold, with a space before it; `where`: 'column' or 'line'."""
-  return f' The best of each {where} is bold.' if metric.best else ''
+def bold_sentence(metric: Metric, where: str, *scores: Scores) -> str:
+  """The sentence that says what is bold, with a space before it, or ''.
+
+  Args:
+    where: 'column' or 'line'.
+    scores: those in the table, of which `cells` were made.
+  """
+  apart = any(len(set(map(scored_on, some.exemplar_row.values()))) > 1 for some in scores)
+  among = ', among those that score the same tokens,' * apart
+  return f' The best of each {where}{among} is bold.' if metric.best else ''
 
 
 def error_sentence(*scores: Scores) -> str:
@@ -97,11 +108,23 @@ def header(scores: Scores) -> list[str]:
 
 
 def cells(scores: Scores, lines: list[str]) -> list[list[Cell]]:
-  """The cells of each line, the best of a column bold."""
+  """The cells of each line, the best of a column bold: of lines that score the same tokens, each
+  kind apart; then one that is alone of its kind is no best.
+  """
+  tokens_of = {line: scored_on(row) for line, row in scores.exemplar_row.items()}
+  of_kinds = defaultdict(list)
+  for index, line in enumerate(lines):
+    of_kinds[tokens_of.get(line)].append(index)
   columns = []
   for column in scores.columns:
     values = [scores.seed_scores(line, column) for line in lines]
-    bests = scores.metric.bests(values)
+    bests = [False] * len(lines)
+    for kind in of_kinds.values():
+      if len(kind) > 1 or len(of_kinds) == 1:
+        for index, is_best in zip(
+          kind, scores.metric.bests([values[i] for i in kind]), strict=True
+        ):
+          bests[index] = is_best
     texts = [
       scores.metric.text(some) + _document_error(scores, line, column)
       for line, some in zip(lines, values, strict=True)

@@ -47,7 +47,7 @@ def columns(
     groups.append(RowGroup(scores.title, body))
   table = Table(
     f'Extrapolation by {by}',
-    caption(*found) + bold_sentence(found[0].metric, 'line') + error_sentence(*found),
+    caption(*found) + bold_sentence(found[0].metric, 'line', *found) + error_sentence(*found),
     ['length', *lines],
     groups,
     score_notes.joined(found),
