@@ -1,6 +1,10 @@
 """Makes all that is made of rows in results/ again: tables, figures, and the board.
 
-python scripts/remake.py
+python scripts/remake.py [--settings]
+
+With --settings it first writes each study.json anew: the settings of tables and figures as the
+study wants them now, and the hashes of its runs. That is asked for by an edit of a study and by a
+new field, of which all kept results have the default.
 
 It runs scripts/table.py and scripts/figures.py on each folder there that has a study.json, and
 scripts/board.py on results/board; `git diff results` then says whether anything has changed.
@@ -12,8 +16,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from posenc_jax import cli
-from posenc_jax.errors import Stopped
+from posenc_jax import cli, sweep
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +25,10 @@ OF_EACH_FOLDER = ('table', 'figures')
 
 
 def main(argv):
-  cli.parse_args(argv, {}, takes_overrides=False)
+  flags, _ = cli.parse_args(argv, {'settings': False}, takes_overrides=False)
+  if flags.settings:
+    for folder in folders():
+      renew_settings(ROOT / 'results' / folder)
   for words in commands():
     print('python', *words, flush=True)
     ended = subprocess.run([sys.executable, *words], cwd=ROOT, stdout=subprocess.DEVNULL)
@@ -29,10 +36,35 @@ def main(argv):
       raise Stopped(f'{" ".join(words)}: exit status {ended.returncode}; see above')
 
 
+def folders() -> list[str]:
+  """The names of the folders of results that a study made."""
+  return sorted(path.parent.name for path in ROOT.glob(f'results/*/{study.FILE}'))
+
+
+def renew_settings(folder: Path) -> None:
+  """Writes study.json of kept results as its study is now; its runs stay."""
+  kept = study.load(folder)
+  path = ROOT / kept.study
+  report = study.of_study(path, folder, kept.runs)
+  report.overrides = kept.overrides
+  try:
+    planned = sweep.plan(path, 'out', {})
+  except UserError as error:  # an imported model that the study starts from is not here
+    print(f'{folder}: hashes stay as they are: {error}', file=sys.stderr)
+    report.hashes = kept.hashes
+  else:
+    hashes = [value for run in planned for value in run.hashes.values()]
+    if len(hashes) != len(kept.runs):
+      raise UserError(
+        f'{folder}: {len(kept.runs)} runs, {kept.study} has {len(hashes)}; allowed: as many'
+      )
+    report.hashes = dict(zip(kept.runs, hashes, strict=True))
+  study.save(report, path, ROOT)
+
+
 def commands() -> list[tuple[str, ...]]:
   """The commands in their order, each without the interpreter, from the root of the repository."""
-  folders = sorted(path.parent.name for path in ROOT.glob(f'results/*/{study.FILE}'))
-  made = [(f'scripts/{script}.py', f'results/{x}') for x in folders for script in OF_EACH_FOLDER]
+  made = [(f'scripts/{script}.py', f'results/{x}') for x in folders() for script in OF_EACH_FOLDER]
   return [*made, ('scripts/board.py', 'results/board')]
 
 

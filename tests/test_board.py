@@ -759,6 +759,20 @@ def test_one_command_makes_all_results_again():
     assert {folder for name, folder in commands if name == script} == of_folders
 
 
+def test_settings_of_kept_results_are_written_as_the_study_wants_them_now(tmp_path):
+  """Tables, figures and hashes; the runs stay, and so does what is not edited, to the byte."""
+  for name in ('nope', 'pretrained_4'):
+    folder = tmp_path / name
+    folder.mkdir()
+    kept = storage.read_json(ROOT / 'results' / name / study.FILE)
+    stale = kept | {'sha256': '0' * 64, 'tables': [], 'figures': {}}
+    stale['hashes'] = dict.fromkeys(kept['hashes'], 'x') if name == 'nope' else kept['hashes']
+    storage.write_json(folder / study.FILE, stale)
+    remake.renew_settings(folder)
+    new = (folder / study.FILE).read_bytes()
+    assert new == (ROOT / 'results' / name / study.FILE).read_bytes()
+
+
 def test_remaking_stops_at_a_command_that_fails(monkeypatch):
   commands = remake.commands()
   started, codes = [], {commands[1]: 3}

@@ -113,7 +113,6 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   mean = scores['t5'].mean() - scores['rope'].mean()
   low, high = interval_by_hand(rows, ('t5', 8), ('rope', 8))
   assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx([mean, low, high])
-  assert found['correlation'] == pytest.approx(np.corrcoef(scores['t5'], scores['rope'])[0, 1])
   estimates = significance.pooled(
     [scores['alibi'], scores['t5']], scores['rope'], shares_seeds=True
   )
@@ -124,12 +123,9 @@ def test_up_to_l_lines_are_compared_with_the_baseline_by_dunnetts_test():
   smallest = significance.smallest_detectable(estimates[0], limit)
   assert found['smallest_marked'] == pytest.approx(smallest)
   assert (found['clusters'], found['seeds'], found['baseline']) == (6, 3, 'rope')
-  assert table.header == ['encoding', '8 (L)', 'correlation of seeds']
-  assert texts(table)['t5'] == [
-    f'{mean:+.3f} [{low:+.3f}, {high:+.3f}]',
-    f'{found["correlation"]:+.2f}',
-  ]
-  assert texts(table)['smallest marked'] == [f'{smallest:.3f}', '']
+  assert table.header == ['encoding', '8 (L)']
+  assert texts(table)['t5'] == [f'{mean:+.3f} [{low:+.3f}, {high:+.3f}]']
+  assert texts(table)['smallest marked'] == [f'{smallest:.3f}']
   assert 'seed does to all of them (4 degrees of freedom)' in table.caption
 
 
@@ -417,7 +413,7 @@ PLANTED = {
 def test_what_is_planted_is_marked_and_nothing_else():
   rows = documents(PLANTED) + windowed({'rope': {16: near(2.0, 0.001)}})
   made = contrasts(rows, margin=0.05)
-  assert marks(made[AT_L]) == {'better': '*.', 'same': '=.', 'unknown': '=.', 'worse': '†.'}
+  assert marks(made[AT_L]) == {'better': '*', 'same': '=', 'unknown': '=', 'worse': '†'}
   assert marks(made[OWN]) == {'better': '*', 'rope': '†', 'same': '=', 'unknown': '.', 'worse': '†'}
   assert marks(made[WINDOWED]) == {
     'better': '*',
@@ -440,7 +436,7 @@ def test_where_more_is_better_more_is_marked():
     for r in documents(PLANTED)
   ]
   made = contrasts(rows, metric='exact_match')
-  assert marks(made[AT_L])['better'] == '†.'
+  assert marks(made[AT_L])['better'] == '†'
   assert marks(made[OWN])['worse'] == '*'
 
 
@@ -480,11 +476,6 @@ def test_one_seed_gives_intervals_but_no_mark():
     assert not any(field.mark for line in lines_of(table) for field in line)
 
 
-def test_correlations_need_three_seeds():
-  two = {line: {n: v[:2] for n, v in bits.items()} for line, bits in BITS.items()}
-  assert contrasts(documents(two))[AT_L].header == ['encoding', '8 (L)']
-
-
 # Documents
 
 
@@ -502,7 +493,7 @@ def test_documents_of_a_year_are_one_cluster():
   assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
   assert 'In parentheses: the standard error over documents' in main.caption
   few = contrasts(documents(BITS, names[:10]))[OWN]
-  assert 'No intervals: they need rows of 6 or more single documents of' in few.caption
+  assert 'No intervals: they need rows of the same 6 or more single documents, of' in few.caption
   assert few.records[0]['low'] is None
 
 
@@ -514,12 +505,42 @@ def test_without_single_documents_there_is_no_interval_and_no_standard_error():
   assert 'No intervals' in contrasts(rows)[OWN].caption
 
 
-def test_over_very_many_clusters_there_is_no_interval(monkeypatch):
+def test_very_many_clusters_are_drawn_in_groups(monkeypatch):
+  rows = documents({line: BITS[line] for line in ('rope', 't5')})
+  _, all_apart, *_ = make_tables(rows)
   monkeypatch.setattr(bootstrap, 'MOST', 5)
-  main, table, *_ = make_tables(documents({line: BITS[line] for line in ('rope', 't5')}))
-  assert 'no intervals over more than 5 clusters of documents: t5 at 8' in main.notes
-  assert '[' not in texts(table)['t5'][0]
-  assert table.records[0]['p'] is not None
+  _, table, *_ = make_tables(rows)
+  top, size = (
+    [np.stack([some[..., i::5].sum(-1) for i in range(5)], -1) for some in sums(rows, line, 8)]
+    for line in ('t5', 'rope')
+  )
+  found = record(table, 't5', 8)
+  assert found['clusters'] == 6
+  assert found['difference'] == record(all_apart, 't5', 8)['difference']
+  weights_CR = bootstrap.resamples(5)
+  (line_R, other_R) = (bootstrap.resampled(*some, LINK, weights_CR) for some in (top, size))
+  low, high = bootstrap.interval(line_R - other_R, 6)
+  assert [found['low'], found['high']] == pytest.approx([low, high])
+
+
+def test_each_line_may_have_a_baseline_of_its_own():
+  """One set of tables: each baseline is compared with its lines, and own scores stand once."""
+  rows = documents(BITS) + windowed() + documents({'rope, fast': BITS['rope']})
+  of_label = {'rope': 'rope', 't5': 'rope', 'rope, fast': 'rope, fast', 'alibi': 'rope, fast'}
+  made = make_tables(rows, baseline=of_label)
+  compared = {table.title: table for table in made if table.title.startswith('Diff')}
+  alone = {table.title: table for table in make_tables(rows, baseline='rope')}
+  of_own = f'{OWN}, last_k'
+  assert {title: [*texts(table)] for title, table in compared.items() if 'own' not in title} == {
+    f'{AT_L}, last_k': ['t5', 'smallest marked'],
+    'Differences from rope, fast up to L, last_k': ['alibi', 'smallest marked'],
+    f'{WINDOWED}, last_k': ['rope', 't5'],
+  }
+  assert texts(compared[of_own]) == texts(alone[of_own])
+  assert {r['baseline'] for r in compared[of_own].records} == {''}
+  assert {r['baseline'] for r in compared[f'{WINDOWED}, last_k'].records} == {'rope'}
+  with pytest.raises(UserError, match="baseline='roep' has no rows"):
+    make_tables(rows, baseline={'t5': 'roep'})
 
 
 def test_other_tokens_are_not_compared_but_named():

@@ -80,11 +80,13 @@ def test_a_study_that_was_edited_since_is_named_in_one_line(tmp_path, capsys):
   assert capsys.readouterr().out == ''
   write_study(path, "def table(): return dict(metric='bpb')")
   assert study.of_arguments([str(tmp_path)], tmp_path).tables == [{'metric': 'ppl'}]
-  (line,) = capsys.readouterr().out.splitlines()
+  out, err = capsys.readouterr()
+  (line,) = err.splitlines()
+  assert out == ''
   assert 'as study.py wanted them when its sweep ran; it was edited since: --config=STUDY' in line
   report = study.of_arguments([str(tmp_path), f'--config={path}'], tmp_path)
   assert report.tables == [{'metric': 'bpb'}]
-  assert capsys.readouterr().out == ''
+  assert capsys.readouterr() == ('', '')
 
 
 @pytest.mark.parametrize('name', ['/dev/zero', '/proc/kcore', '\0', 'configs', '../' * 90])
@@ -97,9 +99,8 @@ def test_what_study_json_names_is_not_read_where_it_can_be_no_study(name, tmp_pa
 
 @pytest.mark.parametrize('name', KEPT)
 def test_the_kept_study_json_is_what_the_study_wants(name):
-  """Where it is not, as after any edit of the study: report = study.of_study(FILE, folder,
-  kept.runs), its hashes as below, study.save(report, FILE, ROOT), and the tables and figures again.
-  So it is after any new field, of which all kept results have the default.
+  """Where it is not, as after any edit of a study or a new field, of which all kept results have
+  the default: `python scripts/remake.py --settings`.
   """
   folder = ROOT / 'results' / name
   kept = study.load(folder)
@@ -156,6 +157,8 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def table(): return {'form': ['grid']}", r"form=\['grid'\]; did you mean 'grid'\?"),
     ("def table(): return {'controls': 1}", 'controls=1; allowed: True, False'),
     ("def table(): return {'baseline': 3}", 'baseline=3; allowed: a text'),
+    ("def table(): return {'baseline': {}}", r'baseline={}; allowed: .* {label: baseline} of at'),
+    ("def table(): return {'baseline': {'t5': 3}}", r"baseline={'t5': 3}; allowed: a text"),
     ("def table(): return {'metric': 'gradient', 'baseline': 'rope'}", 'a metric with a better'),
     ("def table(): return {'margin': 0}", 'margin=0; allowed: a number above 0, at most 10'),
     ("def table(): return {'margin': 11}", 'margin=11; allowed: a number above 0'),
@@ -208,6 +211,8 @@ def test_what_cannot_work_is_one_line_before_the_first_run(source, message, tmp_
     ({'baseline': 'ropee'}, r"baseline='ropee' is no label of the study; did you mean 'rope'\?"),
     ({'baseline': 'ro'}, 'is no label of the study'),
     ({'protocols': ['copy']}, r"protocols=\['copy'\]: no run is evaluated so; allowed: last_k, "),
+    ({'baseline': {'rope': 'ro'}}, "baseline='ro' is no label of the study"),
+    ({'baseline': {'rope': 'rope'}}, None),
     ({'baseline': 'rope'}, None),
     ({'baseline': 'rope, L = 128, 600 steps'}, None),
     ({'baseline': 'rope [x]'}, None),

@@ -209,14 +209,6 @@ def test_what_is_the_same_in_every_seed_is_equivalent():
   assert significance.paired([0.0]) is None
 
 
-def test_correlation_needs_three_seeds_that_differ():
-  assert significance.correlation([1, 2, 4], [1, 3, 4]) == pytest.approx(
-    stats.pearsonr([1, 2, 4], [1, 3, 4]).statistic
-  )
-  assert significance.correlation([1, 2], [1, 3]) is None
-  assert significance.correlation([1, 1, 1], [1, 3, 4]) is None
-
-
 # Seeds: families
 
 

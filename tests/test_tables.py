@@ -49,7 +49,7 @@ def test_what_is_bold_is_the_best_of_those_that_score_the_same_tokens():
     make_tables([*rows, *rows_of(easier, corpus='code')])
     for easier in ({'rope': {8: [1.0]}}, {'rope': {8: [1.0]}, 'alibi': {8: [1.1]}})
   )
-  assert [bold(alone), bold(both)] == [['alibi'], ['rope, corpus code', 'alibi, corpus sotu']]
+  assert [bold(alone), bold(both)] == [['alibi'], ['alibi', 'rope, corpus code']]
   assert 'The best of each column, among those that score the same tokens, is bold.' in both.caption
   assert 'The best of each column is bold.' in make_tables(rows)[0].caption
 

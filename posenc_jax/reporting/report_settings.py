@@ -38,6 +38,13 @@ def _are_names(value: object) -> bool:
   return type(value) is list and 0 < len(value) <= MOST and all(is_text(v, LONGEST) for v in value)
 
 
+def _is_baseline(value: object) -> bool:
+  if type(value) is not dict:
+    return is_text(value, LONGEST)
+  texts = [*value, *value.values()]
+  return 0 < len(value) <= MOST and all(is_text(v, LONGEST) for v in texts)
+
+
 def _are_controls(value: object) -> bool:
   is_known = type(value) is list and all(type(v) is str and v in CONTROLS for v in value)
   return is_known and len({*value}) == len(value) <= len(DASHES)
@@ -47,8 +54,12 @@ def _are_controls(value: object) -> bool:
 # check of its own.
 VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   **dict.fromkeys(
-    ('metric', 'baseline', 'protocol'),
+    ('metric', 'protocol'),
     (lambda value: is_text(value, LONGEST), f'a text of at most {LONGEST} characters'),
+  ),
+  'baseline': (
+    _is_baseline,
+    f'a text of at most {LONGEST} characters, or {{label: baseline}} of at most {MOST} labels',
   ),
   'controls': (lambda value: type(value) is bool, 'True, False'),
   'drawn_controls': (_are_controls, f'at most {len(DASHES)} of ' + ', '.join(CONTROLS)),
@@ -130,13 +141,14 @@ def check_planned(
     task = c.data.corpus.removeprefix(tasks.PREFIX).partition('/')[0]
     protocols |= {task} if is_task else {*c.eval.protocols}
   for settings in every_settings:
-    baseline = settings.get('baseline')
-    # The name of a line is a label, or begins with it: 'rope, L = 128, 600 steps'.
-    begins = (baseline or '').startswith(tuple(f'{label}{end}' for label in labels for end in ', '))
-    if baseline and baseline not in labels and not begins:
-      raise UserError(
-        f'{where}: baseline={baseline!r} is no label of the study; {nearest(baseline, labels)}'
-      )
+    wanted = settings.get('baseline')
+    for baseline in [*wanted, *wanted.values()] if type(wanted) is dict else filter(None, [wanted]):
+      # The name of a line is a label, or begins with it: 'rope, L = 128, 600 steps'.
+      begins = baseline.startswith(tuple(f'{label}{end}' for label in labels for end in ', '))
+      if baseline not in labels and not begins:
+        raise UserError(
+          f'{where}: baseline={baseline!r} is no label of the study; {nearest(baseline, labels)}'
+        )
     for name, label in ((field, x) for field in OF_LINES for x in settings.get(field, ())):
       # one that is far from all may be that of an n-gram, which no study plans
       if label not in labels and (near := hint(label, labels)):

@@ -7,6 +7,7 @@ that nothing in the folder, and nothing that it names, is ever executed.
 import dataclasses
 import functools
 import hashlib
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -321,7 +322,7 @@ def news(report: Report, root: Path) -> str:
 def of_arguments(argv: list[str], root: Path) -> Report:
   """The report of the command line `DIR [--config=STUDY] [--out=DIR]` in the repository `root`.
 
-  Prints what `news` says.
+  Prints what `news` says, to the error stream.
   """
   folders = []
   flags, _ = cli.parse_args(argv, {'config': None, 'out': None}, folders, takes_overrides=False)
@@ -335,5 +336,5 @@ def of_arguments(argv: list[str], root: Path) -> Report:
     report.out = Path(flags.out)
     cli.check_folder(f'--out={report.out}', report.out)
   if line := news(report, root):
-    print(visible(line))
+    print(visible(line), file=sys.stderr)
   return report

@@ -66,10 +66,12 @@ def sweep():
 
 def table():
   """Each line against RoPE, with its window, of the same rate."""
-  of_rates = [
-    dict(protocols=('last_k',), metric='bpb', baseline=name) for name in ('rope', f'rope{HALF}')
+  labels = dict.fromkeys(line['label'] for line in sweep())
+  rope_of = {label: 'rope' + label[len(label.partition(',')[0]) :] for label in labels}
+  return [
+    dict(protocols=('last_k',), metric='bpb', baseline=rope_of),
+    dict(form='distances', controls=False),
   ]
-  return [*of_rates, dict(form='distances', controls=False)]
 
 
 def figures():

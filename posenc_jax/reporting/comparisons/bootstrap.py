@@ -11,7 +11,9 @@ from collections.abc import Callable
 import numpy as np
 
 RESAMPLES = 4000
-FEWEST, MOST = 6, 5_000  # clusters of an interval: fewer tell too little, more need much memory
+# Clusters of an interval: fewer tell too little; more need much memory, so that several are drawn
+# together.
+FEWEST, MOST = 6, 5_000
 LEVEL = 0.95
 
 

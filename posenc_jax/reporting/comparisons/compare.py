@@ -16,7 +16,7 @@ import numpy as np
 
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.protocols import SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
-from posenc_jax.reporting.comparisons import bootstrap, multiple_tests, significance
+from posenc_jax.reporting.comparisons import bootstrap, multiple_tests
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
   BASELINE_TRUNCATED,
@@ -56,7 +56,7 @@ class Comparison:
 def compare_all(
   found: list[Scores],
   controls: bool = True,
-  baseline: str | None = None,
+  baseline: str | dict[str, str] | None = None,
   margin: float = MARGIN,
   names_of: Callable[[dict], tuple] = of_label,
   is_paired: bool = False,
@@ -73,6 +73,7 @@ def compare_all(
       scores, then the one at the last step, then the one that keeps its label as name. Lines that
       score other tokens than that one are compared with the line among themselves that is chosen
       likewise, if there is one. None: lines, chosen likewise, whose encoding is DEFAULT_ENCODING.
+      {label: baseline}: one for each label; lines of others are compared with themselves alone.
     margin: differences below it are of no interest.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case, and so are models of step 0 that have the
@@ -88,8 +89,9 @@ def compare_all(
     wanted = list(dict.fromkeys(scores.protocol for scores in found))
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
   baselines = [baselines_of_lines(scores, baseline, names_of) for scores in plain]
+  wanted_names = ' or '.join(names_of_baselines(baseline))
   if baseline and plain and not any(baselines):
-    raise no_rows(baseline, plain, names_of)
+    raise no_rows(wanted_names, plain, names_of)
   if baseline and found[0].metric.best is None:
     raise UserError(
       f'table: metric={found[0].metric.name!r} with a baseline; allowed: one with a better end'
@@ -107,7 +109,7 @@ def compare_all(
     if scores.control is None:
       names = WINDOWED, TRUNCATED, SHUFFLED_FAR
       others = {name: by_control.get((*question, name)) for name in names}
-      comparison.contrasts = comparer.all_contrasts(others, baseline)
+      comparison.contrasts = comparer.all_contrasts(others, wanted_names)
       if comparison.contrasts:
         comparison.left_out = comparer.left_out
       else:
@@ -126,12 +128,23 @@ def no_rows(
   return UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
 
 
+def names_of_baselines(baseline: str | dict[str, str] | None) -> list[str]:
+  """The names that a setting `baseline` has, each once."""
+  if isinstance(baseline, dict):
+    return list(dict.fromkeys(baseline.values()))
+  return [baseline] if baseline else []
+
+
 def baselines_of_lines(
-  scores: Scores, baseline: str | None, names_of: Callable[[dict], tuple]
+  scores: Scores, baseline: str | dict[str, str] | None, names_of: Callable[[dict], tuple]
 ) -> dict[str, str]:
-  """{line: the line that it is compared with} of all lines, as `compare_all` says; {} where
-  `baseline` is no line of these scores. The first value is that of the scores as a whole.
-  """
+  """{line: the line that it is compared with} of all lines that have one, as `compare_all` says."""
+  if isinstance(baseline, dict):
+    of_each = {
+      name: baselines_of_lines(scores, name, names_of) for name in names_of_baselines(baseline)
+    }
+    wanted = {line: baseline.get(row['label']) for line, row in scores.exemplar_row.items()}
+    return {line: of_each[name][line] for line, name in wanted.items() if of_each.get(name)}
   first = line_of_baseline(scores, baseline, names_of)
   if not first:
     return {}
@@ -209,12 +222,12 @@ class _Comparer:
     self._samples = {}  # {(control, line, column): sample}
     self._resampled = {}  # {(place of a sample, its seeds): its score in each resample}
 
-  def all_contrasts(self, others: dict[str, Scores | None], wanted: str | None) -> list[Contrast]:
+  def all_contrasts(self, others: dict[str, Scores | None], wanted: str) -> list[Contrast]:
     """The contrasts of scores without a control.
 
     Args:
       others: {control: its scores, or None}.
-      wanted: the baseline that a study named.
+      wanted: the name of the baseline that a study asked for, or ''.
     """
     scores, L = self.scores, self._train_length
     is_past = lambda line, column: column > L(line)
@@ -320,11 +333,11 @@ class _Comparer:
       is_on_same_tokens: whether both must have been scored on the same tokens.
       baseline: where `reference` is one: the line. Lines with another one are not compared.
     """
-    pairs_of, differences, unlike, many = defaultdict(dict), {}, [], []
+    pairs_of, differences, unlike = defaultdict(dict), {}, []
     for line, column in itertools.product(self.scores.lines, self.scores.columns):
       if line not in self.asked or not is_asked(line, column):
         continue
-      if baseline and self.baselines[line] != baseline:
+      if baseline and self.baselines.get(line) != baseline:
         continue
       line_sample = self._sample(self.scores, line, column)
       other = self._sample(*other_of(line, column))
@@ -336,8 +349,6 @@ class _Comparer:
       pair = self._pair(line_sample, other)
       if not pair.sample.seeds:
         continue
-      if len(line_sample.clusters) > bootstrap.MOST:
-        many.append(f'{line} at {column}')
       interval = self._interval(pair)
       differences[line, column] = Difference(pair.mean, len(pair.sample.seeds), *interval)
       pairs_of[column][line] = pair
@@ -346,18 +357,11 @@ class _Comparer:
       self.scores.notes.append(
         f'not compared with {name}, as scored tokens differ: {"; ".join(unlike)}'
       )
-    if many:
-      self.scores.notes.append(
-        f'no intervals over more than {bootstrap.MOST} clusters of documents: {"; ".join(many)}'
-      )
     if not differences:
       return []
-    of_files = baseline or next(iter(self.baselines.values()), '')
-    contrast = Contrast(self.scores, self.metric, reference, of_files, self.margin, differences)
+    contrast = Contrast(self.scores, self.metric, reference, baseline, self.margin, differences)
     for column, pairs in pairs_of.items():
       multiple_tests.test(contrast, column, pairs)
-    if reference is BASELINE:
-      contrast.correlations = self._correlations(baseline)
     return [contrast]
 
   def _sample(self, scores: Scores, line: str, column) -> Sample | None:
@@ -379,10 +383,11 @@ class _Comparer:
     return Pair(sample, reference, is_paired=False)
 
   def _interval(self, pair: Pair) -> tuple[tuple[float, float] | None, int]:
-    """(interval, number of clusters) of a pair; (None, 0) where both have no clusters in common."""
+    """(interval, number of clusters) of a pair; (None, 0) where it has too few of them, or its two
+    samples have not the same.
+    """
     number = len(pair.sample.clusters)
-    is_alike = pair.sample.clusters == pair.reference.clusters
-    if not is_alike or not bootstrap.FEWEST <= number <= bootstrap.MOST:
+    if number < bootstrap.FEWEST or pair.sample.clusters != pair.reference.clusters:
       return None, 0
     difference_R = self._resample(pair.sample) - self._resample(pair.reference)
     return tuple(map(float, bootstrap.interval(difference_R, number))), number
@@ -391,22 +396,7 @@ class _Comparer:
     """scores_R of a sample. They are kept: a line's are those of several contrasts."""
     key = sample.place, sample.seeds
     if key not in self._resampled:
-      weights_CR = bootstrap.resamples(len(sample.clusters))
+      weights_CR = bootstrap.resamples(len(sample.size_C))
       sums = sample.top_SC, sample.size_C[None]
       self._resampled[key] = bootstrap.resampled(*sums, self.metric.link, weights_CR)
     return self._resampled[key]
-
-  def _correlations(self, baseline: str) -> dict[str, float]:
-    near = self._train_length(baseline)
-    baseline_sample, found = self._sample(self.scores, baseline, near), {}
-    for line in (line for line in self.scores.lines if line in self.asked):
-      if line == baseline or self.baselines[line] != baseline:
-        continue
-      line_sample = self._sample(self.scores, line, near)
-      if line_sample is None or baseline_sample is None:
-        continue
-      pair = Pair(line_sample, baseline_sample, is_paired=False).of_common_seeds()
-      r = significance.correlation(pair.sample.scores_S, pair.reference.scores_S)
-      if r is not None:
-        found[line] = r
-    return found

@@ -137,7 +137,6 @@ class Contrast:
     apart: {column: lines} that are tested, and do not share the pooled variance.
     paired: lines whose seeds are tested by their own differences from the reference.
     laid_over: those of these that may have the trained models of the reference, and do not say so.
-    correlations: {line: correlation with the baseline over seeds at L}.
   """
 
   scores: Scores
@@ -151,7 +150,6 @@ class Contrast:
   apart: dict[int, list[str]] = dataclasses.field(default_factory=dict)
   paired: set[str] = dataclasses.field(default_factory=set)
   laid_over: set[str] = dataclasses.field(default_factory=set)
-  correlations: dict[str, float] = dataclasses.field(default_factory=dict)
 
   @property
   def columns(self) -> list:

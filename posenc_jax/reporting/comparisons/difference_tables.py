@@ -8,7 +8,6 @@ from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.compare import Comparison
 from posenc_jax.reporting.comparisons.contrast import (
-  BASELINE,
   BETTER,
   EQUIVALENT,
   OWN,
@@ -21,7 +20,6 @@ from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table, column_record, header, record_keys
 
 SMALLEST_MARKED = 'smallest marked'
-CORRELATION = 'correlation of seeds'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
 POOLED = (
   "Dunnett's test of all lines of a column against {baseline}, with the variance over seeds pooled "
@@ -47,18 +45,11 @@ def _table(contrast: Contrast) -> Table:
     for line in contrast.lines
   ]
   heading = ['encoding', *(names[column] for column in columns)]
-  if contrast.correlations:
-    heading.append(CORRELATION)
-    for line, some in zip(contrast.lines, lines, strict=True):
-      r = contrast.correlations.get(line)
-      some.append(Cell(DASH if r is None else f'{r:+.2f}'))
   title = contrast.reference.title.format(baseline=contrast.baseline)
   smallest = _smallest(contrast)
   if smallest:
     texts = [contrast.metric.form.format(smallest[c]) if c in smallest else DASH for c in columns]
-    lines.append(
-      [Cell(SMALLEST_MARKED), *map(Cell, texts), *[Cell('')] * bool(contrast.correlations)]
-    )
+    lines.append([Cell(SMALLEST_MARKED), *map(Cell, texts)])
   return Table(
     f'Differences from {title}, {scores.name}',
     _caption(contrast, bool(smallest)),
@@ -112,11 +103,6 @@ def _caption(contrast: Contrast, has_smallest: bool) -> str:
     if is_tested
     else 'Not tested: that needs seeds that differ.'
   )
-  if contrast.correlations:
-    caption += (
-      f' {CORRELATION.capitalize()}: of a line and {contrast.baseline} at L; where it is high, '
-      'seeds do the same to both.'
-    )
   return caption
 
 
@@ -124,8 +110,8 @@ def _interval_sentence(contrast: Contrast) -> str:
   clusters = {difference.clusters for difference in contrast.differences.values()} - {0}
   if not clusters:
     return (
-      f'No intervals: they need rows of {bootstrap.FEWEST} or more single documents of different '
-      'years or packages.'
+      f'No intervals: they need rows of the same {bootstrap.FEWEST} or more single documents, of '
+      'different years or packages.'
     )
   return (
     f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents '
@@ -203,8 +189,6 @@ def _records(contrast: Contrast) -> list[dict]:
     record |= {'p': difference.p, 'p_corrected': difference.corrected}
     record |= {'p_equivalent': difference.p_equivalent, 'margin': contrast.margin}
     record |= {'smallest_marked': difference.smallest, 'mark': WORDS[difference.mark]}
-    if contrast.reference is BASELINE:
-      record |= {'correlation': contrast.correlations.get(line)}
     made.append({name: _rounded(value) for name, value in record.items()})
   return made
 

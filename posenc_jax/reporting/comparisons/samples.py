@@ -21,6 +21,7 @@ class Sample(NamedTuple):
       the parameters of another one, which rows of earlier versions do not name.
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
+      Of more than `bootstrap.MOST` clusters several share a place.
     tokens: what was scored: `scored_on`, and {(document, position): size}.
   """
 
@@ -86,8 +87,9 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     document: None if document is None else cluster_of(document, corpus) for document in tops[0]
   }
   clusters = sorted(set(cluster_by_document.values()), key=str)
-  place = {cluster: index for index, cluster in enumerate(clusters)}
-  top_SC, size_C = np.zeros((len(tops), len(place))), np.zeros(len(place))
+  place = {cluster: index % bootstrap.MOST for index, cluster in enumerate(clusters)}
+  places = min(len(clusters), bootstrap.MOST)
+  top_SC, size_C = np.zeros((len(tops), places)), np.zeros(places)
   for seed_top_C, top in zip(top_SC, tops, strict=True):
     for document, numerator in sorted(top.items(), key=str):
       seed_top_C[place[cluster_by_document[document]]] += numerator

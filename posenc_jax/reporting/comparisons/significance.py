@@ -224,13 +224,3 @@ def _spreads(
     (1 - half) * np.log(2) + (freedom - 1) * np.log(chi_N) - chi_N**2 / 2 - special.gammaln(half)
   )
   return chi_N / np.sqrt(freedom), (high - low) / 2 * weight_N * np.exp(log_density_N)
-
-
-def correlation(line_S: Sequence[float], baseline_S: Sequence[float]) -> float | None:
-  """Correlation over seeds of a line and the baseline: what pairing by seed would gain.
-
-  None for fewer than three seeds, where it is -1 or 1 or nothing, and where one has no spread.
-  """
-  if len(line_S) < 3 or _is_flat(line_S) or _is_flat(baseline_S):
-    return None
-  return float(np.corrcoef(line_S, baseline_S)[0, 1])

@@ -24,7 +24,7 @@ def differences(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
   protocol: str = 'last_k',
-  baseline: str | None = None,
+  baseline: str | dict[str, str] | None = None,
   length: int | None = None,
   labels: Collection[str] = (),
 ):
@@ -127,7 +127,8 @@ def _note(contrast: Contrast, length: int) -> str:
     'undecided.'
   )
   if not clusters:
-    bars = f'No intervals: they need documents of {bootstrap.FEWEST} or more years or packages.'
+    fewest = bootstrap.FEWEST
+    bars = f'No intervals: they need the same documents, of {fewest} or more years or packages.'
   return (
     f'Difference at {length:,} tokens from the line "{contrast.baseline}" where it {what} '
     f'(L = {L:,}): '

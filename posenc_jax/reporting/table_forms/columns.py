@@ -28,7 +28,7 @@ def columns(
   protocols: Iterable[str] | None = None,
   metric: str = 'ppl',
   controls: bool = False,
-  baseline: str | None = None,
+  baseline: str | dict[str, str] | None = None,
   margin: float = MARGIN,
   by: str = 'protocol',
   reference: Iterable[dict] = (),

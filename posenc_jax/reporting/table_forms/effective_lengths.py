@@ -9,6 +9,7 @@ from posenc_jax.reporting.comparisons import bootstrap, effective_length
 from posenc_jax.reporting.comparisons.compare import (
   baselines_of_lines,
   changes_from,
+  names_of_baselines,
   no_rows,
   of_label,
 )
@@ -52,7 +53,7 @@ def effective_lengths(
   controls: bool = False,
   margin: float = SLACK,
   share: float = SHARE,
-  baseline: str | None = None,
+  baseline: str | dict[str, str] | None = None,
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control that was evaluated past a training length.
@@ -69,7 +70,7 @@ def effective_lengths(
   if score_to_keep == OF_BASELINE:
     kept = [baselines_of_lines(scores, baseline, of_label) for scores in found]
     if not any(kept):
-      raise no_rows(baseline, found)
+      raise no_rows(' or '.join(names_of_baselines(baseline)), found)
   for scores, baselines in zip(found, kept, strict=True):
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'

@@ -20,16 +20,16 @@ def lengths(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
-  baseline: str | None = None,
+  baseline: str | dict[str, str] | None = None,
   margin: float = MARGIN,
   reference: Iterable[dict] = (),
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control, each followed by its differences.
 
-  `baseline` is the label of the line that others are compared with, `margin` what makes two of them
-  equivalent; `reference` see `published`; `score_to_keep` is for the table of effective lengths
-  that follows. Columns of by_position are ranges of positions.
+  `baseline` is the label of the line that others are compared with, or {label: its baseline},
+  `margin` what makes two of them equivalent; `reference` see `published`; `score_to_keep` is for
+  the table of effective lengths that follows. Columns of by_position are ranges of positions.
   """
   del score_to_keep
   notes, made = [], []

@@ -20,7 +20,7 @@ def methods(
   protocols: Iterable[str] | None = None,
   metric: str = 'ppl',
   controls: bool = False,
-  baseline: str | None = None,
+  baseline: str | dict[str, str] | None = None,
   margin: float = MARGIN,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
