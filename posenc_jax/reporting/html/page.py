@@ -10,8 +10,9 @@ from plotly.offline import get_plotlyjs
 
 from posenc_jax import config, errors, storage
 from posenc_jax.errors import UserError, disk_errors
-from posenc_jax.reporting.comparisons.extrapolation_gap import ExtrapolationGap, extrapolation_gap
-from posenc_jax.reporting.comparisons.own_changes import finding
+from posenc_jax.reporting.comparisons.compare import Comparison, compare_all
+from posenc_jax.reporting.comparisons.difference_tables import difference_tables
+from posenc_jax.reporting.comparisons.own_changes import finding, train_lengths_of
 from posenc_jax.reporting.html import plots, profile_plots, style
 from posenc_jax.reporting.html.configurations import Configuration, configurations
 from posenc_jax.reporting.html.places import Places
@@ -33,10 +34,6 @@ CURVES = (
 )
 DOTTED_LINES = ' Dotted: what guessing scores, where rows say it.'
 GREY_LINES = ' Grey: references.'
-ORDER = {
-  'rise': 'The smallest first: what holds stands above; then references.',
-  'change': 'The highest at the longer length first; then references.',
-}
 PROFILES = (
   'What position adds to a score, against distance, one line a head, at initialization; dotted: '
   'the training length.'
@@ -57,11 +54,12 @@ def render(places: Places, metric: str, with_profiles: bool) -> str:
   """
   shown = places.series(metric)
   labels = places.references
-  gaps = [extrapolation_gap(series, references_of(series, labels)) for series in shown]
-  of_axis = {}
-  for series, gap in zip(shown, gaps, strict=True):
-    of_axis.setdefault(plots.axis_title(series), []).append((series, gap))
-  leads = [_lead(series, gap, labels) for (series, gap), *_ in of_axis.values()]
+  of_axis, of_metric = {}, {}
+  for series in shown:
+    of_axis.setdefault(plots.axis_title(series), []).append(series)
+    of_metric.setdefault(series.scores.metric, []).append(series.scores)
+  leads = [_lead(series, labels) for series, *_ in of_axis.values()]
+  compared = [comparison for found in of_metric.values() for comparison in compare_all(found)]
   found, same = configurations(places.rows, places.configs)
   drawn, not_drawn = [], []
   if with_profiles:
@@ -80,12 +78,9 @@ def render(places: Places, metric: str, with_profiles: bool) -> str:
     css=Markup((HERE / 'page.css').read_text(encoding='utf-8')),
     library=Markup(get_plotlyjs()),
     leads=leads,
-    curves=[
-      _curves([series for series, _ in some], labels, number)
-      for number, some in enumerate(of_axis.values())
-    ],
+    curves=[_curves(some, labels, number) for number, some in enumerate(of_axis.values())],
     studies=_study_tables(places),
-    tables=[_tables(places, *both) for both in zip(shown, gaps, strict=True)],
+    tables=[_tables(places, *both) for both in zip(shown, compared, strict=True)],
     profiles=drawn,
     not_drawn=not_drawn,
     profiles_caption=PROFILES + (BY_DEFAULT if _without_config(places) else ''),
@@ -103,10 +98,18 @@ def write(path: str | Path, text: str) -> None:
     storage.atomic_write(path, text)
 
 
-def _lead(series: Series, gap: ExtrapolationGap | str, labels: set[str]) -> str:
-  """What a reader wants to know first: the title of the figure of these scores, then numbers."""
-  found = finding(series, references_of(series, labels))
-  numbers = gap if isinstance(gap, str) else gap.sentences()
+def _lead(series: Series, labels: set[str]) -> str:
+  """What a reader wants to know first: the title of the figure of these scores, then of which
+  lengths that is.
+  """
+  grey = references_of(series, labels)
+  lengths, longest = train_lengths_of(series, grey), series.scores.columns[-1]
+  trained = f'Trained at {", ".join(f"{length:,}" for length in lengths)} tokens'
+  if longest <= lengths[0]:
+    return f'{trained}: nothing here was evaluated past that ({series.name}).'
+  times = f', {longest / lengths[0]:g} times as many' if len(lengths) == 1 else ''
+  numbers = f'{trained}, evaluated at up to {longest:,}{times} ({series.name}).'
+  found = finding(series, grey)
   return f'{found}. {numbers}' if found else numbers
 
 
@@ -133,27 +136,18 @@ def _study_tables(places: Places) -> list[dict]:
   return made
 
 
-def _tables(places: Places, series: Series, gap: ExtrapolationGap | str) -> dict:
-  """The scores of a series by length, its gaps, and its seeds."""
+def _tables(places: Places, series: Series, comparison: Comparison) -> dict:
+  """The scores of a series by length, its differences, and its seeds."""
   metric, table = series.scores.metric, _score_table(places, series)
   fields = dict(table=table, per_seed=[], per_seed_header=['encoding', 'seed', *table.header[1:]])
+  fields['differences'] = difference_tables(comparison)
   if len(series.scores.seeds) > 1:
     fields['per_seed'] = [
       [curve.label, seed, *map(metric.seed_text, scores)]
       for curve in series.curves.values()
       for seed, scores in curve.by_seed.items()
     ]
-  if isinstance(gap, str):
-    return fields | dict(gaps=[], no_gap=gap)
-  return fields | dict(
-    gap_header=['encoding', f'{gap.near} (L)', gap.far, gap.word],
-    gaps=[
-      [line.label, metric.text(line.near), metric.text(line.far), metric.signed_text(line.gaps)]
-      for line in gap.lines
-    ],
-    gap_caption=f'{gap.word.capitalize()}: the score at {gap.far:,} tokens less that at '
-    f"{gap.near:,}, mean ± standard deviation of the seeds' own differences. {ORDER[gap.word]}",
-  )
+  return fields
 
 
 def _score_table(places: Places, series: Series) -> Table:
