@@ -75,11 +75,13 @@ def drawn_at_random(number):
   noise = random.Random(number)
   bits = {}
   for line in ('rope', 'alibi', 't5'):
-    slope, of_seed, of_document = (noise.choice((0, most)) for most in (0.01, 0.01, 0.03))
-    for length, document in itertools.product((8, 16, 32, 64), DOCUMENTS):
-      drift = slope * math.log2(length / 8) + noise.gauss(0, of_document) * (length > 8)
-      for seed in range(2):
-        bits[line, seed, length, document] = 2 + drift + noise.gauss(0, of_seed)
+    slope, of_seed, of_document = (noise.choice((0, most)) for most in (0.01, 0.02, 0.03))
+    for length in (8, 16, 32, 64):
+      of_seeds = [noise.gauss(0, of_seed) for _ in range(2)]
+      for document in DOCUMENTS:
+        drift = slope * math.log2(length / 8) + noise.gauss(0, of_document) * (length > 8)
+        for seed in range(2):
+          bits[line, seed, length, document] = 2 + drift + of_seeds[seed]
   return bits
 
 
