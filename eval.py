@@ -1,6 +1,9 @@
 """Evaluates a trained run and appends rows to its eval.jsonl; what is there is not measured again.
 
-  python eval.py --workdir=runs/base --config.eval.k=32
+  python eval.py --workdir=runs/base [--step=N] --config.eval.k=32
+
+With --step it measures the checkpoint of that step in the place of the last one, if the run keeps
+it (config.train.max_to_keep).
 
 What is evaluated is the run's own config, as saved in its directory, with the overrides given.
 --config=STUDY.py is needed only for an encoding that the study registers: the file is executed, so
@@ -13,7 +16,7 @@ from posenc_jax.distributed import devices
 
 def main(argv):
   flags, overrides = cli.parse_args(
-    argv, {'workdir': cli.REQUIRED, 'config': ''}, lists_fields=True
+    argv, {'workdir': cli.REQUIRED, 'config': '', 'step': 0}, lists_fields=True
   )
   if flags.config:
     config.load_study(flags.config)
@@ -28,7 +31,7 @@ def main(argv):
   cli.keep_compiled_programs()
   devices.start_two_threads()
   devices.announce_devices()
-  evaluate.evaluate(run, flags.workdir)
+  evaluate.evaluate(run, flags.workdir, at=flags.step or None)
 
 
 if __name__ == '__main__':

@@ -359,6 +359,30 @@ def overlaid(c, **overrides):
 BINS = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32)}
 
 
+def test_an_earlier_checkpoint_is_measured_beside_the_last(letters, tmp_path, capsys):
+  c, workdir, _ = made_run(tmp_path / 'run', letters, {'train.steps': 7})
+  later = build(c, data.VOCAB, nnx.Rngs(1))
+  with Checkpoints(workdir, max_to_keep=2) as checkpoints:
+    checkpoints.save(7, later, {'count': jnp.array(7)})
+  evaluate.evaluate(c, workdir, at=3)
+  assert not (workdir / 'finished.json').exists()  # the last step is not measured
+  assert 'its training ends' not in capsys.readouterr().err  # that is not news
+  evaluate.evaluate(c, workdir)
+  nats = {step: [r['nats'] for r in rows_of(workdir) if r['step'] == step] for step in (3, 7)}
+  alone = made_run(tmp_path / 'alone', letters, {'train.steps': 7})[1]
+  evaluate.evaluate(c, alone)
+  assert nats[3] == [r['nats'] for r in rows_of(alone)]  # what a run that ends there has
+  assert len(nats[7]) == len(nats[3])
+  assert nats[7] != nats[3]
+  with pytest.raises(UserError, match=r'no checkpoint of step 4; allowed: 3, 7 \(config\.train\.m'):
+    evaluate.evaluate(c, workdir, at=4)
+  for path in (workdir / 'checkpoints' / '3').rglob('*'):
+    if path.is_file():
+      path.write_bytes(b'')
+  with pytest.raises(UserError, match='the one of step 3 is damaged; allowed: another step'):
+    evaluate.evaluate(c, workdir, at=3)
+
+
 @pytest.fixture(scope='module')
 def evaluated(letters, tmp_path_factory):
   """A run that is evaluated by every protocol under every control.

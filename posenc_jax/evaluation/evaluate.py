@@ -33,7 +33,7 @@ __all__ = ['evaluate', 'measure']
 
 
 @disk_errors()
-def evaluate(config: ConfigDict, workdir: str | Path) -> None:
+def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> None:
   """Measures what `config.eval` asks of the last checkpoint in `workdir`, or of each of its seeds,
   and prints a table.
 
@@ -46,6 +46,8 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
       extension); the field `overrides` of rows states what differs. A folder of text that is named
       in another way is the run's own: rows have the run's name of it. Of any other folder they
       state which documents it has, so that once these have changed all is measured anew.
+    at: the step of the checkpoint to measure in the place of the last one; rows have its step, so
+      tables show it as a line of its own.
   Raises:
     UserError: there is no trained run, its checkpoint does not fit the config, documents are too
       short, or a backend refuses.
@@ -56,7 +58,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   if config.seeds:
     seed_runs = single_seed_runs(config, workdir)
     for seed_config, folder in seed_runs:
-      evaluate(seed_config, folder)
+      evaluate(seed_config, folder, at)
     if all(is_finished(folder, config_hash(seed_config)) for seed_config, folder in seed_runs):
       mark_finished(workdir, config_hash(config))
     return
@@ -72,7 +74,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
   changed |= judge_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
-  model, step = restore(config, corpus, workdir)
+  model, step = restore(config, corpus, workdir, at)
   source = source_of(workdir)
   row = functools.partial(
     row_schema.row,
@@ -113,6 +115,7 @@ def evaluate(config: ConfigDict, workdir: str | Path) -> None:
         seconds = time.perf_counter() - started
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')
   title = f'{workdir.name} ({row_schema.overrides_text(changed)})' if changed else workdir.name
+  title += '' if at is None else f' at step {at}'
   show(title, measured)
   if step == config.train.steps:
     mark_finished(workdir, config_hash(config))

@@ -80,9 +80,11 @@ def parameters_of(saved: ConfigDict) -> dict | None:
 
 
 def restore(
-  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path
+  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path, at: int | None = None
 ) -> tuple[decoder.LM, int]:
-  """Returns the model of the last checkpoint and its step. Raises `UserError`."""
+  """Returns the model of the last checkpoint, or of the one `at` a step, and its step. Raises
+  `UserError`.
+  """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
   check_code(workdir, own_code(config))
@@ -93,18 +95,22 @@ def restore(
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
   if takes_parameters(workdir):
+    if at:
+      raise UserError(
+        f'{workdir}: no checkpoint of step {at}; allowed: none, for it makes no steps'
+      )
     held = parameters_in(workdir)
     check_shapes(str(workdir), 'model', held.leaves, leaves_by_path(model))
     restored, step = {'model': filled(model, held.leaves)}, held.step
   else:
     with Checkpoints(workdir) as checkpoints:
-      restored, step = checkpoints.restore(model=model)
+      restored, step = checkpoints.restore(at=at, model=model)
       if checkpoints.latest is None:
         raise UserError(
           f'workdir={str(workdir)!r}: no checkpoint; '
           'allowed: the directory of a run that train.py has trained'
         )
-  if step < config.train.steps:
+  if step < config.train.steps and at is None:
     ends = f'its training ends at step {config.train.steps}'
     print(f'{workdir}: step {step}; {ends}', file=sys.stderr)  # text goes to stdout
   return restored['model'], step

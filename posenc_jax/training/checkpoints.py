@@ -113,8 +113,11 @@ class Checkpoints:
       with self._disk_errors():
         self._manager.wait_until_finished()  # Orbax's check_for_errors would miss some
 
-  def restore(self, **trees) -> tuple[dict, int]:
+  def restore(self, at: int | None = None, **trees) -> tuple[dict, int]:
     """Restores the latest readable checkpoint: `restore(model=model, opt_state=opt_state)`.
+
+    Args:
+      at: the step of the checkpoint that is to be read in its place.
 
     Either may be left out; they give structure, shapes, dtypes and shardings. Of step 0 the
     optimizer is the new one that is given: a run of no steps saves none. A damaged checkpoint is
@@ -123,7 +126,8 @@ class Checkpoints:
     Returns:
       ({name: restored tree}, step), or (trees, 0) where there is no checkpoint.
     Raises:
-      UserError: every checkpoint is damaged, or the latest has arrays of other shapes.
+      UserError: every checkpoint is damaged, or the latest has arrays of other shapes; there is
+        none `at` that step.
     """
 
     def read(step):
@@ -132,7 +136,7 @@ class Checkpoints:
       self._check_shapes(step, saved)
       return self._read(step, saved)
 
-    restored, step = self._restore(read)
+    restored, step = self._restore(read, at)
     if restored is None:
       return trees, 0
     shardings = jax.tree.map(lambda x: x.sharding, {name: trees[name] for name in restored})
@@ -168,21 +172,33 @@ class Checkpoints:
     leaves = self._manager.item_metadata(step)[name].tree.items()
     return {path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for path, leaf in leaves}
 
-  def _restore(self, read: Callable[[int], dict]) -> tuple[dict | None, int]:
+  def _restore(self, read: Callable[[int], dict], at: int | None = None) -> tuple[dict | None, int]:
     """What `read` makes of the step of the latest readable checkpoint, and the step; or (None, 0).
+    With `at`, of that step.
 
     The primary process decides which one that is.
     """
     cache = {}
-    step = processes.run_on_primary(self._latest_readable, read, cache)
+    step = processes.run_on_primary(self._latest_readable, read, cache, at)
     if step is None:
       return None, 0
     return (cache[step] if processes.is_primary() else read(step)), step
 
-  def _latest_readable(self, read: Callable[[int], dict], cache: dict) -> int | None:
-    """Step of the latest readable checkpoint, read into `cache`; None: there is no checkpoint."""
+  def _latest_readable(
+    self, read: Callable[[int], dict], cache: dict, at: int | None = None
+  ) -> int | None:
+    """Step of the latest readable checkpoint, or of the one `at` a step, read into `cache`; None:
+    there is no checkpoint.
+    """
     damaged = []
-    for step in sorted(self._manager.all_steps(), reverse=True):
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    if at is not None and at not in steps:
+      kept = ', '.join(map(str, sorted(steps))) or 'a run that was trained'
+      raise UserError(
+        f'{self._folder}: no checkpoint of step {at}; allowed: {kept} '
+        '(config.train.max_to_keep says how many a run keeps)'
+      )
+    for step in steps if at is None else [at]:
       try:
         with self._disk_errors():
           cache[step] = read(step)
@@ -193,7 +209,7 @@ class Checkpoints:
           # A training that goes on meanwhile has saved a later one and removed this one.
           self.close()
           self._manager = self._open()
-          return self._latest_readable(read, cache)
+          return self._latest_readable(read, cache, at)
         self._check_readable(step)
         if isinstance(error, OSError) and error.errno not in OF_DAMAGE:
           raise  # it could not be read a moment ago: the system, not the checkpoint, is to blame
@@ -202,6 +218,8 @@ class Checkpoints:
       else:
         self._set_aside(damaged)
         return step
+    if damaged and at is not None:
+      raise UserError(f'{self._folder}: the one of step {at} is damaged; allowed: another step')
     if damaged:
       problem = f'every checkpoint is damaged (step {", ".join(map(str, damaged))})'
       raise UserError(
