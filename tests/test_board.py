@@ -823,7 +823,7 @@ def test_what_is_outlined_is_best_for_its_cost(of_corpus):
   bold = {text.get_text() for text in axes.texts if text.get_fontweight() == 'bold'}
   assert bold == {'rope', 'lost'}  # cheapest, and best at L
   smallest = lines.smallest_marked(of_corpus.values())
-  found = f'by the means; these seeds find a difference from rope of {smallest:.3f} in four of five'
+  found = f'by the means\nthese seeds find a difference from rope of {smallest:.3f} in four of five'
   assert found in axes.get_title()
   alone = [dataclasses.replace(line, at_L=None) for line in of_corpus.values()]
   assert pareto.draw(alone, CORPUS).axes[0].get_title().endswith('cheaper, by the means')

@@ -92,7 +92,7 @@ def _outlined(lines: Iterable[Line]) -> str:
   smallest = smallest_marked(lines)
   if smallest is None:
     return text
-  return f'{text}; these seeds find a difference from rope of {smallest:.3f} in four of five cases'
+  return f'{text}\nthese seeds find a difference from rope of {smallest:.3f} in four of five cases'
 
 
 def _part(figure, axes, labels) -> None:
