@@ -494,7 +494,7 @@ def test_without_intervals_the_figure_says_so():
   few = [row for row in rows if row['document'] < 'd4']
   figure = figures.draw(few, form='differences')
   assert figure.axes[0].get_title('left').startswith('At 2 L, yarn is lowest of 2 lines; too few')
-  assert 'No intervals: they need documents of 6 or more' in figure.get_supxlabel()
+  assert 'No intervals: they need the same documents, of 6 or more' in figure.get_supxlabel()
   assert 'Bars' not in figure.get_supxlabel()
 
 
