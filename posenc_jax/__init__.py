@@ -19,6 +19,7 @@ _MODULES = {
   'LengthError': 'posenc_jax.encodings',
   'StackedEncoding': 'posenc_jax.model.layer_sharing',
   'attend': 'posenc_jax.attention',
+  'attention_fn': 'posenc_jax.attention.flax_attention',
   'check_laws': 'posenc_jax.inspection.laws',
   'contiguous_positions': 'posenc_jax.attention.positions',
   'load_run': 'posenc_jax.evaluation.runs',
@@ -32,6 +33,7 @@ __all__ = list(_MODULES)
 if typing.TYPE_CHECKING:  # the same names, for those who read types and run nothing
   from posenc_jax.attention import BACKENDS as BACKENDS
   from posenc_jax.attention import attend as attend
+  from posenc_jax.attention.flax_attention import attention_fn as attention_fn
   from posenc_jax.attention.positions import contiguous_positions as contiguous_positions
   from posenc_jax.encodings import ENCODINGS as ENCODINGS
   from posenc_jax.encodings import Dims as Dims

@@ -1,0 +1,163 @@
+"""`attention_fn` in the layers of NNX and Linen: they equal forward passes written by hand."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen, nnx
+
+from posenc_jax import attend, attention_fn, make
+
+SIZES = dict(model_dim=32, heads=4, head_dim=8, train_length=16)
+X = jnp.asarray(np.random.default_rng(0).standard_normal((2, 11, 32)), jnp.float32)
+
+
+def away(enc):
+  """The encoding with parameters that are not those at its start."""
+  draw = np.random.default_rng(1).standard_normal
+  return jax.tree.map(lambda p: p + jnp.asarray(draw(p.shape), jnp.float32), enc)
+
+
+def by_hand(enc, weights, x, **options):
+  """`weights`: kernels and biases by the name of the projection."""
+  kernel, bias = (lambda n: weights[n]['kernel']), (lambda n: weights[n]['bias'])
+  q, k, v = (
+    jnp.einsum('btd,dhk->bthk', x, kernel(n)) + bias(n)[None, None]
+    for n in ('query', 'key', 'value')
+  )
+  o = attend(q * enc.query_scale, k, v, enc, backend='dense', **options)
+  return jnp.einsum('bthk,hkd->btd', o, kernel('out')) + bias('out')[None, None]
+
+
+def weights_of(layer):
+  of = lambda n: {name: getattr(getattr(layer, n), name)[...] for name in ('kernel', 'bias')}
+  return {n: of(n) for n in ('query', 'key', 'value', 'out')}
+
+
+def nnx_layer(function, **options):
+  return nnx.MultiHeadAttention(
+    4, 32, attention_fn=function, decode=False, rngs=nnx.Rngs(0), **options
+  )
+
+
+@pytest.mark.parametrize('name', ['t5', 'rope'])
+def test_nnx_equals_a_forward_pass_by_hand(name):
+  """Causal, with a window; the gradients of the encoding are there, and of shared ones all."""
+  enc = away(make(name, **SIZES, rngs=nnx.Rngs(0)))
+  layers = nnx.List([nnx_layer(attention_fn(enc, is_causal=True, window=5)) for _ in range(2)])
+
+  @nnx.jit
+  def both(layers):
+    def loss(layers):
+      x = X
+      for layer in layers:
+        x = layer(x)
+      return (x**2).sum(), x
+
+    gradients, out = nnx.grad(loss, has_aux=True)(layers)
+    return gradients, out
+
+  def loss_by_hand(enc, weights):
+    x = X
+    for w in weights:
+      x = by_hand(enc, w, x, window=5)
+    return (x**2).sum(), x
+
+  gradients, out = both(layers)
+  weights = [weights_of(layer) for layer in layers]
+  (d_enc, _), desired = jax.jit(jax.grad(loss_by_hand, argnums=(0, 1), has_aux=True))(enc, weights)
+  np.testing.assert_allclose(out, desired, atol=2e-5 * np.abs(desired).max())
+  found = jax.tree.leaves(gradients[0]['attention_fn']) if name == 't5' else []
+  assert len(found) == (name == 't5')
+  for g, wanted in zip(found, jax.tree.leaves(d_enc), strict=True):
+    np.testing.assert_allclose(g, wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+def test_nnx_is_causal_where_it_says_so():
+  """And else not, as elsewhere in Flax; positions come with the call."""
+  enc = away(make('t5', **SIZES, rngs=nnx.Rngs(0), bidirectional=True))
+  layer = nnx_layer(attention_fn(enc))
+  weights, positions = weights_of(layer), np.arange(11)[None] * 2
+  close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+  close(layer(X), by_hand(enc, weights, X, is_causal=False))
+  close(layer(X, is_causal=True), by_hand(enc, weights, X))
+  mask = nnx.make_causal_mask(X[..., 0])
+  assert mask.dtype == jnp.float32, 'as Flax makes them'
+  close(layer(X, mask=mask), by_hand(enc, weights, X))
+  close(
+    layer(X, input_positions=positions),
+    by_hand(enc, weights, X, is_causal=False, position_ids=positions),
+  )
+
+
+def test_linen_equals_a_forward_pass_by_hand():
+  """With gradients to the encoding, and a mask of each row of the batch, or packed."""
+  enc = away(make('t5', **SIZES, rngs=nnx.Rngs(0)))
+  mask = linen.combine_masks(
+    linen.make_causal_mask(X[..., 0]),
+    linen.make_attention_mask(jnp.ones((2, 11)), jnp.arange(11)[None] != jnp.array([[3], [7]])),
+  )
+  segments = jnp.asarray([[0] * 4 + [1] * 7] * 2)
+
+  def run(variables, enc, mask, **options):
+    function = attention_fn(enc, **options)
+    layer = linen.MultiHeadDotProductAttention(4, qkv_features=32, attention_fn=function)
+    return layer.apply(variables, X, mask=mask) if variables else layer.init(jax.random.key(0), X)
+
+  variables = run(None, enc, None)
+  weights = variables['params']
+  loss = lambda enc, run: (run(enc) ** 2).sum()
+  for given, by in (
+    (dict(mask=mask), dict(mask=mask[:, 0] > 0, is_causal=False)),
+    (dict(mask=None, is_causal=True, segment_ids=segments), dict(segment_ids=segments)),
+  ):
+    layer = lambda enc, given=given: run(variables, enc, **given)
+    hand = lambda enc, by=by: by_hand(enc, weights, X, **by)
+    np.testing.assert_allclose(jax.jit(layer)(enc), hand(enc), atol=1e-5)
+    found, desired = (jax.grad(loss)(enc, f) for f in (layer, hand))
+    for g, wanted in zip(*map(jax.tree.leaves, (found, desired)), strict=True):
+      np.testing.assert_allclose(g, wanted, atol=2e-5 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize(
+  ('given', 'message'),
+  [
+    ({'bias': X}, 'bias; allowed: None, for what is added to scores is a hook of the encoding'),
+    (
+      {'dropout_rate': 0.5, 'dropout_rng': 0},
+      'dropout_rate=0.5; allowed: 0, or deterministic=True',
+    ),
+    ({'precision': 'high'}, "precision='high'; allowed: None: jax.default_matmul_precision"),
+    ({'module': object()}, 'sow_weights=True; allowed: False, for attend keeps no weights'),
+    (
+      {'mask': np.ones((2, 4, 11, 11), bool)},
+      'mask has shape (2, 4, 11, 11); allowed: [1 or B, 1,',
+    ),
+    (
+      {'key': np.ones((2, 12, 4, 8), np.float32)},
+      '11 queries for 12 keys; allowed: as many, for a',
+    ),
+  ],
+)
+def test_what_attend_does_not_do_is_refused(given, message):
+  q = jnp.ones((2, 11, 4, 8))
+  function = attention_fn(make('rope', **SIZES, rngs=nnx.Rngs(0)))
+  with pytest.raises(ValueError, match=re.escape(message)):
+    function(**{'query': q, 'key': q, 'value': q} | given)
+
+
+def test_dropout_that_is_not_active_is_no_dropout():
+  function = attention_fn(make('rope', **SIZES, rngs=nnx.Rngs(0)), is_causal=True)
+  layer = nnx_layer(function, dropout_rate=0.5)
+  assert np.isfinite(layer(X, deterministic=True)).all()
+  with pytest.raises(ValueError, match='allowed: 0, or deterministic=True'):
+    layer(X, deterministic=False, rngs=nnx.Rngs(0))
+
+
+def test_one_mask_of_two_is_refused():
+  function = attention_fn(make('rope', **SIZES, rngs=nnx.Rngs(0)), mask=lambda i, j: i > j)
+  q = jnp.ones((2, 11, 4, 8))
+  with pytest.raises(ValueError, match='mask; allowed: one, of the layer or of'):
+    function(q, q, q, mask=np.ones((1, 1, 11, 11), bool))
