@@ -144,10 +144,14 @@ def test_what_diagonals_refuse(name, options, reason):
 
 
 @pytest.mark.parametrize(
-  ('batch', 'queries', 'backend'),
-  [(1, 8192, 'diagonals'), (64, 8192, 'blockwise'), (1, 256, 'blockwise')],
+  ('batch', 'queries', 'keys', 'backend'),
+  [
+    *((1, 8192, 8192, 'diagonals'), (64, 8192, 8192, 'blockwise'), (1, 256, 8192, 'blockwise')),
+    # up to 2^28 scores, of 4 heads
+    *((64, 1024, 1024, 'dense'), (65, 1024, 1024, 'diagonals'), (65, 256, 1024, 'dense')),
+  ],
 )
-def test_auto_on_a_gpu_takes_diagonals_where_tiles_are_many_and_small(batch, queries, backend):
+def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, keys, backend):
   device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
   axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
   of = lambda tokens, heads: jax.ShapeDtypeStruct((batch, tokens, heads, 8), jnp.float32)
@@ -157,7 +161,7 @@ def test_auto_on_a_gpu_takes_diagonals_where_tiles_are_many_and_small(batch, que
     return q
 
   with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
-    jax.eval_shape(chosen, of(queries, 4), of(8192, 2))
+    jax.eval_shape(chosen, of(queries, 4), of(keys, 2))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from posenc_jax.attention.backends import (
   splash,
   triton,
 )
+from posenc_jax.attention.kernels.over_batch import devices_of_batch
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import (
   AttentionRequest,
@@ -71,6 +73,9 @@ BACKENDS = {
 # are hundreds of kernels one after another, by diagonals too, and dense is a dozen. Other platforms
 # are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
+# Scores up to which it takes dense, on one device, by platform: it keeps the weights of all for the
+# backward pass. Others take it whatever their number.
+MOST_IN_DENSE = {'gpu': diagonals.LARGEST}
 # Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
 # this short, and tables by distance be spread once for each of their corners.
 FEW_QUERIES = 16
@@ -260,7 +265,10 @@ def fastest(request: AttentionRequest) -> str:
   looks_up = request.contiguous and request.enc.has_vector_tables
   if looks_up and request.platform != 'gpu':
     return 'blockwise'
-  if request.k_BSGK.shape[1] <= DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu']):
+  (B, T, H, _), S = request.q_BTHK.shape, request.k_BSGK.shape[1]
+  most_scores = MOST_IN_DENSE.get(request.platform, math.inf) * devices_of_batch()
+  most_keys = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
+  if most_keys >= S and most_scores >= B * H * T * S:
     return 'dense'
   if request.platform == 'gpu' and diagonals.refuse(request) is None:
     return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'
