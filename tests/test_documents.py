@@ -19,7 +19,8 @@ from posenc_jax.reporting.board.lines import corpora, lines
 
 ROOT = Path(__file__).parent.parent
 
-# Run after each block of GUIDE, plain JAX, NNX and Linen: gradients reach the encoding.
+# Run after each block of GUIDE: gradients reach the encoding in plain JAX, NNX and Linen, and what
+# the others compute is what `attend` gives otherwise.
 AFTER_GUIDE = (
   """
 def moved(eps):
@@ -28,6 +29,13 @@ def moved(eps):
 slope = (moved(0.05) - moved(-0.05)) / 0.1
 total = sum(leaf.sum() for leaf in jax.tree.leaves(gradients[0]))
 assert abs(slope - total) < 0.02 * abs(total), (slope, total)
+""",
+  """
+import numpy as np
+seen = every_fourth(np.arange(512)[:, None], np.arange(512)[None])
+expected, _ = attend(q, k, v, enc, window=256, mask=seen[None], return_logsumexp=True)
+assert abs(o - expected).max() < 1e-5
+assert lse.shape == (2, 512, 8)
 """,
   "assert abs(gradients['encoding']['table'][...]).max() > 1e-6",
   """
@@ -51,7 +59,7 @@ def blocks_of(name: str) -> list[str]:
 def test_python_blocks_run():
   """In one process, each document with names of its own."""
   readme, guide = blocks_of('README.md'), blocks_of('GUIDE.md')
-  assert (len(readme), len(guide)) == (3, 4)
+  assert (len(readme), len(guide)) == (3, 5)
   guide = [block + check for block, check in zip(guide, AFTER_GUIDE, strict=True)]
   run = "exec(compile({!r}, {!r}, 'exec'), {{'__name__': '__main__'}})".format
   sources = {'README.md': '\n'.join(readme), 'GUIDE.md': '\n'.join(guide)}

@@ -242,6 +242,16 @@ def test_a_function_may_hold_constants_and_other_masks():
     np.testing.assert_allclose(found, run(mask=array, backend='dense'), atol=1e-6)
 
 
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_another_sequence_is_attended_to_where_no_position_counts(backend):
+  """As GUIDE says."""
+  draw = np.random.default_rng(0).standard_normal
+  q, k, v = (jnp.asarray(draw((2, T, 4, 8)), jnp.float32) for T in (5, 9, 9))
+  enc = make('nope', **vars(DIMS) | {'kv_heads': 4}, rngs=nnx.Rngs(0))
+  found = attend(q, k, v, enc, is_causal=False, backend=backend, block_sizes=(2, 4))
+  np.testing.assert_allclose(found, jax.nn.dot_product_attention(q, k, v), atol=2e-6)
+
+
 def test_a_function_tells_masks_apart():
   """The same function is the same static argument of a compiled program, a new one is another."""
   keep = lambda i, j: j < 5
