@@ -103,8 +103,8 @@ def attend(
   outer_hooks_applied: bool = False,
   return_logsumexp: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
-  """Attention under a position encoding: o [B, T, H, width of v] in the dtype of v, of an encoding
-  that makes several heads of one (`enc.heads_per_query`, RoPE++) that many times H.
+  """Attention under a position encoding: returns o [B, T, H, width of v] in the dtype of v. Where
+  `enc.heads_per_query` is n > 1 (RoPE++), o has n H heads.
 
   Sizes are B sequences, T queries, S keys, H heads, G heads of keys and values, K channels a head,
   D channels of the model; `B|1` is B, or 1 for all sequences alike. The queries are the last T of
@@ -140,28 +140,28 @@ def attend(
       causal); None: all.
     chunk: how many tokens a chunk has, counted by index from the start of each segment; a query
       sees its own chunk only (Llama 4); None: all.
-    sink_tokens: how many tokens at the start of each segment are seen from outside of their window
-      and chunk, too (StreamingLLM).
-    prefix: how many tokens at the start of each segment are seen from the left, too: a prefix that
-      is read in both directions, within the window and the chunk.
-    mask: which keys a query sees beside all that the other arguments say, each of which may hide a
-      key. Either a function, mask(i, j) -> bool, elementwise: i [B|1, T, 1] and j [B|1, 1, S] are
-      the indices of queries and keys, int32, counted from the start of their segment. In tiles it
-      is given those of a tile, no tile is left out for it, and it may read no traced array. A
-      function that is defined anew for each call of a compiled `attend` is compiled anew with it.
-      Or a boolean array [B|1, T, S], True where a query sees a key, for all heads alike, which
-      `dense` alone takes. A query that sees no key gets 0. None: no such mask.
+    sink_tokens: so many tokens at the start of each segment are visible whatever `window` and
+      `chunk` are (StreamingLLM).
+    prefix: so many tokens at the start of each segment are visible to queries on their left, too,
+      within the window and the chunk (prefix LM).
+    mask: which keys a query sees, for all heads alike; those that this and all arguments above show
+      it. Either a function, mask(i, j) -> bool, elementwise: i [B|1, T, 1] and j [B|1, 1, S] are
+      the indices of queries and keys, int32, counted from the start of their segment. Backends with
+      tiles give it those of a tile, and leave no tile out for it; it may read no traced array.
+      Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
+      Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes. A
+      query that sees no key gets 0. Encodings that count visible keys (`needs_visible`) take
+      neither. None: no such mask.
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED
       or -inf) stay hidden. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
     block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
       `triton` and `ring`; None: their choice. `cudnn` and `splash` refuse them, and `dense` has no
-      tiles. A bias by distance takes memory of S times the keys
-      of a tile, in numbers a head, in `blockwise`, `diagonals` and `ring` where one size divides
-      the other, and up to the smaller of the two times more where not; without sink tokens, S is at
-      most the window or the chunk and two tiles. In `diagonals` scores take T times the keys of a
-      tile, in numbers a head and sequence.
+      tiles. Memory of a bias by distance, in `blockwise`, `diagonals` and `ring`: S x (keys of a
+      tile) numbers a head where one side of a tile divides the other, else up to (the shorter
+      side) times that; without sink tokens, S is at most the window or the chunk and two tiles.
+      Memory of scores in `diagonals`: T x (keys of a tile) numbers a head and sequence.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves
       (`max_relative_distance`). A distance beyond the tables gives NaN.

@@ -80,23 +80,44 @@ class Encoding(nnx.Module):
   reported_extrapolation: str | None
   limit: str | None = None  # what its arithmetic or its formula leaves open, in a line
 
+  # Declarations of any encoding that differs from what is said here.
+
   relative = True  # attention does not change if every position is shifted by the same amount
   causal_only = False  # the encoding has no meaning without a causal mask
   # `coordinates` or `transform_output` reads x, the layer's normalized input
   needs_inputs = False
   needs_visible = False  # `coordinates` reads how many keys each query sees
-  needs_all_queries = False  # `normalize` reads the scores of other queries: T must be S
   position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
   # Positions may be [B|1, S, G], too: of each head of keys, and of the queries that share it
   takes_positions_per_head = False
-  # Positions come with the data, for `add_to_input` alone; `sample_positions` moves them and leaves
-  # 0, which says nothing. Attention is at contiguous positions.
+  # Positions come with the data, for `add_to_input` alone; `sample_positions` shifts them, but for
+  # 0, which means no position and stays 0. Attention is at contiguous positions.
   takes_carried_positions = False
   # Ids of the tokens that `positions_of_tokens` looks for; as bytes, of text whose tokens are bytes
   tokens_read: tuple[int, ...] | bytes = ()
   max_length = None  # an int: the number of positions that there are
   max_relative_distance = None  # an int: distance terms are constant from that distance on
+  # Whether `scale` multiplies the terms added to scores; None: nothing is added. An encoding with
+  # such a term has to say it.
+  bias_in_scale = None
+  # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
+  normalizer = 'softmax'
+  qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
+  # `transform_qk` makes so many consecutive heads of each head of queries, all of which are output
+  heads_per_query = 1
+  added_values = 0  # `enter_attention` makes values wider by so many channels
+  query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
+
+  # Declarations of an encoding that has a `score` or `normalize`.
+
+  scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
+  recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
+  needs_all_queries = False  # `normalize` reads the scores of other queries: T must be S
+
+  # Declarations by which `chain`, `heads` and wrappers know which encodings go together. One that
+  # is never a member of these may leave them as they are, but for `hides_keys`.
+
   rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
   rotates_values = False  # `transform_values` turns values, and `transform_output` turns back
   multiplies_queries = False  # all that `transform_qk` does: a temperature
@@ -104,28 +125,20 @@ class Encoding(nnx.Module):
   # apart
   splits_channels = False
   reads_qk = False  # scores read queries or keys beside their product
-  # `transform_qk` puts into queries what does not come from them, for scores that count on it:
-  # nothing may change them after it
+  # `transform_qk` adds to queries what does not come from them and `score` relies on: no later
+  # member may change queries
   reads_own_queries = False
-  # The product of a query and a key is not proportional to the query that `transform_qk` is given
-  # or, where `recomputes_scores`, to the one that `score` is given
+  # q . k is not linear in the query that `transform_qk` is given or, where `recomputes_scores`, in
+  # the one that `score` is given: scaling the query does not scale the score
   bends_products = False
-  recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
-  qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
-  # `transform_qk` makes so many heads of each head of queries, next to each other; all come out
-  heads_per_query = 1
-  added_values = 0  # `enter_attention` makes values wider by so many channels
-  scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
-  bias_in_scale = None  # whether `scale` multiplies the terms added to scores; None: nothing is
-  # A hook multiplies by `scale` itself, or by what undoes it: no other member may set another
+  # A hook multiplies by `scale` itself, or by what undoes it: no other member may change it
   applies_scale = False
   # The size of queries means something to the encoding: `scale` may not be moved onto them
   needs_usual_queries = False
-  # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
-  normalizer = 'softmax'
-  hides_keys = False  # `bias` takes all weight from some keys: no more may be made of their scores
+  # `bias` takes all weight from some keys: no more may be made of their scores, nor by a soft-cap
+  hides_keys = False
   adapts_scores = False  # `normalize` changes scores before it makes weights of them
-  query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
+
   # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
   # Layers share the rest.
   per_layer = ()
