@@ -102,7 +102,8 @@ def get_config() -> ConfigDict:
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
-        # Microbatches that a step's batch is cut into; their gradients are added up one by one.
+        # Microbatches that a step's batch is cut into; their gradients are added up one by one. A
+        # batch of validation is cut likewise.
         grad_accum_steps=1,
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.

@@ -37,8 +37,9 @@ def model_flops(config: ConfigDict, model, num_seeds: int = 1) -> int:
 
   These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
   (Chowdhery et al. 2022, appendix B), so that the utilization compares with what others report.
-  They count the network's matrix products alone: without the halving by the causal mask, without
-  anything that is computed twice, and without the encoding, whose cost lowers the utilization.
+  They count the network's matrix products alone: without the halving by the causal mask, as if a
+  row of several documents were one, without anything that is computed twice, and without the
+  encoding, whose cost lowers the utilization.
 
   Args:
     config: the config of the run.
