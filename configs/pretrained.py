@@ -20,6 +20,9 @@ attention, and of 2026 MrRoPE, uniform and progressive, and Jet-Long, with Su's 
 first four tokens at their true distance; and `streaming`, with these at their place in a cache
 (StreamingLLM).
 
+Of a model with a scaling of its own, such as Llama 3.1, methods that are scalings take its place
+and count from where it starts; the others keep it, and ABF, which has none, is left out.
+
 Activations are bfloat16, logits float32: of the last 1,024 of 2,048 tokens of one document that
 changes 1.8788 nats to 1.8795.
 
@@ -45,6 +48,7 @@ from posenc_jax.errors import UserError
 MODEL = 'runs/smollm2'  # the imported run, from where the sweep is started
 SINKS = 4
 FACTOR = 2
+ORIGINAL = 'original_max_position_embeddings'
 # In the order in which they are run: what is likely to be wanted comes first.
 METHODS = (
   *('none', 'yarn', 'self_extend', 'dca', 'ntk', 'streaming', 'linear', 'window_sink', 'dynamic'),
@@ -73,17 +77,19 @@ def model(workdir: str) -> tuple[dict, int]:
 
 def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
   """The overrides that make the method of a model with RoPE, to read `factor` times its length."""
+  start = (own.get('scaling') or {}).get(ORIGINAL, L)  # from where a scaling of its own reaches L
+  by = factor * L // start if factor * L % start == 0 else factor * L / start
   rope = lambda **hyper: {'encoding': own | hyper}
   scaled = lambda rope_type, **fields: rope(scaling={'rope_type': rope_type, **fields})
-  original = {'original_max_position_embeddings': L}
+  original = {ORIGINAL: start}
   window = {'attention.window': L - SINKS, 'attention.sink_tokens': SINKS}
   methods = {
     'none': {},
-    'linear': scaled('linear', factor=factor),
-    'ntk': scaled('ntk', factor=factor),
+    'linear': scaled('linear', factor=by),
+    'ntk': scaled('ntk', factor=by),
     'dynamic': scaled('dynamic', factor=1, **original),
-    'yarn': scaled('yarn', factor=factor, **original),
-    'llama3': scaled('llama3', factor=factor, low_freq_factor=1, high_freq_factor=4, **original),
+    'yarn': scaled('yarn', factor=by, **original),
+    'llama3': scaled('llama3', factor=by, low_freq_factor=1, high_freq_factor=4, **original),
     'abf': rope(base=5 * own['base']),
     'logn': {
       'encoding': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, rope()['encoding'])}
@@ -91,10 +97,10 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
     'rerope': rope(name='rerope', window=L // 2),
     'self_extend': rope(name='self_extend', window=L // 4, group=2 * factor),
     'dca': rope(name='dca'),
-    'mrrope_pro': scaled('mrrope_pro', factor=factor, **original),
+    'mrrope_pro': scaled('mrrope_pro', factor=by, **original),
     'jet_long': rope(name='jet_long'),
-    'mrrope_uni': scaled('mrrope_uni', factor=factor, **original),
-    'ntk_mixed': scaled('ntk_mixed', factor=factor),
+    'mrrope_uni': scaled('mrrope_uni', factor=by, **original),
+    'ntk_mixed': scaled('ntk_mixed', factor=by),
     'window': {'attention.window': L},
     'window_sink': window,
     'streaming': rope(name='streaming_rope', window=L - SINKS, sink_tokens=SINKS) | window,
@@ -111,16 +117,17 @@ def published() -> list[dict]:
 
 
 def check_plain(workdir: str, run) -> None:
-  """Raises `UserError` where a run has a scaling of RoPE or a window of its own: methods here take
-  the place of the first, and are made for the text that the plain model reads.
+  """Raises `UserError` where a run has a window of its own, which methods here would take away, or
+  a scaling of RoPE that does not say from what length it starts: methods would start from another.
   """
-  for path, value in (
-    ('encoding.scaling', to_json(run.encoding).get('scaling')),
-    ('attention.window', run.attention.window),
-  ):
-    if value:
-      problem = f'{workdir}: config.{path}={value}, which methods of this study would take away'
-      raise UserError(f'config: {problem}; allowed: a run without; by hand, GUIDE has the flags')
+  scaling = to_json(run.encoding).get('scaling')
+  if run.attention.window:
+    window = f'config.attention.window={run.attention.window}'
+    problem = f'{workdir}: {window}, which methods of this study would take away'
+    raise UserError(f'config: {problem}; allowed: a run without; by hand, GUIDE has the flags')
+  if scaling and not scaling.get(ORIGINAL):
+    problem = f'{workdir}: config.encoding.scaling={scaling}, whose start is not known'
+    raise UserError(f'config: {problem}; allowed: a run without, or a scaling with {ORIGINAL}')
 
 
 def get_config():
@@ -147,6 +154,8 @@ def get_config():
 def runs(factor: int):
   own, L = model(MODEL)
   for method in METHODS:
+    if method == 'abf' and own.get('scaling'):  # another base in the place of RoPE's alone
+      continue
     name = {'label': f'{method}, {factor} L', 'eval.lengths': (L, factor * L)}
     yield name | laid_over(method, factor, own, L)
 

@@ -973,9 +973,27 @@ def test_the_study_of_another_model_in_the_guide_is_sound(tmp_path, monkeypatch)
     assert (run.config.data.corpus, run.config.train.init_from) == ('FOLDER', 'runs/mine')
     assert (run.config.eval.lengths, run.config.eval.target_context) == ((4096, 8192), 8192)
   study.of_study('mine.py', Path('out'), planned=[run.config for run in planned])
-  scaling = {'rope_type': 'llama3', 'factor': 32, 'low_freq_factor': 1, 'high_freq_factor': 4}
+  start = {'original_max_position_embeddings': 128}
+  llama = {'rope_type': 'llama3', 'factor': 32, 'low_freq_factor': 1, 'high_freq_factor': 4} | start
+  linear = {'rope_type': 'linear', 'factor': 32}
+  for scaling in (llama, linear | start):
+    own = config.copy_and_resolve_references()
+    overlay(own, {'encoding.scaling': scaling})
+    storage.write_json(Path('runs/mine/config.json'), to_json(own))
+    planned = sweep.plan('mine.py', 'out', {})
+    encodings = {run.config.label.split(',')[0]: to_json(run.config.encoding) for run in planned}
+    assert encodings.keys() == {*load_study('configs/pretrained.py').METHODS} - {'abf'}
+    by_64 = {'rope_type': 'yarn', 'factor': 64} | start  # twice 4,096 tokens from 128
+    assert encodings['yarn'] == {'name': 'rope', 'base': 123.0, 'scaling': by_64}
+    assert encodings['linear']['scaling'] == {'rope_type': 'linear', 'factor': 64}
+    assert encodings['dynamic']['scaling'] == {'rope_type': 'dynamic', 'factor': 1} | start
+    for name in ('none', 'dca', 'rerope', 'self_extend', 'jet_long', 'streaming', 'window'):
+      assert encodings[name]['scaling'] == scaling
+    assert encodings['logn']['members'][1]['scaling'] == scaling
+    for run in planned:
+      preflight.check_model(run.config)
   for changes, field in (
-    ({'encoding.scaling': scaling}, 'encoding.scaling'),
+    ({'encoding.scaling': linear}, 'encoding.scaling=.*, whose start is not known; '),
     ({'attention.window': 512}, 'attention.window=512'),
   ):
     own = config.copy_and_resolve_references()
