@@ -953,13 +953,14 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
     sweep.plan(path, 'out', {})
 
 
-def test_the_study_of_another_model_in_the_guide_is_sound(tmp_path, monkeypatch):
-  """It takes the model, its length and base from the run that it names, and its own text."""
+def test_studies_of_another_model_in_the_guide_are_sound(tmp_path, monkeypatch):
+  """They take the model, its length and base from the run that they name, and its own text."""
   monkeypatch.chdir(tmp_path)
   Path('configs').symlink_to(ROOT / 'configs')
   blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'GUIDE.md').read_text(), re.DOTALL)
-  (source,) = (block for block in blocks if 'load_study' in block)
+  source, of_passkey = (block for block in blocks if 'load_study' in block)
   Path('mine.py').write_text(source)
+  Path('passkey.py').write_text(of_passkey)
   saved = sources.open_source(str(save(tmp_path / 'm', 'llama3_tied')))
   saved = dataclasses.replace(saved, tokenizer=SMALL_TOKENIZER)
   config = importing.import_model(base.get_config(), saved, Path('runs/mine'))
@@ -972,7 +973,16 @@ def test_the_study_of_another_model_in_the_guide_is_sound(tmp_path, monkeypatch)
     preflight.check_model(run.config)
     assert (run.config.data.corpus, run.config.train.init_from) == ('FOLDER', 'runs/mine')
     assert (run.config.eval.lengths, run.config.eval.target_context) == ((4096, 8192), 8192)
-  study.of_study('mine.py', Path('out'), planned=[run.config for run in planned])
+  report = study.of_study('mine.py', Path('out'), planned=[run.config for run in planned])
+  assert not report.tables[0].get('reference')  # published scores are of other lengths
+  planned = sweep.plan('passkey.py', 'out', {})
+  assert len(planned) == len(load_study('configs/studies/pretrained_passkey.py').METHODS)
+  for run in planned:
+    preflight.check_model(run.config)
+    assert (run.config.data.corpus, run.config.train.init_from) == ('FOLDER', 'runs/mine')
+    assert (max(run.config.eval.lengths), run.config.eval.documents) == (8192, 6)
+    assert run.config.eval.protocols == ('text_passkey',)
+  study.of_study('passkey.py', Path('out'), planned=[run.config for run in planned])
   start = {'original_max_position_embeddings': 128}
   llama = {'rope_type': 'llama3', 'factor': 32, 'low_freq_factor': 1, 'high_freq_factor': 4} | start
   linear = {'rope_type': 'linear', 'factor': 32}
@@ -980,6 +990,7 @@ def test_the_study_of_another_model_in_the_guide_is_sound(tmp_path, monkeypatch)
     own = config.copy_and_resolve_references()
     overlay(own, {'encoding.scaling': scaling})
     storage.write_json(Path('runs/mine/config.json'), to_json(own))
+    assert sweep.plan('passkey.py', 'out', {})
     planned = sweep.plan('mine.py', 'out', {})
     encodings = {run.config.label.split(',')[0]: to_json(run.config.encoding) for run in planned}
     assert encodings.keys() == {*load_study('configs/pretrained.py').METHODS} - {'abf'}
