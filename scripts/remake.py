@@ -53,12 +53,12 @@ def renew_settings(folder: Path) -> None:
     print(f'{folder}: hashes stay as they are: {error}', file=sys.stderr)
     report.hashes = kept.hashes
   else:
-    hashes = [value for run in planned for value in run.hashes.values()]
-    if len(hashes) != len(kept.runs):
+    hashes = {name: value for run in planned for name, value in run.hashes.items()}
+    if gone := [name for name in kept.runs if name not in hashes]:
       raise UserError(
-        f'{folder}: {len(kept.runs)} runs, {kept.study} has {len(hashes)}; allowed: as many'
+        f'{folder}: {kept.study} has no run {gone[0]}; allowed: a study with all runs'
       )
-    report.hashes = dict(zip(kept.runs, hashes, strict=True))
+    report.hashes = {name: hashes[name] for name in kept.runs}  # it may have more by now
   study.save(report, path, ROOT)
 
 
