@@ -522,8 +522,8 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
 def test_windows_of_learned_tokens_lie_within_documents(small_text):
   corpus = data.opened(small_text.data, 'train')
   batches = corpus.batches(20, 16, seed=0)
-  tokens_BT, scored_BT, position_ids = batches[0]
-  assert scored_BT is position_ids is None
+  tokens_BT, scored_BT, position_ids, segments_BT = batches[0]
+  assert scored_BT is position_ids is segments_BT is None
   windows = [corpus.tokenizer.decode(tokens_T) for tokens_T in tokens_BT]
   assert all(any(window in document for document in corpus.documents) for window in windows)
   assert batches.bytes_per_token(0) == sum(map(len, windows)) / tokens_BT.size > 2
