@@ -425,6 +425,26 @@ def test_kernels_equal_dense_on_a_tpu(backend, name, mode, head_dim, dtype):
 )
 def test_kernels_compile_for_a_tpu(monkeypatch, topology, backend, name, K):
   """Forward and backward at 8192 tokens and two heads in bfloat16."""
+  compile_for_a_tpu(monkeypatch, topology, backend, name, K)
+
+
+@pytest.mark.aot
+@pytest.mark.usefixtures('libtpu')
+@pytest.mark.parametrize(
+  'mask',
+  [
+    lambda i, j: (i - j) % 4 == 0,
+    lambda i, j: j < 300,
+    lambda i, j: jnp.where(i < 1000, j % 2 == 0, i % 3 > 0),
+  ],
+)
+def test_kernels_with_a_mask_and_log_sum_exp_compile_for_a_tpu(monkeypatch, mask):
+  options = {'mask': mask, 'return_logsumexp': True}
+  compile_for_a_tpu(monkeypatch, 'v5e:2x2', 'fused', 'fox', 128, **options)
+
+
+def compile_for_a_tpu(monkeypatch, topology, backend, name, K, **options):
+  """Compiles attention, forward and backward, and checks that it is in kernels."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   sharding, mesh = tpu(topology)
   T, H = 8192, 2
@@ -444,8 +464,8 @@ def test_kernels_compile_for_a_tpu(monkeypatch, topology, backend, name, K):
   arguments = jax.tree.map(shape, (enc, q, q, q, x))
 
   def loss(enc, q, k, v, x):
-    out = attend(q, k, v, enc, x=x, backend=backend, outer_hooks_applied=True)
-    return out.astype(jnp.float32).sum()
+    out = attend(q, k, v, enc, x=x, backend=backend, outer_hooks_applied=True, **options)
+    return sum(x.astype(jnp.float32).sum() for x in jax.tree.leaves(out))
 
   with jax.sharding.use_abstract_mesh(mesh):
     compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
