@@ -20,20 +20,23 @@ from small_models import RECORDS, SMALL_TOKENIZER, TOKENIZER, config_of, importe
 from small_runs import write_text_corpus
 
 from configs import base
-from posenc_jax import storage, sweep
+from posenc_jax import data, storage, sweep
 from posenc_jax.config import load_study, overlay, saved_config, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import preflight
+from posenc_jax.evaluation import preflight, runs
 from posenc_jax.evaluation.evaluate import evaluate
+from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model import decoder
 from posenc_jax.model.decoder import attention_options, build
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting, families, image_models, importing, sources
 from posenc_jax.pretrained.common_fields import bos_of
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
+from posenc_jax.training.own_tokenizer import kept_tokenizer
 from posenc_jax.training.provenance import source_of
 from scripts import export_model, import_model
 from scripts.conformance.pretrained import MODELS, TOKENS, weights
@@ -201,6 +204,34 @@ def test_up_to_its_window_streaming_is_the_model_whose_other_layers_have_windows
   of_all = {f'attention.{name}': tokens for name, tokens in sizes.items()}
   found = logits({f'encoding.{name}': value for name, value in method.items()} | of_all)
   assert np.abs(found - expected).max() > 1e-2 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize('name', ['llama', 'gemma3'])
+def test_matrices_that_are_bfloat16_are_held_as_that_and_score_the_same(name, tmp_path):
+  """Bit for bit; also embeddings that the model multiplies, as Gemma's."""
+  source = sources.open_source(str(save(tmp_path / 'm', name, dtype=jax.numpy.bfloat16)))
+  source = dataclasses.replace(source, tokenizer=SMALL_TOKENIZER)
+  run = tmp_path / 'run'
+  config = importing.import_model(base.get_config(), source, run)
+  corpus = data.without_documents(config.data, 'test', kept_tokenizer(run, config.data))
+  float32 = runs.restore(config, corpus, run, holds_half=True)[0]  # as its activations are
+  overlay(config, {'eval.compute_dtype': 'bfloat16'})
+  half = runs.restore(config, corpus, run, holds_half=True)[0]
+  dtypes = {path: str(leaf.dtype) for path, leaf in leaves_by_path(half).items()}
+  matrices = ('embedding', 'w_logits', 'layers/w_')
+  assert {path for path, dtype in dtypes.items() if dtype == 'bfloat16'} == {
+    path for path in dtypes if path.startswith(matrices)
+  }
+  assert {str(leaf.dtype) for leaf in jax.tree.leaves(float32)} == {'float32'}
+  assert {str(leaf.dtype) for leaf in jax.tree.leaves(load_run(run).model)} == {'float32'}
+  nats = compiled(token_nll, config)
+  tokens = np.random.default_rng(0).integers(0, 22, (2, 16))
+  with jax.default_matmul_precision('highest'):
+    np.testing.assert_array_equal(nats(half, tokens), nats(float32, tokens))
+  path = 'layers/w_q'
+  odd = np.full((2, 3), 1 + 2**-9, np.float32)  # which bfloat16 does not have
+  assert runs._half(path, odd) is odd
+  assert runs._half('encodings/w', np.zeros((2, 3), np.float32)).dtype == np.float32
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])

@@ -74,7 +74,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   changed |= judge_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
-  model, step = restore(config, corpus, workdir, at)
+  model, step = restore(config, corpus, workdir, at, holds_half=True)
   source = source_of(workdir)
   row = functools.partial(
     row_schema.row,

@@ -7,6 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -23,12 +24,12 @@ from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import JUDGE, overrides_between
-from posenc_jax.training.checkpoints import Checkpoints, check_shapes, leaves_by_path
+from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
 from posenc_jax.training.init_from import filled
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
 from posenc_jax.training.provenance import check_code, check_documents
-from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps, takes_parameters
+from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
 from posenc_jax.training.taken_parameters import parameters_in
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
@@ -80,10 +81,17 @@ def parameters_of(saved: ConfigDict) -> dict | None:
 
 
 def restore(
-  config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, workdir: Path, at: int | None = None
+  config: ConfigDict,
+  corpus: data.Corpus | data.TaskCorpus,
+  workdir: Path,
+  at: int | None = None,
+  holds_half: bool = False,
 ) -> tuple[decoder.LM, int]:
   """Returns the model of the last checkpoint, or of the one `at` a step, and its step. Raises
   `UserError`.
+
+  `holds_half`: whether, where activations of evaluation are bfloat16, matrices are held as that,
+  too, which takes half the memory: those whose numbers all are.
   """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
@@ -94,26 +102,35 @@ def restore(
     check_carried_positions(config, model, corpus)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
-  if takes_parameters(workdir):
-    if at:
-      raise UserError(
-        f'{workdir}: no checkpoint of step {at}; allowed: none, for it makes no steps'
-      )
-    held = parameters_in(workdir)
-    check_shapes(str(workdir), 'model', held.leaves, leaves_by_path(model))
-    restored, step = {'model': filled(model, held.leaves)}, held.step
-  else:
-    with Checkpoints(workdir) as checkpoints:
-      restored, step = checkpoints.restore(at=at, model=model)
-      if checkpoints.latest is None:
-        raise UserError(
-          f'workdir={str(workdir)!r}: no checkpoint; '
-          'allowed: the directory of a run that train.py has trained'
-        )
-  if step < config.train.steps and at is None:
+  if (held := parameters_in(workdir, at=at)) is None:
+    raise UserError(
+      f'workdir={str(workdir)!r}: no checkpoint; '
+      'allowed: the directory of a run that train.py has trained'
+    )
+  where = f'{Path(workdir).resolve() / "checkpoints"}: step {held.step}'
+  check_shapes(where, 'model', held.leaves, leaves_by_path(model))
+  leaves = held.leaves
+  if holds_half and config.eval.compute_dtype == 'bfloat16':
+    # one after another, so that the host has not all of them twice
+    leaves = {path: _half(path, leaves.pop(path)) for path in [*leaves]}
+  if held.step < config.train.steps and at is None:
     ends = f'its training ends at step {config.train.steps}'
-    print(f'{workdir}: step {step}; {ends}', file=sys.stderr)  # text goes to stdout
-  return restored['model'], step
+    print(f'{workdir}: step {held.step}; {ends}', file=sys.stderr)  # text goes to stdout
+  return filled(model, leaves), held.step
+
+
+def _half(path: str, leaf: np.ndarray) -> np.ndarray:
+  """A parameter in bfloat16, if it is a matrix of the model's and all of its numbers are: before a
+  product the model casts these to the dtype of the other factor. Others are computed with in
+  float32, those of encodings in ways of their own.
+  """
+  is_matrix = path in ('embedding', 'w_logits') or path.startswith('layers/w_')
+  if not is_matrix or leaf.dtype != np.float32:
+    return leaf
+  numbers = leaf.reshape(-1).view(np.uint32)
+  parts = range(0, numbers.size, 2**24)  # so that little memory is needed beside them
+  is_exact = not any((numbers[n : n + 2**24] & 0xFFFF).any() for n in parts)
+  return leaf.astype(jnp.bfloat16) if is_exact else leaf
 
 
 def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
@@ -166,7 +183,7 @@ def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
   workdir = config.eval.long_ppl_evaluator
   evaluator = saved_config(workdir)
   check_corpus(evaluator, config, corpus, workdir)
-  return _load(Path(workdir), evaluator, corpus).nats
+  return _load(Path(workdir), evaluator, corpus, holds_half=True).nats
 
 
 @dataclasses.dataclass
@@ -217,8 +234,10 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
   return _load(Path(workdir), config, corpus)
 
 
-def _load(workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> Run:
-  model, step = restore(config, corpus, workdir)
+def _load(
+  workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, holds_half: bool = False
+) -> Run:
+  model, step = restore(config, corpus, workdir, holds_half)
   return Run(
     model, step, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)
   )

@@ -198,7 +198,8 @@ class LM(nnx.Module):
 
   def embed(self, tokens_BT, dtype):
     """The embeddings of tokens, [B, T, D]. Encodings add to them."""
-    x_BTD = (self.embedding_scale * self.embedding[...][tokens_BT]).astype(dtype)
+    of_tokens = self.embedding[...][tokens_BT].astype(jnp.float32)  # it may be held in bfloat16
+    x_BTD = (self.embedding_scale * of_tokens).astype(dtype)
     return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
 
   def logits(self, x_BTD):
