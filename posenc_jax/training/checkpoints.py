@@ -113,11 +113,8 @@ class Checkpoints:
       with self._disk_errors():
         self._manager.wait_until_finished()  # Orbax's check_for_errors would miss some
 
-  def restore(self, at: int | None = None, **trees) -> tuple[dict, int]:
+  def restore(self, **trees) -> tuple[dict, int]:
     """Restores the latest readable checkpoint: `restore(model=model, opt_state=opt_state)`.
-
-    Args:
-      at: the step of the checkpoint that is to be read in its place.
 
     Either may be left out; they give structure, shapes, dtypes and shardings. Of step 0 the
     optimizer is the new one that is given: a run of no steps saves none. A damaged checkpoint is
@@ -126,8 +123,7 @@ class Checkpoints:
     Returns:
       ({name: restored tree}, step), or (trees, 0) where there is no checkpoint.
     Raises:
-      UserError: every checkpoint is damaged, or the latest has arrays of other shapes; there is
-        none `at` that step.
+      UserError: every checkpoint is damaged, or the latest has arrays of other shapes.
     """
 
     def read(step):
@@ -136,7 +132,7 @@ class Checkpoints:
       self._check_shapes(step, saved)
       return self._read(step, saved)
 
-    restored, step = self._restore(read, at)
+    restored, step = self._restore(read)
     if restored is None:
       return trees, 0
     shardings = jax.tree.map(lambda x: x.sharding, {name: trees[name] for name in restored})
@@ -150,29 +146,39 @@ class Checkpoints:
     Raises:
       UserError: every checkpoint is damaged.
     """
+    leaves, step, _ = self.as_saved(name)
+    return leaves, step
 
-    restored, step = self._restore(lambda step: self._read(step, {name: self._shapes(step, name)}))
-    return ({} if restored is None else restored[name]), step
+  def as_saved(
+    self, name: str, as_shapes: bool = False, at: int | None = None
+  ) -> tuple[dict, int, int]:
+    """What `restore_as_saved` gives, and the checksum over it.
 
-  def shapes_as_saved(self, name: str) -> tuple[dict[str, jax.ShapeDtypeStruct], int, int]:
-    """(shapes, step, checksum) where `restore_as_saved` gives arrays, which are not read: they may
-    be damaged.
+    Args:
+      as_shapes: gives shapes in the place of arrays, which are not read: they may be damaged.
+      at: the step of the checkpoint that is to be read in the place of the latest.
+    Raises:
+      UserError: every checkpoint is damaged, or the one `at` that step; it is not there.
     """
-    found, step = self._restore(lambda step: (self._shapes(step, name), self.checksum(name, step)))
-    shapes, checksum = found or ({}, 0)
-    return shapes, step, checksum
 
-  def checksum(self, name: str, step: int) -> int:
-    """The checksum of a tree of the checkpoint of this step."""
-    items = ocp.args.Composite(checksums=ocp.args.JsonRestore())
-    with self._disk_errors():
-      return self._manager.restore(step, args=items)['checksums'][name]
+    def read(step):
+      leaves = self._shapes(step, name)
+      if not as_shapes:
+        leaves = self._read(step, {name: leaves})[name]
+      items = ocp.args.Composite(checksums=ocp.args.JsonRestore())
+      return leaves, self._manager.restore(step, args=items)['checksums'][name]
+
+    restored, step = self._restore(read, at)
+    leaves, checksum = restored or ({}, 0)
+    return leaves, step, checksum
 
   def _shapes(self, step: int, name: str) -> dict[str, jax.ShapeDtypeStruct]:
     leaves = self._manager.item_metadata(step)[name].tree.items()
     return {path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for path, leaf in leaves}
 
-  def _restore(self, read: Callable[[int], dict], at: int | None = None) -> tuple[dict | None, int]:
+  def _restore(
+    self, read: Callable[[int], object], at: int | None = None
+  ) -> tuple[object | None, int]:
     """What `read` makes of the step of the latest readable checkpoint, and the step; or (None, 0).
     With `at`, of that step.
 

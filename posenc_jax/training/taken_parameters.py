@@ -32,21 +32,27 @@ class Parameters(NamedTuple):
   checksum: int
 
 
-def parameters_in(workdir: str | Path, as_shapes: bool = False) -> Parameters | None:
+def parameters_in(
+  workdir: str | Path, as_shapes: bool = False, at: int | None = None
+) -> Parameters | None:
   """The parameters of a run, its own or those that it takes from another; None: it has none yet.
 
-  Raises `UserError` where every checkpoint is damaged, and where the run that it takes them from is
-  gone or has changed since.
+  Args:
+    at: the step of the checkpoint that is to be read in the place of the latest.
+  Raises:
+    UserError: every checkpoint is damaged, or there is none `at` that step; the run that it takes
+      parameters from is gone or has changed since.
   """
   workdir = Path(workdir)
   if run_on_primary(takes_parameters, workdir):
+    if at is not None:
+      raise UserError(
+        f'{workdir}: no checkpoint of step {at}; allowed: none, for it makes no steps'
+      )
     return _taken(workdir, as_shapes)
   with Checkpoints(workdir) as checkpoints:
-    if as_shapes:
-      found = Parameters(*checkpoints.shapes_as_saved('model'))
-      return found if found.leaves else None
-    leaves, step = checkpoints.restore_as_saved('model')
-    return Parameters(leaves, step, checkpoints.checksum('model', step)) if leaves else None
+    found = Parameters(*checkpoints.as_saved('model', as_shapes, at))
+  return found if found.leaves else None
 
 
 def write_taken(workdir: Path, start: str | Path, held: Parameters, paths: dict[str, str]) -> None:
