@@ -12,7 +12,7 @@ from kinds import daily_if, representatives, slow
 from test_laws import ANGLES_THAT_ARE_READ, DIMS, VARIANTS, build, inputs
 from test_model import PATTERNS, VOCAB, config, tokens
 
-from posenc_jax import attention
+from posenc_jax.attention import choice
 from posenc_jax.attention.tiled import schedule
 from posenc_jax.encodings import ENCODINGS, LengthError, make
 from posenc_jax.inspection.laws import layer
@@ -86,12 +86,12 @@ def test_several_positions_at_the_input_and_one_at_layers():
 @pytest.mark.parametrize('name', ['shaw', slow('cope')])
 def test_parts_of_long_texts_are_read_in_tiles(name, monkeypatch):
   monkeypatch.setattr(decoding, 'FEW_PAIRS', 40)
-  monkeypatch.setattr(attention, 'FEW_QUERIES', 2)
-  monkeypatch.setattr(attention, 'DENSE_UP_TO', {'cpu': 4})
+  monkeypatch.setattr(choice, 'FEW_QUERIES', 2)
+  monkeypatch.setattr(choice, 'DENSE_UP_TO', {'cpu': 4})
   monkeypatch.setattr(schedule, 'DEFAULT_SIZES', (4, 4))
-  taken, blockwise = [], attention.BACKENDS['blockwise']
+  taken, blockwise = [], choice.BACKENDS['blockwise']
   run = lambda request: taken.append(request.q_BTHK.shape[1]) or blockwise.run(request)
-  monkeypatch.setitem(attention.BACKENDS, 'blockwise', blockwise._replace(run=run))
+  monkeypatch.setitem(choice.BACKENDS, 'blockwise', blockwise._replace(run=run))
   assert_decodes(model(name), sizes=(5, 3, 1), size=T + 4)
   assert taken == [5]
 
