@@ -110,7 +110,7 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
   restored = []
 
   def restore(*args, restore=runs.restore):
-    restored.append(str(args[-1]))
+    restored.append(str(args[2]))
     return restore(*args)
 
   monkeypatch.setattr(runs, 'restore', restore)
