@@ -16,7 +16,7 @@ from posenc_jax.distributed import devices
 
 def main(argv):
   flags, overrides = cli.parse_args(
-    argv, {'workdir': cli.REQUIRED, 'config': '', 'step': 0}, lists_fields=True
+    argv, {'workdir': cli.REQUIRED, 'config': '', 'step': -1}, lists_fields=True
   )
   if flags.config:
     config.load_study(flags.config)
@@ -31,7 +31,7 @@ def main(argv):
   cli.keep_compiled_programs()
   devices.start_two_threads()
   devices.announce_devices()
-  evaluate.evaluate(run, flags.workdir, at=flags.step or None)
+  evaluate.evaluate(run, flags.workdir, at=None if flags.step == -1 else flags.step)
 
 
 if __name__ == '__main__':

@@ -663,6 +663,9 @@ def test_layers_with_a_window_are_not_shown_first_tokens_past_it(tmp_path):
   c = trained_config(tmp_path, streaming | {f'encoding.{name}': x for name, x in own.items()})
   changed = whole | own | {'name': 'streaming_rope', 'window': 60}
   assert to_json(c.encoding)['layers'] == [local, changed]
+  shown = {'encoding': {'name': 'pattern', 'layers': (local, whole)}, 'attention.sink_tokens': 4}
+  storage.write_json(tmp_path / 'config.json', to_json(load(BASE, shown)))
+  trained_config(tmp_path, {'attention.sink_tokens': 4})  # as it was trained
   c = load(BASE, {'encoding': {'name': 'pattern', 'layers': ('rope', 'nope')}})
   storage.write_json(tmp_path / 'config.json', to_json(c))
   assert trained_config(tmp_path, {'attention.sink_tokens': 4}).attention.sink_tokens == 4

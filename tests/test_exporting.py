@@ -240,6 +240,23 @@ def changed_config(fields, changes):
   return config
 
 
+PLAIN_LLAMA = RECORDS['llama']['config'] | {'rope_parameters': None}
+
+
+@pytest.mark.parametrize('source', [None, PLAIN_LLAMA])
+def test_a_linear_scaling_that_was_trained_with_starts_where_it_did(source):
+  """Tuned at four times the length, as PI is: the file says the length that it leads to."""
+  said = {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 4}
+  tuned = {'train.length': 64, 'train.steps': 5, 'optim.warmup': 0}
+  config = changed_config(PLAIN_LLAMA, said | tuned)
+  fields, _ = exported_fields.fields_of(config, 23, 1, source)
+  assert fields['max_position_embeddings'] == 64
+  assert 'max_sequence_length' not in fields
+  again = changed_config(fields, {})
+  assert again.train.length == 64
+  assert again.encoding.scaling.original_max_position_embeddings == 16
+
+
 TEMPERATURE = {'name': 'llama4_temperature', 'length': 8, 'c': 0.7, 'counts_itself': False}
 OLDER = {'rope_parameters': None, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0}
 LINEAR = {'rope_type': 'linear', 'factor': 2.0}

@@ -147,11 +147,11 @@ def test_rows_of_a_run_without_training_say_whose_parameters_it_has(tmp_path):
   of_trained = {'run': 'first', 'step': steps}
   c = config.load(BASE, SETTINGS | {'train.init_from': str(first), 'train.steps': 0})
   claim_run_dir(tmp_path / 'second', c)
-  assert parameters_of(config.saved_config(first)) is None
-  assert parameters_of(config.saved_config(tmp_path / 'second')) == of_trained
-  c.train.init_from = str(tmp_path / 'second')
-  assert parameters_of(c) == of_trained
-  c.train.steps = 1
-  assert parameters_of(c) is None
-  c.update({'train': {'steps': 0, 'init_from': str(tmp_path / 'gone')}})
-  assert parameters_of(c) is None
+  assert parameters_of(first) is None
+  assert parameters_of(tmp_path / 'second') == of_trained
+  for number, (start, steps, expected) in enumerate(
+    (('second', 0, of_trained), ('second', 1, None), ('gone', 0, None))
+  ):
+    c.train.update(init_from=str(tmp_path / start), steps=steps)
+    claim_run_dir(tmp_path / f'other{number}', c)
+    assert parameters_of(tmp_path / f'other{number}') == expected

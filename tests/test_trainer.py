@@ -315,11 +315,11 @@ def test_a_run_of_no_steps_needs_no_text_and_keeps_no_moments(
     loop.train(c, tmp_path / name)
     if name == 'arrays':
       with Checkpoints(tmp_path / name) as checkpoints:
-        assert checkpoints.restore_as_saved('opt_state') == ({'count': 0}, 0)
+        assert checkpoints.as_saved('opt_state')[:2] == ({'count': 0}, 0)
     evaluate.evaluate(c, tmp_path / name)
     loop.train(config.load(BASE, {**TINY, **changes, 'train.steps': 4}), tmp_path / name)
     with Checkpoints(tmp_path / name) as checkpoints:
-      saved, step = checkpoints.restore_as_saved('opt_state')
+      saved, step, _ = checkpoints.as_saved('opt_state')
       assert (len(saved) > 2, step) == (True, 4)
   of_each = [metrics(tmp_path / name) for name in ('now', 'arrays', 'moments')]
   assert of_each[0] == of_each[1] == of_each[2] != ''
@@ -669,8 +669,8 @@ def test_parameters_that_do_not_train_stay_and_have_no_state(tiny, tmp_path):
   start = leaves_by_path(build(partial, data.VOCAB, nnx.Rngs(partial.seed)))
   loop.train(partial, tmp_path / 'run')
   with Checkpoints(tmp_path / 'run') as checkpoints:
-    model, _ = checkpoints.restore_as_saved('model')
-    state, _ = checkpoints.restore_as_saved('opt_state')
+    model, *_ = checkpoints.as_saved('model')
+    state, *_ = checkpoints.as_saved('opt_state')
   moved = {path for path in model if not np.array_equal(model[path], start[path])}
   assert moved == {'encodings/variants/0/encoding/table', 'layers/w_q', 'layers/w_k'}
   moments = [path for path in state if 'mu' in path.split('/')]

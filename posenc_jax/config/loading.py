@@ -168,13 +168,13 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   starts from, and it is made for less than the run was trained at, or takes the place of a scaling
   that starts from an unknown length; and where layers would see first tokens past their own window.
   """
-  config = saved_config(workdir)
+  saved, config = saved_config(workdir), saved_config(workdir)
   before, L = _scalings(to_json(config.encoding)), config.train.length
   overlay(config, overrides)
   if 'data.corpus' in overrides:
     _with_plain_folder(config)
   validate(with_its_symbols(config), is_trained=True)
-  _check_first_tokens(config, overrides)
+  check_first_tokens(saved, config)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'
   after = _scalings(to_json(config.encoding))
@@ -200,13 +200,13 @@ def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigD
   return config
 
 
-def _check_first_tokens(config: ConfigDict, overrides: dict[str, object]) -> None:
-  """Raises `UserError` where overrides show first tokens to layers of a pattern whose own window,
-  with which they were trained, hides them: these would see them at distances unknown to them.
+def check_first_tokens(trained: ConfigDict, config: ConfigDict) -> None:
+  """Raises `UserError` where first tokens are shown, as they were not in training, to layers of a
+  pattern whose own window hides them: these would see them at distances that they do not know.
   """
-  tokens, encoding = overrides.get('attention.sink_tokens'), to_json(config.encoding)
+  tokens, encoding = config.attention.sink_tokens, to_json(config.encoding)
   layers = encoding.get('layers')
-  if not tokens or not isinstance(layers, list):
+  if tokens in (0, trained.attention.sink_tokens) or not isinstance(layers, list):
     return
   hides = lambda layer: MASKS & layer.keys() and not layer.get('attention_sink_tokens')
   if any(isinstance(layer, dict) and hides(layer) for layer in layers):

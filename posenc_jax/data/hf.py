@@ -75,8 +75,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   sizes = {key: len(rows) for key, rows in found.items()}
   source, start, stop = _part(field, sizes, parts, split)
   features = found[source].features
-  kinds = {key: getattr(kind, 'dtype', None) for key, kind in features.items()}
-  texts = [key for key, kind in kinds.items() if kind in ('string', 'large_string')]
+  texts = [key for key in features if _is_text(features, key)]
   if text_field not in texts:
     raise UserError(
       f'config.data.text_field={text_field!r}: not a text of {name}; '
@@ -183,6 +182,10 @@ def _listing(folder: Path, documents: int) -> Listing:
   return listing_of('.', files)._replace(documents=documents)
 
 
+def _is_text(features, name: str) -> bool:
+  return getattr(features.get(name), 'dtype', None) in ('string', 'large_string')
+
+
 def _listing_of_texts(found, text_field: str) -> Listing:
   """The listing of a `DatasetDict`, by the bytes of each text of every split. Arrow has them beside
   the texts, which are not read.
@@ -193,7 +196,7 @@ def _listing_of_texts(found, text_field: str) -> Listing:
   for key, rows in sorted(found.items()):
     documents += len(rows)
     digest.update(f'{key}\0{len(rows)}\0'.encode())
-    if text_field in rows.column_names:
+    if _is_text(rows.features, text_field):
       sizes = pyarrow.compute.binary_length(rows.data.column(text_field)).fill_null(0)
       digest.update(sizes.to_numpy().astype('<i8').tobytes())
   return Listing('.', documents, digest.hexdigest())

@@ -74,7 +74,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   changed |= judge_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
-  model, step = restore(config, corpus, workdir, at, holds_half=True)
+  model, step = restore(config, corpus, workdir, at=at, holds_half=True)
   source = source_of(workdir)
   row = functools.partial(
     row_schema.row,
@@ -89,7 +89,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     source=source,
     tokenizer=None if source else corpus.tokenizer_sha256,
     dtype=config.eval.compute_dtype,
-    parameters=parameters_of(saved),
+    parameters=parameters_of(workdir),
   )
   if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:
     text = row_schema.overrides_text(of_encoding)

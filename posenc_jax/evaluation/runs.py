@@ -30,7 +30,7 @@ from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
 from posenc_jax.training.provenance import check_code, check_documents
 from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
-from posenc_jax.training.taken_parameters import parameters_in
+from posenc_jax.training.taken_parameters import parameters_in, start_of
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
@@ -67,16 +67,15 @@ def check_corpus(
     check_documents(workdir, corpus.listing)
 
 
-def parameters_of(saved: ConfigDict) -> dict | None:
-  """The run and the step whose parameters a run with this saved config has, as rows state them,
-  where it has no training of its own (`train.steps` 0); None: it has one, what it starts from is
-  gone, or it is an imported model.
+def parameters_of(workdir: Path) -> dict | None:
+  """The run and the step whose parameters a run has, as rows state them, where it has no training
+  of its own (`train.steps` 0); None: it has one, what it starts from is gone, or it is an imported
+  model.
   """
   found = None
-  while saved.train.steps == 0 and storage.exists(Path(saved.train.init_from) / 'config.json'):
-    start = Path(saved.train.init_from)
-    saved = saved_config(start)
-    found = {'run': start.resolve().name, 'step': saved.train.steps}
+  while saved_config(workdir).train.steps == 0 and (start := start_of(workdir)) is not None:
+    found = {'run': start.resolve().name, 'step': saved_config(start).train.steps}
+    workdir = start
   return found
 
 
@@ -84,6 +83,7 @@ def restore(
   config: ConfigDict,
   corpus: data.Corpus | data.TaskCorpus,
   workdir: Path,
+  *,
   at: int | None = None,
   holds_half: bool = False,
 ) -> tuple[decoder.LM, int]:
@@ -237,7 +237,7 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
 def _load(
   workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, holds_half: bool = False
 ) -> Run:
-  model, step = restore(config, corpus, workdir, holds_half)
+  model, step = restore(config, corpus, workdir, holds_half=holds_half)
   return Run(
     model, step, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)
   )

@@ -8,7 +8,7 @@ import contextlib
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import to_json
+from posenc_jax.config import from_json, to_json
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
@@ -45,6 +45,8 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   tokens = {'vocab_size': vocab, 'bos_token_id': bos}
   if source is None:
     return _as_nearest_family(config, tokens)
+  if not config.train.steps:
+    config = _with_starts(config)
   own = {} if bos == bos_of(source) else {'bos_token_id': bos}
   form = form_of(source, provenance.SOURCE_CONFIG)
   tokens['eos_token_id'] = source.get('eos_token_id')
@@ -65,6 +67,28 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     problem = f'{source["model_type"]}, the family of its source, has {theirs}'
     allowed = 'that, or a form that another family has'
     raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
+
+
+def _with_starts(config: ConfigDict) -> ConfigDict:
+  """The config of an imported run, whose own scalings say where they start: those that do not were
+  laid over it, and start from the length that it was trained at. Of one that a training here had,
+  nobody knows.
+  """
+
+  def said(part):
+    if isinstance(part, list):
+      return [said(each) for each in part]
+    if not isinstance(part, dict):
+      return part
+    part = {name: said(x) for name, x in part.items()}
+    if 'linear' in (part.get('rope_type'), part.get('type')) and part.get(ORIGINAL) is None:
+      part[ORIGINAL] = config.train.length
+    return part
+
+  new = config.copy_and_resolve_references()
+  with new.unlocked():
+    new.encoding = from_json(said(to_json(config.encoding)))
+  return new
 
 
 def _is_refused_by_transformers(source: dict, model: ConfigDict) -> bool:
@@ -332,7 +356,9 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
       raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
     if kind == 'linear':  # transformers has no word for where it starts
-      fields[LONGEST_OF_LINEAR] = round(scaling['factor'] * scaling.pop(ORIGINAL))
+      start = scaling.pop(ORIGINAL)
+      if rope['scaling'].get(ORIGINAL) is not None:
+        fields[LONGEST_OF_LINEAR] = round(scaling['factor'] * start)
     if kind == 'dynamic':  # of which transformers takes this for the length before
       fields[LONGEST] = scaling[ORIGINAL]
     if kind in ('yarn', 'longrope') and 'factor' in scaling:

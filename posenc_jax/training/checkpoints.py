@@ -138,25 +138,16 @@ class Checkpoints:
     shardings = jax.tree.map(lambda x: x.sharding, {name: trees[name] for name in restored})
     return trees | processes.device_put_global(restored, shardings), step
 
-  def restore_as_saved(self, name: str) -> tuple[dict[str, np.ndarray], int]:
-    """Restores one tree of the latest readable checkpoint as it was saved, and on the host.
-
-    Returns:
-      ({'path/of/leaf': array}, step), or ({}, 0) where there is no checkpoint.
-    Raises:
-      UserError: every checkpoint is damaged.
-    """
-    leaves, step, _ = self.as_saved(name)
-    return leaves, step
-
   def as_saved(
     self, name: str, as_shapes: bool = False, at: int | None = None
   ) -> tuple[dict, int, int]:
-    """What `restore_as_saved` gives, and the checksum over it.
+    """One tree of the latest readable checkpoint as it was saved, on the host, and its checksum.
 
     Args:
       as_shapes: gives shapes in the place of arrays, which are not read: they may be damaged.
       at: the step of the checkpoint that is to be read in the place of the latest.
+    Returns:
+      ({'path/of/leaf': array}, step, checksum), or ({}, 0, 0) where there is no checkpoint.
     Raises:
       UserError: every checkpoint is damaged, or the one `at` that step; it is not there.
     """

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import posenc_jax
 from posenc_jax import data, storage
-from posenc_jax.config import flat, single_seed_runs
+from posenc_jax.config import check_first_tokens, flat, saved_config, single_seed_runs
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import (
   check_alike,
@@ -123,6 +123,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   if c.init_from and begins:
     for run, _ in seed_runs:
       if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
+        if not c.steps:
+          check_first_tokens(saved_config(run.train.init_from), run)
         allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
         own_tokenizer.check_same_tokenizer(
           run.train.init_from, corpus.tokenizer_sha256, run_dir.STARTS_FROM, allowed

@@ -17,6 +17,8 @@ from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.provenance import source_of
 from posenc_jax.training.run_dir import TAKEN, takes_parameters
 
+REMEDY = 'without the folder that it lies in, and eval.jsonl and finished.json, to begin anew'
+
 
 class Parameters(NamedTuple):
   """What a run ended with.
@@ -67,17 +69,31 @@ def write_taken(workdir: Path, start: str | Path, held: Parameters, paths: dict[
   storage.write_json(workdir / TAKEN, said)
 
 
-def _taken(workdir: Path, as_shapes: bool) -> Parameters:
+def start_of(workdir: Path) -> Path | None:
+  """The run that this one starts from, where there is one still."""
+  return next(iter(_starts(workdir)), None)
+
+
+def _starts(workdir: Path) -> list[Path]:
+  """Where the run that this one starts from may be: as its config names it, and, of one that takes
+  parameters, as it lay beside this one, for both may have moved, or the process be elsewhere.
+  """
+  starts = [Path(saved_config(workdir).train.init_from)]
+  if takes_parameters(workdir):
+    starts.append(workdir.resolve() / _said(workdir)['run'])
+  each = {start.resolve(): start for start in reversed(starts)}
+  return [start for start in reversed(each.values()) if storage.exists(start / 'config.json')]
+
+
+def _said(workdir: Path) -> dict:
   fields = {'run': str, 'step': int, 'checksum': int, 'paths': dict}
-  remedy = 'without the folder that it lies in, and eval.jsonl and finished.json, to begin anew'
-  said = storage.read_json(workdir / TAKEN, fields, remedy)
-  named = Path(saved_config(workdir).train.init_from)
-  # as it lay beside this run, too: both may have moved, or the process be elsewhere
-  starts = {start.resolve(): start for start in (workdir.resolve() / said['run'], named)}
-  problem = f'{named}, which is gone'
-  for start in reversed(starts.values()):
-    if not storage.exists(start / 'config.json'):
-      continue
+  return storage.read_json(workdir / TAKEN, fields, REMEDY)
+
+
+def _taken(workdir: Path, as_shapes: bool) -> Parameters:
+  said = _said(workdir)
+  problem = f'{saved_config(workdir).train.init_from}, which is gone'
+  for start in _starts(workdir):
     held, then = parameters_in(start, as_shapes=True), f'step {said["step"]} then'
     wanted = said['step'], said['checksum'], source_of(workdir)
     if held is None or (held.step, held.checksum, source_of(start)) != wanted:
@@ -85,7 +101,7 @@ def _taken(workdir: Path, as_shapes: bool) -> Parameters:
       problem = f'{start}, which has others now ({now}, {then})'
       continue
     if unknown := sorted({*said['paths'].values()} - held.leaves.keys()):
-      raise Damaged(f'{workdir / TAKEN} is damaged: paths={unknown[0]}; allowed: {remedy}')
+      raise Damaged(f'{workdir / TAKEN} is damaged: paths={unknown[0]}; allowed: {REMEDY}')
     if not as_shapes and (held := parameters_in(start)).step != said['step']:
       problem = f'{start}, of which step {held.step} alone can be read ({then})'
       continue
