@@ -99,7 +99,7 @@ def rope(
       beside = original if of is None else None
       said[ORIGINAL] = beside or said.get(ORIGINAL) or length
     elif kind == 'linear' and ORIGINAL not in said:
-      said |= _start_of_linear(trained_length(fields, kind), said.get('factor'))
+      said |= start_of_linear(trained_length(fields, kind), said.get('factor'))
     if kind == 'longrope':
       said.setdefault('factor', length / said[ORIGINAL])
     encoding['scaling'] = {'rope_type': kind, **said}
@@ -121,7 +121,7 @@ def trained_length(fields: Fields, rope_type: str = 'default') -> int:
   return length
 
 
-def _start_of_linear(length: int, factor: object) -> dict:
+def start_of_linear(length: int, factor: object) -> dict:
   """The length that a linear scaling starts from, which no formula needs: what takes its place has
   to start from there, and not from the length of training. {} where that is no whole number.
   """

@@ -14,7 +14,13 @@ from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
-from posenc_jax.pretrained.common_fields import GATED, UNGATED, bos_of, takes_original
+from posenc_jax.pretrained.common_fields import (
+  GATED,
+  UNGATED,
+  bos_of,
+  start_of_linear,
+  takes_original,
+)
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.layer_kinds import KINDS
@@ -313,8 +319,8 @@ def _activation(mlp: str, names: dict[str, str]) -> str:
 
 
 def _scaling(scaling: dict | None, length: int) -> dict | None:
-  """The scaling of RoPE by its newer name, with the length that it starts from, which is the
-  training length unless it is said; without one where that means nothing.
+  """The scaling of RoPE by its newer name, with the length that it starts from, that which an import
+  takes unless one is said; without one where that means nothing.
   """
   if scaling is None:
     return None
@@ -323,7 +329,9 @@ def _scaling(scaling: dict | None, length: int) -> dict | None:
   kind = fields.setdefault('rope_type', kind)
   if kind == 'default':
     return None
-  if kind != 'linear' and not takes_original(kind):
+  if kind == 'linear':
+    return start_of_linear(length, fields.get('factor')) | fields
+  if not takes_original(kind):
     fields.pop(ORIGINAL, None)
     return fields
   return {ORIGINAL: length} | fields
@@ -356,9 +364,9 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
       raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
     if kind == 'linear':  # transformers has no word for where it starts
-      start = scaling.pop(ORIGINAL)
-      if rope['scaling'].get(ORIGINAL) is not None:
-        fields[LONGEST_OF_LINEAR] = round(scaling['factor'] * start)
+      leads_to = round(scaling['factor'] * scaling.pop(ORIGINAL, length / scaling['factor']))
+      if leads_to != length:
+        fields[LONGEST_OF_LINEAR] = leads_to
     if kind == 'dynamic':  # of which transformers takes this for the length before
       fields[LONGEST] = scaling[ORIGINAL]
     if kind in ('yarn', 'longrope') and 'factor' in scaling:
