@@ -319,8 +319,8 @@ def _activation(mlp: str, names: dict[str, str]) -> str:
 
 
 def _scaling(scaling: dict | None, length: int) -> dict | None:
-  """The scaling of RoPE by its newer name, with the length that it starts from, that which an import
-  takes unless one is said; without one where that means nothing.
+  """The scaling of RoPE by its newer name, with the length that it starts from: unless one is said
+  the one that an import takes; without one where that means nothing.
   """
   if scaling is None:
     return None
