@@ -1,6 +1,8 @@
-"""The log-sum-exp that `attend` returns: that of float64 loops, with gradients; two parts of the
-keys, merged by it, are the whole.
+"""The log-sum-exp that `attend` returns: that of float64 loops, with gradients; parts of the keys,
+merged by it, are the whole.
 """
+
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import pytest
 from flax import nnx
 from kinds import daily_if
 from test_laws import DIMS, SEGMENTS, check_with_oracle
-from test_masks import TILES, holes, takes, to_itself
+from test_masks import TILES, holes, takes
 
 from posenc_jax.attention import attend, fastest
 from posenc_jax.attention.request import build_request
@@ -42,12 +44,21 @@ def joined(*args, with_lse: bool, **options):
 
 
 def merged(*args, mask, **options):
-  """The keys at even places and those at odd places, merged as the docstring of `attend` says."""
-  even = lambda i, j: mask(i, j) & (j % 2 == 0)
-  odd = lambda i, j: mask(i, j) & (j % 2 == 1)
-  (o_a, a), (o_b, b) = (parts_of(*args, mask=part, **options) for part in (even, odd))
-  lse = jnp.logaddexp(a, b)
-  return jnp.exp(a - lse)[..., None] * o_a + jnp.exp(b - lse)[..., None] * o_b
+  """Three parts of the keys, merged as the docstring of `attend` says from the right: there the
+  first queries see no key of two parts.
+  """
+
+  def of_part(n):
+    here = lambda i, j: mask(i, j) & (jnp.minimum(j // 2, 2) == n)
+    return parts_of(*args, mask=here, **options)
+
+  def merge(one, other):
+    (o_a, a), (o_b, b) = one, other
+    lse = jnp.logaddexp(a, b)
+    most = jnp.where(lse > -jnp.inf, lse, 0.0)
+    return jnp.exp(a - most)[..., None] * o_a + jnp.exp(b - most)[..., None] * o_b, lse
+
+  return functools.reduce(merge, map(of_part, (2, 1, 0)))[0]
 
 
 MODES = {
@@ -99,9 +110,9 @@ OF_PARTS = [
   ('backend', 'name', 'mode'),
   marked(OF_PARTS, (('dense', 't5', 'packed'), ('blockwise', 'shaw', 'packed'))),
 )
-def test_two_parts_of_the_keys_are_the_whole(backend, name, mode):
-  """Values and gradients, where queries see no key of one part."""
-  options = MODES[mode] | {'mask': to_itself}
+def test_parts_of_the_keys_are_the_whole(backend, name, mode):
+  """Values and gradients, where queries see no key of one part, of two, or of any."""
+  options = MODES[mode] | {'mask': holes}
   check_with_oracle(name, options, backend, TILES.get(backend), layer=merged)
 
 

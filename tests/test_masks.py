@@ -27,11 +27,6 @@ def holes(i, j):
   return ((3 * i + 5 * j) % 7 != 2) & (i != 0) & (i != 6)
 
 
-def to_itself(i, j):
-  """The same, with itself left to each query."""
-  return holes(i, j) | (i == j)
-
-
 ARRAY = np.random.default_rng(3).random((B, S, S)) < 0.6
 ARRAY[0, 4] = ARRAY[1, 10] = ARRAY[1, 0] = False
 TILES = {

@@ -107,8 +107,11 @@ def attend(
     return_logsumexp: returns (o, log-sum-exp), float32 [B, T, heads of o]: the logarithm of the sum
       of exp(score) over the keys that a query sees, of the scores as softmax sees them, a sink
       included; -inf where it sees none. Both have gradients. Of two parts a and b of the keys `lse
-      = jnp.logaddexp(lse_a, lse_b)` and `o = exp(lse_a - lse) o_a + exp(lse_b - lse) o_b`, where no
-      score depends on which other keys are seen. `cudnn`, `splash` and `ring` refuse it.
+      = jnp.logaddexp(lse_a, lse_b)`, and with `most = jnp.where(lse > -jnp.inf, lse, 0.0)`, for a
+      query that sees no key of either, `o = exp(lse_a - most) o_a + exp(lse_b - most) o_b`; a third
+      part is merged with these. It holds where no score depends on which other keys are seen, and
+      not of an encoding with a sink, which each part would count. `cudnn`, `splash` and `ring`
+      refuse it.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.
