@@ -27,7 +27,7 @@ def by_hand(enc, weights, x, **options):
     jnp.einsum('btd,dhk->bthk', x, kernel(n)) + bias(n)[None, None]
     for n in ('query', 'key', 'value')
   )
-  o = attend(q * enc.query_scale, k, v, enc, backend='dense', **options)
+  o = attend(q * enc.query_scale, k, v, enc, x=x, backend='dense', **options)
   return jnp.einsum('bthk,hkd->btd', o, kernel('out')) + bias('out')[None, None]
 
 
@@ -131,13 +131,17 @@ def test_linen_equals_a_forward_pass_by_hand():
     ),
     ({'precision': 'high'}, "precision='high'; allowed: None: jax.default_matmul_precision"),
     ({'module': object()}, 'sow_weights=True; allowed: False, for attend keeps no weights'),
+    ({'qk_attn_weights_einsum': jnp.einsum}, 'qk_attn_weights_einsum_cls; allowed: None, for'),
+    ({'attn_weights_value_einsum': jnp.einsum}, 'attn_weights_value_einsum_cls; allowed: None'),
     (
       {'mask': np.ones((2, 4, 11, 11), bool)},
-      'mask has shape (2, 4, 11, 11); allowed: [1 or B, 1,',
+      'mask has shape (2, 4, 11, 11); allowed: (2, 1, 11, 11), or 1 in the place of any',
     ),
+    ({'mask': np.ones((2, 11, 11), bool)}, 'mask has shape (2, 11, 11); allowed: (2, 1, 11, 11)'),
+    ({'mask': np.ones((2, 1, 1, 5), bool)}, 'mask has shape (2, 1, 1, 5); allowed: (2, 1, 11, 11)'),
     (
       {'key': np.ones((2, 12, 4, 8), np.float32)},
-      '11 queries for 12 keys; allowed: as many, for a',
+      '11 queries for 12 keys; allowed: as many, of one sequence; for a cache',
     ),
   ],
 )
@@ -157,7 +161,45 @@ def test_dropout_that_is_not_active_is_no_dropout():
 
 
 def test_one_mask_of_two_is_refused():
-  function = attention_fn(make('rope', **SIZES, rngs=nnx.Rngs(0)), mask=lambda i, j: i > j)
-  q = jnp.ones((2, 11, 4, 8))
+  enc, q = make('rope', **SIZES, rngs=nnx.Rngs(0)), jnp.ones((2, 11, 4, 8))
+  function = attention_fn(enc, mask=lambda i, j: i > j)
   with pytest.raises(ValueError, match='mask; allowed: one, of the layer or of'):
     function(q, q, q, mask=np.ones((1, 1, 11, 11), bool))
+  positions = np.arange(11)[None]
+  function = attention_fn(enc, position_ids=positions)
+  with pytest.raises(ValueError, match='input_positions; allowed: one of it and position_ids of'):
+    function(q, q, q, input_positions=positions)
+
+
+def test_what_no_layer_could_use_is_refused_before_it_is_made():
+  with pytest.raises(ValueError, match=r"^enc='rope'; allowed: an encoding, such as"):
+    attention_fn('rope')
+  enc = make('rope', **SIZES, rngs=nnx.Rngs(0))
+  with pytest.raises(
+    ValueError, match=r'^return_logsumexp=True; allowed: False, for layers of Flax'
+  ):
+    attention_fn(enc, return_logsumexp=True)
+
+
+@pytest.mark.parametrize('shape', [(2, 1, 1, 11), (2, 1, 11, 1), (1, 1, 1, 11)])
+def test_masks_are_broadcast_as_those_of_flax(shape):
+  """The first is that of padding."""
+  enc, q = (
+    make('rope', **SIZES, rngs=nnx.Rngs(0)),
+    jax.random.normal(jax.random.key(0), (2, 11, 4, 8)),
+  )
+  mask = np.random.default_rng(0).random(shape) < 0.7
+  whole = np.broadcast_to(mask[:, 0], (2, 11, 11))
+  found = attention_fn(enc)(q, q, q, mask=mask)
+  np.testing.assert_allclose(found, attend(q, q, q, enc, mask=whole, is_causal=False), atol=1e-6)
+
+
+def test_linen_takes_what_nnx_cannot_give():
+  """Inputs that the encoding reads, and more heads of outputs than of queries, as GUIDE says."""
+  for name, kernel in (('fox', (4, 8, 32)), ('rope_pp', (8, 8, 32))):
+    enc = make(name, **SIZES, rngs=nnx.Rngs(0))
+    function = attention_fn(enc, is_causal=True, x=X)
+    layer = linen.MultiHeadDotProductAttention(4, qkv_features=32, attention_fn=function)
+    out, variables = layer.init_with_output(jax.random.key(0), X)
+    assert variables['params']['out']['kernel'].shape == kernel
+    np.testing.assert_allclose(out, by_hand(enc, variables['params'], X), atol=1e-5)

@@ -37,7 +37,10 @@ TILES = {
 }
 # One for each way in which an encoding acts where weights are made of scores.
 IN_TILES = ('nope', 't5', 'fire', 'fox', 'cope', 'shaw', 'sink', 'sigmoid', 'path', 'rope_pp')
-OF_ROWS = ('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe')
+OF_ROWS = (
+  *('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe'),
+  'adaptive_temperature',
+)
 MODES = {
   'causal': {},
   'packed': {'segment_ids': SEGMENTS},
@@ -161,7 +164,7 @@ def small(name='nope', S=8, **hyper):
   [
     (3, 'mask=3; allowed: a function, a bool array, or None'),
     (np.ones((1, 8, 8)), 'mask has dtype float64; allowed: bool, True where a query sees a key'),
-    (np.ones((1, 4, 8, 8), bool), r'mask has shape (1, 4, 8, 8); allowed: (1, 8, 8) or (1, 8, 8)'),
+    (np.ones((1, 4, 8, 8), bool), 'mask has shape (1, 4, 8, 8); allowed: (1, 8, 8): all'),
     (np.ones((8, 8), bool), 'mask has shape (8, 8); allowed: (1, 8, 8)'),
     (lambda i, j: i - j, 'mask gives int32 (1, 8, 8); allowed: bool of pairs, by a function of'),
     (lambda i, j: (i < j)[0], 'mask gives bool (8, 8); allowed: bool of pairs, by a function of'),

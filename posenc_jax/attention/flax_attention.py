@@ -6,6 +6,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.attention.attend import attend
+from posenc_jax.attention.request import check_encoding
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import shown
 
@@ -15,15 +16,25 @@ def attention_fn(enc: Encoding, *, is_causal: bool = False, **options) -> 'FlaxA
   `linen.MultiHeadDotProductAttention` take it: `attention_fn=attention_fn(enc, is_causal=True)`.
 
   Queries are multiplied by `enc.query_scale`. In NNX the encoding is a part of the layer, so that
-  its parameters are trained with it; make it once for layers that share it.
+  its parameters are trained with it; make it once for layers that share it. Queries and keys are
+  of one sequence: `attend` takes another one where no position counts.
 
   Args:
     enc: an encoding from `posenc_jax.make`, of as many heads as the layer.
     is_causal: whether keys to the right are hidden; so they are where the layer is told
       `is_causal=True`. As elsewhere in Flax they are not by default.
     options: what else `attend` is told, such as `window` and `mask`; of arrays, such as
-      `segment_ids`, where the function is made in each call, as in a Linen module.
+      `segment_ids` and the `x` of encodings that read it (`needs_inputs`), where the function is
+      made in each call, as in a Linen module. A layer of NNX cannot give these, nor has it room
+      for more heads of outputs than of queries (`heads_per_query`), as one of Linen has.
+
+  Raises:
+    ValueError: `enc` is no encoding, or the log-sum-exp is asked for.
   """
+  check_encoding(enc)
+  if options.get('return_logsumexp'):
+    allowed = 'False, for layers of Flax take outputs alone: call attend'
+    raise ValueError(f'return_logsumexp=True; allowed: {allowed}')
   return FlaxAttention(enc, options | {'is_causal': is_causal})
 
 
@@ -52,12 +63,14 @@ class FlaxAttention(nnx.Module):
     module=None,
     is_causal=False,
     input_positions=None,
+    qk_attn_weights_einsum=None,
+    attn_weights_value_einsum=None,
   ):
     """The outputs of attention, [B, T, H, K].
 
     Args:
-      mask: True, or not 0, where a query sees a key, [1 or B, 1, T, S]; it takes memory of all
-        scores, which `is_causal` and the options of `attend` do not.
+      mask: True, or not 0, where a query sees a key, [1 or B, 1, T, S], or 1 in the place of T or
+        S; it takes memory of all scores, which `is_causal` and the options of `attend` do not.
       input_positions: `position_ids` of `attend`.
 
     Raises:
@@ -72,31 +85,43 @@ class FlaxAttention(nnx.Module):
     if precision is not None:
       allowed = 'None: jax.default_matmul_precision holds for gradients, too'
       raise ValueError(f'precision={shown(precision)}; allowed: {allowed}')
+    einsums = {
+      'qk_attn_weights_einsum': qk_attn_weights_einsum,
+      'attn_weights_value_einsum': attn_weights_value_einsum,
+    }
+    for name, einsum in einsums.items():  # Linen gives only what the signature names
+      if einsum is not None:
+        raise ValueError(f'{name}_cls; allowed: None, for attend has its own products')
     if module is not None:
-      allowed = 'False, for attend keeps no weights: posenc_jax.weights_of_heads computes them'
+      allowed = 'False, for attend keeps no weights: of values that are an identity it returns them'
       raise ValueError(f'sow_weights=True; allowed: {allowed}')
     if query.shape[-3] != key.shape[-3]:
       problem = f'{query.shape[-3]} queries for {key.shape[-3]} keys'
-      allowed = 'as many, for a cache of Flax fills up on the wrong side: see GUIDE, "Decoding"'
+      allowed = 'as many, of one sequence; for a cache (GUIDE, "Decoding") or another, call attend'
       raise ValueError(f'{problem}; allowed: {allowed}')
     options = self.arrays | dict(self.options)
     options['is_causal'] |= is_causal
     if mask is not None:
-      options['mask'] = _mask_of_pairs(mask, options.get('mask'))
+      if options.get('mask') is not None:
+        raise ValueError('mask; allowed: one, of the layer or of attention_fn')
+      B, T, S = query.shape[0], query.shape[-3], key.shape[-3]
+      options['mask'] = _mask_of_pairs(mask, B, T, S)
     if input_positions is not None:
+      if options.get('position_ids') is not None:
+        allowed = 'one of it and position_ids of attention_fn'
+        raise ValueError(f'input_positions; allowed: {allowed}')
       options['position_ids'] = input_positions
     if dtype is not None:
       query, key, value = (x.astype(dtype) for x in (query, key, value))
     return attend(query * self.encoding.query_scale, key, value, self.encoding, **options)
 
 
-def _mask_of_pairs(mask, own):
-  """A mask of Flax as `attend` takes it. Raises ValueError where it differs from head to head, or
-  there is another one.
+def _mask_of_pairs(mask, B: int, T: int, S: int):
+  """A mask of Flax as `attend` takes it. Raises ValueError where it has another shape, as where it
+  differs from head to head.
   """
-  if own is not None:
-    raise ValueError('mask; allowed: one, of the layer or of attention_fn')
-  if mask.ndim != 4 or mask.shape[1] != 1:
-    allowed = '[1 or B, 1, T, S], for all heads see the same keys'
+  sizes = B, 1, T, S
+  if mask.ndim != 4 or any(n not in (1, size) for n, size in zip(mask.shape, sizes, strict=True)):
+    allowed = f'{sizes}, or 1 in the place of any, for all heads see the same keys'
     raise ValueError(f'mask has shape {mask.shape}; allowed: {allowed}')
-  return jnp.asarray(mask[:, 0], bool)
+  return jnp.broadcast_to(jnp.asarray(mask[:, 0], bool), (len(mask), T, S))

@@ -168,12 +168,17 @@ def build_request(
   )
 
 
+def check_encoding(enc) -> None:
+  """Raises ValueError for what is not an encoding."""
+  if not isinstance(enc, Encoding):
+    raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
+
+
 def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS=None) -> None:
   """Raises ValueError, one line, for an argument that is not an array of numbers of its
   kind, and for one that is not an encoding.
   """
-  if not isinstance(enc, Encoding):
-    raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
+  check_encoding(enc)
   arrays = {'q': q_BTHK, 'k': k_BSGK, 'v': v_BSGK, 'x': x}
   arrays |= {'position_ids': position_ids, 'segment_ids': segment_ids}
   for name, array in arrays.items():
@@ -226,7 +231,8 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, see
     if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
       raise ValueError(f'segment_ids has dtype {segment_ids.dtype}; allowed: integers')
   if seen_BTS is not None and seen_BTS.shape not in ((B, T, S), (1, T, S)):
-    allowed = f'{(B, T, S)} or {(1, T, S)}: all heads see the same keys'
+    shapes = ' or '.join(str((batch, T, S)) for batch in dict.fromkeys((B, 1)))
+    allowed = f'{shapes}: all heads see the same keys'
     raise ValueError(f'mask has shape {seen_BTS.shape}; allowed: {allowed}')
 
 
