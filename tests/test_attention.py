@@ -1221,6 +1221,25 @@ def test_a_soft_cap_shows_no_key_that_a_score_hides(backend, value):
     np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize(
+  'name',
+  [
+    *('rope', 't5', 'shaw', 'stick_breaking'),
+    *('lssa', 'pope', 'coca', 'tapa', 'cope', 'transformer_xl'),
+  ],
+)
+def test_another_scale_is_a_factor_of_queries_where_an_encoding_allows_it(name, monkeypatch):
+  """As the docstring of `attend` says; where it declares otherwise, a factor is something else."""
+  draw = np.random.default_rng(0).standard_normal
+  enc = jax.tree.map(lambda p: p + jnp.asarray(draw(p.shape), p.dtype), build(name, head_dim=8))
+  q, k, v = normal(3, 1, 12, 4, 8)
+  run = lambda q: attend(q, k, v, enc, outer_hooks_applied=True)
+  found = run(q * (0.1 / enc.scale(8)))
+  monkeypatch.setattr(type(enc), 'scale', lambda self, head_dim: 0.1)
+  is_equal = np.abs(found - run(q)).max() < 2e-6
+  assert is_equal == (not (enc.needs_usual_queries or enc.bends_products))
+
+
 def test_another_scale_is_a_factor_of_queries():
   """As the docstring of `attend` says."""
   enc, (q, k, v) = build('nope', head_dim=8), normal(3, 1, 12, 4, 8)

@@ -51,7 +51,8 @@ def attend(
   outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.
   There is no forward-mode differentiation, and with tiles no second derivative. The factor of q . k
   is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that factor
-  / enc.scale(K).
+  / enc.scale(K), unless `enc.needs_usual_queries` or `enc.bends_products`; what is added to scores
+  keeps its size.
 
   What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
   `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
@@ -85,9 +86,9 @@ def attend(
       the indices of queries and keys, int32, counted from the start of their segment. Backends with
       tiles give it those of a tile, and leave no tile out for it; it may read no traced array.
       Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
-      Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes. A
-      query that sees no key gets 0. Encodings that count visible keys (`needs_visible`) take
-      neither. None: no such mask.
+      Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes: on a
+      mesh that cuts sequences, each device then has all keys. A query that sees no key gets 0.
+      Encodings that count visible keys (`needs_visible`) take neither. None: no such mask.
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED
       or -inf) stay hidden. None: scores as they are.
@@ -111,7 +112,7 @@ def attend(
       query that sees no key of either, `o = exp(lse_a - most) o_a + exp(lse_b - most) o_b`; a third
       part is merged with these. It holds where no score depends on which other keys are seen, and
       not of an encoding with a sink, which each part would count. `cudnn`, `splash` and `ring`
-      refuse it.
+      refuse it: on a mesh that cuts sequences, `auto` gathers all keys on each device.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.
