@@ -75,6 +75,7 @@ def test_nnx_equals_a_forward_pass_by_hand(name):
     np.testing.assert_allclose(g, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
+@pytest.mark.ci
 def test_nnx_is_causal_where_it_says_so():
   """And else not, as elsewhere in Flax; positions come with the call."""
   enc = away(make('t5', **SIZES, rngs=nnx.Rngs(0), bidirectional=True))
@@ -194,6 +195,7 @@ def test_masks_are_broadcast_as_those_of_flax(shape):
   np.testing.assert_allclose(found, attend(q, q, q, enc, mask=whole, is_causal=False), atol=1e-6)
 
 
+@pytest.mark.ci
 def test_linen_takes_what_nnx_cannot_give():
   """Inputs that the encoding reads, and more heads of outputs than of queries, as GUIDE says."""
   for name, kernel in (('fox', (4, 8, 32)), ('rope_pp', (8, 8, 32))):

@@ -136,7 +136,9 @@ def test_queries_that_see_no_key_give_nothing_and_get_nothing(backend, dtype, na
     assert nonzero[~is_blind].all() or name == 'relu'
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise', 'diagonals'])
+@pytest.mark.parametrize(
+  'backend', ['dense', 'blockwise', pytest.param('diagonals', marks=pytest.mark.ci)]
+)
 def test_queries_that_see_no_key_under_sums_along_keys(backend):
   """Of stick-breaking, whose last key has no weight: no NaN, and 0 for these queries."""
   draw = np.random.default_rng(0).standard_normal
@@ -225,6 +227,7 @@ def test_what_takes_a_mask():
   jax.eval_shape(ask, q, k, v)
 
 
+@pytest.mark.ci
 def test_a_function_may_hold_constants_and_other_masks():
   """A table that it reads by an index; and whatever else is said of keys is said beside it."""
   q, k, v = (

@@ -229,6 +229,7 @@ def test_packed_rows_are_separate_rows(name):
   np.testing.assert_allclose(packed[:, 5:], logits(m, x[:, 5:]), atol=3e-5)
 
 
+@pytest.mark.ci
 def test_a_segment_of_tokens_has_the_nats_that_it_has_by_itself():
   """BOS stands before each; positions that are given are those of tokens, and BOS has 0."""
   m, x, places = model(encoding__name='fox'), tokens(1), jnp.arange(12)[None] * 3

@@ -182,6 +182,7 @@ def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, 
     assert shapes(config) == own
 
 
+@pytest.mark.ci
 def test_up_to_its_window_streaming_is_the_model_whose_other_layers_have_windows(tmp_path):
   """Gemma 3 by the flags that GUIDE has for it; those for all layers make another model of it."""
   source = sources.open_source(str(save(tmp_path / 'm', 'gemma3')))
@@ -206,7 +207,7 @@ def test_up_to_its_window_streaming_is_the_model_whose_other_layers_have_windows
   assert np.abs(found - expected).max() > 1e-2 * np.abs(expected).max()
 
 
-@pytest.mark.parametrize('name', ['llama', 'gemma3'])
+@pytest.mark.parametrize('name', ['llama', pytest.param('gemma3', marks=pytest.mark.ci)])
 def test_matrices_that_are_bfloat16_are_held_as_that_and_score_the_same(name, tmp_path):
   """Bit for bit; also embeddings that the model multiplies, as Gemma's."""
   source = sources.open_source(str(save(tmp_path / 'm', name, dtype=jax.numpy.bfloat16)))
@@ -984,6 +985,7 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
     sweep.plan(path, 'out', {})
 
 
+@pytest.mark.ci
 def test_studies_of_another_model_in_the_guide_are_sound(tmp_path, monkeypatch):
   """They take the model, its length and base from the run that they name, and its own text."""
   monkeypatch.chdir(tmp_path)

@@ -109,6 +109,7 @@ def test_new_parameters_are_saved(start):
   assert has_arrays('run')
 
 
+@pytest.mark.ci
 def test_a_run_is_extended_from_what_it_takes(start):
   """As one that begins with these steps; once it has checkpoints of its own, the other may go."""
   folder, corpus = start

@@ -191,7 +191,7 @@ def losses_by_themselves(model, batch):
   return np.concatenate(alone, axis=1).mean()
 
 
-@pytest.mark.parametrize('name', ['fox', pytest.param('learned', marks=pytest.mark.ci)])
+@pytest.mark.parametrize('name', ['learned', pytest.param('fox', marks=pytest.mark.ci)])
 def test_a_row_of_documents_that_are_apart_has_the_nats_of_each(name, short_texts):
   """BOS stands before each; so it is in microbatches and in validation."""
   changes = {**TINY, **SEPARATE, 'data.corpus': short_texts, 'encoding.name': name}
@@ -226,6 +226,7 @@ def test_validation_in_pieces_weighs_them_by_what_they_score(tiny):
   np.testing.assert_allclose(*found, rtol=1e-6)
 
 
+@pytest.mark.ci
 def test_documents_that_are_apart_are_validated_each_by_itself(apart, short_texts):
   rows = [json.loads(line) for line in metrics(apart).splitlines()]
   training = setup.prepare(
