@@ -178,7 +178,12 @@ STUDIES_OF_SECTIONS = {
     'pretrained',
     'scale_budget',
   ],
-  ('README.md', 'A model that needs more context'): ['pretrained', 'pretrained_4', 'passkey'],
+  ('README.md', 'A model that needs more context'): [
+    'pretrained',
+    'pretrained_4',
+    'pretrained_speeches',
+    'passkey',
+  ],
   ('README.md', 'A model that you train'): [
     'board',
     'board_code',
@@ -189,6 +194,7 @@ STUDIES_OF_SECTIONS = {
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
     'pretrained_4',
+    'pretrained_speeches',
     'passkey',
     'extension',
   ],
