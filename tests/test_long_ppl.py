@@ -109,9 +109,9 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
   c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=named)
   restored = []
 
-  def restore(*args, restore=runs.restore):
+  def restore(*args, restore=runs.restore, **options):
     restored.append(str(args[2]))
-    return restore(*args)
+    return restore(*args, **options)
 
   monkeypatch.setattr(runs, 'restore', restore)
   evaluate.evaluate(c, workdir)
