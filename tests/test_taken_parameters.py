@@ -78,6 +78,7 @@ def test_nothing_is_drawn_read_or_written(start, monkeypatch, capsys):
   assert own.leaves.keys() >= {table.replace('/table', '/members/0/table')}
 
 
+@pytest.mark.ci
 def test_scores_are_those_of_saved_arrays(start, monkeypatch):
   """Of eval.py, in a chain of runs, too; and text, parameters and exports are equal."""
   folder, corpus = start
@@ -127,6 +128,7 @@ def test_a_run_is_extended_from_what_it_takes(start):
   assert len(nats('run')) > 1
 
 
+@pytest.mark.ci
 def test_the_other_run_must_be_as_it_was(start, tmp_path, monkeypatch):
   folder, corpus = start
   c = made('run', corpus, folder, **SCALED)
