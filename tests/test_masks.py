@@ -140,7 +140,7 @@ def test_queries_that_see_no_key_give_nothing_and_get_nothing(backend, dtype, na
   'backend', ['dense', 'blockwise', pytest.param('diagonals', marks=pytest.mark.ci)]
 )
 def test_queries_that_see_no_key_under_sums_along_keys(backend):
-  """Of stick-breaking, whose last key has no weight: no NaN, and 0 for these queries."""
+  """Stick-breaking gives such queries 0, and no NaN, though its last key has no weight either."""
   draw = np.random.default_rng(0).standard_normal
   q, weight = jnp.asarray(draw((1, S, 4, 8)), jnp.float32), draw((1, S, 4, 8))
   k, v = jnp.asarray(draw((2, 1, S, 2, 8)), jnp.float32)

@@ -80,7 +80,7 @@ def test_nothing_is_drawn_read_or_written(start, monkeypatch, capsys):
 
 @pytest.mark.ci
 def test_scores_are_those_of_saved_arrays(start, monkeypatch):
-  """Of eval.py, in a chain of runs, too; and text, parameters and exports are equal."""
+  """Scores of eval.py, text, parameters and exports, in a chain of runs, too."""
   folder, corpus = start
   made('taken', corpus, folder, **SCALED)
   made('further', corpus, 'taken', **SCALED)

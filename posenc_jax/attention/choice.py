@@ -17,8 +17,8 @@ from posenc_jax.attention.backends import (
   splash,
   triton,
 )
-from posenc_jax.attention.kernels.over_batch import devices_of_batch
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.distributed.mesh import devices_of_batch
 from posenc_jax.errors import nearest
 
 

@@ -45,6 +45,20 @@ def make_mesh(sizes, devices=None) -> Mesh:
     return Mesh(split, AXES, axis_types=axis_types)
 
 
+def devices_of_batch() -> int:
+  """How many devices share the batch of the arrays that a call is given, which within jax.shard_map
+  are one device's already. Seeds that are trained together are not counted.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  return math.prod(mesh.shape[name] for name in batch_axes() if name not in mesh.manual_axes)
+
+
+def batch_axes() -> tuple[str, ...]:
+  """The axes of the mesh that is set over which batches are shared."""
+  shape = jax.sharding.get_abstract_mesh().shape
+  return tuple(name for name in TOKENS[0] if shape.get(name, 1) > 1)
+
+
 def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
   """The sharding of a parameter over `fsdp` devices: along its longest axis that they divide.
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax import target
-from posenc_jax.attention.kernels.over_batch import devices_of_batch
+from posenc_jax.distributed.mesh import devices_of_batch
 from posenc_jax.model.decoder import LM
 
 BITS = 1 / math.log(2)  # bits in a nat

@@ -8,7 +8,6 @@ weight.
 """
 
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.kernels.over_batch import devices_of_batch
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import diagonal_passes, passes
 from posenc_jax.attention.tiled.differentiable import differentiable
@@ -19,6 +18,7 @@ from posenc_jax.attention.tiled.schedule import (
   first_tokens,
   join_tiles,
 )
+from posenc_jax.distributed.mesh import devices_of_batch
 
 SIDE = 512  # of a tile: half the launches of 256, for 1.6 times the memory
 LARGEST = 2**28  # numbers of an array of scores on one device, of which there are a few at a time

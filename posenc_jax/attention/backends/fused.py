@@ -12,13 +12,14 @@ import jax
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.refusals import refuse_products
-from posenc_jax.attention.kernels.over_batch import devices_of_batch, refuse_mesh, run_over_batch
+from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
+from posenc_jax.distributed.mesh import devices_of_batch
 
 # What the hook `score` of an encoding may not need, and what it is.
 NOT_IN_KERNELS = {

@@ -16,13 +16,14 @@ from jax import lax
 
 from posenc_jax.attention.backends import fused
 from posenc_jax.attention.backends.ring_walk import num_steps, pass_on, run_on_ring, whole_tiles
-from posenc_jax.attention.kernels.over_batch import batch_axes, refuse_mesh
+from posenc_jax.attention.kernels.over_batch import refuse_mesh
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, zeros_like
+from posenc_jax.distributed.mesh import batch_axes
 from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 

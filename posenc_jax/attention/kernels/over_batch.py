@@ -4,14 +4,13 @@ XLA cannot cut a kernel itself, and would gather what it reads on every device.
 """
 
 import dataclasses
-import math
 
 import jax
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.schedule import TileSchedule, arrays_along, join_tiles
-from posenc_jax.distributed.mesh import TOKENS
+from posenc_jax.distributed.mesh import TOKENS, batch_axes, devices_of_batch
 
 
 def refuse_mesh(request: AttentionRequest, also: tuple[str, ...] = ()) -> str | None:
@@ -67,17 +66,3 @@ def run_over_batch(request: AttentionRequest, schedule: TileSchedule, cut, atten
     return jax.tree.map(own, join_tiles(attention(arrays, ids)))
 
   return over_batch(on_device, arrays_along(request), (request.enc,))
-
-
-def devices_of_batch() -> int:
-  """How many devices share the batch of the arrays that a call is given, which within jax.shard_map
-  are one device's already. Seeds that are trained together are not counted.
-  """
-  mesh = jax.sharding.get_abstract_mesh()
-  return math.prod(mesh.shape[name] for name in batch_axes() if name not in mesh.manual_axes)
-
-
-def batch_axes() -> tuple[str, ...]:
-  """The axes of the mesh that is set over which batches are shared."""
-  shape = jax.sharding.get_abstract_mesh().shape
-  return tuple(name for name in TOKENS[0] if shape.get(name, 1) > 1)
