@@ -71,7 +71,8 @@ class FlaxAttention(nnx.Module):
     Args:
       mask: True, or not 0, where a query sees a key, [1 or B, 1, T, S], or 1 in the place of T or
         S; it takes memory of all scores, which `is_causal` and the options of `attend` do not.
-      input_positions: `position_ids` of `attend`.
+      input_positions: `position_ids` of `attend`; layers of NNX hand them on in later versions of
+        Flax (0.12.12 does, 0.12.8 does not).
 
     Raises:
       ValueError: another argument is given than by default, and what serves in its place.
