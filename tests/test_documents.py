@@ -307,7 +307,7 @@ def test_the_methods_of_readme_have_the_numbers_of_their_lines():
     'bits at L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '8192 (L)'),
     'at 2 L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '16384'),
     'at 4 L': ('pretrained_4', 'Extrapolation, last_k', ', 4 L', '32768'),
-    'key 12,300 tokens back': ('passkey', 'Scores by depth, text_passkey', '', '25'),
+    'pass key 12,300 tokens back': ('passkey', 'Scores by depth, text_passkey', '', '25'),
   }
   expected = {name: {} for name in labels}
   for head, (folder, title, suffix, length) in columns.items():
