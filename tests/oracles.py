@@ -28,7 +28,7 @@ class Oracle:
   mix: across(s_HS, i, j_S, place_S) takes the scores of all heads of a row, of keys at the places
   place_S of the sequence, to new ones. Where queries do: among(rows, starts) takes (i, seen, s_HS)
   of all queries in their order, places of the sequence, and the places where documents start, to
-  such rows.
+  such rows; spread does so with weights.
   """
 
   score: callable
@@ -44,6 +44,7 @@ class Oracle:
   across: callable = lambda s_HS, i, j_S, place_S: s_HS
   among: callable = lambda rows, starts: rows
   weights: callable = softmax  # of the scores of a row
+  spread: callable = lambda rows, starts: rows
   blend: callable = lambda p_HS: p_HS  # what becomes of the weights of all heads of a row
   sink: callable = None  # (q_i, i, h) -> one score more in that row, with no value
   # what a score of q . k alone does to q and to k: (x, t, h) -> x
@@ -393,7 +394,7 @@ def clipped_rope(dims, hyper, p):
     place = m - (K // 2 - n)
     if place < 0:
       taper = 1
-    elif hyper.get('hard') or place == n - 1:  # the lowest of all
+    elif hyper.get('hard'):
       taper = 0
     else:
       taper = 0.5 * (1 + math.cos(math.pi * place / (n - 1)))
@@ -539,9 +540,9 @@ def talking_heads(dims, hyper, p):
 
 
 def mta(dims, hyper, p):
-  def among(rows, starts):
+  def convolved(kernels_HQC, rows, starts):
     scores = {i: dict(zip(seen, s_HS.T, strict=True)) for i, seen, s_HS in rows}
-    _, width, neighbors = p['kernels'].shape
+    _, width, neighbors = kernels_HQC.shape
     new = []
     for i, seen, s_HS in rows:
       new.append((i, seen, np.zeros_like(s_HS)))
@@ -550,10 +551,14 @@ def mta(dims, hyper, p):
         for b in range(neighbors):
           for n, j in enumerate(seen):
             other_H = scores.get(i - a, {}).get(j + b - neighbors // 2, 0.0)
-            new[-1][2][:, n] += p['kernels'][:, a, b] * other_H
+            new[-1][2][:, n] += kernels_HQC[:, a, b] * other_H
     return new
 
-  return Oracle(dot(dims.head_dim), among=among)
+  among = functools.partial(convolved, p['kernels'])
+  if 'kernels_of_weights' not in p:
+    return Oracle(dot(dims.head_dim), among=among)
+  spread = functools.partial(convolved, p['kernels_of_weights'])
+  return Oracle(dot(dims.head_dim), among=among, spread=spread)
 
 
 def selective(dims, hyper, p):
@@ -2056,9 +2061,7 @@ RECORDS = {
   'selective': Record(selective),
   'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(
-    clipped_rope,
-    hyper={'clipped': 3},
-    variants={'hard': {'clipped': 2, 'hard': True}, 'lowest': {'clipped': 1}},
+    clipped_rope, hyper={'clipped': 3}, variants={'hard': {'clipped': 2, 'hard': True}}
   ),
   'hope': Record(hope, variants={'long': {'length': 700}}),
   'resonance_rope': Record(resonance_rope, variants={'fast': {'base': 50.0}}),
@@ -2226,7 +2229,7 @@ RECORDS = {
   'self_logistic': Record(
     self_logistic,
     hyper={'window': 3, 'capacity': 4, 'rate': 0.6},
-    variants={'slow': {'window': 4}, 'pairs': {'window': 4, 'capacity': 3, 'rate': 5.0}},
+    variants={'slow': {'window': 4, 'rate': 0.2}, 'pairs': {'window': 4, 'capacity': 3, 'rate': 5.0}},
   ),
   'jet_long': Record(
     jet_long,
@@ -2250,8 +2253,14 @@ RECORDS = {
   ),
   'mta': Record(
     mta,
-    lambda d, h: (0, d.heads * h.get('query_width', 6) * h.get('key_width', 11)),
-    variants={'narrow': {'query_width': 2, 'key_width': 3}},
+    lambda d, h: (
+      0,
+      (1 + h.get('weights', False)) * d.heads * h.get('query_width', 6) * h.get('key_width', 11),
+    ),
+    variants={
+      'narrow': {'query_width': 2, 'key_width': 3},
+      'of_weights': {'query_width': 2, 'key_width': 5, 'weights': True},
+    },
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }
@@ -2304,8 +2313,10 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       if seen:
         s_HS = oracle.across(s_HS, position[i], [position[s] for s in seen], seen)
       rows.append((i, seen, s_HS))
+    weighted = []
     for t, (i, seen, s_HS) in enumerate(oracle.among(rows, starts)):
       if not seen:
+        weighted.append((i, seen, s_HS))
         continue
       if softcap:
         s_HS = softcap * np.tanh(s_HS / softcap)
@@ -2317,7 +2328,9 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
         p_HS[h] = oracle.weights(s_S)[: len(seen)]
         if with_lse:
           lse_BTH[b, t, h] = np.log(np.exp(s_S).sum())
-      for h, p_S in enumerate(oracle.blend(p_HS)):
+      weighted.append((i, seen, oracle.blend(p_HS)))
+    for t, (i, seen, p_HS) in enumerate(oracle.spread(weighted, starts)):
+      for h, p_S in enumerate(p_HS):
         if is_of_values:
           o_BTHK[b, t, h] = p_S @ v_SGK[seen, h // group]
           continue

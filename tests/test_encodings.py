@@ -577,7 +577,7 @@ def spectrum(name, **hyper):
     ('clipped_rope', {}, [1, 1, 1, 1, 1, 1, 1, 0]),  # 20 of 64 frequencies: 2 of 8
     ('clipped_rope', {'clipped': 5}, [1, 1, 1, 1, 0.853553, 0.5, 0.146447, 0]),
     ('clipped_rope', {'clipped': 3, 'hard': True}, [1, 1, 1, 1, 1, 0, 0, 0]),
-    ('clipped_rope', {'clipped': 1}, [1, 1, 1, 1, 1, 1, 1, 0]),
+    ('clipped_rope', {'clipped': 1}, [1] * 8),  # as in the released code
     ('clipped_rope', {'clipped': 0}, [1] * 8),
     ('hope', {}, [1, 1, 0, 0, 0, 0, 0, 0]),  # wavelengths 6.3, 19.9, 62.8, .. of 40 tokens
     ('hope', {'length': 70}, [1, 1, 1, 0, 0, 0, 0, 0]),
@@ -1255,6 +1255,18 @@ def test_talking_heads_golden_values():
   np.testing.assert_allclose(attended(enc, s)[1].T, by_head, atol=1e-6)
 
 
+def test_what_stands_behind_talking_heads_is_not_mixed():
+  """Where heads are permuted and scores are 0, a bias before the mix goes to another head."""
+  plain = build('alibi', kv_heads=4)
+  mixer = {'name': 'talking_heads', 'weights': False}
+  for members, order in ((('alibi', mixer), [1, 2, 3, 0]), ((mixer, 'alibi'), [0, 1, 2, 3])):
+    enc = build('chain', kv_heads=4, members=members)
+    mix = enc.members[members.index(mixer)]
+    mix.of_scores[...] = jnp.eye(4)[:, jnp.array([1, 2, 3, 0])]
+    s = np.zeros((5, 5))
+    np.testing.assert_allclose(attended(enc, s), attended(plain, s)[:, :, order], atol=1e-6)
+
+
 def test_talking_heads_that_mix_scores_alone_act_in_tiles():
   enc, q = build('talking_heads', kv_heads=4, weights=False), jnp.ones((1, 7, 4, 8))
   assert (enc.normalizer, enc.limit, enc.has('normalize')) == ('softmax', None, False)
@@ -1279,6 +1291,18 @@ def test_mta_golden_values():
   new = np.array([[1.5, 0, 0, 0], [3, 2, 0, 0], [0, 5.5, 0.5, 0], [1, 0, 2, 2 + 2 / 3]])
   expected = np.exp(new) * np.tri(4)
   expected /= expected.sum(axis=1, keepdims=True)
+  np.testing.assert_allclose(attended(enc, s)[:, :, 0], expected, atol=1e-6)
+
+
+def test_mta_golden_values_of_mixed_weights():
+  """By hand: half of each weight stays, and all of it goes to the next query and to the key after;
+  hidden weights count as 0, and hidden keys get none.
+  """
+  enc = build('mta', kv_heads=4, query_width=2, key_width=3, weights=True)
+  kernel = jnp.zeros((2, 3)).at[0, 1].set(0.5).at[1, 0].set(1.0)
+  enc.kernels_of_weights[...] = jnp.broadcast_to(kernel, enc.kernels.shape)
+  s = np.log([[1, 1, 1], [1, 3, 1], [2, 1, 1]])
+  expected = [[0.5, 0, 0], [0.125, 0.375 + 1, 0], [0.25, 0.125 + 0.25, 0.125 + 0.75]]
   np.testing.assert_allclose(attended(enc, s)[:, :, 0], expected, atol=1e-6)
 
 

@@ -1323,16 +1323,17 @@ def test_a_temperature_beside_an_encoding_is_as_the_formulas_in_that_order(tempe
 # More rows; parameters that start where the fixed or projected ones are; zeros, ones; what the
 # default is at this width.
 SAME_AT_THE_START = (
-  'clipped_rope_lowest',
   'learned_long',
   'alibi_learned',
   'urpe_clipped',
   'kerple_log_softplus',
   'kerple_power_softplus',
   'cope_few',
+  'cope_in_scale',
   'talking_heads_scores',
   'talking_heads_weights',
   'mta_narrow',
+  'mta_of_weights',
   'tupe_affine',
   'ssmax_bias',
   'bam_mean',

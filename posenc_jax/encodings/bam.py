@@ -18,7 +18,8 @@ class BAM(Encoding):
   The Bayesian attention mechanism: the logarithm of a generalized Gaussian prior over j - i, of the
   mean mu = e^theta_h - e^-theta_h. Every layer has its own numbers. As in the code of the published
   version alpha, beta and theta start at 0, where the bias is -1 for all keys, which is nothing, and
-  theta is not trained, unless `learned_mean`; an earlier version started beta at 1. beta is free:
+  theta is not trained, unless `learned_mean`; an earlier version trained theta, started as ALiBi
+  (beta 1, e^alpha its slopes), and had one prior for all layers. beta is free:
   below 0 a head looks away from what is near. c starts at 1. It multiplies the bias, too, as a
   chain with the encoding `ssmax` does not. ALiBi where beta is 1 and e^alpha its slopes.
   """

@@ -10,8 +10,8 @@ from posenc_jax.encodings.rope import RoPE
 class ClippedRoPE(RoPE):
   """RoPE whose n lowest frequencies are multiplied by (1 + cos t) / 2, t from 0 to pi.
 
-  Li et al. 2026, who call it CoPE; `cope` here is Golovneva et al.'s. The highest of the n, if
-  there are two or more, keeps its frequency, and the lowest becomes 0. With `hard` all n become 0,
+  Li et al. 2026, who call it CoPE; `cope` here is Golovneva et al.'s. The highest of the n keeps
+  its frequency, and the lowest, if there are two or more, becomes 0. With `hard` all n become 0,
   and what is left is `p_rope`. Frequencies are clipped after `scaling`, as in the released code.
   """
 
@@ -33,9 +33,6 @@ class ClippedRoPE(RoPE):
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     frequencies, factor = super().spectrum(length)
-    if self.clipped == 1:
-      taper = np.zeros(1)
-    else:
-      taper = (1 + np.cos(np.linspace(0, np.pi, self.clipped))) / 2
+    taper = (1 + np.cos(np.linspace(0, np.pi, self.clipped))) / 2
     kept = np.ones(len(frequencies) - self.clipped)
     return frequencies * np.concatenate([kept, 0 * taper if self.hard else taper]), factor

@@ -12,7 +12,8 @@ class KVShift(Encoding):
 
   It is in FoX's "Pro" block (Lin et al. 2025) and beside GRAPE (ICLR 2026), whose code this
   was compared with. x is the layer's normalized input. Keys and values each have a projection w for
-  every key/value head, in every layer. The first token of a segment keeps 1 - a_t of itself. To be
+  every key/value head, in every layer; they start with variance 1/D, where GRAPE's code has a
+  quarter of it and FoX's 0.02^2. The first token of a segment keeps 1 - a_t of itself. To be
   chained before an encoding of positions: ('kv_shift', 'rope'). Unlike in the released code, keys
   are shifted behind their norm where `model.qk_norm` is on.
   """

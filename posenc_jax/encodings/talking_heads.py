@@ -13,9 +13,10 @@ class TalkingHeads(Encoding):
   Head h has the values of its own and weights p' of all, which may be below 0. a and b are H x H,
   and every layer has its own. Here they start as the identity, with which this does nothing; the
   released code draws them. The paper may have another number of heads for scores than for queries
-  and for values; here it is H. The scores are those that members before it in a chain leave,
-  ('alibi', 'talking_heads'). Without the second mix it acts in tiles, and with it rows must be
-  whole: `dense` alone takes them.
+  and for values; here it is H. In a chain it mixes what members before it leave; those behind it
+  add to mixed scores, as biases do in the released code: ('talking_heads', 't5'), ('rope',
+  'talking_heads'). Without the second mix it acts in tiles, and with it rows must be whole: `dense`
+  alone takes them.
   """
 
   paper = 'Shazeer et al. 2020, arXiv:2003.02436'
