@@ -2229,7 +2229,10 @@ RECORDS = {
   'self_logistic': Record(
     self_logistic,
     hyper={'window': 3, 'capacity': 4, 'rate': 0.6},
-    variants={'slow': {'window': 4, 'rate': 0.2}, 'pairs': {'window': 4, 'capacity': 3, 'rate': 5.0}},
+    variants={
+      'slow': {'window': 4, 'rate': 0.2},
+      'pairs': {'window': 4, 'capacity': 3, 'rate': 5.0},
+    },
   ),
   'jet_long': Record(
     jet_long,
