@@ -4,8 +4,9 @@ in 12 layers, trained at 1,024 tokens on 330 million, evaluated to eight times t
   python scripts/sweep.py --config=configs/own_text.py
 
 Cost: not run. Before its first run set, in a copy:
-- FOLDER, your text, as GUIDE says under "A folder of text": documents of fewer than L tokens are
-  left out of training, unless `data.packing` joins them, and of fewer than 8 L out of evaluation;
+- FOLDER, your text, as docs/train.md says under "A folder of text": documents of fewer than L
+  tokens are left out of training, unless `data.packing` joins them, and of fewer than 8 L out of
+  evaluation;
 - TOKENIZER, the path of your tokenizer.json; 'sentencepiece' learns one from the text;
 - STEPS: 10,000 of 32 sequences are 7 tokens a parameter;
 - on a GPU with less memory, `train.grad_accum_steps` of 2 or more, or `model.remat`.

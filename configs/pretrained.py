@@ -124,7 +124,8 @@ def check_plain(workdir: str, run) -> None:
   if run.attention.window:
     window = f'config.attention.window={run.attention.window}'
     problem = f'{workdir}: {window}, which methods of this study would take away'
-    raise UserError(f'config: {problem}; allowed: a run without; by hand, GUIDE has the flags')
+    allowed = 'a run without; for flags to give by hand see docs/pretrained.md'
+    raise UserError(f'config: {problem}; allowed: {allowed}')
   if scaling and not scaling.get(ORIGINAL):
     problem = f'{workdir}: config.encoding.scaling={scaling}, whose start is not known'
     raise UserError(f'config: {problem}; allowed: a run without, or a scaling with {ORIGINAL}')

@@ -33,7 +33,7 @@ TITLE = """\
 # Encodings
 
 Which one to take: [README](README.md#the-answer-so-far). `pattern` gives layers different ones
-([GUIDE](GUIDE.md#encodings)). The columns are explained below the tables."""
+([docs/encodings.md](docs/encodings.md)). The columns are explained below the tables."""
 # The headings, in the order of the page; `heading_of` says which encodings stand below each.
 PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL = (
   'No encoding',
@@ -109,7 +109,8 @@ OTHER_NAMES = (
   ),
   (
     '[LM-Infinite](https://arxiv.org/abs/2308.16137)',
-    '`rerope` under a window with first tokens ([GUIDE](GUIDE.md#methods-without-training))',
+    '`rerope` under a window with first tokens'
+    ' ([docs/pretrained.md](docs/pretrained.md#methods-without-training))',
   ),
   ('[DIET-REL](https://arxiv.org/abs/2104.08698)', '`t5` with one bucket per distance'),
   ('dynamic position bias: an MLP makes it of the distance', '`mlp_bias`'),

@@ -141,7 +141,7 @@ def test_what_reads_the_length_of_a_call_reads_the_size_of_the_cache():
     assert_decodes(made, size=T + 3)
 
 
-# As GUIDE lists it; nothing else does.
+# As docs/attend.md lists it; nothing else does.
 LISTS = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4}
 READING_THE_LENGTH = {
   'dynamic': ('rope', {'scaling': {'rope_type': 'dynamic', 'factor': 2.0}}),

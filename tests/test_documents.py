@@ -1,4 +1,4 @@
-"""The Python in README and GUIDE runs as it stands there, and their numbers are those of tables."""
+"""The Python in documents runs as it stands there, and their numbers are those of tables."""
 
 import csv
 import functools
@@ -19,9 +19,9 @@ from posenc_jax.reporting.board.lines import corpora, lines
 
 ROOT = Path(__file__).parent.parent
 
-# Run after each block of GUIDE: gradients reach the encoding in plain JAX, NNX and Linen, and what
-# the others compute is what `attend` gives otherwise.
-AFTER_GUIDE = (
+# Run after each block of docs/attend.md: gradients reach the encoding in plain JAX, NNX and Linen,
+# and what the others compute is what `attend` gives otherwise.
+AFTER_BLOCKS = (
   """
 def moved(eps):
   return loss(jax.tree.map(lambda leaf: leaf + eps, parameters), q, k, v)
@@ -29,13 +29,6 @@ def moved(eps):
 slope = (moved(0.05) - moved(-0.05)) / 0.1
 total = sum(leaf.sum() for leaf in jax.tree.leaves(gradients[0]))
 assert abs(slope - total) < 0.02 * abs(total), (slope, total)
-""",
-  """
-import numpy as np
-seen = every_fourth(np.arange(512)[:, None], np.arange(512)[None])
-expected, _ = attend(q, k, v, enc, window=256, mask=seen[None], return_logsumexp=True)
-assert abs(o - expected).max() < 1e-5
-assert lse.shape == (2, 512, 8)
 """,
   "assert abs(gradients['encoding']['table'][...]).max() > 1e-6",
   """
@@ -45,6 +38,13 @@ saved = serialization.to_bytes(variables)
 jax.tree.map(
   lambda a, b: (a == b).all() or 1 / 0, serialization.from_bytes(variables, saved), variables
 )
+""",
+  """
+import numpy as np
+seen = every_fourth(np.arange(512)[:, None], np.arange(512)[None])
+expected, _ = attend(q, k, v, enc, window=256, mask=seen[None], return_logsumexp=True)
+assert abs(o - expected).max() < 1e-5
+assert lse.shape == (2, 512, 8)
 """,
   'assert abs(jnp.concatenate(outputs, axis=1) - attend(q, k, v, enc)).max() < 1e-5',
 )
@@ -58,14 +58,38 @@ def blocks_of(name: str) -> list[str]:
 
 def test_python_blocks_run():
   """In one process, each document with names of its own."""
-  readme, guide = blocks_of('README.md'), blocks_of('GUIDE.md')
-  assert (len(readme), len(guide)) == (3, 5)
-  guide = [block + check for block, check in zip(guide, AFTER_GUIDE, strict=True)]
+  pages = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md')))
+  blocks = {page: found for page in pages if (found := blocks_of(page))}
+  counts = {page: len(found) for page, found in blocks.items()}
+  assert counts == {'README.md': 3, 'docs/attend.md': 5}
+  attend = zip(blocks['docs/attend.md'], AFTER_BLOCKS, strict=True)
+  blocks['docs/attend.md'] = [block + check for block, check in attend]
   run = "exec(compile({!r}, {!r}, 'exec'), {{'__name__': '__main__'}})".format
-  sources = {'README.md': '\n'.join(readme), 'GUIDE.md': '\n'.join(guide)}
-  program = '\n'.join(run(source, name) for name, source in sources.items())
+  program = '\n'.join(run('\n'.join(found), page) for page, found in blocks.items())
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
+
+
+def anchors_of(path: Path) -> set[str]:
+  """The anchors of a page's headings, as GitHub makes them."""
+  text = re.sub(r'^```.*?^```', '', path.read_text(), flags=re.DOTALL | re.MULTILINE)
+  titles = re.findall(r'^#+ (.*)$', text, re.MULTILINE)
+  return {re.sub(r'[^\w\- ]', '', title.lower()).replace(' ', '-') for title in titles}
+
+
+def test_links_lead_somewhere():
+  """Every relative link has its file, and in it the heading; links of the log stay as written."""
+  links = 0
+  for page in (*ROOT.glob('*.md'), *ROOT.glob('docs/*.md'), *ROOT.glob('results/**/*.md')):
+    for link in re.findall(r'\]\(([^)\s]+)\)', page.read_text()):
+      if re.match('[a-z]+:', link):
+        continue
+      links += 1
+      file, _, anchor = link.partition('#')
+      path = page.parent / file if file else page
+      assert path.exists(), f'{page}: {link}'
+      assert not anchor or anchor in anchors_of(path), f'{page}: {link}'
+  assert links > 50
 
 
 @functools.cache
@@ -96,7 +120,7 @@ def built_in() -> dict[str, Encoding]:
 )
 def test_lists_of_what_a_model_has_to_do_are_complete(words, belongs):
   """A list is what encodings do by default; chains and heads do what their members do."""
-  (listed,) = re.findall(words, words_of('GUIDE.md'))
+  (listed,) = re.findall(words, words_of('docs/attend.md'))
   names = {name for name, enc in built_in().items() if belongs(enc)}
   short = {'kerple_log': 'kerple', 'kerple_power': 'kerple'}
   listed = {*re.split(', | and ', listed.lower())}

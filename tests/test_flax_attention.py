@@ -200,7 +200,7 @@ def test_masks_are_broadcast_as_those_of_flax(shape):
 
 @pytest.mark.ci
 def test_linen_takes_what_nnx_cannot_give():
-  """Inputs that the encoding reads, and more heads of outputs than of queries, as GUIDE says."""
+  """Inputs that the encoding reads, and more heads of outputs than of queries."""
   for name, kernel in (('fox', (4, 8, 32)), ('rope_pp', (8, 8, 32))):
     enc = make(name, **SIZES, rngs=nnx.Rngs(0))
     function = attention_fn(enc, is_causal=True, x=X)

@@ -488,9 +488,9 @@ def test_causality(variant, backend):
   ],
 )
 def test_the_oldest_token_of_a_full_cache_may_be_the_first_where_relative(variant):
-  """As GUIDE has it for an own cache that rolls: it has a few tokens more than the window, for what
-  keys have of tokens before them. Each row of a batch is the cache at another token, unfilled
-  places on the left.
+  """As docs/attend.md has it for an own cache that rolls: it has a few tokens more than the window,
+  for what keys have of tokens before them. Each row of a batch is the cache at another token,
+  unfilled slots on the left.
   """
   window, size, tokens = 4, 10, 16
   enc, (_, weights, _) = build(variant), inputs()

@@ -245,7 +245,7 @@ def test_a_function_may_hold_constants_and_other_masks():
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_another_sequence_is_attended_to_where_no_position_counts(backend):
-  """As GUIDE says."""
+  """As docs/attend.md says."""
   draw = np.random.default_rng(0).standard_normal
   q, k, v = (jnp.asarray(draw((2, T, 4, 8)), jnp.float32) for T in (5, 9, 9))
   enc = make('nope', **vars(DIMS) | {'kv_heads': 4}, rngs=nnx.Rngs(0))

@@ -184,7 +184,9 @@ def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, 
 
 @pytest.mark.ci
 def test_up_to_its_window_streaming_is_the_model_whose_other_layers_have_windows(tmp_path):
-  """Gemma 3 by the flags that GUIDE has for it; those for all layers make another model of it."""
+  """Gemma 3 by the flags that docs/pretrained.md has for it; those for all layers make another
+  model of it.
+  """
   source = sources.open_source(str(save(tmp_path / 'm', 'gemma3')))
   length = TOKENS.shape[1]
   windows = [layer.get('attention_window', length) for layer in config_of(source).encoding.layers]
@@ -986,11 +988,12 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
 
 
 @pytest.mark.ci
-def test_studies_of_another_model_in_the_guide_are_sound(tmp_path, monkeypatch):
+def test_studies_of_another_model_in_the_documents_are_sound(tmp_path, monkeypatch):
   """They take the model, its length and base from the run that they name, and its own text."""
   monkeypatch.chdir(tmp_path)
   Path('configs').symlink_to(ROOT / 'configs')
-  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'GUIDE.md').read_text(), re.DOTALL)
+  page = (ROOT / 'docs' / 'pretrained.md').read_text()
+  blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
   source, of_passkey = (block for block in blocks if 'load_study' in block)
   Path('mine.py').write_text(source)
   Path('passkey.py').write_text(of_passkey)

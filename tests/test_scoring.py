@@ -110,10 +110,10 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
   assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)
 
 
-def test_the_example_of_the_guide_takes_a_run_apart(make_run):
+def test_the_example_of_the_documents_takes_a_run_apart(make_run):
   c, workdir, model = make_run(model__layers=2, attention__window=8)
-  guide = (Path(__file__).parent.parent / 'GUIDE.md').read_text()
-  (block,) = [b for b in re.findall(r'```python\n(.*?)```', guide, re.DOTALL) if 'load_run' in b]
+  page = (Path(__file__).parent.parent / 'docs' / 'evaluate.md').read_text()
+  (block,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
   exec(block.replace('runs/a', str(workdir)), found := {})
   text = b'My fellow citizens'
   assert found['inputs'].tolist() == [[256, *text]]

@@ -98,7 +98,7 @@ class FlaxAttention(nnx.Module):
       raise ValueError(f'sow_weights=True; allowed: {allowed}')
     if query.shape[-3] != key.shape[-3]:
       problem = f'{query.shape[-3]} queries for {key.shape[-3]} keys'
-      allowed = 'as many, of one sequence; for a cache (GUIDE, "Decoding") or another, call attend'
+      allowed = 'as many, of one sequence; for a cache (docs/attend.md) or another, call attend'
       raise ValueError(f'{problem}; allowed: {allowed}')
     options = self.arrays | dict(self.options)
     options['is_causal'] |= is_causal
