@@ -38,7 +38,7 @@ Which one to take: [README](README.md#the-answer-so-far). `pattern` gives layers
 PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL = (
   'No encoding',
   'Added at the input',
-  'Turns, projections and scales of queries and keys',
+  'Rotations, projections and scales of queries and keys',
   'A bias by distance',
   'Scores from content, too',
   'Other positions for another encoding',
@@ -73,13 +73,13 @@ and head; K is the width of a head. *Sums* or a *scan along keys*: from the quer
 queries*: of those before it. *Elementwise*: arithmetic on each pair other than adding. *Rows
 sorted*: all scores of a query are sorted (alpha = 1.5), or bisected in 30 passes (other alpha).
 
-**Backends**: `dense` (the oracle), `blockwise` (O(T) memory forward and backward, any length,
-everywhere, every encoding that does not need whole rows of scores), `cudnn` (NVIDIA, in bfloat16 or
-float16) and `splash` (TPU) for encodings that act neither on query-key pairs nor on softmax and do
-not widen heads, `fused` (TPU) and `triton` (NVIDIA): the encoding's own tile in kernels, O(T)
-memory. `ring` (`blockwise` over sequences that a mesh has cut) takes what `blockwise` takes, and
-`diagonals` (for GPUs: all tiles of a diagonal at once) all of it but `path`. A backend that cannot
-serve a request says why.
+**Backends**: `dense` (the reference: all scores at once), `blockwise` (O(T) memory forward and
+backward, any length, everywhere, every encoding that does not need whole rows of scores), `cudnn`
+(NVIDIA, in bfloat16 or float16) and `splash` (TPU) for encodings that act neither on query-key
+pairs nor on softmax and do not widen heads, `fused` (TPU) and `triton` (NVIDIA): the encoding's own
+tile in kernels, O(T) memory. `ring` (`blockwise` over sequences that a mesh has cut) takes what
+`blockwise` takes, and `diagonals` (for GPUs: all tiles of a diagonal at once) all of it but `path`.
+A backend that cannot serve a request says why.
 
 **Past the training length**: perplexities, best or better than at L, where the claim names no other
 score; a dash: nothing that was verified."""
@@ -87,7 +87,7 @@ score; a dash: nothing that was verified."""
 OTHER_NAMES = (
   ('Position Interpolation, NTK-aware RoPE', 'scaling `linear`, `ntk` of `rope`'),
   ("Su's NTK-RoPE-fixed", 'scaling `ntk_mixed` with `exponent` 1'),
-  ('a part of the channels turned, as in GPT-NeoX', '`rope`, `fraction`'),
+  ('a part of the channels rotated, as in GPT-NeoX', '`rope`, `fraction`'),
   (
     '[LeRoPE](https://arxiv.org/abs/2607.10134): a learned factor on each frequency',
     "`grape_m` with `scale` 1 and `model.share_encoding='all'`",
@@ -115,7 +115,7 @@ OTHER_NAMES = (
   ('[DIET-REL](https://arxiv.org/abs/2104.08698)', '`t5` with one bucket per distance'),
   ('dynamic position bias: an MLP makes it of the distance', '`mlp_bias`'),
   ('learned Fourier features at the input', '`learned_fourier`'),
-  ('channels turned beside content, as in the MLA of DeepSeek', '`mla_rope`'),
+  ('channels rotated beside content, as in the MLA of DeepSeek', '`mla_rope`'),
   ('PaTH-FoX', '`chain` of `path` and `fox` with `in_scale`'),
   ('M-RoPE, its interleaved form', '`axial_rope`, `spectrum` `split`, `interleaved`'),
   (
@@ -127,7 +127,7 @@ OTHER_NAMES = (
     '`axial_rope`, `spectrum` `heads`',
   ),
   (
-    '[HoPE of videos](https://arxiv.org/abs/2505.20444): that order, and no turn by time',
+    '[HoPE of videos](https://arxiv.org/abs/2505.20444): that order, and no rotation by time',
     '`axial_rope`, `spectrum` `first_slowest`, with 0 for the first coordinate of every token',
   ),
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),

@@ -1070,7 +1070,7 @@ def test_a_sink_needs_a_softmax():
 
 def test_values_too_narrow_to_turn():
   q = normal(1, 6, 4, 8)
-  with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head turn$'):
+  with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head rotate$'):
     attend(q, q, q[..., :4], build('vo_rope'))
   out = jax.eval_shape(lambda q, v: attend(q, q, v, build('vo_rope')), q, normal(1, 6, 4, 12))
   assert out.shape == (1, 6, 4, 12)
@@ -1115,7 +1115,7 @@ def test_cudnn_refuses_with_a_reason(name, options, reason):
     attend(q, q, q, build(name), backend='cudnn', **options)
 
 
-def test_backends_without_tiles_refuse_sizes_but_for_the_oracle():
+def test_backends_without_tiles_refuse_sizes_but_for_dense():
   q = jax.ShapeDtypeStruct((1, 4, 4, 8), jnp.float32)
   refusing = {'dense'}
 

@@ -1433,7 +1433,7 @@ def test_dca_golden_distances():
 def test_values_that_turn_are_as_wide_as_heads(name):
   enc, (x, _, _) = build(name, turn_values=True), inputs()
   q, k, v = (jnp.zeros((2, 11, *heads)) for heads in ((4, 8), (2, 8), (2, 6)))
-  with pytest.raises(ValueError, match=r'^v has 6 channels; allowed: 8, for all of them turn$'):
+  with pytest.raises(ValueError, match=r'^v has 6 channels; allowed: 8, for all of them rotate$'):
     attend(q, k, v, enc, x=x)
   assert jax.eval_shape(lambda: attend(q, k, v, build(name), x=x)).shape == (2, 11, 4, 6)
 
@@ -2646,7 +2646,7 @@ def beside(*members):
     *(
       (
         (first, 'key_offset'),
-        f'key_offset splits the channels of keys, which {name} has turned or made wider; allowed',
+        f'key_offset splits the channels of keys, which {name} rotates or makes wider; allowed',
       )
       for name, first in (
         ('rope', 'rope'),

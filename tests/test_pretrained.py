@@ -535,7 +535,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     (
       'phi3',
       {'rope_parameters': {'partial_rotary_factor': 0.95}},
-      'RoPE of 0.95 of 4 channels turns 3 in transformers, and 4 here; allowed: a part of whole',
+      'RoPE of 0.95 of 4 channels rotates 3 in transformers, and 4 here; allowed: a part of whole',
     ),
     ('phi3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
     ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),

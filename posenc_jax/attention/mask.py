@@ -12,13 +12,13 @@ from posenc_jax.errors import MAX_REASON, one_line, shown
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-  """Query i sees key j of its own document if all lines hold.
+  """Query i sees key j of its own segment if all lines hold.
 
     j <= i, or j < prefix, or not is_causal
     |i - j| < window and i // chunk == j // chunk, or j < sink_tokens
     function(i, j)
 
-  All is counted by index, and in packed rows from the start of each document.
+  All is counted by index, from the start of each segment.
 
   Attributes:
     window, chunk: None: without.
@@ -71,7 +71,7 @@ class Mask:
 
   @property
   def reads_index(self) -> bool:
-    """Whether the place of a token in its document counts, beside the distance of two."""
+    """Whether the place of a token in its segment counts, beside the distance of two."""
     counts = self.chunk is not None or self.sink_tokens > 0 or self.prefix > 0
     return counts or self.function is not None
 
@@ -86,11 +86,11 @@ class Mask:
     return min((size for size in (self.window, self.chunk) if size is not None), default=None)
 
   def visible(self, distance_TS, i_BT=None, j_BS=None):
-    """Which keys of its document a query sees: bool [B|1, T, S].
+    """Which keys of its segment a query sees: bool [B|1, T, S].
 
     Args:
       distance_TS: i - j by index.
-      i_BT, j_BS: the index of queries and keys in their documents, if `reads_index`.
+      i_BT, j_BS: the index of queries and keys in their segments, if `reads_index`.
     """
     in_order = distance_TS >= 0 if self.is_causal else jnp.ones_like(distance_TS, bool)
     is_near = None if self.window is None else jnp.abs(distance_TS) < self.window
@@ -110,7 +110,7 @@ class Mask:
     one that reads a traced array, which a pass over tiles could not.
 
     Args:
-      i_BT, j_BS: the index of queries and keys in their documents.
+      i_BT, j_BS: the index of queries and keys in their segments.
     """
     i_BT1, j_B1S = i_BT[:, :, None], j_BS[:, None]
     allowed = 'a function of two int32 arrays [1 or B, T, 1] and [1 or B, 1, S], elementwise'
@@ -133,8 +133,8 @@ class Mask:
     """How many keys a query sees, itself included: int32 [B|1, T].
 
     Args:
-      i_BT: the index of queries in their documents.
-      length_BT: the lengths of the documents.
+      i_BT: the index of queries in their segments.
+      length_BT: the lengths of the segments.
     """
     last = length_BT - 1
     if self.is_causal:

@@ -71,8 +71,8 @@ def check_ids(name: str, ids, shape: tuple[int, ...]) -> None:
 
 
 def check_length(enc: Encoding, tokens: int, segment_ids=None) -> None:
-  """Raises LengthError for contiguous positions beyond the encoding's table. The lengths of packed
-  documents are data, and not looked at.
+  """Raises LengthError for contiguous positions beyond the encoding's table. The lengths of
+  segments are data, and not looked at.
   """
   end = enc.max_length
   if segment_ids is None and end is not None and end < tokens:

@@ -48,8 +48,8 @@ class LieRE(Encoding):
   paper = 'Ostmeier et al. 2025, arXiv:2406.10322; Yu et al. 2025, arXiv:2506.03737'
   parameter_summary = 'skew-symmetric matrices an axis, head and layer'
   limit = (
-    'a token whose matrix may turn by more than 65,536 radians is NaN: at the start, in a block of '
-    '64 channels, one past some 400 training lengths'
+    'a token whose matrix may rotate by more than 65,536 radians is NaN: at the start, in a block '
+    'of 64 channels, one past some 400 training lengths'
   )
   position_kind = 'floats'
   rotates_qk = True

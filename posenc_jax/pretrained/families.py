@@ -113,13 +113,13 @@ def _members(encoding: dict) -> Iterator[dict]:
 
 
 def _check_part(encoding: dict, form: Form, field: str) -> None:
-  """Raises `UserError` where RoPE turns another number of channels here than in transformers, which
-  rounds down.
+  """Raises `UserError` where RoPE rotates another number of channels here than in transformers,
+  which rounds down.
   """
   fraction, K = encoding.get('fraction', 1.0), form.model['head_dim']
   if (here := round(fraction * K)) != (there := int(fraction * K)):
-    problem = f'RoPE of {fraction:g} of {K} channels turns {there} in transformers, and {here} here'
-    raise UserError(f'{field}: {problem}; allowed: a part of whole channels')
+    problem = f'RoPE of {fraction:g} of {K} channels rotates {there} in transformers'
+    raise UserError(f'{field}: {problem}, and {here} here; allowed: a part of whole channels')
 
 
 def _check_scaling(encoding: dict, form: Form, field: str) -> None:

@@ -1,4 +1,4 @@
-"""The oracle: the whole score matrix as one tile."""
+"""The reference: all scores at once, as one tile."""
 
 import jax
 import jax.numpy as jnp

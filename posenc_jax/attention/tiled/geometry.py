@@ -43,12 +43,12 @@ class TileGrid:
   Attributes:
     rows, columns: queries and keys of a tile, T' and S'.
     sink_columns: how many columns of tiles are visited for their sink tokens: all where each row of
-      the batch has its own, in packed rows, or where an encoding carries sums along all keys.
+      the batch has its own, with segments, or where an encoding carries sums along all keys.
     is_packed: whether there are segments.
     lowest, highest: the distances that tables tell apart, both ends included. Beyond them, tables
       are constant or no key is visible; within them, a window or a chunk may hide some.
     shift: how many tokens further right the queries are than the last T of the S keys, where both
-      are shards of one sequence. Then the mask may count nothing from a document's start.
+      are shards of one sequence. Then the mask may count nothing from a segment's start.
   """
 
   T: int

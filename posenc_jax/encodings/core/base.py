@@ -118,10 +118,10 @@ class Encoding(nnx.Module):
   # Declarations by which `chain`, `heads` and wrappers know which encodings go together. One that
   # is never a member of these may leave them as they are, but for `hides_keys`.
 
-  rotates_qk = False  # `transform_qk` turns queries and keys; only their product is relative
-  rotates_values = False  # `transform_values` turns values, and `transform_output` turns back
+  rotates_qk = False  # `transform_qk` rotates queries and keys; only their product is relative
+  rotates_values = False  # `transform_values` rotates values, and `transform_output` back
   multiplies_queries = False  # all that `transform_qk` does: a temperature
-  # `transform_qk` treats some channels of keys otherwise than others: pairs that have turned come
+  # `transform_qk` treats some channels of keys otherwise than others: pairs that were rotated come
   # apart
   splits_channels = False
   reads_qk = False  # scores read queries or keys beside their product
@@ -152,12 +152,12 @@ class Encoding(nnx.Module):
   def positions_of_tokens(self, tokens_BT, position_ids):
     """Positions that a model reads off its tokens: (those of `add_to_input`, those of attention).
 
-    Both are int32 [B, T]. They depend on no later token, and on none of another document; those of
+    Both are int32 [B, T]. They depend on no later token, and on none of another segment; those of
     attention are at most T - 1 apart.
 
     Args:
       tokens_BT: ids of the model's inputs, BOS first.
-      position_ids: contiguous positions, int32 [B|1, T]; a document begins at each 0.
+      position_ids: contiguous positions, int32 [B|1, T]; a segment begins at each 0.
     """
     raise NotImplementedError
 

@@ -108,11 +108,11 @@ def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
 
 
 def _check_channels(names: list[str], encodings: list[Encoding]) -> None:
-  """Refuses a member that splits channels of keys behind one that has turned or widened them."""
+  """Refuses a member that splits channels of keys behind one that rotates or widens them."""
   for n, m in itertools.combinations(range(len(encodings)), 2):
     is_other = encodings[n].rotates_qk or encodings[n].qk_width != 1
     if is_other and encodings[m].splits_channels:
-      problem = f'{names[m]} splits the channels of keys, which {names[n]} has turned or made wider'
+      problem = f'{names[m]} splits the channels of keys, which {names[n]} rotates or makes wider'
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
 
 

@@ -97,7 +97,7 @@ def llama3(
 
 
 def proportional(K, base, length, *, partial_rotary_factor, factor=1.0):
-  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): only a fraction of the frequencies turn."""
+  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): only a fraction of the pairs is rotated."""
   turning = np.arange(K // 2) < int(partial_rotary_factor * K // 2)
   return rope_frequencies(K, base) * turning / factor, 1.0
 
@@ -105,13 +105,13 @@ def proportional(K, base, length, *, partial_rotary_factor, factor=1.0):
 def power(K, base, length, *, exponent):
   """Giraffe's power basis (Pal et al. 2023, arXiv:2308.10882): f_m (1 - 2m / K)^exponent.
 
-  Slow pairs turn more slowly still. In training, too; the released code suggests 0.5.
+  Slow pairs rotate more slowly still. In training, too; the released code suggests 0.5.
   """
   return rope_frequencies(K, base) * (1 - 2 * np.arange(K // 2) / K) ** exponent, 1.0
 
 
 def truncated(K, base, length, *, original_max_position_embeddings):
-  """Giraffe's truncated basis (Pal et al. 2023): pairs of less than a turn in L all turn alike.
+  """Giraffe's truncated basis (Pal et al. 2023): pairs of less than a turn in L all rotate alike.
 
   A pair of less than a turn in L makes 1/16 of one, and stands still where it made less than 1/8.
   In training, too. These fractions are those of the released code.

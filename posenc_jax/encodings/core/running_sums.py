@@ -31,9 +31,9 @@ def running_sum(x_BSH):
 
 
 def running_angle(turns_BSGM, index_BS):
-  """Angles in (-pi, pi] after tokens 0..s of a document, which turn by so many whole turns each.
+  """Angles in (-pi, pi] after tokens 0..s of a segment, each of which adds so many turns.
 
-  They are summed in turns, of which whole ones are dropped without error. A document begins where
+  They are summed in turns, of which whole ones are dropped without error. A segment begins where
   the place index_BS, [B|1, S], is 0.
   """
 

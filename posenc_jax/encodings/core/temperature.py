@@ -25,7 +25,7 @@ class Temperature(Encoding):
 class VisibleKeys(Temperature):
   """A temperature that knows of a token how many keys it sees, and nothing of where it stands.
 
-  Under a causal mask that is i + 1 for the i-th token of a document; no more than a window or a
+  Under a causal mask that is i + 1 for the i-th token of a segment; no more than a window or a
   chunk holds, but for sink tokens.
   """
 

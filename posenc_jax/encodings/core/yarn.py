@@ -1,4 +1,4 @@
-"""YaRN, a rope type: frequencies that turn often in the original length L stay, slow ones do not.
+"""YaRN, a rope type: frequencies of many turns in the original length L stay, slow ones do not.
 
 Slow frequencies are divided by the factor, with a ramp between (Peng et al. 2023,
 arXiv:2309.00071). The paper's ramp is linear in the number of turns, that of all released code in
@@ -25,7 +25,7 @@ def temperature(factor, attention_factor=None, mscale=1.0, mscale_all_dim=0.0):
 
 
 def ramp_ends(K, base, L, beta_fast, beta_slow, truncate=True):
-  """The indices of the frequencies that turn beta_fast and beta_slow times in L positions.
+  """The indices of the frequencies of beta_fast and beta_slow turns in L positions.
 
   With `truncate` they are the whole ones before and after.
   """
@@ -52,9 +52,9 @@ def yarn(
   mscale_all_dim=None,
   truncate=True,
 ):
-  """YaRN (Peng et al. 2023, arXiv:2309.00071) as released, by how often a frequency turns.
+  """YaRN (Peng et al. 2023, arXiv:2309.00071) as released: frequencies by their turns in L.
 
-  What turns beta_fast times in L positions stays, what turns beta_slow times is divided.
+  Those of beta_fast turns in L positions stay, those of beta_slow are divided.
 
   `truncate` widens the ramp to whole indices. `mscale` and `mscale_all_dim` count only together;
   DeepSeek multiplies its softmax scale besides, which is not part of a rope type.
