@@ -40,7 +40,12 @@ def attend(
   return_logsumexp: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
   """Attention under a position encoding: returns o [B, T, H, width of v] in the dtype of v. Where
-  `enc.heads_per_query` is n > 1 (RoPE++), o has n H heads.
+  `enc.heads_per_query` is n > 1 (RoPE++), o has n H heads. This is causal attention with RoPE:
+
+    sizes = dict(model_dim=256, heads=8, head_dim=32, train_length=512)
+    o = jax.jit(attend)(q, k, v, make('rope', **sizes, rngs=nnx.Rngs(0)))
+
+  Options are keywords: `jax.jit(functools.partial(attend, window=256))`.
 
   Sizes are B sequences, T queries, S keys, H heads, G heads of keys and values, K channels a head,
   D channels of the model; `B|1` is B, or 1 for all sequences alike. The queries are the last T of
@@ -79,12 +84,13 @@ def attend(
       sees its own chunk only (Llama 4); None: all.
     sink_tokens: so many tokens at the start of each segment are visible whatever `window` and
       `chunk` are (StreamingLLM).
-    prefix: so many tokens at the start of each segment are visible to queries on their left, too,
-      within the window and the chunk (prefix LM).
-    mask: which keys a query sees, for all heads alike; those that this and all arguments above show
-      it. Either a function, mask(i, j) -> bool, elementwise: i [B|1, T, 1] and j [B|1, 1, S] are
-      the indices of queries and keys, int32, counted from the start of their segment. Backends with
-      tiles give it those of a tile, and leave no tile out for it; it may read no traced array.
+    prefix: the first `prefix` tokens of each segment are visible to all its queries, also to
+      earlier ones, within the window and the chunk (prefix LM).
+    mask: a further condition, the same for all heads: a key is seen if this and every argument
+      above allow it. Either a function, mask(i, j) -> bool, elementwise: i [B|1, T, 1] and
+      j [B|1, 1, S] are the indices of queries and keys, int32, counted from the start of their
+      segment. Backends with tiles give it those of a tile, and leave no tile out for it; it may
+      read no traced array.
       Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
       Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes: on a
       mesh that cuts sequences, each device then has all keys. A query that sees no key gets 0.

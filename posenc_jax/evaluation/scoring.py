@@ -97,10 +97,20 @@ def score(
       length]; zeros fill short and missing windows, so it must be causal.
     documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
       tokenizer; of any other model each byte is a token, and a token a byte.
-    protocol: a key of SCORERS.
+    protocol: what is scored, and by which settings:
+      last_k: the last `k` tokens (64) of windows that end at `spans` targets (1) of each document.
+        Up to a target it has `context` tokens (`length`); with one value for all lengths these have
+        the same targets.
+      sliding: every token once, in windows that lie `stride` tokens apart.
+      non_overlapping: every token once, in windows side by side.
+      by_position: all tokens of whole windows; `np.mean(nats, axis=0)` is the loss by position.
+      long_ppl: of whole windows the tokens that need more than the last `context` tokens, as
+        `evaluator` finds (the model itself), by `stride`, `alpha` and `beta`.
     attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}.
-    settings: keyword arguments of the protocol's function below.
+    settings: those of the protocol, by name.
 
+  Returns:
+    A Score: `.bits_a_byte()`, `.ppl`, `.nats_a_token`, and the nats of single tokens.
   Raises:
     ValueError: an unknown protocol, settings out of range, documents that are too short, or nats of
       long_ppl that are not finite.

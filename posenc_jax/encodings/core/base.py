@@ -55,7 +55,15 @@ class LengthError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Dims:
-  """The sizes that an encoding is built for: D, H, G, K and L of the project's alphabet."""
+  """The sizes that an encoding is built for.
+
+  Attributes:
+    model_dim: channels of the model (D).
+    heads: heads of queries (H).
+    kv_heads: heads of keys and values (G).
+    head_dim: channels a head (K).
+    train_length: training length in tokens (L).
+  """
 
   model_dim: int
   heads: int
@@ -66,6 +74,11 @@ class Dims:
 
 class Encoding(nnx.Module):
   """A position encoding. Every hook is optional; by default attention is left as it is.
+
+  Which hook: positions added at the input, `add_to_input`; rotations and temperatures,
+  `coordinates` and `transform_qk`; what depends on distance alone, `bias`, which the kernels
+  `fused` and `triton` take, or `relative_*`, which `fused` takes; anything else about a pair,
+  `score`; weights that are no softmax, `normalize`.
 
   A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and may set `paper`,
   `parameter_summary` and `reported_extrapolation`. Only parameters may be arrays: hyperparameters
