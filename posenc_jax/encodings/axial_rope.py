@@ -11,7 +11,7 @@ SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')
 
 
 class AxialRoPE(Rotary):
-  """Pair m of channels turns by coordinate a(m) of a token's `axes` positions times w_m.
+  """Pair m of channels rotates by coordinate a(m) of a token's `axes` positions times w_m.
 
   Pairs are cut into `sections`, the first for the first coordinate. `spectrum` 'each': every
   section of n pairs has frequencies of its own, base^(-m/n) for m < n, as in vision transformers
@@ -27,7 +27,7 @@ class AxialRoPE(Rotary):
   its index.
 
   'heads': that spectrum for one coordinate in all pairs of a head. `sections` cut the key/value
-  heads, the first for the first coordinate, and heads that are left do not turn: multi-head RoPE
+  heads, the first for the first coordinate, and heads that are left do not rotate: multi-head RoPE
   (Huang et al. 2025), as in its code.
   """
 
@@ -82,9 +82,9 @@ class AxialRoPE(Rotary):
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
 
   def axes_in_order(self) -> np.ndarray:
-    """The coordinate that each pair of channels turns by, int [K/2].
+    """The coordinate that each pair of channels rotates by, int [K/2].
 
-    With spectrum='heads' that of each key/value head that turns.
+    With spectrum='heads' that of each key/value head that rotates.
     """
     axes, m = len(self.sections), np.arange(sum(self.sections))
     if self.spectrum == 'interleaved':
@@ -107,7 +107,7 @@ class AxialRoPE(Rotary):
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
     if self.spectrum == 'heads':
       still = ((0, 0), (0, 0), (0, self.dims.kv_heads - sum(self.sections)))
-      position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing turns
+      position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing rotates
       return rotate(x_BTHK, jnp.multiply.outer(position_BTG, frequencies), self.layout)
     angles_BTK = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
     return rotate(x_BTHK, angles_BTK, self.layout)

@@ -15,13 +15,13 @@ from posenc_jax.xla_ops import exact_matmul
 
 
 class CARoPE(ByAngles):
-  """Pair m of q and k turns by sum_(l <= t) f_l^m, f_l = 1 / (1 + softplus(w_h . x_l + b_h)).
+  """Pair m of q and k rotates by sum_(l <= t) f_l^m, f_l = 1 / (1 + softplus(w_h . x_l + b_h)).
 
   Context-aware RoPE, Veisi et al. 2025, section 2; RoPE is f = base^(-2/K). There is no released
-  code, and what the paper leaves open is ours: m counts from 0, so that the first pair turns by one
-  radian a token whatever the tokens are; x is the layer's normalized input, and every layer has its
-  own w and b. b, which the paper has not, is there for its start, which is RoPE: w is 0 and f is
-  base^(-2/K). With fewer key/value heads there are as many f.
+  code, and what the paper leaves open is ours: m counts from 0, so that the first pair rotates by
+  one radian a token whatever the tokens are; x is the layer's normalized input, and every layer has
+  its own w and b. b, which the paper has not, is there for its start, which is RoPE: w is 0 and f
+  is base^(-2/K). With fewer key/value heads there are as many f.
   """
 
   paper = 'Veisi et al. 2025, arXiv:2507.23083'

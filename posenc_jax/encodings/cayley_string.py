@@ -15,12 +15,12 @@ class CayleyString(Encoding):
   """q_i and k_j become R(i) P q_i and R(j) P k_j, R as in RoPE, P = (I - S)(I + S)^-1.
 
   Schenck et al. 2025, eqs. 9 and 10. S is antisymmetric, so P is orthogonal: a product of q and k
-  depends on i - j, and on a basis that both share, in which pairs of channels turn. S and the
+  depends on i - j, and on a basis that both share, in which pairs of channels rotate. S and the
   frequencies of R are learned, K^2 / 2 numbers in all, for every layer and head of its own (a
   key/value head where there are fewer). Here it starts as RoPE, S at 0, and of a frequency its
   logarithm is learned, exp(l / scale), as in `grape_m`. Where a token has several positions, each
-  turns a section of the pairs, at the start as in `axial_rope`; without positions, all of them are
-  its index. What An et al. call STRING is another method, `string` here.
+  rotates a section of the pairs, at the start as in `axial_rope`; without positions, all of them
+  are its index. What An et al. call STRING is another method, `string` here.
   """
 
   paper = 'Schenck et al. 2025, arXiv:2502.02562'

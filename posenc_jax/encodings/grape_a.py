@@ -18,7 +18,7 @@ class GrapeA(Encoding):
 
   GRAPE-A, gated, Zhang et al. 2025, as released: g(u, k) = softplus(u . k / (|u| sqrt(K))), m are
   ALiBi's slopes, and softplus(omega) is 1 at the start. `gate` leaves one of the two terms out.
-  Every layer has its own omega, u and v. Behind `rope` the gates read turned queries and keys, and
+  Every layer has its own omega, u and v. Behind `rope` the gates read rotated queries and keys, and
   depend on absolute positions.
   """
 

@@ -15,7 +15,7 @@ class GrapeAP(Encoding):
   """s_ij = q_i . k_j / sqrt(K) + slope_h sum_(t=j+1..i) log sigmoid(p_i . R_t n_t / width).
 
   GRAPE-AP, as released. p_t = W_h x_t, x the layer's normalized input; n_t is p_t over its root
-  mean square; R_t turns every pair of channels by -t radians (the code's rotary embedding of base
+  mean square; R_t rotates every pair of channels by -t radians (the code's rotary embedding of base
   1), so that absolute positions count; slopes are ALiBi's. W is a projection and starts at fan-in
   scale like every other.
   """

@@ -20,7 +20,7 @@ class GrapeM(ByAngles):
 
   GRAPE-M in the planes of RoPE, Zhang et al. 2025, section 3.1, as released. Every layer has its
   own l, for all heads or, with `per_head`, for each (each key/value head where there are fewer).
-  The code norms queries and keys after turning them; `qk_norm` of the model does before.
+  The code norms queries and keys after rotating them; `qk_norm` of the model does before.
   """
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
@@ -45,7 +45,7 @@ class GrapeM(ByAngles):
       base: as for `rope`, at the start.
       per_head: see above.
       scale: a step of l is a relative step of the frequency, divided by this.
-      turn_values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')

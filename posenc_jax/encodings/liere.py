@@ -18,14 +18,14 @@ from posenc_jax.encodings.core.parameters import normal, uniform
 from posenc_jax.xla_ops import exact_matmul
 
 GENERATORS = ('free', 'dependent', 'partition')
-CHUNK = 2**20  # entries of the matrices of all tokens that are turned at a time
+CHUNK = 2**20  # entries of the matrices of all tokens that are rotated at a time
 LARGEST = 2.0**16  # radians, at which these are as coarse as float32
 TERMS, DOUBLINGS = 6, 18
 HIGHEST = lax.Precision.HIGHEST
 
 
 class LieRE(Encoding):
-  """q_i and k_j turn by R(x) = exp(sum_a x_a A_a / length), x_a the `axes` positions of a token.
+  """q_i and k_j rotate by R(x) = exp(sum_a x_a A_a / length), x_a the `axes` positions of a token.
 
   LieRE, Ostmeier et al. 2025, section 4. Each A_a is skew-symmetric and learned, in blocks of
   `block` channels, for every layer and head of its own (a key/value head where there are fewer).
@@ -39,8 +39,8 @@ class LieRE(Encoding):
 
   Matrices of ComRoPE (Yu et al. 2025) commute. `generators='dependent'`, its LD: A_a is theta_a A,
   with a theta for every axis and block, from N(0, 1), which heads share. 'partition', its AP: block
-  n turns by the axis n mod `axes` alone. Entries start from N(0, 2) in both. Without positions, all
-  coordinates of a token are its index.
+  n rotates by the axis n mod `axes` alone. Entries start from N(0, 2) in both. Without positions,
+  all coordinates of a token are its index.
 
   Each call makes a matrix for every token and head of keys: no other rotation here is as slow.
   """
@@ -69,7 +69,7 @@ class LieRE(Encoding):
 
     Args:
       axes: how many positions a token has.
-      block: channels that turn together; None: all of a head.
+      block: channels that rotate together; None: all of a head.
       generators: one of GENERATORS, see above.
       length: what positions are divided by; None: the training length.
     """
@@ -126,7 +126,7 @@ class LieRE(Encoding):
 
 
 def expm1_skew(a):
-  """exp(a) - I of skew-symmetric a [..., c, c]; NaN where it may turn by more than LARGEST.
+  """exp(a) - I of skew-symmetric a [..., c, c]; NaN where it may rotate by more than LARGEST.
 
   exp(a / n) - I for a large n, and from it e = exp(2 x) - I as 2 e + e e: e has all the bits of a
   small number, where a square of exp(x) itself would lose one.

@@ -20,7 +20,7 @@ class LSSA(Encoding):
 
   Length scaled softplus attention (Gao and Spratling 2025, eqs. 4 and 5). n_i is the number of keys
   that the query i sees. `score` returns log softplus(z), of which softmax makes these weights, so
-  that rows need not be whole. To be chained before an encoding that turns queries and keys, which
+  that rows need not be whole. To be chained before an encoding that rotates queries and keys, which
   leaves their length as it is, ('lssa', 'rope'); or behind one that adds to z, ('alibi', 'lssa'),
   or that takes q . k anew at several turns, ('rerope', 'lssa'). An attention factor of turns before
   it would be divided out, and is refused. The authors have RoPE beside it.

@@ -8,24 +8,25 @@ from posenc_jax.encodings.rope import RoPE
 
 
 class MLARoPE(RoPE):
-  """s_ij = (q_i . k_j + (R(i) W_h x_i) . (R(j) W x_j)) / sqrt(K + width): q and k do not turn.
+  """s_ij = (q_i . k_j + (R(i) W_h x_i) . (R(j) W x_j)) / sqrt(K + width): q and k do not rotate.
 
-  DeepSeek-V2, 2024, eqs. 14 to 18, where K = 128 and width = 64. R(t) turns as `rope` does, pairs
+  DeepSeek-V2, 2024, eqs. 14 to 18, where K = 128 and width = 64. R(t) rotates as `rope` does, pairs
   interleaved as in the released code, and x is the layer's normalized input. The second product is
   set beside the first: every head of queries has its own W_h, all heads of keys share W. In the
   paper W_h reads a compressed x, which the Lite model does without. That keys and values are
   compressed, too, says nothing of positions and is no part of this encoding.
 
-  `scaling` changes what turns alone, and its attention factor t, such as YaRN's, the second product
-  alone, by t^2. DeepSeek multiplies all of a score by that: a chain of dict(name='nope_scale',
-  scale=t**2) and this, with t = 0.1 m ln(factor) + 1, where m is its mscale_all_dim, as
-  attention_factor. Any temperature has to stand before this, and multiplies q . k alone.
+  `scaling` changes what rotates alone, and its attention factor t, such as YaRN's, the second
+  product alone, by t^2. DeepSeek multiplies all of a score by that: a chain of
+  dict(name='nope_scale', scale=t**2) and this, with t = 0.1 m ln(factor) + 1, where m is its
+  mscale_all_dim, as attention_factor. Any temperature has to stand before this, and multiplies
+  q . k alone.
   """
 
   paper = 'DeepSeek-V2, 2024, arXiv:2405.04434'
   parameter_summary = 'a projection to heads and one to a key a layer'
   reported_extrapolation = None
-  rotates_qk = False  # nor does any other encoding read what turns here
+  rotates_qk = False  # nor does any other encoding read what rotates here
   needs_inputs = True
   reads_own_queries = True
   per_layer = ('w_q', 'w_k')

@@ -11,7 +11,7 @@ from posenc_jax.encodings.rope import Rotary, rotate
 
 
 class MobiusRoPE(Rotary):
-  """RoPE of which some heads turn by the frequencies pi (2m + 1) / N, m < K/2, for N tokens.
+  """RoPE of which some heads rotate by the frequencies pi (2m + 1) / N, m < K/2, for N tokens.
 
   Bae 2026: Möbius RoPE, an anti-periodic encoding. N positions on, every pair of these heads has
   turned by an odd multiple of pi, so that q and k meet with the opposite sign, and the pairs
@@ -34,7 +34,7 @@ class MobiusRoPE(Rotary):
     """Keeps the hyperparameters.
 
     Args:
-      mobius_heads: how many heads turn by these frequencies, the first ones; None: those of a
+      mobius_heads: how many heads rotate by these frequencies, the first ones; None: those of a
         quarter of the key/value heads, rounded down but for the first.
       length: N in tokens; None: the training length.
       **rotary: the hyperparameters of Rotary; `base` is of the other heads.

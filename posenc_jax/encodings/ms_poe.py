@@ -20,9 +20,9 @@ class MsPoE(RoPE):
   as the release leaves the first two. It also takes the heads in that order for the places of heads
   in it, which is the inverse permutation: in the paper the most position-aware head has place 0.
 
-  The release turns a key that several heads of queries share by the ratio of the first of them: in
-  the others a score depends on more than i - j. Here such a key is turned by all their ratios, side
-  by side, and a query is zero but beside its own, which is exact at H / G times the width.
+  The release rotates a key that several heads of queries share by the ratio of the first of them:
+  in the others a score depends on more than i - j. Here such a key is rotated by all their ratios,
+  side by side, and a query is zero but beside its own, which is exact at H / G times the width.
   """
 
   paper = 'Zhang et al. 2024, arXiv:2403.04797'

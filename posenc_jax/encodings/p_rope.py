@@ -8,11 +8,11 @@ from posenc_jax.encodings.rope import RoPE
 
 
 class PRoPE(RoPE):
-  """RoPE of which only the fastest floor(p K/2) pairs of channels turn (Barbero et al. 2024).
+  """RoPE of which only the fastest floor(p K/2) pairs of channels rotate (Barbero et al. 2024).
 
   The pairs and their frequencies base^(-2m/K) are those of RoPE over the whole head: unlike `rope`
   with `fraction`, no spectrum is squeezed into fewer channels. p = 1 is RoPE, p = 0 NoPE. With
-  `scaling` the pairs that turn have the scaled frequencies. Hugging Face calls it `proportional`.
+  `scaling` the pairs that rotate have the scaled frequencies. Hugging Face calls it `proportional`.
   """
 
   paper = 'Barbero et al. 2024, arXiv:2410.06205'
@@ -21,7 +21,7 @@ class PRoPE(RoPE):
     """Keeps the hyperparameters.
 
     Args:
-      p: the share of pairs that turn: 0.75 is the paper's best, 0.25 Gemma 4's.
+      p: the share of pairs that rotate: 0.75 is the paper's best, 0.25 Gemma 4's.
       **rope: as for `rope`.
     """
     super().__init__(dims, rngs, **rope)

@@ -10,8 +10,8 @@ from posenc_jax.encodings.rope import RoPE
 class ResonanceRoPE(RoPE):
   """RoPE with frequencies 2 pi / round(2 pi / f): a pair is back where it began after whole tokens.
 
-  Wang et al. 2024. So pairs of wavelengths below the training length turn to no angle past it that
-  they did not have in training. Wavelengths are rounded after `scaling`: with yarn that is the
+  Wang et al. 2024. So pairs of wavelengths below the training length rotate to no angle past it
+  that they did not have in training. Wavelengths are rounded after `scaling`: with yarn that is the
   paper's Resonance YaRN.
   """
 

@@ -20,7 +20,7 @@ def check_rotary(width: int, base: float, layout: str) -> None:
 
 
 def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
-  """Turns the pairs of channels of x by angles [B|1, T, K/2] or [B|1, T, G, K/2] in radians.
+  """Rotates the pairs of channels of x by angles [B|1, T, K/2] or [B|1, T, G, K/2] in radians.
 
   The efficient form of the paper's eq. 34. All is multiplied by `factor`. See `turn_pairs`.
   """
@@ -68,7 +68,7 @@ def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0
 
 
 class Rotary(Encoding):
-  """An encoding that turns pairs of the first channels of each head by position * frequency."""
+  """An encoding that rotates pairs of the first channels of each head by position * frequency."""
 
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
   position_kind = 'floats'
@@ -82,7 +82,7 @@ class Rotary(Encoding):
     Args:
       base: the longest wavelength is about 2 pi base.
       layout: one of LAYOUTS, see `turn_pairs`.
-      fraction: the share of channels that turn.
+      fraction: the share of channels that rotate.
     """
     super().__init__(dims, rngs)
     self.width = round(fraction * dims.head_dim)
@@ -99,9 +99,9 @@ class Rotary(Encoding):
 
 
 class ByAngles(Encoding):
-  """An encoding whose coordinates are angles: pairs of channels of q and k turn by them.
+  """An encoding whose coordinates are angles: pairs of channels of q and k rotate by them.
 
-  With `turn_values` those of values turn, too, and outputs back by the angles of the queries:
+  With `turn_values` those of values rotate, too, and outputs back by the angles of the queries:
   o_i = R(-a_i) sum_j p_ij R(a_j) v_j (arXiv:2606.24975, accumulated rotation of values).
   """
 
@@ -131,14 +131,14 @@ class ByAngles(Encoding):
 
 
 class RoPE(Rotary):
-  """Pair m of channels of q and k turns by position * base^(-2m/K): q . k depends on i - j.
+  """Pair m of channels of q and k rotates by position * base^(-2m/K): q . k depends on i - j.
 
-  Su et al. 2021, eqs. 14, 15 and 34. `fraction` < 1 turns only the first fraction * K channels, the
-  whole spectrum squeezed into them (GPT-J, GPT-NeoX). `scaling` extends the context, in training or
-  of a trained run: a dict in the form of Hugging Face's `rope_scaling`,
+  Su et al. 2021, eqs. 14, 15 and 34. `fraction` < 1 rotates only the first fraction * K channels,
+  the whole spectrum squeezed into them (GPT-J, GPT-NeoX). `scaling` extends the context, in
+  training or of a trained run: a dict in the form of Hugging Face's `rope_scaling`,
   --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4 (see
   core/rope_scaling_config.py). Types that depend on the length take the number of keys of the call:
-  T last queries of S keys see what they see among S queries, and all keys turn by the frequencies
+  T last queries of S keys see what they see among S queries, and all keys rotate by the frequencies
   of this call, none by those of a shorter one before.
 
   Angles are float32, which is coarse far out: with every position shifted by 10^4, 10^5 and 10^6,
@@ -157,7 +157,7 @@ class RoPE(Rotary):
     self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
-    """The frequencies of a call of `length` keys, and the factor of turned channels."""
+    """The frequencies of a call of `length` keys, and the factor of rotated channels."""
     if self.scaling is None:
       return self.frequencies(), 1.0
     return self.scaling(self.width, self.base, length)

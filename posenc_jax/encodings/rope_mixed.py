@@ -12,7 +12,7 @@ from posenc_jax.encodings.rope import ByAngles, check_rotary
 
 
 class RoPEMixed(ByAngles):
-  """Pair m of head h turns by x f_hm + y g_hm, where (x, y) is a token's place (Heo et al. 2024).
+  """Pair m of head h rotates by x f_hm + y g_hm, where (x, y) is a token's place (Heo et al. 2024).
 
   f and g are learned, for every layer and head of its own (a key/value head where there are
   fewer). They start as released: vectors (f, g) of the lengths base^(-4m/K), m < K/4, in a random
@@ -32,7 +32,7 @@ class RoPEMixed(ByAngles):
 
     Args:
       base: of the lengths, see above.
-      turn_values: whether values turn, too, and outputs back, see `ByAngles`.
+      turn_values: whether values rotate, too, and outputs back, see `ByAngles`.
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')

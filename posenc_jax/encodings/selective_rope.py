@@ -18,14 +18,14 @@ TAPS = 4
 
 
 class SelectiveRoPE(ByAngles):
-  """Pair m of q and k turns by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released.
+  """Pair m of q and k rotates by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released.
 
   ICLR 2026. x^ is the layer's normalized input, the slice of each query head over its own norm;
   conv, depthwise and causal over 4 tokens, does not reach back into the segment before. Every layer
   has its own. With fewer key/value heads there are as many sets of angles. Weights start at fan-in
   scale, those of conv from U(-1/2, 1/2) as in the code. `bias` adds exp(c) to f, c = 0 at the
   start: with conv zero that is RoPE. `gate` multiplies f by sigmoid(W_g x^ + b_g), a number a head.
-  The code norms queries and keys after turning them; `qk_norm` of the model does before.
+  The code norms queries and keys after rotating them; `qk_norm` of the model does before.
   """
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
@@ -52,7 +52,7 @@ class SelectiveRoPE(ByAngles):
       base: as for `rope`.
       rank: of the projection to f.
       bias, gate: see above.
-      turn_values: whether values turn, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')

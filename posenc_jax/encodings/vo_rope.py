@@ -1,4 +1,4 @@
-"""Rotary position embedding on values, turned back on outputs."""
+"""Rotary position embedding on values, rotated back on outputs."""
 
 import jax.numpy as jnp
 
@@ -8,10 +8,11 @@ from posenc_jax.encodings.rope import Rotary, rotate_at
 class VORoPE(Rotary):
   """o_i = R(-i) sum_j p_ij R(j) v_j = sum_j p_ij R(j - i) v_j: what is read says where it stood.
 
-  R(t) turns pair m of channels by t base^(-2m/K), as `rope` does, and scores are left alone: to be
-  chained with what acts on them, ('rope', 'vo_rope'). DeepSeek-V4 has both by turning one vector
-  that is key and value, here `model.shared_kv`; there the last `fraction` of the channels turns,
-  here the first, which is a permutation of channels apart. DeepSeek-V4's layout is 'interleaved'.
+  R(t) rotates pair m of channels by t base^(-2m/K), as `rope` does, and scores are left alone: to
+  be chained with what acts on them, ('rope', 'vo_rope'). DeepSeek-V4 has both by rotating one
+  vector that is key and value, here `model.shared_kv`; there the last `fraction` of the channels
+  rotates, here the first, which is a permutation of channels apart. DeepSeek-V4's layout is
+  'interleaved'.
   """
 
   paper = 'DeepSeek-V4, in Hugging Face transformers'

@@ -130,7 +130,7 @@ def start_of_linear(length: int, factor: object) -> dict:
 
 
 def interleaved_rope(fields: Fields, base: float) -> dict:
-  """The encoding of families whose RoPE turns neighboring channels."""
+  """The encoding of families whose RoPE rotates neighboring channels."""
   return rope(fields, base) | {'layout': 'interleaved'}
 
 

@@ -1,4 +1,4 @@
-"""Zhipu's GLM 4: neighboring channels of the first half of each head turn."""
+"""Zhipu's GLM 4: neighboring channels of the first half of each head rotate."""
 
 from posenc_jax.pretrained.common_fields import rope
 from posenc_jax.pretrained.config_json import Fields

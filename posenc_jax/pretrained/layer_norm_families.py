@@ -39,7 +39,7 @@ def starcoder2(fields: Fields) -> Form:
 
 
 def stablelm(fields: Fields) -> Form:
-  """StableLM 2 and 3B (arXiv:2402.17834): gated MLPs, a quarter of each head turns."""
+  """StableLM 2 and 3B (arXiv:2402.17834): gated MLPs, a quarter of each head rotates."""
   fields.need('num_key_value_heads')
   fields.require('qk_layernorm', False)
   is_parallel = fields.take('use_parallel_residual', False, bool)

@@ -1,5 +1,5 @@
-"""Claim: RoPE of which a quarter of the heads turn by the frequencies pi (2m + 1) / L finds what is
-in its context with every seed, where RoPE does so with some (Bae 2026, arXiv:2607.21405).
+"""Claim: RoPE of which a quarter of the heads rotate by the frequencies pi (2m + 1) / L finds what
+is in its context with every seed, where RoPE does so with some (Bae 2026, arXiv:2607.21405).
 
   pip install -e '.[code]'
   python scripts/sweep.py --config=configs/studies/claims/mobius.py \\

@@ -31,8 +31,8 @@ class Chain(Composite):
   `mla_rope`, which set another scale. Behind `transformer_xl`, `tupe`, `diet_abs` and `mla_rope`,
   which put parts of their own into queries, no member may change these. A temperature stands behind
   `coca`, `pope` and `lssa`, whose products are not proportional to the queries that they get, and
-  not beside `tapa`, whose phase it would multiply, too; nor does one that turns with an attention
-  factor stand before them. Of these four there is one. `key_offset` stands before what turns keys
+  not beside `tapa`, whose phase it would multiply, too; nor does one that rotates with an attention
+  factor stand before them. Of these four there is one. `key_offset` stands before what rotates keys
   or makes them wider. Behind `dape_v2`, `selective` and `mta`, which adapt the scores of all, no
   member acts on them; behind `hard_alibi`, which hides keys, none reads them, and beside it none
   counts them. One member may take the positions of the data, such as `abacus`; attention and the
@@ -176,10 +176,11 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
 
 
 def _is_absolute_together(encodings: list[Encoding]) -> bool:
-  """Whether a member turns queries and keys, or values, by positions, and another one makes of them
-  what depends on more than how far two tokens have turned from one another.
+  """Whether a member rotates queries and keys, or values, by positions, and another one makes of
+  them what depends on more than how far two tokens are rotated from one another.
 
-  What a member turns for itself it has declared: heads may have some that turn and some that read.
+  What a member rotates for itself it has declared: heads may have some that rotate and some that
+  read.
   """
   for n, m in itertools.permutations(range(len(encodings)), 2):
     first, other = encodings[n], encodings[m]
@@ -196,12 +197,12 @@ def _is_absolute_together(encodings: list[Encoding]) -> bool:
 
 
 def _turns_by_positions(enc: Encoding, rotates: str) -> bool:
-  """Whether an encoding, or any that it is made of, turns by positions: some turn by tokens."""
+  """Whether an encoding, or any that it is made of, rotates by positions: some by tokens."""
   return any(getattr(e, rotates) and e.position_kind is not None for e in enc.parts())
 
 
 def _turn_apart(first: Encoding, second: Encoding, rotates: str) -> bool:
-  """Whether two encodings turn other pairs of channels: in which order then is not all the same."""
+  """Whether two encodings rotate other pairs of channels: then their order is not all the same."""
   if not (getattr(first, rotates) and getattr(second, rotates)):
     return False
   parts = (*first.parts(), *second.parts())
@@ -210,7 +211,7 @@ def _turn_apart(first: Encoding, second: Encoding, rotates: str) -> bool:
 
 
 def _turned_pairs(enc: Encoding) -> tuple | None:
-  """(layout, width) of the channels that an encoding turns, None where it does not say."""
+  """(layout, width) of the channels that an encoding rotates, None where it does not say."""
   layout = getattr(enc, 'layout', None)
   if layout == 'half' or enc.bends_products:  # those of `coca` come out in halves
     return 'half', getattr(enc, 'width', enc.dims.head_dim)

@@ -152,8 +152,8 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
 
 
 def _attention_factor(enc: Encoding) -> float | None:
-  """What an encoding multiplies the queries and keys by that it turns, in some calls at least; None
-  where that is 1.
+  """What an encoding multiplies the queries and keys by that it rotates, in some calls at least;
+  None where that is 1.
   """
   for part in enc.parts():
     if part.rotates_qk and callable(getattr(part, 'spectrum', None)):
