@@ -483,7 +483,7 @@ VERDICTS = [
       ),
       (
         *('rope', 'fails by 2 L; holds with a window of L'),
-        *(FINDINGS, 'With half of it RoPE keeps whole with its window'),
+        *(FINDINGS, 'With half of it RoPE holds with its window'),
       ),
       ('rope, rate x 2', 'fails by 2 L', FINDINGS, 'it loses 0.061 with one seed'),
     )
