@@ -4,8 +4,7 @@ python scripts/html_report.py runs/quick --out=report.html
 python scripts/html_report.py results/classic runs/mine --out=report.html --metric=ppl
 
 RUNS: folders of runs, single runs, folders of kept rows, or files of rows. --metric: bpb or ppl.
---profiles: whether it draws what the encodings say about distance, as they start. The page needs no
-network when it is opened. First: pip install -e '.[report]'
+The page needs no network when it is opened. First: pip install -e '.[report]'
 """
 
 from pathlib import Path
@@ -19,7 +18,7 @@ EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
 
 def main(argv):
   paths = []
-  defaults = {'out': cli.REQUIRED, 'metric': 'bpb', 'profiles': True}
+  defaults = {'out': cli.REQUIRED, 'metric': 'bpb'}
   flags, _ = cli.parse_args(argv, defaults, paths, takes_overrides=False)
   try:
     from posenc_jax.reporting.html import page
@@ -31,7 +30,7 @@ def main(argv):
 
   cli.check_file(f'--out={flags.out}', flags.out)
   places = gather(paths, ROOT)
-  page.write(flags.out, page.render(places, flags.metric, flags.profiles))
+  page.write(flags.out, page.render(places, flags.metric))
   print(visible(flags.out))
 
 

@@ -227,7 +227,7 @@ def test_the_page_has_them_as_text(tmp_path):
     folder.mkdir()
     texts = [dict.fromkeys(('label', 'encoding', 'corpus', 'document', 'run'), n) for n in names]
     storage.append_rows(folder / 'rows.jsonl', [row('rope') | some for some in texts])
-    return page.render(gather([folder]), 'bpb', with_profiles=False)
+    return page.render(gather([folder]), 'bpb')
 
   text = page_of(['rope', *PAYLOADS])
   plain = page_of(['plain', *(f'name{n}' for n in range(len(PAYLOADS)))])

@@ -4,7 +4,6 @@ switches work.
 
 import html
 import json
-import math
 import re
 import shutil
 import statistics
@@ -13,7 +12,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 from flax import nnx
 from plotly.offline import get_plotlyjs
@@ -22,13 +20,12 @@ from synthetic import NINE, lines_of, needles, of_documents, realistic, row, row
 import posenc_jax.reporting.html
 from posenc_jax import config, data, storage
 from posenc_jax.inspection import parameter_counts
-from posenc_jax.inspection.profiles import single_encodings
 from posenc_jax.model import decoder
 from posenc_jax.reporting import row_files
 from posenc_jax.reporting import study as studies
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.own_changes import finding
-from posenc_jax.reporting.html import page, plots, profile_plots, style
+from posenc_jax.reporting.html import page, plots, style
 from posenc_jax.reporting.html.configurations import configurations
 from posenc_jax.reporting.html.places import Places, gather
 from posenc_jax.reporting.metrics import LIKELIHOODS
@@ -83,8 +80,8 @@ def places(rows, runs=(), configs=None):
   return Places(rows, list(runs), configs or {}, [])
 
 
-def rendered(rows, metric='bpb', with_profiles=False, **fields):
-  return page.render(places(rows, **fields), metric, with_profiles)
+def rendered(rows, metric='bpb', **fields):
+  return page.render(places(rows, **fields), metric)
 
 
 def plot(text, name='curves'):
@@ -255,7 +252,7 @@ def test_lines_of_several_places_are_compared_with_intervals_and_marks(tmp_path)
   for line, of_line in bits.items():
     (tmp_path / line).mkdir()
     storage.append_rows(tmp_path / line / 'rows.jsonl', of_documents({line: of_line}))
-  text = page.render(gather([tmp_path / line for line in bits]), 'bpb', with_profiles=False)
+  text = page.render(gather([tmp_path / line for line in bits]), 'bpb')
   _, at_L, own, *_ = Parsed(text).tables
   assert at_L[:2] == [['encoding', '8 (L)'], ['alibi', '+0.200 [+0.200, +0.200]']]
   assert own[1:] == [['alibi', '-0.195 [-0.195, -0.195]*'], ['rope', '+1.005 [+1.005, +1.005]†']]
@@ -314,7 +311,7 @@ def test_what_a_study_names_as_reference_is_one_on_its_page(tmp_path):
   storage.append_rows(tmp_path / 'rows.jsonl', rows)
   settings = {'protocol': 'last_k', 'references': ('long',)}
   studies.write(studies.Report(tmp_path, study='x.py', figures={'f': settings}))
-  text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
+  text = page.render(gather([tmp_path]), 'bpb')
   assert 'Of 3 encodings, none holds to 4 L within 0.02 bits per byte' in text
   assert 'Trained at 8 tokens, evaluated at up to 32, 4 times as many' in text
   traces, layout, _ = plot(text)
@@ -433,7 +430,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   path = tmp_path / 'study.py'
   studies.save(studies.of_study(path, tmp_path, runs), path, ROOT)
   made = gather([tmp_path])
-  text = page.render(made, 'bpb', with_profiles=False)
+  text = page.render(made, 'bpb')
   printed = Parsed(text).tables
   if baseline == 'gone':
     assert 'the tables of' in made.notes[-1]
@@ -453,7 +450,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
     text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
   )
   (tmp_path / 'study.json').unlink()
-  text = page.render(gather([tmp_path]), 'bpb', with_profiles=False)
+  text = page.render(gather([tmp_path]), 'bpb')
   assert 'theirs' not in text
   assert ['rope', '1,234', '0', '5,678', '500.0'] in Parsed(text).tables[0], (
     'without a study, what runs cost'
@@ -501,14 +498,14 @@ def test_the_page_loads_nothing_and_sends_nothing():
 
 
 def test_the_same_page_is_made_again_byte_for_byte(study):
-  first, second = (page.render(gather([study]), 'bpb', with_profiles=True) for _ in range(2))
+  first, second = (page.render(gather([study]), 'bpb') for _ in range(2))
   assert first == second
 
 
 @pytest.mark.slow
 def test_the_kept_study_makes_a_page_of_moderate_size():
   kept = gather([ROOT / 'results' / 'classic'], ROOT)
-  text = page.render(kept, 'bpb', with_profiles=False)
+  text = page.render(kept, 'bpb')
   assert len(text.encode()) < 5.2e6
   first = next(iter(plot(text)[1]['updatemenus']))
   assert [button['label'] for button in first['buttons']] == [
@@ -533,7 +530,7 @@ def test_configs_stand_behind_rows(study):
   assert found[1].own == {'encoding.name': '"rope"', 'encoding.base': '500.0'}
   assert same['train.length'] == '8'
   assert not {'seed', 'label', 'encoding.base', 'encoding.name'} & same.keys()
-  printed = Parsed(page.render(gather([study]), 'bpb', with_profiles=False)).tables[-2:]
+  printed = Parsed(page.render(gather([study]), 'bpb')).tables[-2:]
   parameters_of = data.VOCAB * 8 + 2 * (4 * 8 * 8 + 2 * 8 * 16 + 2 * 8) + 8
   assert [
     'rope',
@@ -571,11 +568,10 @@ def test_parameters_are_those_of_the_model(name, tmp_path):
 def test_a_config_that_no_model_is_made_of_has_a_page(study):
   path = study / 'rope' / 'config.json'
   storage.write_json(path, storage.read_json(path) | {'encoding': {'name': 'gone'}})
-  text = page.render(gather([study]), 'bpb', with_profiles=True)
+  text = page.render(gather([study]), 'bpb')
   (line,) = [line for line in Parsed(text).tables[-2] if line[0] == 'rope']
   assert line[2] == 'not known'
   assert 'gone' in line[3]
-  assert 'rope is not drawn: encoding.name=&#39;gone&#39;: no such encoding' in text
 
 
 @pytest.mark.parametrize(
@@ -599,63 +595,7 @@ def test_a_config_that_is_wrong_is_left_out_and_named(study, change, words):
   assert words in note
 
 
-def test_an_encoding_of_too_many_distances_is_not_drawn():
-  rows = [row('learned', length=n, train_length=2**40) for n in (8, 2**41)]
-  text = rendered(rows, with_profiles=True)
-  assert 'learned is not drawn: config.train.length=1099511627776' in text
-
-
-def test_encodings_are_drawn_as_configs_have_them(study, tmp_path):
-  text = page.render(gather([study]), 'bpb', with_profiles=True)
-  (alibi, *_), _, _ = plot(text, 'encoding-0-0')
-  assert alibi['y'] == [-(2.0**-4) * r for r in range(16)]
-  assert alibi['x'] == [float(f'{math.log2(1 + r):.6g}') for r in range(16)], 'even by octave'
-  assert all(plot(text, f'encoding-1-{panel}')[0] for panel in (0, 1)), (
-    'RoPE: keys unrelated, and alike'
-  )
-  assert 'base = 500.0.' in text
-  (band, line, *_), layout, _ = plot(text, 'encoding-1-1')
-  assert band['fill'] == 'toself'
-  assert abs(line['y'][0]) < 1e-6
-  assert line['customdata'] == list(range(16))
-  assert [shape['x0'] for shape in layout['shapes']] == [pytest.approx(np.log2(1 + 8))]
-
-
-def test_rows_alone_have_their_encodings_drawn_with_defaults():
-  rows = rows_of(
-    {'learned': {8: [1.0], 16: ['beyond_table']}, 'a name of its own': {8: [1.0], 16: [1.0]}}
-  )
-  text = rendered(rows, with_profiles=True)
-  assert 'Rows do not tell hyperparameters' in text
-  assert 'Positions end at 8 tokens' in text
-  assert 'a name of its own is not drawn: ' in text
-  assert len(plot(text, 'encoding-0-0')[0]) == 2 * 4
-
-
-def test_an_n_gram_is_no_encoding_that_could_be_drawn():
-  text = rendered(rows_of({'n-gram (5 bytes)': {8: [1.0]}}, encoding='n-gram'), with_profiles=True)
-  assert 'is not drawn' not in text
-  assert 'Rows do not tell hyperparameters' not in text
-
-
-def test_what_no_weight_is_left_of_is_not_drawn():
-  rows = rows_of({'alibi': {8: [1.0], 512: [1.0]}})
-  text = rendered(rows, with_profiles=True)
-  traces, layout, _ = plot(text, 'encoding-0-0')
-  assert min(traces[0]['y']) < -100
-  assert -17 < layout['yaxis']['range'][0] < -16
-  assert 'What is below -16 is not drawn.' in text
-  assert len(traces[0]['y']) == 512, 'a bias is drawn at every distance'
-
-
-def test_far_distances_of_what_is_noisy_are_thinned():
-  text = rendered(rows_of({'rope': {8: [1.0], 512: [1.0]}}), with_profiles=True)
-  assert len(plot(text, 'encoding-0-0')[0][1]['y']) < 110
-  assert 'Far distances: averages over 1/12 octave.' in text
-
-
-def test_hidden_keys_leave_gaps():
-  assert profile_plots._numbers(np.array([1.23456, np.nan])) == [1.235, None]
+def test_a_faded_color_is_one_that_browsers_know():
   assert style.fade('#0a0b0c', 0.5) == 'rgba(10, 11, 12, 0.5)'
 
 
@@ -720,11 +660,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
     (['nowhere'], ['nowhere: no rows']),
     (['STUDY', 'STUDY'], ['given twice']),
     (['STUDY', '--metric=bpc'], ["metric='bpc'", "did you mean 'bpb'?"]),
-    (['STUDY', '--profiles=maybe'], ['profiles', 'maybe']),
-    (
-      ['STUDY', '--config.train.steps=3'],
-      ['--config.train.steps', 'allowed: --metric, --out, --profiles'],
-    ),
+    (['STUDY', '--config.train.steps=3'], ['--config.train.steps', 'allowed: --metric, --out']),
     (['STUDY', '--outt=x'], ["did you mean '--out'?"]),
     (['STUDY', '--out'], ['--out: has no value', 'allowed: --out=VALUE']),
     (['STUDY', '--out=STUDY'], ['what is there is no file', 'allowed: a file']),
@@ -755,13 +691,9 @@ def test_a_library_that_is_not_there_is_named(command, study, tmp_path, monkeypa
 
 def test_the_script_writes_the_page(command, study, tmp_path):
   path = tmp_path / 'new' / 'page.html'
-  code, out, _ = command(
-    'scripts/html_report.py', '--out', path, study, '--profiles=False', '--metric', 'ppl'
-  )
+  code, out, _ = command('scripts/html_report.py', '--out', path, study, '--metric', 'ppl')
   assert (code, out.strip()) == (None, str(path))
-  assert path.read_text(encoding='utf-8') == page.render(
-    gather([study]), 'ppl', with_profiles=False
-  )
+  assert path.read_text(encoding='utf-8') == page.render(gather([study]), 'ppl')
 
 
 # In a browser
@@ -826,10 +758,7 @@ def made(tmp_path_factory):
   path = tmp_path_factory.mktemp('page') / 'page.html'
   page.write(
     path,
-    rendered(
-      realistic() + rows_of(BITS, protocol='non_overlapping', k=None, train_length=128),
-      with_profiles=True,
-    ),
+    rendered(realistic() + rows_of(BITS, protocol='non_overlapping', k=None, train_length=128)),
   )
   return path
 
@@ -923,19 +852,10 @@ def test_the_page_fits_and_asks_for_nothing_but_itself(browser, made, width):
   shown.page.wait_for_timeout(500)
   assert shown.page.evaluate('document.documentElement.scrollWidth') == width
   plots = shown.page.locator('.plotly-graph-div')
-  assert plots.count() > len(NINE)
+  assert plots.count()
   for i in range(plots.count()):
     box = plots.nth(i).locator('.main-svg').first.bounding_box()
     assert box['x'] >= 0
     assert box['x'] + box['width'] <= width
   assert shown.requests == [made.as_uri()]
   assert shown.complaints == []
-
-
-def test_each_encoding_of_a_pattern_is_drawn():
-  layers = ({'name': 'rope', 'base': 100.0, 'attention_window': 8}, 'rope', 'alibi')
-  c = config.load(BASE, {'encoding': {'name': 'pattern', 'layers': layers}})
-  found = single_encodings('iRoPE', c)
-  assert [name for name, _ in found] == ['iRoPE: rope', 'iRoPE: rope', 'iRoPE: alibi']
-  assert len({page._profile_key(own) for _, own in found}) == 3
-  assert all(page._profile(own, 64, 'a')['plots'] for _, own in found)

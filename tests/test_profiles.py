@@ -1,16 +1,13 @@
 """Profiles of encodings: what position adds to a score, of every encoding in every form."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
+from flax import nnx
 from kinds import daily_if, representatives
 from test_laws import DIMS, VARIANTS, make_variant
 
-from posenc_jax import config
-from posenc_jax.inspection.profiles import against_distance, from_config, from_spec, profile, thin
-
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+from posenc_jax.encodings import make
+from posenc_jax.inspection.profiles import against_distance, from_spec, profile, thin
 
 
 @pytest.mark.parametrize(
@@ -30,8 +27,8 @@ def test_every_encoding_has_a_profile_where_heads_share_keys(variant):
 def test_what_takes_several_positions_of_the_data_has_a_profile(taker):
   coupling = {'name': 'position_coupling', 'levels': 2, 'max_length': 9}
   encoding = {'name': 'chain', 'members': (coupling, *taker)} if taker else coupling
-  fields = {'model.heads': 4, 'model.kv_heads': 2, 'model.head_dim': 8, 'encoding': encoding}
-  enc = from_config(config.load(BASE, fields), seed=0)
+  sizes = dict(model_dim=32, heads=4, kv_heads=2, head_dim=8, train_length=9)
+  enc = make(**encoding, **sizes, rngs=nnx.Rngs(0))
   for mean_RH, _ in against_distance(enc, 9, samples=2, seed=0).values():
     assert mean_RH.shape == (9, 4)
 

@@ -47,7 +47,7 @@ def test_no_script_executes_what_a_folder_of_results_names(
     write_study(place / 'evil.py', f'open({str(tmp_path / "executed")!r}, "w")')
   named = name.replace('ABSOLUTE', str(folder / 'evil.py'))
   storage.write_json(folder / 'study.json', SAVED | {'study': named})
-  flags = [f'--out={tmp_path}/page.html', '--profiles=False'] if script == 'html_report' else []
+  flags = [f'--out={tmp_path}/page.html'] if script == 'html_report' else []
   code, _, error = command(f'scripts/{script}.py', folder, *flags)
   assert not code, error
   assert not (tmp_path / 'executed').exists()

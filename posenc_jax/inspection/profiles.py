@@ -12,15 +12,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from ml_collections import ConfigDict
 
-from posenc_jax import cli, config, errors
+from posenc_jax import cli, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.encodings import Encoding, make
 from posenc_jax.encodings.core.base import MASKED, delegate_to_inner
 from posenc_jax.errors import UserError
-from posenc_jax.model import layer_pattern
 
 BATCH = 16  # samples that are measured at once
 LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
@@ -53,10 +51,10 @@ class Panel:
   spread_PH: np.ndarray | None
 
   @property
-  def y_range(self) -> tuple[float, float]:
-    """(lowest, highest) of all that there is to draw, bands too; NaN where keys are hidden."""
+  def lowest(self) -> float:
+    """The lowest score of all that there is to draw, bands too; means are NaN of hidden keys."""
     spread_PH = 0 if self.spread_PH is None else self.spread_PH
-    return float(np.nanmin(self.mean_PH - spread_PH)), float(np.nanmax(self.mean_PH + spread_PH))
+    return float(np.nanmin(self.mean_PH - spread_PH))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,35 +67,10 @@ class Profile:
 
 def from_spec(spec: str, heads: int, head_dim: int, train_length: int, seed: int) -> Encoding:
   """The encoding of 'NAME/hyper=value/section.hyper=value', D = H K. Raises UserError."""
-  sizes = dict(heads=heads, head_dim=head_dim, train_length=train_length)
-  return _build(cli.encoding_of(spec), seed, **sizes)
-
-
-def from_config(c: ConfigDict, seed: int) -> Encoding:
-  """The encoding of a config, D = H K. Raises UserError."""
-  sizes = dict(heads=c.model.heads, head_dim=c.model.head_dim, train_length=c.train.length)
-  return _build(dict(c.encoding), seed, kv_heads=c.model.kv_heads or None, **sizes)
-
-
-def _build(encoding: dict, seed: int, **sizes) -> Encoding:
-  model_dim = sizes['heads'] * sizes['head_dim']
+  encoding = cli.encoding_of(spec)
+  sizes = dict(model_dim=heads * head_dim, heads=heads, head_dim=head_dim)
   with errors.user_errors(ValueError, TypeError):
-    return make(**encoding, model_dim=model_dim, **sizes, rngs=nnx.Rngs(seed))
-
-
-def single_encodings(name: str, c: ConfigDict) -> list[tuple[str, ConfigDict]]:
-  """(name, config) of each encoding of a config: several for a pattern of layers."""
-  try:
-    specs, *_ = layer_pattern.read_pattern(dict(c.encoding))
-  except ValueError:
-    return [(name, c)]  # building it says why not
-  tree = config.to_json(c)
-  configs = [
-    config.from_json({**tree, 'encoding': config.to_json(ConfigDict(spec))}) for spec in specs
-  ]
-  if len(specs) == 1:
-    return [(name, configs[0])]
-  return [(f'{name}: {spec["name"]}', own) for spec, own in zip(specs, configs, strict=True)]
+    return make(**encoding, **sizes, train_length=train_length, rngs=nnx.Rngs(seed))
 
 
 def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
@@ -131,7 +104,7 @@ def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
       labels, mean_RH = ['every head'], mean_RH[:, :1]
       spread_RH = None if spread_RH is None else spread_RH[:, :1]
     panels.append(Panel(*TITLES[kind], distances_R, labels, mean_RH, spread_RH))
-  if any(panel.y_range[0] < LOWEST for panel in panels):
+  if any(panel.lowest < LOWEST for panel in panels):
     notes.append(f'What is below {LOWEST:g} is not drawn.')
   return Profile(panels, notes)
 

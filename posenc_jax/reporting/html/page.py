@@ -1,30 +1,24 @@
 """The page, put together: the answer, the curves, the tables, then what is behind them."""
 
-import json
 from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
-from ml_collections import ConfigDict
 from plotly.offline import get_plotlyjs
 
-from posenc_jax import config, errors, storage
+from posenc_jax import errors, storage
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.reporting.comparisons.compare import Comparison, compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.comparisons.own_changes import finding, train_lengths_of
-from posenc_jax.reporting.html import plots, profile_plots, style
+from posenc_jax.reporting.html import plots, style
 from posenc_jax.reporting.html.configurations import Configuration, configurations
 from posenc_jax.reporting.html.places import Places
 from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms.lengths import extrapolation_table
-from posenc_jax.rows import row_schema
 
 HERE = Path(__file__).parent
-MIN_DISTANCES = 1024  # distances drawn, or twice the training length where that is more
-MOST_DISTANCES, MOST_CHANNELS = 2**18, 2**16  # of a profile: rows may come from anywhere
-SAMPLES, SEED = 64, 0  # of the profiles of encodings
 TITLE = 'Which encodings hold past the training length?'
 CURVES = (
   'Lines: means over seeds; {}; shaded: up to the training length. A line ends where its '
@@ -34,23 +28,11 @@ CURVES = (
 )
 DOTTED_LINES = ' Dotted: what guessing scores, where rows say it.'
 GREY_LINES = ' Grey: references.'
-PROFILES = (
-  'What position adds to a score, against distance, one line a head, at initialization; dotted: '
-  'the training length.'
-)
-BY_DEFAULT = (
-  ' Rows do not tell hyperparameters: where a run has no config.json, its encoding is drawn with '
-  'its defaults and the heads of configs/base.py.'
-)
 
 
-def render(places: Places, metric: str, with_profiles: bool) -> str:
-  """The HTML of a page: the same bytes for the same places.
-
-  Args:
-    with_profiles: whether the page draws what the encodings say about distance.
-  Raises:
-    UserError: as `Places.series` does.
+def render(places: Places, metric: str) -> str:
+  """The HTML of a page: the same bytes for the same places. Raises UserError as `Places.series`
+  does.
   """
   shown = places.series(metric)
   labels = places.references
@@ -61,10 +43,6 @@ def render(places: Places, metric: str, with_profiles: bool) -> str:
   leads = [_lead(series, labels) for series, *_ in of_axis.values()]
   compared = [comparison for found in of_metric.values() for comparison in compare_all(found)]
   found, same = configurations(places.rows, places.configs)
-  drawn, not_drawn = [], []
-  if with_profiles:
-    longest = max(series.scores.columns[-1] for series in shown)
-    drawn, not_drawn = _profiles(places, found, longest)
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
@@ -81,9 +59,6 @@ def render(places: Places, metric: str, with_profiles: bool) -> str:
     curves=[_curves(some, labels, number) for number, some in enumerate(of_axis.values())],
     studies=_study_tables(places),
     tables=[_tables(places, *both) for both in zip(shown, compared, strict=True)],
-    profiles=drawn,
-    not_drawn=not_drawn,
-    profiles_caption=PROFILES + (BY_DEFAULT if _without_config(places) else ''),
     configurations=_configurations(found),
     same=sorted(same.items()),
     sources=places.notes,
@@ -172,72 +147,3 @@ def _configurations(found: list[Configuration]) -> list[list[str]]:
     own = ', '.join(f'{field} = {value}' for field, value in one.own.items())
     lines.append([one.label, ', '.join(map(str, one.seeds)), *counts, own])
   return lines
-
-
-def _profiles(
-  places: Places, found: list[Configuration], longest: int
-) -> tuple[list[dict], list[str]]:
-  """A profile of each way in which configs set an encoding, and what could not be drawn."""
-  from posenc_jax.inspection.profiles import single_encodings  # it needs jax, and rows do not
-
-  named = [(one.label, one.config) for one in found]
-  names_of, config_of = {}, {}
-  for label, c in [*named, *_by_default(places)]:
-    for name, own in single_encodings(label, c):
-      key = _profile_key(own)
-      config_of.setdefault(key, own)
-      names_of.setdefault(key, []).append(name)
-  drawn, not_drawn = [], []
-  for number, (key, c) in enumerate(config_of.items()):
-    name = ', '.join(dict.fromkeys(names_of[key]))
-    try:
-      drawn.append(dict(name=name, **_profile(c, longest, f'encoding-{number}')))
-    except UserError as error:
-      not_drawn.append(f'{name} is not drawn: {error}')
-  return drawn, not_drawn
-
-
-def _profile_key(c: ConfigDict) -> str:
-  """All that a profile depends on, as text: configs with one key share a profile."""
-  sizes = [c.model.heads, c.model.kv_heads, c.model.head_dim, c.train.length]
-  return json.dumps([config.to_json(c.encoding), *sizes], sort_keys=True)
-
-
-def _profile(c: ConfigDict, longest: int, name: str) -> dict:
-  """The plots and notes of the encoding of a config. Raises UserError."""
-  from posenc_jax.inspection.profiles import LOWEST, from_config, profile
-
-  length = max(2, min(longest, max(MIN_DISTANCES, 2 * c.train.length)))
-  channels = c.model.heads * c.model.head_dim
-  if max(length, c.train.length) > MOST_DISTANCES or channels > MOST_CHANNELS:
-    raise UserError(
-      f'config.train.length={c.train.length}, {length} distances and {channels} channels; '
-      f'allowed: at most {MOST_DISTANCES} tokens and distances and {MOST_CHANNELS} channels'
-    )
-  enc = from_config(c, SEED)
-  made = profile(enc, min(length, enc.max_length or length), SAMPLES, SEED)
-  hyper = [f'{key} = {value}' for key, value in config.flat(c.encoding).items() if key != 'name']
-  figures = []
-  for number, panel in enumerate(made.panels):
-    plot = profile_plots.draw(panel, c.train.length, LOWEST)
-    div = Markup(style.to_div(plot, f'{name}-{number}'))
-    figures.append(dict(title=panel.title, shows=panel.y_title, div=div))
-  notes = [*([f'{", ".join(hyper)}.'] if hyper else []), *made.notes]
-  return dict(plots=figures, notes=' '.join(notes))
-
-
-def _without_config(places: Places) -> dict[tuple[str, int], None]:
-  """(encoding, training length) of the runs without a config.json; an n-gram has no encoding."""
-  return {
-    (row['encoding'], row['train_length']): None
-    for row in places.rows
-    if row['run'] not in places.configs and row['encoding'] != row_schema.N_GRAM
-  }
-
-
-def _by_default(places: Places) -> list[tuple[str, ConfigDict]]:
-  """(name, config) of the encodings of runs without a config.json."""
-  return [
-    (name, config.load(config.BASE, {'encoding': dict(name=name), 'train.length': length}))
-    for name, length in _without_config(places)
-  ]
