@@ -1,7 +1,7 @@
 """Gives the commands wrong inputs by the hundred, and counts how each of them ends.
 
   python scripts/fuzz_inputs.py                 # all, a few minutes
-  python scripts/fuzz_inputs.py --count=200 --kinds=flags,studies
+  python scripts/fuzz_inputs.py --count=200 --kinds=flags,tasks
 
 Every input must be named in one line, or be taken because it is allowed; a traceback, a hang, a
 message of several lines, or a file that is left although the input was refused makes the exit code
@@ -80,111 +80,6 @@ PATHS = (
   'encoding.' + 'a.' * 2000 + 'b', 'encoding.name.x', 'encoding.x\0', '\ud800', 'x' * 5000,
   'encoding.lock', 'items', 'eval.lengths.0', 'encoding.\n', 'encoding.x.y.z', 'seed.seed', '1',
   'é',
-)  # fmt: skip
-# The body of a study, in which BASE stands for the path of base.py.
-STUDIES = (
-  '', 'x = 1', 'def', 'def get_config(:\n', '\0', '\ud83d', 'import nothing_like_this', '1 / 0',
-  'raise SystemExit(3)', 'raise ValueError("a\\nb")', 'raise KeyboardInterrupt if 0 else OSError',
-  'get_config = 3', 'def get_config(x): pass', 'def get_config(): return None',
-  'x = [[]] * (10**30)', 'def get_config(): return {}', 'def get_config(): 1 / 0',
-  'def get_config(): return get_config()', 'def get_config(): raise SystemExit',
-  'from ml_collections import *\nget_config = ConfigDict',
-  'from posenc_jax.errors import UserError\ndef get_config(): raise UserError("x=1; allowed: 2")',
-  'from posenc_jax.config import load\ndef get_config(): return load("nowhere.py")',
-  'from posenc_jax import register\nregister("rope", int)',
-  'from posenc_jax import register\nregister("my own", int)',
-)  # fmt: skip
-GOOD_CONFIG = """
-from posenc_jax.config import *
-def get_config():
-  return load(BASE, FIELDS)
-"""
-# What follows a good config in a study.
-BODIES = (
-  '',
-  'sweep = 3',
-  'def sweep(): pass',
-  'def sweep(): return 5',
-  'def sweep(): return []',
-  'def sweep(): return [3]',
-  'def sweep(): return [{3: 4}]',
-  'def sweep(): return {"seed": 0}',
-  'def sweep(): return [{}, {}]',
-  'def sweep(): yield {"seed": 0}; 1 / 0',
-  'def sweep(): 1 / 0',
-  'def sweep():\n  while True:\n    yield {"seed": 0}',
-  'def sweep(): return [{"seed": "0"}]',
-  'def sweep(): return vary("seed", 0, 0)',
-  'def sweep(): return vary("sed", 0)',
-  'import sweep',
-  'def sweep(): return vary("encoding.name", "rope", "roppe")',
-  'def sweep(): return "seed"',
-  'def sweep(): return vary("encoding.name", 3)',
-  'def sweep(): return vary("encoding.name", None)',
-  'def sweep(): return vary("encoding.base", 1, "1")',
-  'def sweep(): return vary("encoding", "rope")',
-  'def sweep(): return vary("encoding.base", -1.0, 0)',
-  'def sweep(): return vary("label", "a\\0b")',
-  'def sweep(): return vary("eval.lengths", (4, 9000))',
-  'def sweep(): return [{"train": 3}]',
-  'def sweep(): return vary("eval.documents", 3000)',
-  'def sweep(): return vary("train.length", 5000)',
-  'def sweep(): return vary("data.corpus", "task:cpy")',
-  'def sweep(): return vary("", 3)',
-  'def sweep(): return vary("train.init_from", {"seed": 9})',
-  'def sweep(): return vary("seed", 10**400)',
-  'def sweep(): return vary("train.init_from", "nowhere")',
-  'def sweep(): return vary("seed", [[[]]])',
-  'def sweep(): return vary("encoding.name", "pattern")',
-  'def sweep(): return vary("a" * 9000, 1)',
-  'def sweep(): return product(vary("seed", 0), vary("seed", 1))',
-  'def sweep(): raise SystemExit',
-  'def sweep(): return zipped(vary("seed", 0, 1), vary("label", "a"))',
-  'def sweep(a): return []',
-  'def sweep(): return [{"seed": 0}]\ntable = 3',
-  'def sweep(): return [{"seed": 0}]\ndef table(): pass',
-  'def sweep(): return [{"seed": 0}]\ndef table(): return 5',
-  'from posenc_jax import sweep',
-  'def sweep(): return [{"seed": 0}]\ndef table(): return [5]',
-  'def sweep(): return vary("seed", {})',
-  'def sweep(): return [{"seed": 0}]\ndef table(): return {"form": "nothing"}',
-  'sweep = get_config',
-  'def sweep(): return [{"seed": 0}]\ndef table(): 1 / 0',
-  'def sweep(): return vary("seed", -1)',
-  'def sweep(): return [{"seed": 0}]\ndef figures(): pass',
-  'def sweep(): return (0 for _ in "a")',
-  'def sweep(): return [{"seed": 0}]\ndef figures(): return ["x"]',
-  'def sweep(): return ["seed"]',
-  'def sweep(): return [{"seed": 0}]\ndef figures(): return {"x": 3}',
-  'def sweep(): return [None]',
-  'def sweep(): return [{"seed": 0}]\ndef figures(): return {3: {}}',
-  'def sweep(): return [[]]',
-  'def sweep(): return [{"seed": 0}]\nfigures = 1',
-  'def sweep(): return vary("train.steps", 1.5)',
-)
-# Files of a corpus, by name, in place of good ones; b'' beside them is an empty file.
-DEEP_JSON = b'{"text": ' + b'[' * 100_000 + b']' * 100_000 + b'}'
-CORPORA = (
-  {},
-  {'train/a.txt': b''},
-  {'a.txt': b'x'},
-  {'a.md': b'x' * 99},
-  {'a.txt.gz': b'\x1f\x8b' + b'x' * 99},
-  {'test': b'a file'},
-  {'validation/a.txt': b'x' * 99},
-  {'train/a.jsonl': DEEP_JSON},
-)
-CONTENTS = (
-  b'\x1f\x8b' + bytes(99), bytes(range(256)) * 9, b'BZh9' + b'x' * 99, b'PK\x03\x04' + b'x' * 99,
-  DEEP_JSON, b'{', b'[]', b'3', b'null', b'{"text": 3}', b'{"txt": "x"}', b'{"text": "\\ud800"}',
-  b'\xff\xfe{}', b'{"text": ' + b'9' * 5000 + b'}', b'{"text": NaN}', b'\0', b'', b'\n\n', b'"x"',
-)  # fmt: skip
-NAMES = (
-  '', ' ', 'nowhere', 'badenc', '/dev/null', '..', str(BASE), 'tfds:', 'tfds:x', 'tfds:a/b/c',
-  'tfds:../..', 'tfds:lm1b:9.9.9', 'tfds::', 'tfds: ', 'tfds:a b', 'task:', 'task:copi',
-  'task:copy/', 'task:copy/symbols', 'task:copy/a=1', 'task:copy/symbols=1/symbols=2', 'x' * 300,
-  '/'.join('ab' * 999), 'task:passkey/digits=3', 'tfds:' + 'x' * 300, 'sotu/x', 'tfds:é',
-  'huggingface:x', '~nobody/x',
 )  # fmt: skip
 
 
@@ -282,8 +177,7 @@ def inputs(corpus: Path) -> Iterator[Input]:
   yield from _of_configs(corpus)
   yield from _of_hyperparameters(corpus)
   yield from _of_flags(call, good)
-  yield from _of_studies(corpus)
-  yield from _of_corpora(train)
+  yield from _of_tasks(train)
 
 
 def _of_configs(corpus: Path) -> Iterator[Input]:
@@ -406,45 +300,8 @@ def _of_flags(call, good: list[str]) -> Iterator[Input]:
         yield Input('flags', f'prepare_data --config.{field}={word}', prepared)
 
 
-def _of_studies(corpus: Path) -> Iterator[Input]:
-  """Studies that are broken in many ways."""
-  good = GOOD_CONFIG.replace('BASE', repr(str(BASE))).replace('FIELDS', repr(tiny(corpus)))
-  for number, source in enumerate((*STUDIES, *(good + body for body in BODIES))):
-    for script in ('scripts/sweep.py', 'train.py', 'scripts/explain.py', 'scripts/table.py'):
-
-      def swept(folder, source=source, script=script):
-        path = folder.parent / 'study.py'
-        path.write_text(source, errors='surrogatepass')
-        out = f'--workdir={folder}/run' if script == 'train.py' else f'--out={folder}/out'
-        words = [f'--config={path}', out]
-        if script == 'scripts/explain.py':
-          words = words[:1]
-        if script == 'scripts/table.py':
-          words = [str(folder), words[0]]
-        main_of(script)(words)
-
-      yield Input('studies', f'{script} of study {number}: {source[-60:]}', swept)
-
-
-def _of_corpora(train) -> Iterator[Input]:
-  """Corpora that are none, and tasks with wrong options."""
-  for name in NAMES:
-    yield Input('corpora', name, train(f'--config.data.corpus={name}'))
-  folders = [*CORPORA]
-  for content in CONTENTS:
-    for file in ('a.txt', 'a.jsonl'):
-      folders.append({f'{split}/{file}': content for split in ('train', 'validation', 'test')})
-  for number, files in enumerate(folders):
-
-    def read(folder, files=files):
-      root = folder.parent / 'corpus'
-      root.mkdir()
-      for name, content in files.items():
-        (root / name).parent.mkdir(exist_ok=True)
-        (root / name).write_bytes(content)
-      train(f'--config.data.corpus={root}')(folder)
-
-    yield Input('corpora', f'folder {number}: {errors.shown(files)}', read)
+def _of_tasks(train) -> Iterator[Input]:
+  """Wrong values of every option of the tasks."""
   values = (
     '0', '-1', '1', '1.5', 'x', '', 'None', 'True', '9' * 20, '9' * 400, 'nan', '()', '1e999',
     '-' * 900,
