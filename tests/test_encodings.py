@@ -2676,6 +2676,7 @@ def test_chains_that_are_refused(members, message):
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
+    ('rope', {'base': 'abc'}, "rope: base='abc'; allowed: a finite number"),
     ('rope', {'base': True}, 'rope: base=True; allowed: a finite number'),
     ('rope', {'base': np.nan}, 'rope: base=nan; allowed: a finite number'),
     ('rope', {'layout': None}, 'rope: layout=None; allowed: text'),
