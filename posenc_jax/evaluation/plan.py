@@ -16,6 +16,7 @@ from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.evaluation.runs import evaluator_nll
+from posenc_jax.evaluation.scoring import long_perplexity
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
 from posenc_jax.tasks import Example
@@ -298,22 +299,19 @@ class Planner:
       return
 
     def score(nll, rows):
-      windows_NT = windows.whole_windows(self._excerpts, length)
-      judge, nats_NT = nll, windows.by_position(nll, windows_NT, e.batch_tokens)
-      settings = e.long_ppl_alpha, e.long_ppl_beta, e.batch_tokens
+      settings = dict(
+        context=context, stride=e.stride, alpha=e.long_ppl_alpha, beta=e.long_ppl_beta
+      )
+      if e.long_ppl_evaluator:
+        settings['evaluator'] = self._evaluator_nll
       try:
-        windows.check_finite(nats_NT, 'the model')
-        full_NT = nats_NT
-        if e.long_ppl_evaluator:
-          judge = self._evaluator_nll
-          full_NT = windows.by_position(judge, windows_NT, e.batch_tokens)
-        is_key_NT = windows.key_tokens(judge, windows_NT, full_NT, context, e.stride, *settings)
+        nats, keys_of = long_perplexity(nll, self._excerpts, length, e.batch_tokens, **settings)
       except windows.NotFinite:
         return [{'status': 'not_finite'}] * len(rows)
-      if not is_key_NT.any():
+      nats, num_bytes = map(np.concatenate, (nats, keys_of(self._excerpt_bytes)))
+      if not nats.size:
         return [{'status': 'no_key_tokens'}] * len(rows)
-      bytes_NT = windows.whole_windows(self._excerpt_bytes, length)
-      return [self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])] * len(rows)
+      return [self._score(nats, num_bytes)] * len(rows)
 
     fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
     yield Measurement(length, [fields], score)
