@@ -71,10 +71,9 @@ MODES |= MASKS
 # every kind of hook: in modes that only mask anew
 OF_MASKS = ('nope', 't5', 'shaw', 'cope', 'tupe', 'dape', 'chain', 'sink')
 WITHIN_TILES = ('nope', 'shaw', 'cope')  # of them, what acts there each in its way
-# Modes that say of them what they say of another one, or what a law of its own does.
+# Modes that say of them what they say of another one.
 SAID_ELSEWHERE = {
-  'shaw': ('both_sides_window', 'packed', 'softcap'),
-  'cope': ('packed',),
+  'shaw': ('both_sides_window', 'softcap'),
   'sink': ('both_sides_window', 'last_queries'),
 }
 # What some carry along the keys passes by tokens that a mask hides; others see what is left.
@@ -274,11 +273,11 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
   Representatives that act within tiles, and what does so each in its way, meet the modes on
-  `blockwise`, but for windows, packing, which has a law of its own, and what another one meets. Of
-  the others, what acts
-  within tiles meets `blockwise` once; what acts outside of them, other hyperparameters, and
-  positions that are no integers meet `dense`, since tiles know nothing of them. A plain score meets
-  all masks, and one that is carried along the keys those that leave gaps.
+  `blockwise`, but for windows and what another one meets. Of the others, what acts within tiles
+  meets `blockwise` once; what acts outside of them, other hyperparameters, and positions that are
+  no integers meet `dense`, since tiles know nothing of them. Packed rows are met by every
+  representative. A plain score meets all masks, and one that is carried along the keys those that
+  leave gaps.
   """
   if mode in MASKS:
     carried = ('cope',) if mode in ('sink_tokens', 'packed_chunk') else ()
@@ -286,12 +285,15 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return variant in (('nope',) if backend == 'dense' else ('nope', *carried, *across))
   if mode == 'float_positions':
     return backend == 'dense'
+  if mode == 'packed':
+    is_meant = is_daily(variant) or variant in (*ACROSS_GAPS, 'nope')
+    return is_meant and backend == backends_of(variant)[-1]
   if mode in SAID_ELSEWHERE.get(variant, ()):
     return False
   if (variant in representatives() and acts_within_tiles(variant)) or variant in WITHIN_TILES:
     if backend == 'dense' and 'blockwise' in backends_of(variant):
       return mode == 'causal'
-    return variant in WITHIN_TILES or mode not in ('window', 'packed')
+    return variant in WITHIN_TILES or mode != 'window'
   tiles = variant in CHAINS or (variant in ENCODINGS and acts_within_tiles(variant))
   wanted = 'causal' if variant in ENCODINGS else ONE_MODE[variant]
   return (mode, backend) == (wanted, backends_of(variant)[-1] if tiles else 'dense')
@@ -419,8 +421,8 @@ def test_values_of_dense_are_those_of_the_oracle(variant, mode):
 @pytest.mark.parametrize(
   'variant',
   [
-    pytest.param(v, marks=daily_if(v in ('cope', 'learned')))
-    for v in dict.fromkeys((*ENCODINGS, *CHAINS))
+    pytest.param(v, marks=daily_if(v in ('cope', 'learned', 'bipe')))
+    for v in dict.fromkeys((*ENCODINGS, *CHAINS, 't5_bidirectional', 'deberta_p2c'))
   ],
 )
 def test_what_is_checked_of_own_encodings_holds_of_each(variant):
@@ -509,73 +511,6 @@ def test_the_oldest_token_of_a_full_cache_may_be_the_first_where_relative(varian
   close(rolled[:, -1], whole[0])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-  ('variant', 'is_causal', 'backend'),
-  [
-    (v, is_causal, b)
-    for v in READING
-    for is_causal in ([True] if declared(v).causal_only else [True, False])
-    for b in backends_of(v)
-  ],
-)
-def test_shifts(variant, backend, is_causal):
-  """Shifted positions: no change where relative, and finite gradients. The oracle, which the suite
-  of every day has all of, says so above.
-  """
-  enc, (x, weights, _) = build(variant), inputs()
-  cotangent = cotangent_of(enc)
-  positions = np.broadcast_to(np.arange(S), (1, S))
-  options = {
-    'backend': backend,
-    'block_sizes': (4, 4) if backend == 'blockwise' else None,
-    'is_causal': is_causal,
-    'max_position_distance': S - 1,
-  }
-
-  def place(x, shift):
-    out = layer(enc, weights, x, position_ids=positions + shift, **options)
-    return (out * cotangent)[:, 6].sum(), out
-
-  grads, (here, there) = jax.lax.map(
-    functools.partial(jax.grad(place, has_aux=True), x), jnp.array([0, SHIFT])
-  )
-  assert np.isfinite(grads).all()  # tables reach as far as positions are apart, and no farther
-  if enc.relative:
-    close(there, here)
-  else:
-    assert np.abs(there - here).max() > 1e-2
-
-
-@pytest.mark.parametrize(
-  'variant',
-  [
-    pytest.param(v, marks=daily_if(is_daily(v) or v in ACROSS_GAPS))
-    for v in [*dict.fromkeys((*ENCODINGS, *CHAINS)), 't5_bidirectional', 'deberta_p2c']
-  ],
-)
-def test_packed_documents_are_separate_runs(variant):
-  """Each document of a packed row gets what it gets alone, whatever stands beside it."""
-  enc, (x, weights, _) = build(variant), inputs()
-  backend = backends_of(variant)[-1]
-  packed = jax.jit(
-    functools.partial(layer, segment_ids=SEGMENTS, backend=backend, block_sizes=(4, 4))
-  )(enc, weights, x)
-  name, hyper = VARIANTS[variant]
-  oracle = RECORDS[name].oracle(DIMS, hyper, parameters(enc))
-  for b, row in enumerate(SEGMENTS):
-    for document in np.unique(row):
-      here = row == document
-      n = here.sum()
-      index = np.arange(n)[None]
-      if enc.positions_per_token > 1:
-        index = np.stack([index] * enc.positions_per_token, axis=-1)
-      alone = attention_layer(
-        oracle, weights, x[b : b + 1, here], index, np.tril(np.ones((1, n, n), bool))
-      )
-      close(packed[b, here], alone[0])
-
-
 # What angles that tokens choose meet beside their differences.
 ANGLES_THAT_ARE_READ = {
   'scores': ('carope', 'cope'),
@@ -588,20 +523,9 @@ ANGLES_THAT_ARE_READ = {
 @pytest.mark.parametrize('members', ANGLES_THAT_ARE_READ.values(), ids=ANGLES_THAT_ARE_READ)
 def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
   """A document of a packed row gets what it gets alone where others read turned channels, too."""
-  made = make('chain', **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), members=members)
-  enc, (x, weights, _) = _away(made, 0), inputs()
-  documents = [(b, row == n) for b, row in enumerate(SEGMENTS) for n in np.unique(row)]
-  alone = np.zeros((len(documents), *x.shape[1:]), x.dtype)  # what follows is not seen
-  for n, (b, here) in enumerate(documents):
-    alone[n, : here.sum()] = x[b, here]
-
-  run = lambda packed, alone: (
-    layer(enc, weights, packed, segment_ids=SEGMENTS, backend='dense'),
-    layer(enc, weights, alone, backend='dense'),
-  )
-  packed, alone = jax.jit(run)(x, alone)
-  for n, (b, here) in enumerate(documents):
-    close(packed[b, here], alone[n, : here.sum()])
+  enc = make('chain', **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), members=members)
+  (verdict,) = check_laws(enc, tolerance=2e-5, laws=('packing',))
+  assert verdict.holds, str(verdict)
 
 
 @pytest.mark.parametrize(
@@ -620,7 +544,7 @@ def test_tokens_of_the_segment_before_are_not_read_at_positions_that_go_on(varia
 @pytest.mark.parametrize('variant', ENCODINGS)
 def test_no_document_of_a_packed_row_reads_another(variant):
   """Where positions begin anew with a document, and where they go on. That each gets what it gets
-  alone, the law above, is `slow` for most encodings.
+  alone, a law of `check_laws`, is `slow` for most encodings.
   """
   enc, (x, weights, _) = build(variant), inputs()
   first = SEGMENTS[:, :1] == SEGMENTS

@@ -6,6 +6,7 @@ packed and alone, one token at a time and all together, here and with all positi
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
@@ -57,7 +58,9 @@ class Verdict:
     return f'{found:14}  {self.law}: {LAWS[self.law]}{reason}'
 
 
-def check_laws(enc: Encoding, tolerance: float = TOLERANCE) -> list[Verdict]:
+def check_laws(
+  enc: Encoding, tolerance: float = TOLERANCE, laws: Iterable[str] = tuple(LAWS)
+) -> list[Verdict]:
   """The verdict of each law on an encoding, as `make` returns it: `print(*check_laws(enc),
   sep='\\n')`.
 
@@ -67,6 +70,7 @@ def check_laws(enc: Encoding, tolerance: float = TOLERANCE) -> list[Verdict]:
 
   Args:
     tolerance: of differences, relative to the largest entry, or to 1 where that is smaller.
+    laws: which keys of LAWS are checked.
   Raises:
     ValueError: no encoding, or one with fewer than 8 positions.
   """
@@ -76,7 +80,7 @@ def check_laws(enc: Encoding, tolerance: float = TOLERANCE) -> list[Verdict]:
     raise ValueError(f'positions end at {enc.max_length}; allowed: at least {FEWEST}')
   with jax.default_matmul_precision('highest'):
     check = _Check(enc, tolerance)
-    return [_verdict(check, law) for law in LAWS]
+    return [_verdict(check, law) for law in laws]
 
 
 def layer(
