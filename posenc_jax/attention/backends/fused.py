@@ -12,11 +12,10 @@ import jax
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.refusals import refuse_products
-from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
+from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_kernels
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.distributed.mesh import devices_of_batch
@@ -103,11 +102,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v, with log-sum-exp where the request wants it."""
-  schedule = schedule_of(request)
-  attention = differentiable(
-    forward_pass, backward_pass, schedule, interpret, with_lse=request.wants_lse
-  )
-  return run_over_batch(request, schedule, _cut, attention)
+  return run_kernels(request, schedule_of(request), _cut, forward_pass, backward_pass, interpret)
 
 
 def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:

@@ -19,9 +19,8 @@ from posenc_jax.attention.kernels.gpu.passes import (
   forward_program,
   is_of_one_head,
 )
-from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_over_batch
+from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_kernels
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread, tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.errors import MAX_REASON, one_line
@@ -115,11 +114,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v, with log-sum-exp where the request wants it."""
-  schedule = schedule_of(request)
-  attention = differentiable(
-    forward_pass, backward_pass, schedule, interpret, with_lse=request.wants_lse
-  )
-  return run_over_batch(request, schedule, _cut, attention)
+  return run_kernels(request, schedule_of(request), _cut, forward_pass, backward_pass, interpret)
 
 
 def schedule_of(request: AttentionRequest) -> TileSchedule:

@@ -9,6 +9,7 @@ import jax
 from jax.sharding import PartitionSpec
 
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.schedule import TileSchedule, arrays_along, join_tiles
 from posenc_jax.distributed.mesh import TOKENS, batch_axes, devices_of_batch
 
@@ -54,10 +55,16 @@ def over_batch(function, arrays, whole=()):
   return jax.jit(on_devices)(arrays, *whole)
 
 
-def run_over_batch(request: AttentionRequest, schedule: TileSchedule, cut, attention):
-  """What attention(arrays, ids) returns of what cut(schedule, request) makes of a request: o_BTHK,
-  or (o_BTHK, log-sum-exp [B, T, H]).
+def run_kernels(
+  request: AttentionRequest, schedule: TileSchedule, cut, forward, backward, interpret
+):
+  """What kernels make of a request: o_BTHK, or (o_BTHK, log-sum-exp [B, T, H]).
+
+  Args:
+    cut: (schedule, request) -> (arrays, ids), as the passes `forward` and `backward` read them.
+    interpret: whether Pallas interprets the kernels.
   """
+  attention = differentiable(forward, backward, schedule, interpret, with_lse=request.wants_lse)
   T, width = schedule.grid.T, request.v_BSGK.shape[-1]
 
   def on_device(arrays, enc):
