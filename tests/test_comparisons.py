@@ -427,7 +427,6 @@ def test_what_is_planted_is_marked_and_nothing_else():
   assert marks(contrasts(rows, margin=1e-6)[WINDOWED])['same'] != '='
   assert 'within 0.05 of 0' in made[OWN].caption
   assert not any(field.mark for line in lines_of(make_tables(rows)[0]) for field in line)
-  assert marks(contrasts(rows, form='columns', margin=0.05)[AT_L]) == marks(made[AT_L])
 
 
 def test_where_more_is_better_more_is_marked():
@@ -587,7 +586,6 @@ def test_the_baseline_is_the_line_whose_encoding_is_rope_unless_named():
     make_tables(documents(BITS), baseline='roep')
 
 
-@pytest.mark.parametrize('form', ['lengths', 'columns'])
 @pytest.mark.parametrize(
   ('change', 'line'),
   [
@@ -598,17 +596,17 @@ def test_the_baseline_is_the_line_whose_encoding_is_rope_unless_named():
   ],
 )
 @pytest.mark.parametrize('baseline', [None, 'rope'])
-def test_one_more_evaluation_leaves_the_baseline_what_it_was(form, change, line, baseline):
+def test_one_more_evaluation_leaves_the_baseline_what_it_was(change, line, baseline):
   """It divides the baseline's label into two lines, one of which is meant."""
   bits = {'rope': {8: [2.0, 2.1, 2.2]}, 't5': {8: [1.0, 1.1, 1.2]}}
   rows = documents(bits)
   some = rows if line == 'rope, step 200' else [r for r in rows if r['seed'] == 0]
   again = [r | change for r in some if r['label'] == 'rope']
-  made = make_tables(rows + again, form=form, baseline=baseline)
+  made = make_tables(rows + again, baseline=baseline)
   assert any(table.title.startswith(f'Differences from {line} up to L') for table in made)
   if baseline:
     elsewhere = [r | {'protocol': 'sliding', 'k': None} for r in rows if r['label'] == 't5']
-    made = make_tables(rows + elsewhere, form=form, baseline=baseline)
+    made = make_tables(rows + elsewhere, baseline=baseline)
     notes = [note for table in made for note in table.notes]
     assert any('not compared with rope, which has no rows here' in note for note in notes)
 

@@ -557,7 +557,7 @@ def test_the_scripts_make_all_again_without_jax(tmp_path):
   study.write_text(
     'def get_config(): ...\n'
     'def table():\n'
-    "  return [dict(metric='ppl', controls=False), dict(form='columns', baseline='rope')]\n"
+    "  return [dict(metric='ppl', controls=False), dict(form='grid', metric='ppl')]\n"
     'def figures():\n'
     "  return {'one': dict(metric='bpb'), 'two': dict(form='lengths', drawn_controls=())}\n"
   )

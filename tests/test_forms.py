@@ -32,10 +32,6 @@ BASE = 'configs/base.py'
 
 CASES = {
   'lengths': (realistic(2), dict(baseline='rope')),
-  'columns': (
-    [r | {'corpus': c} for c in ('sotu', 'pg19') for r in realistic(2)],
-    dict(by='corpus', baseline='rope'),
-  ),
   'grid': (trained_at(), {}),
   'methods': (extended(3), dict(baseline='rope, as trained, L = 8, 100 steps')),
   'distances': (planted(), {}),
@@ -155,48 +151,11 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
 # Each form
 
 
-def test_columns_has_a_group_for_each_corpus_or_protocol_and_the_best_of_each_line():
-  bits = {'rope': {8: [1.0, 1.0], 16: [3.0, 3.0]}, 't5': {8: [2.0, 2.0], 16: [2.0, 2.0]}}
-  rows = rows_of(bits) + rows_of(bits | {'alibi': {8: [0.0, 0.0]}}, corpus='pg19')
-  table, *_ = make_tables(rows, form='columns', by='corpus', metric='bpb')
-  assert table.header == ['length', 'alibi', 'rope', 't5']
-  assert [group.name for group in table.groups] == ['pg19, last_k', 'sotu, last_k']
-  second, first = (
-    [[field.text for field in line] for line in group.lines] for group in table.groups
-  )
-  assert first == [
-    ['8 (L)', '—', '1.000 ± 0.000', '2.000 ± 0.000'],
-    ['16', '—', '3.000 ± 0.000', '2.000 ± 0.000'],
-  ]
-  assert [[f.is_best for f in line] for line in table.groups[1].lines] == [
-    [0, 0, 1, 0],
-    [0, 0, 0, 1],
-  ]
-  assert second[0][1] == '0.000 ± 0.000'
-  assert {(r['corpus'], r['encoding']) for r in table.records} >= {
-    ('sotu', 'rope'),
-    ('pg19', 'alibi'),
-  }
-  assert 'pg19, last_k: missing: alibi at 16' in table.notes
-  assert [title for title, *_ in table.per_seed] == [
-    'Every seed, pg19, last_k:',
-    'Every seed, sotu, last_k:',
-  ]
-  both = rows_of(bits) + rows_of(bits, protocol='non_overlapping', k=None)
-  table, *_ = make_tables(both, form='columns', metric='bpb')
-  assert [group.name for group in table.groups] == ['last_k', 'non_overlapping']
-  assert 'the last 4 tokens' in table.caption
-  assert 'windows that do not overlap' in table.caption
-
-
-@pytest.mark.parametrize(
-  ('form', 'settings'), [('columns', {'by': 'corpus', 'metric': 'exact_match'}), ('ranks', {})]
-)
-def test_corpora_with_runs_of_their_own_miss_no_others(form, settings):
+def test_corpora_with_runs_of_their_own_miss_no_others():
   rows = [r | {'corpus': r['protocol'], 'run': f'{r["protocol"]},{r["run"]}'} for r in tasks(2)]
   runs = sorted({r['run'] for r in rows})
-  complete, *_ = make_tables(rows, runs, form=form, **settings)
-  table, *_ = make_tables([r for r in rows if r['run'] != runs[0]], runs, form=form, **settings)
+  complete, *_ = make_tables(rows, runs, form='ranks')
+  table, *_ = make_tables([r for r in rows if r['run'] != runs[0]], runs, form='ranks')
   missing = [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
   assert [note for note in table.notes if note not in complete.notes] == missing
   one = [r | {'protocol': 'copy'} for r in rows]  # options of a task make corpora, not protocols
@@ -271,7 +230,7 @@ def test_of_methods_the_baseline_is_the_model_as_trained():
   assert 'Differences from rope, as trained, L = 8, 100 steps up to L, last_k' in titles
 
 
-@pytest.mark.parametrize('form', ['columns', 'methods', 'grid'])
+@pytest.mark.parametrize('form', ['methods', 'grid'])
 def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(form):
   for table in make_tables(by_position(), form=form, protocols=['by_position'], metric='bpb'):
     names = [*table.header, *(line[0].text for line in lines_of(table))]
@@ -512,7 +471,7 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     storage.append_rows(
       tmp_path / name / 'eval.jsonl', [row(label, seed, run=name, bits=2.0 + seed)]
     )
-  study.Report(tmp_path, tables=[{}, {'form': 'columns'}]).write_tables()
+  study.Report(tmp_path, tables=[{}, {'form': 'grid'}]).write_tables()
   text = (tmp_path / 'table.md').read_text(encoding='utf-8')
   assert text.count('0.001 million parameters, 2.46 million tokens a run, trained in float32.') == 2
   assert '## Cost' in text
@@ -527,5 +486,5 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     b''.join(path.read_bytes() for path in sorted(tmp_path.glob('*/eval.jsonl')))
   )
   (kept / 'costs.jsonl').write_bytes((tmp_path / 'costs.jsonl').read_bytes())
-  study.Report(kept, tables=[{}, {'form': 'columns'}]).write_tables()
+  study.Report(kept, tables=[{}, {'form': 'grid'}]).write_tables()
   assert before == {name: (kept / f'table.{name}').read_bytes() for name in before}

@@ -91,8 +91,7 @@ def tables_of(rows, payload):
   made = []
   for form, settings in {
     'lengths': dict(baseline=visible(payload), reference=reference),
-    'columns': dict(by='corpus', metric='ppl'),
-    'grid': {},
+    'grid': dict(metric='ppl'),
     'methods': {},
     'ranks': dict(metric='ppl'),
   }.items():

@@ -400,7 +400,7 @@ STUDY = """
 def get_config(): ...
 def table():
   published = [dict(line='theirs', values={8: 1.25}, source='A 2021')]
-  return [dict(baseline=BASELINE, reference=published), dict(form='columns')]
+  return [dict(baseline=BASELINE, reference=published), dict(form='grid')]
 """
 
 
@@ -447,7 +447,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   assert 'Trained' in text
   assert '0.00123 million parameters, 0.00568 million tokens a run' in text
   assert (
-    text.index('id="tables"') < text.index('Extrapolation by protocol') < text.index('id="behind"')
+    text.index('id="tables"') < text.index('Training by evaluation') < text.index('id="behind"')
   )
   (tmp_path / 'study.json').unlink()
   text = page.render(gather([tmp_path]), 'bpb')

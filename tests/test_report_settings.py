@@ -175,7 +175,6 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def table(): return {'margin': '0.1'}", "margin='0.1'; allowed: a number above 0"),
     ("def table(): return {'form': 'grid', 'margin': 1}", "no setting 'margin' of grid"),
     ("def table(): return {'form': 'ranks', 'metric': 'gradient'}", 'a metric with a better end'),
-    ("def table(): return dict(form='columns', by='k')", "by='k'; allowed: protocol, corpus"),
     ("def table(): return {'form': 'grids'}", r"form='grids'; did you mean 'grid'\?"),
     (
       "def table(): return dict(reference=[{'line': 'x', 'values': {8: 1.0}}])",

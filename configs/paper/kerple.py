@@ -115,9 +115,9 @@ def sweep():
 
 def table():
   return dict(
-    form='columns',
     protocols=('non_overlapping', 'last_k'),
     metric='bpb',
+    controls=False,
     baseline='alibi',
     reference=REFERENCE,
   )

@@ -66,7 +66,6 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   **dict.fromkeys(('protocols', *OF_LINES), (_are_names, "one or more names, such as ('last_k',)")),
   'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
   'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
-  'by': (lambda value: value in ('protocol', 'corpus'), 'protocol, corpus'),
   'score_to_keep': (lambda value: value in (OF_LINE, OF_BASELINE), f'{OF_LINE}, {OF_BASELINE}'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
   'learned': (lambda value: is_number(value) and 0 <= value < 1, '0 to less than 1'),

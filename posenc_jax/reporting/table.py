@@ -82,10 +82,9 @@ def bold_sentence(metric: Metric, where: str, *scores: Scores) -> str:
   return f' The best of each {where}{among} is bold.' if metric.best else ''
 
 
-def error_sentence(*scores: Scores) -> str:
+def error_sentence(scores: Scores) -> str:
   """The sentence that says what stands in parentheses, with a space before it, or ''."""
-  every = (score for group in scores for score in group.by_seed.values())
-  if not any(score.documents > 1 for score in every):
+  if not any(score.documents > 1 for score in scores.by_seed.values()):
     return ''
   return (
     ' In parentheses: the standard error over documents, those of one year or package taken as one.'
@@ -146,8 +145,8 @@ def text_of_seed(scores: Scores, line: str, seed: int, column) -> str:
   return scores.metric.text([] if value is None else [value])
 
 
-def per_seed_tables(scores: Scores, name: str = '') -> list[tuple[str, list[str], list[list[str]]]]:
-  """`Table.per_seed` of the group `name`."""
+def per_seed_tables(scores: Scores) -> list[tuple[str, list[str], list[list[str]]]]:
+  """`Table.per_seed`."""
   if len(scores.seeds) < 2:
     return []
   lines = [
@@ -155,7 +154,7 @@ def per_seed_tables(scores: Scores, name: str = '') -> list[tuple[str, list[str]
     for line in scores.lines
     for seed in scores.seeds
   ]
-  return [(f'Every seed{name and ", "}{name}:', ['encoding', 'seed', *header(scores)], lines)]
+  return [('Every seed:', ['encoding', 'seed', *header(scores)], lines)]
 
 
 def record_keys(scores: Scores) -> dict:

@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 
 from posenc_jax.reporting.table import Table
-from posenc_jax.reporting.table_forms.columns import columns
 from posenc_jax.reporting.table_forms.distances import distances
 from posenc_jax.reporting.table_forms.effective_lengths import effective_lengths
 from posenc_jax.reporting.table_forms.grid import grid
@@ -14,7 +13,6 @@ from posenc_jax.reporting.tasks.learned import PART, mark
 
 FORMS = {
   'lengths': lengths,  # encodings x evaluation lengths
-  'columns': columns,  # KERPLE: evaluation lengths x encodings, by corpus or protocol
   'distances': distances,  # encodings x distances, of planted names
   'grid': grid,  # ALiBi: training x evaluation length
   'methods': methods,  # PI, YaRN: methods of context extension x evaluation window
