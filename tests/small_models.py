@@ -8,8 +8,8 @@ import safetensors.numpy
 from configs import base
 from posenc_jax.pretrained import families, importing, sources
 from posenc_jax.pretrained.exported_tokenizers import byte_tokenizer
-from scripts.conformance.command import GOLDEN
-from scripts.conformance.pretrained import weights
+from scripts.maintenance.conformance.command import GOLDEN
+from scripts.maintenance.conformance.pretrained import weights
 
 RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
 TOKENIZER = byte_tokenizer(256)

@@ -24,7 +24,8 @@ from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.training.run_dir import claim_run_dir
-from scripts import board, remake, step_times
+from scripts import board, step_times
+from scripts.maintenance import remake
 
 ROOT = Path(__file__).parent.parent
 STUDY_FILE = ROOT / 'configs' / 'studies' / 'board.py'

@@ -719,14 +719,18 @@ def test_a_training_whose_reader_goes_away_trains_to_its_end(corpus, tmp_path):
   assert (tmp_path / 'run' / 'checkpoints' / '5').exists()
 
 
-SCRIPTS = sorted(path.name for path in (ROOT / 'scripts').glob('*.py'))
+SCRIPTS = [
+  path.relative_to(ROOT).as_posix()
+  for folder in ('scripts', 'scripts/maintenance')
+  for path in sorted((ROOT / folder).glob('*.py'))
+]
 FLAGS = {
   'train.py': '--workdir',
   'eval.py': '--workdir',
   'scripts/table.py': '--config',
   'scripts/html_report.py': '--out',
-  'scripts/conformance.py': 'none',
-  'scripts/encoding_table.py': 'none',
+  'scripts/maintenance/conformance.py': 'none',
+  'scripts/maintenance/encoding_table.py': 'none',
 }
 
 
@@ -748,9 +752,7 @@ def test_a_helper_beside_a_study_is_no_script_of_the_same_name(command, tmp_path
 
 
 @pytest.mark.parametrize('word', ['-h', '--help'])
-@pytest.mark.parametrize(
-  'script', [*FLAGS, *(f'scripts/{name}' for name in SCRIPTS if f'scripts/{name}' not in FLAGS)]
-)
+@pytest.mark.parametrize('script', dict.fromkeys((*FLAGS, *SCRIPTS)))
 def test_help(command, script, word):
   code, out, _ = command(script, word)
   assert not code

@@ -1,4 +1,4 @@
-"""Encodings against numbers that other implementations gave (scripts/conformance.py)."""
+"""Encodings against numbers of other implementations (scripts/maintenance/conformance.py)."""
 
 import functools
 import json
@@ -12,8 +12,8 @@ from posenc_jax.attention import attend
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 from posenc_jax.errors import UserError
-from scripts.conformance import command, pretrained
-from scripts.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters
+from scripts.maintenance.conformance import command, pretrained
+from scripts.maintenance.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters
 
 FILES = {
   'rope_types': ROPE_TYPES,

@@ -1,4 +1,4 @@
-"""The short form of scripts/damage.py: some damages of files of a run, and what comes of each."""
+"""The short form of scripts/maintenance/damage.py: some files damaged, and what comes of each."""
 
 import subprocess
 import sys
@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.slow  # a run is trained for one damage; tests of what is read have the others
 def test_no_damage_ends_in_a_traceback_or_in_a_silent_loss(tmp_path):
-  script = [sys.executable, str(ROOT / 'scripts' / 'damage.py')]
+  script = [sys.executable, str(ROOT / 'scripts' / 'maintenance' / 'damage.py')]
   command = [*script, f'--out={tmp_path / "out"}', '--trials=1', '--seed=7']
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -21,7 +21,7 @@ from posenc_jax.pretrained import exported_fields, exporting, families, importin
 from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.run_dir import claim_run_dir
-from scripts.conformance.pretrained import MODELS, TOKENS, weights
+from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
 
 OF_GRANITE = ('model.norm', 'q_proj', 'o_proj', 'down_proj', 'output_linear')
 INEXACT = {'gemma': ('norm',), 'gemma2': ('norm', 'q_proj'), 'gemma3': ('norm',), 'gpt2': ('wpe',)}

@@ -18,7 +18,7 @@ from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import attention_options
 from posenc_jax.pretrained import families, gguf_file, gguf_tokenizer, importing, sources
-from scripts.conformance.pretrained import TOKENS
+from scripts.maintenance.conformance.pretrained import TOKENS
 
 
 @pytest.mark.parametrize('name', gguf_file.SUPPORTED)

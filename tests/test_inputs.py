@@ -19,9 +19,10 @@ from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.tasks import make
-from scripts import board, figures, fuzz_inputs, keep, table
+from scripts import board, figures, keep, table
 from scripts.aot import command as aot
 from scripts.bench import command as bench
+from scripts.maintenance import fuzz_inputs
 
 ROOT = Path(__file__).parent.parent
 BASE = ROOT / 'configs' / 'base.py'
@@ -565,7 +566,7 @@ def test_values_are_shown_in_one_short_line(value):
 
 
 def test_wrong_inputs_by_the_dozen():
-  """Sixty inputs of scripts/fuzz_inputs.py, of every kind; the command runs thousands."""
+  """Sixty inputs of fuzz_inputs.py, of every kind; the command runs thousands."""
   counts, bad = fuzz_inputs.run_all(60, seed=0, kinds=[], seconds=60.0)
   assert [(of.words, end, text) for of, end, text in bad] == []
   assert sum(counts.values()) == 60

@@ -39,7 +39,7 @@ from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.own_tokenizer import kept_tokenizer
 from posenc_jax.training.provenance import source_of
 from scripts import export_model, import_model
-from scripts.conformance.pretrained import MODELS, TOKENS, weights
+from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
 
 ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox')

@@ -11,7 +11,7 @@ import pytest
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, read_scaling
 from posenc_jax.errors import UserError
 from posenc_jax.pretrained import families
-from scripts.conformance.command import GOLDEN
+from scripts.maintenance.conformance.command import GOLDEN
 
 RECORDS = json.loads((GOLDEN / 'pretrained.json').read_text())
 LONGROPE = {'short_factor': [1.0, 1.2], 'long_factor': [1.0, 3.0]}

@@ -109,7 +109,7 @@ OF_IMPORTED = (
 @pytest.mark.parametrize('name', KEPT)
 def test_the_kept_study_json_is_what_the_study_wants(name):
   """Where it is not, as after any edit of a study or a new field, of which all kept results have
-  the default: `python scripts/remake.py --settings`.
+  the default: `python scripts/maintenance/remake.py --settings`.
   """
   folder = ROOT / 'results' / name
   kept = study.load(folder)

@@ -1,7 +1,7 @@
 """A training loses nothing: when killed at the worst points, on a full disk, at a loss of NaN.
 
-`scripts/torture.py` kills at random points for minutes; these tests kill at the few points that it
-is likely to miss.
+`scripts/maintenance/torture.py` kills at random points for minutes; these tests kill at the few
+points that it is likely to miss.
 """
 
 import errno

@@ -14,7 +14,7 @@ from posenc_jax.evaluation import generation
 from posenc_jax.model.decoder import attention_options
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import families, importing, sources
-from scripts.conformance.pretrained import CONTINUED, PROMPT, READ, TEXT
+from scripts.maintenance.conformance.pretrained import CONTINUED, PROMPT, READ, TEXT
 
 GOLDEN = Path(__file__).parent / 'golden' / 'smollm2.json'
 

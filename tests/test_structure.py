@@ -15,7 +15,7 @@ from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
-from scripts import encoding_table
+from scripts.maintenance import encoding_table
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'
@@ -246,7 +246,7 @@ def test_every_field_of_the_config_is_read():
 
 @pytest.mark.ci
 def test_the_page_of_encodings_is_up_to_date():
-  """Where it is not: python scripts/encoding_table.py > ENCODINGS.md"""
+  """Where it is not: python scripts/maintenance/encoding_table.py > ENCODINGS.md"""
   assert (ROOT / 'ENCODINGS.md').read_text() == encoding_table.markdown()
 
 

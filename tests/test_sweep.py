@@ -18,7 +18,7 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training.run_dir import claim_run_dir
-from scripts import torture
+from scripts.maintenance import torture
 
 
 @pytest.fixture

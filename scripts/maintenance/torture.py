@@ -1,6 +1,6 @@
 """Kills trainings, evaluations, sweeps and tables at random moments; compares what becomes of them.
 
-  python scripts/torture.py --out=runs/torture --encodings=rope,t5 --kills=60
+  python scripts/maintenance/torture.py --out=runs/torture --encodings=rope,t5 --kills=60
 
 --kills is the number of SIGKILLs, a fourth of them each for
 
@@ -35,7 +35,7 @@ import numpy as np
 
 from posenc_jax import cli, config, errors, storage, sweep
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
 KINDS = ('train', 'eval', 'sweep', 'table')
 OUTCOMES = ('equal', 'differs', 'traceback', 'failed')

@@ -1,6 +1,6 @@
 """Prints the page ENCODINGS.md: what every encoding does, costs and is reported to do.
 
-  python scripts/encoding_table.py > ENCODINGS.md
+  python scripts/maintenance/encoding_table.py > ENCODINGS.md
 
 Where an encoding acts, what it costs and which backends take it is asked of its hooks; its own
 parameters and what is claimed of it are words beside its formula. A test holds ENCODINGS.md to what

@@ -24,7 +24,7 @@ from .tensors import (
   weighted_values,
 )
 
-CLONES = Path(__file__).parents[2] / 'references'
+CLONES = Path(__file__).parents[3] / 'references'
 COMMITS = {
   'hrlics/CoPE': 'ed52ba5e2d80aaea7577144109c572e93e84e537',
   'sheryc/resonance_rope': '4a7f5a703b2e96756939db51916937ab7c5ab3a9',

@@ -1,6 +1,6 @@
 """Damages every file of a run, one at a time, and looks at what the commands make of it.
 
-  python scripts/damage.py --out=runs/damage
+  python scripts/maintenance/damage.py --out=runs/damage
 
 A small run is trained, stopped half way and finished, with one checkpoint kept and with two. Each
 file is then damaged in ways that disks and people find: emptied, cut, one bit flipped, zeros,
@@ -29,12 +29,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from posenc_jax import cli, config, errors
-from scripts.torture import SETTINGS
+from scripts.maintenance.torture import SETTINGS
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STEPS, HALF = 8, 4
 SMALL = SETTINGS | {
   'train.steps': STEPS,

@@ -135,7 +135,7 @@ TOKENS = np.random.default_rng(0).integers(0, 23, (2, 13))
 PROMPT = 'The capital of France is'
 CONTINUED = 64
 READ = 2048
-TEXT = Path(__file__).parents[2] / 'LICENSE'
+TEXT = Path(__file__).parents[3] / 'LICENSE'
 
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Makes all that is made of rows in results/ again: tables, figures, and the board.
 
-python scripts/remake.py [--settings]
+python scripts/maintenance/remake.py [--settings]
 
 With --settings it first writes each study.json anew: the settings of tables and figures as the
 study wants them now, and the hashes of its runs. That is asked for by an edit of a study and by a
@@ -20,7 +20,7 @@ from posenc_jax import cli, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 OF_EACH_FOLDER = ('table', 'figures')
 
 

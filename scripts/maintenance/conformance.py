@@ -1,11 +1,11 @@
 """Computes golden vectors with implementations of others: transformers, x-transformers, entmax, and
 the repositories of papers.
 
-  pip install -e '.[conformance]' && python scripts/conformance.py [NAME ...]
+  pip install -e '.[conformance]' && python scripts/maintenance/conformance.py [NAME ...]
 
 A repository is read from a clone, `git clone https://github.com/OWNER/NAME references/OWNER/NAME`,
-at the commit in COMMITS of scripts/conformance/repositories.py; of a file there only the
-definitions that are asked for are executed.
+at the commit in COMMITS of conformance/repositories.py here; of a file there only the definitions
+that are asked for are executed.
 
 It writes tests/golden/rope_types.json (frequencies), tests/golden/attention.json (the outputs of
 one layer of odd sizes, whose weights `fill` makes) and tests/golden/gradients.json (gradients of
@@ -23,8 +23,8 @@ from posenc_jax import cli
 
 
 def main(argv):
-  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-  from scripts.conformance import command
+  sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+  from scripts.maintenance.conformance import command
 
   command.main(argv)
 

@@ -1,7 +1,7 @@
 """Gives the commands wrong inputs by the hundred, and counts how each of them ends.
 
-  python scripts/fuzz_inputs.py                 # all, a few minutes
-  python scripts/fuzz_inputs.py --count=200 --kinds=flags,tasks
+  python scripts/maintenance/fuzz_inputs.py                 # all, a few minutes
+  python scripts/maintenance/fuzz_inputs.py --count=200 --kinds=flags,tasks
 
 Every input must be named in one line, or be taken because it is allowed; a traceback, a hang, a
 message of several lines, or a file that is left although the input was refused makes the exit code
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ from posenc_jax.reporting.mpl import profile_figure
 from posenc_jax.sweep import rates
 from posenc_jax.training import loop, trackers
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LONGEST_MESSAGE = 2000  # characters; more is no line that anyone reads
 ENDS = ('one line', 'taken', 'many lines', 'traceback', 'hang', 'left files')
 GOOD_ENDS = ENDS[:2]

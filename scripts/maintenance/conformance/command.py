@@ -1,4 +1,4 @@
-"""The command line of scripts/conformance.py: computes entries and writes them."""
+"""The command line of scripts/maintenance/conformance.py: computes entries and writes them."""
 
 import importlib.metadata
 import importlib.util
@@ -16,7 +16,7 @@ from .cases import CASES, ROPE_TYPES, cotangent, parameters
 from .tensors import numbers, torch
 
 SMOLLM2 = 'smollm2'  # when it is asked for by name: it needs a package more, and a minute
-GOLDEN = Path(__file__).parents[2] / 'tests' / 'golden'
+GOLDEN = Path(__file__).parents[3] / 'tests' / 'golden'
 REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
 # Those whose gradients are kept, too.
 GRADIENTS = (
