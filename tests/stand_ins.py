@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest import mock
 
 from posenc_jax import sweep
+from posenc_jax.sweep import sweeping
 
 ROOT = Path(__file__).parent.parent
 
@@ -80,7 +81,7 @@ from pathlib import Path
 {signals}
 from posenc_jax import cli, sweep
 sweep.local.POLL = 0.01
-sweep.check_runs = lambda *given: None  # there are no such encodings
+sweep.sweeping.check_runs = lambda *given: None  # there are no such encodings
 scripts = tuple(map(Path, sys.argv[3:]))
 cli.main(lambda argv: sweep.sweep(argv[0], argv[1], {{}}, scripts, {jobs}))
 """
@@ -100,7 +101,7 @@ def sweep():
 
 def sweep_unchecked(*given, **settings) -> int:
   """`sweep.sweep` of runs that no process could build: their scripts are stand-ins."""
-  with mock.patch.object(sweep, 'check_runs'):
+  with mock.patch.object(sweeping, 'check_runs'):
     return sweep.sweep(*given, **settings)
 
 

@@ -16,6 +16,7 @@ from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import kept, row_files, study
 from posenc_jax.rows import row_schema, sessions
+from posenc_jax.sweep import sweeping
 from posenc_jax.training import provenance, run_dir
 from scripts import keep
 
@@ -208,7 +209,7 @@ def test_a_run_that_has_rows_goes_on_though_it_is_kept(run, tmp_path, monkeypatc
   begun, out, at_work = 'encoding.name=rope,seed=0', tmp_path / 'other', []
   shutil.copytree(run.out / begun, out / begun)
   (out / begun / kept.FINISHED).unlink()
-  monkeypatch.setattr(sweep, 'execute', lambda runs, *_: at_work.extend(runs) or {})
+  monkeypatch.setattr(sweeping, 'execute', lambda runs, *_: at_work.extend(runs) or {})
   assert swept(run, out, kept=tmp_path / 'kept') == 0
   assert [run.name for run in at_work] == [begun]
   assert begun not in {row['run'] for row in row_files.read(out / kept.ROWS)}
@@ -362,7 +363,7 @@ def test_another_code_of_an_own_encoding_is_refused(run, tmp_path):
     kept.keep(run.out, out)
   assert {path: path.read_bytes() for path in out.iterdir()} == before
   with (
-    mock.patch.object(sweep, 'check_runs', side_effect=UserError('checked')) as check,
+    mock.patch.object(sweeping, 'check_runs', side_effect=UserError('checked')) as check,
     pytest.raises(UserError, match='checked'),
   ):
     sweep.sweep(run.path, tmp_path / 'second', {'seed': 1}, run.scripts, kept=out)

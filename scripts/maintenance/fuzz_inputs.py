@@ -46,7 +46,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.mpl import figures as mpl_figures
 from posenc_jax.reporting.mpl import profile_figure
-from posenc_jax.sweep import rates
+from posenc_jax.sweep import rates, sweeping
 from posenc_jax.training import loop, trackers
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -368,7 +368,7 @@ def work_left_out() -> Iterator[None]:
     for owner, name, replacement in (
       (loop, 'train', check),
       (evaluate, 'evaluate', check),
-      (sweep, 'check_runs', check_runs),
+      (sweeping, 'check_runs', check_runs),
       (rates, 'check_runs', check_runs),
       (rates, 'last_validation', lambda run: 1.0),
       (sweep.local, 'execute', nothing),
