@@ -27,9 +27,9 @@ def main(argv):
   config.validate(study)
   cli.check_folder(f'--workdir={flags.workdir}', flags.workdir)
 
-  from posenc_jax.evaluation import ngram  # jax takes seconds to import: after the check
+  from posenc_jax.evaluation import ngram_line  # jax takes seconds to import: after the check
 
-  ngram.evaluate_ngram(study, flags.workdir, flags.context, flags.smoothing, flags.whole_split)
+  ngram_line.evaluate_ngram(study, flags.workdir, flags.context, flags.smoothing, flags.whole_split)
 
 
 if __name__ == '__main__':

@@ -14,7 +14,7 @@ from posenc_jax import config, data, storage
 from posenc_jax.data import history, ngrams, overlap
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import ngram
+from posenc_jax.evaluation import ngram_line
 from posenc_jax.reporting.study import Report
 from posenc_jax.rows import row_schema, sessions
 from scripts import prepare_data
@@ -236,7 +236,7 @@ def study(tmp_path_factory):
 def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
   seeds = config.load(BASE, {**config.flat(study), 'seeds': (0, 1)})
   for _ in range(2):
-    ngram.evaluate_ngram(seeds, tmp_path / 'ngram', 2, 'witten_bell', False)
+    ngram_line.evaluate_ngram(seeds, tmp_path / 'ngram', 2, 'witten_bell', False)
   for seed in (0, 1):
     folder = tmp_path / f'ngram,seed={seed}'
     assert (folder / 'finished.json').exists()
@@ -263,19 +263,19 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
 
 
 def test_what_an_ngram_counts_is_named(study, tmp_path):
-  ngram.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
-  counted = storage.read_json(tmp_path / 'a' / ngram.FILE)
+  ngram_line.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
+  counted = storage.read_json(tmp_path / 'a' / ngram_line.FILE)
   assert {name: counted[name] for name in ('context', 'tokens')} == {'context': 1, 'tokens': 260}
   rows = storage.read_rows(tmp_path / 'a' / 'eval.jsonl')
   assert rows[0]['label'] == 'n-gram (1 byte, Kneser-Ney, whole split)'
   other = config.load(BASE, {**config.flat(study), 'eval.spans': 2, 'eval.lengths': (20,)})
   with pytest.raises(UserError, match=r'another n-gram: eval\.spans \(there 4, here 2\); allowed'):
-    ngram.evaluate_ngram(other, tmp_path / 'a', 1, 'kneser_ney', True)
+    ngram_line.evaluate_ngram(other, tmp_path / 'a', 1, 'kneser_ney', True)
   with pytest.raises(UserError, match=r'holds another n-gram: context \(there 1, here 2\)'):
-    ngram.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
+    ngram_line.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
   storage.write_json(tmp_path / 'config.json', {})
   with pytest.raises(UserError, match='holds a trained run; allowed: another workdir'):
-    ngram.evaluate_ngram(study, tmp_path, 2, 'kneser_ney', True)
+    ngram_line.evaluate_ngram(study, tmp_path, 2, 'kneser_ney', True)
   task = config.load(BASE, {'data.corpus': 'task:copy', 'eval.protocols': ('answers',)})
   for args, words in (
     ((study, tmp_path / 'b', -1, 'witten_bell', True), '--context=-1; allowed: 0 to'),
@@ -283,7 +283,7 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
     ((task, tmp_path / 'b', 1, 'witten_bell', True), "config.data.corpus='task:copy'; allowed"),
   ):
     with pytest.raises(UserError, match=words):
-      ngram.evaluate_ngram(*args)
+      ngram_line.evaluate_ngram(*args)
   assert not (tmp_path / 'b').exists()
 
 
@@ -292,14 +292,14 @@ def test_an_ngram_of_a_folder_that_has_changed_is_refused(study, tmp_path, capsy
   c = config.load(BASE, {**config.flat(study), 'data.corpus': str(tmp_path / 'texts')})
   arguments = c, tmp_path / 'a', 1, 'kneser_ney', True
   for _ in range(2):
-    ngram.evaluate_ngram(*arguments)
+    ngram_line.evaluate_ngram(*arguments)
   (tmp_path / 'a' / 'documents.json').unlink()  # as one of an earlier version
-  ngram.evaluate_ngram(*arguments)
+  ngram_line.evaluate_ngram(*arguments)
   assert capsys.readouterr().out.count('documents.json: is new; it has') == 1
   rows = (tmp_path / 'a' / 'eval.jsonl').read_bytes()
   (tmp_path / 'texts' / 'test' / 'more.txt').write_text('a ' * 40)
   with pytest.raises(UserError, match=r"'.*a': documents in test of data\.corpus: \d+ when"):
-    ngram.evaluate_ngram(*arguments)
+    ngram_line.evaluate_ngram(*arguments)
   assert (tmp_path / 'a' / 'eval.jsonl').read_bytes() == rows
 
 

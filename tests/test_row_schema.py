@@ -60,7 +60,7 @@ def test_a_score_of_tokens_that_begin_no_character_is_none():
 
 
 def test_the_checks_know_what_evaluation_measures():
-  assert {*row_schema.SHARES} <= {*task_scoring.METRICS, 'gradient', 'sink_rate'}
+  assert {*row_schema.SHARES} <= {*task_scoring.TASK_METRICS, 'gradient', 'sink_rate'}
 
 
 @pytest.mark.parametrize(

@@ -22,21 +22,21 @@ from posenc_jax.tasks import Example, Task, chance
 # token_accuracy: the share of answers right. symbol_nats: the mean nats of an answer. Exact match
 # of n answers falls as the n-th power of the share right, even where no answer gets harder.
 # chance, token_chance, nats_chance: the exact match, the token accuracy and the nats of guessing.
-METRICS = (
+TASK_METRICS = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy', 'symbol_nats'),
   *('chance', 'token_chance', 'nats_chance'),
 )
 
 
 def metrics(task: Task) -> list[str]:
-  """The names in METRICS that are measured of a task: `exact_match_without_end` only where it has
-  an end.
+  """The names in TASK_METRICS that are measured of a task: `exact_match_without_end` only where it
+  has an end.
   """
-  return [name for name in METRICS if task.ends or name != 'exact_match_without_end']
+  return [name for name in TASK_METRICS if task.ends or name != 'exact_match_without_end']
 
 
 def metric_values(predictions: list[Prediction]) -> dict[str, float]:
-  """Returns the value of each metric in METRICS."""
+  """Returns the value of each metric in TASK_METRICS."""
   guessing = chance([prediction.example for prediction in predictions])
   return {
     'exact_match': float(np.mean([p.right_A.all() for p in predictions])),

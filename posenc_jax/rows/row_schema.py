@@ -147,7 +147,7 @@ SCORE_FIELDS: dict[str, FieldCheck] = {
   'bpb': SCORE,
   # null for a likelihood, or what `value` is: 'gradient' (a share of the gradient, 0 to 1),
   # 'sink_rate' (a share of windows, layers and heads), 'attention_distance' (in tokens) or a metric
-  # of tasks (`task_scoring.METRICS`)
+  # of tasks (`task_scoring.TASK_METRICS`)
   'metric': WORD_OR_NULL,
   # the value of `metric`
   'value': SCORE,

@@ -159,17 +159,18 @@ def baselines_of_lines(
 
 
 def changes_from(
-  scores: Scores, kept: dict[str, str] | None = None
+  scores: Scores, to_keep: dict[str, str] | None = None
 ) -> dict[str, dict[int, Difference]]:
   """{line: {length: its change from the score to keep}} past the training lengths of the lines.
 
   Args:
-    kept: {line: the line whose score at its own training length is to keep}, of the lines that are
-      asked about, which are then compared at their training length, too; None: each its own.
+    to_keep: {line: the line whose score at its own training length is to keep}, of the lines that
+      are asked about, which are then compared at their training length, too; None: each its own.
   """
-  comparer = _Comparer(scores, {}, MARGIN, is_paired=kept is not None, asked=kept)
+  comparer = _Comparer(scores, {}, MARGIN, is_paired=to_keep is not None, asked=to_keep)
   found = defaultdict(dict)
-  for contrast in comparer.own_contrast() if kept is None else comparer.kept_contrast(kept):
+  contrasts = comparer.own_contrast() if to_keep is None else comparer.contrast_to_keep(to_keep)
+  for contrast in contrasts:
     for (line, length), difference in contrast.differences.items():
       found[line][length] = difference
   return found
@@ -306,12 +307,12 @@ class _Comparer:
       is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
     )
 
-  def kept_contrast(self, kept: dict[str, str]) -> list[Contrast]:
+  def contrast_to_keep(self, to_keep: dict[str, str]) -> list[Contrast]:
     L = self._train_length
     return self._contrast(
       OWN,
       lambda line, column: column >= L(line),
-      lambda line, column: (self.scores, kept[line], L(kept[line])),
+      lambda line, column: (self.scores, to_keep[line], L(to_keep[line])),
       is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
     )
 

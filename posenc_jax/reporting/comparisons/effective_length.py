@@ -38,22 +38,22 @@ def effective_length(
   values: dict[int, float | None],
   train_length: int,
   holds: Callable[[float, float], bool],
-  kept: float | None,
+  to_keep: float | None,
 ) -> EffectiveLength | None:
   """The effective length of one seed, or None where it has no score at L, or not one that holds.
 
   Args:
     values: the score at each evaluated length; None where it failed, as beyond a table.
     holds: (score, score to keep) -> whether it is as good.
-    kept: the score to keep, its own at L or that of another; None: there is none.
+    to_keep: the score to keep, its own at L or that of another; None: there is none.
   """
   at_L = values.get(train_length)
-  if at_L is None or kept is None or not holds(at_L, kept):
+  if at_L is None or to_keep is None or not holds(at_L, to_keep):
     return None
   longer = sorted(length for length in values if length > train_length)
   reached = train_length
   for length in longer:
-    if values[length] is None or not holds(values[length], kept):
+    if values[length] is None or not holds(values[length], to_keep):
       return EffectiveLength(reached, False)
     reached = length
   return EffectiveLength(reached, True)
@@ -77,23 +77,23 @@ def of_seeds(
   """
   metric = scores.metric if scores.metric.is_accuracy else METRICS['bpb']
   if metric.is_accuracy:
-    holds = lambda score, kept: score >= share * kept > (chance or 0)
+    holds = lambda score, to_keep: score >= share * to_keep > (chance or 0)
   else:
-    holds = lambda score, kept: score <= kept + slack
+    holds = lambda score, to_keep: score <= to_keep + slack
   train_length = scores.exemplar_row[line]['train_length']
   of_line = values_of_seeds(scores, line, metric)
-  kept = scores_at_L(scores, line if baseline is None else baseline, metric)
+  to_keep = scores_at_L(scores, line if baseline is None else baseline, metric)
   return {
-    seed: effective_length(values, train_length, holds, kept.get(seed))
+    seed: effective_length(values, train_length, holds, to_keep.get(seed))
     for seed, values in of_line.items()
-    if baseline is None or kept.get(seed) is not None
+    if baseline is None or to_keep.get(seed) is not None
   }
 
 
 def holds_to(
   train_length: int,
   values: dict[int, dict[int, float | None]],
-  kept: dict[int, float | None],
+  to_keep: dict[int, float | None],
   changes: dict[int, Difference],
   slack: float = SLACK,
 ) -> EffectiveLength | None:
@@ -102,7 +102,7 @@ def holds_to(
 
   Args:
     values: {seed: {length: score, or None where it failed}}.
-    kept: {seed: the score to keep}.
+    to_keep: {seed: the score to keep}.
     changes: {length: the change from that}; of L itself only where it is the score of another line.
   Returns:
     None where it does not hold at L, or where no interval says whether it does past L.
@@ -111,7 +111,7 @@ def holds_to(
   longer = sorted(length for length in evaluated if length > train_length)
   lengths, reached = [train_length, *longer], None
   for length in lengths:
-    pairs = [(by_length.get(length), kept.get(seed)) for seed, by_length in values.items()]
+    pairs = [(by_length.get(length), to_keep.get(seed)) for seed, by_length in values.items()]
     if not pairs or not all(None not in pair and pair[0] <= pair[1] + slack for pair in pairs):
       break
     change = changes.get(length)

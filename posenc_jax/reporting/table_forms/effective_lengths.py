@@ -66,12 +66,12 @@ def effective_lengths(
   rows, made = list(rows), []
   found = collect(rows, runs, protocols, metric, controls)
   # for each, {line: the line whose score is to keep}; None: each its own
-  kept = [None] * len(found)
+  lines_to_keep = [None] * len(found)
   if score_to_keep == OF_BASELINE:
-    kept = [baselines_of_lines(scores, baseline, of_label) for scores in found]
-    if not any(kept):
+    lines_to_keep = [baselines_of_lines(scores, baseline, of_label) for scores in found]
+    if not any(lines_to_keep):
       raise no_rows(' or '.join(names_of_baselines(baseline)), found)
-  for scores, baselines in zip(found, kept, strict=True):
+  for scores, baselines in zip(found, lines_to_keep, strict=True):
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
       raise UserError(f'table: metric={metric!r} of effective_lengths; allowed: {allowed}')
@@ -92,21 +92,21 @@ def _table(
   for line in scores.lines:
     L = scores.exemplar_row[line]['train_length']
     known = effective_length.values_of_seeds(scores, line, scores.metric)
-    kept = line if judged is None else judged.get(line)
+    reference = line if judged is None else judged.get(line)
     lengths, worst = {}, None
-    if kept:
-      of_other = None if judged is None else kept
+    if reference:
+      of_other = None if judged is None else reference
       lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L), of_other)
       if is_accuracy:
         worst = effective_length.summary(lengths)
       else:
-        to_keep = effective_length.scores_at_L(scores, kept, METRICS['bpb'])
+        to_keep = effective_length.scores_at_L(scores, reference, METRICS['bpb'])
         of_line = effective_length.values_of_seeds(scores, line, METRICS['bpb'])
         of_line = {seed: of_line[seed] for seed in lengths}
         worst = effective_length.holds_to(L, of_line, to_keep, changes.get(line, {}), margin)
-    if kept and (without := known.keys() - lengths.keys()):
+    if reference and (without := known.keys() - lengths.keys()):
       notes.append(
-        f'not judged, as {kept} has no score at L of these: {line} seed {join_unique(without)}'
+        f'not judged, as {reference} has no score at L of these: {line} seed {join_unique(without)}'
       )
     cells = [scores.label(line), _text(worst), _text(worst, L)]
     if len(scores.seeds) > 1:
@@ -114,7 +114,7 @@ def _table(
     lines.append([Cell(text) for text in cells])
     record = keys | {'encoding': line, 'train_length': L}
     if judged is not None:
-      record |= {'baseline': kept or ''}
+      record |= {'baseline': reference or ''}
     records += [
       record | {'seed': seed} | _record(found) for seed, found in [('', worst), *lengths.items()]
     ]
