@@ -29,6 +29,7 @@ from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import positions_of_model
 from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
+from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings.core.base import SCORE_TERMS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import preflight
@@ -49,6 +50,7 @@ def main(argv: list[str]) -> int | None:
     raise UserError(f'--platform={flags.platform!r}; allowed: {allowed}')
   c = config.load(flags.config, overrides)
   config.validate(c)
+  check_one_host()
   preflight.check_model(c)
   with user_errors(ValueError):
     model = build(c, data.vocab(c.data), nnx.Rngs(0))

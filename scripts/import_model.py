@@ -38,9 +38,14 @@ def main(argv):
   base, tokenizer = config.load(config.BASE, overrides), None
   config.validate_data(base)
 
-  from posenc_jax.data.tokenizers import TokenizerJson
-  from posenc_jax.pretrained import importing, sources  # jax takes seconds to import
+  import jax  # it takes seconds to import
 
+  from posenc_jax.data.tokenizers import TokenizerJson
+  from posenc_jax.pretrained import importing, sources
+
+  # Nothing is computed here: an accelerator may be too small for float32 parameters, and on a host
+  # of several of a TPU slice jax would wait for the others.
+  jax.config.update('jax_platforms', 'cpu')
   importing.check_new(Path(flags.workdir))  # all of this before gigabytes are read
   if flags.tokenizer:
     if not Path(flags.tokenizer).is_file():

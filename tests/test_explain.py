@@ -9,6 +9,7 @@ from flax import nnx
 from kinds import daily_if, representatives
 
 from posenc_jax import config, data
+from posenc_jax.distributed import processes
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.errors import UserError
@@ -216,6 +217,13 @@ def test_laws_are_checked_of_each_encoding_of_a_config(monkeypatch, capsys):
   assert explain.main([*flags, *pattern, '--check']) == 1
   assert re.search(r'^FAILS +finite: .*; output is nan$', capsys.readouterr().out, re.MULTILINE)
   assert asked == ['ALiBi', 'RoPE', 'NoPE']
+
+
+def test_a_host_of_a_slice_of_several_is_told_to_use_one_chip(explained, monkeypatch):
+  several = SimpleNamespace(get_process_count=lambda: 2)
+  monkeypatch.setattr(processes, '_slice_of_hosts', lambda: several)
+  with pytest.raises(UserError, match=r'^a TPU slice of 2 hosts; allowed: one chip, with TPU_'):
+    explained()
 
 
 def test_a_narrow_mlp_is_noted_before_the_tables(explained):

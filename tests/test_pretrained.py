@@ -3,8 +3,10 @@
 import dataclasses
 import fnmatch
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import types
 import zipfile
@@ -379,6 +381,20 @@ def test_a_hub_that_gives_no_model_is_one_line(monkeypatch):
   monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
   with pytest.raises(UserError, match=r'gives no model \(OSError: no network at all\)$'):
     sources.open_source('owner/name')
+
+
+def test_an_import_needs_no_accelerator(tmp_path):
+  """Not the one that jax would take, which may be too small, or wait for other hosts."""
+  folder = save(tmp_path / 'm', 'llama')
+  (folder / 'tokenizer.json').write_bytes(SMALL_TOKENIZER)
+  flags = f'--source={folder}', f'--workdir={tmp_path / "run"}'
+  done = subprocess.run(
+    [sys.executable, str(ROOT / 'scripts' / 'import_model.py'), *flags],
+    env=os.environ | {'JAX_PLATFORMS': 'no_such_accelerator'},
+    capture_output=True,
+    text=True,
+  )
+  assert (done.returncode, done.stderr) == (0, '')
 
 
 def test_what_is_wrong_beside_the_source_is_said_before_it_is_opened(tmp_path, monkeypatch):
