@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from against_dense import check_equal_to_dense, check_on_a_gpu
+from flax import nnx
 from kinds import daily_if, slow
 from test_aot import BASE, KINDS
 from test_laws import MODES, build, declared, is_wanted
 
+from configs import own_text
 from posenc_jax import config
 from posenc_jax.attention import attend, fastest
 from posenc_jax.attention.mask import Mask
@@ -18,8 +20,10 @@ from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.diagonal_passes import is_visited, stretches
 from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule
 from posenc_jax.distributed import mesh as meshes
-from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.training import multi_seed
 from scripts.aot import hlo, programs, targets
+from scripts.explain import ask_backends
 
 # One for each way in which a tile gets at what it needs: vectors by distance, sums along keys, keys
 # to the right;
@@ -147,8 +151,10 @@ def test_what_diagonals_refuse(name, options, reason):
   ('batch', 'queries', 'keys', 'backend'),
   [
     *((1, 8192, 8192, 'diagonals'), (64, 8192, 8192, 'blockwise'), (1, 256, 8192, 'blockwise')),
-    # up to 2^28 scores, of 4 heads
-    *((64, 1024, 1024, 'dense'), (65, 1024, 1024, 'diagonals'), (65, 256, 1024, 'dense')),
+    # up to 2^26 scores, of 4 heads
+    *((16, 1024, 1024, 'dense'), (17, 1024, 1024, 'diagonals'), (17, 256, 1024, 'dense')),
+    # fewer queries than a tile has
+    (65, 256, 1024, 'blockwise'),
   ],
 )
 def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, keys, backend):
@@ -162,6 +168,39 @@ def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, ke
 
   with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
     jax.eval_shape(chosen, of(queries, 4), of(keys, 2))
+
+
+@pytest.mark.parametrize(
+  ('mesh_seeds', 'batch', 'tokens', 'backend'),
+  [
+    *((1, 4, 1024, 'dense'), (1, 5, 1024, 'diagonals'), (4, 16, 1024, 'dense')),
+    *((1, 4, 8192, 'diagonals'), (1, 5, 8192, 'blockwise'), (4, 16, 8192, 'diagonals')),
+  ],
+)
+def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens, backend):
+  """Of four, each device has its share; also in a loop over layers, and with gradients."""
+  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
+  axes = dict(axis_types=(jax.sharding.AxisType.Auto,) * 4, abstract_device=device)
+  mesh = jax.sharding.AbstractMesh((mesh_seeds, 1, 1, 1), meshes.AXES, **axes)
+
+  def layer(q, _):
+    assert fastest(build_request(q, q[:, :, :2], q[:, :, :2], build('alibi'))) == backend
+    return q, None
+
+  loss = lambda q: jax.lax.scan(jax.checkpoint(layer), q, None, length=2)[0].sum()
+  with jax.sharding.use_abstract_mesh(mesh):
+    shape = jax.ShapeDtypeStruct((4, batch, tokens, 4, 8), jnp.float32)
+    jax.eval_shape(multi_seed.vmap_seeds(jax.grad(loss)), shape)
+
+
+@pytest.mark.parametrize('name', own_text.NAMES)
+def test_on_a_gpu_the_study_of_ones_own_text_keeps_no_weights(name):
+  """Of 12 layers, whose backward pass reads those that `dense` keeps."""
+  c = config.load(BASE.parent / 'own_text.py', {'encoding.name': name})
+  sizes = {field: c.model[field] for field in ('model_dim', 'heads', 'head_dim')}
+  enc = make(name, **sizes, train_length=c.train.length, rngs=nnx.Rngs(0))
+  _, taken = ask_backends(c, enc, Mask(), 'gpu')
+  assert taken == ('cudnn' if name in ('rope', 'nope') else 'diagonals')
 
 
 @pytest.mark.parametrize(

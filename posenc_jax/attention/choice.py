@@ -18,7 +18,7 @@ from posenc_jax.attention.backends import (
   triton,
 )
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.distributed.mesh import devices_of_batch
+from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 from posenc_jax.errors import nearest
 
 
@@ -58,9 +58,9 @@ BACKENDS = {
 # are hundreds of kernels one after another, by diagonals too, and dense is a dozen. Other platforms
 # are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
-# Scores up to which it takes dense, on one device, by platform: it keeps the weights of all for the
-# backward pass. Others take it whatever their number.
-MOST_IN_DENSE = {'gpu': diagonals.LARGEST}
+# Scores up to which it takes dense, on one device, by platform: each layer keeps the weights of all
+# for the backward pass, 256 MiB a layer. Others take it whatever their number.
+MOST_IN_DENSE = {'gpu': 2**26}
 # Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
 # this short, and tables by distance be spread once for each of their corners.
 FEW_QUERIES = 16
@@ -102,7 +102,7 @@ def fastest(request: AttentionRequest) -> str:
   (B, T, H, _), S = request.q_BTHK.shape, request.k_BSGK.shape[1]
   most_scores = MOST_IN_DENSE.get(request.platform, math.inf) * devices_of_batch()
   most_keys = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
-  if most_keys >= S and most_scores >= B * H * T * S:
+  if most_keys >= S and most_scores >= seeds_of_device() * B * H * T * S:
     return 'dense'
   if request.platform == 'gpu' and diagonals.refuse(request) is None:
     return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'

@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from posenc_jax.target import SEQUENCE_AXIS
 
 SEEDS = 'seeds'
+SEEDS_AT_ONCE = 'seeds_at_once'  # the axis of jax.vmap that seeds in one program have
 AXES = (SEEDS, 'data', 'fsdp', SEQUENCE_AXIS)
 TOKENS = PartitionSpec(('data', 'fsdp'), SEQUENCE_AXIS)  # of [B, T, ...]
 SEED_TOKENS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
@@ -51,6 +52,17 @@ def devices_of_batch() -> int:
   """
   mesh = jax.sharding.get_abstract_mesh()
   return math.prod(mesh.shape[name] for name in batch_axes() if name not in mesh.manual_axes)
+
+
+def seeds_of_device() -> int:
+  """How many seeds a device computes at once with each array that a call is given, whose shape does
+  not say so within jax.vmap; 1 where seeds are not trained in one program.
+  """
+  try:
+    seeds = jax.lax.axis_size(SEEDS_AT_ONCE)
+  except NameError:  # no such axis
+    return 1
+  return seeds // jax.sharding.get_abstract_mesh().shape.get(SEEDS, 1)
 
 
 def batch_axes() -> tuple[str, ...]:

@@ -21,8 +21,9 @@ def stack(trees: list, seeds: tuple[int, ...]):
 
 def vmap_seeds(function: Callable, in_axes=0) -> Callable:
   """`jax.vmap` over seeds, sharded along the mesh's axis of seeds where the mesh splits them."""
-  axis_name = mesh.SEEDS if mesh.splits_seeds() else None
-  return jax.vmap(function, in_axes=in_axes, spmd_axis_name=axis_name)
+  spmd_axis = mesh.SEEDS if mesh.splits_seeds() else None
+  axes = dict(axis_name=mesh.SEEDS_AT_ONCE, spmd_axis_name=spmd_axis)
+  return jax.vmap(function, in_axes=in_axes, **axes)
 
 
 def check_no_single_seed_checkpoints(folders: list[Path], latest_step: int) -> None:

@@ -18,7 +18,7 @@ from posenc_jax.attention.tiled.schedule import (
   first_tokens,
   join_tiles,
 )
-from posenc_jax.distributed.mesh import devices_of_batch
+from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 
 SIDE = 512  # of a tile: half the launches of 256, for 1.6 times the memory
 LARGEST = 2**28  # numbers of an array of scores on one device, of which there are a few at a time
@@ -46,7 +46,8 @@ def is_expected_faster(request: AttentionRequest) -> bool:
   work. Larger tiles of `blockwise` keep a GPU at work, and few queries have few rows.
   """
   B, T, H, _ = request.q_BTHK.shape
-  return T >= SIDE and LARGEST * devices_of_batch() >= B * H * T * SIDE
+  most_numbers = LARGEST * devices_of_batch()
+  return T >= SIDE and most_numbers >= seeds_of_device() * B * H * T * SIDE
 
 
 def run(request: AttentionRequest):
