@@ -8,7 +8,8 @@ from unittest import mock
 import jax
 import pytest
 
-from posenc_jax.distributed import devices
+from posenc_jax.distributed import devices, memory
+from posenc_jax.errors import Stopped
 
 
 @pytest.mark.parametrize(
@@ -95,6 +96,31 @@ def test_devices_that_idle_are_announced(mesh, said, monkeypatch, capsys):
   monkeypatch.setattr(jax, 'devices', lambda: [mock.Mock(device_kind='H100', platform='gpu')] * 8)
   devices.announce_devices(mesh)
   assert capsys.readouterr().out == f'jax {jax.__version__} on 8 x H100{said}\n'
+
+
+@pytest.mark.parametrize(
+  ('said', 'platform', 'words'),
+  [
+    ('RESOURCE_EXHAUSTED: Out of memory while trying to allocate 9 bytes.', 'gpu', 'allocate 9'),
+    ('RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm.\n Used 17G', 'tpu', 'hbm. Used'),
+    ('INTERNAL: CUDA_ERROR_OUT_OF_MEMORY: out of memory', 'gpu', 'INTERNAL'),
+    ('RESOURCE_EXHAUSTED: Ran out of memory in memory space vmem.', 'tpu', None),
+    ('RESOURCE_EXHAUSTED: Shared memory size limit exceeded', 'gpu', None),
+    ('INTERNAL: something else', 'gpu', None),
+  ],
+)
+def test_a_full_device_is_told_in_one_line(said, platform, words, monkeypatch):
+  """Not what one tile of a kernel takes within a core, which no smaller batch mends."""
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+  raised = pytest.raises(jax.errors.JaxRuntimeError if words is None else Stopped)
+  with raised as error, memory.memory_errors('smaller batches'):
+    raise jax.errors.JaxRuntimeError(said)
+  if words:
+    line = str(error.value)
+    assert words in line
+    assert '; less memory take smaller batches' in line
+    assert '\n' not in line
+    assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu')
 
 
 DAMAGED_CACHE = """

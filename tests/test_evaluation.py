@@ -23,7 +23,7 @@ from posenc_jax import config, data
 from posenc_jax.data import planted
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.encodings import ENCODINGS
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.model.decoder import build
@@ -691,6 +691,17 @@ def test_rows_that_are_damaged_are_one_line(make_run):
   (workdir / 'eval.jsonl').write_text('{"torn\n{}\n')
   with pytest.raises(UserError, match=r'eval\.jsonl:1: the line is damaged: it is no JSON'):
     evaluate.evaluate(c, workdir)
+
+
+def test_a_device_without_memory_is_one_line(make_run, monkeypatch):
+  c, workdir, _ = make_run(eval__protocols=('non_overlapping',), eval__lengths=(16,))
+  full = lambda *_, **__: jnp.zeros(2**47, jnp.uint8)
+  with monkeypatch.context() as patch:
+    patch.setattr(evaluate, 'compiled', lambda function, config: full)
+    with pytest.raises(Stopped, match=r'^1 x cpu: RESOURCE_EXHAUSTED: .* fewer .*batch_tokens'):
+      evaluate.evaluate(c, workdir)
+  evaluate.evaluate(c, workdir)
+  assert {r['status'] for r in rows_of(workdir)} == {'ok'}
 
 
 class MaskedStub(Stub):

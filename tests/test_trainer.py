@@ -452,6 +452,33 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(tiny, tmp_path
   assert b'NaN' not in metrics(tmp_path)
 
 
+def test_a_device_without_memory_is_one_line_and_the_run_goes_on(unbroken, tiny, tmp_path):
+  made = setup.Training.compile
+
+  def compile_for_nine_steps(training):
+    made(training)
+    step, turns = training.train_step, iter(range(9))
+
+    def train_step(*state_and_batch):
+      if next(turns, None) is None:
+        jnp.zeros(2**47, jnp.uint8)
+      return step(*state_and_batch)
+
+    train_step.memory_analysis = step.memory_analysis
+    training.train_step = train_step
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(setup.Training, 'compile', compile_for_nine_steps)
+    with pytest.raises(
+      Stopped, match=r'^1 x cpu: RESOURCE_EXHAUSTED: Out of .*grad_accum'
+    ) as error:
+      loop.train(tiny, tmp_path / 'run')
+  assert (error.value.code, str(error.value).count('\n')) == (1, 0)
+  assert isinstance(error.value.__cause__, jax.errors.JaxRuntimeError)
+  loop.train(tiny, tmp_path / 'run')
+  assert metrics(tmp_path / 'run') == metrics(unbroken)
+
+
 def flip(data_file):
   content = bytearray(data_file.read_bytes())
   content[len(content) // 2] ^= 0xFF

@@ -15,6 +15,7 @@ from rich.table import Table
 from posenc_jax import cli, data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.distributed.devices import kinds_of_devices
+from posenc_jax.distributed.memory import memory_errors
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.measurement import Measurement
@@ -32,7 +33,11 @@ from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, m
 __all__ = ['evaluate', 'measure']
 
 
+LESS_MEMORY = 'fewer eval.batch_tokens, or eval.compute_dtype=bfloat16'
+
+
 @disk_errors()
+@memory_errors(LESS_MEMORY)
 def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> None:
   """Measures what `config.eval` asks of the last checkpoint in `workdir`, or of each of its seeds,
   and prints a table.
@@ -51,7 +56,8 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   Raises:
     UserError: there is no trained run, its checkpoint does not fit the config, documents are too
       short, or a backend refuses.
-    Stopped: the disk is full or read-only; the same command goes on.
+    Stopped: a device has too little memory, or the disk is full or read-only; the same command goes
+      on.
   """
   config = as_begun(config, workdir)
   validate(config, is_trained=True)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.config import single_seed_runs, to_json, validate
 from posenc_jax.distributed.devices import kinds_of_devices
+from posenc_jax.distributed.memory import memory_errors
 from posenc_jax.distributed.processes import (
   SignalConsensus,
   is_primary,
@@ -32,8 +33,11 @@ from posenc_jax.training.run_dir import (
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
 from posenc_jax.training.taken_parameters import write_taken
 
+LESS_MEMORY = 'more train.grad_accum_steps, or model.remat=layer, in another workdir'
+
 
 @disk_errors()
+@memory_errors(LESS_MEMORY)
 def train(config: ConfigDict, workdir: str | Path) -> None:
   """Trains a run to its last step, from the last checkpoint in `workdir` if there is one.
 
@@ -51,8 +55,8 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   Raises:
     UserError: the config or the directory cannot be used; raised before anything is compiled.
-    Stopped: the loss is not finite, the disk is full or read-only, or SIGTERM, SIGHUP or Ctrl-C
-      came; the same command goes on from the last checkpoint.
+    Stopped: the loss is not finite, a device has too little memory, the disk is full or read-only,
+      or SIGTERM, SIGHUP or Ctrl-C came; the same command goes on from the last checkpoint.
   """
   validate(config)
   trackers.check(config.train.trackers)
