@@ -365,6 +365,7 @@ STEP = {
   'SLURM_PROCID': '1',
   'SLURM_LOCALID': '0',
 }
+TWO_TASKS = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
 
 
 @pytest.mark.parametrize(
@@ -375,11 +376,18 @@ STEP = {
     # the shell of a job of two tasks
     ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '1'}, None),
     ({**STEP, 'SLURM_NTASKS': '2'}, None),  # its batch script
+    ({**STEP, **TWO_TASKS}, {'cluster_detection_method': 'slurm'}),
+    ({**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '0,1'}, {'cluster_detection_method': 'slurm'}),
+    # each task with a GPU of its own
     (
-      {**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'},
+      {**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '3'},
+      {'cluster_detection_method': 'slurm', 'local_device_ids': 0},
+    ),
+    (
+      {**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '3', 'JAX_LOCAL_DEVICE_IDS': '0'},
       {'cluster_detection_method': 'slurm'},
     ),
-    ({**STEP, 'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2', 'JAX_NUM_PROCESSES': '1'}, None),
+    ({**STEP, **TWO_TASKS, 'JAX_NUM_PROCESSES': '1'}, None),
     (
       dict(zip(processes.ENVIRONMENT, ('host:1', '2', '1'), strict=True)),
       {'num_processes': 2, 'process_id': 1, 'cluster_detection_method': 'deactivate'},
@@ -389,8 +397,9 @@ STEP = {
 def test_whether_a_process_is_alone_is_seen_from_its_environment(
   environment, expected, monkeypatch
 ):
+  gpus = ('CUDA_VISIBLE_DEVICES', 'JAX_LOCAL_DEVICE_IDS')
   for name in (*os.environ,):
-    if name.startswith('SLURM_') or name in processes.ENVIRONMENT:
+    if name.startswith('SLURM_') or name in (*processes.ENVIRONMENT, *gpus):
       monkeypatch.delenv(name)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
@@ -455,8 +464,8 @@ def test_jax_and_orbax_have_the_private_and_late_api_that_is_used():
     assert callable(cluster.is_env_present)
     assert callable(cluster.get_process_count)
   connect = inspect.signature(jax.distributed.initialize).parameters
-  options = ('num_processes', 'process_id', 'cluster_detection_method', 'initialization_timeout')
-  assert set(options) <= connect.keys()
+  options = {'num_processes', 'process_id', 'local_device_ids', 'cluster_detection_method'}
+  assert options | {'initialization_timeout'} <= connect.keys()
   assert {'timeout', 'processes'} <= inspect.signature(
     multihost.sync_global_processes
   ).parameters.keys()

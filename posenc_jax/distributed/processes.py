@@ -79,7 +79,13 @@ def _initialize_options() -> dict | None:
     return {'num_processes': int(count), 'process_id': int(index), detection: 'deactivate'}
   # SLURM_NTASKS would not do: in a shell with one task it can be that of the whole job.
   if int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
-    return {detection: 'slurm'}
+    options = {detection: 'slurm'}
+    visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+    if visible and ',' not in visible and 'JAX_LOCAL_DEVICE_IDS' not in os.environ:
+      # With `srun --gpus-per-task=1` a task sees its own GPU alone, as number 0, where jax would
+      # take the one with the number of the task.
+      options['local_device_ids'] = 0
+    return options
   cluster = _slice_of_hosts()
   return None if cluster is None else {detection: cluster.name}
 
