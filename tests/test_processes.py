@@ -22,7 +22,7 @@ from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
 from test_trainer import damage_arrays, metrics, parameters
 
 from posenc_jax import config
-from posenc_jax.distributed import processes
+from posenc_jax.distributed import devices, processes
 from posenc_jax.errors import UserError
 from posenc_jax.training import loop
 
@@ -427,7 +427,7 @@ def test_variables_that_do_not_fit_are_named(values, monkeypatch):
     processes._initialize_options()
 
 
-@pytest.mark.parametrize(('hosts', 'environment'), [(2, {}), (2, processes.ONE_CHIP), (1, {})])
+@pytest.mark.parametrize(('hosts', 'environment'), [(2, {}), (2, devices.ONE_CHIP), (1, {})])
 def test_a_host_of_a_slice_trains_with_the_others_and_evaluates_on_a_chip(
   hosts, environment, monkeypatch
 ):

@@ -16,6 +16,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.cli import parse_args
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
+from posenc_jax.sweep import launching
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts.maintenance import torture
@@ -337,6 +338,22 @@ def test_bad_input_is_one_line_before_anything_is_written(overrides, jobs, messa
   with pytest.raises(UserError, match=message):
     run(overrides, jobs)
   assert not run.out.exists()
+
+
+@pytest.mark.parametrize('platforms', [None, 'tpu', 'cpu'])
+def test_runs_side_by_side_do_not_all_take_the_whole_tpu(platforms, study, monkeypatch):
+  monkeypatch.delenv('JAX_PLATFORMS')
+  if platforms:
+    monkeypatch.setenv('JAX_PLATFORMS', platforms)
+  monkeypatch.setattr(launching.importlib.util, 'find_spec', lambda name: name)
+  monkeypatch.setattr(launching, 'has_tpu', lambda: True)
+  run = study(['rope', 'alibi'])
+  if platforms != 'cpu':
+    allowed = 'allowed: 1; with TPU_PROCESS_BOUNDS=1,1,1 .* TPU_VISIBLE_DEVICES=N and --part=N/M'
+    with pytest.raises(UserError, match=f'^--jobs=2: each run would take all chips .*{allowed}'):
+      run(jobs=2)
+    assert not run.out.exists()
+  assert run(jobs=2 if platforms == 'cpu' else 1)[0] == 0
 
 
 @pytest.mark.parametrize(

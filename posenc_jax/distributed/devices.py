@@ -3,6 +3,7 @@
 import builtins
 import collections
 import glob
+import importlib.util
 import math
 import os
 import re
@@ -14,6 +15,9 @@ from pathlib import Path
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
+# With these, and TPU_VISIBLE_DEVICES, a process has one chip of its host's TPU, and meets no other
+# host of a slice.
+ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
 
 
 def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
@@ -33,6 +37,12 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
       f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
+
+
+def on_one_chip(number: int | str) -> str:
+  """The variables that give a process this chip of its host's TPU alone, as a shell takes them."""
+  settings = ONE_CHIP | {'TPU_VISIBLE_DEVICES': number}
+  return ' '.join(f'{name}={value}' for name, value in settings.items())
 
 
 def start_two_threads() -> None:
@@ -65,9 +75,15 @@ def _used(count: int, mesh: Mapping[str, int] | None) -> str:
 
 
 def has_tpu() -> bool:
-  """Whether a TPU is on the PCI bus, as jax looks for one: a network card may be Google's, too."""
-  from jax._src import hardware_utils
+  """Whether a TPU is on the PCI bus, as jax looks for one: a network card may be Google's, too.
 
+  jax is not imported for it, but for the one module that knows their numbers.
+  """
+  (folder,) = importlib.util.find_spec('jax').submodule_search_locations
+  path = Path(folder, '_src', 'hardware_utils.py')
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  hardware_utils = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(hardware_utils)
   return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
 
 

@@ -25,12 +25,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from orbax.checkpoint import multihost
 
+from posenc_jax.distributed.devices import ONE_CHIP, on_one_chip
 from posenc_jax.errors import Stopped, UserError
 
 # jax itself reads the first of these.
 ENVIRONMENT = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
-# With these, a process on a host of a TPU slice has one chip of it and meets no other process.
-ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
 CONNECT_SECONDS = 300  # how long a process waits for the others when it starts
 SEE_SECONDS = 30  # until which a network's file system shows a new file to all
 ERROR_SECONDS = 10  # how long a process with an error waits to see whether all have it
@@ -94,8 +93,7 @@ def check_one_host() -> None:
   """Raises UserError on a host of a TPU slice of several: alone, jax would wait for the others."""
   if not jax.distributed.is_initialized() and (cluster := _slice_of_hosts()) is not None:
     hosts = f'a TPU slice of {cluster.get_process_count()} hosts'
-    settings = ' '.join(f'{name}={value}' for name, value in ONE_CHIP.items())
-    raise UserError(f'{hosts}; allowed: one chip, with {settings} TPU_VISIBLE_DEVICES=0')
+    raise UserError(f'{hosts}; allowed: one chip, with {on_one_chip(0)}')
 
 
 def _slice_of_hosts() -> type | None:

@@ -1,12 +1,15 @@
 """What executes runs: processes of this machine, or jobs of a cluster."""
 
 import contextlib
+import importlib.util
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from rich.console import Console
 
 from posenc_jax import storage
+from posenc_jax.distributed.devices import has_tpu, on_one_chip
 from posenc_jax.errors import UserError, nearest
 from posenc_jax.sweep import local, slurm
 from posenc_jax.sweep.plan import PlannedRun
@@ -23,6 +26,10 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
   if jobs > 1 and launcher == 'slurm':
     allowed = '1; --config.launch.max_concurrent says how many'
     raise UserError(f'--jobs={jobs} with --launcher=slurm; allowed: {allowed}')
+  if jobs > 1 and _uses_tpu():
+    apart = f'{on_one_chip("N")} and --part=N/M, a sweep for each chip'
+    problem = 'each run would take all chips of the TPU here'
+    raise UserError(f'--jobs={jobs}: {problem}; allowed: 1; with {apart}; with JAX_PLATFORMS=cpu')
   if not scripts or not all(script.is_file() for script in scripts):
     missing = ', '.join(str(script) for script in scripts if not script.is_file())
     raise UserError(
@@ -31,6 +38,12 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
     )
   if launcher == 'slurm':
     slurm.check_available(out)
+
+
+def _uses_tpu() -> bool:
+  """Whether jax would run on a TPU of this machine."""
+  can_use = importlib.util.find_spec('libtpu') and 'tpu' in os.environ.get('JAX_PLATFORMS', 'tpu')
+  return bool(can_use) and has_tpu()
 
 
 def execute(
