@@ -31,6 +31,7 @@ def main(argv):
     first, folder = config.single_seed_runs(run, flags.workdir)[0]
     preflight.check_evaluation(preflight.with_own_tokenizer(first, folder))
     devices.announce_devices(run.mesh)
+    devices.announce_precision(run.train.compute_dtype, run.train.matmul_precision)
     for note in config.notes(run):
       print(note)
     loop.train(run, flags.workdir)

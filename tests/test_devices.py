@@ -123,6 +123,24 @@ def test_a_full_device_is_told_in_one_line(said, platform, words, monkeypatch):
     assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu')
 
 
+@pytest.mark.parametrize(
+  ('platform', 'fields', 'digits'),
+  [
+    ('cpu', ('float32', 'default'), None),
+    ('gpu', ('float32', 'default'), 'TensorFloat-32'),
+    ('tpu', ('float32', 'default'), 'bfloat16'),
+    ('gpu', ('float32', 'highest'), None),
+    ('tpu', ('bfloat16', 'default'), None),
+  ],
+)
+def test_it_is_said_where_float32_has_fewer_digits(platform, fields, digits, monkeypatch, capsys):
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+  devices.announce_precision(*fields)
+  out = capsys.readouterr().out
+  assert out.count('\n') == (digits is not None)
+  assert digits is None or f'have the digits of {digits} here; --config.train.matmul_prec' in out
+
+
 DAMAGED_CACHE = """
 import sys
 from pathlib import Path

@@ -15,6 +15,8 @@ from pathlib import Path
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
+# What products of float32 become at the precision 'default', by platform.
+DIGITS_OF_FLOAT32 = {'gpu': 'TensorFloat-32', 'tpu': 'bfloat16'}
 # With these, and TPU_VISIBLE_DEVICES, a process has one chip of its host's TPU, and meets no other
 # host of a slice.
 ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
@@ -37,6 +39,18 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
       f"pip install -e '.[{extra}]' to use it",
       file=sys.stderr,
     )
+
+
+def announce_precision(compute_dtype: str, matmul_precision: str) -> None:
+  """Prints which digits matrix products of a training have, where a config says float32 and the
+  devices that jax has make less of it.
+  """
+  import jax
+
+  digits = DIGITS_OF_FLOAT32.get(jax.default_backend())
+  if digits and (compute_dtype, matmul_precision) == ('float32', 'default'):
+    remedy = '--config.train.matmul_precision=highest has all, and takes longer'
+    print(f'matrix products of float32 have the digits of {digits} here; {remedy}')
 
 
 def on_one_chip(number: int | str) -> str:
