@@ -8,6 +8,7 @@ the devices of this machine while it is traced, but `cudnn` for the widest head 
 import jax
 
 SEQUENCE_AXIS = 'context'  # the axis of a mesh along which sequences are cut
+SHARED_MEMORY = 227 * 2**10  # bytes that a program may have of a GPU that is not there: an H100's
 
 
 def platform() -> str:
@@ -20,6 +21,14 @@ def device_kind() -> str:
   """Which device of the platform, as jax names it: 'TPU v4', say."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return jax.devices()[0].device_kind if device is None else device.device_kind
+
+
+def shared_memory() -> int:
+  """Bytes of the memory of a GPU's core that a program of a kernel may have there."""
+  here = jax.local_devices()[0]
+  # the device of a mesh says no more than its kind
+  is_here = here.device_kind == device_kind()
+  return getattr(here if is_here else None, 'shared_memory_per_block_optin', SHARED_MEMORY)
 
 
 def sequence_shards() -> int:

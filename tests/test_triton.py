@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -107,22 +108,50 @@ def test_explicit_positions_with_tables_are_refused():
 
 
 @pytest.mark.parametrize(
-  ('width', 'dtype', 'sides'),
+  ('kibibytes', 'width', 'dtype', 'side'),
   [
-    (128, jnp.float32, triton.SIDES),
-    (136, jnp.float32, triton.OF_WIDE_ROWS),
-    (256, jnp.bfloat16, triton.SIDES),
+    # an H100, and what is not there
+    *((227, 128, jnp.bfloat16, 64), (227, 128, jnp.float32, 32), (227, 136, jnp.float32, 16)),
+    *((None, 64, jnp.float32, 64), (None, 256, jnp.bfloat16, 32), (None, 512, jnp.bfloat16, 16)),
+    # an A100
+    *((163, 128, jnp.bfloat16, 64), (163, 64, jnp.float32, 64), (163, 128, jnp.float32, 32)),
+    # an RTX 3090, 4090 or 5090, an L4, an A10
+    *((99, 64, jnp.bfloat16, 64), (99, 128, jnp.bfloat16, 32), (99, 64, jnp.float32, 32)),
+    *((99, 128, jnp.float32, 16), (99, 256, jnp.bfloat16, 16)),
   ],
 )
-def test_wide_rows_have_small_tiles(width, dtype, sides):
+def test_tiles_are_as_large_as_the_shared_memory_of_the_gpu_allows(
+  kibibytes, width, dtype, side, monkeypatch
+):
+  """Of the GPU that is there, though the mesh tells its kind alone."""
+  here = {} if kibibytes is None else {'shared_memory_per_block_optin': kibibytes * 2**10}
+  here = SimpleNamespace(device_kind='any', **here)
+  monkeypatch.setattr(jax, 'local_devices', lambda: [here])
   found = []
 
   def ask(q):
     grid = triton.schedule_of(build_request(q, q, q, make_for(width, 'alibi'))).grid
     found.append((grid.rows, grid.columns))
 
-  jax.eval_shape(ask, jax.ShapeDtypeStruct((1, 256, 4, width), dtype))
-  assert found == [sides]
+  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
+  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
+  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
+    jax.eval_shape(ask, jax.ShapeDtypeStruct((1, 256, 4, width), dtype))
+  assert found == [(side, side)]
+
+
+@pytest.mark.parametrize('side', [32, 16])
+def test_small_tiles_of_a_small_gpu_equal_dense(side, monkeypatch):
+  rng = np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((1, 70, 4, 16)).astype('f4') for _ in range(4))
+  enc = make_for(16, 't5')
+  enc = jax.tree.map(lambda x: x + jnp.asarray(rng.standard_normal(x.shape), x.dtype), enc)
+  monkeypatch.setattr(triton, 'SIDES', ((side, side),))
+
+  def by(backend):
+    return gradients(lambda *args: attend(*args, backend=backend), weight, q, k, v, enc)
+
+  jax.tree.map(close, by('triton_interpret'), by('dense'))
 
 
 def test_a_cpu_is_told_that_kernels_need_a_gpu():
@@ -171,10 +200,12 @@ def make_for(head_dim: int, name: str, kv_heads: int = 4):
       (128, 128),
       '128 queries and 128 keys in rows of 256 bytes takes more than the shared',
     ),
-    (64, 256, (64, 64), None),
+    (64, 256, (64, 64), 'rows of 512 bytes takes more than the shared memory of a GPU, 227 KiB'),
+    (64, 256, (64, 32), None),
     (128, 256, (16, 128), '16 queries and 128 keys in rows of 512 bytes takes more than'),
-    (64, 512, (64, 32), 'in rows of 1024 bytes'),
-    (64, 512, (32, 32), None),
+    (64, 512, (32, 32), 'in rows of 1024 bytes'),
+    (64, 512, (16, 32), None),
+    (64, 1024, None, '16 queries and 16 keys in rows of 2048 bytes'),
   ],
 )
 def test_reasons_on_a_gpu(monkeypatch, T, width, block_sizes, reason):

@@ -24,16 +24,16 @@ from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread, tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.errors import MAX_REASON, one_line
+from posenc_jax.target import shared_memory
 
-# Queries and keys of a tile. A GPU's shared memory has room for rows of WIDE bytes in small ones
-# alone (https://github.com/openxla/tokamax/pull/1122, of such kernels on an A100).
-SIDES, OF_WIDE_ROWS = (64, 64), (32, 32)
-WIDE = 1024
+# Queries and keys of a tile, of which the first is taken that the shared memory of a GPU has room
+# for.
+SIDES = ((64, 64), (32, 32), (16, 16))
 LEAST = 16  # numbers along each axis of a product
-# For a larger tile Triton holds up to four times the rows of its queries and keys, and three bytes
-# of each pair. It may hold less; usual tiles compile. An H100 has 227 KiB.
+# Triton holds there up to four times the rows of a tile's queries and keys, and three bytes of each
+# pair. So much it holds of `rerope`, which has two scores of a pair, and of `t5` half of it.
 COPIES_OF_ROWS, BYTES_OF_PAIR = 4, 3
-SHARED_MEMORY = 224 * 2**10
+RESERVED = 3 * 2**10  # of shared memory, for sums and what CUDA keeps
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -71,14 +71,10 @@ def _refuse_sizes(request: AttentionRequest) -> str | None:
 
 def _refuse_large_tile(request: AttentionRequest) -> str | None:
   grid = schedule_of(request).grid  # of short sequences the sides are shorter
-  rows, columns = grid.rows, grid.columns
-  most_rows, most_columns = _usual_sides(request)
-  needed = (
-    COPIES_OF_ROWS * (rows + columns) * _longest_row(request) + BYTES_OF_PAIR * rows * columns
-  )
-  if (rows > most_rows or columns > most_columns) and needed > SHARED_MEMORY:
-    tile = f'{rows} queries and {columns} keys in rows of {_longest_row(request)} bytes'
-    return f'a tile of {tile} takes more than the shared memory of a GPU; smaller block_sizes fit'
+  if not _fits(request, (grid.rows, grid.columns)):
+    tile = f'{grid.rows} queries and {grid.columns} keys in rows of {_longest_row(request)} bytes'
+    memory = f'the shared memory of a GPU, {shared_memory() >> 10} KiB'
+    return f'a tile of {tile} takes more than {memory}: block_sizes or heads are too large'
   return None
 
 
@@ -129,7 +125,14 @@ def _sides(request: AttentionRequest) -> tuple[int, int]:
 
 def _usual_sides(request: AttentionRequest) -> tuple[int, int]:
   """Queries and keys of a tile, where a request does not say."""
-  return SIDES if _longest_row(request) < WIDE else OF_WIDE_ROWS
+  return next((sides for sides in SIDES if _fits(request, sides)), SIDES[-1])
+
+
+def _fits(request: AttentionRequest, sides: tuple[int, int]) -> bool:
+  """Whether shared memory has room for a tile, whatever the encoding is."""
+  rows, columns = sides
+  of_rows = COPIES_OF_ROWS * (rows + columns) * _longest_row(request)
+  return of_rows + BYTES_OF_PAIR * rows * columns <= shared_memory() - RESERVED
 
 
 def _longest_row(request: AttentionRequest) -> int:
