@@ -88,7 +88,7 @@ def test_parts_of_long_texts_are_read_in_tiles(name, monkeypatch):
   monkeypatch.setattr(decoding, 'FEW_PAIRS', 40)
   monkeypatch.setattr(choice, 'FEW_QUERIES', 2)
   monkeypatch.setattr(choice, 'DENSE_UP_TO', {'cpu': 4})
-  monkeypatch.setattr(schedule, 'DEFAULT_SIZES', (4, 4))
+  monkeypatch.setattr(schedule, 'SIDE', 4)
   taken, blockwise = [], choice.BACKENDS['blockwise']
   run = lambda request: taken.append(request.q_BTHK.shape[1]) or blockwise.run(request)
   monkeypatch.setitem(choice.BACKENDS, 'blockwise', blockwise._replace(run=run))

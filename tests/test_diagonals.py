@@ -193,6 +193,45 @@ def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens
     jax.eval_shape(multi_seed.vmap_seeds(jax.grad(loss)), shape)
 
 
+@pytest.mark.parametrize(
+  ('platform', 'name', 'shape', 'options', 'side'),
+  [
+    ('cpu', 'nope', (1, 8192, 8), {}, 256),
+    ('tpu', 'nope', (1, 8192, 8), {}, 512),
+    ('gpu', 'nope', (1, 8192, 32), {}, 1024),
+    # 2^25 scores of a tile
+    ('gpu', 'nope', (1, 8192, 36), {}, 512),
+    ('gpu', 'nope', (16, 8192, 8), {}, 512),
+    ('gpu', 'nope', (17, 8192, 8), {}, 256),
+    # no more than the sequence, and two in a window
+    ('gpu', 'nope', (1, 600, 8), {}, 1024),
+    ('gpu', 'nope', (1, 300, 8), {}, 512),
+    ('gpu', 'nope', (1, 8192, 8), {'window': 2048}, 1024),
+    ('gpu', 'nope', (1, 8192, 8), {'window': 1024}, 512),
+    ('gpu', 'nope', (1, 8192, 8), {'chunk': 512}, 256),
+    # 2^28 numbers by distance, of which T5 has few that differ
+    ('gpu', 'alibi', (1, 32768, 8), {}, 1024),
+    ('gpu', 'alibi', (1, 65536, 8), {}, 512),
+    ('gpu', 'alibi', (1, 131072, 8), {}, 256),
+    ('gpu', 't5', (1, 131072, 8), {}, 1024),
+  ],
+)
+def test_tiles_on_a_gpu_are_as_large_as_memory_allows(platform, name, shape, options, side):
+  """Each is a dozen kernels, one after another."""
+  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform=platform)
+  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
+  sizes = {'model_dim': 8 * shape[2], 'heads': shape[2], 'head_dim': 8, 'train_length': 64}
+  enc = make(name, **sizes, rngs=nnx.Rngs(0))
+
+  def sides(q):
+    grid = TileSchedule.of_request(build_request(q, q, q, enc, mask=Mask(**options))).grid
+    assert (grid.rows, grid.columns) == (side, side)
+    return q
+
+  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
+    jax.eval_shape(sides, jax.ShapeDtypeStruct((*shape, 8), jnp.bfloat16))
+
+
 @pytest.mark.parametrize('name', own_text.NAMES)
 def test_on_a_gpu_the_study_of_ones_own_text_keeps_no_weights(name):
   """Of 12 layers, whose backward pass reads those that `dense` keeps."""
@@ -234,7 +273,9 @@ def test_auto_counts_the_devices_that_share_the_batch(axes, manual, backend):
 @pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
 @pytest.mark.parametrize('name', [name for name in KINDS if name != 'path'])
 def test_an_h100_launches_fewer_kernels_than_for_tiles(name, monkeypatch):
-  """A tenth or less at 8192 tokens, forward and backward, and nothing as large as all scores."""
+  """A tenth or less of what tiles of 256 take at 8192 tokens, forward and backward, and nothing as
+  large as all scores. The tiles that `blockwise` takes of itself are larger there.
+  """
   for variable, value in targets.ENVIRONMENT.items():
     monkeypatch.setenv(variable, value)
   mesh = meshes.make_mesh(config.load(BASE, {}).mesh, targets.devices('cuda:h100', 1))
@@ -242,8 +283,8 @@ def test_an_h100_launches_fewer_kernels_than_for_tiles(name, monkeypatch):
   sizes = {'batch': 1, 'length': T, 'heads': H, 'head_dim': 64, 'dtype': 'bfloat16'}
   of_a_pair = 32 if name == 'dape' else H  # numbers: DAPE has its hidden layer beside the scores
   launches = {}
-  for backend in ('blockwise', 'diagonals'):
-    compiled = programs.attention_program(mesh, name, backend, sizes).lower().compile()
+  for backend, tile in (('blockwise', (256, 256)), ('diagonals', None)):
+    compiled = programs.attention_program(mesh, name, backend, sizes, tile).lower().compile()
     launches[backend] = hlo.Program(compiled.as_text(), 1.0, 1.0).cost().launches
     assert compiled.memory_analysis().temp_size_in_bytes < 4 * of_a_pair * T**2
   assert launches['diagonals'] < launches['blockwise'] / 10

@@ -10,12 +10,16 @@ from jax import lax
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.distance_tables import is_table, read_terms, tables_of_diagonals
 from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
+from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 from posenc_jax.xla_ops import materialize_on_cpu, zeros
 
-# Rows and columns of a tile, of which one divides the other; by platform, where others are faster
-# (on a TPU by the compiler's estimate).
-DEFAULT_SIZES = (256, 256)
-SIZES_OF_PLATFORM = {'tpu': (512, 512)}
+# Rows of a tile, and columns; by platform, where others than SIDE are faster: on a TPU by the
+# compiler's estimate, on a GPU since each tile is a dozen kernels one after another. There the
+# first is taken whose numbers are not too many.
+SIDE = 256
+SIDES_OF_PLATFORM = {'gpu': (1024, 512, SIDE), 'tpu': (512,)}
+MOST_SCORES = 2**25  # of one tile on a device of a GPU, which has a few such arrays at a time
+MOST_IN_TABLES = 2**28  # numbers that are laid out beforehand for tiles of each diagonal
 
 # What padding has of the last token; of the rest it has zeros.
 AS_LAST = ('i', 'j', 'position_ids', 'segment_ids', 'index_BS')
@@ -47,22 +51,45 @@ class TileSchedule(NamedTuple):
   @classmethod
   def of_request(cls, request: AttentionRequest, num_devices: int = 1):
     """The schedule of a request whose sequence lies on so many devices, each with whole tiles."""
-    T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
-    # Short sides get the power of two above: where one side of a tile divides the other, there are
-    # few different corners (`TileGrid.stride`).
-    sides = (1 << (-(-n // num_devices) - 1).bit_length() for n in (T, S))
-    usual = SIZES_OF_PLATFORM.get(request.platform, DEFAULT_SIZES)
-    rows, columns = map(min, request.block_sizes or usual, sides)
-    lowest, highest = request.distances
-    end = request.enc.max_relative_distance
-    if end is not None:
-      lowest, highest = max(lowest, -end), min(highest, end)
-    mask, is_packed = request.mask, request.segment_ids is not None
-    sink_columns = -(-mask.sink_tokens // columns)
-    if sink_columns and (is_packed or request.enc.scans_keys):
-      sink_columns = -(-S // columns)
-    grid = TileGrid(T, S, rows, columns, mask, sink_columns, is_packed, lowest, highest)
+    sizes = [request.block_sizes]
+    if request.block_sizes is None:
+      sizes = [(side, side) for side in SIDES_OF_PLATFORM.get(request.platform, (SIDE,))]
+    *larger, last = (_grid(request, *of_tile, num_devices) for of_tile in sizes)
+    grid = next((grid for grid in larger if _is_small_enough(grid, request)), last)
     return cls(grid, request.scale, request.softcap, request.contiguous, request.distances)
+
+
+def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) -> TileGrid:
+  """The grid of a request in tiles of at most so many rows and columns, whole ones on each of the
+  devices that its sequence lies on.
+  """
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  # Short sides get the power of two above: where one side of a tile divides the other, there are
+  # few different corners (`TileGrid.stride`).
+  sides = (1 << (-(-n // num_devices) - 1).bit_length() for n in (T, S))
+  rows, columns = map(min, (rows, columns), sides)
+  lowest, highest = request.distances
+  end = request.enc.max_relative_distance
+  if end is not None:
+    lowest, highest = max(lowest, -end), min(highest, end)
+  mask, is_packed = request.mask, request.segment_ids is not None
+  sink_columns = -(-mask.sink_tokens // columns)
+  if sink_columns and (is_packed or request.enc.scans_keys):
+    sink_columns = -(-S // columns)
+  return TileGrid(T, S, rows, columns, mask, sink_columns, is_packed, lowest, highest)
+
+
+def _is_small_enough(grid: TileGrid, request: AttentionRequest) -> bool:
+  """Whether a tile has not too many scores, its diagonals not too many numbers, and a window or a
+  chunk room for two of its sides: more would be computed in vain.
+  """
+  B, _, H, _ = request.q_BTHK.shape
+  heads = seeds_of_device() * B * H / devices_of_batch()
+  pairs, reach = grid.rows * grid.columns, request.mask.reach
+  has_tables = request.contiguous and request.enc.has_terms
+  in_tables = has_tables * seeds_of_device() * H * grid.diagonals * pairs
+  is_within_reach = reach is None or 2 * max(grid.rows, grid.columns) <= reach
+  return is_within_reach and heads * pairs <= MOST_SCORES and in_tables <= MOST_IN_TABLES
 
 
 class TileRange(NamedTuple):
