@@ -581,6 +581,7 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
       costs.with_relative_times(spent, tmp_path, rope)
 
 
+@pytest.mark.ci
 def test_the_command_times_each_line_once(tmp_path, monkeypatch):
   monkeypatch.setattr(step_times.cli, 'keep_compiled_programs', lambda: None)
   study = tmp_path / 'study.py'

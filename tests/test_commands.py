@@ -120,6 +120,7 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
   assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
 
 
+@pytest.mark.ci
 def test_a_folder_of_text_that_has_changed_is_refused(command, corpus, tmp_path):
   workdir = f'--workdir={tmp_path / "run"}'
   train = ['train.py', *TINY, corpus, workdir]
@@ -315,6 +316,7 @@ def test_checks_before_seeds_start_read_what_the_first_one_starts_from(
   assert asked == [f'{start},seed=3'] * 2
 
 
+@pytest.mark.ci
 def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(
   command, private, tmp_path
 ):

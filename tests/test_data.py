@@ -612,6 +612,7 @@ def files_of(folder):
   }
 
 
+@pytest.mark.ci
 def test_a_run_keeps_the_tokenizer_that_it_learned(tmp_path, monkeypatch):
   """It goes on, is evaluated and tuned on other text, and writes, where none can be learned."""
   words = {'text': 'position encoding attention ', 'other': 'length token '}
