@@ -111,13 +111,13 @@ def test_explicit_positions_with_tables_are_refused():
   ('kibibytes', 'width', 'dtype', 'side'),
   [
     # an H100, and what is not there
-    *((227, 128, jnp.bfloat16, 64), (227, 128, jnp.float32, 32), (227, 136, jnp.float32, 16)),
-    *((None, 64, jnp.float32, 64), (None, 256, jnp.bfloat16, 32), (None, 512, jnp.bfloat16, 16)),
+    *((227, 128, jnp.bfloat16, 64), (227, 128, jnp.float32, 32), (227, 136, jnp.float32, 32)),
+    *((None, 64, jnp.float32, 64), (None, 256, jnp.bfloat16, 32), (None, 512, jnp.float32, 16)),
     # an A100
     *((163, 128, jnp.bfloat16, 64), (163, 64, jnp.float32, 64), (163, 128, jnp.float32, 32)),
     # an RTX 3090, 4090 or 5090, an L4, an A10
     *((99, 64, jnp.bfloat16, 64), (99, 128, jnp.bfloat16, 32), (99, 64, jnp.float32, 32)),
-    *((99, 128, jnp.float32, 16), (99, 256, jnp.bfloat16, 16)),
+    *((99, 128, jnp.float32, 32), (99, 256, jnp.float32, 16)),
   ],
 )
 def test_tiles_are_as_large_as_the_shared_memory_of_the_gpu_allows(
@@ -203,9 +203,9 @@ def make_for(head_dim: int, name: str, kv_heads: int = 4):
     (64, 256, (64, 64), 'rows of 512 bytes takes more than the shared memory of a GPU, 227 KiB'),
     (64, 256, (64, 32), None),
     (128, 256, (16, 128), '16 queries and 128 keys in rows of 512 bytes takes more than'),
-    (64, 512, (32, 32), 'in rows of 1024 bytes'),
-    (64, 512, (16, 32), None),
-    (64, 1024, None, '16 queries and 16 keys in rows of 2048 bytes'),
+    (64, 512, (64, 32), 'in rows of 1024 bytes'),
+    (64, 512, (32, 32), None),
+    (64, 2048, None, '16 queries and 16 keys in rows of 4096 bytes'),
   ],
 )
 def test_reasons_on_a_gpu(monkeypatch, T, width, block_sizes, reason):

@@ -30,9 +30,11 @@ from posenc_jax.target import shared_memory
 # for.
 SIDES = ((64, 64), (32, 32), (16, 16))
 LEAST = 16  # numbers along each axis of a product
-# Triton holds there up to four times the rows of a tile's queries and keys, and three bytes of each
-# pair. So much it holds of `rerope`, which has two scores of a pair, and of `t5` half of it.
+# There Triton holds up to so many copies of the rows of a tile's queries and keys, and bytes of
+# each pair: compiled for an RTX 4090, an A100 and an H100, which alone has four copies. In tiles
+# whose sides are shorter than FOR_WARP_GROUPS, it holds up to three copies in all.
 COPIES_OF_ROWS, BYTES_OF_PAIR = 4, 3
+FOR_WARP_GROUPS, COPIES_OF_SHORT_ROWS = 64, 3
 RESERVED = 3 * 2**10  # of shared memory, for sums and what CUDA keeps
 
 
@@ -131,8 +133,11 @@ def _usual_sides(request: AttentionRequest) -> tuple[int, int]:
 def _fits(request: AttentionRequest, sides: tuple[int, int]) -> bool:
   """Whether shared memory has room for a tile, whatever the encoding is."""
   rows, columns = sides
-  of_rows = COPIES_OF_ROWS * (rows + columns) * _longest_row(request)
-  return of_rows + BYTES_OF_PAIR * rows * columns <= shared_memory() - RESERVED
+  of_rows = (rows + columns) * _longest_row(request)
+  needed = COPIES_OF_ROWS * of_rows + BYTES_OF_PAIR * rows * columns
+  if max(sides) < FOR_WARP_GROUPS:
+    needed = COPIES_OF_SHORT_ROWS * of_rows
+  return needed <= shared_memory() - RESERVED
 
 
 def _longest_row(request: AttentionRequest) -> int:
