@@ -3,13 +3,16 @@ in 12 layers, trained at 1,024 tokens on 330 million, evaluated to eight times t
 
   python scripts/sweep.py --config=configs/own_text.py
 
-Cost: not run. Before its first run set, in a copy:
+Cost: not run. A step compiled for an H100 takes 14.1 GiB (RoPE, NoPE) to 17.0 GiB (FoX) beside 0.5
+GiB of parameters and optimizer, so that a card of 24 GB has little to spare; with
+`train.grad_accum_steps` of 2 T5's takes 8.4 GiB in the place of 16.3, with `model.remat` of
+'attention' 3.8. Before its first run set, in a copy:
 - FOLDER, your text, as docs/train.md says under "A folder of text": documents of fewer than L
   tokens are left out of training, unless `data.packing` joins them, and of fewer than 8 L out of
   evaluation;
 - TOKENIZER, the path of your tokenizer.json; 'sentencepiece' learns one from the text;
 - STEPS: 10,000 of 32 sequences are 7 tokens a parameter;
-- on a GPU with less memory, `train.grad_accum_steps` of 2 or more, or `model.remat`.
+- on a GPU with less than 24 GB, `train.grad_accum_steps` of 2 or more, or `model.remat`.
 
 T5's last bucket begins at L: by its default all distances from 128 on would share it. The learning
 rate is one for all lines and a guess; scripts/lr_grid.py chooses one for each.
