@@ -38,6 +38,7 @@ from posenc_jax.inspection.laws import check_laws
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
+from posenc_jax.training import multi_seed
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 
@@ -255,8 +256,12 @@ def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | Non
     device = AbstractDevice(device_kind=f'a {platform.upper()}', num_cores=1, platform=platform)
   types = (AxisType.Auto,) * len(sizes)
   mesh = AbstractMesh(sizes, meshes.AXES, axis_types=types, abstract_device=device)
+  arrays = shape(m.heads), shape(kv_heads), shape(kv_heads), x
+  if c.vmap_seeds:  # all in one program, which has room for fewer numbers of each
+    ask = multi_seed.vmap_seeds(ask)
+    arrays = [jax.ShapeDtypeStruct((len(c.seeds), *a.shape), a.dtype) for a in arrays]
   with jax.sharding.use_abstract_mesh(mesh):
-    jax.eval_shape(ask, shape(m.heads), shape(kv_heads), shape(kv_heads), x)
+    jax.eval_shape(ask, *arrays)
   return reasons, taken[0]
 
 

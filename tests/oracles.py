@@ -2262,7 +2262,7 @@ RECORDS = {
     ),
     variants={
       'narrow': {'query_width': 2, 'key_width': 3},
-      'of_weights': {'query_width': 2, 'key_width': 5, 'weights': True},
+      'of_weights': {'query_width': 4, 'key_width': 3, 'weights': True},
     },
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),

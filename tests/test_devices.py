@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 from unittest import mock
 
 import jax
@@ -118,7 +119,7 @@ def test_a_full_device_is_told_in_one_line(said, platform, words, monkeypatch):
   if words:
     line = str(error.value)
     assert words in line
-    assert '; less memory take smaller batches' in line
+    assert '; to take less: smaller batches' in line
     assert '\n' not in line
     assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu')
 
@@ -139,6 +140,15 @@ def test_it_is_said_where_float32_has_fewer_digits(platform, fields, digits, mon
   out = capsys.readouterr().out
   assert out.count('\n') == (digits is not None)
   assert digits is None or f'have the digits of {digits} here; --config.train.matmul_prec' in out
+
+
+@pytest.mark.parametrize('capability', ['7.5', 'gfx942'])
+def test_gpus_without_tensorfloat_have_all_digits(capability, monkeypatch, capsys):
+  monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
+  device = types.SimpleNamespace(compute_capability=capability)
+  monkeypatch.setattr(jax, 'devices', lambda: [device])
+  devices.announce_precision('float32', 'default')
+  assert not capsys.readouterr().out
 
 
 DAMAGED_CACHE = """

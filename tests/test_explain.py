@@ -156,6 +156,17 @@ def test_backends_are_asked_for_a_platform(explained, platform, name, dtype, row
     assert f'Backends on a {other}' not in text
 
 
+@pytest.mark.parametrize(
+  ('fields', 'backend'),
+  [((), 'dense'), (('--config.seeds=0,1,2,3', '--config.vmap_seeds=True'), 'diagonals')],
+)
+def test_seeds_of_one_program_count_for_auto(explained, fields, backend):
+  """As they do in training: it has no room for all scores of four seeds where it has for one's."""
+  sizes = ('train.batch=16', 'model.heads=4', 'train.length=1024', 'encoding.name=alibi')
+  text = explained('--platform=gpu', *(f'--config.{field}' for field in sizes), *fields)
+  assert f'auto │ takes {backend}' in text
+
+
 def test_platforms_that_there_are_not_are_one_line(explained):
   with pytest.raises(UserError, match=r"^--platform='gpus'; allowed: cpu, gpu, tpu$"):
     explained('--platform=gpus')

@@ -445,6 +445,7 @@ def test_what_can_be_made_is_not_made(tmp_path):
   ('files', 'words'),
   [
     ({'a.txt': b'\x1f\x8bxx'}, 'a.txt of '),
+    ({'a.txt': b'BZh91AY&SY\xee\x10'}, 'a.txt of '),
     ({'a.txt': b'a\0b'}, 'is compressed, binary or UTF-16; allowed: text in UTF-8'),
     ({'a.jsonl': b'[' * 100_000}, 'is not JSON: '),
     ({'a.jsonl': b'{"text": ' + b'9' * 5000 + b'}'}, 'is not JSON: '),
@@ -465,6 +466,8 @@ def test_names_of_corpora_that_are_none(tmp_path):
   line = message(data.corpus, str(file), 'train', 'text', '')
   assert line.endswith('is a file; allowed: the folder that it is in')
   assert 'File name too long' in message(data.corpus, 'x' * 300, 'train', 'text', '')
+  for name in ('tfds:', 'tfds::', 'tfds:../..', 'tfds:a/b/c'):
+    assert 'tfds:' in message(data.corpus, name, 'train', 'text', str(tmp_path))
   line = message(data.corpus, 'tfds:lm1b:9.9.9', 'train', 'text', str(tmp_path))
   assert 'did you mean' not in line  # the set is known; it is not here
 

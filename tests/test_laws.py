@@ -52,6 +52,7 @@ MODES = {
   'both_sides_window': {'is_causal': False, 'window': 3},
   'packed': {'segment_ids': SEGMENTS},
   'positions': {'position_ids': SCATTERED},
+  'both_sides_positions': {'is_causal': False, 'position_ids': SCATTERED},
   'last_queries': {'T': 3},
   'float_positions': {'position_ids': SCATTERED[:, ::-1] / 4 - 2.3},
   'softcap': {'softcap': 0.7},
@@ -276,8 +277,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   `blockwise`, but for windows and what another one meets. Of the others, what acts within tiles
   meets `blockwise` once; what acts outside of them, other hyperparameters, and positions that are
   no integers meet `dense`, since tiles know nothing of them. Packed rows are met by every
-  representative. A plain score meets all masks, and one that is carried along the keys those that
-  leave gaps.
+  representative that is no wrapper; of these `bipe` meets every law. A plain score meets all masks,
+  and one that is carried along the keys those that leave gaps.
   """
   if mode in MASKS:
     carried = ('cope',) if mode in ('sink_tokens', 'packed_chunk') else ()
@@ -285,6 +286,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return variant in (('nope',) if backend == 'dense' else ('nope', *carried, *across))
   if mode == 'float_positions':
     return backend == 'dense'
+  if mode == 'both_sides_positions':
+    return (variant, backend) == ('shaw', 'blockwise')
   if mode == 'packed':
     is_meant = is_daily(variant) or variant in (*ACROSS_GAPS, 'nope')
     return is_meant and backend == backends_of(variant)[-1]

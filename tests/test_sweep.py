@@ -340,10 +340,10 @@ def test_bad_input_is_one_line_before_anything_is_written(overrides, jobs, messa
   assert not run.out.exists()
 
 
-@pytest.mark.parametrize('platforms', [None, 'tpu', 'cpu'])
+@pytest.mark.parametrize('platforms', [None, '', 'tpu', 'cpu'])
 def test_runs_side_by_side_do_not_all_take_the_whole_tpu(platforms, study, monkeypatch):
   monkeypatch.delenv('JAX_PLATFORMS')
-  if platforms:
+  if platforms is not None:
     monkeypatch.setenv('JAX_PLATFORMS', platforms)
   monkeypatch.setattr(launching.importlib.util, 'find_spec', lambda name: name)
   monkeypatch.setattr(launching, 'has_tpu', lambda: True)

@@ -48,6 +48,9 @@ def announce_precision(compute_dtype: str, matmul_precision: str) -> None:
   import jax
 
   digits = DIGITS_OF_FLOAT32.get(jax.default_backend())
+  capability = str(getattr(jax.devices()[0], 'compute_capability', ''))
+  if capability.startswith('gfx') or (capability and float(capability) < 8):
+    return  # GPUs of AMD, and NVIDIA's before Ampere
   if digits and (compute_dtype, matmul_precision) == ('float32', 'default'):
     remedy = '--config.train.matmul_precision=highest has all, and takes longer'
     print(f'matrix products of float32 have the digits of {digits} here; {remedy}')

@@ -30,4 +30,4 @@ def memory_errors(remedy: str) -> Iterator[None]:
     if jax.default_backend() == 'gpu':
       remedy += '; XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 gives jax more than three quarters of a GPU'
     problem = f'{kinds_of_devices()}: {one_line(said, MAX_REASON)}'
-    raise Stopped(f'{problem}; less memory take {remedy}') from error
+    raise Stopped(f'{problem}; to take less: {remedy}') from error

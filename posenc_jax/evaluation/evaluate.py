@@ -56,8 +56,8 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   Raises:
     UserError: there is no trained run, its checkpoint does not fit the config, documents are too
       short, or a backend refuses.
-    Stopped: a device has too little memory, or the disk is full or read-only; the same command goes
-      on.
+    Stopped: a device has too little memory, of which the message says what takes less; or the disk
+      is full or read-only, and the same command goes on.
   """
   config = as_begun(config, workdir)
   validate(config, is_trained=True)

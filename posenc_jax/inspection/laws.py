@@ -15,7 +15,7 @@ import numpy as np
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.encodings import Encoding
-from posenc_jax.errors import shown, with_place
+from posenc_jax.errors import nearest, shown, with_place
 
 BATCH, TOKENS = 2, 37  # in tiles of 16 the last ones are ragged
 FEWEST = 8  # tokens that hold three documents
@@ -72,12 +72,16 @@ def check_laws(
     tolerance: of differences, relative to the largest entry, or to 1 where that is smaller.
     laws: which keys of LAWS are checked.
   Raises:
-    ValueError: no encoding, or one with fewer than 8 positions.
+    ValueError: no encoding, or one with fewer than 8 positions; or no such law.
   """
   if not isinstance(enc, Encoding):
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
   if (enc.max_length or FEWEST) < FEWEST:
     raise ValueError(f'positions end at {enc.max_length}; allowed: at least {FEWEST}')
+  laws = tuple(laws)
+  for law in laws:
+    if law not in LAWS:
+      raise ValueError(f'laws: {shown(law)}; {nearest(law, LAWS)}')
   with jax.default_matmul_precision('highest'):
     check = _Check(enc, tolerance)
     return [_verdict(check, law) for law in laws]

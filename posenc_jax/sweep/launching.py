@@ -42,8 +42,8 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
 
 def _uses_tpu() -> bool:
   """Whether jax would run on a TPU of this machine."""
-  can_use = importlib.util.find_spec('libtpu') and 'tpu' in os.environ.get('JAX_PLATFORMS', 'tpu')
-  return bool(can_use) and has_tpu()
+  platforms = os.environ.get('JAX_PLATFORMS') or 'tpu'
+  return 'tpu' in platforms and importlib.util.find_spec('libtpu') is not None and has_tpu()
 
 
 def execute(

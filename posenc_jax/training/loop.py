@@ -55,8 +55,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   Raises:
     UserError: the config or the directory cannot be used; raised before anything is compiled.
-    Stopped: the loss is not finite, a device has too little memory, the disk is full or read-only,
-      or SIGTERM, SIGHUP or Ctrl-C came; the same command goes on from the last checkpoint.
+    Stopped: a device has too little memory, of which the message says what takes less; or the loss
+      is not finite, the disk is full or read-only, or SIGTERM, SIGHUP or Ctrl-C came, and the same
+      command goes on from the last checkpoint.
   """
   validate(config)
   trackers.check(config.train.trackers)
