@@ -12,8 +12,8 @@ L tokens (upper ends of intervals), StreamingLLM within 0.005; YaRN loses 0.003 
 others less than 0.003; none is shown to be better than the plain model given the last L tokens.
 
 Cost: some three CPU-hours, by the times in configs/pretrained.py.
-Result: results/pretrained_speeches/table.md, LOG/172, LOG/174. Bits per byte at L and 2 L: the plain
-model 0.884 and 1.780, StreamingLLM 0.884 and 0.885, Self-Extend 0.885 and 0.887, dual chunk
+Result: results/pretrained_speeches/table.md, LOG/172, LOG/174. Bits per byte at L and 2 L: the
+plain model 0.884 and 1.780, StreamingLLM 0.884 and 0.885, Self-Extend 0.885 and 0.887, dual chunk
 attention 0.883 and 0.887, Jet-Long 0.884 and 0.887, YaRN 0.891 and 0.892. All predictions hold but
 that the plain model has above 2.5.
 """
