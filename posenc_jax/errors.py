@@ -12,6 +12,8 @@ import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from posenc_jax.other_words import MEANT
+
 DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
 MAX_SHOWN = 120  # characters of a value in a message
 MAX_REASON = 160  # of what another library says
@@ -87,12 +89,14 @@ def hint(name: object, names: Iterable[str]) -> str:
 
 
 def closest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | None:
-  """The name that a misspelt one is most likely meant to be; None if no name is near: none of which
-  a share of `cutoff` is the same.
+  """The name that a misspelt one, or another word for it, is most likely meant to be; None if no
+  name is near: none of which a share of `cutoff` is the same.
   """
   names = list(names)
   if same := [known for known in names if known.lower() == str(name).lower()]:
     return same[0]
+  if (meant := MEANT.get(str(name).lower().rpartition('.')[2])) in names:
+    return meant
   return next(iter(difflib.get_close_matches(str(name), names, 1, cutoff)), None)
 
 

@@ -664,7 +664,7 @@ def test_contiguous_positions_restart_with_segments():
 @pytest.mark.parametrize(
   ('options', 'message'),
   [
-    ({'backend': 'blokwise'}, "attention.backend='blokwise'; did you mean 'blockwise'?"),
+    ({'backend': 'blokwise'}, "^backend='blokwise'; did you mean 'blockwise'?"),
     ({'window': 0}, 'window=0; allowed: at least 1'),
     ({'chunk': 0}, 'chunk=0; allowed: at least 1, for a token sees itself'),
     ({'sink_tokens': -1}, 'sink_tokens=-1; allowed: at least 0'),

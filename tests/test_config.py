@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from posenc_jax import data, storage
+from posenc_jax import data, other_words, storage
 from posenc_jax.cli import REQUIRED, parse_args
 from posenc_jax.config import (
   config_hash,
@@ -31,6 +31,7 @@ from posenc_jax.config import (
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.relations import EMBEDDED, WITHOUT_TILES
 from posenc_jax.config.serialization import leaves
+from posenc_jax.encodings.core.registry import ENCODINGS, hyperparameters
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
 from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
@@ -92,6 +93,9 @@ def test_an_encoding_is_replaced_whole():
   [
     ({'train.stepz': 1}, ["config.train.stepz: no such field; did you mean 'train.steps'?"]),
     ({'trian.steps': 1}, ["did you mean 'train.steps'?"]),
+    ({'optim.lr': 1.0}, ["config.optim.lr: no such field; did you mean 'optim.learning_rate'?"]),
+    ({'train.lr': 1.0}, ["did you mean 'optim.learning_rate'?"]),
+    ({'model.hidden_size': 8}, ["did you mean 'model.model_dim'?"]),
     ({'steps.of.it': 1}, ['config.steps.of.it: no such field']),
     ({'train.steps.more': 1}, ['config.train.steps.more: no such field']),
     ({'train.steps': 1.5}, ['config.train.steps=1.5', 'int']),
@@ -783,3 +787,15 @@ def test_defaults_that_do_not_follow_what_was_changed_are_noted(changes, found):
   assert notes(config) == found
   assert notes_of_all([config] * 2) == found
   assert notes_of_all([config, load(BASE)]) == [f'{note} (1 of 2 runs)' for note in found]
+
+
+def test_what_others_call_otherwise_is_there():
+  """Under the word that an error names, and not under the other, too."""
+  hyper = {key for name in ENCODINGS for key in hyperparameters(name)}
+  for words, names in (
+    (other_words.FIELDS, {*flat(load(BASE, {}))}),
+    (other_words.HYPERPARAMETERS, hyper),
+    (other_words.ENCODINGS, {*ENCODINGS}),
+  ):
+    assert {*words.values()} <= names
+    assert not {*words} & names

@@ -2307,6 +2307,9 @@ OUT_OF_BOUNDS = (
     ('rop', {}, "encoding.name='rop': no such encoding; did you mean 'rope'?"),
     ('rope', {'bass': 1.0}, "encoding rope has no hyperparameter 'bass'; did you mean 'base'?"),
     ('nope', {'base': 1.0}, "encoding nope has no hyperparameter 'base'; allowed: none"),
+    ('rope', {'rope_theta': 1.0}, "no hyperparameter 'rope_theta'; did you mean 'base'?"),
+    ('mrope', {}, "did you mean 'axial_rope'?"),
+    ('yarn', {}, "no such encoding; did you mean rope, with scaling.rope_type='yarn'?"),
     ('rope', {'base': 0.5}, 'rope: base=0.5; allowed: greater than 1'),
     ('rope', {'layout': 'split'}, "rope: layout='split'; allowed: half, interleaved"),
     (

@@ -22,6 +22,7 @@ PACKAGE = ROOT / 'posenc_jax'
 
 # Lowest first. A module imports from its own level's folder and from the levels before it.
 LEVELS = (
+  {'other_words'},
   {'errors', 'protocols', 'target'},
   {'storage', 'xla_ops', 'tasks', 'distributed'},
   {'encodings'},
@@ -39,6 +40,7 @@ LEVELS = (
 )
 WITHOUT_JAX = (
   'errors',
+  'other_words',
   'protocols',
   'storage',
   'tasks',

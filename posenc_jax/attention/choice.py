@@ -66,10 +66,10 @@ MOST_IN_DENSE = {'gpu': 2**26}
 FEW_QUERIES = 16
 
 
-def check_backend(backend: str) -> None:
+def check_backend(backend: str, field: str = 'backend') -> None:
   """Raises ValueError, naming the nearest, for what is neither a key of BACKENDS nor 'auto'."""
   if backend != 'auto' and backend not in BACKENDS:
-    raise ValueError(f'attention.backend={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
+    raise ValueError(f'{field}={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
 
 
 def chosen(request: AttentionRequest, backend: str) -> str:

@@ -242,7 +242,7 @@ def _own_positions(enc, tokens_BT, ids: dict, key) -> tuple:
 def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   """The model of a run's config. Raises ValueError, one line, before anything is compiled."""
   c = config.model
-  check_backend(config.attention.backend)
+  check_backend(config.attention.backend, 'attention.backend')
   needed = vocab if c.bos < 0 else vocab - 1  # the corpus' own BOS, its last symbol, is not used
   if c.vocab and c.vocab < needed:
     raise ValueError(f'model.vocab={c.vocab}: the corpus has {needed} symbols')

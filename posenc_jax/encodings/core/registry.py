@@ -12,6 +12,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.declarations import check_declared
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, is_known
 from posenc_jax.encodings.core.own_code import keep_sources
+from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
 from posenc_jax.errors import nearest, nearest_of_all, shown
 
 BUILT_IN = {
@@ -180,7 +181,10 @@ def hyperparameters(name: str) -> dict[str, object]:
 def _signature(name: str) -> list[inspect.Parameter]:
   """The keyword-only parameters of a class; where it takes **others, of its base class too."""
   if not isinstance(name, str) or name not in ENCODINGS:
-    raise ValueError(f'encoding.name={name!r}: no such encoding; {nearest(name, ENCODINGS)}')
+    meant = nearest(name, ENCODINGS)
+    if isinstance(name, str) and name in SCALINGS:
+      meant = f'did you mean rope, with scaling.rope_type={name!r}?'
+    raise ValueError(f'encoding.name={name!r}: no such encoding; {meant}')
   found = {}
   for kind in ENCODINGS[name].__mro__:
     if '__init__' not in vars(kind):

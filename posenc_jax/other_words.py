@@ -1,0 +1,46 @@
+"""What else fields, hyperparameters and encodings are called, by papers and other libraries: errors
+name the word that is meant, which need not be spelt alike.
+"""
+
+FIELDS = {
+  'd_model': 'model.model_dim',
+  'grad_clip': 'optim.clip',
+  'hidden_size': 'model.model_dim',
+  'lr': 'optim.learning_rate',
+  'max_grad_norm': 'optim.clip',
+  'max_position_embeddings': 'train.length',
+  'n_heads': 'model.heads',
+  'n_layers': 'model.layers',
+  'num_attention_heads': 'model.heads',
+  'num_hidden_layers': 'model.layers',
+  'num_key_value_heads': 'model.kv_heads',
+  'num_layers': 'model.layers',
+  'seq_len': 'train.length',
+  'sliding_window': 'attention.window',
+}
+HYPERPARAMETERS = {
+  'chunk_size': 'chunk',
+  'clamp_len': 'clamp_length',
+  'group_size': 'group',
+  'local_size': 'local',
+  'num_buckets': 'buckets',
+  'partial_rotary_factor': 'fraction',
+  'relative_attention_max_distance': 'max_distance',
+  'relative_attention_num_buckets': 'buckets',
+  'rope_theta': 'base',
+  'rotary_base': 'base',
+  'rotary_pct': 'fraction',
+  'theta': 'base',
+  'window_size': 'window',
+}
+ENCODINGS = {
+  'diet_rel': 't5',
+  'inkling': 'relative_projection',
+  'lm_infinite': 'rerope',
+  'mrope': 'axial_rope',
+  'none': 'nope',
+  'relative': 'shaw',
+  'rotary': 'rope',
+  'streaming_llm': 'streaming_rope',
+}
+MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS
