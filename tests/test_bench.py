@@ -317,7 +317,8 @@ def test_a_run_that_was_not_imported_or_cannot_go_out(imported_run, tmp_path, mo
   with pytest.raises(UserError, match='no_run'):
     plan(f'--pretrained={tmp_path / "no_run"}')
   run = imported_run()
-  monkeypatch.setattr(command.importlib.util, 'find_spec', lambda name: object())
+  find = importlib.util.find_spec
+  monkeypatch.setattr(command.importlib.util, 'find_spec', lambda name: find(name) or object())
 
   def refuse(*arguments):
     raise UserError('config.encoding: no family has it')
