@@ -2823,3 +2823,17 @@ def test_products_that_stay_exact_are_so_at_any_precision():
   with jax.default_matmul_precision('default'):
     text = str(program(jnp.zeros((8, 8))))
   assert text.count('dot_general[') == text.count('precision=(Precision.HIGHEST') >= 8
+
+
+def test_make_says_which_lengths_do_not_follow_the_training_length():
+  """Numbers of tokens that are such by default, whatever the training length is."""
+  lengths = ('max_distance', 'threshold', 'scale_base', 'clip', 'positions', 'max_length')
+  lengths += ('extent', 'length')
+  said = re.findall(r"(\w+)'s\s+`(\w+)`\s+\(([\d,]+)\)", make.__doc__)
+  defaults = {
+    (name, key): default
+    for name in ENCODINGS
+    for key, default in hyperparameters(name).items()
+    if key in lengths and default is not None
+  }
+  assert {(name, key): float(number.replace(',', '')) for name, key, number in said} == defaults

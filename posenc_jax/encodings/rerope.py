@@ -54,7 +54,9 @@ class TwoRangeRoPE(ReindexedRoPE):
   qk_width = 2
 
   def __init__(self, dims: Dims, rngs, *, window: int, **rope):
-    """`window`: tokens; `rope`: the hyperparameters of RoPE, as they were trained."""
+    """`window`: the distance in tokens below which RoPE is as trained; it hides nothing, as
+    attention.window does. `rope`: the hyperparameters of RoPE, as they were trained.
+    """
     super().__init__(dims, rngs, **rope)
     check_at_least(1, window=window)
     self.window = window
@@ -82,7 +84,7 @@ class ReRoPE(TwoRangeRoPE):
   reported_extrapolation = 'better to 4 L, untrained (its author, 13B)'
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, **rope):
-    """`window`: tokens; None: half the training length. `rope`: as for TwoRangeRoPE."""
+    """`window`, `rope`: as for TwoRangeRoPE; the window is by default half the training length."""
     window = max(dims.train_length // 2, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
 
@@ -99,7 +101,7 @@ class LeakyReRoPE(TwoRangeRoPE):
   paper = ReRoPE.paper
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, leak: float = 16.0, **rope):
-    """`window`: tokens; None: half the training length. `rope`: as for TwoRangeRoPE."""
+    """`window`, `rope`: as for ReRoPE; `leak`: by how much distances from there on are divided."""
     window = max(dims.train_length // 2, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
     check_at_least(1, leak=leak)
