@@ -1,5 +1,5 @@
-"""What else fields, hyperparameters and encodings are called, by papers and other libraries: errors
-name the word that is meant, which need not be spelt alike.
+"""Words of papers and other libraries for fields, hyperparameters and encodings, and what each is
+called here: errors name that in the place of the nearest spelling.
 """
 
 FIELDS = {

@@ -178,7 +178,7 @@ def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, ke
   ],
 )
 def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens, backend):
-  """Of four, each device has its share; also in a loop over layers, and with gradients."""
+  """Each device has its share of the four seeds; also in a loop over layers, and with gradients."""
   device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
   axes = dict(axis_types=(jax.sharding.AxisType.Auto,) * 4, abstract_device=device)
   mesh = jax.sharding.AbstractMesh((mesh_seeds, 1, 1, 1), meshes.AXES, **axes)
@@ -234,7 +234,7 @@ def test_tiles_on_a_gpu_are_as_large_as_memory_allows(platform, name, shape, opt
 
 @pytest.mark.parametrize('name', own_text.NAMES)
 def test_on_a_gpu_the_study_of_ones_own_text_keeps_no_weights(name):
-  """Of 12 layers, whose backward pass reads those that `dense` keeps."""
+  """`dense` would keep those of all 12 layers for the backward pass, more than a card has."""
   c = config.load(BASE.parent / 'own_text.py', {'encoding.name': name})
   sizes = {field: c.model[field] for field in ('model_dim', 'heads', 'head_dim')}
   enc = make(name, **sizes, train_length=c.train.length, rngs=nnx.Rngs(0))

@@ -123,7 +123,7 @@ def test_explicit_positions_with_tables_are_refused():
 def test_tiles_are_as_large_as_the_shared_memory_of_the_gpu_allows(
   kibibytes, width, dtype, side, monkeypatch
 ):
-  """Of the GPU that is there, though the mesh tells its kind alone."""
+  """The limit is that of the GPU that is there, though the mesh tells its kind alone."""
   here = {} if kibibytes is None else {'shared_memory_per_block_optin': kibibytes * 2**10}
   here = SimpleNamespace(device_kind='any', **here)
   monkeypatch.setattr(jax, 'local_devices', lambda: [here])
