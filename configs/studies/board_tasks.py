@@ -4,9 +4,10 @@
   python scripts/keep.py runs/board_tasks --out=results/board_tasks
   python scripts/board.py results/board results/board_tasks
 
-The encodings of configs/studies/board.py, KV shift beside each, in models of two layers. Seeds are
-bimodal: what has not been learned at L is counted, and says nothing about longer inputs. Tasks are
-outermost, in the order recall, needle, copying: whole tables first.
+The encodings of configs/studies/board.py, KV shift beside each, in models of two layers, and so
+without the line that leaves RoPE out of each fourth layer. Seeds are bimodal: what has not been
+learned at L is counted, and says nothing about longer inputs. Tasks are outermost, in the order
+recall, needle, copying: whole tables first.
 
 Budgets are from pilots with KV shift. Recall is learned by step 100 of NoPE (three seeds), ALiBi
 and CoPE, by step 150 of learned positions; RoPE finds the needle by step 200, and after 1,500 steps
@@ -16,13 +17,13 @@ Known before: that pilot of RoPE, seed 0, finds the needle at 2, 4 and 8 L in 0.
 the cases, and at 1.5 L copies 0.29 of the symbols.
 
 Predicted before the runs, of the share of answers that are right:
-  recall   at least 24 of the 26 lines learn it with all eight seeds. At 4 L NoPE, ALiBi, T5,
+  recall   at least 24 of the 25 lines learn it with all eight seeds. At 4 L NoPE, ALiBi, T5,
            KERPLE, FoX, CoPE and DAPE have above 0.95, RoPE between 0.5 and 0.9, sinusoidal and
            learned positions below 0.5.
   needle   as recall; at 8 L RoPE has below 0.8, and ALiBi, KERPLE and FoX above 0.95.
   copying  at 1.5 L FIRE is the best, above 0.8, and no other line is above 0.6.
 
-Cost: 624 runs of 0.1 million parameters, on a core of their own half a minute for recall, one for
+Cost: 600 runs of 0.1 million parameters, on a core of their own half a minute for recall, one for
 the needle, one and a half for copying, more for DAPE, CoPE and PaTH. Result: none yet.
 """
 
@@ -56,7 +57,8 @@ def sweep():
     length = load(TASKS, task).train.length
     for seed in range(8):
       for label, encoding in BOARD.variants(length).items():
-        yield task | {'seed': seed, 'label': label, 'encoding': encoding}
+        if encoding['name'] != 'pattern':
+          yield task | {'seed': seed, 'label': label, 'encoding': encoding}
 
 
 def table():
