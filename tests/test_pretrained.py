@@ -46,6 +46,7 @@ from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
 ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3', 'phi3_longrope', 'gpt_neox')
 DAILY += ('exaone4', 'granite', 'glm4', 'stablelm_parallel', 'cohere2', 'gpt2', 'bloom')
+DAILY += ('granite_swa',)
 
 
 @pytest.mark.parametrize(
@@ -592,6 +593,10 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('granite', {'mlp_bias': False}, 'attention_bias=True; allowed: the same as mlp_bias'),
     ('granite', {'logits_scaling': 0}, 'logits_scaling=0; allowed: more than 0'),
     ('granite', {'residual_multiplier': None}, 'residual_multiplier=None; allowed: a number'),
+    ('granite_swa', {'layer_rope_theta': [1e4] * 3}, 'null, or 6 numbers, 0 for no positions'),
+    ('granite_swa', {'layer_rope_theta': [-1.0] * 6}, 'null, or 6 numbers, 0 for no positions'),
+    ('granite_swa', {'layer_types': ['full_attention'] * 3}, '6 of full_attention and sliding'),
+    ('granite_swa', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
     ('granitemoehybrid', {'num_local_experts': 8}, 'num_local_experts=8; allowed: 0'),
     ('granitemoehybrid', {'layer_types': None}, 'layer_types=None; allowed: attention in all'),
     ('granitemoehybrid', {'layer_types': ['mamba', *['attention'] * 2]}, 'attention in all layers'),
@@ -668,6 +673,7 @@ def test_fields_of_published_files_that_change_nothing(name, fields):
     ('helium', 'num_key_value_heads'),
     ('seed_oss', 'head_dim'),
     ('granitemoehybrid', 'num_local_experts'),
+    ('granite_swa', 'num_key_value_heads'),
     ('glm4', 'num_key_value_heads'),
     ('starcoder2', 'num_key_value_heads'),
     ('stablelm', 'num_key_value_heads'),

@@ -242,6 +242,15 @@ def test_a_part_of_each_head_turns(name, fraction):
   assert of(rope_parameters={'partial_rotary_factor': 1.0}) == 1.0
 
 
+def test_granite_with_windows_has_one_in_three_of_four_layers_unless_its_file_says_others():
+  """And the base of all layers where none has one of its own."""
+  expected = encoding_of('granite_swa_plain')
+  windows = [layer.get('attention_window', 0) for layer in expected['layers']]
+  assert windows == [0, 5, 5, 5, 0]
+  for field in ('layer_types', 'layer_rope_theta'):
+    assert encoding_of('granite_swa_plain', **{field: None}) == expected
+
+
 @pytest.mark.parametrize('said', ['nope', None])
 def test_granite_4_turns_nothing_unless_its_file_says_so(said):
   assert encoding_of('granitemoehybrid')['name'] == 'rope'

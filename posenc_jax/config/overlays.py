@@ -25,10 +25,11 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':
   dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
   drops the fields of the one before, but for the length that both start from. In a pattern,
-  `encoding.FIELD`, also another name, is set in the layers that are rope and see the whole text,
-  and in a chain in the members that are rope: to replace the whole takes `{'encoding':
-  dict(name=...)}`. A chain put in the place of an encoding that is one of its members keeps that
-  one's hyperparameters there. Raises `UserError` for an unknown path or a value of another type.
+  `encoding.FIELD`, also another name, is set in the layers that are rope, or a chain with it, and
+  see the whole text; in a chain in the members that are rope: to replace the whole takes
+  `{'encoding': dict(name=...)}`. A chain put in the place of an encoding that is one of its members
+  keeps that one's hyperparameters there. Raises `UserError` for an unknown path or a value of
+  another type.
   """
   overrides = without_numpy(overrides)
   if OPEN in config:
@@ -67,8 +68,8 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
 def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
   """The overrides, where the encoding is a pattern or a chain with its fields set in its parts.
 
-  Those are the layers of RoPE that see all tokens, and the members that are RoPE. Overrides stay as
-  they are where they name another encoding or the parts, and where there is no such part.
+  Those are the layers with RoPE that see all tokens, and the members that are RoPE. Overrides stay
+  as they are where they name another encoding or the parts, and where there is no such part.
   """
   name = encoding.get('name') if isinstance(encoding, dict) else None
   of_name = PARTS.get(str(name))
@@ -80,10 +81,7 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
   parts = _specs(encoding.get(of_name))
   if not own or is_new or parts is None:
     return overrides
-  is_taken = [
-    isinstance(part, dict) and part.get('name') == 'rope' and not MASKS & part.keys()
-    for part in parts
-  ]
+  is_taken = [_has_rope(part) for part in parts]
   if not any(is_taken):
     return overrides
   for n, part in enumerate(parts):
@@ -93,6 +91,16 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
       parts[n] = to_json(section)[OPEN]
   others = {path: value for path, value in overrides.items() if path not in own}
   return others | {OPEN: {'name': name, of_name: tuple(parts)}}
+
+
+def _has_rope(part: object) -> bool:
+  """Whether the encoding of a layer or a member is RoPE or a chain with it, and sees all tokens."""
+  if not isinstance(part, dict) or MASKS & part.keys():
+    return False
+  is_chain = part.get('name') == 'chain'
+  return part.get('name') == 'rope' or (
+    is_chain and any(_has_rope(member) for member in _specs(part.get('members')) or ())
+  )
 
 
 def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, object]:

@@ -171,9 +171,13 @@ def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | 
         return f'{section}.{name}', own[name], value
   own, theirs = to_json(config.encoding), form.encoding
   layers = _layers(own, config.train.length, config.model.layers)
-  if layers == _layers(to_json(ConfigDict(theirs)), form.train_length, config.model.layers):
-    return None
-  return 'encoding', own, theirs
+  if layers != _layers(to_json(ConfigDict(theirs)), form.train_length, config.model.layers):
+    return 'encoding', own, theirs
+  if any(rule.layers is not None for rule in form.rules):  # of parameters of some layers' encoding
+    orders = (read_pattern(to_json(ConfigDict(spec)))[1] for spec in (own, theirs))
+    if len({*orders}) > 1:
+      return 'encoding', own, theirs
+  return None
 
 
 def _layers(encoding: dict, length: int, count: int) -> list[tuple[dict, dict]]:

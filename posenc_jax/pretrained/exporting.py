@@ -61,8 +61,8 @@ def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> Iterator[tuple[str,
   is asked for.
   """
   for rule in form.rules:
-    for number in range(form.model['layers']) if rule.is_of_layers else [None]:
-      parts = [leaves[leaf] if number is None else leaves[leaf][number] for leaf in rule.leaves]
+    for place, number in enumerate(rule.numbers(form.model['layers'])):
+      parts = [leaves[leaf] if number is None else leaves[leaf][place] for leaf in rule.leaves]
       names = [name.format(n=number) for name in rule.tensors]
       yield from zip(names, rule.to_tensors(*parts), strict=True)
 

@@ -37,6 +37,7 @@ FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
   'helium': (llama_families.helium, 'HeliumForCausalLM'),
   'seed_oss': (llama_families.seed_oss, 'SeedOssForCausalLM'),
   'granite': (granite_families.granite, 'GraniteForCausalLM'),
+  'granite_swa': (granite_families.granite_swa, 'GraniteSWAForCausalLM'),
   'granitemoehybrid': (granite_families.granitemoehybrid, 'GraniteMoeHybridForCausalLM'),
   'glm': (glm_families.glm, 'GlmForCausalLM'),
   'glm4': (glm_families.glm4, 'Glm4ForCausalLM'),

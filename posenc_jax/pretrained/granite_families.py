@@ -3,11 +3,13 @@
 import dataclasses
 import math
 
+from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.common_fields import rope
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.form import Form
+from posenc_jax.pretrained.layer_kinds import KINDS, kinds_of_layers, pattern
 from posenc_jax.pretrained.llama_families import bias_of_all, joined_gate, llama_like, with_rules
-from posenc_jax.pretrained.tensor_rules import LAYER, scaled, transposed
+from posenc_jax.pretrained.tensor_rules import LAYER, Rule, same, scaled, transposed
 
 # Fields of Granite 4 about layers of a state space and about experts, of which there are none.
 OF_OTHER_LAYERS = (
@@ -44,6 +46,46 @@ def granitemoehybrid(fields: Fields) -> Form:
     transposed('layers/w_out', f'{mlp}output_linear.weight'),
   )
   return _with_factors(fields, form)
+
+
+def granite_swa(fields: Fields) -> Form:
+  """Granite with windows (IBM 2026, in transformers): a window in three of four layers or in those
+  that the file names, a base of RoPE for each layer, 0 for none, and a sink for each head.
+  """
+  fields.need('num_hidden_layers', 'num_key_value_heads', 'max_position_embeddings')
+  layers = fields.take('num_hidden_layers')
+  rotary, window = rope(fields), fields.take('sliding_window', 128, null=False)
+  kinds = kinds_of_layers(fields, [KINDS[n % 4 == 0] for n in range(layers)])
+  bases = fields.optional('layer_rope_theta', list)
+  if bases is None:
+    bases = [rotary['base']] * layers
+  elif len(bases) != layers or not all(type(b) in (int, float) and b >= 0 for b in bases):
+    raise fields.refused('layer_rope_theta', f'null, or {layers} numbers, 0 for no positions')
+  specs = []
+  for kind, base in zip(kinds, bases, strict=True):
+    positions = rotary | {'base': float(base)} if base else {'name': 'nope'}
+    local = {'attention_window': window}
+    if kind == 'full_attention':
+      local = {}
+      if base:
+        # The default, said so that these layers are no variant of those with windows: methods of
+        # extension are laid over these alone, and parameters stay where they are.
+        positions |= {'fraction': 1.0}
+    specs.append({'name': 'chain', 'members': (positions, {'name': 'sink'}), **local})
+  encoding = pattern(specs)
+  form = llama_like(fields, encoding=encoding, ties=True, eps=1e-5, bias=bias_of_all(fields))
+  return _with_factors(fields, with_rules(form, *_rules_of_sinks(encoding, layers)))
+
+
+def _rules_of_sinks(encoding: dict, layers: int) -> list[Rule]:
+  """The rules of the sinks of each variant, behind the positions in its chain."""
+  variants, order, _ = read_pattern(encoding)
+  rules = []
+  for variant in range(len(variants)):
+    numbers = tuple(n for n in range(layers) if order[n % len(order)] == variant)
+    leaf = f'encodings/variants/{variant}/encoding/members/1/logits'
+    rules.append(same(leaf, f'{LAYER}self_attn.sinks', numbers))
+  return rules
 
 
 def _with_factors(fields: Fields, form: Form) -> Form:

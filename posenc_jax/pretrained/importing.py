@@ -78,7 +78,7 @@ def build_model(config: ConfigDict, source: Source, form: Form) -> decoder.LM:
   filled = {}
   unread = {name for name in source.shapes if not name.endswith(form.buffers or '\0')}
   for rule in form.rules:
-    numbers = range(config.model.layers) if rule.is_of_layers else [None]
+    numbers = rule.numbers(config.model.layers)
     parts = [_parameters(rule, number, source, unread) for number in numbers]
     for leaf, arrays in zip(rule.leaves, zip(*parts, strict=True), strict=True):
       if len(sizes := {array.shape: None for array in arrays}) > 1:

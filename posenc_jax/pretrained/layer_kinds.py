@@ -29,12 +29,16 @@ def by_kind(fields: Fields, layers: int, local: dict, whole: dict, period: int) 
   the file does not say the kind of each.
   """
   local = {**local, 'attention_window': fields.take('sliding_window', 4096, null=False)}
-  types = fields.optional('layer_types', list) or [
-    KINDS[(n + 1) % period == 0] for n in range(layers)
-  ]
-  if len(types) != layers or set(types) - {*KINDS}:
-    raise fields.refused('layer_types', f'{layers} of full_attention and sliding_attention')
-  return pattern([whole if kind == 'full_attention' else local for kind in types])
+  kinds = kinds_of_layers(fields, [KINDS[(n + 1) % period == 0] for n in range(layers)])
+  return pattern([whole if kind == 'full_attention' else local for kind in kinds])
+
+
+def kinds_of_layers(fields: Fields, default: list[str]) -> list[str]:
+  """The kind of each layer; `default` where the file does not say it."""
+  kinds = fields.optional('layer_types', list) or default
+  if len(kinds) != len(default) or {*kinds} - {*KINDS}:
+    raise fields.refused('layer_types', f'{len(default)} of full_attention and sliding_attention')
+  return kinds
 
 
 def pattern(layers: list[dict]) -> dict:

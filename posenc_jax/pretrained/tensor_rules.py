@@ -1,7 +1,7 @@
 """How tensors of a file become parameters of the model, and back."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -12,28 +12,38 @@ LAYER = 'model.layers.{n}.'  # what tensors of a layer begin with in most famili
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-  """Some tensors of a file and the parameters that they hold; of each layer, if names have {n}.
+  """Some tensors of a file and the parameters that they hold; of layers, if names have {n}.
 
   Attributes:
     tensors: names in the file.
     leaves: paths in the model, as checkpoints have them.
     to_leaves: (tensor, ...) -> as many arrays as leaves.
     to_tensors: its inverse.
+    layers: the layers that have such tensors; None: all.
   """
 
   tensors: tuple[str, ...]
   leaves: tuple[str, ...]
   to_leaves: Callable[..., tuple[np.ndarray, ...]]
   to_tensors: Callable[..., tuple[np.ndarray, ...]]
+  layers: tuple[int, ...] | None = None
 
   @property
   def is_of_layers(self) -> bool:
     return any('{n}' in name for name in self.tensors)
 
+  def numbers(self, layers: int) -> Iterable[int | None]:
+    """The layers whose tensors are stacked in the parameters, of a model with this number of
+    layers; one None where the tensors are of no layer.
+    """
+    if not self.is_of_layers:
+      return (None,)
+    return range(layers) if self.layers is None else self.layers
 
-def same(leaf: str, tensor: str) -> Rule:
+
+def same(leaf: str, tensor: str, layers: tuple[int, ...] | None = None) -> Rule:
   """The tensor is the parameter."""
-  return Rule((tensor,), (leaf,), lambda x: (x,), lambda x: (x,))
+  return Rule((tensor,), (leaf,), lambda x: (x,), lambda x: (x,), layers)
 
 
 def transposed(leaf: str, tensor: str) -> Rule:

@@ -81,6 +81,21 @@ MODELS = {
     'GraniteConfig',
     SIZES | ONE_KV | FACTORS | {'attention_bias': True, 'mlp_bias': True},
   ),
+  'granite_swa': (
+    'GraniteSWAConfig',
+    SIZES
+    | ONE_KV
+    | FACTORS
+    | {'num_hidden_layers': 6, 'sliding_window': 4, 'rope_parameters': YARN}
+    | {'layer_rope_theta': [100.0, 0.0, 100.0, 500.0, 0.0, 500.0]},
+  ),
+  'granite_swa_plain': (
+    'GraniteSWAConfig',
+    SIZES
+    | ONE_KV
+    | {'num_hidden_layers': 5, 'sliding_window': 5, 'attention_bias': True}
+    | {'mlp_bias': True, 'tie_word_embeddings': False},
+  ),
   'granitemoehybrid': (
     'GraniteMoeHybridConfig',
     SIZES
