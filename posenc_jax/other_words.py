@@ -20,7 +20,7 @@ FIELDS = {
 }
 HYPERPARAMETERS = {
   'chunk_size': 'chunk',
-  'clamp_len': 'clamp_length',
+  'clamp_len': 'max_distance',
   'group_size': 'group',
   'local_size': 'local',
   'num_buckets': 'buckets',

@@ -1,7 +1,7 @@
 """Compiles the training step or attention for a TPU or GPU that is not there: what does it take?
 
   python scripts/aot.py --target=tpu:v5e:2x2 --config=configs/base.py --config.mesh.context=4
-  python scripts/aot.py --target=tpu:v6e:2x2 --attention --encodings=alibi,shaw/clip=64 \\
+  python scripts/aot.py --target=tpu:v6e:2x2 --attention --encodings=alibi,shaw/max_distance=64 \\
     --backends=blockwise --length=8192
   python scripts/aot.py --target=tpu:v5e:2x2 --attention --encodings=nope,t5 --backends=fused \\
     --cases=all --length=1024

@@ -1,8 +1,8 @@
 """Times attention, the training step and evaluation in jax, and the same work in PyTorch.
 
   python scripts/bench.py --out=runs/bench
-  python scripts/bench.py --attention --lengths=2048,8192 --encodings=nope,alibi,shaw/clip=64 \\
-    --dtypes=bfloat16
+  python scripts/bench.py --attention --lengths=2048,8192 \\
+    --encodings=nope,alibi,shaw/max_distance=64 --dtypes=bfloat16
   python scripts/bench.py --step --shapes=256x16 --encodings=rope --config.model.layers=8
   python scripts/bench.py --step --shapes=64x16 --seeds=4 --config.model.model_dim=64
   python scripts/bench.py --pretrained=runs/smollm2 --lengths=2048,8192 --dtypes=float32,bfloat16

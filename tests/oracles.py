@@ -106,12 +106,12 @@ def sinusoidal(dims, hyper, p):
 
 
 def shaw(dims, hyper, p):
-  clip, values, both = (
-    hyper.get('clip', 16),
+  most, values, both = (
+    hyper.get('max_distance', 16),
     hyper.get('value_rows', True),
     hyper.get('key_query', False),
   )
-  index = lambda i, j: int(min(max(j - i, -clip), clip)) + clip
+  index = lambda i, j: int(min(max(j - i, -most), most)) + most
   return Oracle(
     lambda q, k, i, j, h: (
       (q @ k + (q + both * k) @ p['keys'][index(i, j)]) / math.sqrt(dims.head_dim)
@@ -121,7 +121,7 @@ def shaw(dims, hyper, p):
 
 
 def transformer_xl(dims, hyper, p):
-  most = hyper.get('clamp_length') or math.inf
+  most = hyper.get('max_distance') or math.inf
 
   def score(q, k, i, j, h):
     r = wave(max(-most, min(i - j, most)), dims.model_dim, 'concatenated') @ p['w_r'][:, h]
@@ -860,7 +860,7 @@ def pope(dims, hyper, p):
 
 
 def music_transformer(dims, hyper, p):
-  most, clip = hyper.get('distances', dims.train_length), hyper.get('beyond') == 'clip'
+  most, clip = hyper.get('max_distance', dims.train_length), hyper.get('beyond') == 'clip'
 
   def score(q, k, i, j, h):
     vector = p['rows'][min(i - j, most - 1), h] if clip or i - j < most else 0 * k
@@ -874,14 +874,14 @@ def with_position(x_SD, position_S):
 
 
 def relative_projection(dims, hyper, p):
-  floor, alpha, extent = hyper.get('floor'), hyper.get('alpha', 0.1), hyper.get('extent', 1024)
+  floor, alpha, most = hyper.get('floor'), hyper.get('alpha', 0.1), hyper.get('max_distance', 1024)
 
   def along(q, k_nK, x_nD, h, seen_n):
     i = x_nD[-1, -1]
     t = 1 + alpha * math.log(max((i + 1) / floor, 1)) if floor else 1.0
     r = x_nD[-1, :-1] @ p['w_r'][:, h]
     distances = [int(i - j) for j in x_nD[:, -1]]
-    bias = [r @ p['bank'][d] if d < extent else 0.0 for d in distances]
+    bias = [r @ p['bank'][d] if d < most else 0.0 for d in distances]
     return np.array(
       [t * (q @ k / math.sqrt(dims.head_dim) + b) for k, b in zip(k_nK, bias, strict=True)]
     )
@@ -1252,8 +1252,8 @@ def tisa(dims, hyper, p):
 
 
 def urpe(dims, hyper, p):
-  clip = hyper.get('clip', dims.train_length - 1)
-  factor = lambda i, j, h: p['factors'][int(min(max(i - j, -clip), clip)) + clip, h]
+  most = hyper.get('max_distance', dims.train_length - 1)
+  factor = lambda i, j, h: p['factors'][int(min(max(i - j, -most), most)) + most, h]
   return Oracle(dot(dims.head_dim), move=lambda v, i, j, h: factor(i, j, h) * v)
 
 
@@ -1701,7 +1701,7 @@ def count_dape_v2(d, h):
 
 def count_shaw(d, h):
   tables = 2 if h.get('value_rows', True) else 1
-  return 0, tables * (2 * h.get('clip', 16) + 1) * d.head_dim
+  return 0, tables * (2 * h.get('max_distance', 16) + 1) * d.head_dim
 
 
 def count_deberta(d, h):
@@ -1777,7 +1777,7 @@ def count_tape(d, h):
 
 def count_relative_projection(d, h):
   rank = h.get('rank', 16)
-  return 0, d.model_dim * d.heads * rank + h.get('extent', 1024) * rank
+  return 0, d.model_dim * d.heads * rank + h.get('max_distance', 1024) * rank
 
 
 def count_liere(d, h):
@@ -1811,13 +1811,13 @@ RECORDS = {
     shaw,
     count_shaw,
     variants={
-      'clipped': {'clip': 3},
-      'keys': {'clip': 3, 'value_rows': False},
-      'key_query': {'clip': 3, 'value_rows': False, 'key_query': True},
+      'clipped': {'max_distance': 3},
+      'keys': {'max_distance': 3, 'value_rows': False},
+      'key_query': {'max_distance': 3, 'value_rows': False, 'key_query': True},
     },
   ),
   'transformer_xl': Record(
-    transformer_xl, count_transformer_xl, variants={'clamped': {'clamp_length': 4}}
+    transformer_xl, count_transformer_xl, variants={'clamped': {'max_distance': 4}}
   ),
   't5': Record(
     t5,
@@ -1931,7 +1931,7 @@ RECORDS = {
   'relative_projection': Record(
     relative_projection,
     count_relative_projection,
-    variants={'short': {'rank': 3, 'extent': 5}, 'growing': {'floor': 4, 'alpha': 0.5}},
+    variants={'short': {'rank': 3, 'max_distance': 5}, 'growing': {'floor': 4, 'alpha': 0.5}},
   ),
   'grape_ap': Record(
     grape_ap,
@@ -1940,8 +1940,8 @@ RECORDS = {
   ),
   'music_transformer': Record(
     music_transformer,
-    lambda d, h: (0, h.get('distances', d.train_length) * d.heads * d.head_dim),
-    variants={'short': {'distances': 4}, 'clipped': {'distances': 4, 'beyond': 'clip'}},
+    lambda d, h: (0, h.get('max_distance', d.train_length) * d.heads * d.head_dim),
+    variants={'short': {'max_distance': 4}, 'clipped': {'max_distance': 4, 'beyond': 'clip'}},
   ),
   'chain': Record(
     chain,
@@ -1949,9 +1949,9 @@ RECORDS = {
     variants={
       'cope_rope': {'members': ('cope', {'name': 'rope', 'base': 50.0})},
       'ssmax_alibi': {'members': ('ssmax', 'alibi')},
-      'shaw_alibi': {'members': ({'name': 'shaw', 'clip': 3}, 'alibi')},
+      'shaw_alibi': {'members': ({'name': 'shaw', 'max_distance': 3}, 'alibi')},
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
-      'fox_shaw': {'members': ('fox', {'name': 'shaw', 'clip': 3})},
+      'fox_shaw': {'members': ('fox', {'name': 'shaw', 'max_distance': 3})},
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
       'wall_fox_sink': {'members': ({'name': 'wall', 'bias': 0.0}, 'fox', 'sink')},
       'rope_sink': {'members': ('rope', 'sink')},
@@ -1983,9 +1983,9 @@ RECORDS = {
     hyper={'members': ('nope', 'alibi')},
     variants={
       'rope_fox': {'members': ({'name': 'rope', 'heads': 2}, 'fox')},
-      'shaw_xpos': {'members': ({'name': 'shaw', 'clip': 3}, 'xpos')},
+      'shaw_xpos': {'members': ({'name': 'shaw', 'max_distance': 3}, 'xpos')},
       'ssmax_fire': {'members': ('ssmax', {'name': 'fire', 'threshold': 4.0})},
-      'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'clip': 3})},
+      'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'max_distance': 3})},
       'grape_asentmax': {'members': ('grape_m_context', 'asentmax_temperature')},
       'rope_hope': {'members': ('rope', {'name': 'hope', 'length': 700})},
       'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
@@ -2186,8 +2186,8 @@ RECORDS = {
   ),
   'urpe': Record(
     urpe,
-    lambda d, h: ((2 * h.get('clip', d.train_length - 1) + 1) * d.heads, 0),
-    variants={'clipped': {'clip': 3}},
+    lambda d, h: ((2 * h.get('max_distance', d.train_length - 1) + 1) * d.heads, 0),
+    variants={'clipped': {'max_distance': 3}},
   ),
   'diet_abs': Record(
     diet_abs,

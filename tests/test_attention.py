@@ -256,7 +256,10 @@ def test_terms_are_constant_beyond_the_declared_distance(name):
 )
 @pytest.mark.parametrize(
   ('name', 'hyper'),
-  [('shaw', {'clip': 3}), ('t5', {'buckets': 8, 'max_distance': 11, 'bidirectional': True})],
+  [
+    ('shaw', {'max_distance': 3}),
+    ('t5', {'buckets': 8, 'max_distance': 11, 'bidirectional': True}),
+  ],
 )
 def test_blocks_beyond_the_reach_on_either_side(name, hyper, block):
   """Blocks in a line with the reach and not: beyond it on the right, too, tables are what they are
@@ -570,7 +573,7 @@ def test_positions_under_tracing():
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_tables_are_no_longer_than_encodings_reach(backend):
   """Positions far apart, of which a table of all distances would take 80 GB."""
-  q, enc = normal(1, 6, 4, 8), build('shaw', clip=4)
+  q, enc = normal(1, 6, 4, 8), build('shaw', max_distance=4)
   far, near = (np.array([[0, 1, 2, 3, 4, last]]) for last in (2**30, 8))
   options = {'backend': backend, 'block_sizes': (4, 4)}
   run = lambda ids: jax.jit(lambda q: attend(q, q, q, enc, position_ids=ids, **options))(q)

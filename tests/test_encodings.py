@@ -713,8 +713,8 @@ def test_random_positions_of_many_documents_and_of_too_long_ones():
 
 def test_music_transformer_with_one_table_for_all_heads_is_shaws_keys():
   shaw, music = (
-    build('shaw', clip=4, value_rows=False),
-    build('music_transformer', distances=5, beyond='clip'),
+    build('shaw', max_distance=4, value_rows=False),
+    build('music_transformer', max_distance=5, beyond='clip'),
   )
   music.rows[...] = jnp.repeat(shaw.keys[...][4::-1][:, None], 4, axis=1)
   same(music, shaw)
@@ -725,8 +725,8 @@ def test_music_transformer_ends_with_its_table():
   clipped.
   """
   for beyond, last in (('zero', 0), ('clip', 1)):
-    short = build('music_transformer', distances=4, beyond=beyond)
-    long = build('music_transformer', distances=40)
+    short = build('music_transformer', max_distance=4, beyond=beyond)
+    long = build('music_transformer', max_distance=40)
     rows = short.rows[...]
     long.rows[...] = jnp.concatenate([rows, jnp.repeat(last * rows[3:], 36, axis=0)])
     same(short, long)
@@ -735,7 +735,8 @@ def test_music_transformer_ends_with_its_table():
 def test_relative_projection_is_the_music_transformer_of_projected_queries():
   """Of rank K with W_r = W_q / sqrt(K), the bank is a table of relative keys."""
   _, weights, _ = inputs()
-  projection, music = build('relative_projection', rank=8, extent=40), build('music_transformer')
+  projection = build('relative_projection', rank=8, max_distance=40)
+  music = build('music_transformer')
   projection.w_r[...] = jnp.asarray(weights['q']) / 8**0.5
   projection.bank[...] = music.rows[...][:, 0]
   music.rows[...] = jnp.repeat(music.rows[...][:, :1], 4, axis=1)
@@ -1298,9 +1299,9 @@ def test_entmax_needs_whole_rows():
 
 
 def test_urpe_multiplies_weights_of_softmax_by_numbers_of_distances():
-  """Numbers of 1, where they start, leave all as it is; past the clip the last number goes on."""
+  """Numbers of 1, where they start, leave all as it is; past the table the last number goes on."""
   same(build('chain', members=('t5', 'urpe')), build('t5'))
-  enc, q = build('urpe', kv_heads=4, clip=3), jnp.ones((1, 7, 4, 8))
+  enc, q = build('urpe', kv_heads=4, max_distance=3), jnp.ones((1, 7, 4, 8))
   enc.factors[...] = jnp.arange(7.0)[:, None] * jnp.arange(1.0, 5.0)[None]
   out = jax.jit(lambda q: attend(q, q, q, enc))(q)[0, :, :, 0]
   mean = [3, 7 / 2, 4, 18 / 4, 24 / 5, 30 / 6, 36 / 7]  # of 3, 4, 5, 6, 6, 6, 6: distances 0, 1, ..
@@ -2160,8 +2161,8 @@ def test_shaw_without_values_acts_on_scores_alone():
 
 
 def test_shaw_at_a_long_clip_holds_clipped_distances():
-  """A table of clip 30 whose far rows repeat row 3 is a table of clip 3."""
-  short, long = build('shaw', clip=3), build('shaw', clip=30)
+  """A table to the distance 30 whose far rows repeat row 3 is a table to the distance 3."""
+  short, long = build('shaw', max_distance=3), build('shaw', max_distance=30)
   rows = np.clip(np.arange(-30, 31), -3, 3) + 3
   long.keys[...], long.values[...] = short.keys[...][rows], short.values[...][rows]
   same(long, short, is_causal=False)
@@ -2264,12 +2265,12 @@ OUT_OF_BOUNDS = (
   (
     0,
     'at least 1',
-    'shaw.clip deberta.span learned.max_length position_coupling.levels '
-    'position_coupling.max_length transformer_xl.clamp_length fire.hidden hope.length '
-    'mobius_rope.length fope.length dca.chunk repo.width music_transformer.distances '
-    'relative_projection.extent relative_projection.floor tupe.max_length dape.hidden '
+    'shaw.max_distance deberta.span learned.max_length position_coupling.levels '
+    'position_coupling.max_length transformer_xl.max_distance fire.hidden hope.length '
+    'mobius_rope.length fope.length dca.chunk repo.width music_transformer.max_distance '
+    'relative_projection.max_distance relative_projection.floor tupe.max_length dape.hidden '
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
-    'mlp_bias.width tisa.kernels urpe.clip diet_abs.rank diet_abs.max_length '
+    'mlp_bias.width tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden selective_rope.rank',
   ),
   (
@@ -2827,8 +2828,7 @@ def test_products_that_stay_exact_are_so_at_any_precision():
 
 def test_make_says_which_lengths_do_not_follow_the_training_length():
   """Numbers of tokens that are such by default, whatever the training length is."""
-  lengths = ('max_distance', 'threshold', 'scale_base', 'clip', 'positions', 'max_length')
-  lengths += ('extent', 'length')
+  lengths = ('max_distance', 'threshold', 'scale_base', 'positions', 'max_length', 'length')
   said = re.findall(r"(\w+)'s\s+`(\w+)`\s+\(([\d,]+)\)", make.__doc__)
   defaults = {
     (name, key): default

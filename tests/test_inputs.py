@@ -504,8 +504,8 @@ def test_too_many_examples_of_a_task():
 def test_all_hyperparameters_are_listed_and_integers_bounded():
   with pytest.raises(ValueError, match=r"did you mean 'base'\?; allowed: base, fraction, layout"):
     registry.check('rope', {'bass': 1.0})
-  with pytest.raises(ValueError, match='clip=2147483647; allowed: at most 16777216 in size'):
-    registry.check('shaw', {'clip': 2**31 - 1})
+  with pytest.raises(ValueError, match='distance=2147483647; allowed: at most 16777216 in size'):
+    registry.check('shaw', {'max_distance': 2**31 - 1})
   registry.check('rope', {'base': 2**31 - 1})
 
 

@@ -517,9 +517,9 @@ def test_the_oldest_token_of_a_full_cache_may_be_the_first_where_relative(varian
 # What angles that tokens choose meet beside their differences.
 ANGLES_THAT_ARE_READ = {
   'scores': ('carope', 'cope'),
-  'distances': ('grape_m_context', {'name': 'shaw', 'clip': 3}),
+  'distances': ('grape_m_context', {'name': 'shaw', 'max_distance': 3}),
   'products': ('selective_rope', 'coca'),
-  'values': ({'name': 'carope', 'turn_values': True}, {'name': 'shaw', 'clip': 3}),
+  'values': ({'name': 'carope', 'turn_values': True}, {'name': 'shaw', 'max_distance': 3}),
 }
 
 

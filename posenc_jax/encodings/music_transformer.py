@@ -25,23 +25,24 @@ class MusicTransformer(Encoding):
   reads_qk = True
   per_layer = ('rows',)
 
-  def __init__(self, dims: Dims, rngs, *, distances: int | None = None, beyond: str = 'zero'):
+  def __init__(self, dims: Dims, rngs, *, max_distance: int | None = None, beyond: str = 'zero'):
     """Draws the table.
 
     Args:
-      distances: rows of E, for the distances 0 .. distances - 1; the training length if None.
-      beyond: one of BEYOND, the vector of larger distances.
+      max_distance: E has a row for each distance below it; the training length if None.
+      beyond: one of BEYOND, the vector of distances from `max_distance` on.
     """
     super().__init__(dims, rngs)
-    self.distances = dims.train_length if distances is None else distances
-    check_at_least(1, distances=self.distances)
+    if max_distance is None:
+      max_distance = dims.train_length
+    check_at_least(1, max_distance=max_distance)
     check_one_of(BEYOND, beyond=beyond)
     self.beyond = beyond
-    self.max_relative_distance = self.distances
-    self.rows = normal(rngs, (self.distances, dims.heads, dims.head_dim), dims.head_dim**-0.5)
+    self.max_distance = self.max_relative_distance = max_distance
+    self.rows = normal(rngs, (max_distance, dims.heads, dims.head_dim), dims.head_dim**-0.5)
 
   def relative_keys(self, r_R):
-    rows_RHK = self.rows[...][jnp.clip(r_R, 0, self.distances - 1)]
+    rows_RHK = self.rows[...][jnp.clip(r_R, 0, self.max_distance - 1)]
     if self.beyond == 'zero':
-      rows_RHK = jnp.where(r_R[:, None, None] < self.distances, rows_RHK, 0.0)
+      rows_RHK = jnp.where(r_R[:, None, None] < self.max_distance, rows_RHK, 0.0)
     return rows_RHK

@@ -10,12 +10,12 @@ from posenc_jax.encodings.core.parameters import normal
 class RelativeProjection(Encoding):
   """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a relation of token and distance.
 
-  x is the layer's normalized input; the bank holds `rank` profiles over the distances 0 .. extent -
-  1 for all heads of a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 + alpha log(max((i
-  + 1) / floor, 1)). No paper: the formula is that of the model Inkling in Hugging Face
-  transformers, where the bank starts from N(0, 0.02^2). There q and k are normed and their product
-  scaled by 1/K (here that is the model's to choose, `qk_norm`), and layers with a window end the
-  bank at the window. x-transformers adds a bias to W x.
+  x is the layer's normalized input; the bank holds `rank` profiles over the distances below
+  `max_distance` for all heads of a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 +
+  alpha log(max((i + 1) / floor, 1)). No paper: the formula is that of the model Inkling in Hugging
+  Face transformers, where the bank starts from N(0, 0.02^2). There q and k are normed and their
+  product scaled by 1/K (here that is the model's to choose, `qk_norm`), and layers with a window
+  end the bank at the window. x-transformers adds a bias to W x.
   """
 
   paper = 'Inkling, in Hugging Face transformers'
@@ -32,7 +32,7 @@ class RelativeProjection(Encoding):
     rngs,
     *,
     rank: int = 16,
-    extent: int = 1024,
+    max_distance: int = 1024,
     floor: int | None = None,
     alpha: float | None = None,
   ):
@@ -40,21 +40,21 @@ class RelativeProjection(Encoding):
 
     Args:
       rank: profiles in the bank.
-      extent: distances that the bank covers.
+      max_distance: the bank has a row for each distance below it.
       floor: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they do
         not.
       alpha: see `floor`; 0.1 if None.
     """
     super().__init__(dims, rngs)
-    check_at_least(1, rank=rank, extent=extent, floor=floor)
+    check_at_least(1, rank=rank, max_distance=max_distance, floor=floor)
     if floor is None:
       check_unread('there is a floor', alpha=alpha)
     check_at_least(0, alpha=alpha)
-    self.floor, self.alpha, self.extent = floor, 0.1 if alpha is None else alpha, extent
-    self.max_relative_distance = extent
+    self.floor, self.alpha = floor, 0.1 if alpha is None else alpha
+    self.max_distance = self.max_relative_distance = max_distance
     self.relative = floor is None
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, rank), dims.model_dim**-0.5)
-    self.bank = normal(rngs, (extent, rank), 0.02)
+    self.bank = normal(rngs, (max_distance, rank), 0.02)
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """(W x, t): float32 [B, S, H, rank] and [B|1, S]."""
@@ -65,8 +65,8 @@ class RelativeProjection(Encoding):
     return jnp.einsum('bsd,dhr->bshr', x_BSD.astype(jnp.float32), self.w_r[...]), t_BS
 
   def tables(self, r_R):
-    rows_RK = self.bank[...][jnp.clip(r_R, 0, self.extent - 1)]
-    return jnp.where(((r_R >= 0) & (r_R < self.extent))[:, None], rows_RK, 0.0)[:, None]
+    rows_RK = self.bank[...][jnp.clip(r_R, 0, self.max_distance - 1)]
+    return jnp.where(((r_R >= 0) & (r_R < self.max_distance))[:, None], rows_RK, 0.0)[:, None]
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     wx_BTHR, t_BT = tile.i

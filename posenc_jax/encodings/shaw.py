@@ -11,12 +11,12 @@ class Shaw(Encoding):
   """Clipped relative vectors added to projected keys and values, alike for all heads.
 
     s_ij = q_i . (k_j + A^K[c]) / sqrt(K),   o_i = sum_j p_ij (v_j + A^V[c])
-    c = clip(j - i, -clip, clip) + clip
+    c = clip(j - i, -m, m) + m
 
-  Shaw et al. 2018, eqs. 3 to 5. Every layer has its own tables. The vectors are added after the
-  projections, as in the paper. The Music Transformer and most ports leave A^V out. With `key_query`
-  the scores have k_j . A^K[c] / sqrt(K) too: method 4 of Huang et al. 2020 (arXiv:2009.13658),
-  `relative_key_query` of BERT in Hugging Face transformers.
+  Shaw et al. 2018, eqs. 3 to 5; m is `max_distance`. Every layer has its own tables. The vectors
+  are added after the projections, as in the paper. The Music Transformer and most ports leave A^V
+  out. With `key_query` the scores have k_j . A^K[c] / sqrt(K) too: method 4 of Huang et al. 2020
+  (arXiv:2009.13658), `relative_key_query` of BERT in Hugging Face transformers.
   """
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'
@@ -26,21 +26,27 @@ class Shaw(Encoding):
   per_layer = ('keys', 'values')
 
   def __init__(
-    self, dims: Dims, rngs, *, clip: int = 16, value_rows: bool = True, key_query: bool = False
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    max_distance: int = 16,
+    value_rows: bool = True,
+    key_query: bool = False,
   ):
     """Draws the tables.
 
     Args:
-      clip: distances beyond it share a vector; each table has 2 clip + 1 rows.
+      max_distance: greater distances have its vector; each table has 2 max_distance + 1 rows.
       value_rows: whether there is A^V.
       key_query: whether keys meet A^K as queries do.
     """
     super().__init__(dims, rngs)
-    check_at_least(1, clip=clip)
-    self.clip = self.max_relative_distance = clip
+    check_at_least(1, max_distance=max_distance)
+    self.max_distance = self.max_relative_distance = max_distance
     terms = {'relative_queries': key_query, 'relative_values': value_rows}
     self.switched_off = tuple(hook for hook, is_on in terms.items() if not is_on)
-    shape, std = (2 * clip + 1, dims.head_dim), dims.head_dim**-0.5
+    shape, std = (2 * max_distance + 1, dims.head_dim), dims.head_dim**-0.5
     self.keys = normal(rngs, shape, std)
     if value_rows:
       self.values = normal(rngs, shape, std)
@@ -55,4 +61,5 @@ class Shaw(Encoding):
     return self._rows(self.values, r_R)
 
   def _rows(self, table, r_R):
-    return table[...][jnp.clip(-r_R, -self.clip, self.clip) + self.clip][:, None]
+    most = self.max_distance
+    return table[...][jnp.clip(-r_R, -most, most) + most][:, None]

@@ -30,16 +30,16 @@ class TransformerXL(Encoding):
   has_vector_tables = True
   per_layer = ('w_r',)
 
-  def __init__(self, dims: Dims, rngs, *, clamp_length: int | None = None):
+  def __init__(self, dims: Dims, rngs, *, max_distance: int | None = None):
     """Draws the projection and the biases.
 
     Args:
-      clamp_length: distances beyond it count as that distance (the released code's clamp_len);
-        None: never.
+      max_distance: greater distances count as this one (clamp_len in the released code); None:
+        they do not.
     """
     super().__init__(dims, rngs)
-    check_at_least(1, clamp_length=clamp_length)
-    self.clamp_length = self.max_relative_distance = clamp_length
+    check_at_least(1, max_distance=max_distance)
+    self.max_distance = self.max_relative_distance = max_distance
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, dims.head_dim), dims.model_dim**-0.5)
     self.u = normal(rngs, (dims.heads, dims.head_dim), 0.02)
     self.v = normal(rngs, (dims.heads, dims.head_dim), 0.02)
@@ -48,8 +48,8 @@ class TransformerXL(Encoding):
     return add_rounded_once(q_BTHK, self.u[...][None, None]), k_BSGK
 
   def tables(self, r_R):
-    if self.clamp_length is not None:
-      r_R = jnp.clip(r_R, -self.clamp_length, self.clamp_length)
+    if self.max_distance is not None:
+      r_R = jnp.clip(r_R, -self.max_distance, self.max_distance)
     waves_RD = sinusoid(r_R, self.dims.model_dim, layout='concatenated')
     return jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
 

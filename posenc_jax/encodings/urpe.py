@@ -14,8 +14,8 @@ class URPE(Encoding):
   Universal relative positional encoding (Luo et al. 2022, eq. 8): weights of a row need not sum to
   1, so that what is read can say where the query stands. As in the released code all layers share
   C, which starts at 1. It ends there with the training text; here what lies farther apart than
-  `clip` has the last number. To be chained with an encoding that acts on scores, which is a bias
-  there: ('t5', 'urpe'). A row must be whole: `dense` alone takes it.
+  `max_distance` has the last number. To be chained with an encoding that acts on scores, which is a
+  bias there: ('t5', 'urpe'). A row must be whole: `dense` alone takes it.
   """
 
   paper = 'Luo et al. 2022, arXiv:2205.13401'
@@ -23,16 +23,18 @@ class URPE(Encoding):
   limit = 'rows of scores must be whole: memory grows with the square of the length'
   normalizer = 'rows'
 
-  def __init__(self, dims: Dims, rngs, *, clip: int | None = None):
-    """`clip`: distances beyond it share a number; None: L - 1, the largest of a training text."""
+  def __init__(self, dims: Dims, rngs, *, max_distance: int | None = None):
+    """`max_distance`: greater ones have its number; None: L - 1, the largest of a training text."""
     super().__init__(dims, rngs)
-    self.clip = max(dims.train_length - 1, 1) if clip is None else clip
-    check_at_least(1, clip=self.clip)
-    self.max_relative_distance = self.clip
-    self.factors = nnx.Param(jnp.ones((2 * self.clip + 1, dims.heads), jnp.float32))
+    if max_distance is None:
+      max_distance = max(dims.train_length - 1, 1)
+    check_at_least(1, max_distance=max_distance)
+    self.max_distance = self.max_relative_distance = max_distance
+    self.factors = nnx.Param(jnp.ones((2 * max_distance + 1, dims.heads), jnp.float32))
 
   def tables(self, r_R):
-    return self.factors[...][jnp.clip(r_R, -self.clip, self.clip) + self.clip]
+    most = self.max_distance
+    return self.factors[...][jnp.clip(r_R, -most, most) + most]
 
   def normalize(self, s_BHTS, tile):
     return jax.nn.softmax(s_BHTS, axis=-1) * tile.tables

@@ -78,7 +78,7 @@ CASES = {
   'deberta_v2': Case('deberta', {'span': 4}, causal=False),
   'deberta_v2_c2p': Case('deberta', {'span': 4, 'p2c': False}, causal=False),
   'xlnet': Case('transformer_xl', causal=False),
-  'xlnet_clamped': Case('transformer_xl', {'clamp_length': 4}),
+  'xlnet_clamped': Case('transformer_xl', {'max_distance': 4}),
   'x_cope': Case('cope', {'positions': 5}),
   'x_forgetting': Case('fox'),
   'deepseek': Case('mla_rope', {'base': 500.0, 'fraction': 0.67}),

@@ -215,7 +215,7 @@ def deberta_v2(w, p, case):
 def xlnet(w, p, case):
   from transformers import XLNetConfig, XLNetModel
 
-  clamp = case.hyper.get('clamp_length') or -1
+  clamp = case.hyper.get('max_distance') or -1
   model = XLNetModel(
     XLNetConfig(vocab_size=3, d_model=18, n_layer=1, n_head=3, d_inner=4, clamp_len=clamp)
   ).eval()
