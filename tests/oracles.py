@@ -874,11 +874,11 @@ def with_position(x_SD, position_S):
 
 
 def relative_projection(dims, hyper, p):
-  floor, alpha, most = hyper.get('floor'), hyper.get('alpha', 0.1), hyper.get('max_distance', 1024)
+  length, c, most = hyper.get('length'), hyper.get('c', 0.1), hyper.get('max_distance', 1024)
 
   def along(q, k_nK, x_nD, h, seen_n):
     i = x_nD[-1, -1]
-    t = 1 + alpha * math.log(max((i + 1) / floor, 1)) if floor else 1.0
+    t = 1 + c * math.log(max((i + 1) / length, 1)) if length else 1.0
     r = x_nD[-1, :-1] @ p['w_r'][:, h]
     distances = [int(i - j) for j in x_nD[:, -1]]
     bias = [r @ p['bank'][d] if d < most else 0.0 for d in distances]
@@ -1931,7 +1931,7 @@ RECORDS = {
   'relative_projection': Record(
     relative_projection,
     count_relative_projection,
-    variants={'short': {'rank': 3, 'max_distance': 5}, 'growing': {'floor': 4, 'alpha': 0.5}},
+    variants={'short': {'rank': 3, 'max_distance': 5}, 'growing': {'length': 4, 'c': 0.5}},
   ),
   'grape_ap': Record(
     grape_ap,

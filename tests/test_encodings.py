@@ -743,10 +743,10 @@ def test_relative_projection_is_the_music_transformer_of_projected_queries():
   same(projection, music)
 
 
-def test_growing_logits_of_relative_projection_grow_past_the_floor_alone():
+def test_growing_logits_of_relative_projection_grow_past_the_length_alone():
   _, weights, _ = inputs()
   run = lambda **hyper: run_layer(build('relative_projection', **hyper), weights)
-  change = np.abs(run(floor=5, alpha=1.0) - run()).max(axis=(0, 2, 3))
+  change = np.abs(run(length=5, c=1.0) - run()).max(axis=(0, 2, 3))
   assert np.all(change[:5] == 0)
   assert np.all(change[5:] > 1e-3)
 
@@ -2268,7 +2268,7 @@ OUT_OF_BOUNDS = (
     'shaw.max_distance deberta.span learned.max_length position_coupling.levels '
     'position_coupling.max_length transformer_xl.max_distance fire.hidden hope.length '
     'mobius_rope.length fope.length dca.chunk repo.width music_transformer.max_distance '
-    'relative_projection.max_distance relative_projection.floor tupe.max_length dape.hidden '
+    'relative_projection.max_distance relative_projection.length tupe.max_length dape.hidden '
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.width tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden selective_rope.rank',
@@ -2375,7 +2375,7 @@ OUT_OF_BOUNDS = (
     ('tupe', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
     ('fox', {'longest': 9}, "longest=9; allowed: None, unless gate is 'learned' or 'fixed'"),
     ('fox', {'gate': 'fixed', 'bias': 0.0}, "bias=0.0; allowed: None, unless gate is 'data'"),
-    ('relative_projection', {'alpha': 0.2}, 'alpha=0.2; allowed: None, unless there is a floor'),
+    ('relative_projection', {'c': 0.2}, 'c=0.2; allowed: None, unless there is a length'),
     ('wavelet', {'first': -1}, 'wavelet: first=-1; allowed: from 0 to 13'),
     ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20; allowed: from 0 to 19'),
     (
@@ -2467,8 +2467,8 @@ OUT_OF_BOUNDS = (
     ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5; allowed: at least 1'),
     (
       'relative_projection',
-      {'floor': 9, 'alpha': -1.0},
-      'relative_projection: alpha=-1.0; allowed: at least 0',
+      {'length': 9, 'c': -1.0},
+      'relative_projection: c=-1.0; allowed: at least 0',
     ),
   ],
 )

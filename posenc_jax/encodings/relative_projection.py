@@ -11,8 +11,8 @@ class RelativeProjection(Encoding):
   """s_ij = t_i (q_i . k_j / sqrt(K) + (W_h x_i) . bank[i - j]): a relation of token and distance.
 
   x is the layer's normalized input; the bank holds `rank` profiles over the distances below
-  `max_distance` for all heads of a layer, and is zero elsewhere. t_i is 1, or with `floor` 1 +
-  alpha log(max((i + 1) / floor, 1)). No paper: the formula is that of the model Inkling in Hugging
+  `max_distance` for all heads of a layer, and is zero elsewhere. t_i is 1, or with `length` 1 +
+  c log(max((i + 1) / length, 1)). No paper: the formula is that of the model Inkling in Hugging
   Face transformers, where the bank starts from N(0, 0.02^2). There q and k are normed and their
   product scaled by 1/K (here that is the model's to choose, `qk_norm`), and layers with a window
   end the bank at the window. x-transformers adds a bias to W x.
@@ -33,35 +33,34 @@ class RelativeProjection(Encoding):
     *,
     rank: int = 16,
     max_distance: int = 1024,
-    floor: int | None = None,
-    alpha: float | None = None,
+    length: int | None = None,
+    c: float | None = None,
   ):
     """Draws the projection and the bank.
 
     Args:
       rank: profiles in the bank.
       max_distance: the bank has a row for each distance below it.
-      floor: the context, in tokens, from which logits grow by `alpha` a unit of log; None: they do
-        not.
-      alpha: see `floor`; 0.1 if None.
+      length: tokens after which logits grow; None: they do not.
+      c: by how much, with the logarithm; 0.1 if None.
     """
     super().__init__(dims, rngs)
-    check_at_least(1, rank=rank, max_distance=max_distance, floor=floor)
-    if floor is None:
-      check_unread('there is a floor', alpha=alpha)
-    check_at_least(0, alpha=alpha)
-    self.floor, self.alpha = floor, 0.1 if alpha is None else alpha
+    check_at_least(1, rank=rank, max_distance=max_distance, length=length)
+    if length is None:
+      check_unread('there is a length', c=c)
+    check_at_least(0, c=c)
+    self.length, self.c = length, 0.1 if c is None else c
     self.max_distance = self.max_relative_distance = max_distance
-    self.relative = floor is None
+    self.relative = length is None
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, rank), dims.model_dim**-0.5)
     self.bank = normal(rngs, (max_distance, rank), 0.02)
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """(W x, t): float32 [B, S, H, rank] and [B|1, S]."""
     t_BS = jnp.ones(position_ids.shape, jnp.float32)
-    if self.floor is not None:
-      contexts = (position_ids.astype(jnp.float32) + 1) / self.floor
-      t_BS += self.alpha * jnp.log(jnp.maximum(contexts, 1))
+    if self.length is not None:
+      contexts = (position_ids.astype(jnp.float32) + 1) / self.length
+      t_BS += self.c * jnp.log(jnp.maximum(contexts, 1))
     return jnp.einsum('bsd,dhr->bshr', x_BSD.astype(jnp.float32), self.w_r[...]), t_BS
 
   def tables(self, r_R):
@@ -71,4 +70,4 @@ class RelativeProjection(Encoding):
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     wx_BTHR, t_BT = tile.i
     s_BHTS += tile.query_dot(wx_BTHR.swapaxes(1, 2), tile.tables)
-    return s_BHTS if self.floor is None else s_BHTS * t_BT[:, None, :, None]
+    return s_BHTS if self.length is None else s_BHTS * t_BT[:, None, :, None]
