@@ -23,7 +23,7 @@ from posenc_jax.config import load, load_study, saved_config
 
 MODEL = 'runs/smollm2'  # the imported run, from where the sweep is started
 BESIDE = {
-  'fox': {'name': 'fox', 'bias': 5.0},
+  'fox': {'name': 'fox', 'start': 5.0},
   'alibi': {'name': 'alibi', 'learned': True},
   'ssmax': {'name': 'ssmax'},
   'cope': {'name': 'cope'},

@@ -1875,7 +1875,7 @@ RECORDS = {
     fox,
     count_fox,
     variants={
-      'remembering': {'bias': 5.0},
+      'remembering': {'start': 5.0},
       'learned': {'gate': 'learned'},
       'in_scale': {'in_scale': True},
       'fixed': {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0},
@@ -1920,8 +1920,8 @@ RECORDS = {
   'wall': Record(
     wall,
     lambda d, h: (0, (d.model_dim + 1) * d.heads * d.head_dim),
-    hyper={'bias': 0.0},  # at the default no more than 1/250 is forgotten within eleven tokens
-    variants={'forgetting': {'bias': -5.0}, 'bounded': {'bias': -1.0, 'bound': 0.86}},
+    hyper={'start': 0.0},  # at the default no more than 1/250 is forgotten within eleven tokens
+    variants={'forgetting': {'start': -5.0}, 'bounded': {'start': -1.0, 'bound': 0.86}},
   ),
   'pope': Record(
     pope,
@@ -1953,7 +1953,7 @@ RECORDS = {
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
       'fox_shaw': {'members': ('fox', {'name': 'shaw', 'max_distance': 3})},
       'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
-      'wall_fox_sink': {'members': ({'name': 'wall', 'bias': 0.0}, 'fox', 'sink')},
+      'wall_fox_sink': {'members': ({'name': 'wall', 'start': 0.0}, 'fox', 'sink')},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},

@@ -675,7 +675,7 @@ def test_layers_with_a_window_are_not_shown_first_tokens_past_it(tmp_path):
   assert trained_config(tmp_path, {'attention.sink_tokens': 4}).attention.sink_tokens == 4
 
 
-FOX = {'name': 'fox', 'bias': 5.0}
+FOX = {'name': 'fox', 'start': 5.0}
 
 
 @pytest.mark.parametrize(

@@ -1474,26 +1474,26 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
 def test_gates_of_wall_are_bounded_as_released():
   """0.86 expm1(g / 0.86) of the logarithm g of a gate, so that no channel loses more at a token."""
   x = jnp.zeros((1, 3, 12))
-  for bias, log_gate in ((-100.0, -0.86), (0.0, 0.86 * np.expm1(-np.log(2) / 0.86))):
-    whole, rest = build('wall', bias=bias, bound=0.86).coordinates(x, None, None, None)
+  for start, log_gate in ((-100.0, -0.86), (0.0, 0.86 * np.expm1(-np.log(2) / 0.86))):
+    whole, rest = build('wall', start=start, bound=0.86).coordinates(x, None, None, None)
     sums = np.diff((whole + rest)[0, :, 0, 0])
     np.testing.assert_allclose(sums, log_gate, atol=1e-5)
 
 
 def test_wall_that_forgets_nothing_is_nope():
-  same(build('wall', bias=200.0), build('nope'))
+  same(build('wall', start=200.0), build('nope'))
 
 
 @pytest.mark.parametrize('backend', [slow('dense'), 'blockwise'])
 @pytest.mark.parametrize(
-  ('queries', 'tokens', 'bias'), [(300, 300, 0.0), (300, 300, -5.0), (40, 8192, 4.0)]
+  ('queries', 'tokens', 'start'), [(300, 300, 0.0), (300, 300, -5.0), (40, 8192, 4.0)]
 )
-def test_wall_is_exact_at_length(backend, queries, tokens, bias):
+def test_wall_is_exact_at_length(backend, queries, tokens, start):
   """Also where a channel's factors would be exp(600) and exp(-600), or nothing is left at once."""
   T, S = queries, tokens
   normal = lambda n, *shape: np.random.default_rng(n).standard_normal(shape).astype(np.float32)
   x, q, k, v = normal(0, S, 12), 3 * normal(1, T, 4, 8), normal(2, S, 2, 8), normal(3, S, 2, 8)
-  enc = build('wall', bias=bias)
+  enc = build('wall', start=start)
   enc.w_g[...] *= 20
   logits = np.einsum('sd,dhk->shk', x, enc.w_g[...], dtype=np.float64) + np.float64(enc.b_g[...])
   sums = np.cumsum(-np.logaddexp(0, -logits), axis=0)
@@ -1518,7 +1518,7 @@ def test_wall_is_exact_at_length(backend, queries, tokens, bias):
 )
 def test_chunks_of_wall_are_its_tiles(sizes, monkeypatch):
   """Values and gradients in chunks of a tile are those of a tile that is one chunk."""
-  enc, (x, weights, _) = away(build('wall', bias=-1.0)), inputs()
+  enc, (x, weights, _) = away(build('wall', start=-1.0)), inputs()
   backend = 'dense' if sizes is None else 'blockwise'
 
   def run(*args):
@@ -1579,7 +1579,7 @@ def test_fox_is_precise_at_length():
   """
   T, near = 16384, 32
   x = np.random.default_rng(0).standard_normal((1, T, 12)).astype(np.float32)
-  fox = build('fox', bias=-5.0)
+  fox = build('fox', start=-5.0)
   log_f = -np.logaddexp(0, 5 - x[0].astype(np.float64) @ np.asarray(fox.w_f[...], np.float64))
   c = np.cumsum(log_f, axis=0)
   assert c.min() < -8e4
@@ -2374,7 +2374,7 @@ OUT_OF_BOUNDS = (
     ('deberta', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
     ('tupe', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
     ('fox', {'longest': 9}, "longest=9; allowed: None, unless gate is 'learned' or 'fixed'"),
-    ('fox', {'gate': 'fixed', 'bias': 0.0}, "bias=0.0; allowed: None, unless gate is 'data'"),
+    ('fox', {'gate': 'fixed', 'start': 0.0}, "start=0.0; allowed: None, unless gate is 'data'"),
     ('relative_projection', {'c': 0.2}, 'c=0.2; allowed: None, unless there is a length'),
     ('wavelet', {'first': -1}, 'wavelet: first=-1; allowed: from 0 to 13'),
     ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20; allowed: from 0 to 19'),

@@ -43,7 +43,7 @@ class FoX(Encoding):
     rngs,
     *,
     gate: str = 'data',
-    bias: float | None = None,
+    start: float | None = None,
     shortest: float | None = None,
     longest: float | None = None,
     in_scale: bool = False,
@@ -52,7 +52,7 @@ class FoX(Encoding):
 
     Args:
       gate: one of GATES.
-      bias: where b starts with gate 'data', 0 if None; larger gates forget less (5: hardly at all).
+      start: b at first with gate 'data', 0 if None; larger gates forget less (5: hardly at all).
       shortest, longest: tokens after which the first and the last head remember 1/e with the other
         gates; None: 2, and the training length.
       in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and this in a chain).
@@ -62,7 +62,7 @@ class FoX(Encoding):
     if gate == 'data':
       check_unread("gate is 'learned' or 'fixed'", shortest=shortest, longest=longest)
     else:
-      check_unread("gate is 'data'", bias=bias)
+      check_unread("gate is 'data'", start=start)
     shortest = 2.0 if shortest is None else shortest
     longest = dims.train_length if longest is None else longest
     check_above(0, shortest=shortest, longest=longest)
@@ -72,7 +72,7 @@ class FoX(Encoding):
     self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
     if gate == 'data':
       self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
-      self.b_f = nnx.Param(jnp.full(dims.heads, bias or 0.0, jnp.float32))
+      self.b_f = nnx.Param(jnp.full(dims.heads, start or 0.0, jnp.float32))
     elif gate == 'learned':
       rates = 1 / np.array(self.times)  # of which expm1 may overflow
       self.b_f = nnx.Param(jnp.asarray(-rates - np.log(-np.expm1(-rates)), jnp.float32))

@@ -20,7 +20,7 @@ class Wall(Encoding):
   Wall attention, Pai et al. 2026. x is the layer's normalized input; every layer has a gate for
   every channel of every query head. A token is not forgotten by itself: the sum is over j+1..i. As
   in the released code b starts at 8, where hardly anything is forgotten, and W from N(0, 0.02^2).
-  Its scalar gate and its sinks are a chain: ('wall', {'name': 'fox', 'bias': 8.0}, 'sink').
+  Its scalar gate and its sinks are a chain: ('wall', {'name': 'fox', 'start': 8.0}, 'sink').
   `bound` c makes of the logarithm g of a gate c (e^(g / c) - 1), so that no channel fades by more
   than e^-c at a token: the authors' package has this, with 0.86, as a step before its kernels,
   which then cut nothing off; the layer of flash-linear-attention, which trains, has none.
@@ -43,11 +43,11 @@ class Wall(Encoding):
   recomputes_scores = True
   per_layer = ('w_g', 'b_g')
 
-  def __init__(self, dims: Dims, rngs, *, bias: float = 8.0, bound: float | None = None):
+  def __init__(self, dims: Dims, rngs, *, start: float = 8.0, bound: float | None = None):
     """Draws the gates.
 
     Args:
-      bias: where b starts; larger gates forget less.
+      start: where b starts; larger gates forget less.
       bound: of the logarithms of gates, see above; None: they have none.
     """
     super().__init__(dims, rngs)
@@ -55,7 +55,7 @@ class Wall(Encoding):
     self.bound = bound
     shape = dims.heads, dims.head_dim
     self.w_g = normal(rngs, (dims.model_dim, *shape), 0.02)
-    self.b_g = nnx.Param(jnp.full(shape, bias, jnp.float32))
+    self.b_g = nnx.Param(jnp.full(shape, start, jnp.float32))
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """P as (whole, rest), float32 [B, S, H, K] each: see `running_sum`."""
