@@ -709,7 +709,7 @@ def kerple_log(dims, hyper, p):
     if hyper.get('positivity') == 'softplus'
     else (lambda x: x)
   )
-  scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
+  scale = 1 / math.sqrt(dims.head_dim) if hyper.get('bias_in_scale') else 1
   bias = lambda r, h: -scale * positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
 
@@ -761,14 +761,14 @@ def fox(dims, hyper, p):
 
   def along(q, k_nK, x_nD, h, seen_n):
     gates = [forget(x, h) for x in x_nD]
-    scale = 1 / math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1
+    scale = 1 / math.sqrt(dims.head_dim) if hyper.get('bias_in_scale') else 1
     return np.array([scale * math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
 
   return Oracle(dot(dims.head_dim), along=along)
 
 
 def cope(dims, hyper, p):
-  e = p['rows'] / (math.sqrt(dims.head_dim) if hyper.get('in_scale') else 1)
+  e = p['rows'] / (math.sqrt(dims.head_dim) if hyper.get('bias_in_scale') else 1)
 
   def along(q, k_nK, x_nD, h, seen_n):
     gates = seen_n * [sigmoid(q @ k / math.sqrt(dims.head_dim)) for k in k_nK]
@@ -1862,7 +1862,7 @@ RECORDS = {
   'kerple_log': Record(
     kerple_log,
     lambda d, h: (2 * d.heads, 0),
-    variants={'softplus': {'positivity': 'softplus'}, 'in_scale': {'in_scale': True}},
+    variants={'softplus': {'positivity': 'softplus'}, 'in_scale': {'bias_in_scale': True}},
   ),
   'sandwich': Record(sandwich, variants={'narrow': {'width': 6}}),
   'fire': Record(
@@ -1877,14 +1877,14 @@ RECORDS = {
     variants={
       'remembering': {'start': 5.0},
       'learned': {'gate': 'learned'},
-      'in_scale': {'in_scale': True},
+      'in_scale': {'bias_in_scale': True},
       'fixed': {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0},
     },
   ),
   'cope': Record(
     cope,
     lambda d, h: (0, h.get('positions', 64) * d.head_dim),
-    variants={'few': {'positions': 3}, 'in_scale': {'positions': 5, 'in_scale': True}},
+    variants={'few': {'positions': 3}, 'in_scale': {'positions': 5, 'bias_in_scale': True}},
   ),
   'stick_breaking': Record(stick_breaking),
   'tupe': Record(
@@ -1902,7 +1902,7 @@ RECORDS = {
     dape,
     count_dape,
     variants={
-      'in_scale': {'inner': {'name': 'kerple_log', 'in_scale': True}},
+      'in_scale': {'inner': {'name': 'kerple_log', 'bias_in_scale': True}},
       'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
       'fire': {'inner': 'fire', 'hidden': 8},
     },
@@ -1952,7 +1952,7 @@ RECORDS = {
       'shaw_alibi': {'members': ({'name': 'shaw', 'max_distance': 3}, 'alibi')},
       'cope_alibi': {'members': ('cope', 'alibi')},  # a term behind a score
       'fox_shaw': {'members': ('fox', {'name': 'shaw', 'max_distance': 3})},
-      'path_fox': {'members': ('path', {'name': 'fox', 'in_scale': True})},
+      'path_fox': {'members': ('path', {'name': 'fox', 'bias_in_scale': True})},
       'wall_fox_sink': {'members': ({'name': 'wall', 'start': 0.0}, 'fox', 'sink')},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},

@@ -779,7 +779,7 @@ def test_dape_v2_that_sees_no_neighbors_is_dape(inner):
 
 
 def test_what_adapts_a_bias_declares_what_the_encoding_inside_does():
-  inside = {'name': 'kerple_log', 'in_scale': True}
+  inside = {'name': 'kerple_log', 'bias_in_scale': True}
   for name in ('dape', 'dape_v2'):
     sizes = f'deberta sets the scale, and {name} counts on 1/sqrt(K); allowed: one of them'
     with pytest.raises(ValueError, match=f'^chain: {re.escape(sizes)}$'):
@@ -2558,8 +2558,8 @@ def beside(*members):
       (members, f'{setter} sets the scale, and {name} counts on 1/sqrt(K); allowed: one of them')
       for members, setter, name in (
         (('deberta', 'transformer_xl'), 'deberta', 'transformer_xl'),
-        (('deberta', {'name': 'fox', 'in_scale': True}), 'deberta', 'fox'),
-        (('deberta', {'name': 'cope', 'in_scale': True}), 'deberta', 'cope'),
+        (('deberta', {'name': 'fox', 'bias_in_scale': True}), 'deberta', 'fox'),
+        (('deberta', {'name': 'cope', 'bias_in_scale': True}), 'deberta', 'cope'),
         (('deberta', beside('alibi', 'shaw')), 'deberta', 'heads'),
         (('deberta', beside('transformer_xl', 'shaw')), 'deberta', 'heads'),
         (('lssa', 'deberta'), 'deberta', 'lssa'),
@@ -2578,7 +2578,7 @@ def beside(*members):
       )
     ),
     (
-      ({'name': 'kerple_log', 'in_scale': True}, 't5'),
+      ({'name': 'kerple_log', 'bias_in_scale': True}, 't5'),
       't5 moves the scale onto queries, and the bias of kerple_log is in it; allowed: one',
     ),
     *(

@@ -17,7 +17,7 @@ class CoPE(Encoding):
   q_i . e[p] is interpolated. The gates read the scaled, masked scores; e is zero at the start, one
   table a layer for all heads. This is the paper's listing and the port in x-transformers: the
   positional term is not scaled. The authors' release scales it too, (q_i . k_j + q_i . e[p_ij]) /
-  sqrt(K), unless its flag `--cope-nodiv` is set: `in_scale`.
+  sqrt(K), unless its flag `--cope-nodiv` is set: `bias_in_scale`.
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
@@ -30,16 +30,16 @@ class CoPE(Encoding):
   scans_keys = ((),)
   per_layer = ('rows',)
 
-  def __init__(self, dims: Dims, rngs, *, positions: int = 64, in_scale: bool = False):
+  def __init__(self, dims: Dims, rngs, *, positions: int = 64, bias_in_scale: bool = False):
     """Makes the table.
 
     Args:
       positions: rows of e; larger counts share the last row.
-      in_scale: 1/sqrt(K) multiplies q_i . e[p_ij] too, as in the authors' release.
+      bias_in_scale: 1/sqrt(K) multiplies q_i . e[p_ij] too, as in the authors' release.
     """
     super().__init__(dims, rngs)
     check_at_least(2, positions=positions)
-    self.bias_in_scale = self.applies_scale = in_scale
+    self.bias_in_scale = self.applies_scale = bias_in_scale
     self.rows = zeros(positions, dims.head_dim)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):

@@ -46,7 +46,7 @@ class FoX(Encoding):
     start: float | None = None,
     shortest: float | None = None,
     longest: float | None = None,
-    in_scale: bool = False,
+    bias_in_scale: bool = False,
   ):
     """Builds the gates.
 
@@ -55,7 +55,7 @@ class FoX(Encoding):
       start: b at first with gate 'data', 0 if None; larger gates forget less (5: hardly at all).
       shortest, longest: tokens after which the first and the last head remember 1/e with the other
         gates; None: 2, and the training length.
-      in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (`path` and this in a chain).
+      bias_in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (a chain with `path`).
     """
     super().__init__(dims, rngs)
     check_one_of(GATES, gate=gate)
@@ -66,7 +66,7 @@ class FoX(Encoding):
     shortest = 2.0 if shortest is None else shortest
     longest = dims.train_length if longest is None else longest
     check_above(0, shortest=shortest, longest=longest)
-    self.bias_in_scale = self.applies_scale = in_scale
+    self.bias_in_scale = self.applies_scale = bias_in_scale
     self.gate = gate
     self.needs_inputs = gate == 'data'
     self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))

@@ -18,7 +18,7 @@ class Kerple(Encoding):
   """What both kernels share: two positive numbers a head, p and a, alike in all layers.
 
   The paper's eq. 1 has the bias inside 1/sqrt(K), the released code adds it after: so here, but for
-  `in_scale`. As in the code p starts from U(0, 2) and a from U(0, 1), and with `positivity`
+  `bias_in_scale`. As in the code p starts from U(0, 2) and a from U(0, 1), and with `positivity`
   'projection' neither is ever below 0.01. The code takes distances in the compute dtype, which
   rounds them in bfloat16; here they are float32.
   """
@@ -29,17 +29,19 @@ class Kerple(Encoding):
   bias_in_scale = False
   most_p = math.inf  # the upper bound of p
 
-  def __init__(self, dims: Dims, rngs, *, positivity: str = 'projection', in_scale: bool = False):
+  def __init__(
+    self, dims: Dims, rngs, *, positivity: str = 'projection', bias_in_scale: bool = False
+  ):
     """Draws p and a.
 
     Args:
       positivity: 'projection' (as in the code: back into bounds after a step) or 'softplus' of a
         free parameter; a p with an upper bound is then that bound times a sigmoid.
-      in_scale: the bias is inside the scale, as in the paper's eq. 1.
+      bias_in_scale: the bias is inside the scale, as in the paper's eq. 1.
     """
     super().__init__(dims, rngs)
     check_one_of(POSITIVITY, positivity=positivity)
-    self.positivity, self.bias_in_scale = positivity, in_scale
+    self.positivity, self.bias_in_scale = positivity, bias_in_scale
     self.p = self._draw(rngs, 2.0, self.most_p)
     self.a = self._draw(rngs, 1.0, math.inf)
 

@@ -116,7 +116,7 @@ OTHER_NAMES = (
   ('dynamic position bias: an MLP makes it of the distance', '`mlp_bias`'),
   ('learned Fourier features at the input', '`learned_fourier`'),
   ('channels rotated beside content, as in the MLA of DeepSeek', '`mla_rope`'),
-  ('PaTH-FoX', '`chain` of `path` and `fox` with `in_scale`'),
+  ('PaTH-FoX', '`chain` of `path` and `fox` with `bias_in_scale`'),
   ('M-RoPE, its interleaved form', '`axial_rope`, `spectrum` `split`, `interleaved`'),
   (
     'the order of [VideoRoPE](https://arxiv.org/abs/2502.05173)',
