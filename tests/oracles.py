@@ -1726,8 +1726,8 @@ def count_fire(d, h):
 
 
 def count_mlp_bias(d, h):
-  width, hidden = h.get('width', d.model_dim // 4), h.get('depth', 2) - 1
-  return 2 * width + hidden * (width + 1) * width + width * d.heads, 0
+  hidden, more = h.get('hidden', d.model_dim // 4), h.get('depth', 2) - 1
+  return 2 * hidden + more * (hidden + 1) * hidden + hidden * d.heads, 0
 
 
 def count_diet_abs(d, h):
@@ -1760,8 +1760,8 @@ def count_grape_a(d, h):
 
 
 def count_repo(d, h):
-  width = h.get('width', max(d.model_dim // 8, 1))
-  return 0, width * (2 * d.model_dim + d.kv_heads)
+  hidden = h.get('hidden', max(d.model_dim // 8, 1))
+  return 0, hidden * (2 * d.model_dim + d.kv_heads)
 
 
 def count_path(d, h):
@@ -1771,8 +1771,8 @@ def count_path(d, h):
 
 
 def count_tape(d, h):
-  width = h.get('width', 4 * d.heads)
-  return 0, d.heads + width * (d.model_dim + 2 * d.kv_heads)
+  hidden = h.get('hidden', 4 * d.heads)
+  return 0, d.heads + hidden * (d.model_dim + 2 * d.kv_heads)
 
 
 def count_relative_projection(d, h):
@@ -2106,7 +2106,7 @@ RECORDS = {
   'dca': Record(
     dca, hyper={'chunk': 5, 'local': 2}, variants={'whole': {'chunk': 4, 'local': 0, 'base': 50.0}}
   ),
-  'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'width': 3}}),
+  'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'hidden': 3}}),
   'abacus': Record(learned, lambda d, h: (h.get('max_length', 1024) * d.model_dim, 0)),
   'bam': Record(
     bam,
@@ -2166,7 +2166,7 @@ RECORDS = {
   'tape': Record(
     tape,
     count_tape,
-    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'narrow': {'width': 3}},
+    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'narrow': {'hidden': 3}},
   ),
   'key_offset': Record(key_offset, variants={'few': {'fraction': 0.25}}),
   'position_coupling': Record(
@@ -2179,7 +2179,7 @@ RECORDS = {
   'mlp_bias': Record(
     mlp_bias,
     count_mlp_bias,
-    variants={'log': {'log': True}, 'deep': {'depth': 3, 'width': 5}, 'shallow': {'depth': 1}},
+    variants={'log': {'log': True}, 'deep': {'depth': 3, 'hidden': 5}, 'shallow': {'depth': 1}},
   ),
   'tisa': Record(
     tisa, lambda d, h: (0, 3 * h.get('kernels', 5) * d.heads), variants={'one': {'kernels': 1}}

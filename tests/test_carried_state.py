@@ -18,7 +18,7 @@ from posenc_jax.model.decoder import LM
 T = 9
 CASES = {
   'tape': {'name': 'tape'},
-  'interleaved': {'name': 'tape', 'layout': 'interleaved', 'base': 50.0, 'width': 3},
+  'interleaved': {'name': 'tape', 'layout': 'interleaved', 'base': 50.0, 'hidden': 3},
   'pattern': {'name': 'pattern', 'layers': ('tape', 'nope')},
 }
 run = jax.jit(lambda m, x, **ids: m(x, backend='dense', **ids))

@@ -933,7 +933,7 @@ def test_mlp_bias_is_that_of_its_mlp_far_out():
   """Products are those of float32, whatever precision others have."""
   r_R = jnp.array([1, -100, 10_000, -100_000])
   for log in (False, True):
-    enc = build('mlp_bias', width=64, log=log)
+    enc = build('mlp_bias', hidden=64, log=log)
     p = {name: np.asarray(getattr(enc, name)[...], np.float64) for name in ('w_in', 'b_in')}
     p |= {
       n: np.asarray(getattr(enc, n)[...], np.float64) for n in ('w_hidden', 'b_hidden', 'w_out')
@@ -2267,10 +2267,10 @@ OUT_OF_BOUNDS = (
     'at least 1',
     'shaw.max_distance deberta.span learned.max_length position_coupling.levels '
     'position_coupling.max_length transformer_xl.max_distance fire.hidden hope.length '
-    'mobius_rope.length fope.length dca.chunk repo.width music_transformer.max_distance '
+    'mobius_rope.length fope.length dca.chunk repo.hidden music_transformer.max_distance '
     'relative_projection.max_distance relative_projection.length tupe.max_length dape.hidden '
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
-    'mlp_bias.width tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
+    'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden selective_rope.rank',
   ),
   (

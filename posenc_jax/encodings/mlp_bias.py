@@ -10,7 +10,7 @@ from posenc_jax.xla_ops import exact_matmul
 
 
 class MLPBias(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) + f(u)_h, f: an MLP 1 -> width -> .. -> H with SiLU, u = i - j.
+  """s_ij = q_i . k_j / sqrt(K) + f(u)_h, f: an MLP 1 -> hidden -> .. -> H with SiLU, u = i - j.
 
     with `log`:   u = sign(i - j) log(1 + |i - j|)
 
@@ -30,19 +30,19 @@ class MLPBias(Encoding):
   bias_in_scale = False
 
   def __init__(
-    self, dims: Dims, rngs, *, width: int | None = None, depth: int = 2, log: bool = False
+    self, dims: Dims, rngs, *, hidden: int | None = None, depth: int = 2, log: bool = False
   ):
     """Draws the MLP.
 
     Args:
-      width: of its hidden layers; None: D // 4.
+      hidden: width of its hidden layers; None: D // 4.
       depth: how many hidden layers it has.
       log: whether it gets logarithms of distances.
     """
     super().__init__(dims, rngs)
-    check_at_least(1, width=width, depth=depth)
+    check_at_least(1, hidden=hidden, depth=depth)
     self.log = log
-    F = max(dims.model_dim // 4, 1) if width is None else width
+    F = max(dims.model_dim // 4, 1) if hidden is None else hidden
     draw = lambda *shape: uniform(rngs, shape, -(F**-0.5), F**-0.5)
     self.w_in, self.b_in = (uniform(rngs, (F,), -1.0, 1.0) for _ in range(2))
     if depth > 1:

@@ -28,16 +28,16 @@ class RePo(Encoding):
   layout = 'half'
   per_layer = ('w_g', 'w_c', 'w_z')
 
-  def __init__(self, dims: Dims, rngs, *, base: float = 500_000.0, width: int | None = None):
-    """`base`: as for `rope`. `width`: channels of W_g x; None: an eighth of the model's."""
+  def __init__(self, dims: Dims, rngs, *, base: float = 500_000.0, hidden: int | None = None):
+    """`base`: as for `rope`. `hidden`: channels of W_g x; None: an eighth of the model's."""
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, self.layout)
-    width = max(dims.model_dim // 8, 1) if width is None else width
-    check_at_least(1, width=width)
+    hidden = max(dims.model_dim // 8, 1) if hidden is None else hidden
+    check_at_least(1, hidden=hidden)
     self.base = base
-    self.w_g = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
-    self.w_c = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
-    self.w_z = normal(rngs, (width, dims.kv_heads), width**-0.5)
+    self.w_g = normal(rngs, (dims.model_dim, hidden), dims.model_dim**-0.5)
+    self.w_c = normal(rngs, (dims.model_dim, hidden), dims.model_dim**-0.5)
+    self.w_z = normal(rngs, (hidden, dims.kv_heads), hidden**-0.5)
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """z: float32 [B, S, G]."""

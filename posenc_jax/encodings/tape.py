@@ -42,18 +42,18 @@ class TAPE(Encoding):
     *,
     base: float = 10_000.0,
     layout: str = 'half',
-    width: int | None = None,
+    hidden: int | None = None,
   ):
-    """`base`, `layout`: as for `rope`. `width`: rows of W_up; None: four a head, as released."""
+    """`base`, `layout`: as for `rope`. `hidden`: rows of W_up; None: four a head, as released."""
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, layout)
-    width = 4 * dims.heads if width is None else width
-    check_at_least(1, width=width)
+    hidden = 4 * dims.heads if hidden is None else hidden
+    check_at_least(1, hidden=hidden)
     self.base, self.layout, self.added_values = base, layout, dims.head_dim
     self.c = zeros(dims.heads)
-    self.w_y = normal(rngs, (dims.model_dim, width), dims.model_dim**-0.5)
-    self.w_up = zeros(dims.kv_heads, width)
-    self.w_down = normal(rngs, (width, dims.kv_heads), width**-0.5)
+    self.w_y = normal(rngs, (dims.model_dim, hidden), dims.model_dim**-0.5)
+    self.w_up = zeros(dims.kv_heads, hidden)
+    self.w_down = normal(rngs, (hidden, dims.kv_heads), hidden**-0.5)
 
   def initial_state(self, position_ids, batch: int):
     """Cosines and sines, side by side: float32 [B, T, G, K]."""

@@ -88,7 +88,7 @@ CASES = {
   ),
   'x_pope': Case('pope'),
   'x_dynamic': Case('mlp_bias'),
-  'x_dynamic_log': Case('mlp_bias', {'log': True, 'depth': 3, 'width': 5}),
+  'x_dynamic_log': Case('mlp_bias', {'log': True, 'depth': 3, 'hidden': 5}),
   'x_xpos': Case('xpos', {'scale_base': 20.0, 'base': 300.0}),
   'clipped_rope': Case('clipped_rope', {'clipped': 20}, ONE_WIDE_HEAD),
   'clipped_rope_hard': Case('clipped_rope', {'clipped': 20, 'hard': True}, ONE_WIDE_HEAD),
