@@ -947,7 +947,7 @@ def leaky(x, slope):
 
 
 def dape(dims, hyper, p):
-  both, slope = with_bias(dims, hyper, p), hyper.get('slope', 0.01)
+  both, slope = with_bias(dims, hyper, p), hyper.get('negative_slope', 0.01)
 
   def across(a_HS, i, j_S, place_S):
     new = []
@@ -960,7 +960,7 @@ def dape(dims, hyper, p):
 
 
 def dape_v2(dims, hyper, p):
-  both, slope = with_bias(dims, hyper, p), hyper.get('slope', 0.01)
+  both, slope = with_bias(dims, hyper, p), hyper.get('negative_slope', 0.01)
 
   def across(a_HS, i, j_S, place_S):
     pairs = dict(zip(place_S, both(a_HS, i, j_S).T, strict=True))  # of the keys that i sees
@@ -1903,7 +1903,7 @@ RECORDS = {
     count_dape,
     variants={
       'in_scale': {'inner': {'name': 'kerple_log', 'bias_in_scale': True}},
-      'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
+      'kerple': {'inner': 'kerple_power', 'hidden': 6, 'negative_slope': 0.3},
       'fire': {'inner': 'fire', 'hidden': 8},
     },
   ),
@@ -2140,7 +2140,7 @@ RECORDS = {
     dape_v2,
     count_dape_v2,
     variants={
-      'kerple': {'inner': 'kerple_power', 'hidden': 6, 'slope': 0.3},
+      'kerple': {'inner': 'kerple_power', 'hidden': 6, 'negative_slope': 0.3},
       'fire': {'inner': 'fire', 'hidden': 8},
     },
   ),

@@ -15,7 +15,13 @@ class AdaptedBias(Encoding):
   taps = 1  # keys that the weights see: the key itself, or its neighbors, too
 
   def __init__(
-    self, dims: Dims, rngs, *, inner: str | dict = 'alibi', hidden: int = 32, slope: float = 0.01
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    inner: str | dict = 'alibi',
+    hidden: int = 32,
+    negative_slope: float = 0.01,
   ):
     """Builds the encoding that is adapted, and the weights.
 
@@ -23,7 +29,7 @@ class AdaptedBias(Encoding):
       inner: an encoding that does nothing but add a bias: a name, or a dict of a name and
         hyperparameters.
       hidden: units between the two layers of weights.
-      slope: of the LeakyReLU below 0.
+      negative_slope: of the LeakyReLU, below 0.
     """
     super().__init__(dims, rngs)
     self.inner = make_from_spec(inner, dims, rngs)
@@ -32,7 +38,7 @@ class AdaptedBias(Encoding):
         f'inner={inner!r} does more than add a bias; allowed: alibi, kerple_log, fire and the like'
       )
     check_at_least(1, hidden=hidden)
-    self.slope = slope
+    self.negative_slope = negative_slope
     self.relative = self.inner.relative
     self.position_kind = self.inner.position_kind
     self.max_relative_distance = self.inner.max_relative_distance
@@ -82,6 +88,6 @@ class DAPE(AdaptedBias):
     b_BHTS = self.inner_bias(s_BHTS, tile)
     both_BCN = jnp.concatenate([s_BHTS, b_BHTS], axis=1).reshape(B, 2 * H, T * S)
     hidden_BFN = jnp.einsum('fc,bcn->bfn', self.w_in[...], both_BCN) + self.b_in[...][None, :, None]
-    hidden_BFN = jax.nn.leaky_relu(hidden_BFN, self.slope)
+    hidden_BFN = jax.nn.leaky_relu(hidden_BFN, self.negative_slope)
     change_BHN = jnp.einsum('hf,bfn->bhn', self.w_out[...], hidden_BFN)
     return s_BHTS + b_BHTS + change_BHN.reshape(B, H, T, S)

@@ -37,7 +37,7 @@ class DAPEV2(AdaptedBias):
     products_nBFTS = jnp.einsum('nfc,bcts->nbfts', self.w_in[...], both_BCTS)
     # Hidden units are at S + 1 keys, of which the last is the one after a row.
     hidden = sum(at_next_keys(x, n) for n, x in enumerate(products_nBFTS))
-    hidden = jax.nn.leaky_relu(hidden + self.b_in[...][None, :, None, None], self.slope)
+    hidden = jax.nn.leaky_relu(hidden + self.b_in[...][None, :, None, None], self.negative_slope)
     hidden = jnp.where(at_next_keys(seen_BTS, 1) | at_next_keys(seen_BTS, 0), hidden, 0.0)
     hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, 0), (1, 0)))
     near_nBFTS = jnp.stack([hidden[..., n : n + S] for n in range(self.taps)])
