@@ -1926,7 +1926,7 @@ RECORDS = {
   'pope': Record(
     pope,
     lambda d, h: (d.heads * d.head_dim, 0),
-    variants={'uniform': {'uniform': True, 'base': 50.0}},
+    variants={'uniform': {'phases': 'uniform', 'base': 50.0}},
   ),
   'relative_projection': Record(
     relative_projection,

@@ -2354,6 +2354,7 @@ OUT_OF_BOUNDS = (
       {'positivity': 'x'},
       "kerple_power: positivity='x'; allowed: projection, softplus",
     ),
+    ('pope', {'phases': 'x'}, "pope: phases='x'; allowed: zero, uniform"),
     ('music_transformer', {'beyond': 'x'}, "music_transformer: beyond='x'; allowed: zero, clip"),
     ('xpos', {'scale_base': 2}, 'xpos: gamma=0.4 with scale_base=2; allowed: factors that stay'),
     ('xpos', {'layout': 'x'}, "xpos: layout='x'; allowed: half, interleaved"),

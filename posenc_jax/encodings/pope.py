@@ -8,8 +8,10 @@ import numpy as np
 
 from posenc_jax.encodings.core import parameters
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above
+from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.rope import Rotary
+
+PHASES = ('zero', 'uniform')
 
 
 class PoPE(Encoding):
@@ -35,15 +37,17 @@ class PoPE(Encoding):
   bends_products = True
   qk_width = 2
 
-  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, uniform: bool = False):
-    """`base`: as for `rope`. `uniform`: the phases start from U(-2 pi, 0), not at 0."""
+  def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, phases: str = 'zero'):
+    """`base`: as for `rope`. `phases`: start at 0 ('zero') or from U(-2 pi, 0) ('uniform')."""
     super().__init__(dims, rngs)
     check_above(1, base=base)
+    check_one_of(PHASES, phases=phases)
     self.base = base
     shape = dims.heads, dims.head_dim
-    self.phases = (
-      parameters.uniform(rngs, shape, -2 * math.pi, 0.0) if uniform else parameters.zeros(*shape)
-    )
+    if phases == 'zero':
+      self.phases = parameters.zeros(*shape)
+    else:
+      self.phases = parameters.uniform(rngs, shape, -2 * math.pi, 0.0)
 
   def constrain_parameters(self):
     return parameters.clipped(super().constrain_parameters(), phases=(-2 * math.pi, 0.0))
