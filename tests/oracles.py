@@ -124,7 +124,7 @@ def transformer_xl(dims, hyper, p):
   most = hyper.get('max_distance') or math.inf
 
   def score(q, k, i, j, h):
-    r = wave(max(-most, min(i - j, most)), dims.model_dim, 'concatenated') @ p['w_r'][:, h]
+    r = wave(max(-most, min(i - j, most)), dims.model_dim, 'half') @ p['w_r'][:, h]
     return ((q + p['u'][h]) @ k + (q + p['v'][h]) @ r) / math.sqrt(dims.head_dim)
 
   return Oracle(score)
@@ -1803,7 +1803,7 @@ RECORDS = {
   'sinusoidal': Record(
     sinusoidal,
     variants={
-      'concatenated': {'layout': 'concatenated', 'base': 100.0},
+      'half': {'layout': 'half', 'base': 100.0},
       'tensor2tensor': {'layout': 'tensor2tensor'},
     },
   ),

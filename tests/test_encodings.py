@@ -353,8 +353,8 @@ def test_rope_golden_values():
 
 def test_sinusoid_layouts_are_permutations_and_odd_widths_end_in_zero():
   t = np.arange(50)
-  interleaved, concatenated = sinusoid(t, 10), sinusoid(t, 10, layout='concatenated')
-  np.testing.assert_array_equal(interleaved, concatenated[:, [0, 5, 1, 6, 2, 7, 3, 8, 4, 9]])
+  interleaved, half = sinusoid(t, 10), sinusoid(t, 10, layout='half')
+  np.testing.assert_array_equal(interleaved, half[:, [0, 5, 1, 6, 2, 7, 3, 8, 4, 9]])
   np.testing.assert_allclose(interleaved[:, :2], np.stack([np.sin(t), np.cos(t)], -1), atol=1e-5)
   # half of the longest wavelength
   longest = sinusoid(np.array([np.pi * 10_000]), 10, layout='tensor2tensor')
@@ -2321,7 +2321,7 @@ OUT_OF_BOUNDS = (
     (
       'sinusoidal',
       {'layout': 'x'},
-      "sinusoidal: layout='x'; allowed: interleaved, concatenated, tensor2tensor",
+      "sinusoidal: layout='x'; allowed: interleaved, half, tensor2tensor",
     ),
     ('t5', {'buckets': 7}, 't5: buckets=7; allowed: even, at least 4'),
     ('t5', {'max_distance': 16}, 't5: max_distance=16; allowed: more than the 16 exact buckets'),

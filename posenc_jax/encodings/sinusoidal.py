@@ -7,14 +7,14 @@ from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.xla_ops import add_rounded_once
 
-LAYOUTS = ('interleaved', 'concatenated', 'tensor2tensor')
+LAYOUTS = ('interleaved', 'half', 'tensor2tensor')
 
 
 def sinusoid(positions, width: int, *, layout: str = 'interleaved', base: float = 10_000.0):
   """Sines and cosines [..., width] of positions [...], float32; an odd width ends in a zero.
 
   'interleaved': P[t, 2m] = sin(t / base^(2m/D)), P[t, 2m+1] = cos(same) (Vaswani et al. 2017,
-  section 3.5). 'concatenated': [sin | cos] with the same frequencies (Transformer-XL).
+  section 3.5). 'half': [sin | cos] with the same frequencies (Transformer-XL).
   'tensor2tensor': [sin | cos] with frequencies base^(-m / (D/2 - 1)): the longest wavelength is
   exactly 2 pi base.
   """

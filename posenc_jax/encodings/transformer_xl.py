@@ -15,9 +15,9 @@ class TransformerXL(Encoding):
   Dai et al. 2019, section 3.3. u and v stand in the place of a whole projected query (no W_q on
   them) and are shared by all layers; W_R is each layer's. u is added to the queries, so that one
   product has both content terms; `score` exchanges it for v. (Declared as relative keys and a bias
-  by distance, (v - u) . W_R R, attention takes 1.07 of the time.) As in the released code, R is the
-  concatenated sinusoid and u, v start from N(0, 0.02^2); W_R is a projection and starts at fan-in
-  scale like every other.
+  by distance, (v - u) . W_R R, attention takes 1.07 of the time.) As in the released code, R is
+  [sin | cos] and u, v start from N(0, 0.02^2); W_R is a projection and starts at fan-in scale like
+  every other.
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860'
@@ -50,7 +50,7 @@ class TransformerXL(Encoding):
   def tables(self, r_R):
     if self.max_distance is not None:
       r_R = jnp.clip(r_R, -self.max_distance, self.max_distance)
-    waves_RD = sinusoid(r_R, self.dims.model_dim, layout='concatenated')
+    waves_RD = sinusoid(r_R, self.dims.model_dim, layout='half')
     return jnp.einsum('rd,dhk->rhk', waves_RD, self.w_r[...]) * self.scale(self.dims.head_dim)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
