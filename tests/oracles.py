@@ -1117,7 +1117,7 @@ def cable(dims, hyper, p):
 
 def tapa(dims, hyper, p):
   K = dims.head_dim
-  n = round(hyper.get('share', 0.5) * K)
+  n = round(hyper.get('fraction', 0.5) * K)
 
   def score(q, k, i, j, h):
     phase = abs(i - j) ** hyper.get('alpha', 0.1) * (q[n:] @ k[n:]) / math.sqrt(K - n)
@@ -2123,7 +2123,7 @@ RECORDS = {
     lambda d, h: (0, (2 if h.get('weighted', True) else 1) * d.model_dim * d.heads),
     variants={'nw': {'weighted': False}},
   ),
-  'tapa': Record(tapa, variants={'square': {'alpha': 0.5, 'share': 0.25}}),
+  'tapa': Record(tapa, variants={'square': {'alpha': 0.5, 'fraction': 0.25}}),
   'carope': Record(
     carope,
     lambda d, h: (0, (d.model_dim + 1) * d.kv_heads),

@@ -509,7 +509,7 @@ def test_tapa_of_one_place_is_the_product_of_the_first_channels():
   first = {n: weights[n].copy() for n in 'qk'}
   for n in 'qk':
     first[n][..., 6:] = 0
-  enc = build('tapa', share=0.75)
+  enc = build('tapa', fraction=0.75)
   run = jax.jit(functools.partial(layer, position_ids=here, backend='dense'))
   out = run(enc, weights, x)
   first['q'] *= (8 / 6) ** 0.5  # of the scale of 8 channels makes that of 6
@@ -2381,13 +2381,13 @@ OUT_OF_BOUNDS = (
     ('wavelet', {'scales': 2, 'first': 20}, 'wavelet: first=20; allowed: from 0 to 19'),
     (
       'tapa',
-      {'share': 0.05},
-      'tapa: share=0.05 of head_dim=8; allowed: what leaves channels to both parts',
+      {'fraction': 0.05},
+      'tapa: fraction=0.05 of head_dim=8; allowed: what leaves channels to both parts',
     ),
     (
       'tapa',
-      {'share': 1.0},
-      'tapa: share=1.0 of head_dim=8; allowed: what leaves channels to both parts',
+      {'fraction': 1.0},
+      'tapa: fraction=1.0 of head_dim=8; allowed: what leaves channels to both parts',
     ),
     ('carope', {'layout': 'x'}, "carope: layout='x'; allowed: half, interleaved"),
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),

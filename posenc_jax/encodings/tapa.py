@@ -12,11 +12,11 @@ from posenc_jax.xla_ops import per_kv_head, scaled_dot
 class TAPA(Encoding):
   """s_ij = a_ij cos(2 pi |i - j|^alpha b_ij): a and b are products of parts of q_i and k_j.
 
-    a = q . k / sqrt(n) over the first n = share K channels, b the same over the other channels
+    a = q . k / sqrt(n) over the first n = fraction K channels, b the same over the other channels
 
-  Token-aware phase attention, Wang et al. 2025, eq. 12 (`share` is its theta). There is no released
-  code. Nothing is trained beside queries and keys. The authors trained at a fifth of the learning
-  rate that they had for RoPE.
+  Token-aware phase attention, Wang et al. 2025, eq. 12 (`fraction` is its theta). There is no
+  released code. Nothing is trained beside queries and keys. The authors trained at a fifth of the
+  learning rate that they had for RoPE.
   """
 
   paper = 'Wang et al. 2025, arXiv:2509.12635'
@@ -26,19 +26,19 @@ class TAPA(Encoding):
   recomputes_scores = True
   bends_products = True
 
-  def __init__(self, dims: Dims, rngs, *, alpha: float = 0.1, share: float = 0.5):
+  def __init__(self, dims: Dims, rngs, *, alpha: float = 0.1, fraction: float = 0.5):
     """Keeps the hyperparameters.
 
     Args:
       alpha: the power of the distance.
-      share: of the channels of a head that make the amplitude; the others make the phase.
+      fraction: the share of a head's channels that make the amplitude; the others make the phase.
     """
     super().__init__(dims, rngs)
-    self.alpha, self.width = alpha, round(share * dims.head_dim)
+    self.alpha, self.width = alpha, round(fraction * dims.head_dim)
     check_above(0, alpha=alpha)
     if not 0 < self.width < dims.head_dim:
       both = 'what leaves channels to both parts'
-      raise ValueError(f'share={share} of head_dim={dims.head_dim}; allowed: {both}')
+      raise ValueError(f'fraction={fraction} of head_dim={dims.head_dim}; allowed: {both}')
 
   def tables(self, r_R):
     return jnp.abs(r_R).astype(jnp.float32)[:, None] ** self.alpha
