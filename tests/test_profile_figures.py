@@ -165,7 +165,7 @@ def test_ropes_bound_is_the_papers_and_holds():
 @pytest.mark.parametrize(
   ('flags', 'message'),
   [
-    (['--encoding=ropee'], r"encoding.name='ropee': no such encoding; did you mean 'rope'"),
+    (['--encoding=ropee'], r"name='ropee': no such encoding; did you mean 'rope'"),
     (['--encoding=rope/bas=3'], r"encoding rope has no hyperparameter 'bas'; did you mean 'base'"),
     (['--encoding=rope/base'], r"'base' has no value; allowed: NAME/hyper=value"),
     (['--encoding=rope/base=much'], r"rope: base='much'; allowed: a finite number"),

@@ -6,7 +6,7 @@ import jax
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.registry import make_from_spec
+from posenc_jax.encodings.core.registry import check_name, make_from_spec
 from posenc_jax.errors import shown
 from posenc_jax.model.layer_sharing import StackedEncoding
 
@@ -43,10 +43,15 @@ class LayerPattern(nnx.Module):
       raise ValueError(
         f'encoding.layers: a pattern of {len(self.order)} layers; allowed: {allowed}'
       )
+    for spec in variants:
+      check_name(spec['name'], 'encoding.name')
     variant_of_layer = [self.order[n % len(self.order)] for n in range(layers)]
     self.variants = nnx.List(
       StackedEncoding(
-        functools.partial(make_from_spec, spec, dims, rngs), variant_of_layer.count(n), share
+        functools.partial(make_from_spec, spec, dims, rngs),
+        variant_of_layer.count(n),
+        share,
+        field='model.share_encoding',
       )
       for n, spec in enumerate(variants)
     )

@@ -13,7 +13,7 @@ class StackedEncoding(nnx.Module):
   All other parameters are there once. Attribute `encoding` is the encoding with stacked parameters.
   """
 
-  def __init__(self, make, layers: int, share: str):
+  def __init__(self, make, layers: int, share: str, field: str = 'share'):
     """Builds the encoding of each layer and stacks what is not shared.
 
     Args:
@@ -21,17 +21,16 @@ class StackedEncoding(nnx.Module):
       layers: how many layers.
       share: 'paper' (the parameters in the encoding's `per_layer` are each layer's own), 'all' (one
         set) or 'none' (each layer its own set).
+      field: what errors call `share`, where it comes from a config.
     Raises:
       ValueError: an unknown `share`; or 'none' for parameters that act once, at the input.
     """
     if share not in SHARING:
-      raise ValueError(f'model.share_encoding={share!r}; allowed: {", ".join(SHARING)}')
+      raise ValueError(f'{field}={share!r}; allowed: {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
     once = [type(e).__name__ for e in first.parts() if e.has('add_to_input') and jax.tree.leaves(e)]
     if share == 'none' and once:
-      raise ValueError(
-        f"model.share_encoding='none': {once[0]} acts once, at the input, for all layers"
-      )
+      raise ValueError(f"{field}='none': {once[0]} acts once, at the input, for all layers")
     self.share, self.num_layers = share, layers
     self.per_layer = first.per_layer
     self.encoding = jax.tree_util.tree_map_with_path(

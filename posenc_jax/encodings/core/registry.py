@@ -180,11 +180,7 @@ def hyperparameters(name: str) -> dict[str, object]:
 
 def _signature(name: str) -> list[inspect.Parameter]:
   """The keyword-only parameters of a class; where it takes **others, of its base class too."""
-  if not isinstance(name, str) or name not in ENCODINGS:
-    meant = nearest(name, ENCODINGS)
-    if isinstance(name, str) and name in SCALINGS:
-      meant = f'did you mean rope, with scaling.rope_type={name!r}?'
-    raise ValueError(f'encoding.name={name!r}: no such encoding; {meant}')
+  check_name(name)
   found = {}
   for kind in ENCODINGS[name].__mro__:
     if '__init__' not in vars(kind):
@@ -198,6 +194,16 @@ def _signature(name: str) -> list[inspect.Parameter]:
 
 MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
 MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in int32
+
+
+def check_name(name: str, field: str = 'name') -> None:
+  """Raises ValueError, one line, for an unknown encoding, which stands in this field."""
+  if isinstance(name, str) and name in ENCODINGS:
+    return
+  meant = nearest(name, ENCODINGS)
+  if isinstance(name, str) and name in SCALINGS:
+    meant = f'did you mean rope, with scaling.rope_type={name!r}?'
+  raise ValueError(f'{field}={name!r}: no such encoding; {meant}')
 
 
 def check(name: str, hyper: dict[str, object]) -> None:
