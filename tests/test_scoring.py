@@ -33,7 +33,7 @@ def test_the_example_of_the_module_works(capsys):
 
 
 def test_any_function_is_scored_as_brute_force_does(documents):
-  found = score(Stub(), documents, 'last_k', length=7, context=16, k=4, spans=2)
+  found = score(Stub(), documents, 'last_k', length=7, target_context=16, k=4, spans=2)
   targets = windows.choose_targets(list(map(len, documents)), 16, 2, 4)
   assert len(targets) == len(found.nats) > len(documents)
   for nats, tokens, (d, end) in zip(found.nats, found.tokens, targets, strict=True):
@@ -58,7 +58,7 @@ def test_a_trained_run_has_the_numbers_of_its_rows(make_run):
   texts = list(chosen_documents(c).values())
   excerpts = [windows.excerpt(text, 40) for text in texts]
   given = {
-    'last_k': (texts, {'k': 8, 'context': 32, 'spans': c.eval.spans}),
+    'last_k': (texts, {'k': 8, 'target_context': 32, 'spans': c.eval.spans}),
     'sliding': (excerpts, {'stride': 3}),
     'non_overlapping': (excerpts, {}),
     'by_position': (excerpts, {}),
@@ -171,7 +171,7 @@ def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):
   ('arguments', 'words'),
   [
     ({'protocol': 'lask_k'}, "protocol='lask_k'; did you mean 'last_k'"),
-    ({'context': 17}, 'context=17; allowed: length=7 to 16, the shortest document'),
+    ({'target_context': 17}, 'target_context=17; allowed: length=7 to 16, the shortest document'),
     ({'k': 0}, 'k=0; allowed: 1 or more'),
     ({'spans': 0}, 'spans=0; allowed: 1 or more'),
     ({'documents': []}, 'documents=0; allowed: 1 or more'),

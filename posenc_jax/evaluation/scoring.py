@@ -8,7 +8,7 @@
 
   documents = [b'To be, or not to be: that is the question.' * 9, b'Once more unto the breach!' * 9]
   for length in (32, 128):
-    found = score(nats, documents, 'last_k', length=length, context=128, k=16)
+    found = score(nats, documents, 'last_k', length=length, target_context=128, k=16)
     print(length, found.num_tokens, found.ppl, found.bits_a_byte())
   loss_T = np.mean(score(nats, documents, 'by_position', length=128).nats, axis=0)
 
@@ -99,8 +99,8 @@ def score(
       tokenizer; of any other model each byte is a token, and a token a byte.
     protocol: what is scored, and by which settings:
       last_k: the last `k` tokens (64) of windows that end at `spans` targets (1) of each document.
-        Up to a target it has `context` tokens (`length`); with one value for all lengths these have
-        the same targets.
+        Up to a target it has `target_context` tokens (`length`); with one value for all lengths
+        these have the same targets.
       sliding: every token once, in windows that lie `stride` tokens apart.
       non_overlapping: every token once, in windows side by side.
       by_position: all tokens of whole windows; `np.mean(nats, axis=0)` is the loss by position.
@@ -172,22 +172,22 @@ def last_k(
   batch_tokens: int,
   *,
   k: int = 64,
-  context: int | None = None,
+  target_context: int | None = None,
   spans: int = 1,
 ) -> Scored:
   """Scores the last k tokens of windows that end at `spans` targets of each document.
 
-  `context`: tokens that documents have up to each target; one value for all lengths gives all the
-  same targets. None: `length`.
+  `target_context`: tokens that documents have up to each target; one value for all lengths gives
+  all the same targets. None: `length`.
   """
   for name, value in (('k', k), ('spans', spans), ('documents', len(texts))):
     if value < 1:
       raise ValueError(f'{name}={value}; allowed: 1 or more')
-  context = context or length
-  if not length <= context <= min(map(len, texts)):
+  target_context = target_context or length
+  if not length <= target_context <= min(map(len, texts)):
     allowed = f'length={length} to {min(map(len, texts))}, the shortest document'
-    raise ValueError(f'context={context}; allowed: {allowed}')
-  targets = windows.choose_targets(list(map(len, texts)), context, spans, k)
+    raise ValueError(f'target_context={target_context}; allowed: {allowed}')
+  targets = windows.choose_targets(list(map(len, texts)), target_context, spans, k)
   at_targets = windows.target_windows(texts, targets, length)
   nats = list(windows.last_k(nll, at_targets, length, k, batch_tokens))
   return nats, lambda arrays: [arrays[document][end - k : end] for document, end in targets]
