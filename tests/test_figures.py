@@ -29,7 +29,6 @@ from synthetic import (
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import study
 from posenc_jax.reporting.colors import GREY, looks
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
@@ -597,48 +596,6 @@ def test_figures_of_nothing_says_what_there_is():
     UserError, match=r'^no arguments; allowed: DIR.*--config=.*--encoding=NAME.*--classic.*$'
   ):
     figures_script.main([])
-
-
-@pytest.mark.parametrize(
-  ('source', 'message'),
-  [
-    (
-      "def table(): return {'metrc': 'ppl'}",
-      r"table\(\): no setting 'metrc' of lengths; did you mean 'metric'\?",
-    ),
-    (
-      "def table(): return [{}, {'form': 'rank'}]",
-      r"table\(\): form='rank'; did you mean 'ranks'\?",
-    ),
-    (
-      "def table(): return {'form': 'ranks', 'baseline': 'a'}",
-      r"no setting 'baseline' of ranks; allowed: form, learned, metric",
-    ),
-    (
-      "def figures(): return {'f': {'form': 'positions', 'protocol': 'x'}}",
-      r"no setting 'protocol' of positions",
-    ),
-    ("def table(): return {'metric': 'pp'}", r"metric='pp'; did you mean 'ppl'\?"),
-    (
-      "def figures(): return {'f': {'drawn_control': 1}}",
-      r"figures\(\)\['f'\]: no setting 'drawn_control' of lengths; did you mean 'drawn_controls'\?",
-    ),
-  ],
-)
-def test_a_study_that_asks_for_what_there_is_not_is_one_line(source, message, tmp_path):
-  (tmp_path / 'study.py').write_text(f'def get_config(): ...\n{source}\n')
-  with pytest.raises(UserError, match=message):
-    study.of_study(tmp_path / 'study.py', tmp_path)
-
-
-def test_a_figure_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-  path = tmp_path / 'figure.png'
-  path.write_bytes(b'the one before')
-  figure = figures.draw(rows_of(BITS))
-  monkeypatch.setattr('os.replace', None)  # a kill before the new file takes its place
-  with pytest.raises(TypeError, match='not callable'):
-    figures.save(figure, tmp_path / 'figure')
-  assert path.read_bytes() == b'the one before'
 
 
 def test_nothing_of_reporting_imports_jax():

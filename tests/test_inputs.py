@@ -221,6 +221,7 @@ def test_an_error_that_a_study_names_passes_through(tmp_path):
 @pytest.mark.parametrize(
   ('body', 'words'),
   [
+    ('', 'has no sweep()'),
     ('def sweep(): return []', 'sweep() returns []; allowed: 1 to 10000 dicts'),
     ('def sweep(): pass', 'sweep() returns None; allowed: 1 to 10000 dicts of overrides'),
     ('def sweep(): return [3]', 'sweep() returns [3]'),

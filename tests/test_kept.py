@@ -93,16 +93,6 @@ def test_sessions_of_runs_are_kept_with_them(run, tmp_path):
   assert sessions.kept_in(brought) == rows
 
 
-def test_sweeps_of_one_seed_each_are_joined(run, tmp_path):
-  whole, out = run.out, tmp_path / 'kept'
-  for seed in (0, 1):
-    part = tmp_path / f'x_{seed}'
-    assert sweep_unchecked(run.path, part, {'seed': seed}, run.scripts) == 0
-    assert keep.main([str(part), f'--out={out}']) == 0
-  assert sorted(map(repr, row_files.read(out))) == sorted(map(repr, row_files.read(whole)))
-  assert (out / 'table.csv').read_bytes() == (whole / 'table.csv').read_bytes()
-
-
 def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
   whole, out = run.out, tmp_path / 'parts'
   for seed in (0, 1):

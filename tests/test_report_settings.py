@@ -163,6 +163,11 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def table(): return {'protocols': []}", r'protocols=\[\]; allowed: one or more'),
     ("def table(): return {'protocols': [1]}", r'protocols=\[1\]; allowed: one or more'),
     ("def table(): return {'protocols': ['last_kk']}", r"did you mean 'last_k'\?"),
+    ("def table(): return {'metric': 'pp'}", r"metric='pp'; did you mean 'ppl'\?"),
+    (
+      "def table(): return {'form': 'ranks', 'baseline': 'a'}",
+      "no setting 'baseline' of ranks; allowed: form, learned, metric",
+    ),
     ("def table(): return {'metric': ['ppl']}", r"metric=\['ppl'\]; allowed: a text"),
     ("def table(): return {'form': ['grid']}", r"form=\['grid'\]; did you mean 'grid'\?"),
     ("def table(): return {'controls': 1}", 'controls=1; allowed: True, False'),

@@ -517,21 +517,6 @@ def test_kept_rows_of_another_formula_are_not_averaged_with_those_of_runs(sha256
   assert {*one(rows).lines} == (codes if len(codes) == 2 else {'mine'})
 
 
-@pytest.mark.parametrize(
-  ('text', 'message'),
-  [
-    ('', 'no rows'),
-    ('{"run":"a","crc":"779d7db0"}\n', r'rows\.jsonl:1: the line is damaged: it lacks bpb, bytes'),
-    ('{"run":"a"}\n', r'rows\.jsonl:1: the line is damaged: it does not end with its check'),
-    ('x\n{}\n', r'rows\.jsonl:1: the line is damaged: it is no JSON'),
-  ],
-)
-def test_what_is_no_row_is_one_line(text, message, tmp_path):
-  (tmp_path / 'rows.jsonl').write_text(text)
-  with pytest.raises(UserError, match=message):
-    row_files.read(tmp_path)
-
-
 def test_markdown_lists_every_seed_and_every_note():
   text = table_writers.markdown(made(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'odd']}})))
   assert '| a\\|b       | **1.500 ± 0.707** |' in text
