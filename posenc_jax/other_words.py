@@ -35,6 +35,7 @@ HYPERPARAMETERS = {
 }
 ENCODINGS = {
   'diet_rel': 't5',
+  'exclusive_self_attention': 'xsa',
   'inkling': 'relative_projection',
   'lm_infinite': 'rerope',
   'mrope': 'axial_rope',

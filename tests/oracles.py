@@ -37,6 +37,7 @@ class Oracle:
   move: callable = lambda v, i, j, h: v  # what i gets of v_j
   # (v, x_i, x_j, h) -> what the token i gets of it, x as for `along`
   convey: callable = lambda v, x_i, x_j, h: v
+  leave: callable = lambda o, v, h: o  # what is left of an output where v is the token's own value
   along: callable = lambda q, k_nK, x_nD, h, seen_n: np.zeros(len(k_nK))
   tokens: callable = lambda x_SD, position_S: x_SD
   # (q_i, k_j, x_i, x_j, n, h) -> added to a score, x as for `along`, where i sees n keys
@@ -468,6 +469,12 @@ def fope(dims, hyper, p):
 
 def sink(dims, hyper, p):
   return Oracle(dot(dims.head_dim), sink=lambda q, i, h: p['logits'][h])
+
+
+def xsa(dims, hyper, p):
+  of_head = [math.tanh(s) for s in p['strengths']] if hyper.get('learned') else [1.0] * dims.heads
+  leave = lambda o, v, h: o - of_head[h] * (o @ v) / (v @ v) * v
+  return Oracle(dot(dims.head_dim), leave=leave)
 
 
 def softmax_plus_one(dims, hyper, p):
@@ -1548,6 +1555,11 @@ def chain(dims, hyper, p):
       v = part.convey(v, x_i[m], x_j[m], h)
     return v
 
+  def leave(o, v, h):
+    for part in parts:
+      o = part.leave(o, v, h)
+    return o
+
   return Oracle(
     lambda q, k, i, j, h: 0.0,
     position=lambda t: sum(part.position(t) for part in parts),
@@ -1560,6 +1572,7 @@ def chain(dims, hyper, p):
     across=across,
     among=among,
     convey=convey,
+    leave=leave,
     sink=sinks[0] if sinks else None,
     along=along,
     pair=pair,
@@ -1627,6 +1640,7 @@ def heads(dims, hyper, p):
     each('score'),
     value=each('value'),
     move=each('move'),
+    leave=each('leave'),
     temper=temper,
     convey=convey,
     along=along,
@@ -1956,6 +1970,8 @@ RECORDS = {
       'wall_fox_sink': {'members': ({'name': 'wall', 'start': 0.0}, 'fox', 'sink')},
       'rope_sink': {'members': ('rope', 'sink')},
       'rope_vo_rope': {'members': ('rope', {'name': 'vo_rope', 'base': 50.0})},
+      'xsa_rope_vo_rope': {'members': ('xsa', 'rope', {'name': 'vo_rope', 'base': 50.0})},
+      'xsa_kv_shift': {'members': ({'name': 'xsa', 'learned': True}, 'kv_shift')},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
       'abacus_rope': {'members': ('abacus', 'rope')},
@@ -1988,6 +2004,7 @@ RECORDS = {
       'alibi_shaw': {'members': ('alibi', {'name': 'shaw', 'max_distance': 3})},
       'grape_asentmax': {'members': ('grape_m_context', 'asentmax_temperature')},
       'rope_hope': {'members': ('rope', {'name': 'hope', 'length': 700})},
+      'xsa_sink': {'members': ('xsa', {'name': 'chain', 'members': ('vo_rope', 'sink')})},
       'rope_pps': {'members': ('rope_pp', {'name': 'rope_pp', 'base': 50.0})},
       'sink_chain': {'members': ('sink', {'name': 'chain', 'members': ('vo_rope', 'rope')})},
     },
@@ -2051,6 +2068,11 @@ RECORDS = {
     },
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),
+  'xsa': Record(
+    xsa,
+    lambda d, h: (0, d.heads if h.get('learned') else 0),
+    variants={'learned': {'learned': True}},
+  ),
   'softmax_plus_one': Record(softmax_plus_one),
   'sigmoid': Record(
     sigmoid_attention,
@@ -2336,9 +2358,10 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       for h, p_S in enumerate(p_HS):
         if is_of_values:
           o_BTHK[b, t, h] = p_S @ v_SGK[seen, h // group]
-          continue
-        for p, s in zip(p_S, seen, strict=True):
-          v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
-          v = oracle.convey(v, token_Sn[i], token_Sn[s], h)
-          o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
+        else:
+          for p, s in zip(p_S, seen, strict=True):
+            v = oracle.move(v_SGK[s, h // group], position[i], position[s], h)
+            v = oracle.convey(v, token_Sn[i], token_Sn[s], h)
+            o_BTHK[b, t, h] += p * (v + oracle.value(position[i], position[s], h))
+        o_BTHK[b, t, h] = oracle.leave(o_BTHK[b, t, h], v_SGK[i, h // group], h)
   return np.concatenate([o_BTHK, lse_BTH[..., None]], axis=3) if with_lse else o_BTHK

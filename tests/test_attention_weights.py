@@ -130,7 +130,7 @@ def expected(weights_BNHTS):
 
 
 # Of each way in which an encoding meets weights and values one.
-DAILY = ('sink', 'stick_breaking', 'vo_rope')
+DAILY = ('sink', 'stick_breaking', 'vo_rope', 'xsa')
 
 
 @pytest.mark.parametrize('backend', ['blockwise', pytest.param('dense', marks=pytest.mark.slow)])

@@ -1029,6 +1029,41 @@ def test_softpick_golden_values():
   np.testing.assert_allclose(attended(enc, s)[3, :, 0], np.arange(1, 5) / 10, atol=1e-4)
 
 
+def test_xsa_takes_out_what_the_weights_bring_of_the_own_value():
+  """With a = 1 all of it, with a learned one tanh(s_h) of it: by hand where values are axes."""
+  q, k = np.random.default_rng(0).standard_normal((2, 1, 5, 4, 8)).astype(np.float32)
+  v = np.zeros((1, 5, 2, 8), np.float32)
+  for n in range(5):
+    v[0, n, :, n] = (2, -3)
+  plain = attend(q, k[:, :, :2], v, build('nope'), backend='dense')
+  own = np.eye(5, 8)[None, :, None]
+  all_of_it = attend(q, k[:, :, :2], v, build('xsa'), backend='dense')
+  np.testing.assert_allclose(all_of_it, plain * (1 - own), atol=1e-6)
+  np.testing.assert_allclose(all_of_it[:, 0], 0, atol=1e-6)
+  enc = build('xsa', learned=True)
+  np.testing.assert_array_equal(attend(q, k[:, :, :2], v, enc, backend='dense'), plain)
+  enc.strengths[...] = jnp.array([0.5, -0.5, 1.0, 9.0])
+  part = own * np.tanh([0.5, -0.5, 1.0, 9.0])[:, None]
+  found = attend(q, k[:, :, :2], v, enc, backend='dense')
+  np.testing.assert_allclose(found, plain * (1 - part), atol=1e-6)
+
+
+def test_xsa_has_the_values_of_the_last_tokens_and_finite_gradients_where_one_is_0():
+  q, k, v = (
+    jnp.asarray(x, jnp.float32) for x in np.random.default_rng(0).normal(size=(3, 1, 6, 4, 8))
+  )
+  v, enc = v.at[:, 4].set(0.0), build('xsa', kv_heads=4)
+  run = jax.jit(functools.partial(attend, enc=enc, backend='dense'))
+  np.testing.assert_allclose(run(q[:, 3:], k, v), run(q, k, v)[:, 3:], atol=1e-6)
+  of_all = run(q, k, v)
+  np.testing.assert_allclose((of_all * v).sum(axis=-1), 0, atol=1e-5)
+  np.testing.assert_allclose(
+    of_all[:, 4], attend(q, k, v, build('nope', kv_heads=4))[:, 4], atol=1e-6
+  )
+  gradients = jax.jit(jax.grad(lambda *qkv: run(*qkv).sum(), argnums=(0, 1, 2)))(q, k, v)
+  assert all(np.isfinite(g).all() for g in gradients)
+
+
 @pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective', 'relu', 'lssa', 'lssar'])
 @pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
 def test_weights_and_gradients_are_finite_far_out(name, size):

@@ -167,6 +167,7 @@ def _attend(
   o_BTHK = BACKENDS[chosen(request, backend)].run(request)
   if request.wants_lse:
     o_BTHK, lse_BTH = o_BTHK
+  o_BTHK = enc.meet_own_values(o_BTHK, request.v_BSGK[:, request.offset :])
   x_BTD = None if x is None else x[:, request.offset :]
   o_BTHK = enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
   if request.wants_lse:

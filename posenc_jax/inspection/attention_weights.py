@@ -5,7 +5,7 @@ values that are 1 for the first key and 0 for all others give the weight on the 
 that are positions give the mean position, and values of 1 give the sum of the weights.
 
 What is measured are the weights p_ij that values are multiplied by, whatever an encoding does to
-values or outputs besides (`kv_shift`, `vo_rope`, `shaw`). Where a sink joins the denominator
+values or outputs besides (`kv_shift`, `vo_rope`, `shaw`, `xsa`). Where a sink joins the denominator
 (`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`, `urpe`), the weights of a
 query do not sum to 1: the weight on the first key is then as it is, and distances are means by
 weight, the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whatever
@@ -22,7 +22,7 @@ from posenc_jax.encodings.core.base import delegate_to_inner
 from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_hidden
 
-LEFT_OUT = ('transform_values', 'transform_output', 'relative_values')
+LEFT_OUT = ('transform_values', 'meet_own_values', 'transform_output', 'relative_values')
 OF_ANY_WIDTH = ('dense', 'blockwise', 'diagonals', 'ring')  # backends that take any values
 
 

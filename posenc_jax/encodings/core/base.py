@@ -24,6 +24,7 @@ HOOKS = {
   'coordinates': None,
   'transform_qk': 'queries and keys',
   'transform_values': 'values',
+  'meet_own_values': 'output',
   'transform_output': 'output',
   'sink': 'softmax',
   'scale': None,
@@ -249,6 +250,18 @@ class Encoding(nnx.Module):
   def transform_values(self, v_BSGK, j):
     """Values of the same shape, given their coordinates j, before the weights meet them."""
     return v_BSGK
+
+  def meet_own_values(self, o_BTHK, v_BTGK):
+    """Outputs of the same shape, given the values of the queries' own tokens.
+
+    It acts before any `transform_output`, on outputs and values as `transform_values` has turned
+    them.
+
+    Args:
+      o_BTHK: the sums over keys, float32, or the dtype of v from a fused kernel.
+      v_BTGK: of the tokens of the queries; consecutive heads of outputs share a head of values.
+    """
+    return o_BTHK
 
   def transform_output(self, o_BTHK, i, x_BTD):
     """Outputs of the same shape, after the sum over keys: the inverse of a rotation, a gate.

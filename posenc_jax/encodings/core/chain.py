@@ -105,6 +105,11 @@ class Chain(Composite):
       v_BSGK = e.transform_values(v_BSGK, j[n])
     return v_BSGK
 
+  def meet_own_values(self, o_BTHK, v_BTGK):
+    for e in reversed(self.members):
+      o_BTHK = e.meet_own_values(o_BTHK, v_BTGK)
+    return o_BTHK
+
   def transform_output(self, o_BTHK, i, x_BTD):
     for n, e in reversed(list(enumerate(self.members))):
       o_BTHK = e.transform_output(o_BTHK, i[n], x_BTD)

@@ -71,6 +71,10 @@ class Heads(Composite):
     parts = zip(self.members, self._cut(v_BSGK, 2), j, strict=True)
     return jnp.concatenate([e.transform_values(*part) for e, *part in parts], axis=2)
 
+  def meet_own_values(self, o_BTHK, v_BTGK):
+    parts = zip(self.members, self._cut(o_BTHK, 2), self._cut(v_BTGK, 2), strict=True)
+    return jnp.concatenate([e.meet_own_values(*part) for e, *part in parts], axis=2)
+
   def transform_output(self, o_BTHK, i, x_BTD):
     parts = zip(self.members, self._cut(o_BTHK, 2), i, strict=True)
     return jnp.concatenate([e.transform_output(*part, x_BTD) for e, *part in parts], axis=2)

@@ -117,6 +117,7 @@ BUILT_IN = {
   'mobius_rope': 'mobius_rope.MobiusRoPE',
   'dpe': 'dpe.DPE',
   'self_logistic': 'self_logistic.SelfLogistic',
+  'xsa': 'xsa.XSA',
 }
 
 
