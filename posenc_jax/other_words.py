@@ -34,14 +34,17 @@ HYPERPARAMETERS = {
   'window_size': 'window',
 }
 ENCODINGS = {
+  'attn_temperature_len': 'logn',
   'diet_rel': 't5',
   'exclusive_self_attention': 'xsa',
   'inkling': 'relative_projection',
+  'lazy_attention': 'elastic_softmax',
   'lm_infinite': 'rerope',
   'mrope': 'axial_rope',
   'none': 'nope',
   'relative': 'shaw',
   'rotary': 'rope',
   'streaming_llm': 'streaming_rope',
+  'use_logn_attn': 'logn',
 }
 MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS

@@ -534,6 +534,17 @@ def softpick(dims, hyper, p):
   return Oracle(dot(dims.head_dim), weights=weights)
 
 
+def elastic_softmax(dims, hyper, p):
+  relaxed = lambda h, p_S: [max(w + p['tau'][h] / len(p_S), 0.0) for w in p_S]
+  return Oracle(
+    dot(dims.head_dim), blend=lambda p_HS: np.array([relaxed(h, p_S) for h, p_S in enumerate(p_HS)])
+  )
+
+
+def cog(dims, hyper, p):
+  return Oracle(dot(dims.head_dim), weights=lambda s_S: np.sign(s_S) * softmax(np.abs(s_S)))
+
+
 def talking_heads(dims, hyper, p):
   def mixed(name):
     if name not in p:
@@ -1991,6 +2002,8 @@ RECORDS = {
       'alibi_talking_heads': {'members': ('alibi', 'talking_heads')},
       'alibi_mta': {'members': ('alibi', 'mta')},
       'rope_relu': {'members': ('rope', 'relu')},
+      'alibi_elastic_softmax': {'members': ('alibi', 'elastic_softmax')},
+      'rope_cog': {'members': ('rope', 'cog')},
     },
   ),
   'heads': Record(
@@ -2080,6 +2093,8 @@ RECORDS = {
     variants={'half': {'bias': 0.0}, 'learned': {'bias': -1.0, 'learned': True}},
   ),
   'softpick': Record(softpick),
+  'elastic_softmax': Record(elastic_softmax, lambda d, h: (0, d.heads)),
+  'cog': Record(cog),
   'selective': Record(selective),
   'entmax': Record(entmax, variants={'bisected': {'alpha': 1.2}, 'sparse': {'alpha': 2.0}}),
   'clipped_rope': Record(

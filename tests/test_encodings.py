@@ -1064,7 +1064,47 @@ def test_xsa_has_the_values_of_the_last_tokens_and_finite_gradients_where_one_is
   assert all(np.isfinite(g).all() for g in gradients)
 
 
-@pytest.mark.parametrize('name', ['softpick', 'sigmoid', 'selective', 'relu', 'lssa', 'lssar'])
+def test_elastic_softmax_golden_values():
+  """By hand, in a row of four keys with weights 0.5, 0.3, 0.15 and 0.05: less 1/4 at the start."""
+  enc, s = build('elastic_softmax', kv_heads=4), np.zeros((4, 4))
+  s[3] = np.log([0.5, 0.3, 0.15, 0.05])
+  weights = attended(enc, s)
+  np.testing.assert_allclose(weights[3, :, 0], [0.25, 0.05, 0, 0], atol=1e-6)
+  np.testing.assert_allclose(weights[:, :, 1:], 0, atol=1e-6)  # of equal scores
+  enc.tau[...] = jnp.array([0.4, 0.4, -0.2, 0.0])
+  weights = attended(enc, s)
+  np.testing.assert_allclose(weights[3, :, 0], [0.6, 0.4, 0.25, 0.15], atol=1e-6)
+  for head, total in enumerate((1.4, 1.4, 0.8, 1.0)):  # whatever the number of keys
+    np.testing.assert_allclose(weights[:3, :, head].sum(axis=1), total, atol=1e-6)
+  np.testing.assert_array_equal(weights[0, 1:], 0)
+
+
+def test_elastic_softmax_counts_the_keys_that_are_seen():
+  """Under windows, and of keys that another member hides: none of these gets a weight of tau."""
+  x, weights, _ = inputs()
+  of_all = build('elastic_softmax')
+  of_all.tau[...] = jnp.full(4, 0.5)
+  chain = build('chain', members=('hard_alibi', 'elastic_softmax'))
+  chain.members[1].tau[...] = of_all.tau[...]
+  run = functools.partial(layer, weights=weights, x_BSD=x, backend='dense')
+  near = run(chain)
+  np.testing.assert_allclose(near[:, :, 1], run(of_all, window=2)[:, :, 1], atol=1e-5)
+  np.testing.assert_allclose(near[:, :, 2:], run(of_all)[:, :, 2:], atol=1e-5)
+
+
+def test_cog_golden_values():
+  """By hand, of scores log 4, -log 3, log 2 and 0: 4, 3, 2 and 1 of 10, with their signs."""
+  enc, s = build('cog', kv_heads=4), np.zeros((4, 4))
+  s[3] = np.log([4, 1 / 3, 2, 1])
+  weights = attended(enc, s)
+  np.testing.assert_allclose(weights[3, :, 0], [0.4, -0.3, 0.2, 0.0], atol=1e-6)
+  np.testing.assert_array_equal(weights[:, :, 1:], 0)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [*('softpick', 'sigmoid', 'selective', 'relu', 'lssa', 'lssar'), *('elastic_softmax', 'cog')],
+)
 @pytest.mark.parametrize('size', [-300.0, 300.0, 1e5])
 def test_weights_and_gradients_are_finite_far_out(name, size):
   enc, s = build(name, kv_heads=4), size * (1 + np.arange(9.0).reshape(3, 3) / 9)
@@ -1078,7 +1118,8 @@ def test_weights_and_gradients_are_finite_far_out(name, size):
   gradient, weights = gradient_and_weights(s)
   assert np.isfinite(weights).all()
   assert np.isfinite(gradient).all()
-  assert np.any(weights > 0) == (size > 0 or name in ('selective', 'lssa', 'lssar'))
+  far_below = ('selective', 'lssa', 'lssar', 'elastic_softmax')
+  assert np.any(weights > 0) == (size > 0 or name in far_below)
 
 
 def test_softpick_of_hidden_keys_is_that_of_the_others():

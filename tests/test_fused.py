@@ -29,6 +29,7 @@ from scripts.aot import targets
 REFUSED = {
   **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
   **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads', 'mta'), 'whole rows'),
+  **dict.fromkeys(('elastic_softmax', 'cog'), 'whole rows'),
   'cope': 'by an index',
   **dict.fromkeys(('path', 'wall', 'hyperbolic_rope'), 'chunks of keys'),
 }

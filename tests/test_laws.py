@@ -996,8 +996,9 @@ def test_scores_read_queries_and_keys_as_declared(variant):
 
 @pytest.mark.parametrize('variant', [v for v in VARIANTS if declared(v).normalizer == 'rows'])
 def test_scores_are_adapted_as_declared(variant):
-  """Before weights are made of them: equal scores get others. What adapts none gives equal ones, or
-  those of softmax times factors that are the same for all scores that heads share.
+  """Before weights are made of them: equal scores of a row get others. What adapts none gives them
+  equal weights, or those of softmax times factors that are the same for all scores that heads
+  share.
   """
   enc, (x, _, _) = build(variant), inputs()
   coordinates = enc.coordinates(
@@ -1010,7 +1011,7 @@ def test_scores_are_adapted_as_declared(variant):
     s_BHTS = jnp.where(tile.mask[:, None], s_BHTS, MASKED)
     softmax_BHTS = jax.nn.softmax(s_BHTS, axis=-1)
     factors.append(enc.normalize(s_BHTS, tile) / jnp.where(tile.mask[:, None], softmax_BHTS, 1.0))
-  is_even = np.abs(factors[0] - tile.mask[:, None]).max() < 1e-3
+  is_even = np.abs(factors[0] - tile.mask[:, None] * factors[0][..., :1]).max() < 1e-3
   is_multiplied = np.abs(factors[1] - factors[0]).max() < 1e-3
   assert enc.adapts_scores != (is_even or is_multiplied)
 

@@ -39,7 +39,7 @@ TILES = {
 IN_TILES = ('nope', 't5', 'fire', 'fox', 'cope', 'shaw', 'sink', 'sigmoid', 'path', 'rope_pp')
 OF_ROWS = (
   *('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe'),
-  'adaptive_temperature',
+  *('adaptive_temperature', 'elastic_softmax', 'cog'),
 )
 MODES = {
   'causal': {},

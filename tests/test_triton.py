@@ -40,6 +40,7 @@ REFUSED = {
   'grape_a': 'cannot score one head alone',
   **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
   **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads', 'mta'), 'whole rows'),
+  **dict.fromkeys(('elastic_softmax', 'cog'), 'whole rows'),
 }
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a program gets at what it needs: numbers by distance, and coordinates of

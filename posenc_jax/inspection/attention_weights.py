@@ -8,8 +8,8 @@ What is measured are the weights p_ij that values are multiplied by, whatever an
 values or outputs besides (`kv_shift`, `vo_rope`, `shaw`, `xsa`). Where a sink joins the denominator
 (`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`, `urpe`), the weights of a
 query do not sum to 1: the weight on the first key is then as it is, and distances are means by
-weight, the sum of p_ij (i - j) over that of p_ij. Distances are counted by index, whatever
-positions an encoding sees.
+weight, the sum of p_ij (i - j) over that of p_ij; of weights with signs (`cog`) such a mean says
+little. Distances are counted by index, whatever positions an encoding sees.
 """
 
 import jax.numpy as jnp

@@ -133,6 +133,20 @@ OTHER_NAMES = (
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
   ('temperatures of Llama 4 and Ministral', '`llama4_temperature` in a `chain`'),
   (
+    "Qwen's LogN attention; Grok 2's `attn_temperature_len`, which multiplies behind its soft-cap",
+    '`logn`, `length`, in a `chain`',
+  ),
+  (
+    '[Entropy-ABF](https://arxiv.org/abs/2401.07004)',
+    '`rope` with `base` 500000 in all layers, with `logn` in a `chain` in all but the first two:'
+    ' `pattern`',
+  ),
+  ("TeleChat3's YaRN", 'scaling `yarn` with `attention_factor` 0.07 log(factor) + 1'),
+  (
+    '[Lazy Attention](https://arxiv.org/abs/2601.00919)',
+    '`chain` of `rope`, `t5` with a bucket per distance, and `elastic_softmax`',
+  ),
+  (
     'Randomized YaRN',
     '`random_positions` around `rope` with scaling `yarn`; lengths that grow: `train.init_from`',
   ),

@@ -118,6 +118,8 @@ BUILT_IN = {
   'dpe': 'dpe.DPE',
   'self_logistic': 'self_logistic.SelfLogistic',
   'xsa': 'xsa.XSA',
+  'elastic_softmax': 'elastic_softmax.ElasticSoftmax',
+  'cog': 'cog.Cog',
 }
 
 
