@@ -13,14 +13,16 @@ from posenc_jax.encodings.rope import check_rotary, turn_pairs
 
 
 class FoPE(Encoding):
-  """RoPE whose cosines and sines are cos(t f) C and sin(t f) S: Fourier series of the position.
+  """RoPE with the mixtures cos(t f) C and sin(t f) S as cosines and sines of pairs.
 
-  Hua et al. 2024, as released. f are RoPE's frequencies that make a turn in L tokens, D of them; C
-  and S [D, D'], D' = min(D, K/4), are fixed and random, a pair of them for each key/value head:
-  N(0, 2 gain^2 / (D' (D + G))), and 1 more in row c m of column m, c = D / D' rounded up,
-  which is the diagonal where D <= K/4. The other pairs of channels get the
-  cosine 1 and the sine 1, so that they do not depend on position. All layers have the same C and S,
-  those of the code each their own.
+    cos_m(t) = sum_n C_nm cos(t f_n),   sin_m(t) = sum_n S_nm sin(t f_n),   n < F, m < M
+
+  Hua et al. 2024, as released. f_n are the F frequencies of RoPE that make at least one turn in L
+  tokens. The first M = min(F, K // 4) pairs of channels get these mixtures; all others get cosine 1
+  and sine 1, so that they do not depend on the position. C and S are random and not trained, one of
+  each for each of the G key/value heads: entries N(0, 2 gain^2 / (M (F + G))), plus 1 where
+  n = m ceil(F / M), the diagonal where F <= K // 4. All layers have the same C and S; in the code
+  each layer draws its own. Mixtures are no rotations: scores depend on i and j, not on i - j alone.
   """
 
   paper = 'Hua et al. 2024, arXiv:2412.17739'
@@ -57,31 +59,31 @@ class FoPE(Encoding):
     check_at_least(1, length=self.length)
 
   def frequencies(self) -> np.ndarray:
-    """Radians a position, float64 [D], fastest first."""
+    """Radians a position, float64 [F], fastest first."""
     frequencies = rope_frequencies(self.dims.head_dim, self.base)
     return frequencies[frequencies >= 2 * math.pi / self.length]
 
   def mixtures(self) -> np.ndarray:
-    """C and S: float64 [2, G, D, D']."""
-    D, G = len(self.frequencies()), self.dims.kv_heads
-    mixed = min(D, self.dims.head_dim // 4)
-    spread = self.gain * math.sqrt(2 / ((D + G) * max(mixed, 1)))
-    diagonal = np.arange(D)[:, None] == np.arange(mixed) * math.ceil(D / max(mixed, 1))
-    return diagonal + spread * np.random.default_rng(self.seed).standard_normal((2, G, D, mixed))
+    """C and S: float64 [2, G, F, M]."""
+    F, G = len(self.frequencies()), self.dims.kv_heads
+    M = min(F, self.dims.head_dim // 4)
+    spread = self.gain * math.sqrt(2 / ((F + G) * max(M, 1)))
+    diagonal = np.arange(F)[:, None] == np.arange(M) * math.ceil(F / max(M, 1))
+    return diagonal + spread * np.random.default_rng(self.seed).standard_normal((2, G, F, M))
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Cosines and sines: float32 [B|1, S, G, K/2] each."""
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
-    angles_BSD = jnp.multiply.outer(position_ids.astype(jnp.float32), frequencies)
+    angles_BSF = jnp.multiply.outer(position_ids.astype(jnp.float32), frequencies)
     mixtures = jnp.asarray(self.mixtures(), jnp.float32)
     rest = self.dims.head_dim // 2 - mixtures.shape[-1]
 
-    def wave(waves_BSD, mixture_GDM):
+    def wave(waves_BSF, mixture_GFM):
       exact = lax.Precision.HIGHEST  # as all angles, whatever the precision that is set
-      mixed_BSGM = jnp.einsum('bsd,gdm->bsgm', waves_BSD, mixture_GDM, precision=exact)
+      mixed_BSGM = jnp.einsum('bsf,gfm->bsgm', waves_BSF, mixture_GFM, precision=exact)
       return jnp.pad(mixed_BSGM, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=1.0)
 
-    return wave(jnp.cos(angles_BSD), mixtures[0]), wave(jnp.sin(angles_BSD), mixtures[1])
+    return wave(jnp.cos(angles_BSF), mixtures[0]), wave(jnp.sin(angles_BSF), mixtures[1])
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return turn_pairs(q_BTHK, *i, 'half'), turn_pairs(k_BSGK, *j, 'half')
