@@ -111,14 +111,18 @@ def attend(
     outer_hooks_applied: says that the caller has applied `add_to_input`, `enter_attention` and what
       belongs to it, and `sample_positions` or `positions_of_tokens`; without it, an encoding that
       has one is refused, since attention alone would lose them.
-    return_logsumexp: returns (o, log-sum-exp), float32 [B, T, heads of o]: the logarithm of the sum
-      of exp(score) over the keys that a query sees, of the scores as softmax sees them, a sink
-      included; -inf where it sees none. Both have gradients. Of two parts a and b of the keys `lse
-      = jnp.logaddexp(lse_a, lse_b)`, and with `most = jnp.where(lse > -jnp.inf, lse, 0.0)`, for a
-      query that sees no key of either, `o = exp(lse_a - most) o_a + exp(lse_b - most) o_b`; a third
-      part is merged with these. It holds where no score depends on which other keys are seen, and
-      not of an encoding with a sink, which each part would count. `cudnn`, `splash` and `ring`
-      refuse it: on a mesh that cuts sequences, `auto` gathers all keys on each device.
+    return_logsumexp: returns (o, lse), lse float32 [B, T, heads of o]: the logarithm of the sum of
+      exp(score) over the keys that a query sees, of the scores as softmax sees them, a sink
+      included; -inf where it sees none. Both have gradients. From o and lse of two disjoint parts a
+      and b of the keys follow those of both, also for a query that sees no key of either:
+
+        lse = jnp.logaddexp(lse_a, lse_b)
+        most = jnp.where(lse > -jnp.inf, lse, 0.0)[..., None]
+        o = jnp.exp(lse_a[..., None] - most) * o_a + jnp.exp(lse_b[..., None] - most) * o_b
+
+      More parts are merged one after another. This does not hold where a score depends on which
+      other keys are seen, nor with a sink, which each part would count. `cudnn`, `splash` and
+      `ring` refuse it: on a mesh that cuts sequences, `auto` gathers all keys on each device.
 
   Raises:
     NotImplementedError: the named backend refuses, with its reason.

@@ -23,10 +23,10 @@ def attention_fn(enc: Encoding, *, is_causal: bool = False, **options) -> 'FlaxA
     enc: an encoding from `posenc_jax.make`, of as many heads as the layer.
     is_causal: whether keys to the right are hidden; so they are where the layer is told
       `is_causal=True`. As elsewhere in Flax they are not by default.
-    options: what else `attend` is told, such as `window` and `mask`; of arrays, such as
-      `segment_ids` and the `x` of encodings that read it (`needs_inputs`), where the function is
-      made in each call, as in a Linen module. A layer of NNX cannot give these, nor has it room
-      for more heads of outputs than of queries (`heads_per_query`), as one of Linen has.
+    options: other arguments of `attend`, such as `window` and `mask`. Arrays of one call, such as
+      `segment_ids`, or `x` where `enc.needs_inputs`, can be given only where attention_fn is called
+      anew for each call, as in the `__call__` of a Linen module, not in a layer of NNX. Nor does a
+      layer of NNX take encodings that make more heads (`heads_per_query` above 1); Linen's does.
 
   Raises:
     ValueError: `enc` is no encoding, or the log-sum-exp is asked for.

@@ -14,10 +14,10 @@ class AdaptiveTemperature(Encoding):
 
     b = max(1, -0.037 h^4 + 0.481 h^3 - 2.3 h^2 + 4.917 h - 1.791) where h > 0.5, else 1
 
-  h is the entropy of softmax(s) in nats. The paper fitted the polynomial to one task and lays it
-  over trained models; trained with it, gradients pass through b. Past h = 5.9 or so it is below 1,
-  and b is 1 again. To be chained with an encoding of positions. A row must be whole: `dense` alone
-  takes it.
+  h is the entropy of softmax(s) in nats. The paper fits the polynomial to one task and applies it
+  to trained models at evaluation; in a model that is trained with it, gradients pass through b.
+  Past h = 5.9 or so the polynomial is below 1, and b is 1 again. To be chained with an encoding of
+  positions. A row must be whole: `dense` alone takes it.
   """
 
   paper = 'Velickovic et al. 2024, arXiv:2410.01104'

@@ -28,16 +28,18 @@ def balanced_slopes(heads: int) -> list[float]:
 
 
 class ALiBi(Encoding):
-  """s_ij = q_i . k_j / sqrt(K) - slope_h |i - j| / c in all layers (Press et al. 2021, section 3).
+  """s_ij = q_i . k_j / sqrt(K) - m_h |i - j| / c, alike in all layers (Press et al. 2021).
 
-  c is 1. Position interpolation for ALiBi (Al-Khateeb et al. 2023) lays c = S / L over a trained
-  model, for S tokens at evaluation: distances, and with them biases, stay those of L tokens.
+  As in section 3 of the paper the slopes are m_h = 2^(-exponent h / H), h = 1 .. H, where H is a
+  power of two and `exponent` is 8; for other H see `slopes`. Past the training length L biases go
+  on falling. c is `factor`, 1 by default: position interpolation of a trained model (Al-Khateeb et
+  al. 2023) sets c = S / L for S tokens at evaluation, so that |i - j| / c stays below L.
 
-  Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has slopes 2^-k in the first half of the heads and
-  -2^-k in the second, k = 1 .. H/2. Biases of the second half grow with distance, without a bound:
-  these heads look at the oldest keys, and want a window. SWAT, eq. 5, is a chain of `rope`, this
-  and `sigmoid` under one; it has no b, which is dict(name='sigmoid', bias=0.0). That is in
-  the paper; the code in its repository has other biases, and softmax.
+  Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has m_h = 2^-h in the first half of the heads, and
+  the same slopes with the opposite sign in the second. There biases rise with the distance without
+  a bound, so that the oldest keys get most weight: it needs `attention.window`. SWAT (eq. 5) is the
+  chain of `rope`, `alibi` with balanced=True, and dict(name='sigmoid', bias=0.0), with a window.
+  That is the paper's formula; the code in its repository has other biases, and softmax.
   """
 
   paper = (

@@ -13,22 +13,23 @@ SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')
 class AxialRoPE(Rotary):
   """Pair m of channels rotates by coordinate a(m) of a token's `axes` positions times w_m.
 
-  Pairs are cut into `sections`, the first for the first coordinate. `spectrum` 'each': every
-  section of n pairs has frequencies of its own, base^(-m/n) for m < n, as in vision transformers
-  (Heo et al. 2024, whose base is 100). 'split': w_m = base^(-2m/K), the spectrum of `rope` cut into
-  sections, which with equal coordinates is `rope`: the M-RoPE of Qwen2-VL (Wang et al. 2024), whose
-  coordinates are time, row and column. 'interleaved': that spectrum, and coordinates take turns,
-  a(m) = m mod `axes`, each until it has all pairs of its section; what is left, the slowest pairs,
-  is the first one's: Qwen3-VL (Bai et al. 2025, arXiv:2511.21631; the order is its code's).
-  'first_slowest': that spectrum, of which the first coordinate has the slowest pairs, and the
-  others take turns in the faster ones, a(m) = 1 + m mod (`axes` - 1): the order of VideoRoPE (Wei
-  et al. 2025). Its positions are the caller's: time times a factor, and row and column, counted
-  from the middle of a frame, each added to that. Without positions, all coordinates of a token are
-  its index.
+  `sections` says how many of the K/2 pairs each coordinate has, `spectrum` which ones:
 
-  'heads': that spectrum for one coordinate in all pairs of a head. `sections` cut the key/value
-  heads, the first for the first coordinate, and heads that are left do not rotate: multi-head RoPE
-  (Huang et al. 2025), as in its code.
+  - 'each': one section after another. A section of n pairs has frequencies of its own, base^(-m/n)
+    for m < n, as in vision transformers (Heo et al. 2024, whose base is 100).
+  - 'split': one section after another, w_m = base^(-2m/K) as in `rope`. Where all coordinates of a
+    token are equal this is `rope`. M-RoPE of Qwen2-VL (Wang et al. 2024): time, row and column.
+  - 'interleaved': w_m as in 'split', and a(m) = m mod `axes` for as long as that coordinate lacks
+    pairs, else the first coordinate. Qwen3-VL (Bai et al. 2025, arXiv:2511.21631; the order of its
+    code).
+  - 'first_slowest': w_m as in 'split'. The first coordinate has the slowest pairs; for the faster
+    ones a(m) = 1 + m mod (`axes` - 1). VideoRoPE (Wei et al. 2025). The caller gives its positions:
+    the time times a factor, and that plus row and plus column, counted from the middle of a frame.
+  - 'heads': w_m as in 'split', and one coordinate for all pairs of a head. `sections` counts
+    key/value heads, the first ones for the first coordinate; heads beyond them do not rotate.
+    Multi-head RoPE (Huang et al. 2025), as in its code.
+
+  Without positions, all coordinates of a token are its index.
   """
 
   paper = (

@@ -15,14 +15,14 @@ from posenc_jax.xla_ops import add_rounded_once
 
 
 class BiPE(PositionWrapper):
-  """x_t = E[token_t] + P[place_t], P learned; attention is `inner` at segment_t.
+  """x_t = E[token_t] + P[place_t], P learned; attention is `inner` at the positions segment_t.
 
-  A segment ends with a separator, such as a full stop: place_t counts the tokens before t in its
-  segment, segment_t the segments before that one in its document (He et al. 2024). BiPE-RoPE has
-  inner='rope'; BiPE-ALiBi has 'alibi' with slopes 96 times as large, which is from the released
-  code. So is it that the last row of P is zero, for its place and for all beyond. Its factor
-  log(segment_t + 1) / log L of queries, off in its configs, is left out. BOS stands at the first
-  place of the first segment. Vectors are as large as those of `learned`.
+  He et al. 2024. A segment ends with a separator, such as a full stop. place_t is the number of
+  tokens before t in its segment, segment_t the number of segments before that one in its document;
+  BOS has place 0 in segment 0. P has `places` rows, drawn as those of `learned`. As in the released
+  code the last row is zero, and so is P for all places beyond it. inner='rope' is BiPE-RoPE;
+  inner='alibi' is BiPE-ALiBi, whose slopes the released code multiplies by 96 (`bias_factor`). The
+  code's factor log(segment_t + 1) / log L of queries, which its configs switch off, is left out.
 
   Separators by default are full stops and newlines, as in the paper. The released code has tokens
   of Llama's, 869 and 13: a full stop behind a space, and a newline. A full stop behind a word is

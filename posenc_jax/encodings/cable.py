@@ -14,12 +14,12 @@ class CABLE(Encoding):
 
     g_hi = softplus(w_s,h . x_i)
 
-  Context-aware biases, Veisi et al. 2025, eqs. 2 to 7. x is the layer's normalized input; every
-  layer has its own. The minus is not in the equations; the text needs it, by which ALiBi is the
-  bias -1 of every token with its slopes as g. `weighted=False` has g = 1, the paper's CABLE_NW. The
-  released code is neither: its biases are -softplus, without g, which is the gate of `fox` with -w
-  in the place of w, and its q . k is not divided by sqrt(K). There weights start from N(0, 0.02^2),
-  here at fan-in scale as other projections do.
+  Context-aware biases, Veisi et al. 2025, eqs. 2 to 7. x is the layer's normalized input; w_c and
+  w_s are each layer's and head's own. The equations lack the minus before g; the text implies it,
+  since there ALiBi is the bias -1 of every token with its slopes as g. `weighted=False` sets g = 1,
+  the paper's CABLE_NW. The released code is neither: its bias is the sum of -softplus(w_c,h . x_l),
+  without g, which is `fox` with -w in the place of w, beside q . k that is not divided by sqrt(K).
+  Its weights start from N(0, 0.02^2), here at fan-in scale as other projections do.
   """
 
   paper = 'Veisi et al. 2025, arXiv:2503.08067'

@@ -20,8 +20,8 @@ class CARoPE(ByAngles):
   Context-aware RoPE, Veisi et al. 2025, section 2; RoPE is f = base^(-2/K). There is no released
   code, and what the paper leaves open is ours: m counts from 0, so that the first pair rotates by
   one radian a token whatever the tokens are; x is the layer's normalized input, and every layer has
-  its own w and b. b, which the paper has not, is there for its start, which is RoPE: w is 0 and f
-  is base^(-2/K). With fewer key/value heads there are as many f.
+  its own w and b. The paper has no b. It is here so that the model starts as RoPE, with w = 0 and
+  f = base^(-2/K). With fewer key/value heads than heads each of them has one f.
   """
 
   paper = 'Veisi et al. 2025, arXiv:2507.23083'

@@ -9,12 +9,13 @@ from posenc_jax.encodings.rope import RoPE, rotate_at, split_pairs
 class CoCA(RoPE):
   """s_ij = sum_m |q_im|^2 tau_jm cos((i - j) f_m) / sqrt(K), tau_jm = relu((k_a + k_b) / 2).
 
-  Collinear constrained attention, Zhu et al. 2023, eq. 17: the key of a pair m = (a, b) of channels
-  is the query times tau, so that RoPE rotates the two apart from an angle of 0. This is the paper's
-  strict form. Its released code is the slack one, which rotates tau by the position of the key and
-  is not relative; most of the paper's numbers are of that one, which is better at finding passkeys.
-  The halves of k are averaged as there. What is rotated here is |q_m|^2 and tau, each as the first
-  channel of a pair. With `fraction` the other channels meet as ever.
+  Collinear constrained attention, Zhu et al. 2023, eq. 17, with f_m = base^(-2m/K) of `rope`: the
+  key of a pair m = (a, b) of channels is the query times tau, so that RoPE rotates the two apart
+  from an angle of 0. This is the paper's strict form. Its released code is the slack one, which
+  rotates tau by the position of the key and is not relative; most of the paper's numbers are of
+  that one, which is better at finding passkeys. The halves of k are averaged as there. What is
+  rotated here is |q_m|^2 and tau, each as the first channel of a pair. With `fraction` the products
+  of the other channels are added as without an encoding.
   """
 
   paper = 'Zhu et al. 2023, arXiv:2309.08646'

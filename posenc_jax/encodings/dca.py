@@ -8,13 +8,18 @@ from posenc_jax.encodings.rerope import ReindexedRoPE
 
 
 class DCA(ReindexedRoPE):
-  """RoPE with keys at j mod c, c = chunk - local, and queries by the chunks of c tokens between.
+  """RoPE at positions within chunks of c = chunk - local tokens: no distance is above `chunk`.
 
-  An et al. 2024, as released: queries stand at i mod c in the same chunk, at min(i mod c + c,
-  chunk) one chunk on, and at min(2c - 1, chunk) from two on. So near tokens, `local` of them at
-  least, are at their distance, and no distance is above `chunk`. A run of `rope` has the same
-  parameters. Chunks are of positions: shifted positions change what is seen. The yarn-like factor
-  of the code, not used for its paper, is not here.
+  An et al. 2024, as released. Keys stand at j mod c, queries at one position for each range:
+
+    i mod c                    where the key is in the chunk of the query
+    min(i mod c + c, chunk)    where it is in the chunk before
+    min(2c - 1, chunk)         where it is in any earlier chunk
+
+  So the min(local, c) tokens before a query, and often more, are read at their true distance. A
+  model trained with `rope` can be evaluated with it. Chunks begin at multiples of c, so that
+  outputs change when all positions are shifted by the same amount. The attention factor of the
+  released code, which its paper does not use, is left out.
   """
 
   paper = 'An et al. 2024, arXiv:2402.17463'

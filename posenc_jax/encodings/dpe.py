@@ -13,8 +13,8 @@ class DPE(TwoRangeRoPE):
 
   Dimension-wise positional embeddings manipulation, Lu et al. 2025: `self_extend` with a group size
   s for each of several equal shares of the pairs of channels, in the order of their frequencies. A
-  run of `rope` has the same parameters. With one share it is `self_extend`, but where s does not
-  divide `window`: as released, the quotient is not rounded there.
+  model trained with `rope` can be evaluated with it. With one share it is `self_extend`, but where
+  s does not divide `window`: as released, the quotient is not rounded there.
 
   The authors find the sizes for each model, by tasks that read one share alone, and leave channels
   as they are that are not among the largest of a head by the norms of q and k. That choice, which
@@ -24,8 +24,8 @@ class DPE(TwoRangeRoPE):
   paper = 'Lu et al. 2025, arXiv:2504.18857'
   reported_extrapolation = '128k tokens by Llama 3 8B of 8k, untrained (its authors)'
   limit = (
-    'where a group size does not divide `window`, the distance `window` is seen as less than one '
-    f'more or less; {Rotary.limit}'
+    'where a group size does not divide `window`, pairs at the distance `window` are read at one '
+    f'that differs from it by less than 1; {Rotary.limit}'
   )
   relative = False
   position_kind = 'integers'

@@ -8,12 +8,13 @@ from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class DroPE(VisibleKeys):
-  """q_i (1 + c log(max(1, n_i / L))), n_i keys that i sees: no encoding at all up to L tokens.
+  """q_i (1 + c log(max(1, n_i / L))), n_i the number of keys that i sees: NoPE up to L tokens.
 
-  To be laid over a model that was trained with RoPE and, for the last part of its training, without
-  (DroPE: a run that starts from the other). The paper multiplies logits by 1 + c log(S / L) for a
-  context of S tokens; here each query has its own count, so that a result does not depend on what
-  comes after. The paper's c is 0.412 for models trained from scratch, 0.103 for SmolLM.
+  Gelberg et al. 2025 train with RoPE, then for the last part of the training without any encoding
+  (DroPE: here a second run, of `nope`, that starts from the first by `train.init_from`). This
+  encoding replaces `nope` at evaluation past L. The paper multiplies logits by 1 + c log(S / L) for
+  a context of S tokens; here each query has its own n_i, so that no result depends on later tokens.
+  The paper's c is 0.412 for models trained from scratch, and 0.103 for SmolLM.
   """
 
   paper = 'Gelberg et al. 2025, arXiv:2512.12167'

@@ -26,9 +26,10 @@ class GOAT(Encoding):
   head's where there are fewer), f is one. a starts from N(0, 0.01^2), b at 0, m at the slopes of
   `alibi`, weights of f from N(0, 0.001^2), its bias at 0, g at 1 and e at 0.
 
-  There, in the code that weights by this prior were compared with, it takes 2R + 1 channels of each
-  head's q and k, and K counts those that are left; here heads keep all. f has no bias after w_out:
-  alike for all keys, it changes no softmax. Its preset for GPT is waves=0 with sink_waves=8.
+  In the released code, which the weights of this prior were compared with, the prior takes 2R + 1
+  of the channels of q and k of each head, and K counts the others; here heads keep all channels for
+  q . k. f has no bias after w_out: alike for all keys, it changes no softmax. The released preset
+  for GPT is waves=0 with sink_waves=8.
   """
 
   paper = 'Litman and Guo 2026, arXiv:2601.15380'

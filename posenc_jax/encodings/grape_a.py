@@ -18,8 +18,8 @@ class GrapeA(Encoding):
 
   GRAPE-A, gated, Zhang et al. 2025, as released: g(u, k) = softplus(u . k / (|u| sqrt(K))), m are
   ALiBi's slopes, and softplus(omega) is 1 at the start. `gate` leaves one of the two terms out.
-  Every layer has its own omega, u and v. Behind `rope` the gates read rotated queries and keys, and
-  depend on absolute positions.
+  Every layer has its own omega, u and v, and entries of u and v start from N(0, 1/K). Behind `rope`
+  the gates read rotated queries and keys, and depend on absolute positions.
   """
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'

@@ -65,11 +65,12 @@ class GrapeM(ByAngles):
 
 
 class GrapeMContext(GrapeM):
-  """GRAPE-M at the phase sum_(l < t) sigmoid((u . x_l + b) / 16) in the place of the position t.
+  """GRAPE-M with the phase phi_t = sum_(n < t) sigmoid((u . x_n + b) / 16) in the place of t.
 
-  Zhang et al. 2025, contextual, as released: x is the layer's normalized input, u starts at 0 and b
-  at softplus^-1(0.001), so that the phase begins as 0.39 t (comments in the code name softplus). l
-  is not scaled there.
+  Zhang et al. 2025, contextual, as released: pairs rotate by phi_t exp(l / scale), l as in
+  `grape_m`; the code does not scale l, so `scale` is 1 by default. x is the layer's normalized
+  input, u starts at 0 and b at softplus^-1(0.001), so that phi_t starts as 0.39 t. (Comments in the
+  code say softplus where it has the sigmoid.)
   """
 
   paper = GrapeM.paper

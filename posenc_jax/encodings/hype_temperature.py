@@ -13,9 +13,9 @@ class HyPETemperature(VisibleKeys):
   """q_i log(t_i + a) / log a, t_i + 1 keys that i sees: logits grow slowly from the first token on.
 
   Chen et al. 2026. In their hybrid encoding HyPE it stands in the layers of attention, which have
-  no positions; layers of a recurrent network have RoPE. They train without it, and lay it over the
-  model at evaluation, with an a for each model: 500 for that of 2 billion parameters; their code
-  has 362 by default. Under a causal mask t_i is the position i, counted from 0. Queries are
+  no positions; layers of a recurrent network have RoPE. They train without it, and apply it to the
+  trained model at evaluation, with an a for each model: 500 for that of 2 billion parameters; their
+  code has 362 by default. Under a causal mask t_i is the position i, counted from 0. Queries are
   multiplied: what other encodings add to the scores without the query is not.
   """
 

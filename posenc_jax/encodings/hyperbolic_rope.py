@@ -18,13 +18,14 @@ class HyperbolicRoPE(Encoding):
     B(a) = [[cosh a, sinh a], [sinh a, cosh a]],   theta_m = base^(-2m/K)
 
   Dai et al. 2025, eqs. 5 to 12, who call it HoPE; x^(m) are the channels 2m and 2m + 1. theta' is
-  `damping`, more than every theta_m, of which the first is 1: all products fade, most of them
-  within a few tokens, and what is far gets one weight whatever it is. The paper has theta' learned
-  or predefined, and gives no value of it.
+  `damping`, which has to exceed every theta_m; the largest is theta_0 = 1. So all products decay
+  with the distance, most of them within a few tokens, and among distant keys, whose scores are all
+  near 0, weights are equal. In the paper theta' is learned or predefined; it gives no value.
 
-  B is diagonal in the sum and the difference of a pair's channels, which fade by e^-(theta' -
-  theta_m) and e^-(theta' + theta_m) a token: factors that would overflow a token by itself, and are
-  taken as those of `wall`. Scores are float32 whatever the dtype of q is.
+  For the sum and the difference of the two channels of a pair B is diagonal: their products decay
+  by e^-(theta' - theta_m) and e^-(theta' + theta_m) a token. One factor for each query and one for
+  each key would overflow, so products are computed by `fading_products` of `wall`. Scores are
+  float32 whatever the dtype of q is.
   """
 
   paper = 'Dai et al. 2025, arXiv:2509.05218'

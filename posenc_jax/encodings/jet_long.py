@@ -13,12 +13,13 @@ class JetLong(TwoRangeRoPE):
 
   Tang et al. 2026, as released. S is the number of keys of the call, as it is for a `scaling` that
   depends on the length, or `context`: all pairs of a call have the same groups. Up to `length` keys
-  this is `rope`, of which a run has the same parameters, and at the positions 0 to S - 1 no
-  distance is ever above what was trained. Where positions are given that go further than there are
-  keys, some may be: the release counts positions, up to the last one. Unlike in Self-Extend nothing
-  is added to distances of groups: past the window they begin anew at about window / G. The window
-  counts distances from 0 on, so it is one more than the released w_0, the last distance that is
-  read as it is. Groups are of positions, not of distances: shifted positions change what is seen.
+  this is `rope`, and a model trained with `rope` can be evaluated with it: at the positions 0 to
+  S - 1 no distance is ever above what was trained. Where positions are given that go further than
+  there are keys, some may be: the release counts positions, up to the last one. Unlike in
+  Self-Extend nothing is added to distances of groups: past the window they begin anew at about
+  window / G. The window counts distances from 0 on, so it is one more than the released w_0, the
+  last distance that is read as it is. Groups begin at multiples of G, so that outputs change when
+  all positions are shifted by the same amount.
   """
 
   paper = 'Tang et al. 2026, arXiv:2607.07740'

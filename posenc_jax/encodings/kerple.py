@@ -15,7 +15,7 @@ LEAST = 1e-2  # the lower bound of both parameters, as in the released code
 
 
 class Kerple(Encoding):
-  """What both kernels share: two positive numbers a head, p and a, alike in all layers.
+  """The base of both kernels: two positive numbers a head, p and a, alike in all layers.
 
   The paper's eq. 1 has the bias inside 1/sqrt(K), the released code adds it after: so here, but for
   `bias_in_scale`. As in the code p starts from U(0, 2) and a from U(0, 1), and with `positivity`

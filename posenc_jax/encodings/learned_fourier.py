@@ -15,7 +15,7 @@ class LearnedFourier(Encoding):
   Learnable Fourier features (Li et al. 2021, algorithm 1), made for positions of several numbers,
   in images; here a position is one, as in text. w are M = `waves` numbers, learned, that start from
   N(0, 1/gamma^2), and f(s) . f(t) near exp(-((s - t) / gamma)^2 / 2) / 2. How the network starts is
-  not said; here its hidden units have unit variance before GELU, and what it adds some 0.4.
+  not said; here its hidden units have unit variance before GELU, and what it adds has variance 0.4.
   """
 
   paper = 'Li et al. 2021, arXiv:2106.02795'

@@ -16,11 +16,11 @@ class MLARoPE(RoPE):
   paper W_h reads a compressed x, which the Lite model does without. That keys and values are
   compressed, too, says nothing of positions and is no part of this encoding.
 
-  `scaling` changes what rotates alone, and its attention factor t, such as YaRN's, the second
-  product alone, by t^2. DeepSeek multiplies all of a score by that: a chain of
-  dict(name='nope_scale', scale=t**2) and this, with t = 0.1 m ln(factor) + 1, where m is its
-  mscale_all_dim, as attention_factor. Any temperature has to stand before this, and multiplies
-  q . k alone.
+  `scaling` acts on the rotated part alone: its attention factor t, such as YaRN's, multiplies the
+  second product by t^2 and leaves q_i . k_j as it is. DeepSeek multiplies the whole score by t^2,
+  t = 0.1 m ln(factor) + 1, where m is its mscale_all_dim. For this set attention_factor=t in
+  `scaling`, and chain dict(name='nope_scale', scale=t**2) before `mla_rope`. Every temperature has
+  to stand before it in a chain, and multiplies q_i . k_j alone.
   """
 
   paper = 'DeepSeek-V2, 2024, arXiv:2405.04434'

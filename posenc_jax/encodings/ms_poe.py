@@ -11,8 +11,8 @@ from posenc_jax.errors import shown
 class MsPoE(RoPE):
   """RoPE at the positions t / c_h, c_h = least + (greatest - least) order_h / H in head h.
 
-  Ms-PoE, Zhang et al. 2024, for a trained run of `rope`, which has the same parameters. Ratios are
-  those of the release: no head has the greatest.
+  Ms-PoE, Zhang et al. 2024, for the evaluation of a model trained with `rope`. Ratios are those of
+  the release: no head has the greatest.
 
   The release measures `order` in each layer at the end of a prompt: heads come by the share of keys
   whose weight, without positions, is over three times the mean, most first. A token would then see

@@ -13,10 +13,10 @@ from posenc_jax.encodings.core.temperature import Temperature
 class NoPEScale(Temperature):
   """s_ij = scale_h q_i . k_j / sqrt(K), for models without positions past their training length.
 
-  Wang et al. 2024. One number (UniformScale), to be laid over a run of `nope` at evaluation:
-  trained with it, it only starts logits larger. Or, `learned`, one a head a layer, kept at 1 and
-  above (HeadScale): the paper trains these alone, in a trained model, for 200 steps; here they
-  train with all the rest.
+  Wang et al. 2024. One number (UniformScale), applied to a model trained with `nope` at evaluation:
+  in training it would only make logits larger at the start. Or, `learned`, one a head a layer, kept
+  at 1 and above (HeadScale): the paper trains these alone, in a trained model, for 200 steps; here
+  they train with all the rest.
   """
 
   paper = 'Wang et al. 2024, arXiv:2404.12224'

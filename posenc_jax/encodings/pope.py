@@ -19,9 +19,9 @@ class PoPE(Encoding):
 
   f_n = base^(-n/K), n = 0 .. K - 1, Gopalakrishnan et al. 2025. One frequency a channel, twice as
   many as RoPE; as cosines and sines side by side queries and keys become twice as wide. The phases
-  d are learned, for all layers alike as in x-transformers, and lie in [-2 pi, 0]: they are put back
-  there after a step, where released codes clamp them when read, which leaves one that has left
-  without a gradient.
+  d are learned, start at 0 (or from U(-2 pi, 0), see `phases`), and are shared by all layers, as in
+  x-transformers. After each step of the optimizer they are clipped to [-2 pi, 0]. Released codes
+  clip the value that is read, so that a phase beyond a bound gets no gradient.
 
   Angles are float32: with every position shifted by 10^4, 10^5 and 10^6, outputs over tokens of
   unit variance move by up to 4e-4, 1e-3 and 2e-2 (heads of 64 channels).

@@ -73,11 +73,12 @@ class TwoRangeRoPE(ReindexedRoPE):
 
 
 class ReRoPE(TwoRangeRoPE):
-  """RoPE at distance min(i - j, window), as trained or for a trained run of `rope` (Su 2023).
+  """RoPE at distance min(i - j, window) (Su 2023).
 
-  A run of `rope` has the same parameters. Its author multiplies queries by max(1, ln(i + 1) / ln L)
-  besides: that is an encoding of its own, `logn`. LM-Infinite (Han et al. 2023, arXiv:2308.16137)
-  is this with window L, attention.window=L, and attention.sink_tokens for its first tokens.
+  It can be trained with, and a model trained with `rope` can be evaluated with it. Its author also
+  multiplies queries by max(1, ln(i + 1) / ln L): that is an encoding of its own, `logn`.
+  LM-Infinite (Han et al. 2023, arXiv:2308.16137) is this with window L, attention.window=L, and
+  attention.sink_tokens for its first tokens.
   """
 
   paper = 'Su 2023, github.com/bojone/rerope'
@@ -95,7 +96,7 @@ class ReRoPE(TwoRangeRoPE):
 class LeakyReRoPE(TwoRangeRoPE):
   """RoPE at distance i - j below window, at window + (i - j - window) / leak from there on.
 
-  Su 2023. A run of `rope` has the same parameters. leak 1 is RoPE.
+  Su 2023. A model trained with `rope` can be evaluated with it. leak 1 is RoPE.
   """
 
   paper = ReRoPE.paper

@@ -80,7 +80,8 @@ class Rotary(Encoding):
     """Keeps the hyperparameters.
 
     Args:
-      base: the longest wavelength is about 2 pi base.
+      base: frequencies are base^(-2m/K) radians a token, K the number of channels that rotate; so
+        wavelengths go from 2 pi to 2 pi base^(1 - 2/K) tokens.
       layout: one of LAYOUTS, see `turn_pairs`.
       fraction: the share of channels that rotate.
     """

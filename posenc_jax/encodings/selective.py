@@ -9,12 +9,13 @@ from posenc_jax.encodings.core.base import WHOLE_ROWS, Encoding
 class Selective(Encoding):
   """p_i = softmax(s_i - f_i), f_ij = sum_(j < l < i) relu(s_lj), s_lj those of the first head.
 
-  Leviathan et al. 2024, section 3, where the first head attends as the others do. What a query
-  takes from a key, all heads of later queries lose; the first token of a text loses nothing. From
-  keys that it does not see a query takes nothing. To be chained with an encoding of positions:
-  ('rope', 'selective'); s is what all members made of it. All queries must be there: decoding keeps
-  them and makes all rows anew for each token, and no key is dropped, as the paper does. Rows must
-  be whole: `dense` alone takes them.
+  Leviathan et al. 2024, section 3. If a query l gives an earlier key j a positive score in the
+  first head, the score of j falls by that amount for all later queries, in all heads. Scores of the
+  first token of a text never fall, and a query lowers no score of a key that it does not see. The
+  first head attends as the others do. To be chained with an encoding of positions: ('rope',
+  'selective'); s is what all members made of it. All queries must be there: decoding keeps them and
+  makes all rows anew for each token, and no key is dropped, as the paper does. Rows must be whole:
+  `dense` alone takes them.
   """
 
   paper = 'Leviathan et al. 2024, arXiv:2410.02703'

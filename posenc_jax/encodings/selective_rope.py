@@ -20,12 +20,12 @@ TAPS = 4
 class SelectiveRoPE(ByAngles):
   """Pair m of q and k rotates by base^(-2m/K) sum_(l <= t) f_lm, f = conv(W_2 W_1 x^), as released.
 
-  ICLR 2026. x^ is the layer's normalized input, the slice of each query head over its own norm;
-  conv, depthwise and causal over 4 tokens, does not reach back into the segment before. Every layer
-  has its own. With fewer key/value heads there are as many sets of angles. Weights start at fan-in
-  scale, those of conv from U(-1/2, 1/2) as in the code. `bias` adds exp(c) to f, c = 0 at the
-  start: with conv zero that is RoPE. `gate` multiplies f by sigmoid(W_g x^ + b_g), a number a head.
-  The code norms queries and keys after rotating them; `qk_norm` of the model does before.
+  ICLR 2026. x^ is the layer's normalized input cut into H slices, each divided by its Euclidean
+  norm; conv, depthwise and causal over 4 tokens, does not reach back into the segment before. Every
+  layer has its own. With fewer key/value heads there are as many sets of angles. Weights start at
+  fan-in scale, those of conv from U(-1/2, 1/2) as in the code. `bias` adds exp(c) to f, c = 0 at
+  the start: with conv zero that is RoPE. `gate` multiplies f by sigmoid(W_g x^ + b_g), a number a
+  head. The code norms queries and keys after rotating them; `qk_norm` of the model does before.
   """
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'

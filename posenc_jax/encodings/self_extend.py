@@ -9,17 +9,18 @@ from posenc_jax.encodings.rope import Rotary
 class SelfExtend(TwoRangeRoPE):
   """RoPE at distance i - j below window, at i // group - j // group + window - window // group on.
 
-  Jin et al. 2024. A run of `rope` has the same parameters. It sees no distance that it was not
-  trained on up to (L - window) group + window tokens. Groups are of positions, not of distances:
-  shifted positions change what is seen. Where `group` does not divide `window`, the distance
-  `window` is seen as itself or as one more, by where the pair stands; published codes differ there.
+  Jin et al. 2024. A model trained with `rope` can be evaluated with it: up to
+  (L - window) group + group (window // group) tokens, L the training length, it reads no distance
+  of L or more. Groups begin at multiples of `group`, so that outputs change when all positions are
+  shifted by the same amount. Where `group` does not divide `window`, pairs at the distance `window`
+  are read at window or at window + 1, by where they stand; published codes differ there.
   """
 
   paper = 'Jin et al. 2024, arXiv:2401.01325'
   reported_extrapolation = 'reach: (L - window) group + window (its authors)'
   limit = (
-    'where `group` does not divide `window`, the distance `window` is seen as itself or as one '
-    f'more; {Rotary.limit}'
+    'where `group` does not divide `window`, pairs at the distance `window` are read at it or at '
+    f'one more; {Rotary.limit}'
   )
   relative = False
   position_kind = 'integers'

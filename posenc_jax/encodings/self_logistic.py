@@ -15,11 +15,12 @@ MOST_GROWING = 2**20  # groups of a table
 class SelfLogistic(TwoRangeRoPE):
   """RoPE at distance i - j below window, at window + g(i - window) - g(j) from there on.
 
-  SELF, Dang et al. 2025: `self_extend` whose groups grow. g(t) is the number of groups before
-  that of the position t, and group n, counted from 0, has floor(C / (1 + (C - 1) e^(-r n))) tokens,
-  C = `capacity` and r = `rate`: one at first, C - 1 from some group on. A run of `rope` has the
-  same parameters. Groups are of positions, not of distances, so that shifted positions change what
-  is seen: the first tokens of a text are read finely, whatever reads them.
+  SELF, Dang et al. 2025: `self_extend` whose groups grow. g(t) is the number of groups before that
+  of the position t, and group n, counted from 0, has floor(C / (1 + (C - 1) e^(-r n))) tokens,
+  C = `capacity` and r = `rate`: one at first, C - 1 from some group on. A model trained with `rope`
+  can be evaluated with it. Groups begin at the position 0, so that outputs change when all
+  positions are shifted by the same amount: the first tokens of a text are in small groups, whatever
+  the query that reads them.
 
   As released, for a whole text; there all groups begin one token later. The released code for one
   token at a time reads keys at window + g(j), which is another formula: here a token that is

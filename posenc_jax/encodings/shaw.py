@@ -13,10 +13,12 @@ class Shaw(Encoding):
     s_ij = q_i . (k_j + A^K[c]) / sqrt(K),   o_i = sum_j p_ij (v_j + A^V[c])
     c = clip(j - i, -m, m) + m
 
-  Shaw et al. 2018, eqs. 3 to 5; m is `max_distance`. Every layer has its own tables. The vectors
-  are added after the projections, as in the paper. The Music Transformer and most ports leave A^V
-  out. With `key_query` the scores have k_j . A^K[c] / sqrt(K) too: method 4 of Huang et al. 2020
-  (arXiv:2009.13658), `relative_key_query` of BERT in Hugging Face transformers.
+  Shaw et al. 2018, eqs. 3 to 5; m is `max_distance`. Every layer has its own tables A^K and A^V,
+  whose entries start from N(0, 1/K). The vectors are added after the projections, as in the paper.
+  All distances beyond m, also those past the training length, share one vector on each side. The
+  Music Transformer and most ports leave A^V out. With `key_query` the scores have
+  k_j . A^K[c] / sqrt(K) too: method 4 of Huang et al. 2020 (arXiv:2009.13658), `relative_key_query`
+  of BERT in Hugging Face transformers.
   """
 
   paper = 'Shaw et al. 2018, arXiv:1803.02155'

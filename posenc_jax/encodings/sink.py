@@ -6,7 +6,7 @@ from posenc_jax.encodings.core.parameters import normal
 
 
 class Sink(Encoding):
-  """p_ij = exp(s_ij) / (exp(sigma_h) + sum_j exp(s_ij)), a learned sigma a head (gpt-oss 2025).
+  """p_ij = exp(s_ij) / (exp(sigma_h) + sum_l exp(s_il)), a learned sigma a head (gpt-oss 2025).
 
   A head may attend to nothing: what would be a weight on the first token goes to a logit that has
   no key and no value. Every layer has its own. To be chained with an encoding of positions, as

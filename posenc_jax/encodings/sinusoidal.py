@@ -35,9 +35,12 @@ def sinusoid(positions, width: int, *, layout: str = 'interleaved', base: float 
 
 
 class Sinusoidal(Encoding):
-  """x_t = sqrt(D) E[token_t] + P[t] with fixed waves P (Vaswani et al. 2017, sections 3.4 and 3.5).
+  """x_t = sqrt(D) E[token_t] + P[t], P fixed sines and cosines (Vaswani et al. 2017, section 3.5).
 
-  The model multiplies token embeddings by sqrt(D), as the original does.
+    P[t, 2m] = sin(t / base^(2m/D)),   P[t, 2m + 1] = cos(t / base^(2m/D))
+
+  Other layouts: see `sinusoid`. P is defined for every t, also past the training length. The model
+  multiplies token embeddings by sqrt(D), as the original does (section 3.4).
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'
@@ -47,7 +50,7 @@ class Sinusoidal(Encoding):
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):
-    """`layout`: one of LAYOUTS; `base`: the longest wavelength is about 2 pi base."""
+    """`layout`: one of LAYOUTS; `base`: of the wavelengths, in the formula above."""
     super().__init__(dims, rngs)
     check_one_of(LAYOUTS, layout=layout)
     check_above(1, base=base)

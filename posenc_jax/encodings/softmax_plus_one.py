@@ -6,7 +6,7 @@ from posenc_jax.encodings.core.base import Encoding
 
 
 class SoftmaxPlusOne(Encoding):
-  """p_ij = exp(s_ij) / (1 + sum_j exp(s_ij)): a sink at logit 0 (Miller 2023).
+  """p_ij = exp(s_ij) / (1 + sum_l exp(s_il)): a sink at logit 0 (Miller 2023).
 
   To be chained with an encoding of positions: ('rope', 'softmax_plus_one'). `sink` learns it.
   """

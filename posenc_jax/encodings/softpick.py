@@ -9,7 +9,7 @@ EPSILON = 1e-8  # so that a row of zeros gets no weight
 
 
 class Softpick(Encoding):
-  """p_ij = relu(e^s_ij - 1) / (sum_j |e^s_ij - 1| + epsilon) (Zuhri et al. 2025, eq. 1).
+  """p_ij = relu(e^s_ij - 1) / (sum_l |e^s_il - 1| + epsilon) (Zuhri et al. 2025, eq. 1).
 
   A score below 0 has no weight and takes some from others; a row of such scores has none at all. As
   in eq. 2 both parts are divided by e^m, m the largest score, and epsilon is added then. Here m is

@@ -14,7 +14,7 @@ class StreamingRoPE(TwoRangeRoPE):
   Xiao et al. 2023. Within the window that is the distance i - j. A first token j, which stands
   before the window, is as far as it is in the cache: min(i, window + sink_tokens - 1) - j. The mask
   that hides all between is no part of an encoding: `attention.window` and `attention.sink_tokens`
-  with the same numbers. A run of `rope` has the same parameters.
+  with the same numbers. A model trained with `rope` can be evaluated with it.
   """
 
   paper = 'Xiao et al. 2023, arXiv:2309.17453'

@@ -10,11 +10,12 @@ from posenc_jax.encodings.rerope import TwoRangeRoPE
 class String(TwoRangeRoPE):
   """RoPE at distance r = i - j below window, at r - window + local from there on (An et al. 2024).
 
-  A run of `rope` has the same parameters. Large distances, which few pairs of a training row have,
-  are read as smaller ones that many have; no distance is above L - window + local within L tokens.
-  The released code multiplies queries and keys by 0.1 ln 2 + 1 besides, `attention_factor` here,
-  and counts pairs at the distance `window` twice in a pass over a whole row, though not token by
-  token. What Schenck et al. 2025 (arXiv:2502.02562) call STRING is another method: `cayley_string`.
+  A model trained with `rope` can be evaluated with it. Large distances, which few pairs of a
+  training row have, are read as smaller ones that many pairs have: among L tokens none is read as
+  more than max(window, L - window + local) - 1. The released code also multiplies queries and keys
+  by 0.1 ln 2 + 1 (`attention_factor`, 1 by default here), and in a pass over a whole row, but not
+  token by token, it counts pairs at the distance `window` twice. STRING of Schenck et al. 2025
+  (arXiv:2502.02562) is another method: `cayley_string`.
   """
 
   paper = 'An et al. 2024, arXiv:2410.18745'

@@ -76,7 +76,8 @@ class T5(Encoding):
 
     Args:
       buckets: rows of the table.
-      max_distance: where the formula's last bucket ends.
+      max_distance: M of `bucket_row`. The last bucket has all distances from
+        e (M / e)^(1 - 1 / (n - e)) on, n buckets a side, e = n // 2: from 113 by default.
       bidirectional: whether half the buckets are for later keys.
     """
     super().__init__(dims, rngs)

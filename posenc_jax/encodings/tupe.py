@@ -16,11 +16,12 @@ class TUPE(Encoding):
 
   TUPE-A (TUPE-R) of Ke et al. 2020. p is a learned position after a LayerNorm; it and its
   projections are shared by all layers. The two products are one: p U is set beside q and k. With
-  fewer key/value heads U_K has as many. `affine` adds what the released code has and the paper's
-  formula has not: gain and offset of the LayerNorm, biases of the projections (that of U_K, alike
-  for all keys, changes no softmax and is left out). TUPE-R adds T5's buckets, half of them for
-  later keys, unscaled. What the paper does for [CLS] is not in it. Positions outside the table give
-  NaN.
+  fewer key/value heads U_K has as many. Entries start from N(0, 1/D), those of p before its
+  LayerNorm and those of U_Q and U_K, and those of b from N(0, 0.02^2). `affine` adds what the
+  released code has and the paper's formula has not: gain and offset of the LayerNorm, biases of the
+  projections (that of U_K, alike for all keys, changes no softmax and is left out). TUPE-R adds
+  T5's buckets, half of them for later keys, unscaled. What the paper does for [CLS] is not in it.
+  Positions outside the table give NaN.
   """
 
   paper = 'Ke et al. 2020, arXiv:2006.15595'
@@ -46,7 +47,7 @@ class TUPE(Encoding):
       max_length: rows of p; the training length if None.
       affine: whether the released code's gains and biases are there.
       buckets: of TUPE-R (published: 32); 0 for TUPE-A.
-      max_distance: where the last bucket's formula ends, with `buckets`; 128 if None.
+      max_distance: as for `t5`, with `buckets`; 128 if None.
     """
     super().__init__(dims, rngs)
     D, H, G, K = dims.model_dim, dims.heads, dims.kv_heads, dims.head_dim

@@ -6,13 +6,13 @@ from posenc_jax.encodings.rope import Rotary, rotate_at
 
 
 class VORoPE(Rotary):
-  """o_i = R(-i) sum_j p_ij R(j) v_j = sum_j p_ij R(j - i) v_j: what is read says where it stood.
+  """o_i = R(-i) sum_j p_ij R(j) v_j = sum_j p_ij R(j - i) v_j: each value is rotated by j - i.
 
-  R(t) rotates pair m of channels by t base^(-2m/K), as `rope` does, and scores are left alone: to
-  be chained with what acts on them, ('rope', 'vo_rope'). DeepSeek-V4 has both by rotating one
-  vector that is key and value, here `model.shared_kv`; there the last `fraction` of the channels
-  rotates, here the first, which is a permutation of channels apart. DeepSeek-V4's layout is
-  'interleaved'.
+  R(t) rotates pair m of channels by t base^(-2m/K), as `rope` does. Scores do not change, so it is
+  chained with an encoding that acts on them: ('rope', 'vo_rope'). In DeepSeek-V4 one vector is both
+  key and value (`model.shared_kv`), and rotating it does both. There the last `fraction` of the
+  channels rotates, here the first, which differs by a permutation of channels; the layout of
+  DeepSeek-V4 is 'interleaved'.
   """
 
   paper = 'DeepSeek-V4, in Hugging Face transformers'

@@ -21,14 +21,17 @@ class Wall(Encoding):
   every channel of every query head. A token is not forgotten by itself: the sum is over j+1..i. As
   in the released code b starts at 8, where hardly anything is forgotten, and W from N(0, 0.02^2).
   Its scalar gate and its sinks are a chain: ('wall', {'name': 'fox', 'start': 8.0}, 'sink').
-  `bound` c makes of the logarithm g of a gate c (e^(g / c) - 1), so that no channel fades by more
-  than e^-c at a token: the authors' package has this, with 0.86, as a step before its kernels,
-  which then cut nothing off; the layer of flash-linear-attention, which trains, has none.
 
-  exp(P_i) and exp(-P_j) alone would under- and overflow. Queries and keys are referred to a token
-  between them, from which one has faded on and up to which the other, so that factors are at most 1
-  and are 0 only where the product is, with a bound or without. The released kernels do so too, but
-  not among near tokens, where they cut exponents off. Scores are float32 whatever q's dtype is.
+  With `bound` = c the logarithm g of each gate becomes c (e^(g / c) - 1), which is above -c, so
+  that no channel decays by more than e^-c at a token. The authors' package does this, with
+  c = 0.86, before its kernels, which then cut nothing off; the layer of flash-linear-attention,
+  which trains, does not.
+
+  exp(P_i) and exp(-P_j) alone would under- and overflow. So a query is multiplied by exp(P_i - P_r)
+  and a key by exp(P_r - P_j), where r is a token from j to i: both factors are at most 1, and one
+  is 0 in float32 only where their product is. Where no such r serves all pairs, exp(P_i - P_j) is
+  computed for each pair. The released kernels do so too, but between near tokens they cut exponents
+  off. Scores are float32 whatever the dtype of q is.
   """
 
   paper = 'Pai et al. 2026, blog.tilderesearch.com/blog/wall-attn'

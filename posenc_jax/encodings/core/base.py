@@ -276,7 +276,7 @@ class Encoding(nnx.Module):
   def sink(self, q_BTHK, i):
     """A logit that joins the denominator of softmax and nothing else: float32 [B|1, T|1, H].
 
-      p_ij = exp(s_ij) / (exp(sink_i) + sum_j exp(s_ij))
+      p_ij = exp(s_ij) / (exp(sink_i) + sum_l exp(s_il))
 
     Args:
       q_BTHK: transformed queries.

@@ -16,27 +16,39 @@ from posenc_jax.encodings.core.registry import make_from_spec
 class Chain(Composite):
   """The encodings `members` act one after another: on the input, on queries and keys, on scores.
 
-  A member that makes several heads of one has members before it that act on the input, or on
-  queries and keys alone, and behind it none but those that act on the input.
-
   A member sees the scores as those before it left them, and queries and keys as all members
   transformed them: behind `rope`, the rows of `cope` or `shaw` meet rotated queries, which depend
-  on absolute positions. Values pass the members in their order, and outputs in the opposite order.
-  Sinks of several members all join the denominator. What members add to values of pairs adds up;
-  beside `vo_rope` it depends on absolute positions. Terms by distance of the members up to the
-  first one that has a `score` are summed and declared as the chain's own; those of later members
-  are added inside the chain's `score`, in their turn. `t5` moves the scale onto queries, so that
-  beside it products of keys and a vector by distance (`shaw` with `key_query`) are not scaled. No
-  member may read the size of queries there, nor multiply by 1/sqrt(K) beside `deberta`, `tupe` or
-  `mla_rope`, which set another scale. Behind `transformer_xl`, `tupe`, `diet_abs` and `mla_rope`,
-  which put parts of their own into queries, no member may change these. A temperature stands behind
-  `coca`, `pope` and `lssa`, whose products are not proportional to the queries that they get, and
-  not beside `tapa`, whose phase it would multiply, too; nor does one that rotates with an attention
-  factor stand before them. Of these four there is one. `key_offset` stands before what rotates keys
-  or makes them wider. Behind `dape_v2`, `selective` and `mta`, which adapt the scores of all, no
-  member acts on them; behind `hard_alibi`, which hides keys, none reads them, and beside it none
-  counts them. One member may take the positions of the data, such as `abacus`; attention and the
-  others are at those of the sequence.
+  on absolute positions. Values pass the members in their order, outputs in the opposite order.
+  Sinks of several members all join the denominator. Vectors that members add to values of pairs are
+  summed; beside `vo_rope` these depend on absolute positions. Terms by distance of the members up
+  to the first one with a `score` are summed and declared as the chain's own; those of later members
+  are added inside the chain's `score`, in their turn. Beside `t5`, which moves the scale onto
+  queries, products of keys and a vector by distance (`shaw` with `key_query`) are not scaled.
+  Beside a member that takes the positions of the data, such as `abacus`, attention and all others
+  have those of the sequence.
+
+  ValueError is raised for
+
+  - two members with a scale of their own (`t5`, `deberta`, `tupe`, `mla_rope`), or two that replace
+    softmax; beside `t5` a member that reads the size of queries, or whose bias is in the scale;
+    beside the other three one that itself multiplies by 1/sqrt(K);
+  - a member that makes q . k itself (`path`, `xpos`, `rerope`) behind one that acts on scores, or
+    beside one that sets the scale;
+  - a member that changes queries behind `transformer_xl`, `tupe`, `diet_abs` or `mla_rope`, which
+    add parts of their own to queries;
+  - a temperature, or a rotation with an attention factor, before `coca`, `pope` or `lssa` or beside
+    `tapa`, whose products are not proportional to the query; and two of these four;
+  - `key_offset` behind a member that rotates keys or makes them wider; beside a member that makes
+    queries and keys wider one that reads them or makes q . k itself, and behind it one that rotates
+    them or makes them wider again;
+  - a member on scores behind `dape_v2`, `selective` or `mta`, which adapt the scores of all
+    members; behind `hard_alibi`, which hides keys, one with a `score`, and beside it one that
+    adapts scores or counts visible keys;
+  - beside `rope_pp`, which makes two heads of one: before it any member but those on the input or
+    on queries and keys, behind it any but those on the input;
+  - members that take different numbers of positions a token; beside one that takes the positions of
+    the data any that acts on the input or has a table of positions; members that sample positions
+    or read them off tokens (they wrap a chain), or that carry a state (`tape`).
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"

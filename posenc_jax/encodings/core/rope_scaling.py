@@ -85,10 +85,10 @@ def longrope(
 def llama3(
   K, base, length, *, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings
 ):
-  """Llama 3.1 (arXiv:2407.21783): by the turns that a frequency makes in L positions.
+  """Llama 3.1 (arXiv:2407.21783): f (a + (1 - a) / factor), a by the turns in L positions.
 
-  Frequencies of fewer than low_freq_factor turns are divided, those of more than high_freq_factor
-  are kept.
+  a = clip((L f / (2 pi) - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1): a is 0
+  for slow frequencies, which are divided by factor, and 1 for fast ones, which are kept.
   """
   f = rope_frequencies(K, base)
   turns = original_max_position_embeddings * f / (2 * math.pi)
@@ -97,7 +97,10 @@ def llama3(
 
 
 def proportional(K, base, length, *, partial_rotary_factor, factor=1.0):
-  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): only a fraction of the pairs is rotated."""
+  """p-RoPE (Barbero et al. 2024, arXiv:2410.06205): the fastest pairs rotate, by f_m / factor.
+
+  They are the first floor(partial_rotary_factor K / 2) pairs; the others do not rotate.
+  """
   turning = np.arange(K // 2) < int(partial_rotary_factor * K // 2)
   return rope_frequencies(K, base) * turning / factor, 1.0
 
@@ -105,16 +108,18 @@ def proportional(K, base, length, *, partial_rotary_factor, factor=1.0):
 def power(K, base, length, *, exponent):
   """Giraffe's power basis (Pal et al. 2023, arXiv:2308.10882): f_m (1 - 2m / K)^exponent.
 
-  Slow pairs rotate more slowly still. In training, too; the released code suggests 0.5.
+  Slow pairs rotate more slowly still. The basis may be used in training, too. The released code
+  suggests 0.5 for the exponent.
   """
   return rope_frequencies(K, base) * (1 - 2 * np.arange(K // 2) / K) ** exponent, 1.0
 
 
 def truncated(K, base, length, *, original_max_position_embeddings):
-  """Giraffe's truncated basis (Pal et al. 2023): pairs of less than a turn in L all rotate alike.
+  """Giraffe's truncated basis (Pal et al. 2023): f_m, or 1/16 of a turn in L, or 0.
 
-  A pair of less than a turn in L makes 1/16 of one, and stands still where it made less than 1/8.
-  In training, too. These fractions are those of the released code.
+  A pair that makes less than one turn in L positions, but at least 1/8, is set to 1/16 of a turn;
+  one that makes less than 1/8 does not rotate. These fractions are those of the released code. The
+  basis may be used in training, too.
   """
   f, turn = rope_frequencies(K, base), 2 * math.pi / original_max_position_embeddings
   return np.where(f >= turn, f, np.where(f >= turn / 8, turn / 16, 0.0)), 1.0

@@ -52,12 +52,17 @@ def yarn(
   mscale_all_dim=None,
   truncate=True,
 ):
-  """YaRN (Peng et al. 2023, arXiv:2309.00071) as released: frequencies by their turns in L.
+  """YaRN (Peng et al. 2023, arXiv:2309.00071) as released: f_m (1 - a_m + a_m / factor).
 
-  Those of beta_fast turns in L positions stay, those of beta_slow are divided.
+  a_m = clip((m - low) / (high - low), 0, 1), where low and high are
+  K ln(L / (2 pi n)) / (2 ln base) for n = beta_fast and n = beta_slow: the indices m at which a
+  frequency makes n turns in L positions. Frequencies of more turns than beta_fast are kept, those
+  of fewer than beta_slow are divided by factor. `truncate` rounds low down and high up; low is at
+  least 0 and high at most K - 1.
 
-  `truncate` widens the ramp to whole indices. `mscale` and `mscale_all_dim` count only together;
-  DeepSeek multiplies its softmax scale besides, which is not part of a rope type.
+  The attention factor is 0.1 ln(factor) + 1 unless it is given or, with both `mscale` and
+  `mscale_all_dim`, (0.1 mscale ln(factor) + 1) / (0.1 mscale_all_dim ln(factor) + 1), as in
+  DeepSeek, which multiplies its softmax scale besides: that is not part of a rope type.
   """
   L = original_max_position_embeddings
   low, high = ramp_ends(K, base, L, beta_fast, beta_slow, truncate)
