@@ -146,6 +146,9 @@ def get_config() -> ConfigDict:
         context=1,  # pieces that a sequence is cut into
       ),
       optim=dict(
+        # 'adamw', or 'muon', which moves the matrices of the layers along directions that are
+        # orthogonal to each other, by steps as large as AdamW's; AdamW moves all the rest.
+        name='adamw',
         learning_rate=3e-3,  # at the peak
         warmup=50,  # steps in which the learning rate rises from 0, linearly; at most train.steps
         decay='cosine',  # the form in which the learning rate falls: 'cosine' or 'linear'

@@ -15,6 +15,7 @@ FIELDS = {
   'num_hidden_layers': 'model.layers',
   'num_key_value_heads': 'model.kv_heads',
   'num_layers': 'model.layers',
+  'optimizer': 'optim.name',
   'seq_len': 'train.length',
   'sliding_window': 'attention.window',
 }

@@ -512,11 +512,12 @@ def test_cases_compile_for_an_h100(monkeypatch, backend, name, case):
 
 
 @pytest.mark.aot
+@pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
 @pytest.mark.parametrize('axes', [{'fsdp': 4}, {'context': 4}, {'data': 2, 'context': 2}])
-def test_a_step_compiles_for_four_tpus(tpu, axes):
+def test_a_step_compiles_for_four_tpus(tpu, axes, optimizer):
   """Sequences go round a ring, chosen by the mesh; no device gathers one."""
   sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
-  c = config.load(BASE, {**TINY, **sizes, 'encoding.name': 't5'})
+  c = config.load(BASE, {**TINY, **sizes, 'encoding.name': 't5', 'optim.name': optimizer})
   text = programs.trace_step(meshes.make_mesh(c.mesh, tpu), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}

@@ -141,6 +141,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('mesh.context', -1, '1 or more'),
     ('train.compute_dtype', 'float23', "did you mean 'float32'?"),
     ('train.matmul_precision', 'hihgest', "did you mean 'highest'?"),
+    ('optim.name', 'lion', 'allowed: adamw, muon'),
     ('optim.learning_rate', 0.0, 'more than 0'),
     ('optim.learning_rate', float('nan'), 'a finite number'),
     ('optim.warmup', 601, 'at most train.steps=600: add --config.optim.warmup=60'),
@@ -432,6 +433,9 @@ def test_what_earlier_versions_finished_keeps_its_hash():
   }
   tree['train'] = {'steps': 3, 'trackers': []}
   assert config_hash(from_json(tree)) == 'eee57b9722e82541'
+  tree = to_json(load(BASE))
+  del tree['optim']['name']
+  assert config_hash(from_json(tree)) == config_hash(load(BASE))
 
 
 def test_differing_keys_sees_fields_of_one_side_and_types():

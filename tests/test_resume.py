@@ -547,6 +547,18 @@ def test_which_checkpoints_are_kept_and_how_a_folder_is_named_make_no_other_run(
     run_dir.claim_run_dir(run, other)
 
 
+def test_a_run_of_before_there_was_a_choice_of_optimizers_is_one_of_adamw(make, tmp_path):
+  tree = config.to_json(make())
+  del tree['optim']['name']
+  storage.write_json(tmp_path / 'config.json', tree)
+  run_dir.claim_run_dir(tmp_path, make())
+  assert config.saved_config(tmp_path) == make()
+  with pytest.raises(
+    UserError, match=r"another config: optim\.name \(there 'adamw', here 'muon'\)"
+  ):
+    run_dir.claim_run_dir(tmp_path, make(optim__name='muon'))
+
+
 @pytest.mark.parametrize('steps', [None, 'many', True])
 def test_a_config_without_a_number_of_steps_is_another_one(make, tmp_path, steps):
   tree = config.to_json(make(train__steps=9))

@@ -149,6 +149,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
   },
   'mesh': _same(POSITIVE, 'seeds', 'data', 'fsdp', 'context'),
   'optim': {
+    'name': one_of(('adamw', 'muon')),
     'learning_rate': number(lambda value: value > 0, 'more than 0'),
     'warmup': NOT_NEGATIVE,
     'decay': one_of(('cosine', 'linear')),

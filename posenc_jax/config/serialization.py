@@ -20,6 +20,10 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 # what is finished.
 CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep')
 
+# Fields that came when many runs had been made, each with the value that says what these did: a run
+# without the field has it, and hashes are the same with it as without.
+ADDED = {'optim.name': 'adamw'}
+
 OWN_TOKENIZER = Path('tokenizer') / 'tokenizer.json'  # in the directory of a run that keeps one
 
 
@@ -32,7 +36,7 @@ def saved_config(workdir: str | Path) -> ConfigDict:
   path = Path(workdir) / 'config.json'
   remedy = 'the file that train.py wrote, or another workdir'
   try:
-    config = from_json(storage.read_json(path, remedy=remedy))
+    config = from_json(_with_added(storage.read_json(path, remedy=remedy)))
     own = Path(workdir) / OWN_TOKENIZER
     # A run that was tuned from there keeps the name that it began with: it is in its hash.
     if storage.exists(own) and str(config.train.init_from).startswith('sha256:'):
@@ -53,6 +57,16 @@ def saved_config(workdir: str | Path) -> ConfigDict:
     raise
   except (ValueError, RecursionError) as error:  # a name with a dot in it, or nested too deeply
     raise Damaged(f'{path} is damaged: {one_line(error)}; allowed: {remedy}') from None
+
+
+def _with_added(tree: dict) -> dict:
+  """The JSON tree of a config with the fields of ADDED that it lacks."""
+  tree = dict(tree)
+  for path, value in ADDED.items():
+    section, name = path.split('.')
+    if isinstance(tree.get(section), dict):
+      tree[section] = {name: value} | tree[section]
+  return tree
 
 
 def to_json(tree):
@@ -130,6 +144,10 @@ def config_hash(config: ConfigDict) -> str:
   and study.json says what is planned so.
   """
   tree = {**training_part(config), **{key: to_json(config)[key] for key in NOT_TRAINING}}
+  for path, value in ADDED.items():
+    section, name = path.split('.')
+    if tree.get(section, {}).get(name) == value:
+      del tree[section][name]
   # On any mesh a run is the same one. The section itself stays in the hash, for what is finished.
   tree['mesh'] = dict.fromkeys(config.mesh, 1)
   if source := tree['train'].get('init_from'):

@@ -1,4 +1,4 @@
-"""AdamW with linear warm-up and decay: plain optax on the model as a pytree."""
+"""AdamW or Muon with linear warm-up and decay: plain optax on the model as a pytree."""
 
 import fnmatch
 from collections.abc import Collection
@@ -6,6 +6,7 @@ from collections.abc import Collection
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from ml_collections import ConfigDict
 
 from posenc_jax.errors import UserError
@@ -35,15 +36,20 @@ def learning_rate(optim: ConfigDict, steps: int, step):
 def make_optimizer(
   optim: ConfigDict, steps: int, patterns: Collection[str] = ()
 ) -> optax.GradientTransformation:
-  """Chains clipping by the global norm, Adam, decoupled weight decay and the learning rate.
+  """Chains clipping by the global norm, Adam, decoupled weight decay and the learning rate. With
+  `optim.name` of 'muon', Muon takes the place of Adam for the matrices of the layers.
 
   The moments are float32, as the parameters are. With `patterns`, see `trained_mask`, the others
   have no moments, and their gradients must be zero: see `only_trained`.
   """
-  adam = optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2, eps=optim.epsilon)
+  scale = optax.scale_by_adam(b1=optim.beta1, b2=optim.beta2, eps=optim.epsilon)
   decayed = weight_decay_mask
+  if optim.name == 'muon':
+    scales = {'muon': _scale_by_muon(), 'adam': scale, 'fixed': optax.identity()}
+    scale = optax.partition(scales, lambda model: _muon_labels(model, patterns))
+  elif patterns:
+    scale = optax.masked(scale, lambda model: trained_mask(model, patterns))
   if patterns:
-    adam = optax.masked(adam, lambda model: trained_mask(model, patterns))
 
     def decayed(model):
       masks = weight_decay_mask(model), trained_mask(model, patterns)
@@ -51,12 +57,47 @@ def make_optimizer(
 
   return optax.chain(
     optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
-    adam,
+    scale,
     optax.add_decayed_weights(optim.weight_decay, mask=decayed),
     # a member that does nothing would change the state, and so every checkpoint of before
     *([_scale_encodings(optim.encoding_multiple)] if optim.encoding_multiple != 1 else []),
     optax.scale_by_learning_rate(lambda count: learning_rate(optim, steps, count + 1)),
   )
+
+
+def _scale_by_muon() -> optax.GradientTransformation:
+  """Muon of stacked matrices [N, in, out]: the momentum of each, with singular values brought near
+  1 by a Newton-Schulz iteration (Jordan 2024, https://kellerjordan.github.io/posts/muon/).
+
+  An update is then multiplied by 0.2 sqrt(max(in, out)): the root mean square of its elements is
+  near 0.2, as it is with AdamW, so that learning rate and weight decay can be AdamW's (Liu et al.
+  2025, arXiv:2502.16982, sect. 2.2).
+  """
+
+  def axes(stacks):
+    return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(-2, -1), stacks)
+
+  def scale(update, _):
+    return update * (0.2 * max(update.shape[-2:]) ** 0.5)
+
+  return optax.chain(
+    optax.contrib.scale_by_muon(weight_dimension_numbers=axes), optax.stateless_with_tree_map(scale)
+  )
+
+
+def _muon_labels(model, patterns: Collection[str]):
+  """A tree of labels: what scales the update of each parameter where the optimizer is Muon.
+
+  That is 'muon' for the matrices of the layers, 'adam' for all else, with the token embedding, the
+  output matrix and all of an encoding, and 'fixed' for parameters that do not train.
+  """
+
+  def label(path, leaf, is_trained):
+    if not is_trained:
+      return 'fixed'
+    return 'muon' if _part(path) == 'layers' and leaf.ndim == 3 else 'adam'
+
+  return jax.tree_util.tree_map_with_path(label, model, trained_mask(model, patterns))
 
 
 def _scale_encodings(multiple: float) -> optax.GradientTransformation:

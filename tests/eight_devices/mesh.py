@@ -192,6 +192,14 @@ def test_seeds_at_once_on_devices(run, on_one, axes):
   assert other != on_one[1]
 
 
+def test_muon_on_devices_moves_as_on_one(run):
+  """But for rounding, of which an iteration of Newton and Schulz makes more in each step."""
+  muon = {'optim__name': 'muon', 'model__layers': 2}
+  (_, losses), (_, cut) = run(**muon), run(**muon, mesh__data=2, mesh__fsdp=2, mesh__context=2)
+  assert losses[-1] < losses[0] - 1
+  np.testing.assert_allclose(cut, losses, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
   """The checkpoint was written by 2 x 2 x 2 devices; 8 devices that split sequences read it."""
@@ -217,6 +225,7 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   'fields',
   [
     {},
+    {'optim.name': 'muon'},
     pytest.param({'seeds': (0, 1), 'vmap_seeds': True}, marks=pytest.mark.slow),
     pytest.param({'init_from': True}, marks=pytest.mark.slow),
   ],
