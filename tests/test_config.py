@@ -633,7 +633,11 @@ def test_a_scaling_that_is_laid_over_a_run_is_said(scaling, length, more, said, 
 
 
 @pytest.mark.parametrize(
-  'kind', ['yarn', 'yarn_paper', 'linear', 'ntk', 'ntk_mixed', 'mrrope_uni', 'mrrope_pro']
+  'kind',
+  [
+    *('yarn', 'yarn_paper', 'yarn_log', 'linear', 'ntk', 'ntk_mixed', 'mrrope_uni', 'mrrope_pro'),
+    'theta_scale',
+  ],
 )
 def test_a_scaling_that_shortens_a_model_is_refused(kind, tmp_path):
   run = scaled_run(tmp_path / 'run', LLAMA_3_2, 131_072)

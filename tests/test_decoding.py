@@ -145,6 +145,7 @@ def test_what_reads_the_length_of_a_call_reads_the_size_of_the_cache():
 LISTS = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4}
 READING_THE_LENGTH = {
   'dynamic': ('rope', {'scaling': {'rope_type': 'dynamic', 'factor': 2.0}}),
+  'dynamic_steps': ('rope', {'scaling': {'rope_type': 'dynamic_steps'}}),
   'dynamic_yarn': ('rope', {'scaling': {'rope_type': 'dynamic_yarn'}}),
   'longrope': ('rope', {'scaling': {'rope_type': 'longrope', 'factor': 4.0, **LISTS}}),
   'jet_long without context': ('jet_long', {'window': 3}),

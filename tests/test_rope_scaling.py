@@ -76,6 +76,24 @@ def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
       dict(K=16, base=1e4, rope_type='ntk_mixed', factor=4),
       [0.747192, 0.193704, 0.0514622, 0.0138680, 0.00377395, 0.00103463, 2.85308e-4, 7.9057e-5],
     ),
+    # 3 times, and from 513 tokens on 7 times
+    (
+      dict(K=8, base=1e4, L=256, length=257, rope_type='dynamic_steps'),
+      [1, 0.0693361, 0.00480750, 0.000333333],
+    ),
+    (
+      dict(K=8, base=1e4, L=256, length=513, rope_type='dynamic_steps'),
+      [1, 0.0522758, 0.00273276, 0.000142857],
+    ),
+    # 256 tokens are 40.7437 of a radian each, 1024 are 162.975: the exponent is 1.373936
+    (
+      dict(K=8, base=1e4, L=256, rope_type='theta_scale', factor=4),
+      [1, 0.0422731, 0.00178701, 7.55424e-5],
+    ),
+    (
+      dict(K=16, base=1e4, L=256, rope_type='yarn_log', factor=4),
+      [1, 0.22360680, 0.05, 0.01118034, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
+    ),
   ],
 )
 def test_frequencies(given, golden):
@@ -151,6 +169,15 @@ def test_mrrope_keeps_and_divides_where_yarn_does(name):
     assert (np.diff(mrrope / plain) <= 1e-12).all()
 
 
+def test_yarn_by_logarithms_has_the_frequencies_of_mrrope_uni():
+  for K, base, L in ((128, 1e4, 4096), (16, 1e4, 64), (32, 5e5, 100)):
+    logarithms, mrrope = (
+      scaled(K, base, L=L, rope_type=kind, factor=16) for kind in ('yarn_log', 'mrrope_uni')
+    )
+    np.testing.assert_allclose(logarithms[0], mrrope[0], rtol=1e-12)
+    assert (logarithms[1], mrrope[1]) == (1, pytest.approx(1 + math.log(16) / 10))
+
+
 def test_ntk_mixed_of_an_exponent_of_one_is_another_base():
   """NTK-RoPE-fixed: frequencies of another base, all divided by one step of it."""
   mixed = functools.partial(scaled, 64, 1e4, rope_type='ntk_mixed', factor=12)
@@ -167,10 +194,14 @@ def test_ntk_mixed_of_an_exponent_of_one_is_another_base():
 DIVISORS = [1.0 + 0.25 * m for m in range(16)]
 
 
-def yarn_formula(m, K, base, n, s, L, slow=1.0, fast=32.0):
+def yarn_share(m, K, base, L, slow, fast):
   index = lambda turns: K / 2 * math.log(L / (2 * math.pi * turns), base)
   first, last = max(math.floor(index(fast)), 0), min(math.ceil(index(slow)), K - 1)
-  divided = min(max((m - first) / (last - first), 0), 1)
+  return min(max((m - first) / (last - first), 0), 1)
+
+
+def yarn_formula(m, K, base, n, s, L, slow=1.0, fast=32.0):
+  divided = yarn_share(m, K, base, L, slow, fast)
   return (1 - divided) * base ** (-2 * m / K) + divided * base ** (-2 * m / K) / s
 
 
@@ -208,6 +239,27 @@ def by_cutoff(m, K, base, n, s, L):
   if turns >= 1:
     return base ** (-2 * m / K)
   return 2 * math.pi / (16 * L) if turns >= 1 / 8 else 0
+
+
+def by_steps(n, s, L):
+  multiple = 1
+  while n > L * multiple:
+    multiple *= 2
+  return 2 * multiple - 1
+
+
+def same_turn(m, K, base, n, s, L):
+  """Of a base with which the pair, not a whole one, that turns once in L turns once in s L."""
+  once = K / 2 * math.log(L / (2 * math.pi), base)
+  return (s * L / (2 * math.pi)) ** (-m / once)
+
+
+def yarn_by_logarithms(slow, fast, c):
+  def formula(m, K, base, n, s, L):
+    kept = c * (1 - yarn_share(m, K, base, L, slow, fast))
+    return math.exp(-math.log(base) * 2 * m / K - (1 - kept) * math.log(s))
+
+  return formula
 
 
 TURNS = {'beta_slow': 2.0, 'beta_fast': 20.0}  # the usual ones stand in the tests above
@@ -278,9 +330,16 @@ FORMULAS = {
     by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps), 2.0, 20.0),
     lambda n, s, L: 0.9,
   ),
+  'dynamic_steps': (lambda K, s: {}, other_base(by_steps), lambda n, s, L: 1),
+  'theta_scale': (lambda K, s: {}, same_turn, lambda n, s, L: 1),
+  'yarn_log': (
+    lambda K, s: TURNS | {'extrapolation_factor': 0.75},
+    yarn_by_logarithms(2.0, 20.0, 0.75),
+    lambda n, s, L: 1,
+  ),
 }
 OF_TRAINING = ('power', 'truncated')
-WITHOUT_FACTOR = (*OF_TRAINING, 'dynamic_yarn')
+WITHOUT_FACTOR = (*OF_TRAINING, 'dynamic_yarn', 'dynamic_steps')
 
 
 def fields_of(rope_type, s, more):
@@ -313,7 +372,7 @@ def test_a_factor_of_one_is_rope(rope_type):
     'llama3': {'low_freq_factor': 1, 'high_freq_factor': 4},
     'proportional': {'partial_rotary_factor': 1.0},
   }.get(rope_type, {})
-  grows = rope_type in ('dynamic', 'dynamic_yarn')
+  grows = rope_type in ('dynamic', 'dynamic_yarn', 'dynamic_steps')
   lengths = (3, 8) if grows else (3, 8, 9, 90)
   plain, enc = build(), build(scaling=fields_of(rope_type, 1.0, fields))
   for length in lengths:
@@ -380,7 +439,7 @@ def test_truncated_frequencies_are_those_of_hope_and_a_slow_one():
   assert {*truncated[hope == 0]} == {0, 2 * math.pi / 256 / 16}
 
 
-@pytest.mark.parametrize('name', ['dynamic', 'longrope', 'dynamic_yarn'])
+@pytest.mark.parametrize('name', ['dynamic', 'longrope', 'dynamic_yarn', 'dynamic_steps'])
 def test_length_is_the_number_of_keys_of_the_call(name):
   """Beyond L the first tokens of a longer call are not those of a shorter one; up to L they are."""
   lists = {'short_factor': [1.0] * 4, 'long_factor': [4.0] * 4} if name == 'longrope' else {}
@@ -491,6 +550,11 @@ def test_scaling_without_a_type_is_refused(scaling, message):
     ('power', dict(exponent=0), 'exponent=0; allowed: more than 0'),
     ('ntk_mixed', dict(factor=2, exponent=1.25), 'exponent=1.25; allowed: at most 1'),
     (
+      'yarn_log',
+      dict(factor=2, extrapolation_factor=1.5),
+      'extrapolation_factor=1.5; allowed: at most 1',
+    ),
+    (
       'mrrope_pro',
       dict(factor=2, beta_slow=32.0),
       'beta_slow=32.0; allowed: less than beta_fast=32.0',
@@ -545,6 +609,12 @@ def test_bad_scaling_is_one_line(rope_type, fields, message):
   with pytest.raises(ValueError, match=rf'^rope: scaling\.{re.escape(message)}') as error:
     build(scaling={'rope_type': rope_type, **fields})
   assert '\n' not in str(error.value)
+
+
+def test_a_length_of_less_than_a_turn_has_no_scaled_base():
+  scaling = {'rope_type': 'theta_scale', 'factor': 2, 'original_max_position_embeddings': 6}
+  with pytest.raises(ValueError, match='theta_scale needs an original length of 7 or more'):
+    build(scaling=scaling)
 
 
 def test_two_rotated_channels_have_no_other_base():

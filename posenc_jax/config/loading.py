@@ -22,7 +22,10 @@ from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, s
 BASE = storage.REPOSITORY / 'configs' / 'base.py'  # all fields, with their defaults
 MAX_RUNS = 10_000  # of a study
 # The types of a scaling of RoPE that are made for `factor` times the length that they start from.
-REACHING = ('linear', 'ntk', 'ntk_mixed', 'yarn', 'yarn_paper', 'mrrope_uni', 'mrrope_pro')
+REACHING = (
+  *('linear', 'ntk', 'ntk_mixed', 'yarn', 'yarn_paper', 'yarn_log', 'mrrope_uni', 'mrrope_pro'),
+  'theta_scale',
+)
 # Those among them whose formula has no such length: it is known only where the scaling says it.
 WITHOUT_START = ('linear', 'ntk', 'ntk_mixed')
 

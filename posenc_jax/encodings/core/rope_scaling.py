@@ -55,6 +55,27 @@ def dynamic(K, base, length, *, factor, original_max_position_embeddings):
   return ntk(K, base, length, factor=factor * beyond - (factor - 1))
 
 
+def dynamic_steps(K, base, length, *, original_max_position_embeddings):
+  """Dynamic NTK of Qwen 1's code: NTK-aware by 2^ceil(log2(length / L) + 1) - 1 where length > L.
+
+  It is 3 up to twice L and 7 up to four times: frequencies change only where the length has
+  doubled.
+  """
+  beyond = math.log2(max(length / original_max_position_embeddings, 1.0))
+  return ntk(K, base, length, factor=2.0 ** math.ceil(beyond + 1) - 1)
+
+
+def theta_scale(K, base, length, *, factor, original_max_position_embeddings):
+  """A base (SGLang's models/grok.py) with which what turns once in L positions does in factor L.
+
+  It is base^(ln(factor L / 2 pi) / ln(L / 2 pi)).
+  """
+  turn = original_max_position_embeddings / (2 * math.pi)
+  if turn <= 1:
+    raise ValueError('theta_scale needs an original length of 7 or more')
+  return rope_frequencies(K, base) ** (math.log(factor * turn) / math.log(turn)), 1.0
+
+
 def longrope(
   K,
   base,

@@ -7,6 +7,7 @@ import math
 from posenc_jax.encodings.core.mrrope import mrrope_pro, mrrope_uni
 from posenc_jax.encodings.core.rope_scaling import (
   dynamic,
+  dynamic_steps,
   linear,
   llama3,
   longrope,
@@ -14,9 +15,10 @@ from posenc_jax.encodings.core.rope_scaling import (
   ntk_mixed,
   power,
   proportional,
+  theta_scale,
   truncated,
 )
-from posenc_jax.encodings.core.yarn import dynamic_yarn, yarn, yarn_paper
+from posenc_jax.encodings.core.yarn import dynamic_yarn, yarn, yarn_log, yarn_paper
 from posenc_jax.errors import nearest, nearest_of_all
 
 # (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see rope_scaling.py.
@@ -35,9 +37,12 @@ SCALINGS = {
   'ntk_mixed': ntk_mixed,
   'mrrope_uni': mrrope_uni,
   'mrrope_pro': mrrope_pro,
+  'dynamic_steps': dynamic_steps,
+  'theta_scale': theta_scale,
+  'yarn_log': yarn_log,
 }
 ORIGINAL = 'original_max_position_embeddings'
-AT_LEAST = {'factor': 1, 'mscale': 0, 'mscale_all_dim': 0}
+AT_LEAST = {'factor': 1, 'mscale': 0, 'mscale_all_dim': 0, 'extrapolation_factor': 0}
 RISING = (('beta_slow', 'beta_fast'), ('low_freq_factor', 'high_freq_factor'))
 
 

@@ -72,6 +72,29 @@ def yarn(
   return frequencies, temperature(factor, attention_factor, *mscales)
 
 
+def yarn_log(
+  K,
+  base,
+  length,
+  *,
+  factor,
+  original_max_position_embeddings,
+  beta_fast=32.0,
+  beta_slow=1.0,
+  extrapolation_factor=1.0,
+):
+  """YaRN by logarithms (SGLang's models/grok.py): f_m factor^-r, r YaRN's ramp; no temperature.
+
+  These are the frequencies of MrRoPE-Uni. With an `extrapolation_factor` c below 1 the exponent is
+  -(1 - c (1 - r)): at 0 all frequencies are divided by factor.
+  """
+  if extrapolation_factor > 1:
+    raise ValueError(f'scaling.extrapolation_factor={extrapolation_factor!r}; allowed: at most 1')
+  low, high = ramp_ends(K, base, original_max_position_embeddings, beta_fast, beta_slow)
+  divided = ramp(np.arange(K // 2), low - 0.001 * (low == high), high)
+  return rope_frequencies(K, base) * factor ** (extrapolation_factor * (1 - divided) - 1), 1.0
+
+
 def yarn_paper(
   K,
   base,
