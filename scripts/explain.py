@@ -15,6 +15,7 @@ same, and reads no later token. For one of your own, which no test knows: `--con
 """
 
 import inspect
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from posenc_jax import cli, config, data, encodings, tasks
 from posenc_jax.attention import BACKENDS, fastest
@@ -31,6 +33,7 @@ from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings.core.base import SCORE_TERMS
+from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import preflight
 from posenc_jax.inspection import parameter_counts
@@ -95,8 +98,7 @@ def explain(c, model: LM, console: Console, platform: str) -> None:
     for mask in of_variant:
       combined = combine_masks(mask_of_config(c), mask)
       masks += [combined] if combined not in masks else []
-    hyper = encodings.hyperparameters(name) | hyper
-    explain_encoding(c, title, variant, hyper, masks, console, platform)
+    explain_encoding(c, title, name, variant, hyper, masks, console, platform)
   parts = parameter_counts.by_part(model)
   of_parts = ', '.join(f'{part} {number:,}' for part, number in parts.items())
   console.print(f'Parameters: {of_parts}; in all {sum(parts.values()):,}', soft_wrap=True)
@@ -144,6 +146,7 @@ def period_of_layers(c, pattern, names: list[str]) -> Table:
 def explain_encoding(
   c,
   title: str,
+  name: str,
   variant: StackedEncoding,
   hyper: dict,
   masks: list[dict],
@@ -154,7 +157,6 @@ def explain_encoding(
   enc, K = variant.encoding, c.model.head_dim
   facts = {
     'source': enc.paper,
-    'hyperparameters': ', '.join(f'{k}={v!r}' for k, v in hyper.items()) or 'none',
     'scale of q . k': f'{enc.scale(K):.6g} (1/sqrt(K) is {K**-0.5:.6g})',
     'bias in the scale': how_terms_are_scaled(enc),
     'factor on the queries': f'{enc.query_scale:.6g}',
@@ -167,6 +169,14 @@ def explain_encoding(
   for fact in facts.items():
     table.add_row(*fact)
   console.print(table)
+
+  hyperparameters = Table(
+    'hyperparameter', 'value', 'what it is', title='Its hyperparameters', title_justify='left'
+  )
+  for row in hyperparameter_rows(name, hyper):
+    hyperparameters.add_row(*map(Text, row))
+  if hyperparameters.row_count:
+    console.print(hyperparameters)
 
   parameters = Table(
     'parameter', 'shape', 'sets', 'numbers', title='Its parameters', title_justify='left'
@@ -192,6 +202,22 @@ def explain_encoding(
     backends.add_row(name, *('yes' if reason is None else f'no: {reason}' for reason in reasons))
   backends.add_row('auto', *(f'takes {name}' for _, name in asked))
   console.print(backends)
+
+
+def hyperparameter_rows(name: str, hyper: dict) -> Iterator[tuple[str, str, str]]:
+  """(name, value, what it is) of each hyperparameter of an encoding, and of those of the encodings
+  that it holds.
+  """
+  said = encodings.meanings(name)
+  for field, value in (encodings.hyperparameters(name) | hyper).items():
+    members = {'members': value, 'inner': value and [value]}.get(field)
+    held = read_members(members) if members else []
+    names = ', '.join(member['name'] for member in held)
+    yield field, names or repr(value), said.get(field, '')
+    for member in held:
+      of = member.pop('name')
+      for own, *others in hyperparameter_rows(of, member):
+        yield f'{of}: {own}', *others
 
 
 def how_terms_are_scaled(enc: encodings.Encoding) -> str:

@@ -92,7 +92,7 @@ def test_what_is_switched_on_is_named(explained):
     '--config.encoding.name=deberta', '--config.encoding.p2c=False', '--config.attention.window=9'
   )
   assert 'the last 9 tokens' in text
-  assert 'p2c=False' in text
+  assert 'p2c │ False │ whether' in text
   assert 'w_k │ (16, 4, 32) │ one a layer: 4 │ 8,192' in text
   assert 'rows │ (256, 16) │ one │ 4,096' in text
   assert 'w_q' not in text

@@ -12,7 +12,7 @@ from test_fused import REFUSED as NOT_IN_FUSED
 from test_triton import REFUSED as NOT_IN_TRITON
 
 from posenc_jax.config.fields import FIELDS, SECTIONS
-from posenc_jax.encodings import ENCODINGS, Encoding
+from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameters, meanings
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
 from scripts.maintenance import encoding_table
@@ -318,3 +318,11 @@ def test_hyperparameters_are_annotated_and_their_defaults_fit(name):
       kinds = typing.get_args(p.annotation) or [p.annotation]
       assert {typing.get_origin(k) or k for k in kinds} <= {*KINDS}, f'{name}: annotate {p.name}'
       assert has_type(p.default, p.annotation), f'{name}: {p.name}={p.default!r}'
+
+
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_the_code_says_what_each_hyperparameter_is(name):
+  """As scripts/explain.py prints it."""
+  said = meanings(name)
+  assert said.keys() == hyperparameters(name).keys()
+  assert not [field for field, words in said.items() if words in ('', 'see above.')]

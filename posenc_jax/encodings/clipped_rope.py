@@ -22,7 +22,7 @@ class ClippedRoPE(RoPE):
 
     Args:
       clipped: n; None: 20 of 64 frequencies, as published.
-      hard: see above.
+      hard: whether all n frequencies become 0.
       **rope: as for `rope`.
     """
     super().__init__(dims, rngs, **rope)

@@ -20,7 +20,7 @@ class DroPE(VisibleKeys):
   paper = 'Gelberg et al. 2025, arXiv:2512.12167'
 
   def __init__(self, dims: Dims, rngs, *, length: int | None = None, c: float = 0.412):
-    """`length`: L, after which the factor rises; None: the training length."""
+    """`length`: L, after which the factor rises; None: the training length. `c`: by how much."""
     super().__init__(dims, rngs)
     self.length, self.c = dims.train_length if length is None else length, c
     check_at_least(1, length=self.length)

@@ -43,7 +43,7 @@ class GrapeM(ByAngles):
 
     Args:
       base: as for `rope`, at the start.
-      per_head: see above.
+      per_head: whether each key/value head has frequencies of its own.
       scale: a step of l is a relative step of the frequency, divided by this.
       turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """

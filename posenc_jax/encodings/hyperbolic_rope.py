@@ -38,7 +38,7 @@ class HyperbolicRoPE(Encoding):
   recomputes_scores = True
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, damping: float = 1.1):
-    """`base`: of the thetas, see above; `damping`: theta'."""
+    """`base`: theta_m is base^(-2m/K). `damping`: theta', above every theta_m."""
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, 'interleaved')
     check_above(1, damping=damping)

@@ -41,7 +41,7 @@ class MsPoE(RoPE):
     """Keeps the hyperparameters.
 
     Args:
-      least_ratio, greatest_ratio: see above.
+      least_ratio, greatest_ratio: between which the ratios c_h lie, the greatest left out.
       order: the place of each head among the ratios, from 0; None: 0, 1, 2, ...
       **rope: the hyperparameters of RoPE, as they were trained.
     """

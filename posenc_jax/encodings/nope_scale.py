@@ -25,7 +25,9 @@ class NoPEScale(Temperature):
   per_layer = ('scales',)
 
   def __init__(self, dims: Dims, rngs, *, scale: float = 1.2, learned: bool = False):
-    """`scale`: the factor, or where factors start; the best depends on the length."""
+    """`scale`: the factor, or where factors start; the best depends on the length. `learned`:
+    whether each head learns one.
+    """
     super().__init__(dims, rngs)
     if scale <= 0 or (learned and scale < 1):
       least = 'at least 1, as learned factors are kept' if learned else 'greater than 0'

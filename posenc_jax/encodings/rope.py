@@ -82,7 +82,7 @@ class Rotary(Encoding):
     Args:
       base: frequencies are base^(-2m/K) radians a token, K the number of channels that rotate; so
         wavelengths go from 2 pi to 2 pi base^(1 - 2/K) tokens.
-      layout: one of LAYOUTS, see `turn_pairs`.
+      layout: 'half' or 'interleaved', which channels make a pair: see `turn_pairs`.
       fraction: the share of channels that rotate.
     """
     super().__init__(dims, rngs)
@@ -109,7 +109,7 @@ class ByAngles(Encoding):
   rotates_qk = True
 
   def __init__(self, dims: Dims, rngs, *, layout: str = 'half', turn_values: bool = False):
-    """`layout`: one of LAYOUTS; `turn_values`: see above."""
+    """`layout`: as for `rope`. `turn_values`: values are rotated, too, and outputs turned back."""
     super().__init__(dims, rngs)
     self.layout, self.rotates_values = layout, turn_values
     self.switched_off = () if turn_values else ('transform_values', 'transform_output')
@@ -153,7 +153,7 @@ class RoPE(Rotary):
   rotates_qk = True
 
   def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
-    """`scaling`: see above; `rotary`: the other hyperparameters of Rotary."""
+    """`scaling`: a dict with `rope_type` and the fields of that type; None: none."""
     super().__init__(dims, rngs, **rotary)
     self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
 

@@ -51,7 +51,8 @@ class SelectiveRoPE(ByAngles):
     Args:
       base: as for `rope`.
       rank: of the projection to f.
-      bias, gate: see above.
+      bias: whether f has the term exp(c).
+      gate: whether f is multiplied by a sigmoid for each head.
       turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
     super().__init__(dims, rngs, turn_values=turn_values)

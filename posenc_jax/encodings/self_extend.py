@@ -26,7 +26,9 @@ class SelfExtend(TwoRangeRoPE):
   position_kind = 'integers'
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, group: int = 8, **rope):
-    """`window`: tokens; None: a quarter of the training length. `rope`: as for TwoRangeRoPE."""
+    """`window`: tokens before a query that it reads at their true distance; None: a quarter of the
+    training length. `group`: tokens farther away that share a position.
+    """
     window = max(dims.train_length // 4, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
     check_at_least(1, group=group)

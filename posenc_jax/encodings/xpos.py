@@ -52,7 +52,7 @@ class XPos(Encoding):
 
     Args:
       base, layout: as for `rope`; the layout is by default the released code's.
-      gamma: see above.
+      gamma: the larger, the less pairs decay; z_m as above.
       scale_base: positions after which pair m has decayed to z_m.
     """
     super().__init__(dims, rngs)

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import numbers
+import re
 from collections.abc import Iterator, MutableMapping
 
 from flax import nnx
@@ -181,6 +182,24 @@ def hyperparameters(name: str) -> dict[str, object]:
   return {p.name: p.default for p in _signature(name)}
 
 
+def meanings(name: str) -> dict[str, str]:
+  """What the code of an encoding says of each of its hyperparameters; without those of which it
+  says nothing. ValueError for an unknown name.
+
+  It is said below 'Args:' in the docstring of `__init__`, or there as '`name`: words'.
+  """
+  own = hyperparameters(name)
+  found = {}
+  for kind in reversed(ENCODINGS[name].__mro__):
+    said = inspect.getdoc(vars(kind).get('__init__')) or ''
+    _, _, block = said.partition('Args:\n')
+    below = re.findall(r'^  ([\w, ]+): (.*(?:\n    .*)*)', block, re.MULTILINE)
+    inline = re.findall(f'({NAMES}): (.*?)(?= {NAMES}: |$)', ' '.join(said.split()))
+    for names, words in below or inline:
+      found |= dict.fromkeys(re.findall(r'\w+', names), ' '.join(words.split()))
+  return {name: found[name] for name in own if name in found}
+
+
 def _signature(name: str) -> list[inspect.Parameter]:
   """The keyword-only parameters of a class; where it takes **others, of its base class too."""
   check_name(name)
@@ -195,6 +214,7 @@ def _signature(name: str) -> list[inspect.Parameter]:
   return list(found.values())
 
 
+NAMES = r'`\w+`(?:, `\w+`)*'  # of hyperparameters, in a docstring of one paragraph
 MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
 MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in int32
 
