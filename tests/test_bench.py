@@ -964,6 +964,7 @@ def test_peers_refuse_what_they_are_not_written_for(torch, plan):
     (('--config.attention.softcap=9.0',), 'config.attention.softcap=9.0; allowed: 0.0'),
     (('--config.train.grad_accum_steps=3',), 'config.train.grad_accum_steps=3; allowed: 1'),
     (('--config.data.tokenizer=sentencepiece',), 'config.data.tokenizer='),
+    (('--config.optim.name=muon',), "config.optim.name='muon'; allowed: adamw"),
   ):
     case = step_case(plan, '--peers=gpt', *arguments)[1]
     with pytest.raises(Unsupported, match=words):

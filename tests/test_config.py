@@ -675,6 +675,15 @@ def test_layers_with_a_window_are_not_shown_first_tokens_past_it(tmp_path):
   c = trained_config(tmp_path, streaming | {f'encoding.{name}': x for name, x in own.items()})
   changed = whole | own | {'name': 'streaming_rope', 'window': 60}
   assert to_json(c.encoding)['layers'] == [local, changed]
+  sink = {'name': 'sink'}
+  chains = [
+    {'name': 'chain', 'members': (layer, sink)} | more
+    for layer, more in (({'name': 'rope'}, {'attention_window': 4}), (whole, {}))
+  ]
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': chains}})
+  overlay(c, streaming | {f'encoding.{name}': x for name, x in own.items()})
+  streamed = whole | {'name': 'streaming_rope', 'window': 60}
+  assert to_json(c.encoding)['layers'][1] == {'name': 'chain', 'members': [streamed, sink]} | own
   shown = {'encoding': {'name': 'pattern', 'layers': (local, whole)}, 'attention.sink_tokens': 4}
   storage.write_json(tmp_path / 'config.json', to_json(load(BASE, shown)))
   trained_config(tmp_path, {'attention.sink_tokens': 4})  # as it was trained
@@ -715,6 +724,22 @@ def test_fields_of_a_chain_are_set_in_its_members_that_are_rope():
     c = load(BASE, {'encoding': {'name': 'chain', 'members': 'rope,fox'}})
     overlay(c, {'encoding.name': 'chain', 'encoding.members': members})
     assert c.encoding.to_dict() == {'name': 'chain', 'members': members}
+
+
+def test_fields_of_a_pattern_are_set_in_its_chains_that_have_rope():
+  """A layer keeps its sink tokens, and no chain is put in the place of one."""
+  rope, shift = {'name': 'rope', 'base': 5e5}, {'name': 'kv_shift'}
+  chain = lambda *members, **more: {'name': 'chain', 'members': [*members], **more}
+  layers = (chain(shift, rope, attention_sink_tokens=4), chain(shift, {'name': 'nope'}), rope)
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': layers}})
+  overlay(c, {'encoding.base': 7.0})
+  moved = chain(shift, {'name': 'rope', 'base': 7.0}, attention_sink_tokens=4)
+  assert to_json(c.encoding)['layers'] == [moved, layers[1], {'name': 'rope', 'base': 7.0}]
+  overlay(c, {'encoding.name': 'chain', 'encoding.members': 'rope,logn'})
+  assert to_json(c.encoding)['layers'][:2] == [moved, layers[1]]
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': layers[:2]}})
+  overlay(c, {'encoding.name': 'chain', 'encoding.members': 'rope,logn'})
+  assert 'layers' in c.encoding  # which a chain has not, so that it is refused
 
 
 def test_hyperparameters_of_no_member_of_a_chain_stay_to_be_refused():

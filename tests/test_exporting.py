@@ -446,6 +446,7 @@ def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
     ('ministral3', 64, {}, 32),
     ('ministral3', 64, {'encoding.scaling': None}, 64),
     ('olmo3', 64, {}, 32),
+    ('granite_swa', 64, {}, 32),  # of RoPE in chains
     ('olmo3', 64, {'encoding.scaling': None}, 64),
     ('gpt_neox', 64, {}, 64),
     ('gpt2', 64, {'encoding': {'name': 'learned', 'max_length': 32}}, None),

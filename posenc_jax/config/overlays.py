@@ -12,6 +12,8 @@ OPEN = 'encoding'
 ORIGINAL = 'original_max_position_embeddings'
 # What a layer of a pattern has that does not see the whole text.
 MASKS = {'attention_window', 'attention_chunk'}
+# What a layer says of its mask, beside its encoding.
+OF_LAYERS = {*MASKS, 'attention_sink_tokens'}
 # What an encoding of several has them in.
 PARTS = {'pattern': 'layers', 'chain': 'members'}
 # Fields whose elements may have commas in them: lines for a shell, and options with lists.
@@ -82,13 +84,19 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
   if not own or is_new or parts is None:
     return overrides
   is_taken = [_has_rope(part) for part in parts]
+  if f'{OPEN}.members' in own:  # a chain in the place of a chain would lose what its members say
+    is_taken = [is_one and parts[n]['name'] == 'rope' for n, is_one in enumerate(is_taken)]
   if not any(is_taken):
     return overrides
+  is_of_mask = lambda path: name == 'pattern' and path.removeprefix(f'{OPEN}.') in OF_LAYERS
+  mask = {path.removeprefix(f'{OPEN}.'): x for path, x in own.items() if is_of_mask(path)}
+  fields = {path: x for path, x in own.items() if not is_of_mask(path)}
   for n, part in enumerate(parts):
     if is_taken[n]:
-      section = ConfigDict({OPEN: part})
-      overlay(section, own)
-      parts[n] = to_json(section)[OPEN]
+      section = ConfigDict({OPEN: {field: x for field, x in part.items() if not is_of_mask(field)}})
+      overlay(section, fields)
+      before = {field: x for field, x in part.items() if is_of_mask(field)}
+      parts[n] = to_json(section)[OPEN] | before | mask
   others = {path: value for path, value in overrides.items() if path not in own}
   return others | {OPEN: {'name': name, of_name: tuple(parts)}}
 

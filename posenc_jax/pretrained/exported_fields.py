@@ -149,7 +149,8 @@ def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
   scaling of the run decides it.
   """
   layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
-  scalings = [own['scaling'] for layer, _ in layers if (own := _rope_of(layer)) is not None]
+  parts = [own for layer, _ in layers for own in layer.get('members', [layer])]
+  scalings = [own['scaling'] for own in parts if own['name'] == 'rope']
   is_decided = any(said and said['rope_type'] in OF_LONGEST for said in scalings)
   name = next((name for name in (LONGEST, 'max_seq_len') if fields.get(name)), None)  # MPT's
   if is_decided or name is None:

@@ -24,7 +24,7 @@ NOTES = {
   ),
   'step': (
     "One whole step of training with the project's trainer and with PyTorch: loss, gradients, "
-    'clipping, AdamW; random tokens, the same for all. Parameters and moments are float32; '
+    'clipping, the optimizer; random tokens, the same for all. Parameters and moments are float32; '
     'bfloat16 in PyTorch is torch.autocast.',
     "of peak: what the model's matrix products use of the FLOP/s that the maker of the GPU or TPU "
     'names for this dtype (training/mfu.py): 6 operations a weight and token, and 12 a query, '

@@ -193,6 +193,8 @@ def build(case: Case, device: str) -> Target:
     if not is_taken and value != defaults[path]:
       allowed = f'{defaults[path]!r}, for which {case.method} is written'
       raise Unsupported(f'config.{path}={value!r}; allowed: {allowed}')
+  if config.optim.name != 'adamw':
+    raise Unsupported(f'config.optim.name={config.optim.name!r}; allowed: adamw')
   make = GPT if case.method.startswith('gpt') else x_transformer
   model = make(config.model, name, case.length).to(device)
   half = case.dtype == 'bfloat16'

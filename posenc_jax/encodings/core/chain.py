@@ -30,8 +30,8 @@ class Chain(Composite):
   ValueError is raised for
 
   - two members with a scale of their own (`t5`, `deberta`, `tupe`, `mla_rope`), or two that replace
-    softmax; beside `t5` a member that reads the size of queries, or whose bias is in the scale;
-    beside the other three one that itself multiplies by 1/sqrt(K);
+    softmax, or one of these and a sink; beside `t5` a member that reads the size of queries, or
+    whose bias is in the scale; beside the other three one that itself multiplies by 1/sqrt(K);
   - a member that makes q . k itself (`path`, `xpos`, `rerope`) behind one that acts on scores, or
     beside one that sets the scale;
   - a member that changes queries behind `transformer_xl`, `tupe`, `diet_abs` or `mla_rope`, which
