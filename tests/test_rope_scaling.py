@@ -262,7 +262,10 @@ def yarn_by_logarithms(slow, fast, c):
   return formula
 
 
-TURNS = {'beta_slow': 2.0, 'beta_fast': 20.0}  # the usual ones stand in the tests above
+# Not the usual ones, which stand in the tests above; far enough apart for a ramp at the small L of
+# the attention below, too.
+SLOW, FAST = 0.05, 20.0
+TURNS = {'beta_slow': SLOW, 'beta_fast': FAST}
 
 # type: (further fields, radians a position of pair m for n keys, factor on queries and keys for n
 # keys)
@@ -281,12 +284,12 @@ FORMULAS = {
   'yarn': (lambda K, s: {}, yarn_formula, lambda n, s, L: 1 + math.log(s) / 10),
   'yarn_paper': (
     lambda K, s: TURNS | {'attention_factor': 1.3},
-    by_turns(2.0, 20.0),
+    by_turns(SLOW, FAST),
     lambda n, s, L: 1.3,
   ),
   'dynamic_yarn': (
     lambda K, s: TURNS,
-    lambda m, K, base, n, s, L: yarn_formula(m, K, base, n, max(n / L, 1), L, 2.0, 20.0),
+    lambda m, K, base, n, s, L: yarn_formula(m, K, base, n, max(n / L, 1), L, SLOW, FAST),
     lambda n, s, L: 1 + math.log(max(n / L, 1)) / 10,
   ),
   'longrope': (
@@ -322,19 +325,19 @@ FORMULAS = {
   ),
   'mrrope_uni': (
     lambda K, s: TURNS,
-    by_radices(lambda d, steps: 1 / steps, 2.0, 20.0),
+    by_radices(lambda d, steps: 1 / steps, SLOW, FAST),
     lambda n, s, L: 1 + math.log(s) / 10,
   ),
   'mrrope_pro': (
     lambda K, s: TURNS | {'attention_factor': 0.9},
-    by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps), 2.0, 20.0),
+    by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps), SLOW, FAST),
     lambda n, s, L: 0.9,
   ),
   'dynamic_steps': (lambda K, s: {}, other_base(by_steps), lambda n, s, L: 1),
   'theta_scale': (lambda K, s: {}, same_turn, lambda n, s, L: 1),
   'yarn_log': (
     lambda K, s: TURNS | {'extrapolation_factor': 0.75},
-    yarn_by_logarithms(2.0, 20.0, 0.75),
+    yarn_by_logarithms(SLOW, FAST, 0.75),
     lambda n, s, L: 1,
   ),
 }
