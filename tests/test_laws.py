@@ -79,8 +79,6 @@ SAID_ELSEWHERE = {
 }
 # What some carry along the keys passes by tokens that a mask hides; others see what is left.
 ACROSS_GAPS = ('path', 'fox', 'stick_breaking')
-# Without weight a key is not read, and that of a score below 0 has none.
-WITHOUT_WEIGHTS = ('relu', 'chain_rope_relu')
 # (3, 5) elsewhere: nothing divides anything
 TILES = {
   'causal': (2, 8),
@@ -276,16 +274,16 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   Representatives that act within tiles, and what does so each in its way, meet the modes on
   `blockwise`, but for windows and what another one meets. Of the others, what acts within tiles
   meets `blockwise` once; what acts outside of them, other hyperparameters, and positions that are
-  no integers meet `dense`, since tiles know nothing of them. Packed rows are met by every
-  representative that is no wrapper; of these `bipe` meets every law. A plain score meets all masks,
-  and one that is carried along the keys those that leave gaps.
+  no integers meet `dense`, since tiles know nothing of them; `axial_rope` brings them several a
+  token. Packed rows are met by every representative that is no wrapper; of these `bipe` meets every
+  law. A plain score meets all masks, and one that is carried along the keys those that leave gaps.
   """
   if mode in MASKS:
     carried = ('cope',) if mode in ('sink_tokens', 'packed_chunk') else ()
     across = ACROSS_GAPS if mode == 'sink_tokens' else ()
     return variant in (('nope',) if backend == 'dense' else ('nope', *carried, *across))
   if mode == 'float_positions':
-    return backend == 'dense'
+    return backend == ('blockwise' if variant == 'axial_rope' else 'dense')
   if mode == 'both_sides_positions':
     return (variant, backend) == ('shaw', 'blockwise')
   if mode == 'packed':
@@ -424,7 +422,7 @@ def test_values_of_dense_are_those_of_the_oracle(variant, mode):
 @pytest.mark.parametrize(
   'variant',
   [
-    pytest.param(v, marks=daily_if(v in ('cope', 'learned', 'bipe')))
+    pytest.param(v, marks=daily_if(v == 'bipe', 'ci' if v in ('cope', 'learned') else 'slow'))
     for v in dict.fromkeys((*ENCODINGS, *CHAINS, 't5_bidirectional', 'deberta_p2c'))
   ],
 )
@@ -455,32 +453,6 @@ def test_a_shift_of_all_positions_changes_nothing_where_relative(variant):
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
   else:
     assert np.abs(there - here).max() > 1e-2
-
-
-@pytest.mark.parametrize(
-  ('variant', 'backend'),
-  [
-    pytest.param(v, b, marks=daily_if((v, b) in (('cope', 'blockwise'), ('chain', 'dense'))))
-    for v in READING
-    for b in backends_of(v)
-  ],
-)
-def test_causality(variant, backend):
-  """By gradient: a token reads itself and the past, nothing later. Every day of two encodings: that
-  the others equal the oracle says the same, up to rounding.
-  """
-  enc, (x, weights, _), t = build(variant), inputs(), 6
-  block_sizes = (4, 4) if backend == 'blockwise' else None
-  run = functools.partial(layer, enc, weights, backend=backend, block_sizes=block_sizes)
-  grads = jax.jit(jax.grad(lambda x: (run(x) * cotangent_of(enc))[:, t].sum()))(x)
-  assert np.isfinite(grads).all()
-  assert np.all(grads[:, t + 1 :] == 0)
-  is_read = np.abs(grads[:, : t + 1]).max(axis=-1) > 0
-  if variant in WITHOUT_WEIGHTS:
-    assert is_read[:, t].all()
-    assert is_read.mean() > 0.5
-  else:
-    assert is_read.all()
 
 
 @pytest.mark.parametrize(
@@ -799,11 +771,12 @@ def test_positions_are_taken_as_declared(variant):
     with pytest.raises(ValueError, match=r'^position_ids .*; allowed: None, for those of'):
       attend_with(enc, weights, x, SCATTERED)
     return
-  several = np.zeros((B, S, enc.positions_per_token + 2))
   allowed = (B, S, DIMS.kv_heads) if enc.takes_positions_per_head else floats.shape
-  shape = re.escape(f'{several.shape}; allowed: {allowed}')
-  with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
-    attend_with(enc, weights, x, several)
+  one_a_token = [(B, S)] if enc.positions_per_token > 1 else []
+  for given in [(B, S, enc.positions_per_token + 2), *one_a_token]:
+    shape = re.escape(f'{given}; allowed: {allowed}')
+    with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
+      attend_with(enc, weights, x, np.zeros(given))
   if enc.position_kind == 'integers':
     allowed = f'allowed: integers, for {type(enc).__name__} takes no other$'
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
