@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from compiled_models import logits, nll
 from flax import nnx
+from kinds import slow
 from test_model import VOCAB, config, tokens
 
 from posenc_jax.config.overlays import overlay
@@ -114,16 +115,16 @@ def test_positions_that_a_layer_does_not_take_are_refused_before_the_input():
 
 
 def test_learned_positions_in_a_pattern_end_and_are_added_once():
-  m = pattern('learned', 'alibi')
+  """As if they were part of the embeddings, where each token has a place of its own."""
+  m, bare = (pattern(name, 'alibi', model__tie_embeddings=False) for name in ('learned', 'nope'))
   assert m.max_length == 16
   with pytest.raises(ValueError, match='17 positions, but those of Learned end at 16'):
     m(tokens(T=17))
-  bare = pattern('nope', 'alibi')
-  at_input = m.encodings.first_layers[0].add_to_input(jnp.zeros((1, 12, 16)), jnp.arange(12)[None])
-  bare.embedding[...] = m.embedding[...]
-  bare.layers = jax.tree.unflatten(jax.tree.structure(bare.layers), jax.tree.leaves(m.layers))
+  x = jnp.arange(12)[None]
+  at_input = m.encodings.first_layers[0].add_to_input(jnp.zeros((1, 12, 16)), x)
   assert np.abs(at_input).max() > 0.1
-  assert np.abs(nll(m, tokens()) - nll(bare, tokens())).max() > 1e-3
+  bare.embedding[...] = bare.embedding[...].at[:12].add(at_input[0] / 16**0.5)
+  np.testing.assert_allclose(logits(m, x), logits(bare, x), atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -231,56 +232,71 @@ def test_random_floats_are_uniform_and_in_order_at_every_length(each):
     assert all(np.all(np.diff(document) > 0) for document in np.split(row, starts))
 
 
-def test_random_floats_are_the_same_ones_in_evaluation():
-  m, plain = (
-    of({'name': 'random_positions', 'kind': 'floats', 'longest': 9, 'inner': 'rope'}),
-    of({'name': 'rope'}),
-  )
-  x = tokens(B=4)
-  np.testing.assert_allclose(nll(m, x)[2:3], nll(m, x[2:3]), atol=2e-5)
-  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 4, None)
-  np.testing.assert_allclose(nll(m, x), nll(plain, x, position_ids=drawn), atol=2e-5)
-  assert np.abs(nll(m, x) - nll(plain, x)).max() > 1e-3
-  assert np.abs(nll(m, x, key=jax.random.key(1)) - nll(m, x)).max() > 1e-3
+RANDOM_FLOATS = {'name': 'random_positions', 'kind': 'floats', 'longest': 9}
+SCALED = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
 
 
-@pytest.mark.parametrize('inner', [pytest.param('shaw', marks=pytest.mark.slow), 'sinusoidal'])
-def test_all_layers_stand_at_the_one_draw(inner):
-  """A model that draws is the model without, given those positions; and with no room to draw it is
-  that model.
+@pytest.mark.parametrize(
+  ('wrapper', 'inner', 'largest_distance'),
+  [
+    (RANDOM_FLOATS, {'name': 'rope'}, None),
+    slow({'name': 'random_positions'}, {'name': 'shaw'}, 255),
+    ({'name': 'random_positions'}, {'name': 'sinusoidal'}, 255),
+    ({'name': 'shape_offset'}, {'name': 'sinusoidal'}, None),
+    ({'name': 'cape'}, {'name': 'sinusoidal'}, None),
+    slow({'name': 'pose'}, {'name': 'shaw'}, 127),
+    slow({'name': 'pose'}, {'name': 'rope'}, 127),
+    ({'name': 'pose'}, SCALED, 127),
+  ],
+)
+def test_all_layers_of_a_model_stand_at_the_one_draw(wrapper, inner, largest_distance):
+  """A model that draws is the model without, given those positions; in evaluation, where most draw
+  nothing, it is that model.
   """
-  x, key, plain = tokens(), jax.random.key(5), of({'name': inner})
-  m = of({'name': 'random_positions', 'inner': inner})
-  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
-  np.testing.assert_allclose(
-    nll(m, x, key=key), nll(plain, x, position_ids=drawn, max_position_distance=255), atol=3e-5
-  )
-  assert np.abs(nll(m, x, key=key) - nll(m, x, key=jax.random.key(6))).max() > 1e-3
-  tight = of({'name': 'random_positions', 'inner': inner, 'longest': 16})
-  full = tokens(T=16)
-  np.testing.assert_allclose(nll(tight, full, key=key), nll(plain, full), atol=3e-5)
+  m, plain, x = of(wrapper | {'inner': inner}), of(inner), tokens()
+  draw = lambda key: m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
+  at = functools.partial(nll, plain, x, max_position_distance=largest_distance)
+  key, evaluated = jax.random.key(2), nll(m, x)
+  trained = nll(m, x, key=key)
+  np.testing.assert_allclose(trained, at(position_ids=draw(key)), atol=2e-5)
+  assert np.abs(trained - evaluated).max() > 1e-3
+  if (drawn := draw(None)) is not None:
+    np.testing.assert_allclose(evaluated, at(position_ids=drawn), atol=2e-5)
+    return
+  np.testing.assert_array_equal(evaluated, nll(plain, x))
+  packed = {'segment_ids': jnp.array([[0] * 4 + [1] * 8] * 2)}
+  np.testing.assert_array_equal(nll(m, x, **packed), nll(plain, x, **packed))
+
+
+def test_random_positions_without_room_are_those_in_order():
+  m = of({'name': 'random_positions', 'inner': 'sinusoidal', 'longest': 16})
+  plain, x = of({'name': 'sinusoidal'}), tokens(T=16)
+  np.testing.assert_allclose(nll(m, x, key=jax.random.key(5)), nll(plain, x), atol=3e-5)
   with pytest.raises(ValueError, match='17 positions, but those of RandomPositions end at 16'):
-    tight(tokens(T=17))
+    m(tokens(T=17))
 
 
-@pytest.mark.parametrize('each', ['batch', 'example'])
-def test_evaluation_draws_alike_whatever_stands_beside(each):
-  m = of({'name': 'random_positions', 'each': each})
-  x = tokens(B=4)
+@pytest.mark.parametrize(
+  'wrapper',
+  [
+    *({'name': 'random_positions', 'each': each} for each in ('batch', 'example')),
+    RANDOM_FLOATS | {'inner': 'rope'},
+  ],
+)
+def test_evaluation_draws_alike_whatever_stands_beside(wrapper):
+  m, x = of(wrapper), tokens(B=4)
   np.testing.assert_allclose(nll(m, x)[2:3], nll(m, x[2:3]), atol=2e-5)
   assert np.abs(nll(m, x) - nll(of({'name': 'rope'}), x)).max() > 1e-3
 
 
-def test_shape_offset_moves_examples_in_training_alone():
+def test_shape_offset_moves_whole_examples():
   x, key = jnp.tile(tokens(B=1), (6, 1)), jax.random.key(1)
-  m, plain = of({'name': 'shape_offset'}), of({'name': 'sinusoidal'})
-  np.testing.assert_array_equal(nll(m, x), nll(plain, x))
-  moved = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 6, key)
+  enc = make('shape_offset', **SIZES, rngs=nnx.Rngs(0))
+  moved = enc.sample_positions(jnp.arange(12)[None], 6, key)
   offsets = np.asarray(moved[:, 0])
   assert len(np.unique(offsets)) > 1
   assert offsets.max() <= 16
   np.testing.assert_array_equal(moved, offsets[:, None] + np.arange(12))
-  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, position_ids=moved), atol=2e-5)
   relative, rope = of({'name': 'shape_offset', 'inner': 'rope'}), of({'name': 'rope'})
   np.testing.assert_allclose(nll(relative, x, key=key), nll(rope, x), atol=2e-5)
 
@@ -306,7 +322,9 @@ def test_cape_stretches_and_moves_examples_and_tokens_in_training_alone():
   T, n = 16, 4000
   in_order = jnp.arange(T)[None]
   assert enc.sample_positions(in_order, 2, None) is None
-  draws = np.asarray(enc.sample_positions(in_order, n, jax.random.key(0)), np.float64)
+  draws = enc.sample_positions(in_order, n, jax.random.key(0))
+  assert draws.dtype == jnp.float32
+  draws = np.asarray(draws, np.float64)
   assert draws.shape == (n, T)
   assert np.all(np.diff(draws) > 0), 'no token passes another'
   # a line through the positions of an example: its slope is lambda, up to what tokens are moved
@@ -322,41 +340,6 @@ def test_cape_stretches_and_moves_examples_and_tokens_in_training_alone():
   assert draws.max() - draws.min(axis=1).max() < enc.max_sampled_distance(T)
   still = make('cape', **SIZES, rngs=nnx.Rngs(0), shift=0.0, jitter=0.0, stretch=1.0)
   np.testing.assert_array_equal(still.sample_positions(in_order, 1, jax.random.key(0)), in_order)
-
-
-def test_cape_is_its_encoding_at_the_positions_that_it_draws():
-  x, key = tokens(), jax.random.key(2)
-  m, plain = of({'name': 'cape'}), of({'name': 'sinusoidal'})
-  np.testing.assert_array_equal(nll(m, x), nll(plain, x))
-  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
-  assert drawn.dtype == jnp.float32
-  np.testing.assert_allclose(nll(m, x, key=key), nll(plain, x, position_ids=drawn), atol=2e-5)
-  assert np.abs(nll(m, x, key=key) - nll(m, x)).max() > 1e-3
-
-
-@pytest.mark.parametrize(
-  'inner',
-  [
-    *(pytest.param(name, marks=pytest.mark.slow) for name in ('shaw', 'rope')),
-    {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}},
-  ],
-)
-def test_pose_is_its_encoding_at_the_positions_that_it_draws(inner):
-  x, key = tokens(), jax.random.key(2)
-  m, plain = (
-    of({'name': 'pose', 'inner': inner}),
-    of({'name': inner} if isinstance(inner, str) else inner),
-  )
-  np.testing.assert_array_equal(nll(m, x), nll(plain, x))
-  drawn = m.encodings.first_layers[0].sample_positions(jnp.arange(12)[None], 2, key)
-  np.testing.assert_allclose(
-    nll(m, x, key=key), nll(plain, x, position_ids=drawn, max_position_distance=127), atol=3e-5
-  )
-  assert np.abs(nll(m, x, key=key) - nll(m, x)).max() > 1e-3
-  packed = jnp.array([[0] * 4 + [1] * 8] * 2)
-  np.testing.assert_allclose(
-    nll(m, x, segment_ids=packed), nll(plain, x, segment_ids=packed), atol=2e-5
-  )
 
 
 def test_a_step_draws_by_seed_and_step():
