@@ -70,7 +70,7 @@ if '--xla_backend_optimization_level=0' in os.environ['XLA_FLAGS']:
 OF_CI = {
   f'test_{name}.py'
   for name in (
-    *('attention_weights', 'bench', 'carried_positions', 'carried_state', 'config_masks'),
+    *('attention_weights', 'bench', 'carried_positions', 'carried_state'),
     *('generation', 'grid', 'long_ppl', 'page', 'paper_configs', 'profile_figures', 'rates'),
     *('scoring', 'seeds', 'slurm', 'trackers'),
   )

@@ -54,6 +54,7 @@ def expected(model, tokens_BT):
   return nats_BT
 
 
+@pytest.mark.ci
 def test_training_and_validation_see_what_the_config_says(c, model, tokens_BT, expected):
   optimizer = make_optimizer(c.optim, c.train.steps)
   train_step, val_step = make_step_fns(c, optimizer)
@@ -75,6 +76,7 @@ def test_evaluation_sees_what_the_config_says(c, model, tokens_BT, expected):
   assert np.abs(narrower - expected).max() > SEEN
 
 
+@pytest.mark.ci
 def test_generation_sees_what_the_config_says(c, model, tokens_BT):
   """The tokens of the prompt and those that are drawn later, one by one."""
   found, count = [], 4

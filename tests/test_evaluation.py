@@ -35,31 +35,6 @@ from posenc_jax.training import provenance
 from posenc_jax.training import run_dir as workdirs
 from posenc_jax.training.checkpoints import Checkpoints
 
-# Each protocol as (nll, documents, length, batch_tokens) -> arrays of nats of tokens.
-PROTOCOLS = {
-  'non_overlapping': lambda nll, documents, length, size: windows.sliding(
-    nll, documents, length, length, size
-  ),
-  'sliding': lambda nll, documents, length, size: windows.sliding(
-    nll, documents, length, max(1, length // 3), size
-  ),
-  'last_k': lambda nll, documents, length, size: windows.last_k(
-    nll,
-    windows.target_windows(
-      documents, windows.choose_targets(list(map(len, documents)), length, 2, 4), length
-    ),
-    length,
-    min(4, length),
-    size,
-  ),
-  'by_position': lambda nll, documents, length, size: windows.by_position(
-    nll, windows.whole_windows(documents, length), size
-  ),
-  'by_position truncated': lambda nll, documents, length, size: windows.truncated_by_position(
-    nll, windows.whole_windows(documents, length), -(-length // 2), size
-  ),
-}
-
 
 def state(prefix):
   """A number of everything before and at a token, so that no other context gives the same."""
@@ -225,25 +200,6 @@ def test_receptive_field_is_the_share_of_each_distance_without_bos(documents, ba
     np.testing.assert_allclose(share_R, np.array(norms) / sum(norms), rtol=1e-15)
 
 
-@pytest.mark.parametrize('name', PROTOCOLS)
-@pytest.mark.parametrize('length', [1, 4, 16])
-def test_a_uniform_model_has_the_perplexity_of_its_vocabulary(documents, name, length):
-  uniform = lambda tokens_BT: np.full(tokens_BT.shape, np.log(256), np.float32)
-  nats = np.concatenate(
-    [np.ravel(part) for part in PROTOCOLS[name](uniform, documents, length, 50)]
-  )
-  assert np.exp(nats.sum() / nats.size) == pytest.approx(256, rel=1e-6)
-
-
-@pytest.mark.parametrize('name', PROTOCOLS)
-def test_batch_size_and_order_of_documents_change_no_number(documents, name):
-  expected = list(PROTOCOLS[name](Stub(), documents, 7, 7))
-  for batch_tokens in (1, 14, 100, 10_000):
-    same(PROTOCOLS[name](Stub(), documents, 7, batch_tokens), expected)
-  turned = list(PROTOCOLS[name](Stub(), documents[::-1], 7, 100))
-  assert sorted(np.concatenate(turned)) == sorted(np.concatenate(expected))
-
-
 @pytest.mark.parametrize('spans', [1, 2, 7])
 @pytest.mark.parametrize('longest', [1, 16])
 def test_targets_are_spread_evenly_over_what_has_enough_before_it(spans, longest):
@@ -360,7 +316,8 @@ BINS = {16: (0, 1, 2, 3, 4, 6, 8, 12, 16), 32: (0, 1, 2, 3, 4, 6, 8, 12, 16, 24,
 
 
 def test_an_earlier_checkpoint_is_measured_beside_the_last(letters, tmp_path, capsys):
-  c, workdir, _ = made_run(tmp_path / 'run', letters, {'train.steps': 7})
+  short = {'eval.protocols': ('last_k',), 'eval.controls': (), 'eval.lengths': (16,)}
+  c, workdir, _ = made_run(tmp_path / 'run', letters, {'train.steps': 7, **short})
   later = build(c, data.VOCAB, nnx.Rngs(1))
   with Checkpoints(workdir, max_to_keep=2) as checkpoints:
     checkpoints.save(7, later, {'count': jnp.array(7)})
@@ -369,7 +326,7 @@ def test_an_earlier_checkpoint_is_measured_beside_the_last(letters, tmp_path, ca
   assert 'its training ends' not in capsys.readouterr().err  # that is not news
   evaluate.evaluate(c, workdir)
   nats = {step: [r['nats'] for r in rows_of(workdir) if r['step'] == step] for step in (3, 7)}
-  alone = made_run(tmp_path / 'alone', letters, {'train.steps': 7})[1]
+  alone = made_run(tmp_path / 'alone', letters, {'train.steps': 7, **short})[1]
   evaluate.evaluate(c, alone)
   assert nats[3] == [r['nats'] for r in rows_of(alone)]  # what a run that ends there has
   assert len(nats[7]) == len(nats[3])
@@ -525,17 +482,6 @@ def test_the_receptive_field_is_where_gradients_come_from(evaluated):
       np.add.reduceat(np.mean(shares, axis=0), firsts), rel=1e-4
     )
     assert sum(value for _, value in found) == pytest.approx(1)
-
-
-def test_controls_change_what_lies_past_the_training_length(evaluated):
-  by_control = {
-    key: [r['nats'] for r in evaluated.rows if (r['control'], r['length'], r['k']) == (*key, 8)]
-    for key in [(control, length) for control in (None, *CONTROLS) for length in (16, 32)]
-  }
-  assert all(by_control[control, 16] == by_control[None, 16] for control in CONTROLS)
-  assert by_control['truncated', 32] == by_control[None, 16]
-  del by_control['truncated', 32]
-  assert len({tuple(nats) for (_, length), nats in by_control.items() if length == 32}) == 4
 
 
 def test_rows_that_are_there_are_not_measured_again_and_missing_ones_come_out_the_same(
@@ -818,27 +764,6 @@ def test_what_controls_leave_as_it_is_is_computed_once(measured, tmp_path):
   assert asked == plain
   by_key = {row_schema.key(r): r for r in rows}
   assert all(by_key[row_schema.key(r)] == r for r in some)
-
-
-@pytest.mark.parametrize(
-  ('overrides', 'words'),
-  [
-    ({'eval.target_context': 91}, 'config.eval.target_context=91: no documents'),
-    ({'eval.documents': 5}, 'config.eval.documents=5: only 4'),
-    (
-      {'eval.controls': ('shuffled_far',), 'eval.documents': 0, 'eval.target_context': 90},
-      "config.eval.controls=('shuffled_far',): only 1",
-    ),
-    ({'eval.split': 'validation'}, "no split 'validation'"),
-  ],
-)
-def test_what_a_small_folder_cannot_give_is_refused_before_training(letters, overrides, words):
-  c = config.load(BASE, {**TINY, 'data.corpus': letters, **overrides})
-  config.validate(c)
-  with pytest.raises(UserError) as error:
-    preflight.check_evaluation(c)
-  assert words in str(error.value)
-  assert r'\n' not in str(error.value)
 
 
 def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):

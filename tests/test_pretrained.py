@@ -53,28 +53,15 @@ DAILY += ('granite_swa',)
   'name', [pytest.param(name, marks=daily_if(name in DAILY)) for name in MODELS]
 )
 def test_logits_of_every_family(name, tmp_path):
+  """Those of transformers, for both texts in rows of their own, and in one row, each a segment."""
   config, model, _ = imported(save(tmp_path / 'm', name))
-  with jax.default_matmul_precision('highest'):
-    logits = jax.jit(lambda m, x: m(x, **attention_options(config)))(model, TOKENS)
   expected = np.array(RECORDS[name]['logits'])
-  np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize(
-  'name', [pytest.param(name, marks=daily_if(name in DAILY)) for name in MODELS]
-)
-def test_logits_of_every_family_packed(name, tmp_path):
-  """Both texts in one row, each a segment of its own: transformers' logits of them side by side."""
-  config, model, _ = imported(save(tmp_path / 'm', name))
-  length = TOKENS.shape[1]
-  segments = np.repeat(np.arange(len(TOKENS)), length)[None]
-  packed = lambda m, x: m(x, segment_ids=segments, **attention_options(config))
+  segments = np.repeat(np.arange(len(TOKENS)), TOKENS.shape[1])[None]
+  run = jax.jit(lambda m, x, **packing: m(x, **packing, **attention_options(config)))
   with jax.default_matmul_precision('highest'):
-    logits = jax.jit(packed)(model, TOKENS.reshape(1, -1))
-  expected = np.array(RECORDS[name]['logits'])
-  np.testing.assert_allclose(
-    logits.reshape(expected.shape), expected, atol=1e-5 * np.abs(expected).max()
-  )
+    alone, packed = run(model, TOKENS), run(model, TOKENS.reshape(1, -1), segment_ids=segments)
+  for logits in (alone, packed.reshape(expected.shape)):
+    np.testing.assert_allclose(logits, expected, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize('older', [True, False])
