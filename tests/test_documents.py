@@ -205,6 +205,7 @@ STUDIES_OF_SECTIONS = {
   ('README.md', 'A model that needs more context'): [
     'pretrained',
     'pretrained_4',
+    'pretrained_packages',
     'pretrained_speeches',
     'passkey',
   ],
@@ -218,6 +219,7 @@ STUDIES_OF_SECTIONS = {
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
     'pretrained_4',
+    'pretrained_packages',
     'pretrained_speeches',
     'passkey',
     'extension',
