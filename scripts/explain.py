@@ -33,7 +33,9 @@ from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings.core.base import SCORE_TERMS
-from posenc_jax.encodings.core.composite import read_members
+from posenc_jax.encodings.core.composite import Composite, read_members
+from posenc_jax.encodings.core.position_wrapper import PositionWrapper
+from posenc_jax.encodings.dape import AdaptedBias
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import preflight
 from posenc_jax.inspection import parameter_counts
@@ -209,8 +211,9 @@ def hyperparameter_rows(name: str, hyper: dict) -> Iterator[tuple[str, str, str]
   that it holds.
   """
   said = encodings.meanings(name)
+  holds_others = issubclass(encodings.ENCODINGS[name], (Composite, PositionWrapper, AdaptedBias))
   for field, value in (encodings.hyperparameters(name) | hyper).items():
-    members = {'members': value, 'inner': value and [value]}.get(field)
+    members = {'members': value, 'inner': value and [value]}.get(field) if holds_others else None
     held = read_members(members) if members else []
     names = ', '.join(member['name'] for member in held)
     yield field, names or repr(value), said.get(field, '')

@@ -727,7 +727,7 @@ def test_fields_of_a_chain_are_set_in_its_members_that_are_rope():
 
 
 def test_fields_of_a_pattern_are_set_in_its_chains_that_have_rope():
-  """A layer keeps its sink tokens, and no chain is put in the place of one."""
+  """A layer keeps its sink tokens, and a chain in the place of a chain what members say."""
   rope, shift = {'name': 'rope', 'base': 5e5}, {'name': 'kv_shift'}
   chain = lambda *members, **more: {'name': 'chain', 'members': [*members], **more}
   layers = (chain(shift, rope, attention_sink_tokens=4), chain(shift, {'name': 'nope'}), rope)
@@ -736,10 +736,15 @@ def test_fields_of_a_pattern_are_set_in_its_chains_that_have_rope():
   moved = chain(shift, {'name': 'rope', 'base': 7.0}, attention_sink_tokens=4)
   assert to_json(c.encoding)['layers'] == [moved, layers[1], {'name': 'rope', 'base': 7.0}]
   overlay(c, {'encoding.name': 'chain', 'encoding.members': 'rope,logn'})
-  assert to_json(c.encoding)['layers'][:2] == [moved, layers[1]]
-  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': layers[:2]}})
+  moved['members'] = [{'name': 'rope', 'base': 7.0}, {'name': 'logn'}]
+  own = {'name': 'chain', 'members': moved['members']}
+  assert to_json(c.encoding)['layers'] == [moved, layers[1], own]
+  c = load(BASE, {'encoding': chain(shift, rope)})
   overlay(c, {'encoding.name': 'chain', 'encoding.members': 'rope,logn'})
-  assert 'layers' in c.encoding  # which a chain has not, so that it is refused
+  assert to_json(c.encoding) == chain(rope, {'name': 'logn'})
+  c = load(BASE, {'encoding': {'name': 'pattern', 'layers': (rope | {'attention_window': None},)}})
+  overlay(c, {'encoding.base': 7.0})  # None is no window
+  assert c.encoding.layers[0]['base'] == 7.0
 
 
 def test_hyperparameters_of_no_member_of_a_chain_stay_to_be_refused():

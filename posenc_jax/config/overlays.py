@@ -29,9 +29,9 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   drops the fields of the one before, but for the length that both start from. In a pattern,
   `encoding.FIELD`, also another name, is set in the layers that are rope, or a chain with it, and
   see the whole text; in a chain in the members that are rope: to replace the whole takes
-  `{'encoding': dict(name=...)}`. A chain put in the place of an encoding that is one of its members
-  keeps that one's hyperparameters there. Raises `UserError` for an unknown path or a value of
-  another type.
+  `{'encoding': dict(name=...)}`. A chain put in the place of an encoding that is one of its
+  members, or of a chain, keeps the hyperparameters of members of the same name. Raises `UserError`
+  for an unknown path or a value of another type.
   """
   overrides = without_numpy(overrides)
   if OPEN in config:
@@ -84,8 +84,6 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
   if not own or is_new or parts is None:
     return overrides
   is_taken = [_has_rope(part) for part in parts]
-  if f'{OPEN}.members' in own:  # a chain in the place of a chain would lose what its members say
-    is_taken = [is_one and parts[n]['name'] == 'rope' for n, is_one in enumerate(is_taken)]
   if not any(is_taken):
     return overrides
   is_of_mask = lambda path: name == 'pattern' and path.removeprefix(f'{OPEN}.') in OF_LAYERS
@@ -103,7 +101,7 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
 
 def _has_rope(part: object) -> bool:
   """Whether the encoding of a layer or a member is RoPE or a chain with it, and sees all tokens."""
-  if not isinstance(part, dict) or MASKS & part.keys():
+  if not isinstance(part, dict) or any(part.get(field) is not None for field in MASKS):
     return False
   is_chain = part.get('name') == 'chain'
   return part.get('name') == 'rope' or (
@@ -112,23 +110,39 @@ def _has_rope(part: object) -> bool:
 
 
 def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
-  """The overrides, where they put a chain in the place of an encoding with hyperparameters: these
-  go into the member of its name, beside what that says itself.
+  """The overrides, where they put a chain in the place of an encoding with hyperparameters, or of a
+  chain whose members have some: each of its members has those of the one before of its name, beside
+  what it says itself.
 
-  Overrides stay as they are where no member, or more than one, has this name.
+  Overrides stay as they are where no member has those of another, and where more than one could.
   """
-  name, path = f'{OPEN}.name', f'{OPEN}.members'
+  of_name, path = f'{OPEN}.name', f'{OPEN}.members'
   members = _specs(overrides.get(path))
-  is_chain = overrides.get(name) == 'chain' and OPEN not in overrides
-  has_own = isinstance(encoding, dict) and encoding.keys() - {'name'}
-  if not is_chain or not has_own or members is None:
+  is_chain = overrides.get(of_name) == 'chain' and OPEN not in overrides
+  if not is_chain or not isinstance(encoding, dict) or members is None:
     return overrides
-  is_own = [isinstance(spec, dict) and spec.get('name') == encoding.get('name') for spec in members]
-  if is_own.count(True) != 1:
+  of_chain = encoding.get('name') == 'chain'
+  before = (_specs(encoding.get('members')) or []) if of_chain else [encoding]
+  names_before, names = ([_name(spec) for spec in specs] for specs in (before, members))
+  kept = {
+    own: spec
+    for own, spec in zip(names_before, before, strict=True)
+    if own is not None and spec.keys() - {'name'}
+    if names_before.count(own) == names.count(own) == 1
+  }
+  if not kept:
     return overrides
-  members[is_own.index(True)] = encoding | members[is_own.index(True)]
-  others = {key: value for key, value in overrides.items() if key not in (name, path)}
+  members = [
+    spec if own is None else kept.get(own, {}) | spec
+    for own, spec in zip(names, members, strict=True)
+  ]
+  others = {key: value for key, value in overrides.items() if key not in (of_name, path)}
   return others | {OPEN: {'name': 'chain', 'members': tuple(members)}}
+
+
+def _name(spec: object) -> str | None:
+  name = spec.get('name') if isinstance(spec, dict) else None
+  return name if isinstance(name, str) else None
 
 
 def _specs(parts: object) -> list | None:

@@ -54,7 +54,7 @@ class AxialRoPE(Rotary):
 
     Args:
       axes: how many positions a token has, at least 2.
-      spectrum: one of SPECTRA, see above.
+      spectrum: which frequencies each coordinate has, one of SPECTRA.
       sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
         (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With spectrum='heads' key/value heads
         of each, at most all together; multi-head RoPE has (2, 3, 3).

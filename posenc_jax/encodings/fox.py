@@ -51,7 +51,7 @@ class FoX(Encoding):
     """Builds the gates.
 
     Args:
-      gate: one of GATES.
+      gate: the data make the gates, or they are learned or fixed numbers: one of GATES.
       start: b at first with gate 'data', 0 if None; larger gates forget less (5: hardly at all).
       shortest, longest: tokens after which the first and the last head remember 1/e with the other
         gates; None: 2, and the training length.

@@ -54,7 +54,7 @@ class GOAT(Encoding):
 
     Args:
       waves: R, of the distance; 0, with a sink alone: none.
-      sink_waves: of the place, see above; 4 if None.
+      sink_waves: how many waves of the key's place f has; 4 if None.
       base: of the frequencies of both.
       sink: whether there are u and, with it, the recency bias; else waves of the distance alone.
       length: L in tokens, of the place; None: the training length.

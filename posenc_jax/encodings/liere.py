@@ -70,7 +70,7 @@ class LieRE(Encoding):
     Args:
       axes: how many positions a token has.
       block: channels that rotate together; None: all of a head.
-      generators: one of GENERATORS, see above.
+      generators: how the matrices of the axes are made, one of GENERATORS.
       length: what positions are divided by; None: the training length.
     """
     super().__init__(dims, rngs)

@@ -73,7 +73,7 @@ class LSSAR(LSSA):
   normalizer = 'rows'
 
   def __init__(self, dims: Dims, rngs, *, power: float = 15.0):
-    """`power`: the paper has 15, which is best from 2 L on, and 3, which is best at L."""
+    """`power`: of the weights; the paper has 15, which is best from 2 L on, and 3, best at L."""
     super().__init__(dims, rngs)
     check_at_least(1, power=power)
     self.power = float(power)

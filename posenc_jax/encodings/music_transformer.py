@@ -30,7 +30,7 @@ class MusicTransformer(Encoding):
 
     Args:
       max_distance: E has a row for each distance below it; the training length if None.
-      beyond: one of BEYOND, the vector of distances from `max_distance` on.
+      beyond: which vector distances from `max_distance` on have, one of BEYOND.
     """
     super().__init__(dims, rngs)
     if max_distance is None:

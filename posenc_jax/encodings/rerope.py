@@ -85,7 +85,9 @@ class ReRoPE(TwoRangeRoPE):
   reported_extrapolation = 'better to 4 L, untrained (its author, 13B)'
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, **rope):
-    """`window`, `rope`: as for TwoRangeRoPE; the window is by default half the training length."""
+    """`window`: the distance in tokens below which RoPE is as trained; None: half the training
+    length.
+    """
     window = max(dims.train_length // 2, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
 
@@ -102,7 +104,7 @@ class LeakyReRoPE(TwoRangeRoPE):
   paper = ReRoPE.paper
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, leak: float = 16.0, **rope):
-    """`window`, `rope`: as for ReRoPE; `leak`: by how much distances from there on are divided."""
+    """`leak`: by how much the distances beyond `window` are divided."""
     window = max(dims.train_length // 2, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
     check_at_least(1, leak=leak)

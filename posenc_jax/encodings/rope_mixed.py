@@ -31,7 +31,7 @@ class RoPEMixed(ByAngles):
     """Draws the directions.
 
     Args:
-      base: of the lengths, see above.
+      base: (f, g) has the length base^(-4m/K) at the start.
       turn_values: whether values rotate, too, and outputs back, see `ByAngles`.
     """
     super().__init__(dims, rngs, turn_values=turn_values)

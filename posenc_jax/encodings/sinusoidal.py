@@ -50,7 +50,7 @@ class Sinusoidal(Encoding):
   relative = False
 
   def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):
-    """`layout`: one of LAYOUTS; `base`: of the wavelengths, in the formula above."""
+    """`layout`: the order of sines and cosines, one of LAYOUTS. `base`: of the wavelengths."""
     super().__init__(dims, rngs)
     check_one_of(LAYOUTS, layout=layout)
     check_above(1, base=base)

@@ -51,7 +51,7 @@ class Wall(Encoding):
 
     Args:
       start: where b starts; larger gates forget less.
-      bound: of the logarithms of gates, see above; None: they have none.
+      bound: c, no channel decays by more than e^-c at a token; None: no bound.
     """
     super().__init__(dims, rngs)
     check_above(0, bound=bound)

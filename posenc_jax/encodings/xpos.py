@@ -52,7 +52,7 @@ class XPos(Encoding):
 
     Args:
       base, layout: as for `rope`; the layout is by default the released code's.
-      gamma: the larger, the less pairs decay; z_m as above.
+      gamma: the larger it is, the less pairs decay.
       scale_base: positions after which pair m has decayed to z_m.
     """
     super().__init__(dims, rngs)

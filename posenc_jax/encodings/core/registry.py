@@ -5,6 +5,8 @@ import importlib
 import inspect
 import numbers
 import re
+import sys
+import types
 from collections.abc import Iterator, MutableMapping
 
 from flax import nnx
@@ -192,12 +194,23 @@ def meanings(name: str) -> dict[str, str]:
   found = {}
   for kind in reversed(ENCODINGS[name].__mro__):
     said = inspect.getdoc(vars(kind).get('__init__')) or ''
+    said = _with_values(said, sys.modules[kind.__module__])
     _, _, block = said.partition('Args:\n')
     below = re.findall(r'^  ([\w, ]+): (.*(?:\n    .*)*)', block, re.MULTILINE)
     inline = re.findall(f'({NAMES}): (.*?)(?= {NAMES}: |$)', ' '.join(said.split()))
     for names, words in below or inline:
-      found |= dict.fromkeys(re.findall(r'\w+', names), ' '.join(words.split()))
+      found |= dict.fromkeys(re.findall(r'\w+', names), ' '.join(words.split()).rstrip(';'))
   return {name: found[name] for name in own if name in found}
+
+
+def _with_values(words: str, module: types.ModuleType) -> str:
+  """The words, with what constants of a module list in the place of their names."""
+
+  def values(name):
+    listed = getattr(module, name[0], None)
+    return ', '.join(map(repr, listed)) if isinstance(listed, tuple) else name[0]
+
+  return re.sub(r'\b[A-Z]{4,}\b', values, words)
 
 
 def _signature(name: str) -> list[inspect.Parameter]:
