@@ -25,7 +25,7 @@ L.
 
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
 --kept=results/board goes on from there; the n-gram is scripts/ngram.py's, and the times of a step
-scripts/step_times.py's. The tasks of the same lines are configs/studies/board_tasks.py, not run.
+scripts/step_times.py's. The tasks of the same lines are configs/studies/board_tasks.py.
 
 Cost: 99 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one
 processor; DAPE, CoPE and PaTH more. Result, of seeds 0 to 2, seed 3 of the lines of five, of RoPE
