@@ -53,7 +53,9 @@ DAILY += ('granite_swa',)
   'name', [pytest.param(name, marks=daily_if(name in DAILY)) for name in MODELS]
 )
 def test_logits_of_every_family(name, tmp_path):
-  """Those of transformers, for both texts in rows of their own, and in one row, each a segment."""
+  """Logits are those of transformers, for texts in rows of their own and for texts in one row, each
+  a segment of it.
+  """
   config, model, _ = imported(save(tmp_path / 'm', name))
   expected = np.array(RECORDS[name]['logits'])
   segments = np.repeat(np.arange(len(TOKENS)), TOKENS.shape[1])[None]

@@ -249,7 +249,9 @@ def by_steps(n, s, L):
 
 
 def same_turn(m, K, base, n, s, L):
-  """Of a base with which the pair, not a whole one, that turns once in L turns once in s L."""
+  """The frequency of pair m by the base with which the pair that turns once in L positions turns
+  once in s L; the index of that pair need not be whole.
+  """
   once = K / 2 * math.log(L / (2 * math.pi), base)
   return (s * L / (2 * math.pi)) ** (-m / once)
 
