@@ -1,5 +1,9 @@
 """LongPPL: key tokens against loops over single windows, and rows of real models."""
 
+import pathlib
+import shutil
+import types
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -8,9 +12,10 @@ from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 from posenc_jax import config, data, storage
 from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, plan, preflight, runs, scoring, windows
+from posenc_jax.evaluation import evaluate, evaluator, plan, preflight, runs, scoring, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
 
@@ -27,8 +32,8 @@ def cosine_nll(tokens_BT):
 @pytest.mark.parametrize(('alpha', 'beta'), [(2.0, -2.0), (0.0, -6.0)])
 def test_key_tokens_are_brute_force(T, context, stride, alpha, beta):
   windows_NT = np.random.default_rng(0).integers(1, 50, (6, T))
-  full_NT = windows.by_position(cosine_nll, windows_NT, 100)
-  found = windows.key_tokens(cosine_nll, windows_NT, full_NT, context, stride, alpha, beta, 100)
+  deciding = windows.deciding_nats(cosine_nll, windows_NT, context, stride, 100)
+  found = windows.key_tokens(*deciding, context, alpha, beta)
   expected = np.zeros(windows_NT.shape, bool)
   for n, window in enumerate(windows_NT):
     for t in range(context, T):
@@ -73,21 +78,23 @@ def test_rows_are_the_perplexity_of_key_tokens(make_run, capsys):
 
 
 def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
-  evaluator, workdir, judge = make_run(**LONG_PPL)
+  judge_config, workdir, judge = make_run(**LONG_PPL)
   workdir.rename(tmp_path / 'evaluator')
   named = str(tmp_path / 'evaluator')
   c, workdir, model = make_run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
   evaluate.evaluate(c, workdir)
-  nll, judge_nll = compiled(token_nll, c), compiled(token_nll, evaluator)
+  nll, judge_nll = compiled(token_nll, c), compiled(token_nll, judge_config)
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   windows_NT = windows.whole_windows(texts, 32)
   judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
-  full_NT = windows.by_position(judged, windows_NT, 64)
-  is_key_NT = windows.key_tokens(judged, windows_NT, full_NT, 4, 3, 0.01, -20.0, 64)
-  nats = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)[is_key_NT]
-  row = rows_of(workdir)[-1]
-  assert (row['length'], row['tokens']) == (32, is_key_NT.sum())
-  assert row['nats'] == pytest.approx(nats.sum(), rel=1e-5)
+  deciding = windows.deciding_nats(judged, windows_NT, 4, 3, 64)
+  is_key_NT = windows.key_tokens(*deciding, 4, 0.01, -20.0)
+  nats_NT = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)
+  rows = [row for row in rows_of(workdir) if row['length'] == 32]
+  assert [row['document'] for row in rows] == list(chosen_documents(c))
+  for row, nats_T, is_key_T in zip(rows, nats_NT, is_key_NT, strict=True):
+    assert row['tokens'] == is_key_T.sum() > 0
+    assert row['nats'] == pytest.approx(nats_T[is_key_T].sum(), rel=1e-5)
 
   # What cannot judge is refused; the next test is through the checks before a training.
   for overrides, words in (
@@ -95,7 +102,7 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
     ({'data__tokenizer': 'sentencepiece', 'data__vocab': 300}, 'has 257 symbols; allowed: .* 300'),
   ):
     with pytest.raises(UserError, match=words) as error:
-      runs.check_evaluator(overlaid(c, **overrides), data.opened(c.data, 'test'))
+      evaluator.check_evaluator(overlaid(c, **overrides), data.opened(c.data, 'test'))
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
 
 
@@ -115,22 +122,22 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
 
   monkeypatch.setattr(runs, 'restore', restore)
   evaluate.evaluate(c, workdir)
-  assert [row['status'] for row in rows_of(workdir)] == ['ok', 'ok']
+  assert [row['status'] for row in rows_of(workdir)] == 4 * ['ok']
   assert restored == [named]  # once for all lengths
 
 
 def test_an_evaluator_that_was_trained_on_is_another_one(make_run, tmp_path, monkeypatch):
   """In rows stands which one it was; its path alone would let both stand side by side."""
-  evaluator, workdir, model = make_run(encoding__name='nope')
+  judge_config, workdir, model = make_run(encoding__name='nope')
   workdir.rename(tmp_path / 'judge')
   monkeypatch.chdir(tmp_path)
   c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'judge'))
-  field, own = 'eval.long_ppl_evaluator', config.config_hash(evaluator)[:8]
+  field, own = 'eval.long_ppl_evaluator', config.config_hash(judge_config)[:8]
   evaluate.evaluate(c, workdir)
   evaluate.evaluate(overlaid(c, eval__long_ppl_evaluator='./judge'), workdir)
   first = rows_of(workdir)
   judge = {'run': 'judge', 'step': 3, 'config': own}
-  assert [row['overrides'] for row in first] == 2 * [{field: judge}]
+  assert [row['overrides'] for row in first] == 4 * [{field: judge}]
   with Checkpoints(tmp_path / 'judge', max_to_keep=1) as checkpoints:
     checkpoints.save(4, model, {'count': jnp.array(4)})
   evaluate.evaluate(overlaid(c, eval__protocols=('long_ppl', 'non_overlapping')), workdir)
@@ -139,7 +146,7 @@ def test_an_evaluator_that_was_trained_on_is_another_one(make_run, tmp_path, mon
     'long_ppl': {field: judge | {'step': 4}},
     'non_overlapping': None,
   }
-  other = config.to_json(overlaid(evaluator, seed=1))
+  other = config.to_json(overlaid(judge_config, seed=1))
   storage.write_json(tmp_path / 'judge' / 'config.json', other)
   evaluate.evaluate(c, workdir)
   assert rows_of(workdir)[-1]['overrides'][field]['config'] != own
@@ -166,7 +173,7 @@ def test_an_evaluator_has_the_tokens_and_the_formulas_of_when_it_was_trained(
   words = f"long_ppl_evaluator='{judge}': its run was trained with the tokenizer aaaaaaaaaaaaaaaa"
   with pytest.raises(UserError, match=f'^config.eval.{words}, here is no learned tokenizer; '):
     preflight.check_evaluation(c)
-  monkeypatch.setattr(runs, 'own_code', lambda config: {'mine': 'b' * 64})
+  monkeypatch.setattr(evaluator, 'own_code', lambda config: {'mine': 'b' * 64})
   provenance.claim(judge, provenance.MadeOf(None, code={'mine': 'a' * 64}), begins=True)
   words = f"long_ppl_evaluator='{judge}': encoding 'mine' was edited since its run began; allowed: "
   with pytest.raises(UserError, match=f'^config.eval.{words}'):
@@ -200,18 +207,86 @@ def nan_in_short_contexts(tokens_BT):
   return np.where(tokens_BT.shape[1] < 10, np.nan, cosine_nll(tokens_BT))
 
 
-def test_nats_of_a_judge_that_are_no_numbers_are_not_left_out(letters, monkeypatch):
-  overrides = {'eval__long_ppl_evaluator': 'judge'}
-  c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL, **overrides)
-  judges = {
-    'ok': cosine_nll,
-    'not_finite': lambda tokens_BT: np.where(tokens_BT[:, :1] % 2, np.nan, cosine_nll(tokens_BT)),
-  }
-  for status, judge in judges.items():
-    monkeypatch.setattr(plan, 'evaluator_nll', lambda *_, judge=judge: judge)
-    measurement = plan.plan(c, data.opened(c.data, 'test'))[-1]
-    (found,) = measurement.score(cosine_nll, [0])
-    assert found.get('status', 'ok') == status
+@pytest.fixture
+def judged_by(make_run, tmp_path, monkeypatch):
+  """A function (nll, overrides) -> (config, directory) of a run whose evaluator has these
+  likelihoods.
+  """
+  _, workdir, _ = make_run()
+  workdir.rename(tmp_path / 'judge')
+  named = str(tmp_path / 'judge')
+
+  def make(nll, **overrides):
+    stand_in = lambda *_, **__: types.SimpleNamespace(nats=nll)
+    monkeypatch.setattr(evaluator, 'restored_run', stand_in)
+    return make_run(**LONG_PPL | overrides, eval__long_ppl_evaluator=named)[:2]
+
+  return make
+
+
+def test_nats_of_a_judge_that_are_no_numbers_are_not_left_out(judged_by):
+  """Nor are they kept: the next model is not scored by them."""
+  for _ in range(2):
+    c, workdir = judged_by(lambda tokens_BT: np.full(tokens_BT.shape, np.nan))
+    evaluate.evaluate(c, workdir)
+    assert {row['status'] for row in rows_of(workdir)} == {'not_finite'}
+    shutil.rmtree(workdir)
+
+
+def test_a_judge_reads_a_text_once_for_all_models(judged_by, tmp_path):
+  """Its nats decide, so that other thresholds need no more of it; other contexts do."""
+  calls = []
+
+  def nll(tokens_BT):
+    calls.append(tokens_BT.shape)
+    return cosine_nll(tokens_BT)
+
+  def tokens(**overrides):
+    calls.clear()
+    c, workdir = judged_by(nll, **overrides)
+    evaluate.evaluate(c, workdir)
+    found = [row['tokens'] for row in rows_of(workdir)]
+    shutil.rmtree(workdir)
+    return found
+
+  first = tokens()
+  assert calls
+  assert (tokens(encoding__name='nope'), calls) == (first, [])
+  assert tokens(eval__long_ppl_alpha=2.0) < first
+  assert not calls
+  tokens(eval__stride=2)
+  assert calls
+  for path in (tmp_path / 'judge' / evaluator.KEPT).glob('*.npy'):
+    path.write_bytes(path.read_bytes()[:-3])
+  with pytest.raises(UserError, match=r'npy is damaged; allowed: the folder without it$'):
+    tokens()
+
+
+def test_a_judge_whose_folder_is_read_only_keeps_nothing(judged_by, monkeypatch):
+  c, workdir = judged_by(cosine_nll)
+  monkeypatch.setattr(storage, 'is_writable', lambda folder: pathlib.Path(folder) == workdir)
+  evaluate.evaluate(c, workdir)
+  assert {row['status'] for row in rows_of(workdir)} == {'ok'}
+  assert not (workdir.parent / 'judge' / evaluator.KEPT).exists()
+
+
+def test_a_document_without_key_tokens_adds_nothing(judged_by, capsys):
+  keyless = lambda tokens_BT: np.where(tokens_BT[:, :1] % 2, 1.0, cosine_nll(tokens_BT))
+  c, workdir = judged_by(keyless, eval__lengths=(32,))
+  names = [name for name, text in chosen_documents(c).items() if text[(len(text) - 40) // 2] % 2]
+  evaluate.evaluate(c, workdir)
+  rows = rows_of(workdir)
+  empty = [row['document'] for row in rows if row['status'] == 'no_key_tokens']
+  assert empty == names
+  assert len(empty) == 1 < len(rows)
+  (scores,) = collect(rows)
+  (score,) = scores.by_seed.values()
+  others = [row for row in rows if row['status'] == 'ok']
+  assert score.status == 'ok'
+  assert (score.nats, score.documents) == (sum(row['nats'] for row in others), len(others))
+  tokens = sum(row['tokens'] for row in others)
+  ppl = np.exp(score.nats / tokens)
+  assert f'LongPPL {ppl:.2f} over {tokens} key tokens' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

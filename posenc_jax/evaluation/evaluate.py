@@ -18,10 +18,11 @@ from posenc_jax.distributed.devices import kinds_of_devices
 from posenc_jax.distributed.memory import memory_errors
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
+from posenc_jax.evaluation.evaluator import judge_of
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
-from posenc_jax.evaluation.runs import check_corpus, judge_of, parameters_of, restore
+from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.rows.row_schema import cluster_of
@@ -196,6 +197,7 @@ def summary(rows: list[dict]) -> str:
   """The rows of one measurement in short: the bits a byte of all together and their standard error,
   the reach of the gradient, or the status of a row that has no score.
   """
+  rows = row_schema.without_empty(rows)
   for r in rows:
     if r['status'] != 'ok':
       return r['status']
@@ -215,7 +217,9 @@ def summary(rows: list[dict]) -> str:
   if given := [r['value'] for r in rows if r['metric'] == 'exact_match']:
     text = f'{np.mean(given):.3f} exact match, {text}'
   if rows[0]['protocol'] == 'long_ppl':
-    return f'{text}, LongPPL {rows[0]["ppl"]:.2f} over {rows[0]["tokens"]} key tokens'
+    tokens = sum(r['tokens'] for r in rows)
+    ppl = math.exp(math.fsum(r['nats'] for r in rows) / tokens)
+    text += f', LongPPL {ppl:.2f} over {tokens} key tokens'
   if error is None:
     return text
   return f'{text}, standard error over {documents} documents {error:.3f}'
@@ -253,7 +257,7 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   for measurement, rows in measured:
     if measurement.metric is not None:
       continue
-    text = '—'
+    text, rows = '—', row_schema.without_empty(rows)
     if all(r['status'] == 'ok' for r in rows):
       bits, error, _ = bits_a_byte(_likelihoods(rows))
       text = f'{bits:.3f}' if error is None else f'{bits:.3f} ± {error:.3f}'

@@ -17,8 +17,8 @@ from posenc_jax.config import config_hash, decides_results, flat, single_seed_ru
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation.evaluate import measure, recorder, show, summary
+from posenc_jax.evaluation.evaluator import judge_of
 from posenc_jax.evaluation.plan import plan
-from posenc_jax.evaluation.runs import judge_of
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS

@@ -12,13 +12,13 @@ from posenc_jax import data
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import text_tasks, windows
+from posenc_jax.evaluation.evaluator import Evaluator
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
-from posenc_jax.evaluation.runs import evaluator_nll
-from posenc_jax.evaluation.scoring import long_perplexity
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
+from posenc_jax.rows.row_schema import NO_KEY_TOKENS
 from posenc_jax.tasks import Example
 
 HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
@@ -292,34 +292,56 @@ class Planner:
     yield Measurement(length, key_fields, score, function=gradient_norms, metric='gradient')
 
   def long_ppl(self, length: int) -> Iterator[Measurement]:
-    """Yields nothing for a length that the short context reaches as well."""
+    """Yields nothing for a length that the short context reaches as well. A row is all documents;
+    or one, where `eval.long_ppl_evaluator` finds the same key tokens for all models.
+    """
     e = self._eval
     context = e.long_ppl_context or self._train_length
     if length <= context:
       return
+    by_document = bool(e.long_ppl_evaluator)
 
     def score(nll, rows):
-      settings = dict(
-        context=context, stride=e.stride, alpha=e.long_ppl_alpha, beta=e.long_ppl_beta
+      documents = rows if by_document else range(len(self._names))
+      texts, sizes = (
+        [arrays[i] for i in documents] for arrays in (self._excerpts, self._excerpt_bytes)
       )
-      if e.long_ppl_evaluator:
-        settings['evaluator'] = self._evaluator_nll
+      windows_NT, bytes_NT = (windows.whole_windows(some, length) for some in (texts, sizes))
+      nats_NT = windows.by_position(nll, windows_NT, e.batch_tokens)
       try:
-        nats, keys_of = long_perplexity(nll, self._excerpts, length, e.batch_tokens, **settings)
+        windows.check_finite(nats_NT, 'the model')
+        if by_document:
+          deciding = self._evaluator.deciding_nats(windows_NT, context)
+        else:
+          asked = nll, windows_NT, context, e.stride, e.batch_tokens, nats_NT
+          deciding = windows.deciding_nats(*asked)
       except windows.NotFinite:
         return [{'status': 'not_finite'}] * len(rows)
-      nats, num_bytes = map(np.concatenate, (nats, keys_of(self._excerpt_bytes)))
-      if not nats.size:
-        return [{'status': 'no_key_tokens'}] * len(rows)
-      return [self._score(nats, num_bytes)] * len(rows)
+      is_key_NT = windows.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
+      ends = np.cumsum([len(text) // length for text in texts])[:-1] if by_document else []
+      of_rows = (np.split(array_NT, ends) for array_NT in (nats_NT, bytes_NT, is_key_NT))
+      return list(map(self._score_of_keys, *of_rows))
 
     fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
-    yield Measurement(length, [fields], score)
+    names = self._names if by_document else [None]
+    yield Measurement(
+      length,
+      [fields | {'document': name} for name in names],
+      score,
+      rows_at_a_time=max(1, e.batch_tokens // max(map(len, self._excerpts))),
+    )
 
   @functools.cached_property
-  def _evaluator_nll(self) -> windows.TokenFunction:
-    """`evaluator_nll`, restored once for all lengths."""
-    return evaluator_nll(self._config, self._corpus)
+  def _evaluator(self) -> Evaluator:
+    return Evaluator(self._config, self._corpus)
+
+  def _score_of_keys(
+    self, nats_NT: np.ndarray, bytes_NT: np.ndarray, is_key_NT: np.ndarray
+  ) -> dict:
+    """The score of a row that covers the key tokens of these windows."""
+    if not is_key_NT.any():
+      return {'status': NO_KEY_TOKENS}
+    return self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])
 
   def sink_rate(self, length: int) -> Iterator[Measurement]:
     """Yields one measurement, at the shortest length: it has a length of its own."""

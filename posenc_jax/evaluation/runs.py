@@ -11,25 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import data, storage
-from posenc_jax.config import check_one_seed, config_hash, saved_config, trained_config
+from posenc_jax import data
+from posenc_jax.config import check_one_seed, saved_config, trained_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
-from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model import decoder
 from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
-from posenc_jax.rows.overrides import JUDGE, overrides_between
+from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
 from posenc_jax.training.init_from import filled
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
 from posenc_jax.training.provenance import check_code, check_documents
-from posenc_jax.training.run_dir import are_one_corpus, checkpoint_steps
+from posenc_jax.training.run_dir import are_one_corpus
 from posenc_jax.training.taken_parameters import parameters_in, start_of
 
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
@@ -133,59 +132,6 @@ def _half(path: str, leaf: np.ndarray) -> np.ndarray:
   return leaf.astype(jnp.bfloat16) if is_exact else leaf
 
 
-def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
-  """Raises `UserError` where `eval.long_ppl_evaluator` is no run, one whose encoding was edited, or
-  one that cannot read the text: it has other symbols or another tokenizer, or its positions end
-  before the longest window does.
-  """
-  workdir = config.eval.long_ppl_evaluator
-  if not workdir or 'long_ppl' not in config.eval.protocols:
-    return
-  name, longest = 'config.eval.long_ppl_evaluator', max(config.eval.lengths)
-  field = f'{name}={workdir!r}'
-  if storage.exists(Path(workdir) / 'config.json'):
-    check_one_seed(field, saved_config(workdir), workdir)
-  if not checkpoint_steps(workdir):
-    raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
-  evaluator = saved_config(workdir)
-  vocab, own_vocab = data.vocab(evaluator.data), data.vocab(config.data)
-  if vocab != own_vocab:
-    raise UserError(f'{field}: has {vocab} symbols; allowed: a run with {own_vocab}, as this one')
-  check_same_tokenizer(
-    workdir, corpus.tokenizer_sha256, name, 'a run with the tokenizer of this one'
-  )
-  check_code(workdir, own_code(evaluator), name)
-  with user_errors(ValueError):
-    end = decoder.shapes(evaluator, vocab).max_length
-  if end is not None and end < longest:
-    raise UserError(f'{field}: its positions end at {end}; allowed: a run that reads {longest}')
-
-
-def judge_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[str, object]:
-  """{field: what rows say of the run that `eval.long_ppl_evaluator` names}, where it is asked.
-
-  They say which one it is now, since its path stays when it is trained on. Raises `UserError`.
-  """
-  workdir = config.eval.long_ppl_evaluator
-  if not workdir or 'long_ppl' not in config.eval.protocols:
-    return {}
-  check_evaluator(config, corpus)
-  digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
-  run = Path(workdir).resolve().name
-  return {JUDGE: {'run': run, 'step': step, 'config': digest}}
-
-
-def evaluator_nll(config: ConfigDict, corpus: data.Corpus) -> TokenFunction:
-  """Returns the likelihoods (tokens_BT) -> nats_BT of the run that `eval.long_ppl_evaluator` names.
-  Raises `UserError`.
-  """
-  check_evaluator(config, corpus)
-  workdir = config.eval.long_ppl_evaluator
-  evaluator = saved_config(workdir)
-  check_corpus(evaluator, config, corpus, workdir)
-  return _load(Path(workdir), evaluator, corpus, holds_half=True).nats
-
-
 @dataclasses.dataclass
 class Run:
   """A trained run, as `load_run` gives it.
@@ -231,12 +177,13 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
     config.data, config.eval.split, kept_tokenizer(workdir, config.data)
   )
   check_corpus(saved, config, corpus, workdir)
-  return _load(Path(workdir), config, corpus)
+  return restored_run(Path(workdir), config, corpus)
 
 
-def _load(
+def restored_run(
   workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, holds_half: bool = False
 ) -> Run:
+  """What `load_run` gives, of a run that was checked; `holds_half` is as for `restore`."""
   model, step = restore(config, corpus, workdir, holds_half=holds_half)
   return Run(
     model, step, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)

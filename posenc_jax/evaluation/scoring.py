@@ -228,22 +228,21 @@ def long_perplexity(
 ) -> Scored:
   """Scores the key tokens of the whole windows of documents: `ppl` is LongPPL.
 
-  `context`, `stride`, `alpha` and `beta` are those of `windows.key_tokens`; stride None: a quarter
-  of the context. `evaluator` finds the key tokens; None: the model does. Raises ValueError where
-  nats of either are not finite.
+  `context` and `stride` are those of `windows.deciding_nats`, stride None: a quarter of the
+  context; `alpha` and `beta` those of `windows.key_tokens`. `evaluator` finds the key tokens; None:
+  the model does. Raises ValueError where nats of either are not finite.
   """
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
   windows_NT = windows.whole_windows(texts, length)
-  nats_NT = full_NT = windows.by_position(nll, windows_NT, batch_tokens)
+  nats_NT = windows.by_position(nll, windows_NT, batch_tokens)
   windows.check_finite(nats_NT, 'the model')
-  judge, stride = nll, stride or max(1, context // 4)
+  judge, full_NT = nll, nats_NT
   if evaluator is not None:
-    judge = _likelihoods(evaluator, None)
-    full_NT = windows.by_position(judge, windows_NT, batch_tokens)
-  is_key_NT = windows.key_tokens(
-    judge, windows_NT, full_NT, context, stride, alpha, beta, batch_tokens
-  )
+    judge, full_NT = _likelihoods(evaluator, None), None
+  stride = stride or max(1, context // 4)
+  deciding = windows.deciding_nats(judge, windows_NT, context, stride, batch_tokens, full_NT)
+  is_key_NT = windows.key_tokens(*deciding, context, alpha, beta)
 
   def keys_of(all_NT):
     return [all_T[is_key_T] for all_T, is_key_T in zip(all_NT, is_key_NT, strict=True)]

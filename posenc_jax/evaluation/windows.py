@@ -77,39 +77,50 @@ def check_finite(nats_NT: np.ndarray, whose: str) -> None:
     raise NotFinite(f'nats of {whose} are not finite in {count} of {len(nats_NT)} windows')
 
 
-def key_tokens(
+def deciding_nats(
   nll: TokenFunction,
   windows_NT: np.ndarray,
-  full_NT: np.ndarray,
   context: int,
   stride: int,
-  alpha: float,
-  beta: float,
   batch_tokens: int,
+  full_NT: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the nats by which a model decides on key tokens of windows: (of each token given all
+  before it in its window, given the last `context` to `context + stride - 1` of them), each [N, T].
+
+  Args:
+    nll: (tokens_BT) -> nats_BT, of the model that decides.
+    context: tokens of the short context, less than T. Its windows begin with BOS, as all do.
+    stride: tokens that share the start of their short context; a quarter of `context` in the paper
+      that `key_tokens` names.
+    full_NT: the first of the two, where they are known.
+  Raises:
+    NotFinite: nats are no numbers.
+  """
+  length = min(context + stride, windows_NT.shape[1])
+  if full_NT is None:
+    full_NT = by_position(nll, windows_NT, batch_tokens)
+  short_NT = np.stack(list(sliding(nll, windows_NT, length, min(stride, length), batch_tokens)))
+  for nats_NT in (full_NT, short_NT):
+    check_finite(nats_NT, 'the model that decides on key tokens')
+  return full_NT, short_NT
+
+
+def key_tokens(
+  full_NT: np.ndarray, short_NT: np.ndarray, context: int, alpha: float, beta: float
 ) -> np.ndarray:
   """Returns which tokens of windows are key tokens of LongPPL, bool [N, T]: those for which far
   context matters (Fang et al. 2024, arXiv:2410.23771; as in the authors' code, longppl.py, which
   has the signs of the parameters).
 
   A token is one if its log-likelihood given all tokens before it in its window is more than `beta`,
-  and that is more than `alpha` better than given the last `context` to `context + stride - 1` of
-  them. The first `context` tokens of a window never are; nor are the `stride` after them, whose
-  short context is all there is.
+  and that is more than `alpha` better than given a short context alone. The first `context` tokens
+  of a window never are; nor are the `stride` after them, whose short context is all there is.
 
   Args:
-    nll: (tokens_BT) -> nats_BT, of the model that decides.
-    full_NT: its nats of whole windows, from `by_position`.
-    context: tokens of the short context, less than T. Its windows begin with BOS, as all do.
-    stride: tokens that share the start of their short context; a quarter of `context` in the paper.
+    full_NT, short_NT: from `deciding_nats`, with the same `context`.
     alpha, beta: in nats; 2 and -2 in the paper.
-  Raises:
-    NotFinite: nats of whole windows or of short contexts are no numbers.
   """
-  T = windows_NT.shape[1]
-  length = min(context + stride, T)
-  short_NT = np.stack(list(sliding(nll, windows_NT, length, min(stride, length), batch_tokens)))
-  for nats_NT in (full_NT, short_NT):
-    check_finite(nats_NT, 'the model that decides on key tokens')
   is_key_NT = (short_NT - full_NT > alpha) & (-full_NT > beta)
   is_key_NT[:, :context] = False
   return is_key_NT

@@ -10,7 +10,8 @@ from posenc_jax.protocols import POSITIONAL
 
 FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
-STATUSES = ('ok', 'beyond_table', 'not_finite', 'no_key_tokens', 'no_bytes')
+NO_KEY_TOKENS = 'no_key_tokens'
+STATUSES = ('ok', 'beyond_table', 'not_finite', NO_KEY_TOKENS, 'no_bytes')
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
@@ -214,6 +215,13 @@ def row(
   more = {name: value for name, value in more.items() if value is not None}
   more |= {} if dtype == FULL else {DTYPE: dtype}
   return {name: fields[name] for name in FIELDS} | more
+
+
+def without_empty(rows: list[dict]) -> list[dict]:
+  """The rows of one measurement without those of documents that have no key tokens, which add
+  nothing to its score; all of them where none has any.
+  """
+  return [row for row in rows if row['status'] != NO_KEY_TOKENS] or rows
 
 
 def score_of(row: dict) -> dict:
