@@ -159,11 +159,14 @@ def not_installed(what: str, package: str, extra: str) -> UserError:
 
 def imported(module: str, what: str, extra: str) -> types.ModuleType:
   """The module of a package that an extra of this one installs. Raises UserError: that it is not
-  installed, or why it cannot be imported.
+  installed, or why it cannot be imported. A folder that happens to have its name is no package.
   """
   package = module.partition('.')[0]
   try:
-    return importlib.import_module(module)
+    found = importlib.import_module(module)
+    if getattr(found, '__file__', None) is None:
+      raise not_installed(what, package, extra)
+    return found
   except ImportError as error:
     if isinstance(error, ModuleNotFoundError) and error.name == package:
       raise not_installed(what, package, extra) from None

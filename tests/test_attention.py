@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import itertools
 import re
+import sys
 from types import SimpleNamespace
 
 import jax
@@ -18,6 +19,7 @@ from half_precision import sums_in_half_precision
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from kinds import daily_if, slow
 
+from posenc_jax import target
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.mask import Mask
@@ -1053,6 +1055,15 @@ def test_backends_without_tiles_refuse_sizes_but_for_dense():
 
   jax.eval_shape(ask, q)
   assert refusing == {*WITHOUT_TILES}
+
+
+def test_a_jax_without_splash_attention(monkeypatch):
+  """It is one of Pallas' examples. Nothing but the backend of its name needs it."""
+  monkeypatch.setitem(sys.modules, 'jax.experimental.pallas.ops.tpu.splash_attention', None)
+  monkeypatch.setattr(target, 'platform', lambda: 'tpu')
+  q = normal(1, 128, 4, 8)
+  request = build_request(q, q, q, build('nope'))
+  assert BACKENDS['splash'].refuse(request) == 'this version of jax has no splash attention'
 
 
 @pytest.mark.parametrize('backend', ['cudnn', 'splash'])

@@ -399,6 +399,20 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
   assert code_hash(ENCODINGS['alibi']) is None
 
 
+def test_the_code_of_an_encoding_has_one_hash_on_every_python(tmp_path):
+  """As `ast.unparse` writes these, versions of Python differ in quotes."""
+  (tmp_path / 'study.py').write_text(
+    'from posenc_jax import Encoding\nKINDS = "a", "b"\ndef plain(f):\n  return f\n'
+    'class Mine(Encoding):\n  @plain\n  def bias(self, r_R, *more: int, by: float | None = None):\n'
+    '    name = f\'{", ".join(KINDS)}: {r_R!r:>{len("x")}} "\\n"\'\n'
+    '    match more:\n      case [1, *rest]:\n        return r_R[..., None], *rest\n'
+    '    return -1.5e-3 * r_R if by is None else {**{name: b"1"}}[name]\n'
+    'def get_config():\n  pass\n'
+  )
+  found = code_hash(config.load_study(tmp_path / 'study.py').Mine)
+  assert found == 'a37d843cd33f7b0ef12384b8ff5c5aa524a85f3e9c084713100a31c7b3995949'
+
+
 def test_an_installed_package_is_the_code_of_its_own_encodings_alone(tmp_path, monkeypatch):
   """Another version of it is another formula; what it imports of others is theirs."""
   installed = tmp_path / 'lib' / 'site-packages'

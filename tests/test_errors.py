@@ -81,6 +81,9 @@ def test_a_name_in_other_letters_is_near():
   assert errors.closest('RoPE', ['nope', 'pope', 'rope']) == 'rope'
 
 
+FOLDER = 'a folder that happens to have the name of the package'
+
+
 @pytest.mark.parametrize(
   ('source', 'says'),
   [
@@ -91,12 +94,15 @@ def test_a_name_in_other_letters_is_near():
       '',
       "own_package cannot be imported: No module named 'own_package.part'; 'own_package' is not",
     ),
+    (FOLDER, "own_package is not installed; allowed: after pip install -e '.[hf]'"),
   ],
 )
 def test_a_package_that_is_there_and_broken_is_not_missing(source, says, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
   monkeypatch.delitem(sys.modules, 'own_package', raising=False)
-  if source is not None:
+  if source == FOLDER:
+    (tmp_path / 'own_package' / 'part').mkdir(parents=True)
+  elif source is not None:
     (tmp_path / 'own_package.py').write_text(source)
   with pytest.raises(errors.UserError, match=f'^{re.escape(f"--source: {says}")}'):
     errors.imported('own_package.part', '--source', 'hf')

@@ -5,14 +5,13 @@ kind is 'training', 'validation' or 'timing'; and `close()`. TRACKERS names them
 `config.train.trackers` may hold.
 """
 
-import importlib.util
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax import storage
-from posenc_jax.errors import UserError, nearest_of_all, not_installed, one_line
+from posenc_jax.errors import UserError, imported, nearest_of_all, one_line
 
 
 class TensorBoard:
@@ -81,13 +80,11 @@ TRACKERS = {'tensorboard': TensorBoard, 'wandb': WandB}
 
 
 def check(names: Iterable[str]) -> None:
-  """Raises UserError for a tracker that does not exist, or whose library is not installed."""
+  """Raises UserError for a tracker that does not exist, or whose library cannot be imported."""
   for name in names:
     if name not in TRACKERS:
       raise UserError(f'config.train.trackers={name!r}; {nearest_of_all(name, TRACKERS)}')
-    library = TRACKERS[name].library
-    if importlib.util.find_spec(library) is None:
-      raise not_installed(f'config.train.trackers={tuple(names)}', library, 'logging')
+    imported(TRACKERS[name].library, f'config.train.trackers={tuple(names)}', 'logging')
 
 
 def make_trackers(names: Iterable[str], workdir: Path, start_step: int, config: dict) -> list:

@@ -1,10 +1,10 @@
 """JAX's own fused attention for TPU, for encodings that leave the score matrix alone."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention
 
 from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products, refuse_tiles
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
@@ -22,7 +22,7 @@ def refuse(request: AttentionRequest) -> str | None:
     return reason
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, splash attention needs a TPU'
-  if (reason := refuse_products(request)) is not None:
+  if (reason := _refuse_jax() or refuse_products(request)) is not None:
     return reason
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   if request.q_BTHK.shape[-1] != request.v_BSGK.shape[-1]:
@@ -37,6 +37,19 @@ def refuse(request: AttentionRequest) -> str | None:
     what = f'what splash attention is told of blocks of {_block(T)} tokens takes'
     return f'{what} {needed / 2**20:.2f} MiB, and a TPU has 1 MiB for such numbers'
   return refuse_mesh(request)
+
+
+def _refuse_jax() -> str | None:
+  try:
+    _splash_attention()
+  except ImportError:
+    return 'this version of jax has no splash attention'
+  return None
+
+
+def _splash_attention():
+  """The module. It is one of Pallas' examples, which a later jax may leave out."""
+  return importlib.import_module('jax.experimental.pallas.ops.tpu.splash_attention')
 
 
 def _block(T: int) -> int:
@@ -56,6 +69,7 @@ def _most_columns(request: AttentionRequest, T: int) -> int:
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v."""
   T, H = request.q_BTHK.shape[1:3]
+  splash_attention = _splash_attention()
   kernel = splash_attention.make_splash_mha(
     splash_attention.MultiHeadMask([_mask(request, T)] * H),
     block_sizes=splash_attention.BlockSizes(*[_block(T)] * 8),
@@ -112,6 +126,7 @@ _at_default_precision.defvjp(_forward, _backward)
 
 def _mask(request: AttentionRequest, T: int):
   window, is_causal = request.mask.window, request.mask.is_causal
+  splash_attention = _splash_attention()
   if window is not None:
     neighbors = window - 1  # the token itself is not counted
     sides = (neighbors, 0 if is_causal else neighbors)

@@ -23,7 +23,7 @@ class TileProgram:
     self.results = closed.out_avals
     outputs = [True] * len(closed.out_avals)
     self.constants = closed.consts
-    self._jaxpr, self._used = partial_eval.dce_jaxpr(closed.jaxpr, outputs)
+    self._jaxpr, self._used = partial_eval.dce_jaxpr(open_jaxpr(closed), outputs)
     self.reads = self._used[2 : 2 + len(jax.tree.leaves(blocks))]
 
   def __call__(self, constants, a, b, inputs: list, state: list):
@@ -45,10 +45,15 @@ class TileProgram:
     return set(_primitives(self._jaxpr))
 
 
+def open_jaxpr(closed):
+  """A jaxpr without its constants. From jax 0.12 on it has them itself, and `.jaxpr` is to go."""
+  return getattr(closed, 'jaxpr', closed)
+
+
 def _primitives(jaxpr):
   for equation in jaxpr.eqns:
     yield equation.primitive.name
     for parameter in jax.tree.leaves(list(equation.params.values())):
-      inner = getattr(parameter, 'jaxpr', parameter)
+      inner = open_jaxpr(parameter)
       if hasattr(inner, 'eqns'):
         yield from _primitives(inner)

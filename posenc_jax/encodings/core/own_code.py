@@ -70,7 +70,7 @@ class _Code:
     defined = self._modules[module]
     if (module, name) in self.texts or name not in defined:
       return
-    self.texts[module, name] = '\n'.join(map(ast.unparse, defined[name]))
+    self.texts[module, name] = '\n'.join(map(_text, defined[name]))
     for node in defined[name] + defined.get('*', []):
       for part in ast.walk(node):
         if isinstance(part, ast.Name):
@@ -137,6 +137,16 @@ def _names(node: ast.stmt) -> set[str]:
     elif isinstance(part, ast.Expr) and isinstance(part.value, ast.Call):
       found |= _base(part.value.func)
   return found
+
+
+def _text(part: object) -> str:
+  """A part of a syntax tree as a text that every version of Python makes the same: `ast.unparse`
+  chooses other quotes from version to version, and `ast.dump` writes other fields.
+  """
+  if isinstance(part, ast.AST):
+    fields = [(name, value) for name, value in ast.iter_fields(part) if value not in (None, [])]
+    return f'{type(part).__name__}({",".join(f"{name}={_text(value)}" for name, value in fields)})'
+  return f'[{",".join(map(_text, part))}]' if isinstance(part, list) else repr(part)
 
 
 def _base(place: ast.expr) -> set[str]:

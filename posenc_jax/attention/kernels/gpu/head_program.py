@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from posenc_jax.attention.kernels.program import TileProgram
+from posenc_jax.attention.kernels.program import TileProgram, open_jaxpr
 
 # What the hook `score` of an encoding may not need, and what it is.
 NOT_IN_TRITON = {
@@ -56,12 +56,13 @@ def _results(equation, arguments) -> list:
   name, parameters = equation.primitive.name, equation.params
   if name in CALLS:
     inner = parameters['call_jaxpr' if 'call_jaxpr' in parameters else 'jaxpr']
-    return _evaluate(inner.jaxpr, inner.consts, arguments)
+    return _evaluate(open_jaxpr(inner), inner.consts, arguments)
   if name == 'platform_index':
     return [_place_of_gpu(parameters['platforms'])]
   if name == 'cond':
     index, *arguments = arguments
-    branches = [functools.partial(_evaluate, b.jaxpr, b.consts) for b in parameters['branches']]
+    evaluated = lambda b: functools.partial(_evaluate, open_jaxpr(b), b.consts)
+    branches = list(map(evaluated, parameters['branches']))
     if isinstance(index, int):
       return branches[index](arguments)
     return lax.switch(index, branches, arguments)
