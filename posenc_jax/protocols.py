@@ -28,7 +28,8 @@ class Control(NamedTuple):
 
   Attributes:
     words: what captions say behind the protocol.
-    fields: fields of the config that change numbers in its rows alone.
+    fields: fields of the config that change its numbers and not those of every other: where one is
+      overridden, rows of the others stay as they are.
   """
 
   words: str
@@ -68,7 +69,8 @@ class Protocol(NamedTuple):
     controls: those that it is measured again under.
     truncated_words: what captions say of it under the control TRUNCATED, where that has a form of
       its own.
-    fields: fields of the config that change numbers in its rows alone.
+    fields: fields of the config that change its numbers and not those of every other: where one is
+      overridden, rows of the others stay as they are.
     is_by_position: whether its rows are told apart by position, and are no score of a length.
     is_by_depth: whether the `position` of its rows, where they have one, is the share of the text
       that stands before all that is asked for.

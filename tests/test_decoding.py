@@ -62,6 +62,10 @@ def test_tokens_one_by_one_give_the_logits_of_one_call(variant):
     ('t5', {'chunk': 4}),
     ('cope', {'window': 3, 'sink_tokens': 2}),
     ('mta', {'window': 3}),
+    ('ssmax', {'window': 3, 'sink_tokens': 2}),
+    ('selective', {}),
+    pytest.param('tape', {'window': 3}, marks=pytest.mark.slow),
+    pytest.param('llama4_temperature', {'chunk': 4}, marks=pytest.mark.slow),
     pytest.param('rope', {'window': 3}, marks=pytest.mark.slow),
     pytest.param('logn', {'softcap': 0.7}, marks=pytest.mark.slow),
   ],
@@ -125,10 +129,21 @@ def test_patterns_of_layers(name):
   assert_decodes(model(encoding, layers=5, model__share_encoding='none'))
 
 
-def test_flags_of_layers():
-  flags = {'norm_placement': 'sandwich', 'output_gate': 'headwise', 'mlp': 'swiglu'}
-  flags |= {'qk_norm': 'head', 'shared_kv': True, 'kv_heads': 2, 'tie_embeddings': False}
-  flags |= {'logit_softcap': 3.0}
+@pytest.mark.parametrize(
+  'flags',
+  [
+    {
+      **{'norm_placement': 'sandwich', 'output_gate': 'headwise', 'mlp': 'swiglu'},
+      **{'qk_norm': 'head', 'shared_kv': True, 'kv_heads': 2, 'tie_embeddings': False},
+      'logit_softcap': 3.0,
+    },
+    {
+      **{'parallel_residual': True, 'output_gate': 'elementwise', 'qk_norm': 'projection'},
+      **{'norm': 'layer', 'embedding_norm': True},
+    },
+  ],
+)
+def test_flags_of_layers(flags):
   made = model('path', **{f'model__{name}': value for name, value in flags.items()})
   assert_decodes(made, sizes=(4, 1, 1, 3))
 

@@ -157,12 +157,12 @@ def test_the_other_document_is_the_next_one_of_another_folder():
 
 
 def test_by_position_scores_whole_windows_alone(documents):
-  windows_NT = windows.whole_windows(documents, 16)
-  assert windows_NT.shape == (2 + 1 + 4 + 2, 16)
-  np.testing.assert_array_equal(windows_NT[-1], documents[3][16:32])
-  expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_NT]
+  windows_WT = windows.whole_windows(documents, 16)
+  assert windows_WT.shape == (2 + 1 + 4 + 2, 16)
+  np.testing.assert_array_equal(windows_WT[-1], documents[3][16:32])
+  expected = [[state(window[: t + 1]) for t in range(16)] for window in windows_WT]
   for batch_tokens in (1, 50):
-    np.testing.assert_array_equal(windows.by_position(Stub(), windows_NT, batch_tokens), expected)
+    np.testing.assert_array_equal(windows.by_position(Stub(), windows_WT, batch_tokens), expected)
   # Documents that are shorter than the window are left out.
   assert len(windows.whole_windows(documents, 41)) == 2
   with pytest.raises(ValueError, match='no document has length=65'):
@@ -172,13 +172,13 @@ def test_by_position_scores_whole_windows_alone(documents):
 @pytest.mark.parametrize('context', [1, 2, 5, 6, 16, 41])
 def test_truncated_by_position_is_brute_force_with_half_to_all_of_the_context(documents, context):
   """Each token by itself, from the first window that reaches it."""
-  windows_NT = windows.whole_windows(documents, 37)
+  windows_WT = windows.whole_windows(documents, 37)
   stride = max(1, context // 2)
   starts = [max(0, -(-(t + 1 - context) // stride) * stride) for t in range(37)]
   assert all(context - stride <= t - s < context for t, s in enumerate(starts) if t >= context)
-  expected = [[state(window[s : t + 1]) for t, s in enumerate(starts)] for window in windows_NT]
+  expected = [[state(window[s : t + 1]) for t, s in enumerate(starts)] for window in windows_WT]
   for batch_tokens in (1, 100):
-    found = windows.truncated_by_position(Stub(), windows_NT, context, batch_tokens)
+    found = windows.truncated_by_position(Stub(), windows_WT, context, batch_tokens)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -1131,3 +1131,8 @@ def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(ma
   with pytest.raises(UserError, match=r'documents in data\.corpus: 20 when its run began, 40 now'):
     evaluate.evaluate(c, workdir)
   assert rows_of(workdir) == rows
+
+
+def test_a_metric_that_is_no_task_has_a_summary():
+  row = {'protocol': 'sharpness', 'status': 'ok', 'metric': 'sharpness'}
+  assert evaluate.summary([row | {'value': 0.25}, row | {'value': 0.5}]) == '0.375 sharpness'

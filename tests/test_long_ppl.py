@@ -31,11 +31,11 @@ def cosine_nll(tokens_BT):
 )
 @pytest.mark.parametrize(('alpha', 'beta'), [(2.0, -2.0), (0.0, -6.0)])
 def test_key_tokens_are_brute_force(T, context, stride, alpha, beta):
-  windows_NT = np.random.default_rng(0).integers(1, 50, (6, T))
-  deciding = windows.deciding_nats(cosine_nll, windows_NT, context, stride, 100)
+  windows_WT = np.random.default_rng(0).integers(1, 50, (6, T))
+  deciding = windows.deciding_nats(cosine_nll, windows_WT, context, stride, 100)
   found = windows.key_tokens(*deciding, context, alpha, beta)
-  expected = np.zeros(windows_NT.shape, bool)
-  for n, window in enumerate(windows_NT):
+  expected = np.zeros(windows_WT.shape, bool)
+  for n, window in enumerate(windows_WT):
     for t in range(context, T):
       start = (t - context) // stride * stride  # of the short context, context + stride at most
       full = cosine_nll(window[None, : t + 1])[0, -1]
@@ -85,14 +85,14 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
   evaluate.evaluate(c, workdir)
   nll, judge_nll = compiled(token_nll, c), compiled(token_nll, judge_config)
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
-  windows_NT = windows.whole_windows(texts, 32)
+  windows_WT = windows.whole_windows(texts, 32)
   judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
-  deciding = windows.deciding_nats(judged, windows_NT, 4, 3, 64)
-  is_key_NT = windows.key_tokens(*deciding, 4, 0.01, -20.0)
-  nats_NT = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_NT, 64)
+  deciding = windows.deciding_nats(judged, windows_WT, 4, 3, 64)
+  is_key_WT = windows.key_tokens(*deciding, 4, 0.01, -20.0)
+  nats_WT = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_WT, 64)
   rows = [row for row in rows_of(workdir) if row['length'] == 32]
   assert [row['document'] for row in rows] == list(chosen_documents(c))
-  for row, nats_T, is_key_T in zip(rows, nats_NT, is_key_NT, strict=True):
+  for row, nats_T, is_key_T in zip(rows, nats_WT, is_key_WT, strict=True):
     assert row['tokens'] == is_key_T.sum() > 0
     assert row['nats'] == pytest.approx(nats_T[is_key_T].sum(), rel=1e-5)
 

@@ -61,7 +61,7 @@ def test_a_prompt_depends_on_its_seed_alone(task):
   assert len({answer for _, answer in [*same, *others]}) == 7
 
 
-PROMPTS = {
+HASHES = {
   'text_passkey': 'd9f676ab71a0ee97',
   'text_multikey': '027d0e94038c2108',
   'text_needles': '1bf05fe37f0bab52',
@@ -77,7 +77,7 @@ def test_a_prompt_stays_the_same_over_versions(task):
   """Rows of two questions under one name would be added up. Another question is another task."""
   prompt = text_tasks.prompt_of(task, 'a 0.375')
   tokens_T, _ = text_tasks.window(BYTES.encode, TEXT, 1200, 0.375, prompt)
-  assert hashlib.sha256(bytes(tokens_T.tolist())).hexdigest()[:16] == PROMPTS[task]
+  assert hashlib.sha256(bytes(tokens_T.tolist())).hexdigest()[:16] == HASHES[task]
 
 
 def codes(text: str) -> list[tuple[str, str]]:
@@ -166,7 +166,7 @@ def asked(make_run, monkeypatch):
     key = text_tasks.number(draw)
     return text_tasks.Prompt((f' {key} ',), ' ?', key)
 
-  monkeypatch.setitem(text_tasks.PROMPTS, 'text_passkey', prompt)
+  monkeypatch.setitem(text_tasks.QUESTIONS, 'text_passkey', prompt)
   config, workdir, model = make_run(
     eval__protocols=('text_passkey',), eval__lengths=(24, 32), eval__controls=()
   )

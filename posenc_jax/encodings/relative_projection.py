@@ -23,7 +23,6 @@ class RelativeProjection(Encoding):
   bias_in_scale = False
   causal_only = True
   needs_inputs = True
-  has_vector_tables = True
   per_layer = ('w_r', 'bank')
 
   def __init__(

@@ -27,7 +27,6 @@ class TransformerXL(Encoding):
   needs_usual_queries = True
   reads_qk = True
   reads_own_queries = True
-  has_vector_tables = True
   per_layer = ('w_r',)
 
   def __init__(self, dims: Dims, rngs, *, max_distance: int | None = None):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import WHOLE_ROWS, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 
 
@@ -20,7 +20,7 @@ class URPE(Encoding):
 
   paper = 'Luo et al. 2022, arXiv:2205.13401'
   parameter_summary = 'a number a distance and head'
-  limit = 'rows of scores must be whole: memory grows with the square of the length'
+  limit = WHOLE_ROWS
   normalizer = 'rows'
 
   def __init__(self, dims: Dims, rngs, *, max_distance: int | None = None):

@@ -210,8 +210,10 @@ def summary(rows: list[dict]) -> str:
   if rows[0]['metric'] == 'attention_distance':
     distance = np.mean([r['value'] for r in rows])
     return f'{distance:.1f} tokens from a query to its keys, mean over heads'
-  if rows[0]['metric'] is not None:
+  if rows[0]['metric'] in task_scoring.TASK_METRICS:
     return task_scoring.summary(rows)
+  if (metric := rows[0]['metric']) is not None:
+    return f'{np.mean([r["value"] for r in rows]):.4g} {metric}'
   bits, error, documents = bits_a_byte(_likelihoods(rows))
   text = f'{bits:.3f} bits/byte'
   if given := [r['value'] for r in rows if r['metric'] == 'exact_match']:

@@ -81,35 +81,35 @@ class Evaluator:
     self._config, self._corpus = config, corpus
     self._workdir = Path(config.eval.long_ppl_evaluator)
 
-  def deciding_nats(self, windows_NT: np.ndarray, context: int) -> np.ndarray:
+  def deciding_nats(self, windows_WT: np.ndarray, context: int) -> np.ndarray:
     """The run's nats of whole windows and of short contexts, for `windows.key_tokens`: float32
-    [2, N, T].
+    [2, W, T].
 
     Raises:
       UserError: it cannot judge, or what it has kept is damaged.
       NotFinite: its nats are no numbers.
     """
     stride, size = self._config.eval.stride, self._config.eval.batch_tokens
-    path = self._workdir / KEPT / f'{self._digest(windows_NT, context, stride)}.npy'
+    path = self._workdir / KEPT / f'{self._digest(windows_WT, context, stride)}.npy'
     keeps = storage.is_writable(self._workdir)
     if keeps:
       path.parent.mkdir(exist_ok=True)
     with storage.file_lock(path.parent / 'lock', wait=True):
       if storage.exists(path):
-        return _read(path, (2, *windows_NT.shape))
-      found = windows.deciding_nats(self._nll, windows_NT, context, stride, size)
-      nats_2NT = np.stack(found).astype(np.float32)  # as the model has them
+        return _read(path, (2, *windows_WT.shape))
+      found = windows.deciding_nats(self._nll, windows_WT, context, stride, size)
+      nats_2WT = np.stack(found).astype(np.float32)  # as the model has them
       if keeps:
         file = io.BytesIO()
-        np.save(file, nats_2NT)
+        np.save(file, nats_2WT)
         storage.atomic_write(path, file.getvalue())
-      return nats_2NT
+      return nats_2WT
 
-  def _digest(self, windows_NT: np.ndarray, context: int, stride: int) -> str:
+  def _digest(self, windows_WT: np.ndarray, context: int, stride: int) -> str:
     """Another one for other windows or contexts, and once the run has other parameters."""
     config, held = saved_config(self._workdir), parameters_in(self._workdir, as_shapes=True)
-    text = hashlib.sha256(windows_NT.astype('<i8').tobytes()).hexdigest()
-    asked = [config_hash(config), held.step, held.checksum, text, windows_NT.shape, context, stride]
+    text = hashlib.sha256(windows_WT.astype('<i8').tobytes()).hexdigest()
+    asked = [config_hash(config), held.step, held.checksum, text, windows_WT.shape, context, stride]
     return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
   @functools.cached_property

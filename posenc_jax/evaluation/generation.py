@@ -136,8 +136,9 @@ def generate(
   ends texts. BOS is drawn only if it is such a token.
 
   Keys and values are kept from token to token, and queries where the encoding needs all. Encodings
-  that read how long a call is get the length of prompt and text together. Attention is by the
-  backend `dense`, and of long prompts by the fastest, whatever `attention.backend` names.
+  that read how long a call is, or sample positions, get the length of prompt and text together.
+  Attention is by the backend `dense`, and of long prompts by the fastest, whatever
+  `attention.backend` names.
 
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.

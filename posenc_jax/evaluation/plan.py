@@ -72,7 +72,9 @@ def inputs_under(control: str | None, length: int, config: ConfigDict) -> Inputs
 
 
 class Originals:
-  """The measurements of a plan that are computed: the first of those with the same inputs."""
+  """Finds measurements that give the model the same inputs as an earlier one, which alone is
+  computed.
+  """
 
   def __init__(self):
     self._first = {}
@@ -187,8 +189,8 @@ class Planner:
     """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
     `position` is the shortest distance of an octave; 0: the names that are new in a window.
     """
-    windows_NT = windows.whole_windows(self._excerpts, length)
-    texts = (window.astype(np.uint8).tobytes() for window in windows_NT)
+    windows_WT = windows.whole_windows(self._excerpts, length)
+    texts = (window.astype(np.uint8).tobytes() for window in windows_WT)
     places = windows.by_octave(np.stack(list(map(distances, texts))))
     if not places:
       raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
@@ -199,21 +201,21 @@ class Planner:
     self, protocol: str, length: int, control: str | None, places: dict[int, object]
   ) -> Measurement:
     """The measurement of whole windows with a row for each position in `places`, which says where
-    in the array [N, T] of all windows its tokens are.
+    in the array [W, T] of all windows its tokens are.
     """
     inputs = inputs_under(control, length, self._config)
 
     def score(nll, rows):
-      tokens_NT, bytes_NT = (
+      tokens_WT, bytes_WT = (
         windows.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
       )
       size = self._eval.batch_tokens
       if inputs.context is None:
-        nats_NT = windows.by_position(nll, tokens_NT, size)
+        nats_WT = windows.by_position(nll, tokens_WT, size)
       else:
-        nats_NT = windows.truncated_by_position(nll, tokens_NT, inputs.context, size)
+        nats_WT = windows.truncated_by_position(nll, tokens_WT, inputs.context, size)
       chosen = [list(places.values())[i] for i in rows]
-      return [self._score(nats_NT[where], bytes_NT[where]) for where in chosen]
+      return [self._score(nats_WT[where], bytes_WT[where]) for where in chosen]
 
     fields = {'protocol': protocol, 'control': control, 'length': length}
     key_fields = [fields | {'position': position} for position in places]
@@ -306,20 +308,20 @@ class Planner:
       texts, sizes = (
         [arrays[i] for i in documents] for arrays in (self._excerpts, self._excerpt_bytes)
       )
-      windows_NT, bytes_NT = (windows.whole_windows(some, length) for some in (texts, sizes))
-      nats_NT = windows.by_position(nll, windows_NT, e.batch_tokens)
+      windows_WT, bytes_WT = (windows.whole_windows(some, length) for some in (texts, sizes))
+      nats_WT = windows.by_position(nll, windows_WT, e.batch_tokens)
       try:
-        windows.check_finite(nats_NT, 'the model')
+        windows.check_finite(nats_WT, 'the model')
         if by_document:
-          deciding = self._evaluator.deciding_nats(windows_NT, context)
+          deciding = self._evaluator.deciding_nats(windows_WT, context)
         else:
-          asked = nll, windows_NT, context, e.stride, e.batch_tokens, nats_NT
+          asked = nll, windows_WT, context, e.stride, e.batch_tokens, nats_WT
           deciding = windows.deciding_nats(*asked)
       except windows.NotFinite:
         return [{'status': 'not_finite'}] * len(rows)
-      is_key_NT = windows.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
+      is_key_WT = windows.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
       ends = np.cumsum([len(text) // length for text in texts])[:-1] if by_document else []
-      of_rows = (np.split(array_NT, ends) for array_NT in (nats_NT, bytes_NT, is_key_NT))
+      of_rows = (np.split(array_WT, ends) for array_WT in (nats_WT, bytes_WT, is_key_WT))
       return list(map(self._score_of_keys, *of_rows))
 
     fields = {'protocol': 'long_ppl', 'control': None, 'length': length, 'stride': e.stride}
@@ -336,12 +338,12 @@ class Planner:
     return Evaluator(self._config, self._corpus)
 
   def _score_of_keys(
-    self, nats_NT: np.ndarray, bytes_NT: np.ndarray, is_key_NT: np.ndarray
+    self, nats_WT: np.ndarray, bytes_WT: np.ndarray, is_key_WT: np.ndarray
   ) -> dict:
     """The score of a row that covers the key tokens of these windows."""
-    if not is_key_NT.any():
+    if not is_key_WT.any():
       return {'status': NO_KEY_TOKENS}
-    return self._score(nats_NT[is_key_NT], bytes_NT[is_key_NT])
+    return self._score(nats_WT[is_key_WT], bytes_WT[is_key_WT])
 
   def sink_rate(self, length: int) -> Iterator[Measurement]:
     """Yields one measurement, at the shortest length: it has a length of its own."""
@@ -350,8 +352,8 @@ class Planner:
       return
 
     def score(sums, rows):
-      windows_NT = windows.whole_windows(self._excerpts, e.sink_rate_tokens)
-      sums_WNHC = windows.sums_of_windows(sums, windows_NT, e.sink_rate_tokens, e.batch_tokens)
+      windows_WT = windows.whole_windows(self._excerpts, e.sink_rate_tokens)
+      sums_WNHC = windows.sums_of_windows(sums, windows_WT, e.sink_rate_tokens, e.batch_tokens)
       return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
 
     fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
@@ -365,8 +367,8 @@ class Planner:
     places = list(np.ndindex(self._config.model.layers, heads))
 
     def score(sums, rows):
-      windows_NT = windows.whole_windows(self._excerpts, length)
-      sums_WNHC = windows.sums_of_windows(sums, windows_NT, length, size)
+      windows_WT = windows.whole_windows(self._excerpts, length)
+      sums_WNHC = windows.sums_of_windows(sums, windows_WT, length, size)
       distance_NH = attention_weights.mean_distances(sums_WNHC)
       return [{'value': float(distance_NH[places[i]])} for i in rows]
 

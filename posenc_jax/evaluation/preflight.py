@@ -22,7 +22,7 @@ from posenc_jax.errors import MAX_REASON, UserError, one_line, place_of, user_er
 from posenc_jax.evaluation.evaluator import check_evaluator
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model import decoder
-from posenc_jax.model.carried_positions import check_carried_positions
+from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.training import optimizer, own_tokenizer, provenance
 from posenc_jax.training.own_encodings import own_code
 
@@ -33,7 +33,7 @@ def check_model(config: ConfigDict) -> None:
     vocab = data.vocab(config.data)
     model = decoder.shapes(config, vocab)
     task = tasks.of_corpus(config.data.corpus)
-    check_carried_positions(config, model, task)
+    check_fits_data(config, model, task)
   if config.train.trained_parameters:
     optimizer.check_trained_parameters(config, model)
   if task and task.carried_positions:

@@ -19,7 +19,7 @@ from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model import decoder
-from posenc_jax.model.carried_positions import check_carried_positions
+from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
@@ -98,7 +98,7 @@ def restore(
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = decoder.shapes(config, corpus.vocab)
-    check_carried_positions(config, model, corpus)
+    check_fits_data(config, model, corpus)
   here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
   if (held := parameters_in(workdir, at=at)) is None:

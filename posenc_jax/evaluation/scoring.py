@@ -209,8 +209,8 @@ def by_position(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: in
   """Scores all tokens of the whole windows of documents: `np.mean(nats, axis=0)` is the loss by
   position.
   """
-  windows_NT = windows.whole_windows(texts, length)
-  nats = list(windows.by_position(nll, windows_NT, batch_tokens))
+  windows_WT = windows.whole_windows(texts, length)
+  nats = list(windows.by_position(nll, windows_WT, batch_tokens))
   return nats, lambda arrays: windows.whole_windows(arrays, length)
 
 
@@ -234,20 +234,20 @@ def long_perplexity(
   """
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
-  windows_NT = windows.whole_windows(texts, length)
-  nats_NT = windows.by_position(nll, windows_NT, batch_tokens)
-  windows.check_finite(nats_NT, 'the model')
-  judge, full_NT = nll, nats_NT
+  windows_WT = windows.whole_windows(texts, length)
+  nats_WT = windows.by_position(nll, windows_WT, batch_tokens)
+  windows.check_finite(nats_WT, 'the model')
+  judge, full_WT = nll, nats_WT
   if evaluator is not None:
-    judge, full_NT = _likelihoods(evaluator, None), None
+    judge, full_WT = _likelihoods(evaluator, None), None
   stride = stride or max(1, context // 4)
-  deciding = windows.deciding_nats(judge, windows_NT, context, stride, batch_tokens, full_NT)
-  is_key_NT = windows.key_tokens(*deciding, context, alpha, beta)
+  deciding = windows.deciding_nats(judge, windows_WT, context, stride, batch_tokens, full_WT)
+  is_key_WT = windows.key_tokens(*deciding, context, alpha, beta)
 
-  def keys_of(all_NT):
-    return [all_T[is_key_T] for all_T, is_key_T in zip(all_NT, is_key_NT, strict=True)]
+  def keys_of(all_WT):
+    return [all_T[is_key_T] for all_T, is_key_T in zip(all_WT, is_key_WT, strict=True)]
 
-  return keys_of(nats_NT), lambda arrays: keys_of(windows.whole_windows(arrays, length))
+  return keys_of(nats_WT), lambda arrays: keys_of(windows.whole_windows(arrays, length))
 
 
 SCORERS: dict[str, Callable[..., Scored]] = {

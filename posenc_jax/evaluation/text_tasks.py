@@ -114,7 +114,7 @@ def frequent_words(draw: Draw) -> Prompt:
 
 
 # {protocol: draw -> Prompt}
-PROMPTS = {
+QUESTIONS = {
   'text_passkey': passkey,
   'text_multikey': multikey,
   'text_needles': needles,
@@ -126,11 +126,11 @@ PROMPTS = {
 
 
 def prompt_of(task: str, seed: str) -> Prompt:
-  """The prompt of a name in PROMPTS that depends on the seed alone."""
+  """The prompt of a name in QUESTIONS that depends on the seed alone."""
   # A file's name may have bytes that are no text. Otherwise this is the seed as it is.
   seed = seed.encode('utf-8', 'surrogateescape').decode('utf-8', 'backslashreplace')
   # `random` is the only method whose numbers stay the same over versions.
-  return PROMPTS[task](random.Random(seed).random)
+  return QUESTIONS[task](random.Random(seed).random)
 
 
 def number(draw: Draw) -> str:

@@ -48,7 +48,7 @@ def sliding(
 def last_k(
   nll: TokenFunction, windows: Iterable[np.ndarray], length: int, k: int, batch_tokens: int
 ) -> Iterator[np.ndarray]:
-  """Yields float64 nats_K of the last k tokens of each window [length], given the `length - k`
+  """Yields float64 nats_T of the last k tokens of each window [length], given the `length - k`
   tokens before them.
 
   The windows of `target_windows` end at the same targets at every length, so that all lengths score
@@ -60,9 +60,9 @@ def last_k(
   return (nats_T[-k:] for nats_T in score_windows(nll, windows, length, batch_tokens))
 
 
-def by_position(nll: TokenFunction, tokens_NT: np.ndarray, batch_tokens: int) -> np.ndarray:
-  """Returns float64 nats_NT of windows from `whole_windows`; `log_bins` bins their positions."""
-  return np.stack(list(score_windows(nll, tokens_NT, tokens_NT.shape[1], batch_tokens)))
+def by_position(nll: TokenFunction, tokens_WT: np.ndarray, batch_tokens: int) -> np.ndarray:
+  """Returns float64 nats_WT of windows from `whole_windows`; `log_bins` bins their positions."""
+  return np.stack(list(score_windows(nll, tokens_WT, tokens_WT.shape[1], batch_tokens)))
 
 
 class NotFinite(ValueError):
@@ -71,45 +71,45 @@ class NotFinite(ValueError):
   """
 
 
-def check_finite(nats_NT: np.ndarray, whose: str) -> None:
+def check_finite(nats_WT: np.ndarray, whose: str) -> None:
   """Raises NotFinite for nats of whole windows, or of their short contexts, that are not finite."""
-  if count := np.count_nonzero(~np.isfinite(nats_NT).all(axis=1)):
-    raise NotFinite(f'nats of {whose} are not finite in {count} of {len(nats_NT)} windows')
+  if count := np.count_nonzero(~np.isfinite(nats_WT).all(axis=1)):
+    raise NotFinite(f'nats of {whose} are not finite in {count} of {len(nats_WT)} windows')
 
 
 def deciding_nats(
   nll: TokenFunction,
-  windows_NT: np.ndarray,
+  windows_WT: np.ndarray,
   context: int,
   stride: int,
   batch_tokens: int,
-  full_NT: np.ndarray | None = None,
+  full_WT: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the nats by which a model decides on key tokens of windows: (of each token given all
-  before it in its window, given the last `context` to `context + stride - 1` of them), each [N, T].
+  before it in its window, given the last `context` to `context + stride - 1` of them), each [W, T].
 
   Args:
     nll: (tokens_BT) -> nats_BT, of the model that decides.
     context: tokens of the short context, less than T. Its windows begin with BOS, as all do.
     stride: tokens that share the start of their short context; a quarter of `context` in the paper
       that `key_tokens` names.
-    full_NT: the first of the two, where they are known.
+    full_WT: the first of the two, where they are known.
   Raises:
     NotFinite: nats are no numbers.
   """
-  length = min(context + stride, windows_NT.shape[1])
-  if full_NT is None:
-    full_NT = by_position(nll, windows_NT, batch_tokens)
-  short_NT = np.stack(list(sliding(nll, windows_NT, length, min(stride, length), batch_tokens)))
-  for nats_NT in (full_NT, short_NT):
-    check_finite(nats_NT, 'the model that decides on key tokens')
-  return full_NT, short_NT
+  length = min(context + stride, windows_WT.shape[1])
+  if full_WT is None:
+    full_WT = by_position(nll, windows_WT, batch_tokens)
+  short_WT = np.stack(list(sliding(nll, windows_WT, length, min(stride, length), batch_tokens)))
+  for nats_WT in (full_WT, short_WT):
+    check_finite(nats_WT, 'the model that decides on key tokens')
+  return full_WT, short_WT
 
 
 def key_tokens(
-  full_NT: np.ndarray, short_NT: np.ndarray, context: int, alpha: float, beta: float
+  full_WT: np.ndarray, short_WT: np.ndarray, context: int, alpha: float, beta: float
 ) -> np.ndarray:
-  """Returns which tokens of windows are key tokens of LongPPL, bool [N, T]: those for which far
+  """Returns which tokens of windows are key tokens of LongPPL, bool [W, T]: those for which far
   context matters (Fang et al. 2024, arXiv:2410.23771; as in the authors' code, longppl.py, which
   has the signs of the parameters).
 
@@ -118,12 +118,12 @@ def key_tokens(
   of a window never are; nor are the `stride` after them, whose short context is all there is.
 
   Args:
-    full_NT, short_NT: from `deciding_nats`, with the same `context`.
+    full_WT, short_WT: from `deciding_nats`, with the same `context`.
     alpha, beta: in nats; 2 and -2 in the paper.
   """
-  is_key_NT = (short_NT - full_NT > alpha) & (-full_NT > beta)
-  is_key_NT[:, :context] = False
-  return is_key_NT
+  is_key_WT = (short_WT - full_WT > alpha) & (-full_WT > beta)
+  is_key_WT[:, :context] = False
+  return is_key_WT
 
 
 def receptive_field(
@@ -239,7 +239,7 @@ def next_of_other_folder(names: Sequence[str]) -> list[int]:
 
 
 def truncated_by_position(
-  nll: TokenFunction, tokens_NT: np.ndarray, context: int, batch_tokens: int
+  nll: TokenFunction, tokens_WT: np.ndarray, context: int, batch_tokens: int
 ) -> np.ndarray:
   """Returns what `by_position` does, without the context that lies farther back than `context`
   tokens: each window is scored by `sliding` windows of `context` tokens, half of that apart.
@@ -248,11 +248,11 @@ def truncated_by_position(
   one has at least context / 2 and less than `context` tokens.
   """
   stride = max(1, context // 2)
-  return np.stack(list(sliding(nll, tokens_NT, context, stride, batch_tokens)))
+  return np.stack(list(sliding(nll, tokens_WT, context, stride, batch_tokens)))
 
 
 def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
-  """Returns tokens_NT: each document, cut from its start into whole windows of T = `length` tokens.
+  """Returns tokens_WT: each document, cut from its start into whole windows of T = `length` tokens.
 
   The rest at a document's end is left out, and so are shorter documents: all positions are met in
   the same windows, so that no change of the text's kind looks like one of position. Raises

@@ -3,7 +3,7 @@
 import inspect
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
-from posenc_jax.encodings.core.yarn import temperature
+from posenc_jax.encodings.core.yarn import default_attention_factor
 from posenc_jax.pretrained.config_json import Fields
 
 
@@ -83,7 +83,8 @@ def rope(
   said.pop('finetuned', None)  # of the first files with YaRN, which says how they came to be
   if kind == 'yarn' and (unread := said.pop('attn_factor', None)) is not None:
     both = [said[key] for key in ('mscale', 'mscale_all_dim') if said.get(key)]
-    read = temperature(said['factor'], said.get('attention_factor'), *(both if both[1:] else ()))
+    given = said['factor'], said.get('attention_factor'), *(both if both[1:] else ())
+    read = default_attention_factor(*given)
     what = f'transformers (5.24) does not read attn_factor={unread} in {name}'
     fields.note(f'{what}: the factor of attention is {read:.4f} there, and here')
   encoding = {'name': 'rope', 'base': base}

@@ -26,8 +26,8 @@ from posenc_jax.distributed.processes import (
 )
 from posenc_jax.encodings import LengthError
 from posenc_jax.errors import user_errors
-from posenc_jax.model.carried_positions import check_carried_positions
 from posenc_jax.model.decoder import build, shapes
+from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
@@ -117,7 +117,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     as_shapes = shapes(seed_runs[0][0], corpus.vocab)
     if config.mesh.fsdp > 1:
       meshes.check_cut(as_shapes, config.mesh.fsdp)
-    check_carried_positions(config, as_shapes, corpus)
+    check_fits_data(config, as_shapes, corpus)
   check_trained_parameters(config, as_shapes)
   source, taken = None, None
   if c.init_from and begins:

@@ -15,7 +15,7 @@ def refuse(request: AttentionRequest) -> str | None:
   if (reason := refuse_pairs(request) or refuse_tiles(request)) is not None:
     return reason
   if request.softcap is not None:
-    return 'a soft-cap acts on scores, which the fused kernel keeps to itself'
+    return 'a soft-cap acts on scores, which this kernel does not show'
   if request.platform != 'gpu':
     return f'jax runs on {request.platform}, cuDNN needs an NVIDIA GPU'
   if (reason := _refuse_gpu()) is not None:

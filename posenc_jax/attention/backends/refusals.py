@@ -17,20 +17,21 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
   """The reason why a kernel that knows of softmax alone cannot serve this request, or None."""
   enc, name = request.enc, type(request.enc).__name__
   if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
-    return f'{name} acts on pairs of a query and a key, which the fused kernel keeps to itself'
+    return f'{name} acts on pairs of a query and a key, which this kernel does not show'
   if request.sink_BTH is not None:
-    return f'{name} has a sink in the softmax, which the fused kernel does not take'
+    return f'{name} has a sink in the softmax, which this kernel does not take'
   if enc.normalizer != 'softmax':
     return f'{name} is not normalized by softmax'
   dtypes = [str(x.dtype) for x in (request.q_BTHK, request.k_BSGK, request.v_BSGK)]
   if len({*dtypes}) > 1:
-    return f'the fused kernel takes queries, keys and values of one dtype, not {", ".join(dtypes)}'
+    given = ', '.join(dtypes)
+    return f'this kernel takes queries, keys and values of one dtype, not {given}'
   if request.seen_BTS is not None:
     return NO_ARRAY
   if request.mask.function is not None:
-    return 'a mask that is a function acts on pairs, which the fused kernel keeps to itself'
+    return 'a mask that is a function acts on pairs, which this kernel does not show'
   if request.wants_lse:
-    return 'the fused kernel keeps the log-sum-exp to itself'
+    return 'this kernel does not return the log-sum-exp'
   return None
 
 

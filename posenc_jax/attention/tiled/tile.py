@@ -150,8 +150,9 @@ def tile_attention(
     lse_BHT: the log-sum-exp of the rows if it is known: exponentials are taken relative to it.
     max_BHT: else the rows' maxima so far, at least MASKED: exponentials are taken relative to the
       larger of these and the maxima of this tile; None: there are none.
-    may_be_blind: whether the mask may hide all keys from a query: then no hidden key has a weight,
-      where all that a query meets are hidden, neither.
+    may_be_blind: whether the mask may hide all keys from a query: then weights of hidden keys are
+      set to 0. Without that, in a tile that hides all keys from a query, each would have the weight
+      exp(MASKED - MASKED) = 1.
 
   Returns:
     o_BHTK = p @ v and the encoding's relative values, the sums of p, and what p is relative to,

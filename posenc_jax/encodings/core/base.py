@@ -134,13 +134,13 @@ class Encoding(nnx.Module):
 
   rotates_qk = False  # `transform_qk` rotates queries and keys; only their product is relative
   rotates_values = False  # `transform_values` rotates values, and `transform_output` back
-  multiplies_queries = False  # all that `transform_qk` does: a temperature
+  multiplies_queries = False  # `transform_qk` does nothing but multiply queries by a factor
   # `transform_qk` treats some channels of keys otherwise than others: pairs that were rotated come
   # apart
   splits_channels = False
   reads_qk = False  # scores read queries or keys beside their product
-  # `transform_qk` adds to queries what does not come from them and `score` relies on: no later
-  # member may change queries
+  # `transform_qk` adds learned or positional parts to queries, and the formula relies on them
+  # unchanged: no later member may change queries
   reads_own_queries = False
   # q . k is not linear in the query that `transform_qk` is given or, where `recomputes_scores`, in
   # the one that `score` is given: scaling the query does not scale the score
@@ -149,12 +149,13 @@ class Encoding(nnx.Module):
   applies_scale = False
   # The size of queries means something to the encoding: `scale` may not be moved onto them
   needs_usual_queries = False
-  # `bias` takes all weight from some keys: no more may be made of their scores, nor by a soft-cap
+  # `bias` is MASKED for some keys. No later `score` and no soft-cap may change such a score, or the
+  # key would be seen again
   hides_keys = False
   adapts_scores = False  # `normalize` changes scores before it makes weights of them
 
   # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
-  # Layers share the rest.
+  # All layers share the others.
   per_layer = ()
   switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
 
@@ -258,7 +259,7 @@ class Encoding(nnx.Module):
     them.
 
     Args:
-      o_BTHK: the sums over keys, float32, or the dtype of v from a fused kernel.
+      o_BTHK: the sums over keys, float32, or the dtype of v from some kernels.
       v_BTGK: of the tokens of the queries; consecutive heads of outputs share a head of values.
     """
     return o_BTHK
@@ -267,7 +268,7 @@ class Encoding(nnx.Module):
     """Outputs of the same shape, after the sum over keys: the inverse of a rotation, a gate.
 
     Args:
-      o_BTHK: float32, or the dtype of v from a fused kernel.
+      o_BTHK: float32, or the dtype of v from some kernels.
       i: coordinates of the queries.
       x_BTD: the layer's normalized input at the queries, or None where `attend` was given none.
     """
@@ -354,7 +355,7 @@ class Encoding(nnx.Module):
         setattr(own, name, nnx.List(parts))
     return own
 
-  # What others ask.
+  # What others ask; a class may have another answer.
 
   def parts(self) -> tuple['Encoding', ...]:
     """The encodings that this one is made of, or itself."""
@@ -385,7 +386,13 @@ class Encoding(nnx.Module):
   @property
   def has_vector_tables(self) -> bool:
     """Whether a distance term is a vector by distance, which content meets in products."""
-    return any(map(self.has, ('relative_keys', 'relative_queries', 'relative_values')))
+    if any(map(self.has, ('relative_keys', 'relative_queries', 'relative_values'))):
+      return True
+    if not self.has('tables'):
+      return False
+    one = jax.ShapeDtypeStruct((1,), jnp.int32)
+    tables = jax.eval_shape(lambda enc, r_R: enc.tables(r_R), self, one)
+    return any(leaf.ndim == 3 for leaf in jax.tree.leaves(tables))
 
   def has(self, hook: str) -> bool:
     """Whether the encoding defines a hook: its class does, and nothing switches it off."""

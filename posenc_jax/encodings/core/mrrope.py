@@ -8,7 +8,7 @@ results are those of rope_scaling.py.
 import numpy as np
 
 from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.core.yarn import ramp_ends, temperature
+from posenc_jax.encodings.core.yarn import default_attention_factor, ramp_ends
 
 
 def mrrope_uni(
@@ -28,7 +28,7 @@ def mrrope_uni(
   """
   q, n = _steps(K, base, original_max_position_embeddings, beta_fast, beta_slow)
   frequencies = rope_frequencies(K, base) * factor ** (-q / n)
-  return frequencies, temperature(factor, attention_factor)
+  return frequencies, default_attention_factor(factor, attention_factor)
 
 
 def mrrope_pro(
@@ -48,7 +48,7 @@ def mrrope_pro(
   """
   q, n = _steps(K, base, original_max_position_embeddings, beta_fast, beta_slow)
   frequencies = rope_frequencies(K, base) * factor ** (-q * (q + 1) / (n * (n + 1)))
-  return frequencies, temperature(factor, attention_factor)
+  return frequencies, default_attention_factor(factor, attention_factor)
 
 
 def _steps(K, base, L, beta_fast, beta_slow):

@@ -1,4 +1,7 @@
-"""Factors on the queries: what temperatures share."""
+"""Factors on the queries, which papers call temperatures of attention.
+
+A factor above 1 sharpens: it is the inverse of a temperature that divides logits.
+"""
 
 import jax.numpy as jnp
 

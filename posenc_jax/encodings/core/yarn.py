@@ -13,7 +13,7 @@ import numpy as np
 from posenc_jax.encodings.core.rope_scaling import ramp, rope_frequencies
 
 
-def temperature(factor, attention_factor=None, mscale=1.0, mscale_all_dim=0.0):
+def default_attention_factor(factor, attention_factor=None, mscale=1.0, mscale_all_dim=0.0):
   """The attention factor: the paper's 0.1 ln(factor) + 1, a ratio of two such, or what is given.
 
   DeepSeek takes the ratio.
@@ -69,7 +69,7 @@ def yarn(
   divided = ramp(np.arange(K // 2), low, high + 0.001 * (low == high))
   mscales = (mscale, mscale_all_dim) if mscale and mscale_all_dim else ()
   frequencies = rope_frequencies(K, base) * (1 - divided + divided / factor)
-  return frequencies, temperature(factor, attention_factor, *mscales)
+  return frequencies, default_attention_factor(factor, attention_factor, *mscales)
 
 
 def yarn_log(
@@ -110,7 +110,7 @@ def yarn_paper(
   f = rope_frequencies(K, base)
   turns = original_max_position_embeddings * f / (2 * math.pi)
   kept = ramp(turns, beta_slow, beta_fast)
-  return f * (kept + (1 - kept) / factor), temperature(factor, attention_factor)
+  return f * (kept + (1 - kept) / factor), default_attention_factor(factor, attention_factor)
 
 
 def dynamic_yarn(

@@ -9,7 +9,7 @@ from posenc_jax.model.decoder import LM
 from posenc_jax.tasks import is_task
 
 
-def check_carried_positions(config: ConfigDict, model: LM, source) -> None:
+def check_fits_data(config: ConfigDict, model: LM, source) -> None:
   """Raises ValueError, one line, where an encoding does not take the positions of a run's data, or
   looks for tokens that these have not.
 
