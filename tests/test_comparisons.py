@@ -724,3 +724,19 @@ def test_whole_tables_without_differences_are_marked_as_seldom_as_they_say():
   shares = np.array([any_mark[title] / number for title in (AT_L, OWN, WINDOWED)])
   assert (shares < 0.05 + 3 * (0.05 * 0.95 / number) ** 0.5).all()
   assert shares[0] > 0.01
+
+
+def test_key_tokens_of_one_evaluator_are_compared_at_each_length():
+  """At another length there are others: no line is compared with itself at L."""
+  judge = {JUDGE: {'run': 'judge', 'step': 1, 'config': 'a'}}
+  fields = {'protocol': 'long_ppl', 'k': None, 'overrides': judge}
+  bits = {'rope': {16: [3.0], 32: [3.5]}, 'alibi': {16: [2.5], 32: [2.0]}}
+  rows = documents(bits, **fields)
+  empty = [row(name, 0, 32, document='z', status='no_key_tokens', **fields) for name in bits]
+  for some in (rows, rows + empty):
+    (table,) = contrasts(some).values()
+    assert table.title == 'Differences from rope on the same key tokens, long_ppl'
+    assert texts(table) == {'alibi': ['-0.500 [-0.500, -0.500]', '-1.500 [-1.500, -1.500]']}
+  of_own = documents({'rope': bits['rope']}, **fields)
+  of_own += documents({'alibi': bits['alibi']}, names='abcde', **fields)
+  assert not contrasts(of_own)

@@ -15,10 +15,11 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from posenc_jax.errors import UserError, nearest
-from posenc_jax.protocols import SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
+from posenc_jax.protocols import CHOSEN_BY_MODEL, SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
 from posenc_jax.reporting.comparisons import bootstrap, multiple_tests
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
+  BASELINE_OF_KEYS,
   BASELINE_TRUNCATED,
   BASELINE_WINDOWED,
   OWN,
@@ -232,12 +233,14 @@ class _Comparer:
     """
     scores, L = self.scores, self._train_length
     is_past = lambda line, column: column > L(line)
+    # Key tokens of one length are others than those of another: no line has an own score to keep.
+    is_of_keys = scores.protocol in CHOSEN_BY_MODEL
     baselines, contrasts = list(dict.fromkeys(self.baselines.values())), []
     for baseline in baselines:
       contrasts += self._contrast(
-        BASELINE,
+        BASELINE_OF_KEYS if is_of_keys else BASELINE,
         lambda line, column, baseline=baseline: (
-          line != baseline and column <= min(L(line), L(baseline))
+          line != baseline and (is_of_keys or column <= min(L(line), L(baseline)))
         ),
         lambda line, column, baseline=baseline: (scores, baseline, column),
         baseline=baseline,
@@ -249,7 +252,7 @@ class _Comparer:
         f'not compared with each other: no line has the encoding {DEFAULT_ENCODING}, and no '
         'baseline is named'
       )
-    if scores.columns[-1] <= min(scores.train_lengths):
+    if is_of_keys or scores.columns[-1] <= min(scores.train_lengths):
       return contrasts
     contrasts += self.own_contrast()
     of_controls = {WINDOWED: OWN_WINDOWED, SHUFFLED_FAR: OWN_SHUFFLED}

@@ -29,6 +29,11 @@ class Reference(NamedTuple):
 
 
 BASELINE = Reference('{baseline}', '{baseline} up to L', '{baseline}')
+BASELINE_OF_KEYS = Reference(
+  '{baseline} on the same key tokens',
+  '{baseline} on the same key tokens',
+  '{baseline} on the same key tokens',
+)
 OWN = Reference('own score at L', 'their own score at L', 'the own score at L')
 OWN_WINDOWED = Reference(
   'own score windowed at L',
