@@ -34,7 +34,7 @@ from posenc_jax.model import decoder
 from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting, families, image_models, importing, sources
-from posenc_jax.pretrained.common_fields import bos_of
+from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path

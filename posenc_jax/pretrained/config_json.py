@@ -99,3 +99,14 @@ class Fields:
     if left := sorted(self._tree.keys() - self._read):
       problem = f'{left[0]}={shown(self._tree[left[0]])} is not understood for {model_type}'
       raise UserError(f'{self._field}: config.json: {problem}')
+
+
+def bos_of(tree: dict) -> object:
+  """The token that windows begin with by a config.json: its BOS, else its end of text."""
+  bos = first(tree.get('bos_token_id'))
+  return first(tree.get('eos_token_id')) if bos is None else bos
+
+
+def first(token: object) -> object:
+  """The first of several tokens, or the one."""
+  return token[0] if isinstance(token, list) and token else token

@@ -14,16 +14,16 @@ from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
-from posenc_jax.pretrained.common_fields import (
+from posenc_jax.pretrained.config_json import bos_of
+from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.families.common_fields import (
   GATED,
   UNGATED,
-  bos_of,
   start_of_linear,
   takes_original,
 )
-from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.families.layer_kinds import KINDS
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.layer_kinds import KINDS
 from posenc_jax.training import provenance
 
 LONGEST = 'max_position_embeddings'

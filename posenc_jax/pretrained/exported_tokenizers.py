@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError
-from posenc_jax.pretrained.common_fields import first
+from posenc_jax.pretrained.config_json import first
 from posenc_jax.training.own_tokenizer import GENERATION
 
 BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own

@@ -18,7 +18,7 @@ from posenc_jax import storage
 from posenc_jax.config import check_one_seed, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
-from posenc_jax.pretrained.common_fields import bos_of
+from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.exported_fields import fields_of
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,

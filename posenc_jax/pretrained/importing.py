@@ -14,7 +14,7 @@ from posenc_jax.config.serialization import OWN_TOKENIZER
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import MAX_REASON, UserError, one_line, shown, user_errors
 from posenc_jax.model import decoder
-from posenc_jax.pretrained.common_fields import bos_of
+from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source

@@ -21,7 +21,7 @@ from posenc_jax import storage
 from posenc_jax.config.paths import cache_folder
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained import gguf_file
-from posenc_jax.pretrained.common_fields import bos_of
+from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.image_models import text_fields, text_tensor

@@ -2,11 +2,11 @@
 
 import math
 
-from posenc_jax.pretrained.common_fields import GATED, activation, rope, sizes
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import GATED, activation, rope, sizes
+from posenc_jax.pretrained.families.layer_kinds import by_kind, period_of_windows, rope_of_kinds
+from posenc_jax.pretrained.families.llama import decoder_rules, norms_and_ties, pre_norm_rules
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.layer_kinds import by_kind, period_of_windows, rope_of_kinds
-from posenc_jax.pretrained.llama_families import decoder_rules, norms_and_ties, pre_norm_rules
 from posenc_jax.pretrained.tensor_rules import LAYER, plus_one, scaled
 
 

@@ -1,10 +1,10 @@
 """Cohere's Command and Aya: attention and a gated MLP side by side, behind one LayerNorm."""
 
-from posenc_jax.pretrained.common_fields import GATED, activation, interleaved_rope, sizes
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import GATED, activation, interleaved_rope, sizes
+from posenc_jax.pretrained.families.layer_kinds import by_kind, period_of_windows
+from posenc_jax.pretrained.families.llama import decoder_rules
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.layer_kinds import by_kind, period_of_windows
-from posenc_jax.pretrained.llama_families import decoder_rules
 from posenc_jax.pretrained.tensor_rules import LAYER, same, scaled, shared, zeros
 
 # Fields of Command R7B and Command A that transformers does not read: it has this alone.

@@ -1,7 +1,7 @@
 """Layers of several kinds in one model: some with a window, the others without."""
 
-from posenc_jax.pretrained.common_fields import rope
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import rope
 
 KINDS = ('sliding_attention', 'full_attention')
 

@@ -4,11 +4,11 @@ import dataclasses
 import math
 
 from posenc_jax.model.layer_pattern import read_pattern
-from posenc_jax.pretrained.common_fields import rope
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import rope
+from posenc_jax.pretrained.families.layer_kinds import KINDS, kinds_of_layers, pattern
+from posenc_jax.pretrained.families.llama import bias_of_all, joined_gate, llama_like, with_rules
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.layer_kinds import KINDS, kinds_of_layers, pattern
-from posenc_jax.pretrained.llama_families import bias_of_all, joined_gate, llama_like, with_rules
 from posenc_jax.pretrained.tensor_rules import LAYER, Rule, same, scaled, transposed
 
 # Fields of Granite 4 about layers of a state space and about experts, of which there are none.

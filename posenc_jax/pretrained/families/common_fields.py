@@ -7,17 +7,6 @@ from posenc_jax.encodings.core.yarn import default_attention_factor
 from posenc_jax.pretrained.config_json import Fields
 
 
-def bos_of(tree: dict) -> object:
-  """The token that windows begin with by a config.json: its BOS, else its end of text."""
-  bos = first(tree.get('bos_token_id'))
-  return first(tree.get('eos_token_id')) if bos is None else bos
-
-
-def first(token: object) -> object:
-  """The first of several tokens, or the one."""
-  return token[0] if isinstance(token, list) and token else token
-
-
 def sizes(fields: Fields) -> dict:
   """The sizes under the names that most families use."""
   D, H = fields.take('hidden_size'), fields.take('num_attention_heads')

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
 from posenc_jax.errors import shown
-from posenc_jax.pretrained.common_fields import (
+from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import (
   GATED,
   activation,
   interleaved_rope,
@@ -14,9 +15,8 @@ from posenc_jax.pretrained.common_fields import (
   takes_original,
   trained_length,
 )
-from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.layer_kinds import by_kind, pattern, rope_of_kinds
 from posenc_jax.pretrained.form import PLAIN_MODEL, Form
-from posenc_jax.pretrained.layer_kinds import by_kind, pattern, rope_of_kinds
 from posenc_jax.pretrained.tensor_rules import LAYER, Rule, joined, logits_rule, same, transposed
 
 

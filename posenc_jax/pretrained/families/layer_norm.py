@@ -1,10 +1,10 @@
 """StarCoder 2, StableLM and Falcon: LayerNorm and rotary positions."""
 
-from posenc_jax.pretrained.common_fields import GATED, UNGATED, activation, rope, sizes
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import GATED, UNGATED, activation, rope, sizes
+from posenc_jax.pretrained.families.gpt import layer_norm, linear, norms_of_layers
+from posenc_jax.pretrained.families.llama import decoder_rules
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.gpt_families import layer_norm, linear, norms_of_layers
-from posenc_jax.pretrained.llama_families import decoder_rules
 from posenc_jax.pretrained.tensor_rules import LAYER, Rule, joined, logits_rule, same, shared
 
 BUFFERS = ('rotary_emb.inv_freq',)

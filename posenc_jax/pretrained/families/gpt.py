@@ -1,7 +1,7 @@
 """GPT-2, GPT-NeoX, BLOOM and MPT: LayerNorm, MLPs without a gate."""
 
-from posenc_jax.pretrained.common_fields import UNGATED, activation, rope, sizes
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import UNGATED, activation, rope, sizes
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.tensor_rules import (
   Rule,

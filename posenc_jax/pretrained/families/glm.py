@@ -1,9 +1,9 @@
 """Zhipu's GLM 4: neighboring channels of the first half of each head rotate."""
 
-from posenc_jax.pretrained.common_fields import rope
 from posenc_jax.pretrained.config_json import Fields
+from posenc_jax.pretrained.families.common_fields import rope
+from posenc_jax.pretrained.families.llama import joined_gate, llama_like, with_rules
 from posenc_jax.pretrained.form import Form
-from posenc_jax.pretrained.llama_families import joined_gate, llama_like, with_rules
 from posenc_jax.pretrained.tensor_rules import LAYER, same
 
 

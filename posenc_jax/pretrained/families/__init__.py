@@ -1,0 +1,9 @@
+"""Families of pretrained models, a function each: what its config.json means here.
+
+`registry.py` lists them, with the reasons against some that cannot be expressed; `common_fields.py`
+and `layer_kinds.py` have what several of them say alike.
+"""
+
+from posenc_jax.pretrained.families.registry import FAMILIES, form_of
+
+__all__ = ['FAMILIES', 'form_of']
