@@ -40,9 +40,9 @@ class Fields:
   def __init__(self, tree: dict, field: str):
     self._tree, self._field, self._read = tree, field, set(HARMLESS)
     self.notes = []
-    self.require('quantization_config', None)
-    self.require('is_encoder_decoder', False)
-    self.require('use_sliding_window', False)
+    self.allow_only('quantization_config', None)
+    self.allow_only('is_encoder_decoder', False)
+    self.allow_only('use_sliding_window', False)
 
   def take(self, name: str, default=None, kind: type | tuple = int, null: bool = True):
     """The value of a field, or the default of its family where it is left out.
@@ -70,13 +70,15 @@ class Fields:
     return self.take(name, kind=kind) if self._tree.get(name) is not None else None
 
   def need(self, *names: str):
-    """Refuses a file without these fields, which families have defaults of their own for."""
+    """Refuses a file that lacks one of these fields: transformers has a default for it that this
+    program does not assume.
+    """
     for name in names:
       if name not in self._tree:
         raise UserError(f'{self._field}: config.json has no {name}, which this family needs')
 
-  def require(self, name: str, *allowed):
-    """Reads a field that may only have a value that this program's form of the family covers."""
+  def allow_only(self, name: str, *allowed):
+    """Reads a field that may be absent; if it is there, it must be one of these values."""
     self._read.add(name)
     if name in self._tree and self._tree[name] not in allowed:
       raise self.refused(name, ', '.join(map(repr, allowed)))

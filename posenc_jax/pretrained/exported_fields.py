@@ -245,7 +245,8 @@ def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, 
     return 'qwen2', encoding
   if m.bias == 'none' and encoding['name'] == 'rope' and encoding['fraction'] != 1:
     return 'phi3', encoding
-  is_odd = m.model_dim % m.heads and m.bias == 'none'  # which Mistral may be, and Llama not
+  # transformers' Mistral takes a width that heads do not divide, its Llama does not.
+  is_odd = m.model_dim % m.heads and m.bias == 'none'
   return 'mistral' if config.attention.window or is_odd else 'llama', encoding
 
 

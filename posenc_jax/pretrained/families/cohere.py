@@ -29,13 +29,13 @@ def cohere2(fields: Fields) -> Form:
   in the others.
   """
   for name, value in ONE_FORM.items():
-    fields.require(name, value)
+    fields.allow_only(name, value)
   fields.optional('use_parallel_embedding', bool)  # how several devices share it
   model = _model(fields)
-  fields.require('use_embedding_sharing', model['tie_embeddings'])
-  fields.require('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
+  fields.allow_only('use_embedding_sharing', model['tie_embeddings'])
+  fields.allow_only('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
   period = period_of_windows(fields, 4)
-  fields.require('layer_switch', period)
+  fields.allow_only('layer_switch', period)
   whole = {'name': 'nope'}
   return _form(
     fields,
@@ -45,8 +45,8 @@ def cohere2(fields: Fields) -> Form:
 
 
 def _model(fields: Fields) -> dict:
-  fields.require('attention_bias', False)
-  fields.require('use_qk_norm', False)
+  fields.allow_only('attention_bias', False)
+  fields.allow_only('use_qk_norm', False)
   return {
     **sizes(fields),
     'norm': 'layer',

@@ -48,7 +48,7 @@ def rope(
   theta = fields.optional('rope_theta', (int, float))
   fraction = fields.optional('partial_rotary_factor', (int, float))
   original = fields.optional(ORIGINAL, int) or original
-  fields.require('rope_interleaved', False)
+  fields.allow_only('rope_interleaved', False)
   fields.ignore('max_sequence_length')  # see `trained_length`
   if parameters and of is not None:
     parameters = parameters[of]

@@ -14,7 +14,7 @@ def gemma(fields: Fields) -> Form:
   """Gemma 1 (arXiv:2403.08295): scaled embeddings, norms that add 1."""
   fields.need('head_dim', 'num_key_value_heads')
   _check_masks(fields)
-  fields.require('hidden_activation', None, 'gelu_pytorch_tanh')
+  fields.allow_only('hidden_activation', None, 'gelu_pytorch_tanh')
   model = {**sizes(fields), **norms_and_ties(fields, True), 'embedding_scale': 0.0}
   # 'gelu' of its first files means the one by tanh, for transformers, too
   by_tanh = dict.fromkeys(('gelu', 'gelu_pytorch_tanh'), 'geglu')
@@ -25,8 +25,8 @@ def gemma(fields: Fields) -> Form:
 
 
 def _check_masks(fields: Fields) -> None:
-  fields.require('attention_bias', False)
-  fields.require('use_bidirectional_attention', None, False)
+  fields.allow_only('attention_bias', False)
+  fields.allow_only('use_bidirectional_attention', None, False)
 
 
 def gemma2(fields: Fields) -> Form:
@@ -35,14 +35,14 @@ def gemma2(fields: Fields) -> Form:
   softcap = fields.take('attn_logit_softcapping', 50.0, float, null=False)
   logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
   window = fields.take('sliding_window', 4096)
-  fields.require('sliding_window_size', window)  # the same under an older name
+  fields.allow_only('sliding_window_size', window)  # the same under an older name
   return _sandwiched(fields, (rope(fields),) * 2, 2, softcap, logits)
 
 
 def gemma3(fields: Fields) -> Form:
   """Gemma 3's text model (arXiv:2503.19786): QK-norm, a base of its own in layers with a window."""
-  fields.require('attn_logit_softcapping', None)
-  fields.require('final_logit_softcapping', None)
+  fields.allow_only('attn_logit_softcapping', None)
+  fields.allow_only('final_logit_softcapping', None)
   local_base = fields.take('rope_local_base_freq', 10_000.0, float)
   period = period_of_windows(fields, 6)
   encodings = rope_of_kinds(fields, local_base, 1e6)
@@ -58,7 +58,7 @@ def _sandwiched(
   model = {**sizes(fields), **norms_and_ties(fields, True), **flags}
   model |= {'embedding_scale': 0.0, 'norm_placement': 'sandwich', 'logit_softcap': logits}
   model['mlp'] = activation(fields, 'hidden_activation', GATED, 'gelu_pytorch_tanh')
-  fields.require('hidden_act', 'gelu_pytorch_tanh', None)
+  fields.allow_only('hidden_act', 'gelu_pytorch_tanh', None)
   encoding = by_kind(fields, model['layers'], *encodings, period)
   names = {
     'attention_norm': 'input_layernorm',

@@ -17,7 +17,7 @@ from posenc_jax.pretrained.tensor_rules import (
 
 def gpt_neox(fields: Fields) -> Form:
   """GPT-NeoX and Pythia (arXiv:2204.06745, arXiv:2304.01373): parallel residual, partial rotary."""
-  fields.require('attention_bias', True)
+  fields.allow_only('attention_bias', True)
   model = sizes(fields)
   model |= {
     'norm': 'layer',
@@ -30,8 +30,8 @@ def gpt_neox(fields: Fields) -> Form:
   base = float(fields.optional('rotary_emb_base', (int, float)) or 10_000)
   fraction = fields.take('rotary_pct', 0.25, float)
   # Transformers reads those two by their older names, or what `rope_parameters` has in it.
-  fields.require('rope_theta', None, base)
-  fields.require('partial_rotary_factor', None, fraction)
+  fields.allow_only('rope_theta', None, base)
+  fields.allow_only('partial_rotary_factor', None, fraction)
   encoding = {'fraction': fraction} | rope(fields, base, is_partial=True)
   rules = [
     same('embedding', 'gpt_neox.embed_in.weight'),
@@ -46,9 +46,9 @@ def gpt_neox(fields: Fields) -> Form:
 
 def gpt2(fields: Fields) -> Form:
   """GPT-2 (Radford et al. 2019): learned positions, inputs first in matrices."""
-  fields.require('scale_attn_weights', True)
-  fields.require('scale_attn_by_inverse_layer_idx', False)
-  fields.require('add_cross_attention', False)
+  fields.allow_only('scale_attn_weights', True)
+  fields.allow_only('scale_attn_by_inverse_layer_idx', False)
+  fields.allow_only('add_cross_attention', False)
   D, H = fields.take('n_embd', 768), fields.take('n_head', 12)
   length = fields.take('n_positions', 1024)
   model = {
@@ -92,10 +92,10 @@ POSITIONS = 'encodings/variants/0/encoding/rows'
 
 def bloom(fields: Fields) -> Form:
   """BLOOM (arXiv:2211.05100): ALiBi, a norm behind the token embedding."""
-  fields.require('apply_residual_connection_post_layernorm', False)
-  fields.require('n_inner', None)
-  fields.require('skip_bias_add', True)
-  fields.require('skip_bias_add_qkv', False)
+  fields.allow_only('apply_residual_connection_post_layernorm', False)
+  fields.allow_only('n_inner', None)
+  fields.allow_only('skip_bias_add', True)
+  fields.allow_only('skip_bias_add_qkv', False)
   D = fields.take('n_embed', 0) or fields.take('hidden_size', 64)
   H = fields.take('num_attention_heads', 0) or fields.take('n_head', 8)
   fields.optional('hidden_size', int)
@@ -136,7 +136,7 @@ def mpt(fields: Fields) -> Form:
     ('norm_type', ('low_precision_layernorm',)),
     ('verbose', (0,)),
   ):
-    fields.require(name, *allowed)
+    fields.allow_only(name, *allowed)
   attention = Fields(fields.take('attn_config', {}, dict), 'attn_config')
   for name, allowed in (
     ('alibi', (True,)),
@@ -147,7 +147,7 @@ def mpt(fields: Fields) -> Form:
     ('qk_ln', (False,)),
     ('attn_uses_sequence_id', (False,)),
   ):
-    attention.require(name, *allowed)
+    attention.allow_only(name, *allowed)
   exponent = attention.take('alibi_bias_max', 8.0, float)
   attention.check_all_read('mpt')
   D, H = fields.take('d_model', 2048), fields.take('n_heads', 16)

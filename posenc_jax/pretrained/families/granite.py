@@ -28,9 +28,9 @@ def granite(fields: Fields) -> Form:
 def granitemoehybrid(fields: Fields) -> Form:
   """Granite 4 (IBM 2025) where all layers have attention and none has experts: 350M and 1B."""
   fields.need('num_local_experts', 'shared_intermediate_size')
-  fields.require('num_local_experts', 0)
-  fields.require('normalization_function', 'rmsnorm')
-  fields.require('attention_bias', False)
+  fields.allow_only('num_local_experts', 0)
+  fields.allow_only('normalization_function', 'rmsnorm')
+  fields.allow_only('attention_bias', False)
   fields.ignore(*OF_OTHER_LAYERS)
   older, newer = (fields.optional(name, list) for name in ('layers_block_type', 'layer_types'))
   if {*(older or newer or ['mamba'])} - {'attention', 'full_attention'}:  # an older word for it

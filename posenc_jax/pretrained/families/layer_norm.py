@@ -13,8 +13,8 @@ BUFFERS = ('rotary_emb.inv_freq',)
 def starcoder2(fields: Fields) -> Form:
   """StarCoder 2 (arXiv:2402.19173): MLPs without a gate, biases, a window in all layers."""
   fields.need('num_key_value_heads')
-  fields.require('mlp_type', 'default')
-  fields.require('norm_type', 'layer_norm')
+  fields.allow_only('mlp_type', 'default')
+  fields.allow_only('norm_type', 'layer_norm')
   has_bias = fields.take('use_bias', True, bool)
   model = {
     **sizes(fields),
@@ -41,7 +41,7 @@ def starcoder2(fields: Fields) -> Form:
 def stablelm(fields: Fields) -> Form:
   """StableLM 2 and 3B (arXiv:2402.17834): gated MLPs, a quarter of each head rotates."""
   fields.need('num_key_value_heads')
-  fields.require('qk_layernorm', False)
+  fields.allow_only('qk_layernorm', False)
   is_parallel = fields.take('use_parallel_residual', False, bool)
   model = {
     **sizes(fields),
@@ -52,7 +52,7 @@ def stablelm(fields: Fields) -> Form:
     'parallel_residual': is_parallel,
     'tie_embeddings': fields.take('tie_word_embeddings', False, bool),
   }
-  fields.require('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
+  fields.allow_only('head_dim', model['model_dim'] // model['heads'])  # transformers reads no other
   encoding = {'fraction': 0.25} | rope(fields, is_partial=True)
   rules = [
     *decoder_rules(model),
@@ -75,8 +75,8 @@ def falcon(fields: Fields) -> Form:
     ('new_decoder_architecture', False),  # Falcon 40B, 180B and 11B
     ('apply_residual_connection_post_layernorm', False),
   ):
-    fields.require(name, allowed)
-  fields.require('num_ln_in_parallel_attn', None, 1)
+    fields.allow_only(name, allowed)
+  fields.allow_only('num_ln_in_parallel_attn', None, 1)
   fields.ignore('num_kv_heads')  # of the newer architecture
   D, H = fields.take('hidden_size', 4544), fields.take('num_attention_heads', 71)
   K = D // H

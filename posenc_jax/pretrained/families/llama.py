@@ -142,12 +142,12 @@ def ministral3(fields: Fields) -> Form:
   length that YaRN starts from.
   """
   fields.need('rope_parameters', 'num_key_value_heads', 'head_dim')
-  fields.require('sliding_window', None)  # the temperature here would count the window's keys
+  fields.allow_only('sliding_window', None)  # the temperature here would count the window's keys
   said = fields.take('rope_parameters', kind=dict)
   c = said.get('llama_4_scaling_beta')
   if type(c) not in (int, float):
     raise fields.refused('rope_parameters', 'with llama_4_scaling_beta, a number')
-  fields.require(ORIGINAL, None, said.get(ORIGINAL))  # YaRN alone would start from another
+  fields.allow_only(ORIGINAL, None, said.get(ORIGINAL))  # YaRN alone would start from another
   beside = ['llama_4_scaling_beta', 'max_position_embeddings']
   if not takes_original(said.get('rope_type', said.get('type'))):
     beside.append(ORIGINAL)  # which is of the temperature alone
@@ -165,13 +165,13 @@ def qwen2(fields: Fields) -> Form:
 
 def qwen3(fields: Fields) -> Form:
   """Qwen 3 (arXiv:2505.09388): QK-norm of each head."""
-  fields.require('attention_bias', False)
+  fields.allow_only('attention_bias', False)
   fields.need('head_dim')
   return _qwen(fields, qk_norm='head')
 
 
 def _qwen(fields: Fields, **model) -> Form:
-  fields.require('use_mrope', False)
+  fields.allow_only('use_mrope', False)
   if chunks := fields.optional('dual_chunk_attention_config', dict):  # of Qwen2.5-1M
     # the defaults are vLLM's, which reads it
     sizes_of = {'chunk': chunks.get('chunk_size', 8192), 'local': chunks.get('local_size', 1024)}
@@ -192,8 +192,8 @@ def _without_windows(fields: Fields) -> None:
 
 def smollm3(fields: Fields) -> Form:
   """SmolLM3: every fourth layer without positions."""
-  fields.require('attention_bias', False)
-  fields.require('mlp_bias', False)
+  fields.allow_only('attention_bias', False)
+  fields.allow_only('mlp_bias', False)
   _without_windows(fields)
   form = llama_like(fields, ties=True, base=2_000_000.0)
   layers = form.model['layers']
@@ -219,14 +219,14 @@ def olmo3(fields: Fields) -> Form:
   local, whole = rope_of_kinds(fields, 500_000.0, 500_000.0)
   of_local = (fields.optional('rope_parameters', dict) or {}).get('sliding_attention') or {}
   if 'rope_theta' not in of_local:  # with a window transformers 4 rotates by the file's, 5 does not
-    fields.require('rope_theta', None, 500_000)
+    fields.allow_only('rope_theta', None, 500_000)
   form = _olmo(fields, whole)
   encoding = by_kind(fields, form.model['layers'], local, whole, 4)
   return dataclasses.replace(form, encoding=encoding)
 
 
 def _olmo(fields: Fields, encoding: dict) -> Form:
-  fields.require('attention_bias', False)
+  fields.allow_only('attention_bias', False)
   return _normed_outputs(fields, encoding, qk_norm='projection')
 
 
@@ -261,14 +261,14 @@ def exaone4(fields: Fields) -> Form:
 def ernie4_5(fields: Fields) -> Form:
   """ERNIE 4.5 without experts (Baidu 2025): RoPE of neighboring channels."""
   fields.need('head_dim', 'num_key_value_heads')
-  fields.require('use_bias', False, None)
+  fields.allow_only('use_bias', False, None)
   return llama_like(fields, ties=True, eps=1e-5, encoding=interleaved_rope(fields, 500_000.0))
 
 
 def helium(fields: Fields) -> Form:
   """Helium (Kyutai 2025): RoPE of neighboring channels."""
   fields.need('head_dim', 'num_key_value_heads')
-  fields.require('mlp_bias', False)
+  fields.allow_only('mlp_bias', False)
   bias = 'qkv' if fields.take('attention_bias', False, bool) else 'none'
   encoding = interleaved_rope(fields, 100_000.0)
   return llama_like(fields, eps=1e-8, encoding=encoding, bias=bias)
@@ -290,9 +290,9 @@ def phi3(fields: Fields) -> Form:
   """Phi-3 (arXiv:2404.14219): joined projections, longrope."""
   window = fields.optional('sliding_window', int)
   for name in ('attention_bias', 'mlp_bias', 'lm_head_bias'):
-    fields.require(name, False)
+    fields.allow_only(name, False)
   for name in ('full_attn_mod', 'interpolate_factor'):
-    fields.require(name, 1)
+    fields.allow_only(name, 1)
   form = llama_like(fields, eps=1e-5, is_partial=True, original=4096)
   scaling = form.encoding.get('scaling')
   if scaling and scaling['rope_type'] != 'longrope':  # which transformers takes yarn for here

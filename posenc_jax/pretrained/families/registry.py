@@ -52,8 +52,8 @@ GEMMA_4 = 'norms of values and a factor of the output of each layer, which no mo
 # Families that are known and cannot be expressed here, with the reason.
 OUT_OF_SCOPE = {
   't5': 'an encoder and a decoder with cross-attention; this program has decoders alone',
-  'gpt_oss': "experts in place of MLPs, which this program's model does not have (its attention, a "
-  'chain of rope and sink with windows in every other layer, it has)',
+  'gpt_oss': f'{EXPERTS} (its attention, a chain of rope and sink with windows in every other '
+  'layer, it has)',
   'mixtral': EXPERTS,
   'llama4': EXPERTS,
   'llama4_text': EXPERTS,
@@ -75,7 +75,8 @@ def form_of(tree: dict, field: str) -> Form:
   if kind not in FAMILIES:
     if reason := OUT_OF_SCOPE.get(kind, EXPERTS if kind.endswith('moe') else ''):
       raise UserError(f'{field}: model_type {kind!r}: {reason}')
-    # a program wrote it, so that one like it is no misspelling but another family
+    # Software writes model_type, so an unknown one is another family and no typo: all are listed,
+    # and none is suggested.
     allowed = ', '.join(FAMILIES)
     raise UserError(f'{field}: config.json: model_type={shown(kind)}; allowed: {allowed}')
   read, _ = FAMILIES[kind]
