@@ -27,7 +27,24 @@ GOLDEN = {file: json.loads((command.GOLDEN / f'{file}.json').read_text()) for fi
 def test_golden_files_hold_all_cases():
   for file, cases in FILES.items():
     assert set(GOLDEN[file]) == {*cases, 'made by'}
+    assert set(GOLDEN[file]['made by']) == {*cases}
   assert set(command.REFERENCES) == set(CASES)
+
+
+def test_only_what_is_computed_is_stamped(tmp_path, monkeypatch):
+  monkeypatch.setattr(command, 'GOLDEN', tmp_path)
+  path = tmp_path / 'some.json'
+  for versions, entries in (('torch 1', {'a': [0.1], 'b': [2]}), ('torch 2', {'b': [3], 'c': [4]})):
+    monkeypatch.setattr(command, 'versions', lambda versions=versions: versions)
+    command.write('some.json', entries)
+  made = {'a': 'torch 1', 'b': 'torch 2', 'c': 'torch 2'}
+  assert json.loads(path.read_text()) == {'a': [0.1], 'b': [3], 'c': [4], 'made by': made}
+  before = path.read_bytes()
+  monkeypatch.setattr(command, 'versions', lambda: 'torch 3')
+  command.write('some.json', {})
+  command.write('other.json', {})
+  assert path.read_bytes() == before
+  assert [file.name for file in tmp_path.iterdir()] == ['some.json']
 
 
 def test_an_unknown_entry_is_named_before_anything_is_computed():

