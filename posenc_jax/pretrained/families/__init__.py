@@ -1,7 +1,6 @@
 """Families of pretrained models, a function each: what its config.json means here.
 
-`registry.py` lists them, with the reasons against some that cannot be expressed; `common_fields.py`
-and `layer_kinds.py` have what several of them say alike.
+`registry.py` lists them; `common_fields.py` and `layer_kinds.py` read what many of them say alike.
 """
 
 from posenc_jax.pretrained.families.registry import FAMILIES, form_of

@@ -1,4 +1,4 @@
-"""Families of pretrained models: for each, what its config.json means here.
+"""The families by their `model_type`, and the form of a model by its config.json.
 
 A family is one function, from the fields of config.json to a `Form`. A field that it neither reads
 nor knows to be harmless is refused by name: nothing is dropped in silence.
