@@ -12,14 +12,16 @@ class CommonWords(Task):
   """The answer is the words that occur most often, in the order of their first occurrences.
 
   Example: w3 w0 w3 w5 w0 w7 w0 w3 > [w3] [w0]
-  Chance: 1/`symbols` a word.
+  Chance: 1/`symbols` a word. Without counting, naming the words that come twice is right in all
+    answers with `uncommon_times` = 1, the default.
   Source: Hsieh et al. 2024, "RULER" (common-word extraction, CWE)
 
   `common` words occur `common_times` times each, all others `uncommon_times` times, in a random
   order. As many others as fill the length are drawn from `symbols` words of one symbol each, anew
-  in each example. RULER has 10 common words, 30 and 3 times (below 4,096 tokens of text: 6 times
-  and once), in a numbered list of English words; it shows a solved example first and takes answers
-  in any order.
+  in each example. Words must be counted only where `uncommon_times` is 2 or more.
+
+  RULER has 10 common words, 30 and 3 times (below 4,096 tokens of text: 6 times and once), in a
+  numbered list of English words; it shows a solved example first and takes answers in any order.
   """
 
   common: int = 4

@@ -14,7 +14,9 @@ class Copy(Task):
   """The answer is a random string, said again.
 
   Example: a b c > [a] [b] [c] [.]
-  Chance: 1/`symbols` a symbol, and its n-th power for the whole string; the end is certain.
+  Chance: 1/`symbols` a symbol, and its n-th power for the whole string; the end is certain. Without
+    copying, naming a symbol of the string is right in 1/`distinct` of the symbols, so in all with
+    `distinct` = 1, where only the number of symbols is to be found.
   Source: Kazemnejad et al. 2023, "The Impact of Positional Encoding on Length Generalization in
     Transformers"
 

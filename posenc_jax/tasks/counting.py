@@ -12,13 +12,19 @@ class Counting(Task):
   """The answer is how often a variable was increased since its last reset.
 
   Example: a++ a=0 pass a++ pass a++ a? [2]
-  Chance: 1/(`highest` + 1).
+  Chance: 1/(`highest` + 1). Without counting, the likeliest count at the distance of the last reset
+    is right in about 0.17 with `highest` = 10 (chance: 0.091), whatever the length.
   Source: Golovneva et al. 2024, "Contextual Position Encoding"
 
   The count is drawn evenly from 0 to `highest`, and so are the places of its instructions. The
   other places hold `pass` (a share `passes` of them), instructions of other variables and, before
-  the last reset, instructions of any variable. Golovneva et al. use 1, 3 and 5 variables and counts
-  to 10, and test in longer contexts.
+  the last reset, instructions of any variable.
+
+  Golovneva et al. use 1, 3 and 5 variables and counts to 10, and test in longer contexts. They draw
+  otherwise: in their released code, each of 3 to 512 instructions is a reset with weight 1, `pass`
+  with weight 50 and an increase with weight 7 (so 86 % are `pass`), only a variable that was reset
+  is increased, never beyond 10, and it is as likely to be asked for as any other of these. So small
+  counts are frequent there, and numbers here are none of theirs.
   """
 
   variables: int = 1

@@ -17,7 +17,8 @@ class Grid(Task):
   """The answer is the symbol that stands below each symbol asked for, in a grid said row by row.
 
   Example: a b c / d e f / b g ? e [g] c [f]
-  Chance: 1/`symbols` a query; guesses among the symbols that the grid has often are better.
+  Chance: 1/`symbols` a query; 1/(`symbols` - 1) for guesses that leave out the symbol asked for,
+    which stands once. Guesses among the symbols that the grid has often are better.
   Source: after Li et al. 2024, "2D-TPE: Two-Dimensional Positional Encoding Enhances Table
     Understanding for Large Language Models" (locating values)
 
@@ -74,6 +75,7 @@ class Grid(Task):
     grid[places] = asked
     segments = [(grid, 0), ([self.symbols + 1], 0)]
     for place in places:
+      # The symbol asked for is no choice; it counts as one because kept rows have that chance.
       segments += [(grid[place], 0), (grid[place + step], self.symbols)]
     example = join_segments(*segments)
     if self.positions == 'contiguous':
