@@ -19,7 +19,6 @@ class KeyOffset(Encoding):
 
   paper = 'Partial key offset, 2025, github.com/KellerJordan/modded-nanogpt/pull/169'
   parameter_summary = 'none'
-  reported_extrapolation = None
   position_kind = None
   changes_queries = False
   splits_channels = True

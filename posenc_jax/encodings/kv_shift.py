@@ -20,7 +20,6 @@ class KVShift(Encoding):
 
   paper = 'Lin et al. 2025, arXiv:2503.02130; GRAPE, ICLR 2026, arXiv:2512.07805'
   parameter_summary = 'two projections to key/value heads a layer'
-  reported_extrapolation = None
   position_kind = None
   changes_queries = False
   needs_inputs = True

@@ -25,7 +25,6 @@ class MLARoPE(RoPE):
 
   paper = 'DeepSeek-V2, 2024, arXiv:2405.04434'
   parameter_summary = 'a projection to heads and one to a key a layer'
-  reported_extrapolation = None
   rotates_qk = False  # nor does any other encoding read what rotates here
   needs_inputs = True
   reads_own_queries = True

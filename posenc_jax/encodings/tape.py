@@ -30,7 +30,6 @@ class TAPE(Encoding):
 
   paper = 'Zhu et al. 2025, arXiv:2501.00712'
   parameter_summary = 'three projections and a factor a head a layer'
-  reported_extrapolation = None
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
   position_kind = 'floats'
   per_layer = ('c', 'w_y', 'w_up', 'w_down')

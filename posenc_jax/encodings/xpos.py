@@ -27,7 +27,6 @@ class XPos(Encoding):
 
   paper = 'Sun et al. 2022, arXiv:2212.10554'
   parameter_summary = 'none'
-  reported_extrapolation = None
   limit = (
     'positions of packed documents must lie within 32,000 of one another, by default, and on '
     f'`dense`, to which a row is one tile, so must those of all queries; {Rotary.limit}'
