@@ -109,11 +109,13 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
 
 
 def published() -> list[dict]:
-  """Perplexities a token of Llama 2 7B, L = 4,096, extended by 2; in a table apart."""
+  """Perplexities a token of Llama 2 7B, L = 4,096, extended by 2 and fine-tuned: a table apart."""
   yarn = load_study(Path(__file__).parent / 'paper' / 'yarn.py')
   by_2 = ('PI, s 2', 'NTK, base 20,000', 'YaRN, s 2')
   lines = [entry for entry in yarn.REFERENCE if entry['line'] in by_2]
-  return [entry | {'line': f'{entry["line"]} (Llama 2 7B, perplexity)'} for entry in lines]
+  return [
+    entry | {'line': f'{entry["line"]}, fine-tuned (Llama 2 7B, perplexity)'} for entry in lines
+  ]
 
 
 def check_plain(workdir: str, run) -> None:

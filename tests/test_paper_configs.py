@@ -33,7 +33,7 @@ SMALL = {
 
 def runs(path):
   """The config of every run of the study."""
-  return [config.load(path, overrides) for overrides in config.load_study(path).sweep()]
+  return [run.config for run in sweep.plan(path, 'out', {})]
 
 
 def sizes(c, vocab):
@@ -51,7 +51,8 @@ def test_studies_are_whole(path, tmp_path):
   is not theirs.
   """
   planned = sweep.plan(path, tmp_path, {})
-  assert len(planned) == len(runs(path)) == len({run.name for run in planned})
+  assert len(planned) == len([*config.load_study(path).sweep()])
+  assert len(planned) == len({run.name for run in planned})
   assert of_study(path, tmp_path).figures
   text = config.load_study(path).__doc__
   for words in (
@@ -71,8 +72,11 @@ def test_every_run_is_built_at_true_size(path):
   for c in runs(path):
     m = c.model
     _, layers, matrix = sizes(c, data.VOCAB)
-    products = 4 * m.model_dim * m.heads * m.head_dim + 2 * m.model_dim * m.mlp_dim
-    assert layers == m.layers * (products + 2 * m.model_dim)
+    matrices = 3 if m.mlp == 'swiglu' else 2
+    products = 4 * m.model_dim * m.heads * m.head_dim + matrices * m.model_dim * m.mlp_dim
+    norms = 2 * m.model_dim * (2 if m.norm == 'layer' else 1)
+    biases = (5 * m.model_dim + m.mlp_dim) * (m.bias == 'all')
+    assert layers == m.layers * (products + norms + biases)
     assert matrix == data.VOCAB * m.model_dim
     assert m.heads * m.head_dim == m.model_dim
 
@@ -94,8 +98,8 @@ def test_what_a_study_says_of_many_devices_is_allowed(name, devices):
   study = config.load_study(path)
   for field, value in devices.items():
     assert f'--config.{field}={value}' in study.__doc__
-  for overrides in study.sweep():
-    config.validate(config.load(path, overrides | devices))
+  for run in sweep.plan(path, 'out', devices):
+    config.validate(run.config)
 
 
 def study(name):

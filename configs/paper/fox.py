@@ -16,10 +16,10 @@ and computes layers twice.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay
 0.1, rates, 2^28 tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000,
-output projection not tied. Otherwise:
+SwiGLU,
+output projection not tied, embeddings not scaled. Otherwise:
 - Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter of the text, roughly.
 - The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64.
-- MLPs are GELU's two matrices, as large as their three of SwiGLU.
 - Not set here, of the "Pro" block: its norm of queries and keys, output gate and shifted keys and
   values, which are model.qk_norm, model.output_gate='elementwise' and a chain with `kv_shift`. Not
   here at all: its output norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba).
@@ -48,7 +48,7 @@ ENCODINGS = {
 }
 LARGE = {
   'model.model_dim': 1536,
-  'model.mlp_dim': 6144,
+  'model.mlp_dim': 4096,
   'train.steps': 48_318_382_080 // (BATCH * LENGTH),
 }
 HEADS = {  # the large models' heads, their width, and the learning rate
@@ -64,7 +64,9 @@ def get_config():
     'model.model_dim': 1024,
     'model.heads': 16,
     'model.head_dim': 64,
-    'model.mlp_dim': 4224,  # 3/2 of their 2816
+    'model.mlp': 'swiglu',
+    'model.mlp_dim': 2816,
+    'model.embedding_scale': 1.0,
     'model.tie_embeddings': False,
     'model.unroll': 1,
     'data.corpus': 'tfds:pg19',

@@ -15,7 +15,8 @@ class KVShift(Encoding):
   every key/value head, in every layer; they start with variance 1/D, where GRAPE's code has a
   quarter of it and FoX's 0.02^2. The first token of a segment keeps 1 - a_t of itself. To be
   chained before an encoding of positions: ('kv_shift', 'rope'). Unlike in the released code, keys
-  are shifted behind their norm where `model.qk_norm` is on.
+  are shifted behind their norm where `model.qk_norm` is on. "KV Shifting Attention" (Xu et al.
+  2024, arXiv:2411.19574) mixes by a few learned numbers a head, whatever the data: not this one.
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130; GRAPE, ICLR 2026, arXiv:2512.07805'

@@ -148,7 +148,7 @@ class RoPE(Rotary):
 
   paper = 'Su et al. 2021, arXiv:2104.09864'
   reported_extrapolation = (
-    'best at L + 100 to 200 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
+    'best at L + 100 to 800 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
   )
   rotates_qk = True
 

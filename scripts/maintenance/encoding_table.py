@@ -147,7 +147,7 @@ OTHER_NAMES = (
     '`chain` of `rope`, `t5` with a bucket per distance, and `elastic_softmax`',
   ),
   (
-    'Randomized YaRN',
+    '[Randomized YaRN](https://arxiv.org/abs/2606.23687)',
     '`random_positions` around `rope` with scaling `yarn`; lengths that grow: `train.init_from`',
   ),
 )

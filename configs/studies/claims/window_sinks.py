@@ -1,5 +1,5 @@
 """Claim: what breaks a model whose attention is windowed is the loss of its first tokens, which
-serve as attention sinks; with these visible it stays stable (Xiao et al. 2024, arXiv:2309.17453).
+serve as attention sinks; with these visible it stays stable (Xiao et al. 2023, arXiv:2309.17453).
 
   python scripts/sweep.py --config=configs/studies/claims/window_sinks.py --jobs=2
 
