@@ -693,7 +693,7 @@ def test_large_texts_are_read_where_they_lie(tmp_path, monkeypatch):
     for fields in ({}, *joined, learned, of_json):
       cut = data.opened(config.load(BASE, settings | fields).data, 'train')
       batch = cut.batches(20, 4, seed=0)
-      yield from (cut.counts, cut.sizes, *cut.tokens, *cut.token_bytes)
+      yield from (cut.counts, cut.sizes, *cut.tokens, *(each[:] for each in cut.token_bytes))
       yield from (batch[0].tokens_BT, batch.bytes_per_token(0))
 
   whole = [*found(bytes)]
@@ -1144,7 +1144,7 @@ def test_a_tokenizer_json_makes_a_corpus(tmp_path):
     301,
     sha256_of(path),
   )
-  assert [bytes_T.sum() for bytes_T in corpus.token_bytes] == corpus.sizes.tolist()
+  assert [bytes_T[:].sum() for bytes_T in corpus.token_bytes] == corpus.sizes.tolist()
   provenance.claim(tmp_path / 'text', provenance.MadeOf(corpus.tokenizer_sha256), begins=True)
   changes = {**config.flat(section), 'eval.lengths': (64,), 'eval.target_context': 64, 'eval.k': 9}
   changes |= {'eval.document_tokens': 0, 'eval.documents': 0, 'eval.controls': ()}
@@ -1180,7 +1180,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
     ):
       ((expected_T, sizes_T, _),) = source.tokenizer.cut([document])
       np.testing.assert_array_equal(tokens_T, expected_T)
-      np.testing.assert_array_equal(bytes_T, sizes_T)
+      np.testing.assert_array_equal(bytes_T[:], sizes_T)
     assert source.counts.tolist() == [len(tokens_T) for tokens_T in source.tokens]
 
   check(opened())
@@ -1248,7 +1248,52 @@ def test_tokens_of_no_text_at_all(tmp_path):
   byte_level().save(str(path))
   made = tokenizers.TokenizerJson(path.read_bytes(), str(path))
   found = token_cache.tokenized([b'', b''], made, tmp_path / 'cache', 'none')
-  assert (found.tokens_N.size, found.bytes_N.size, found.counts_D.tolist()) == (0, 0, [0, 0])
+  assert (len(found.tokens_N), len(found.bytes_N), found.counts_D.tolist()) == (0, 0, [0, 0])
+
+
+def of_spaces(vocab):
+  """A tokenizer of `vocab` symbols, BOS included, that knows 'a', runs of 254, 255 and 300 spaces,
+  and many names.
+  """
+  library = pytest.importorskip('tokenizers')
+  pieces = ['<unk>', 'a', ' ' * 254, ' ' * 255, ' ' * 300]
+  words = pieces + [f'<{n}>' for n in range(vocab - 1 - len(pieces))]
+  scores = [(word, -1.0) for word in words]
+  made = library.Tokenizer(library.models.Unigram(scores, unk_id=0))
+  return tokenizers.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
+
+
+@pytest.mark.parametrize(('vocab', 'kind'), [(2**16, np.uint16), (2**16 + 1, np.int32)])
+def test_tokens_are_kept_narrow_and_come_back(vocab, kind, tmp_path):
+  """Also the number of the last token, and tokens that stand for more bytes than a byte counts."""
+  tokenizer, cache = of_spaces(vocab), tmp_path / 'cache'
+  last = b'<%d>' % (vocab - 7)
+  documents = [b'a' + b' ' * 300 + b'a', last + b' ' * 255, b'', b'a' + b' ' * 254, b' ' * 300]
+  found = token_cache.tokenized(documents, tokenizer, cache, 'text')
+  assert (found.tokens_N.dtype, found.tokens_N.max()) == (kind, vocab - 2)
+  corpus = corpora.Corpus('text', 'test', (), documents, tokenizer, cache=cache)
+  for n, cut in enumerate(tokenizer.cut(documents)):
+    np.testing.assert_array_equal(corpus.tokens[n], cut.tokens_T)
+    np.testing.assert_array_equal(corpus.token_bytes[n][:], cut.bytes_T)
+    np.testing.assert_array_equal(corpus.token_bytes[n][1:2], cut.bytes_T[1:2])
+    assert corpus.token_bytes[n][:].dtype == np.int64
+    assert len(corpus.token_bytes[n]) == len(cut.tokens_T)
+  assert [sizes[:].sum() for sizes in corpus.token_bytes] == list(map(len, documents))
+  (folder,) = (cache / 'tokens').glob('[0-9a-f]' * 32)
+  assert len(np.fromfile(folder / 'large', np.int64)) == 3
+  assert (folder / 'bytes').stat().st_size == len(found.tokens_N)
+
+
+@pytest.mark.parametrize('file', ['places', 'large'])
+def test_damaged_large_counts_are_told(file, tmp_path):
+  tokenizer, documents = of_spaces(40), [b'a' + b' ' * 300]
+  token_cache.tokenized(documents, tokenizer, tmp_path, 'text')
+  (path,) = (tmp_path / 'tokens').glob(f'*/{file}')
+  content = path.read_bytes()
+  for damaged in (bytes([content[0] ^ 1]) + content[1:], content[:-1], content * 2, b''):
+    path.write_bytes(damaged)
+    with pytest.raises(UserError, match=f'the tokens in {path.parent} are damaged; delete it and'):
+      token_cache.tokenized(documents, tokenizer, tmp_path, 'text')
 
 
 def test_prepare_data_counts_tokens_of_each_split(small_text, capsys):

@@ -2,10 +2,8 @@
 to be saved or restored.
 """
 
-import bisect
 import functools
 import hashlib
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -113,9 +111,9 @@ class Batches:
       problem = f'{what} {corpus.name!r} ({corpus.split}) has {longest} tokens'
       raise UserError(f'config.train.length={length}: {problem}; allowed: at most that')
     self._corpus, self._length, self._seed = corpus, length, seed
-    self._windows = np.where(counts >= length, -(-counts // length), 0).tolist()
-    self._ends = list(itertools.accumulate(self._windows))
-    self.windows_per_epoch = self._ends[-1]
+    self._windows = np.where(counts >= length, -(-counts // length), 0)
+    self._ends = np.cumsum(self._windows)
+    self.windows_per_epoch = int(self._ends[-1])
     # given, since what Grain would derive depends on where in the pipeline it shuffles
     order = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
     windows = grain.MapDataset.range(self.windows_per_epoch).shuffle(seed=order).repeat()
@@ -144,10 +142,11 @@ class Batches:
     """Returns what `of_documents` has of a window, such as its tokens [T]; the draw number `index`
     says which epoch it is in.
     """
-    document = bisect.bisect_right(self._ends, window)
-    window_in_document = window - (self._ends[document] - self._windows[document])
+    document = int(np.searchsorted(self._ends, window, 'right'))
+    windows = int(self._windows[document])
+    window_in_document = window - (int(self._ends[document]) - windows)
     tokens = of_documents[document]
-    surplus = self._windows[document] * self._length - len(tokens)
+    surplus = windows * self._length - len(tokens)
     epoch = index // self.windows_per_epoch
     digest = hashlib.blake2b(b'%d %d %d' % (self._seed, epoch, document), digest_size=8).digest()
     phase = int.from_bytes(digest, 'big') % (surplus + 1)

@@ -20,7 +20,7 @@ from posenc_jax.data import folder
 from posenc_jax.data.batches import BETWEEN, Batch, Batches
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.data.task_corpus import TaskCorpus
-from posenc_jax.data.token_cache import Tokenized, tokenized
+from posenc_jax.data.token_cache import ByteCounts, Tokenized, tokenized
 from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
 from posenc_jax.errors import UserError, hint, shown
 
@@ -102,15 +102,17 @@ class Corpus:
     """The integer tokens_T of each document. The first use reads the whole split, but for bytes."""
     if self.tokenizer is BYTES:
       return LazySequence(len(self), lambda index: BYTES.encode(self.documents[index]))
-    return self._of_each(self._tokenized.tokens_N)
+    return self._of_each(lambda part: self._tokenized.tokens_N[part])
 
   @functools.cached_property
-  def token_bytes(self) -> Sequence[np.ndarray]:
-    """The integer bytes_T of each document: how many of its bytes each token stands for."""
+  def token_bytes(self) -> Sequence[np.ndarray | ByteCounts]:
+    """The bytes_T of each document: how many of its bytes each token stands for; a slice of them is
+    int64.
+    """
     if self.tokenizer is BYTES:
       one = np.int64(1)  # as a view: documents may be large
       return LazySequence(len(self), lambda index: np.broadcast_to(one, self.sizes[index]))
-    return self._of_each(self._tokenized.bytes_N)
+    return self._of_each(self._tokenized.bytes_N.part)
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
@@ -122,10 +124,11 @@ class Corpus:
     title = f'{self.name} ({self.split})'
     return tokenized(self.documents, self.tokenizer, self.cache, title)
 
-  def _of_each(self, all_N: np.ndarray) -> Sequence[np.ndarray]:
-    ends = np.cumsum(self.counts).tolist()
-    starts = [0, *ends]
-    return LazySequence(len(self), lambda index: all_N[starts[index] : ends[index]])
+  def _of_each(self, take: Callable[[slice], Sized]) -> Sequence:
+    """What `take` makes of the tokens of each document, given their place among those of all."""
+    ends = np.cumsum(self.counts)
+    starts = ends - self.counts
+    return LazySequence(len(self), lambda index: take(slice(starts[index], ends[index])))
 
   @property
   def vocab(self) -> int:

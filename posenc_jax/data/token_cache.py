@@ -21,24 +21,57 @@ from posenc_jax.errors import UserError
 from posenc_jax.storage import read_json, write_json
 
 # One more with each change of what tokenizers.py makes of a text or refuses, or of how it is kept.
-FORMAT = 3
-NUMBERS = {'tokens': np.int32, 'bytes': np.int32, 'counts': np.int64}  # the type in each file
+FORMAT = 4
+# The files of numbers. Where a token stands for LARGE bytes or more, `bytes` has LARGE, `places`
+# the place of the token, and `large` its bytes.
+FILES = ('tokens', 'bytes', 'places', 'large', 'counts')
+LARGE = 255
 CHECKS = 'checks.json'  # the CRC-32 of each file
 CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
 SAMPLE_BYTES = 2**16  # of the first document, in which it is seen whether text is changed
+
+
+class ByteCounts:
+  """How many bytes each of N tokens stands for, kept in a byte each but for the few large ones; a
+  slice of it is int64.
+  """
+
+  def __init__(self, small_N: np.ndarray, places_M: np.ndarray, large_M: np.ndarray):
+    """`large_M`: the counts of the tokens at `places_M`, which rise."""
+    self._small_N, self._places_M, self._large_M = small_N, places_M, large_M
+
+  def __len__(self) -> int:
+    return len(self._small_N)
+
+  def __getitem__(self, part: slice) -> np.ndarray:
+    places_M, large_M, start, stop = self._large_in(part)
+    counts_T = self._small_N[start:stop].astype(np.int64)
+    counts_T[places_M] = large_M
+    return counts_T
+
+  def part(self, part: slice) -> 'ByteCounts':
+    """The counts of a slice, of which nothing is read."""
+    places_M, large_M, start, stop = self._large_in(part)
+    return ByteCounts(self._small_N[start:stop], places_M, large_M)
+
+  def _large_in(self, part: slice) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """(the places of large counts within a slice, these counts, its start, its end)."""
+    start, stop, _ = part.indices(len(self))
+    first, last = np.searchsorted(self._places_M, (start, stop))
+    return self._places_M[first:last] - start, self._large_M[first:last], start, stop
 
 
 class Tokenized(NamedTuple):
   """The tokens of all documents, one after another.
 
   Attributes:
-    tokens_N: int32, a file in memory as far as it is read.
-    bytes_N: int32 likewise, how many bytes of its document each token stands for.
+    tokens_N: uint16 or int32, a file in memory as far as it is read.
+    bytes_N: likewise, how many bytes of its document each token stands for.
     counts_D: int64, the number of tokens of each document.
   """
 
   tokens_N: np.ndarray
-  bytes_N: np.ndarray
+  bytes_N: ByteCounts
   counts_D: np.ndarray
 
 
@@ -70,8 +103,11 @@ def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: 
 
   build_once(folder, cache, make)
   try:
-    checks = read_json(folder / CHECKS, dict.fromkeys(NUMBERS, int))
-    return Tokenized(*(_read(folder / file, checks[file]) for file in NUMBERS))
+    checks = read_json(folder / CHECKS, dict.fromkeys(FILES, int))
+    tokens_N, *bytes_N, counts_D = (
+      _read(folder / file, kind, checks[file]) for file, kind in _kinds(tokenizer).items()
+    )
+    return Tokenized(tokens_N, ByteCounts(*bytes_N), counts_D)
   except (FileNotFoundError, ValueError):
     raise UserError(f'the tokens in {folder} are damaged; delete it and run again') from None
 
@@ -80,6 +116,12 @@ def _digest(tokenizer: Bytes):
   package = tokenizer.package  # another version may cut otherwise
   about = FORMAT, tokenizer.sha256, package, metadata.version(package)
   return hashlib.sha256(repr(about).encode())
+
+
+def _kinds(tokenizer: Bytes) -> dict[str, type]:
+  """{file: the type of its numbers}."""
+  kinds = dict.fromkeys(FILES, np.int64)
+  return kinds | {'tokens': np.uint16 if tokenizer.vocab <= 2**16 else np.int32, 'bytes': np.uint8}
 
 
 def _framed(document: bytes) -> bytes:
@@ -91,12 +133,12 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
   `UserError` as `check_unknown` of the tokenizer does.
   """
   folder.mkdir()
-  digest, counts, checks = _digest(tokenizer), [], dict.fromkeys(NUMBERS, 0)
-  unknown = size = 0
-  files = {name: open(folder / name, 'wb') for name in NUMBERS}  # noqa: SIM115
+  digest, kinds, checks = _digest(tokenizer), _kinds(tokenizer), dict.fromkeys(FILES, 0)
+  unknown = size = num_tokens = 0
+  files = {name: open(folder / name, 'wb') for name in FILES}  # noqa: SIM115
 
   def write(name: str, numbers: np.ndarray) -> None:
-    content = numbers.astype(NUMBERS[name]).tobytes()
+    content = numbers.astype(kinds[name]).tobytes()
     files[name].write(content)
     checks[name] = zlib.crc32(content, checks[name])
 
@@ -106,12 +148,15 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
         digest.update(_framed(document))
         size += len(document)
       for cut in tokenizer.cut(chunk):
+        places = np.flatnonzero(cut.bytes_T >= LARGE)
         write('tokens', cut.tokens_T)
-        write('bytes', cut.bytes_T)
-        counts.append(len(cut.tokens_T))
+        write('bytes', np.minimum(cut.bytes_T, LARGE))
+        write('places', num_tokens + places)
+        write('large', cut.bytes_T[places])
+        write('counts', np.array([len(cut.tokens_T)]))
+        num_tokens += len(cut.tokens_T)
         unknown += cut.unknown
     tokenizer.check_unknown(unknown, size)
-    write('counts', np.array(counts))
     for file in files.values():
       file.flush()
       os.fsync(file.fileno())
@@ -133,11 +178,10 @@ def _chunks(documents: Iterable[bytes]) -> Iterable[list[bytes]]:
   yield chunk
 
 
-def _read(file: Path, check: int) -> np.ndarray:
+def _read(file: Path, kind: type, check: int) -> np.ndarray:
   """The numbers of a file, which stay there until they are read. Raises OSError, and ValueError
   where they have another check.
   """
-  kind = NUMBERS[file.name]
   numbers = np.memmap(file, kind, 'r') if file.stat().st_size else np.zeros(0, kind)
   if zlib.crc32(numbers) != check:
     raise ValueError

@@ -138,7 +138,7 @@ class Planner:
     def score(nll, rows):
       texts = [self._excerpts[i] for i in rows]
       nats = windows.sliding(nll, texts, length, stride, self._eval.batch_tokens)
-      num_bytes = (self._excerpt_bytes[i] for i in rows)
+      num_bytes = (self._excerpt_bytes[i][:] for i in rows)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
     return Measurement(length, [fields | {'document': name} for name in self._names], score)
