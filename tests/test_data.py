@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
@@ -1498,6 +1499,31 @@ def test_a_set_of_the_hub_is_fetched_once(hf_set, options, tmp_path, monkeypatch
   texts = [t for s in SPLITS for t in corpus(name, s, 'body', cache).documents]
   assert sorted(texts) == sorted(f'train {i} é'.encode() for i in range(20 if options else 40))
   assert {path.name for path in tmp_path.iterdir()} == {'building.lock', 'hf'}
+
+
+def test_first_documents_of_a_stream_are_not_held_in_memory(tmp_path, monkeypatch):
+  """Also of a split without any."""
+  datasets = pytest.importorskip('datasets')
+  features = datasets.Features(body=datasets.Value('string'), number=datasets.Value('int64'))
+  size, count = 100_000, 400
+  row = lambda i: {'body': f'{i:0{size}d}', 'number': i if i % 3 else None}
+
+  def stream(rows):
+    return datasets.IterableDataset.from_generator(lambda: map(row, range(rows)), features)
+
+  streams = {'train': stream(count + 5), 'test': stream(0)}
+  monkeypatch.setattr(datasets, 'load_dataset', lambda *_, **__: streams)
+  tracemalloc.start()
+  try:
+    found = hf._load(datasets, hf.parse(f'hf:them/set:first={count}'), tmp_path / 'cache')
+    peak = tracemalloc.get_traced_memory()[1]
+  finally:
+    tracemalloc.stop()
+  assert peak < size * count / 3
+  assert [found['train'][i] for i in range(count)] == list(map(row, range(count)))
+  assert {key: len(rows) for key, rows in found.items()} == {'train': count, 'test': 0}
+  assert found['train'].features == found['test'].features == features
+  assert not list((tmp_path / 'cache').iterdir())
 
 
 def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ the twentieth before it for validation (the last twentieth where the set has a t
 import contextlib
 import dataclasses
 import hashlib
+import tempfile
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ FORM = (
   ':validation=SPLIT or :test=SPLIT'
 )
 OPTIONS = ('first', 'revision', *SPLITS)
+ROWS_AT_ONCE = 64  # of a stream, in memory
 SAVED = ('dataset_dict.json', 'state.json')  # what `save_to_disk` leaves in its folder
 
 
@@ -228,12 +230,27 @@ def _load(datasets: ModuleType, parts: Name, cache: Path):
   if parts.first is None:
     return datasets.load_dataset(parts.path, **options)
   streamed = datasets.load_dataset(parts.path, streaming=True, **options)
-  return datasets.DatasetDict(
-    {
-      key: datasets.Dataset.from_list(list(rows.take(parts.first)), features=rows.features)
-      for key, rows in streamed.items()
-    }
-  )
+  firsts = {key: rows.take(parts.first) for key, rows in streamed.items()}
+  cache.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=cache) as scratch:
+    return datasets.DatasetDict(
+      {
+        key: _written(datasets, rows, Path(scratch, f'{number}.arrow'))
+        for number, (key, rows) in enumerate(firsts.items())
+      }
+    )
+
+
+def _written(datasets: ModuleType, rows, file: Path):
+  """The `Dataset` of streamed rows, which it keeps in a file: it stays readable where that is
+  removed. So no more than ROWS_AT_ONCE rows are in memory.
+  """
+  about = {'path': str(file), 'features': rows.features, 'writer_batch_size': ROWS_AT_ONCE}
+  with datasets.arrow_writer.ArrowWriter(**about) as writer:
+    for row in rows:
+      writer.write(row)
+    writer.finalize()
+  return datasets.Dataset.from_file(str(file))
 
 
 def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[str, int, int]:
