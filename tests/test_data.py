@@ -761,6 +761,37 @@ def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):
   assert corpus('sotu', 'train', 'text', '').listing is None
 
 
+def test_lines_of_a_folder_take_little_memory(tmp_path):
+  """Their splits and their listing are those of the definition, line by line."""
+  count = 100_000
+  lines = ['' if i % 5 == 2 else json.dumps({'text': f'text {i}'}) for i in range(count)]
+  files = {'b.jsonl': '\n'.join(lines), 'a.jsonl': '{"text": "é"}\n\n{"text": "2"}', 'é.txt': 'x'}
+  folder = Path(write(tmp_path, files))
+  expected = {'a.jsonl:1': 'é', 'a.jsonl:3': '2'}
+  expected |= {f'b.jsonl:{i + 1}': f'text {i}' for i in range(count) if i % 5 != 2}
+  expected['é.txt'] = 'x'
+  ranked = sorted(expected, key=lambda name: hashlib.sha256(name.encode()).digest())
+  tenth, twentieth = len(ranked) // 10, len(ranked) // 20
+  parts = ranked[tenth + twentieth :], ranked[tenth : tenth + twentieth], ranked[:tenth]
+  for split, part in zip(SPLITS, parts, strict=True):
+    tracemalloc.start()
+    try:
+      found = folders.open_split(str(folder), split, 'text', tmp_path)
+      kept, peak = tracemalloc.get_traced_memory()
+    finally:
+      tracemalloc.stop()
+    assert kept < 40 * count
+    assert peak < 120 * count
+    chosen, names = set(part), [found.name_of(n) for n in range(found.count)]
+    assert names == [name for name in expected if name in chosen]
+    for n in {0, found.count // 2, found.count - 1}:
+      assert found.read(n) == expected[names[n]].encode()
+  sizes = {'a.jsonl:1': 15, 'a.jsonl:3': 13, 'é.txt': 1}
+  sizes |= {f'b.jsonl:{i + 1}': len(line) + (i + 1 < count) for i, line in enumerate(lines)}
+  listed = b''.join(b'%s\0%d\0' % (name.encode(), sizes[name]) for name in expected)
+  assert found.listing == ('.', len(expected), hashlib.sha256(listed).hexdigest())
+
+
 def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
   files = {f'{i}.txt': f'text {i}' for i in range(40)}
   splits = contents(write(tmp_path / 'a', files))

@@ -10,8 +10,12 @@ import hashlib
 import json
 import mmap
 import os
+from array import array
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from posenc_jax.data.documents import SPLITS, Documents, Listing
 from posenc_jax.errors import UserError, one_line, user_errors
@@ -24,6 +28,8 @@ COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x0
 # A .txt file of so many bytes or more is not read as a whole: windows are read from where it lies.
 MAPPED_BYTES = 2**25
 BEGINNING = 2**20  # bytes of such a file, by which it is seen whether it is text
+AT_ONCE = 2**12  # numbers of an array that become Python's
+DIGEST = 'S32'  # a SHA-256: that NumPy leaves off zeros at the end changes no order
 
 
 class Document(NamedTuple):
@@ -37,6 +43,54 @@ class Document(NamedTuple):
   size: int
 
 
+class Places:
+  """The places of documents below a folder, in some tens of bytes each: there may be very many.
+
+  Attributes:
+    root: the folder.
+    files: the name of each file in it.
+    file_D: the number of each document's file.
+    line_D: the number of its line, from 1 on; 0: it is the whole file.
+    offset_D: where it begins in its file.
+    size_D: how many bytes it has there.
+  """
+
+  def __init__(self, root: Path, files: list[str], *columns: np.ndarray):
+    """`columns`: file_D, line_D, offset_D and size_D."""
+    self.root, self.files = root, files
+    self.file_D, self.line_D, self.offset_D, self.size_D = columns
+
+  def __len__(self) -> int:
+    return len(self.file_D)
+
+  def __getitem__(self, index: int) -> Document:
+    file = self.files[self.file_D[index]]
+    line, offset, size = map(int, (self.line_D[index], self.offset_D[index], self.size_D[index]))
+    return Document(_name(file, line), self.root / file, offset if line else None, size)
+
+  def name(self, index: int) -> str:
+    return _name(self.files[self.file_D[index]], self.line_D[index])
+
+  def names(self) -> Iterator[str]:
+    """Yields the name of each document."""
+    return map(_name, map(self.files.__getitem__, _numbers(self.file_D)), _numbers(self.line_D))
+
+  def chosen(self, indices_D: np.ndarray) -> 'Places':
+    """Returns the places of some of the documents."""
+    columns = self.file_D, self.line_D, self.offset_D, self.size_D
+    return Places(self.root, self.files, *(column[indices_D] for column in columns))
+
+
+def _name(file: str, line: int) -> str:
+  return f'{file}:{line}' if line else file
+
+
+def _numbers(column_D: np.ndarray) -> Iterator[int]:
+  """Yields Python's numbers, which are made of few of them at once."""
+  for start in range(0, len(column_D), AT_ONCE):
+    yield from column_D[start : start + AT_ONCE].tolist()
+
+
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
   """Returns the documents of a split. Raises `UserError`."""
   root = Path(name)
@@ -45,24 +99,23 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   if subfolders and split not in subfolders:
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
   documents = _documents(root / split if subfolders else root)
-  if not documents:
+  if not len(documents):
     kinds = sorted({path.suffix for path in root.rglob('*') if path.suffix and path.is_file()})
     has = f', only {", ".join(kinds[:5])}' if kinds else ''
     raise UserError(
       f'{field}: no documents for split {split!r}{has}; allowed: .txt or .jsonl files'
     )
-  listing = listing_of(split if subfolders else '.', documents)
+  listing = listing_of(split if subfolders else '.', documents.names(), _numbers(documents.size_D))
   if not subfolders:
     total = len(documents)
     documents = _split_by_hash(documents, split)
-    if not documents:
+    if not len(documents):
       raise UserError(
         f'{field}: no document of {total} left for {split!r}; '
         'allowed: 3 documents or more, or folders train, validation and test'
       )
-  return Documents(
-    len(documents), lambda n: documents[n].name, lambda n: _read(documents[n], text_field), listing
-  )
+  read = lambda index: _read(documents[index], text_field)
+  return Documents(len(documents), documents.name, read, listing)
 
 
 def prepare(name: str, cache: Path) -> Path:
@@ -71,43 +124,49 @@ def prepare(name: str, cache: Path) -> Path:
 
 
 @user_errors(*GONE)
-def _documents(root: Path) -> list[Document]:
+def _documents(root: Path) -> Places:
   """All documents below `root`, sorted by the names of their files, without hidden files."""
-  documents = []
   paths = (path for path in root.rglob('*') if path.suffix in ('.txt', '.jsonl') and path.is_file())
-  for name, path in sorted((path.relative_to(root).as_posix(), path) for path in paths):
-    if any(part.startswith('.') for part in name.split('/')):
-      continue
+  names = sorted(path.relative_to(root).as_posix() for path in paths)
+  files = [name for name in names if not any(part.startswith('.') for part in name.split('/'))]
+  columns = numbers, lines, offsets, sizes = array('i'), array('q'), array('q'), array('q')
+  for number, name in enumerate(files):
+    path = root / name
     if path.suffix == '.txt':
-      documents.append(Document(name, path, None, path.stat().st_size))
+      numbers.append(number)
+      lines.append(0)
+      offsets.append(0)
+      sizes.append(path.stat().st_size)
       continue
     offset = 0
-    with path.open('rb') as lines:
-      for number, line in enumerate(lines, 1):
-        if line.strip():
-          documents.append(Document(f'{name}:{number}', path, offset, len(line)))
-        offset += len(line)
-  return documents
+    with path.open('rb') as file:
+      for line, content in enumerate(file, 1):
+        if content.strip():
+          numbers.append(number)
+          lines.append(line)
+          offsets.append(offset)
+          sizes.append(len(content))
+        offset += len(content)
+  return Places(root, files, *map(np.asarray, columns))
 
 
-def listing_of(folder: str, documents: list[Document]) -> Listing:
+def listing_of(folder: str, names: Iterable[str], sizes: Iterable[int]) -> Listing:
   """The listing of documents, or of what is known of them by name and size."""
-  digest = hashlib.sha256()
-  for document in documents:
-    digest.update(b'%s\0%d\0' % (os.fsencode(document.name), document.size))
-  return Listing(folder, len(documents), digest.hexdigest())
+  digest, count = hashlib.sha256(), 0
+  for name, size in zip(names, sizes, strict=True):
+    digest.update(b'%s\0%d\0' % (os.fsencode(name), size))
+    count += 1
+  return Listing(folder, count, digest.hexdigest())
 
 
-def _split_by_hash(documents: list[Document], split: str) -> list[Document]:
+def _split_by_hash(documents: Places, split: str) -> Places:
   """The documents that the hash of their names puts into this split, in the order given."""
-  ranked = sorted(
-    documents, key=lambda document: hashlib.sha256(os.fsencode(document.name)).digest()
-  )
+  digests = (hashlib.sha256(os.fsencode(name)).digest() for name in documents.names())
+  ranked = np.fromiter(digests, DIGEST, len(documents)).argsort()
   test = max(1, len(ranked) // 10)
   validation = test + max(1, len(ranked) // 20)
   bounds = {'test': (0, test), 'validation': (test, validation), 'train': (validation, None)}
-  chosen = set(ranked[slice(*bounds[split])])
-  return [document for document in documents if document in chosen]
+  return documents.chosen(np.sort(ranked[slice(*bounds[split])]))
 
 
 def _content(document: Document) -> bytes | mmap.mmap:

@@ -25,7 +25,7 @@ from types import ModuleType
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Documents, Listing
-from posenc_jax.data.folder import Document, listing_of
+from posenc_jax.data.folder import listing_of
 from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line
 
 PREFIX = 'hf:'
@@ -175,13 +175,11 @@ def _folder(name: str, cache: Path) -> Path:
 
 def _listing(folder: Path, documents: int) -> Listing:
   """The listing of a folder that holds so many documents, by its files but for hidden ones."""
-  paths = {path.relative_to(folder): path for path in folder.rglob('*') if path.is_file()}
-  files = [
-    Document(name.as_posix(), path, None, path.stat().st_size)
-    for name, path in sorted(paths.items())
-    if not any(part.startswith('.') for part in name.parts)
-  ]
-  return listing_of('.', files)._replace(documents=documents)
+  names = sorted(path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
+  seen = [name for name in names if not any(part.startswith('.') for part in name.parts)]
+  sizes = ((folder / name).stat().st_size for name in seen)
+  listing = listing_of('.', (name.as_posix() for name in seen), sizes)
+  return listing._replace(documents=documents)
 
 
 def _is_text(features, name: str) -> bool:
