@@ -35,6 +35,7 @@ from posenc_jax.data import (
   token_cache,
   tokenizers,
 )
+from posenc_jax.data import documents as documents_of_files
 from posenc_jax.data import folder as folders
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.errors import UserError
@@ -887,6 +888,16 @@ def test_tfds_set_without_splits_is_cut(small):
     ]
 
 
+def test_the_identity_of_a_tfds_set_is_that_of_its_files(small, monkeypatch):
+  opened = lambda: corpus('tfds:small', 'test', 'body', str(small))
+  assert opened().identity is None  # it was made just now
+  monkeypatch.setattr(documents_of_files, 'SETTLED_NS', -(10**18))
+  first = opened().identity
+  assert first == opened().identity is not None
+  os.utime(next(small.rglob('*array_record*')))
+  assert opened().identity not in (first, None)
+
+
 def test_a_run_is_told_of_another_version_of_a_tfds_set(small, tmp_path):
   read = lambda name, split: corpus(name, split, 'body', str(small)).listing
   listing = lambda name='tfds:small', split='train': read(name, split)
@@ -1260,6 +1271,75 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
     opened().tokens  # noqa: B018
 
 
+@pytest.mark.parametrize('suffix', ['.txt', '.jsonl'])
+def test_files_that_have_not_changed_are_not_read_again(suffix, tmp_path, monkeypatch, capsys):
+  made = tmp_path / 'tokenizer.json'
+  byte_level().save(str(made))
+  as_file = lambda text: text if suffix == '.txt' else json.dumps({'text': text, 'b': text[:-1]})
+  files = {
+    f'{split}/{i}{suffix}': as_file(WORDS[0][9 * i :][:90]) for split in SPLITS for i in range(3)
+  }
+  folder = Path(write(tmp_path / 'text', files))
+  fields = {'data.tokenizer': str(made), 'data.vocab': 301, 'data.cache': str(tmp_path / 'cache')}
+  fields |= {'data.corpus': str(folder)}
+  read, reads = folders._read, []
+  monkeypatch.setattr(folders, '_read', lambda *given: (reads.append(given), read(*given))[1])
+  stamps = lambda: [*(tmp_path / 'cache' / 'tokens' / 'stamps').iterdir()]
+
+  def count(split='train', **more):
+    """How many documents are read until tokens are there, which are then compared."""
+    reads.clear()
+    corpus = data.opened(config.load(BASE, fields | more).data, split)
+    found, seen = corpus.tokens[1], len(reads)
+    np.testing.assert_array_equal(found, corpus.tokenizer.encode(corpus.documents[1]))
+    assert (corpus.token_bytes[1][:].sum(), len(corpus.counts)) == (len(corpus.documents[1]), 3)
+    return seen
+
+  assert [count(), count()] == [3, 3]  # the files were written just now
+  monkeypatch.setattr(documents_of_files, 'SETTLED_NS', -(10**18))
+  assert [count(), count(), count()] == [3, 0, 0]
+  assert [count(**{'data.packing': 'separate'}), count('test'), count('test')] == [3, 3, 0]
+  some = folder / 'train' / f'1{suffix}'
+  content, times = some.read_text(), some.stat()
+  some.write_text(content.replace('a', 'e'))  # of the same size
+  os.utime(some, ns=(times.st_atime_ns, times.st_mtime_ns))
+  assert [count(), count()] == [3, 0]
+  os.utime(some)
+  assert [count(), count(), count('test')] == [3, 0, 0]
+  other = some.with_name('other')  # another file at its place
+  shutil.copy2(some, other)
+  other.replace(some)
+  assert [count(), count()] == [3, 0]
+  if suffix == '.jsonl':
+    assert [count(**{'data.text_field': 'b'}), count()] == [3, 0]
+  made.write_text(made.read_text() + '\n')
+  assert [count(), count()] == [3, 0]
+  # whatever stands in a stamp that is no stamp, and without its tokens
+  whole = {path: path.read_bytes() for path in stamps()}
+  for damaged in (b'', b'{}', b'[' * 10**5):
+    for path in whole:
+      path.write_bytes(damaged)
+    assert [count(), count()] == [3, 0]
+  for name in ('..', '0' * 32, '', '../../text'):
+    for path in whole:
+      storage.write_json(path, {'tokens': name})
+    assert [count(), count()] == [3, 0]
+  shutil.rmtree(tmp_path / 'cache')
+  capsys.readouterr()
+  assert count() == 3
+  assert 'are cut into tokens' in capsys.readouterr().err
+  assert count() == 0
+
+
+def test_stamps_that_cannot_be_written_are_done_without(tmp_path):
+  tokenizer, documents = of_spaces(40), [b'a' + b' ' * 300]
+  (tmp_path / 'tokens').mkdir()
+  (tmp_path / 'tokens' / 'stamps').write_text('')
+  for _ in range(2):
+    found = token_cache.tokenized(documents, tokenizer, tmp_path, 'text', 'some files')
+    assert found.counts_D.tolist() == [2]
+
+
 def test_tokens_of_text_that_changes_while_it_is_read(tmp_path):
   path = tmp_path / 'tokenizer.json'
   byte_level().save(str(path))
@@ -1530,6 +1610,11 @@ def test_a_set_of_the_hub_is_fetched_once(hf_set, options, tmp_path, monkeypatch
   texts = [t for s in SPLITS for t in corpus(name, s, 'body', cache).documents]
   assert sorted(texts) == sorted(f'train {i} é'.encode() for i in range(20 if options else 40))
   assert {path.name for path in tmp_path.iterdir()} == {'building.lock', 'hf'}
+  monkeypatch.setattr(documents_of_files, 'SETTLED_NS', -(10**18))
+  identities = [corpus(name, split, 'body', cache).identity for split in SPLITS]
+  os.utime(next(folder.glob('train/*.arrow')))
+  assert len({*identities}) == 1
+  assert {None, corpus(name, 'train', 'body', cache).identity}.isdisjoint(identities)
 
 
 def test_first_documents_of_a_stream_are_not_held_in_memory(tmp_path, monkeypatch):

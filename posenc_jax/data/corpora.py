@@ -71,6 +71,7 @@ class Corpus:
   Attributes:
     names: the name of each document.
     listing: what the split is made of; None of an embedded corpus, which is verified by itself.
+    identity: of the files that it is read from, see `identity_of`; None: it is not known.
     cache: where tokens are kept that are not bytes.
     packing: how training joins documents, as `data.packing`; `documents` are joined as well where
       it is 'concatenated'.
@@ -84,6 +85,7 @@ class Corpus:
   documents: Sequence[bytes]
   tokenizer: Bytes = BYTES
   listing: Listing | None = None
+  identity: str | None = None
   cache: Path | None = None
   packing: str = 'none'
   unit = 'bits/byte'
@@ -121,8 +123,10 @@ class Corpus:
 
   @functools.cached_property
   def _tokenized(self) -> Tokenized:
+    about = self.name, self.split, self.packing, self.listing, self.identity
+    source = None if self.identity is None else repr(about)
     title = f'{self.name} ({self.split})'
-    return tokenized(self.documents, self.tokenizer, self.cache, title)
+    return tokenized(self.documents, self.tokenizer, self.cache, title, source)
 
   def _of_each(self, take: Callable[[slice], Sized]) -> Sequence:
     """What `take` makes of the tokens of each document, given their place among those of all."""
@@ -253,7 +257,8 @@ def corpus(name: str, split: str, text_field: str, cache: str, packing: str = 'n
   if found.count == 0:
     raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
   names, documents = (LazySequence(found.count, make) for make in (found.name_of, found.read))
-  plain = Corpus(name, split, names, documents, listing=found.listing, packing=packing)
+  origin = {'listing': found.listing, 'identity': found.identity}
+  plain = Corpus(name, split, names, documents, packing=packing, **origin)
   return concatenated(plain) if packing == 'concatenated' else plain
 
 

@@ -1,9 +1,13 @@
 """What a corpus of text gives of one split, whatever the text is read from."""
 
-from collections.abc import Callable
+import hashlib
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 SPLITS = ('train', 'validation', 'test')
+SETTLED_NS = 2 * 10**9  # since the last change of a file: the coarsest ticks of file systems
 
 
 class Listing(NamedTuple):
@@ -29,9 +33,27 @@ class Documents(NamedTuple):
     name_of: index -> the name of a document.
     read: index -> its bytes, or a file in memory that has them. Raises `UserError`.
     listing: None of an embedded corpus, which is verified by itself.
+    identity: as `identity_of`; None: that the text is the same is seen by reading it.
   """
 
   count: int
   name_of: Callable[[int], str]
   read: Callable[[int], bytes]
   listing: Listing | None = None
+  identity: str | None = None
+
+
+def identity_of(files: Iterable[Path], text_field: str) -> str | None:
+  """The hash of the text field, and of the size, the times of the last change and the inode of each
+  file, in order: while it stays, their text is taken to be the same, as git's index takes it.
+
+  So it has to be asked for before the files are read. None without files, and where one was changed
+  just now: another change within the same tick of the clock would not be seen.
+  """
+  digest, latest = hashlib.sha256(text_field.encode()), 0
+  for file in files:
+    found = file.stat()
+    about = found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino
+    digest.update(b' %d %d %d %d' % about)
+    latest = max(latest, found.st_mtime_ns, found.st_ctime_ns)
+  return digest.hexdigest() if 0 < latest < time.time_ns() - SETTLED_NS else None

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenc_jax.data.documents import SPLITS, Documents, Listing
+from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of
 from posenc_jax.errors import UserError, one_line, user_errors
 
 # What the system says of a file that goes away while the folder is read.
@@ -98,7 +98,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   subfolders = [split for split in SPLITS if (root / split).is_dir()]
   if subfolders and split not in subfolders:
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
-  documents = _documents(root / split if subfolders else root)
+  documents, identity = _documents(root / split if subfolders else root, text_field)
   if not len(documents):
     kinds = sorted({path.suffix for path in root.rglob('*') if path.suffix and path.is_file()})
     has = f', only {", ".join(kinds[:5])}' if kinds else ''
@@ -115,7 +115,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
         'allowed: 3 documents or more, or folders train, validation and test'
       )
   read = lambda index: _read(documents[index], text_field)
-  return Documents(len(documents), documents.name, read, listing)
+  return Documents(len(documents), documents.name, read, listing, identity)
 
 
 def prepare(name: str, cache: Path) -> Path:
@@ -124,11 +124,14 @@ def prepare(name: str, cache: Path) -> Path:
 
 
 @user_errors(*GONE)
-def _documents(root: Path) -> Places:
-  """All documents below `root`, sorted by the names of their files, without hidden files."""
+def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
+  """All documents below `root`, sorted by the names of their files, without hidden files; and what
+  `identity_of` says of these files, before they are read.
+  """
   paths = (path for path in root.rglob('*') if path.suffix in ('.txt', '.jsonl') and path.is_file())
   names = sorted(path.relative_to(root).as_posix() for path in paths)
   files = [name for name in names if not any(part.startswith('.') for part in name.split('/'))]
+  identity = identity_of((root / name for name in files), text_field)
   columns = numbers, lines, offsets, sizes = array('i'), array('q'), array('q'), array('q')
   for number, name in enumerate(files):
     path = root / name
@@ -147,7 +150,7 @@ def _documents(root: Path) -> Places:
           offsets.append(offset)
           sizes.append(len(content))
         offset += len(content)
-  return Places(root, files, *map(np.asarray, columns))
+  return Places(root, files, *map(np.asarray, columns)), identity
 
 
 def listing_of(folder: str, names: Iterable[str], sizes: Iterable[int]) -> Listing:

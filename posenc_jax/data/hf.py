@@ -24,7 +24,7 @@ from types import ModuleType
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
-from posenc_jax.data.documents import SPLITS, Documents, Listing
+from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of
 from posenc_jax.data.folder import listing_of
 from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line
 
@@ -64,12 +64,15 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   """Returns the documents of a split. Raises `UserError`."""
   field, parts = f'config.data.corpus={name!r}', parse(name)
   datasets = _library(name)
+  root = Path(parts.path) if parts.is_folder else _folder(name, cache)
+  identity = None  # a folder's README may name files that lie elsewhere
   if parts.is_folder:
     with _one_line(field, 'a folder that the library datasets reads'):
       found = _of_folder(datasets, parts, cache, field)
   elif is_on_disk(name, cache):
-    with _one_line(field, f'{_folder(name, cache)} as it was prepared, or without it'):
-      found = datasets.load_from_disk(str(_folder(name, cache)))
+    with _one_line(field, f'{root} as it was prepared, or without it'):
+      identity = identity_of((root / file for file in _files(root)), text_field)
+      found = datasets.load_from_disk(str(root))
   else:
     raise UserError(
       f'{field}: not in {cache}; prepare it with `python scripts/prepare_data.py --corpus={name}`'
@@ -89,10 +92,10 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
     return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
 
   if parts.is_folder:
-    listing = _listing(Path(parts.path), sum(sizes.values()))
+    listing = _listing(root, sum(sizes.values()))
   else:
     listing = _listing_of_texts(found, text_field)
-  return Documents(stop - start, lambda n: f'{source}/{start + n}', read, listing)
+  return Documents(stop - start, lambda n: f'{source}/{start + n}', read, listing, identity)
 
 
 def prepare(name: str, cache: Path) -> Path:
@@ -174,12 +177,17 @@ def _folder(name: str, cache: Path) -> Path:
 
 
 def _listing(folder: Path, documents: int) -> Listing:
-  """The listing of a folder that holds so many documents, by its files but for hidden ones."""
-  names = sorted(path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-  seen = [name for name in names if not any(part.startswith('.') for part in name.parts)]
-  sizes = ((folder / name).stat().st_size for name in seen)
-  listing = listing_of('.', (name.as_posix() for name in seen), sizes)
+  """The listing of a folder that holds so many documents, by its files."""
+  files = _files(folder)
+  sizes = ((folder / file).stat().st_size for file in files)
+  listing = listing_of('.', (file.as_posix() for file in files), sizes)
   return listing._replace(documents=documents)
+
+
+def _files(folder: Path) -> list[Path]:
+  """The files in a folder, seen from it, without hidden ones."""
+  files = sorted(path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
+  return [file for file in files if not any(part.startswith('.') for part in file.parts)]
 
 
 def _is_text(features, name: str) -> bool:

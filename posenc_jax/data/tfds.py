@@ -11,7 +11,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from posenc_jax.data.documents import Documents, Listing
+from posenc_jax.data.documents import Documents, Listing, identity_of
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line
 
 
@@ -35,9 +35,11 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   if part is None:
     present = ', '.join(builder.info.splits)
     raise UserError(f'{field}: no split {split!r} and no train to cut it from; it has {present}')
+  files = sorted(path for path in Path(builder.data_dir).rglob('*') if path.is_file())
+  identity = identity_of(files, text_field)
   rows = builder.as_data_source(part)
   read = lambda n: rows[n][text_field]
-  return Documents(len(rows), lambda n: f'{part}/{n}', read, _listing(builder.info))
+  return Documents(len(rows), lambda n: f'{part}/{n}', read, _listing(builder.info), identity)
 
 
 def _listing(info: tfds.core.DatasetInfo) -> Listing:

@@ -1,11 +1,16 @@
 """Tokens of a split, made once for each tokenizer and kept in the cache.
 
 A split is known by the contents of its documents, so that other text never meets tokens of before:
-to hash text takes a small part of the time that cutting it into tokens takes.
+to hash text takes a small part of the time that cutting it into tokens takes. Since hashing very
+much text is long, too, a stamp beside the tokens keeps what was found: that files of this identity
+(`identity_of` in documents.py) hold the text of those tokens. It trusts that a file whose size,
+inode and times of change stay has not changed. In any doubt all text is read and hashed.
 """
 
+import contextlib
 import hashlib
 import os
+import re
 import sys
 import zlib
 from collections.abc import Iterable, Sequence
@@ -15,17 +20,19 @@ from typing import NamedTuple
 
 import numpy as np
 
+from posenc_jax import storage
 from posenc_jax.data.building import build_once
 from posenc_jax.data.tokenizers import Bytes
-from posenc_jax.errors import UserError
-from posenc_jax.storage import read_json, write_json
+from posenc_jax.errors import Damaged, UserError
 
-# One more with each change of what tokenizers.py makes of a text or refuses, or of how it is kept.
+# One more with each change of what the modules here make of files, what tokenizers.py makes of a
+# text or refuses, or of how it is kept.
 FORMAT = 4
 # The files of numbers. Where a token stands for LARGE bytes or more, `bytes` has LARGE, `places`
 # the place of the token, and `large` its bytes.
 FILES = ('tokens', 'bytes', 'places', 'large', 'counts')
 LARGE = 255
+NAME = 32  # hexadecimal digits of a hash, which name a folder of tokens
 CHECKS = 'checks.json'  # the CRC-32 of each file
 CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
 SAMPLE_BYTES = 2**16  # of the first document, in which it is seen whether text is changed
@@ -75,21 +82,28 @@ class Tokenized(NamedTuple):
   counts_D: np.ndarray
 
 
-def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: str) -> Tokenized:
+def tokenized(
+  documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: str, source: str | None = None
+) -> Tokenized:
   """Returns the tokens of all documents from the cache, where they are made if they are not there.
 
   Args:
     title: what the documents are called in the line that says that they are cut.
+    source: what decides on their text, so that it need not be read; None: that is not known.
   Raises:
     UserError: the cache cannot be written or is damaged, documents changed, or what the tokenizer
       raises. OSError: the cache cannot be read.
   """
+  cache /= 'tokens'
+  stamp = cache / 'stamps' / f'{_digest(tokenizer, source).hexdigest()}.json'
+  if source is not None and (name := _stamped(stamp)) and storage.exists(cache / name):
+    return _opened(cache / name, tokenizer)
   digest = _digest(tokenizer)
   size = 0
   for document in documents:
     digest.update(_framed(document))
     size += len(document)
-  name, cache = digest.hexdigest()[:32], cache / 'tokens'
+  name = digest.hexdigest()[:NAME]
   folder = cache / name
 
   def make(scratch: Path) -> Path:
@@ -102,8 +116,26 @@ def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: 
     return scratch / name
 
   build_once(folder, cache, make)
+  if source is not None:
+    with contextlib.suppress(OSError):  # in a cache that cannot be written the text is read again
+      stamp.parent.mkdir(exist_ok=True)
+      storage.write_json(stamp, {'tokens': name})
+  return _opened(folder, tokenizer)
+
+
+def _stamped(stamp: Path) -> str | None:
+  """The name of the tokens that a stamp tells; None where there is none that can be read."""
   try:
-    checks = read_json(folder / CHECKS, dict.fromkeys(FILES, int))
+    name = storage.read_json(stamp, {'tokens': str})['tokens']
+  except (OSError, Damaged):
+    return None
+  return name if re.fullmatch(f'[0-9a-f]{{{NAME}}}', name) else None
+
+
+def _opened(folder: Path, tokenizer: Bytes) -> Tokenized:
+  """The tokens in a folder. Raises `UserError` where they are damaged; OSError."""
+  try:
+    checks = storage.read_json(folder / CHECKS, dict.fromkeys(FILES, int))
     tokens_N, *bytes_N, counts_D = (
       _read(folder / file, kind, checks[file]) for file, kind in _kinds(tokenizer).items()
     )
@@ -112,9 +144,9 @@ def tokenized(documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: 
     raise UserError(f'the tokens in {folder} are damaged; delete it and run again') from None
 
 
-def _digest(tokenizer: Bytes):
+def _digest(tokenizer: Bytes, *more: str | None):
   package = tokenizer.package  # another version may cut otherwise
-  about = FORMAT, tokenizer.sha256, package, metadata.version(package)
+  about = FORMAT, tokenizer.sha256, package, metadata.version(package), *more
   return hashlib.sha256(repr(about).encode())
 
 
@@ -163,8 +195,8 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
   finally:
     for file in files.values():
       file.close()
-  write_json(folder / CHECKS, checks)
-  return digest.hexdigest()[:32]
+  storage.write_json(folder / CHECKS, checks)
+  return digest.hexdigest()[:NAME]
 
 
 def _chunks(documents: Iterable[bytes]) -> Iterable[list[bytes]]:
