@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tracemalloc
+import zlib
 from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
@@ -1251,10 +1252,20 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
   newest = max(sets(), key=lambda some: some.stat().st_mtime_ns)
   file = newest / 'tokens'
   content = file.read_bytes()
-  for damaged in (content[:-1], content + b'\0', bytes([content[0] ^ 1]) + content[1:], b''):
+  sizes = (
+    content[:-1],
+    content[:-2],
+    content + b'\0',
+    content * 2,
+    b'',
+    content * (2**20 // len(content) + 1),
+  )
+  for damaged in (bytes([content[0] ^ 1]) + content[1:], *sizes):
     file.write_bytes(damaged)
     with pytest.raises(UserError, match=f'the tokens in {newest} are damaged; delete it and run'):
-      opened().counts  # noqa: B018
+      list(opened().tokens)
+  with pytest.raises(UserError, match='are damaged'):  # another size is seen at once
+    opened().counts  # noqa: B018
   file.write_bytes(content)
   with monkeypatch.context() as patch:  # what the system cannot read is not damaged
     patch.setattr(token_cache.np, 'memmap', Mock(side_effect=OSError(errno.EMFILE, 'Too many')))
@@ -1382,7 +1393,7 @@ def test_tokens_are_kept_narrow_and_come_back(vocab, kind, tmp_path):
   last = b'<%d>' % (vocab - 7)
   documents = [b'a' + b' ' * 300 + b'a', last + b' ' * 255, b'', b'a' + b' ' * 254, b' ' * 300]
   found = token_cache.tokenized(documents, tokenizer, cache, 'text')
-  assert (found.tokens_N.dtype, found.tokens_N.max()) == (kind, vocab - 2)
+  assert (found.tokens_N[:].dtype, found.tokens_N[:].max()) == (kind, vocab - 2)
   corpus = corpora.Corpus('text', 'test', (), documents, tokenizer, cache=cache)
   for n, cut in enumerate(tokenizer.cut(documents)):
     np.testing.assert_array_equal(corpus.tokens[n], cut.tokens_T)
@@ -1394,6 +1405,39 @@ def test_tokens_are_kept_narrow_and_come_back(vocab, kind, tmp_path):
   (folder,) = (cache / 'tokens').glob('[0-9a-f]' * 32)
   assert len(np.fromfile(folder / 'large', np.int64)) == 3
   assert (folder / 'bytes').stat().st_size == len(found.tokens_N)
+
+
+@pytest.mark.parametrize('block', [8, 24, 2**20])
+def test_tokens_are_checked_where_they_are_read(block, tmp_path, monkeypatch):
+  monkeypatch.setattr(token_cache, 'BLOCK_BYTES', block)
+  tokenizer = of_spaces(40)
+  documents = [b'a' * n + b' ' * 300 for n in (29, 0, 3, 16, 40)]
+  made = lambda: corpora.Corpus('some', 'test', (), documents, tokenizer, cache=tmp_path)
+  cuts = list(tokenizer.cut(documents))
+
+  def check(corpus, n):
+    np.testing.assert_array_equal(corpus.tokens[n], cuts[n].tokens_T)
+    np.testing.assert_array_equal(corpus.token_bytes[n][:], cuts[n].bytes_T)
+
+  corpus, crc32 = made(), Mock(side_effect=zlib.crc32)
+  corpus.counts  # noqa: B018
+  monkeypatch.setattr(token_cache.zlib, 'crc32', crc32)
+  for n in (3, 1, 4, 0, 2, 3):
+    check(corpus, n)
+  total = sum(map(len, corpus.tokens))
+  assert crc32.call_count == -(-2 * total // block) + -(-total // block)  # each block once
+  for name, width in (('tokens', 2), ('bytes', 1)):
+    (path,) = (tmp_path / 'tokens').glob(f'*/{name}')
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    corpus = made()
+    for n, end in enumerate(np.cumsum(corpus.counts)):
+      if end * width <= (len(content) - 1) // block * block:
+        check(corpus, n)
+        continue
+      with pytest.raises(UserError, match=f'the tokens in {path.parent} are damaged; delete it'):
+        check(corpus, n)
+    path.write_bytes(content)
 
 
 @pytest.mark.parametrize('file', ['places', 'large'])

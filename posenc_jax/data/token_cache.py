@@ -4,7 +4,8 @@ A split is known by the contents of its documents, so that other text never meet
 to hash text takes a small part of the time that cutting it into tokens takes. Since hashing very
 much text is long, too, a stamp beside the tokens keeps what was found: that files of this identity
 (`identity_of` in documents.py) hold the text of those tokens. It trusts that a file whose size,
-inode and times of change stay has not changed. In any doubt all text is read and hashed.
+inode and times of change stay has not changed. In any doubt all text is read and hashed. The tokens
+themselves are not trusted: each block has a check, which is made when the block is first read.
 """
 
 import contextlib
@@ -27,15 +28,45 @@ from posenc_jax.errors import Damaged, UserError
 
 # One more with each change of what the modules here make of files, what tokenizers.py makes of a
 # text or refuses, or of how it is kept.
-FORMAT = 4
+FORMAT = 5
 # The files of numbers. Where a token stands for LARGE bytes or more, `bytes` has LARGE, `places`
 # the place of the token, and `large` its bytes.
 FILES = ('tokens', 'bytes', 'places', 'large', 'counts')
 LARGE = 255
 NAME = 32  # hexadecimal digits of a hash, which name a folder of tokens
-CHECKS = 'checks.json'  # the CRC-32 of each file
+CHECKS = 'checks.json'  # the CRC-32 of each block of each file
+BLOCK_BYTES = 2**20  # at least read at once, until all have been checked
 CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
 SAMPLE_BYTES = 2**16  # of the first document, in which it is seen whether text is changed
+
+
+class Checked:
+  """The numbers of a file, which stay there until they are read: a slice is an array. Blocks are
+  checked when something of them is asked for the first time, so that a start need not read all.
+  """
+
+  def __init__(self, file: Path, kind: type, checks: list[int]):
+    """Raises OSError, and ValueError where the file has another size than blocks with `checks`."""
+    size = file.stat().st_size
+    if len(checks) != -(-size // BLOCK_BYTES):
+      raise ValueError
+    numbers = np.memmap(file, kind, 'r') if size else np.zeros(0, kind)
+    self._numbers, self._folder, self._checks = np.asarray(numbers), file.parent, checks
+    self._is_checked = np.zeros(len(checks), bool)
+
+  def __len__(self) -> int:
+    return len(self._numbers)
+
+  def __getitem__(self, part: slice) -> np.ndarray:
+    """Raises `UserError` where a block that it lies in is damaged."""
+    start, stop, _ = part.indices(len(self))
+    size = BLOCK_BYTES // self._numbers.itemsize
+    first, last = start // size, -(-stop // size)
+    for block in first + np.flatnonzero(~self._is_checked[first:last]):
+      if zlib.crc32(self._numbers[block * size : (block + 1) * size]) != self._checks[block]:
+        raise _damaged(self._folder)
+      self._is_checked[block] = True
+    return self._numbers[start:stop]
 
 
 class ByteCounts:
@@ -43,7 +74,7 @@ class ByteCounts:
   slice of it is int64.
   """
 
-  def __init__(self, small_N: np.ndarray, places_M: np.ndarray, large_M: np.ndarray):
+  def __init__(self, small_N: Checked | np.ndarray, places_M: np.ndarray, large_M: np.ndarray):
     """`large_M`: the counts of the tokens at `places_M`, which rise."""
     self._small_N, self._places_M, self._large_M = small_N, places_M, large_M
 
@@ -57,7 +88,7 @@ class ByteCounts:
     return counts_T
 
   def part(self, part: slice) -> 'ByteCounts':
-    """The counts of a slice, of which nothing is read."""
+    """The counts of a slice, as they are kept."""
     places_M, large_M, start, stop = self._large_in(part)
     return ByteCounts(self._small_N[start:stop], places_M, large_M)
 
@@ -72,12 +103,12 @@ class Tokenized(NamedTuple):
   """The tokens of all documents, one after another.
 
   Attributes:
-    tokens_N: uint16 or int32, a file in memory as far as it is read.
-    bytes_N: likewise, how many bytes of its document each token stands for.
+    tokens_N: uint16 or int32.
+    bytes_N: how many bytes of its document each token stands for.
     counts_D: int64, the number of tokens of each document.
   """
 
-  tokens_N: np.ndarray
+  tokens_N: Checked
   bytes_N: ByteCounts
   counts_D: np.ndarray
 
@@ -133,15 +164,22 @@ def _stamped(stamp: Path) -> str | None:
 
 
 def _opened(folder: Path, tokenizer: Bytes) -> Tokenized:
-  """The tokens in a folder. Raises `UserError` where they are damaged; OSError."""
+  """The tokens in a folder. Raises `UserError` where they are seen to be damaged; OSError."""
   try:
-    checks = storage.read_json(folder / CHECKS, dict.fromkeys(FILES, int))
-    tokens_N, *bytes_N, counts_D = (
-      _read(folder / file, kind, checks[file]) for file, kind in _kinds(tokenizer).items()
+    checks = storage.read_json(folder / CHECKS, dict.fromkeys(FILES, list))
+    tokens_N, small_N, *others = (
+      Checked(folder / file, kind, checks[file]) for file, kind in _kinds(tokenizer).items()
     )
-    return Tokenized(tokens_N, ByteCounts(*bytes_N), counts_D)
+    places_M, large_M, counts_D = (numbers[:] for numbers in others)
+    if not len(tokens_N) == len(small_N) == counts_D.sum():
+      raise ValueError
   except (FileNotFoundError, ValueError):
-    raise UserError(f'the tokens in {folder} are damaged; delete it and run again') from None
+    raise _damaged(folder) from None
+  return Tokenized(tokens_N, ByteCounts(small_N, places_M, large_M), counts_D)
+
+
+def _damaged(folder: Path) -> UserError:
+  return UserError(f'the tokens in {folder} are damaged; delete it and run again')
 
 
 def _digest(tokenizer: Bytes, *more: str | None):
@@ -160,20 +198,39 @@ def _framed(document: bytes) -> bytes:
   return b' %d ' % len(document) + document
 
 
+class _Writer:
+  """Writes the numbers of a file; `checks` is the CRC-32 of each block."""
+
+  def __init__(self, file: Path, kind: type):
+    self.checks, self._file, self._kind, self._size = [], file.open('wb'), kind, 0
+
+  def write(self, numbers: np.ndarray) -> None:
+    content = memoryview(numbers.astype(self._kind).tobytes())
+    self._file.write(content)
+    while content:
+      begun = self._size % BLOCK_BYTES
+      piece, content = content[: BLOCK_BYTES - begun], content[BLOCK_BYTES - begun :]
+      before = self.checks.pop() if begun else 0
+      self.checks.append(zlib.crc32(piece, before))
+      self._size += len(piece)
+
+  def sync(self) -> None:
+    """Waits until all is on the disk."""
+    self._file.flush()
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
+
+
 def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
   """Writes the tokens into a new folder; returns the name of the text that they are of. Raises
   `UserError` as `check_unknown` of the tokenizer does.
   """
   folder.mkdir()
-  digest, kinds, checks = _digest(tokenizer), _kinds(tokenizer), dict.fromkeys(FILES, 0)
+  digest = _digest(tokenizer)
   unknown = size = num_tokens = 0
-  files = {name: open(folder / name, 'wb') for name in FILES}  # noqa: SIM115
-
-  def write(name: str, numbers: np.ndarray) -> None:
-    content = numbers.astype(kinds[name]).tobytes()
-    files[name].write(content)
-    checks[name] = zlib.crc32(content, checks[name])
-
+  files = {name: _Writer(folder / name, kind) for name, kind in _kinds(tokenizer).items()}
   try:
     for chunk in _chunks(documents):
       for document in chunk:
@@ -181,21 +238,20 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
         size += len(document)
       for cut in tokenizer.cut(chunk):
         places = np.flatnonzero(cut.bytes_T >= LARGE)
-        write('tokens', cut.tokens_T)
-        write('bytes', np.minimum(cut.bytes_T, LARGE))
-        write('places', num_tokens + places)
-        write('large', cut.bytes_T[places])
-        write('counts', np.array([len(cut.tokens_T)]))
+        files['tokens'].write(cut.tokens_T)
+        files['bytes'].write(np.minimum(cut.bytes_T, LARGE))
+        files['places'].write(num_tokens + places)
+        files['large'].write(cut.bytes_T[places])
+        files['counts'].write(np.array([len(cut.tokens_T)]))
         num_tokens += len(cut.tokens_T)
         unknown += cut.unknown
     tokenizer.check_unknown(unknown, size)
     for file in files.values():
-      file.flush()
-      os.fsync(file.fileno())
+      file.sync()
   finally:
     for file in files.values():
       file.close()
-  storage.write_json(folder / CHECKS, checks)
+  storage.write_json(folder / CHECKS, {name: file.checks for name, file in files.items()})
   return digest.hexdigest()[:NAME]
 
 
@@ -208,13 +264,3 @@ def _chunks(documents: Iterable[bytes]) -> Iterable[list[bytes]]:
       yield chunk
       chunk, size = [], 0
   yield chunk
-
-
-def _read(file: Path, kind: type, check: int) -> np.ndarray:
-  """The numbers of a file, which stay there until they are read. Raises OSError, and ValueError
-  where they have another check.
-  """
-  numbers = np.memmap(file, kind, 'r') if file.stat().st_size else np.zeros(0, kind)
-  if zlib.crc32(numbers) != check:
-    raise ValueError
-  return np.asarray(numbers)
