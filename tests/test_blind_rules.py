@@ -60,6 +60,13 @@ def hops_without_chains(words, rng, **_):
   return rng.choice([word for word in words if word[0] == 'v'])
 
 
+def needle_without_keys(words, rng, needles, **_):
+  """A value of the text."""
+  found = [word for word in words if word[0] == 'v']
+  assert len({*found}) == needles
+  return rng.choice(found)
+
+
 def variable_tracking_by_statements(words, **_):
   """The variable that is set to the value, and then that of each next statement of the text."""
   at = words.index('?')
@@ -128,6 +135,7 @@ STATED = [
   (stack_as_one, f'{WIDE}/repeat=0.75', 255, 0.43),
   (hops_without_chains, 'hops', 40, 1 / 2 + 1 / 2 / 16),
   (hops_without_chains, 'hops/chains=4', 60, 1 / 4 + 3 / 4 / 16),
+  (needle_without_keys, 'needle/needles=4/distinct=True', 64, 1 / 4),
   (variable_tracking_by_statements, 'variable_tracking', 60, 1.0),
   (variable_tracking_by_statements, 'variable_tracking/chains=2', 60, 0.6),
   (variable_tracking_by_statements, 'variable_tracking/chains=4/variables=20', 80, 0.4),

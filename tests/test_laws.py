@@ -1034,7 +1034,7 @@ def test_only_a_bias_is_added_as_declared(variant):
 
 @pytest.mark.parametrize('variant', DECLARING)
 def test_terms_by_distance_have_the_shapes_of_their_hooks(variant):
-  """[R, H|1] of a bias, [R, H|1, K] of vectors; whether there are vectors is declared."""
+  """[R, H|1] of a bias, [R, H|1, K] of vectors; and `has_vector_tables` knows vectors."""
   enc = build(variant)
   R, H, K = 2 * S - 1, DIMS.heads, DIMS.head_dim
   terms = jax.eval_shape(enc.distance_terms, jax.ShapeDtypeStruct((R,), jnp.int32))

@@ -226,11 +226,42 @@ def judged_by(make_run, tmp_path, monkeypatch):
 
 def test_nats_of_a_judge_that_are_no_numbers_are_not_left_out(judged_by):
   """Nor are they kept: the next model is not scored by them."""
+  words = (
+    r"long_ppl_evaluator='.*judge': nats of the model that decides on key tokens are not finite"
+  )
   for _ in range(2):
     c, workdir = judged_by(lambda tokens_BT: np.full(tokens_BT.shape, np.nan))
-    evaluate.evaluate(c, workdir)
-    assert {row['status'] for row in rows_of(workdir)} == {'not_finite'}
+    with pytest.raises(UserError, match=words):
+      evaluate.evaluate(c, workdir)
     shutil.rmtree(workdir)
+
+
+def test_documents_are_scored_alike_however_many_at_a_time(judged_by, tmp_path):
+  """Also where some are scored or judged already, and by their own windows: one that is not finite
+  leaves the others as they are.
+  """
+  c, workdir = judged_by(cosine_nll)
+  evaluate.evaluate(c, workdir)
+  wanted = rows_of(workdir)
+  whole = overlaid(c, eval__batch_tokens=1000)
+  for kept in (0, 1, 3):
+    storage.rewrite_rows(workdir / 'eval.jsonl', wanted[:kept])
+    evaluate.evaluate(whole, workdir)
+    close = lambda row: row | {'nats': None, 'ppl': None, 'bpb': None}
+    key = lambda row: (row['length'], row['document'])
+    found = sorted(rows_of(workdir), key=key)
+    assert list(map(close, found)) == list(map(close, sorted(wanted, key=key)))
+    for row, other in zip(found, sorted(wanted, key=key), strict=True):
+      assert row['nats'] == pytest.approx(other['nats'], rel=1e-5)
+    for path in [*(tmp_path / 'judge' / evaluator.KEPT).glob('*.npy')][:kept]:
+      path.unlink()
+  (measurement,) = plan.plan(overlaid(whole, eval__lengths=(32,)), data.opened(c.data, 'test'))
+  (bad, *_), texts = measurement.key_fields, chosen_documents(c)
+  first_T = windows.whole_windows([windows.excerpt(texts[bad['document']], 40)], 32)[0]
+  is_first = lambda tokens_BT: (tokens_BT == first_T).all(axis=1, keepdims=True)
+  nan = lambda tokens_BT: np.where(is_first(tokens_BT), np.nan, cosine_nll(tokens_BT))
+  statuses = [row.get('status', 'ok') for row in measurement.score(nan, [0, 1])]
+  assert statuses == ['not_finite', 'ok']
 
 
 def test_a_judge_reads_a_text_once_for_all_models(judged_by, tmp_path):

@@ -174,7 +174,6 @@ def test_a_library_that_is_missing_is_one_line_before_anything_is_written(
   run, tmp_path, monkeypatch
 ):
   monkeypatch.setitem(sys.modules, 'wandb', None)
-  monkeypatch.setitem(sys.modules, 'wandb', None)
   with pytest.raises(
     UserError,
     match=r"config.train.trackers=\('wandb',\): wandb is not installed; allowed: after pip",

@@ -16,8 +16,7 @@ and computes layers twice.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay
 0.1, rates, 2^28 tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000,
-SwiGLU,
-output projection not tied, embeddings not scaled. Otherwise:
+SwiGLU, output projection not tied, embeddings not scaled. Otherwise:
 - Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter of the text, roughly.
 - The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64.
 - Not set here, of the "Pro" block: its norm of queries and keys, output gate and shifted keys and

@@ -28,9 +28,10 @@ the needle, one and a half for copying, more for DAPE, CoPE and PaTH. Result so 
 results/board_tasks/table.md, LOG/177, LOG/179. Recall: all lines learn it with all eight seeds. At
 4 L RoPE has 0.921, xPos 0.930, PoPE 0.882, RoPE with FoX 0.794, all others 0.995 and more,
 sinusoidal positions too; learned ones end at L; a rule that reads no key has 0.551. The needle,
-four seeds, five of seven lines: 20 lines learn it with all of them. FoX does with none, nor RoPE
-with FoX; learned positions with one, PoPE with two, stick-breaking with three. At 8 L RoPE has
-0.653, ALiBi 0.816, 14 lines 0.998 and more, NoPE, T5 and KERPLE among them. Copying has not run.
+four seeds, five of seven lines: 20 lines learn it with all of them. FoX does with none (one has
+0.855 at L), nor RoPE with FoX; learned positions with one, PoPE with two, stick-breaking with
+three. At 8 L RoPE has 0.653, ALiBi 0.816, 14 lines 0.998 and more, NoPE, T5 and KERPLE among them.
+Copying has not run.
 """
 
 from pathlib import Path

@@ -101,7 +101,9 @@ class Corpus:
 
   @functools.cached_property
   def tokens(self) -> Sequence[np.ndarray]:
-    """The integer tokens_T of each document. The first use reads the whole split, but for bytes."""
+    """The integer tokens_T of each document. The first use reads the whole split, but for bytes and
+    where a stamp tells the tokens of these files.
+    """
     if self.tokenizer is BYTES:
       return LazySequence(len(self), lambda index: BYTES.encode(self.documents[index]))
     return self._of_each(lambda part: self._tokenized.tokens_N[part])
@@ -118,7 +120,7 @@ class Corpus:
 
   @functools.cached_property
   def counts(self) -> np.ndarray:
-    """The number of tokens of each document, int64. The first use reads the whole split."""
+    """The number of tokens of each document, int64; as `tokens`, but that bytes are counted."""
     return self.sizes if self.tokenizer is BYTES else self._tokenized.counts_D
 
   @functools.cached_property

@@ -238,7 +238,8 @@ def _load(datasets: ModuleType, parts: Name, cache: Path):
   streamed = datasets.load_dataset(parts.path, streaming=True, **options)
   firsts = {key: rows.take(parts.first) for key, rows in streamed.items()}
   cache.mkdir(parents=True, exist_ok=True)
-  with tempfile.TemporaryDirectory(dir=cache) as scratch:
+  # a file system of a network may not remove a file that is still mapped
+  with tempfile.TemporaryDirectory(dir=cache, ignore_cleanup_errors=True) as scratch:
     return datasets.DatasetDict(
       {
         key: _written(datasets, rows, Path(scratch, f'{number}.arrow'))
@@ -249,8 +250,11 @@ def _load(datasets: ModuleType, parts: Name, cache: Path):
 
 def _written(datasets: ModuleType, rows, file: Path):
   """The `Dataset` of streamed rows, which it keeps in a file: it stays readable where that is
-  removed. So no more than ROWS_AT_ONCE rows are in memory.
+  removed. So no more than ROWS_AT_ONCE rows are in memory; but all where the set does not say of
+  what types its columns are, which only all rows can tell.
   """
+  if rows.features is None:
+    return datasets.Dataset.from_list(list(rows))
   about = {'path': str(file), 'features': rows.features, 'writer_batch_size': ROWS_AT_ONCE}
   with datasets.arrow_writer.ArrowWriter(**about) as writer:
     for row in rows:

@@ -2,10 +2,13 @@
 `eval.long_ppl_evaluator` names one.
 """
 
+import contextlib
 import functools
 import hashlib
 import io
 import json
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,36 +84,62 @@ class Evaluator:
     self._config, self._corpus = config, corpus
     self._workdir = Path(config.eval.long_ppl_evaluator)
 
-  def deciding_nats(self, windows_WT: np.ndarray, context: int) -> np.ndarray:
+  def deciding_nats(self, documents: Sequence[np.ndarray], context: int) -> np.ndarray:
     """The run's nats of whole windows and of short contexts, for `windows.key_tokens`: float32
-    [2, W, T].
+    [2, W, T], of the W windows of all documents, one after another.
 
-    Raises:
-      UserError: it cannot judge, or what it has kept is damaged.
-      NotFinite: its nats are no numbers.
+    Raises UserError where it cannot judge, its nats are no numbers, or what it has kept is damaged.
+
+    Args:
+      documents: the windows [., T] of each.
     """
-    stride, size = self._config.eval.stride, self._config.eval.batch_tokens
-    path = self._workdir / KEPT / f'{self._digest(windows_WT, context, stride)}.npy'
-    keeps = storage.is_writable(self._workdir)
-    if keeps:
-      path.parent.mkdir(exist_ok=True)
-    with storage.file_lock(path.parent / 'lock', wait=True):
-      if storage.exists(path):
-        return _read(path, (2, *windows_WT.shape))
-      found = windows.deciding_nats(self._nll, windows_WT, context, stride, size)
-      nats_2WT = np.stack(found).astype(np.float32)  # as the model has them
-      if keeps:
-        file = io.BytesIO()
-        np.save(file, nats_2WT)
-        storage.atomic_write(path, file.getvalue())
-      return nats_2WT
+    folder = self._workdir / KEPT
+    if storage.is_writable(self._workdir):
+      folder.mkdir(exist_ok=True)
+    paths = [folder / f'{name}.npy' for name in self._names(documents, context)]
+    windows_of = dict(zip(paths, documents, strict=True))
+    found = _kept(windows_of)
+    if found.keys() < windows_of.keys():
+      lock = folder / 'lock'
+      keeps = storage.is_writable(folder) and (not storage.exists(lock) or os.access(lock, os.W_OK))
+      with storage.file_lock(lock, wait=True) if keeps else contextlib.nullcontext():
+        found |= _kept(windows_of)  # another process may have read them by now
+        new = {path: some for path, some in windows_of.items() if path not in found}
+        for path, nats_2WT in self._judged(new, context).items():
+          found[path] = nats_2WT
+          if keeps:
+            file = io.BytesIO()
+            np.save(file, nats_2WT)
+            storage.atomic_write(path, file.getvalue())
+    return np.concatenate([found[path] for path in paths], axis=1)
 
-  def _digest(self, windows_WT: np.ndarray, context: int, stride: int) -> str:
-    """Another one for other windows or contexts, and once the run has other parameters."""
+  def _judged(self, windows_of: dict[Path, np.ndarray], context: int) -> dict[Path, np.ndarray]:
+    """{path: float32 [2, W, T]} of the windows of each path, which the run reads."""
+    if not windows_of:
+      return {}
+    windows_WT = np.concatenate([*windows_of.values()])
+    e, ends = self._config.eval, np.cumsum([len(some) for some in windows_of.values()])[:-1]
+    try:
+      found = windows.deciding_nats(self._nll, windows_WT, context, e.stride, e.batch_tokens)
+    except windows.NotFinite as error:
+      field = f'config.eval.long_ppl_evaluator={str(self._workdir)!r}'
+      raise UserError(f'{field}: {error}; allowed: another run, or shorter windows') from None
+    nats_2WT = np.stack(found).astype(np.float32)  # as the model has them
+    return dict(zip(windows_of, np.split(nats_2WT, ends, axis=1), strict=True))
+
+  def _names(self, documents: Sequence[np.ndarray], context: int) -> list[str]:
+    """A name for the windows of each document, another one for other windows or contexts, and once
+    the run has other parameters.
+    """
     config, held = saved_config(self._workdir), parameters_in(self._workdir, as_shapes=True)
-    text = hashlib.sha256(windows_WT.astype('<i8').tobytes()).hexdigest()
-    asked = [config_hash(config), held.step, held.checksum, text, windows_WT.shape, context, stride]
-    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+    run = [config_hash(config), held.step, held.checksum]
+
+    def name(windows_WT):
+      text = hashlib.sha256(windows_WT.astype('<i8').tobytes()).hexdigest()
+      asked = [*run, text, windows_WT.shape, context, self._config.eval.stride]
+      return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
+
+    return list(map(name, documents))
 
   @functools.cached_property
   def _nll(self) -> windows.TokenFunction:
@@ -119,6 +148,12 @@ class Evaluator:
     saved = saved_config(self._workdir)
     check_corpus(saved, self._config, self._corpus, self._workdir)
     return restored_run(self._workdir, saved, self._corpus, holds_half=True).nats
+
+
+def _kept(windows_of: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
+  """What is kept at these paths, of windows of these shapes. Raises Damaged."""
+  there = {path: some.shape for path, some in windows_of.items() if storage.exists(path)}
+  return {path: _read(path, (2, *shape)) for path, shape in there.items()}
 
 
 def _read(path: Path, shape: tuple[int, ...]) -> np.ndarray:

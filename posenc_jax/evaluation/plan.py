@@ -310,17 +310,16 @@ class Planner:
       )
       windows_WT, bytes_WT = (windows.whole_windows(some, length) for some in (texts, sizes))
       nats_WT = windows.by_position(nll, windows_WT, e.batch_tokens)
-      try:
-        windows.check_finite(nats_WT, 'the model')
-        if by_document:
-          deciding = self._evaluator.deciding_nats(windows_WT, context)
-        else:
-          asked = nll, windows_WT, context, e.stride, e.batch_tokens, nats_WT
-          deciding = windows.deciding_nats(*asked)
-      except windows.NotFinite:
-        return [{'status': 'not_finite'}] * len(rows)
-      is_key_WT = windows.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
       ends = np.cumsum([len(text) // length for text in texts])[:-1] if by_document else []
+      if by_document:
+        deciding = self._evaluator.deciding_nats(np.split(windows_WT, ends), context)
+      else:
+        asked = nll, windows_WT, context, e.stride, e.batch_tokens, nats_WT
+        try:
+          deciding = windows.deciding_nats(*asked)
+        except windows.NotFinite:
+          return [{'status': 'not_finite'}]
+      is_key_WT = windows.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
       of_rows = (np.split(array_WT, ends) for array_WT in (nats_WT, bytes_WT, is_key_WT))
       return list(map(self._score_of_keys, *of_rows))
 
@@ -340,8 +339,12 @@ class Planner:
   def _score_of_keys(
     self, nats_WT: np.ndarray, bytes_WT: np.ndarray, is_key_WT: np.ndarray
   ) -> dict:
-    """The score of a row that covers the key tokens of these windows."""
-    if not is_key_WT.any():
+    """The score of a row that covers the key tokens of these windows; none where these begin no
+    character, either.
+    """
+    if not np.isfinite(nats_WT).all():
+      return {'status': 'not_finite'}
+    if not bytes_WT[is_key_WT].any():
       return {'status': NO_KEY_TOKENS}
     return self._score(nats_WT[is_key_WT], bytes_WT[is_key_WT])
 

@@ -234,13 +234,16 @@ class _Comparer:
     scores, L = self.scores, self._train_length
     is_past = lambda line, column: column > L(line)
     # Key tokens of one length are others than those of another: no line has an own score to keep.
+    # And only where a common evaluator found them are those of two lines the same.
     is_of_keys = scores.protocol in CHOSEN_BY_MODEL
+    is_judged = lambda line: JUDGE in (scores.exemplar_row[line]['overrides'] or {})
     baselines, contrasts = list(dict.fromkeys(self.baselines.values())), []
     for baseline in baselines:
       contrasts += self._contrast(
         BASELINE_OF_KEYS if is_of_keys else BASELINE,
         lambda line, column, baseline=baseline: (
-          line != baseline and (is_of_keys or column <= min(L(line), L(baseline)))
+          line != baseline
+          and (is_judged(line) if is_of_keys else column <= min(L(line), L(baseline)))
         ),
         lambda line, column, baseline=baseline: (scores, baseline, column),
         baseline=baseline,
