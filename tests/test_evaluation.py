@@ -33,7 +33,7 @@ from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.training import provenance
 from posenc_jax.training import run_dir as workdirs
-from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 
 
 def state(prefix):
@@ -574,6 +574,35 @@ def test_a_restored_model_is_read_and_not_drawn(unevaluated, monkeypatch):
   assert step == 3
   jax.tree.map(np.testing.assert_array_equal, restored, model)
   assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
+
+
+IN_HALF = (
+  {},
+  {
+    **{'model.kv_heads': 1, 'model.shared_kv': True, 'model.output_gate': 'elementwise'},
+    **{'model.mlp': 'swiglu', 'model.norm_placement': 'sandwich', 'model.tie_embeddings': False},
+  },
+  {
+    **{'model.bias': 'all', 'model.qk_norm': 'head', 'model.output_gate': 'headwise'},
+    **{'model.parallel_residual': True, 'model.mlp': 'geglu', 'encoding.name': 'transformer_xl'},
+  },
+)
+
+
+@pytest.mark.parametrize('fields', IN_HALF, ids=['base', 'gated', 'parallel'])
+def test_matrices_of_layers_are_held_in_bfloat16_and_score_the_same(fields, letters, tmp_path):
+  """Bit for bit, whatever their numbers are; all else stays float32."""
+  half = {'eval.compute_dtype': 'bfloat16', 'model.layers': 2}
+  c, workdir, _ = made_run(tmp_path / 'run', letters, fields | half)
+  corpus = data.without_documents(c.data, 'test')
+  whole, held = (runs.restore(c, corpus, workdir, holds_half=is_held)[0] for is_held in (0, 1))
+  dtypes = {path: leaf.dtype for path, leaf in leaves_by_path(held).items()}
+  halves = {path for path, dtype in dtypes.items() if dtype == jnp.bfloat16}
+  assert halves == {path for path in dtypes if path.startswith('layers/w_')}
+  tokens_BT = np.random.default_rng(0).integers(0, 256, (2, 32))
+  for function in (token_nll, model_functions.predictions, model_functions.gradient_norms):
+    scores = [model_functions.compiled(function, c)(model, tokens_BT) for model in (whole, held)]
+    jax.tree.map(np.testing.assert_array_equal, *scores)
 
 
 def test_beyond_a_learned_table_is_an_outcome(make_run, capsys):

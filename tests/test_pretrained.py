@@ -224,9 +224,8 @@ def test_matrices_that_are_bfloat16_are_held_as_that_and_score_the_same(name, tm
   tokens = np.random.default_rng(0).integers(0, 22, (2, 16))
   with jax.default_matmul_precision('highest'):
     np.testing.assert_array_equal(nats(half, tokens), nats(float32, tokens))
-  path = 'layers/w_q'
   odd = np.full((2, 3), 1 + 2**-9, np.float32)  # which bfloat16 does not have
-  assert runs._half(path, odd) is odd
+  assert runs._half('embedding', odd) is odd
   assert runs._half('encodings/w', np.zeros((2, 3), np.float32)).dtype == np.float32
 
 

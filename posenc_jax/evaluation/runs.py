@@ -90,7 +90,7 @@ def restore(
   `UserError`.
 
   `holds_half`: whether, where activations of evaluation are bfloat16, matrices are held as that,
-  too, which takes half the memory: those whose numbers all are.
+  too, which takes half the memory: those of layers, and others whose numbers all are.
   """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
@@ -119,17 +119,22 @@ def restore(
 
 
 def _half(path: str, leaf: np.ndarray) -> np.ndarray:
-  """A parameter in bfloat16, if it is a matrix of the model's and all of its numbers are: before a
-  product the model casts these to the dtype of the other factor. Others are computed with in
-  float32, those of encodings in ways of their own.
+  """A parameter in bfloat16, if that changes no score: a matrix of a layer, which meets nothing but
+  products and is cast to the dtype of activations before each, and the embedding and `w_logits`, of
+  which more is computed, if all of their numbers are bfloat16. Others are computed with in float32,
+  those of encodings in ways of their own.
   """
-  is_matrix = path in ('embedding', 'w_logits') or path.startswith('layers/w_')
-  if not is_matrix or leaf.dtype != np.float32:
+  is_of_layer = path.startswith('layers/w_')
+  if leaf.dtype != np.float32 or not (is_of_layer or path in ('embedding', 'w_logits')):
     return leaf
+  return leaf.astype(jnp.bfloat16) if is_of_layer or _is_bfloat16(leaf) else leaf
+
+
+def _is_bfloat16(leaf: np.ndarray) -> bool:
+  """Whether all numbers of a float32 array are bfloat16."""
   numbers = leaf.reshape(-1).view(np.uint32)
   parts = range(0, numbers.size, 2**24)  # so that little memory is needed beside them
-  is_exact = not any((numbers[n : n + 2**24] & 0xFFFF).any() for n in parts)
-  return leaf.astype(jnp.bfloat16) if is_exact else leaf
+  return not any((numbers[n : n + 2**24] & 0xFFFF).any() for n in parts)
 
 
 @dataclasses.dataclass
