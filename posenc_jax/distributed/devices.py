@@ -26,7 +26,7 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
   """Prints the devices that jax has, and how many of them are used if not all are; warns on stderr
   where jax leaves a visible GPU unused.
 
-  `mesh`: {axis: size}, the section of a config; None for what uses one device.
+  `mesh`: {axis: size}, the section of a config; None for what uses all devices.
   """
   import jax
 
@@ -82,12 +82,10 @@ def kinds_of_devices() -> str:
 
 
 def _used(count: int, mesh: Mapping[str, int] | None) -> str:
-  used = math.prod(mesh.values()) if mesh else 1
-  if used >= count:  # of more than there are, an error is told later
-    return ''
-  others = used // mesh['data'] if mesh else 0
-  uses_all = mesh and count % others == 0
-  remedy = f'; --config.mesh.data={count // others} uses all' if uses_all else ''
+  if mesh is None or (used := math.prod(mesh.values())) >= count:
+    return ''  # of more than there are, an error is told later
+  others = used // mesh['data']
+  remedy = f'; --config.mesh.data={count // others} uses all' if count % others == 0 else ''
   return f'; uses {used} of {count} devices{remedy}'
 
 

@@ -6,6 +6,7 @@ the communication. Where no such mesh is set, functions that shard return their 
 """
 
 import math
+from types import SimpleNamespace
 
 import jax
 from jax.experimental import mesh_utils
@@ -44,6 +45,12 @@ def make_mesh(sizes, devices=None) -> Mesh:
   except NotImplementedError:  # an axis is a part of one of the network's: jax splits a v5e's alone
     split = mesh_utils.create_device_mesh(shape, devices[:needed], allow_split_physical_axes=True)
     return Mesh(split, AXES, axis_types=axis_types)
+
+
+def mesh_of_batches() -> Mesh:
+  """Makes a mesh of all devices of this process, which share out batches alone."""
+  devices = jax.local_devices()
+  return make_mesh(SimpleNamespace(**dict.fromkeys(AXES, 1) | {'data': len(devices)}), devices)
 
 
 def devices_of_batch() -> int:

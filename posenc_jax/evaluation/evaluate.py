@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from rich.table import Table
 
@@ -16,11 +17,12 @@ from posenc_jax import cli, data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.distributed.devices import kinds_of_devices
 from posenc_jax.distributed.memory import memory_errors
+from posenc_jax.distributed.mesh import mesh_of_batches
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.evaluator import judge_of
 from posenc_jax.evaluation.measurement import Measurement
-from posenc_jax.evaluation.model_functions import compiled
+from posenc_jax.evaluation.model_functions import compiled, on_devices
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
 from posenc_jax.rows import row_schema, sessions
@@ -81,7 +83,9 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   changed |= judge_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
-  model, step = restore(config, corpus, workdir, at=at, holds_half=True)
+  mesh = mesh_of_batches()
+  everywhere = NamedSharding(mesh, PartitionSpec())
+  model, step = restore(config, corpus, workdir, at=at, holds_half=True, sharding=everywhere)
   source = source_of(workdir)
   row = functools.partial(
     row_schema.row,
@@ -114,7 +118,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     put_on_record = recorder(workdir)
     for measurement in measurements:
       started = time.perf_counter()
-      function = functools.partial(functions[measurement.function], model)
+      function = on_devices(functions[measurement.function], model, mesh)
       asked = measurement, row, changed, function, model.max_length, workdir
       rows, num_new = measure(*asked, put_on_record)
       measured.append((measurement, rows))

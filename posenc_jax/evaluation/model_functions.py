@@ -9,8 +9,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
+from posenc_jax.distributed.mesh import TOKENS
 from posenc_jax.model.decoder import options_on_one_device
 from posenc_jax.model.token_nll import nats_of_logits, token_logits, token_nll
 
@@ -73,3 +75,20 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
     return function(model, tokens_BT, **{**options, **own})
 
   return jax.jit(call, static_argnames=('window', 'sink_tokens', 'max_position_distance', 'last'))
+
+
+def on_devices(function: Callable, model, mesh: Mesh) -> Callable:
+  """Returns (tokens_BT, *positions, **options) -> the numbers of `function`, one from `compiled`.
+
+  The devices of the mesh, which all have the model, compute equally many rows of a batch each;
+  where they do not divide it, one computes all.
+  """
+  on_one = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, model)
+
+  def call(*batch, **options):
+    if mesh.size == 1 or len(batch[0]) % mesh.size:
+      return function(on_one, *batch, **options)
+    with jax.set_mesh(mesh):
+      return function(model, *jax.device_put(batch, NamedSharding(mesh, TOKENS)), **options)
+
+  return call

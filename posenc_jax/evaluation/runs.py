@@ -85,12 +85,15 @@ def restore(
   *,
   at: int | None = None,
   holds_half: bool = False,
+  sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[decoder.LM, int]:
   """Returns the model of the last checkpoint, or of the one `at` a step, and its step. Raises
   `UserError`.
 
-  `holds_half`: whether, where activations of evaluation are bfloat16, matrices are held as that,
-  too, which takes half the memory: those of layers, and others whose numbers all are.
+  Args:
+    holds_half: whether, where activations of evaluation are bfloat16, matrices are held as that,
+      too, which takes half the memory: those of layers, and others whose numbers all are.
+    sharding: of all parameters; None: they are on the first device.
   """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
@@ -99,8 +102,8 @@ def restore(
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = decoder.shapes(config, corpus.vocab)
     check_fits_data(config, model, corpus)
-  here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), model)
+  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), model)
   if (held := parameters_in(workdir, at=at)) is None:
     raise UserError(
       f'workdir={str(workdir)!r}: no checkpoint; '

@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 from flax import nnx
 from small_runs import BASE, TINY, dotted, write_text_corpus
+from test_evaluation import rows_of
 
 from posenc_jax import config, data
 from posenc_jax.attention import attend
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation import evaluate
 from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.rows import row_schema
 from posenc_jax.training import loop, setup
 from posenc_jax.training.checkpoints import Checkpoints
 from scripts.aot import hlo, programs
@@ -323,6 +326,53 @@ def test_kernels_share_out_the_batch():
   assert 'all-gather' not in compiled.as_text()
   close = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6)
   jax.tree.map(close, found, expected)
+
+
+OF_TEXT = {
+  'eval__protocols': ('last_k', 'by_position', 'receptive_field', 'attention_distance'),
+  'eval__documents': 0,
+}
+
+
+@pytest.mark.parametrize(
+  'fields', [OF_TEXT, pytest.param(OF_DATA, marks=pytest.mark.slow)], ids=['text', 'data']
+)
+def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, monkeypatch):
+  """Where eight devices divide them, in windows of 16 tokens; those of 32 are one device's."""
+  trained, _ = run(**fields, eval__split='validation', eval__batch_tokens=128, eval__controls=())
+  on_devices, on_all = evaluate.on_devices, evaluate.mesh_of_batches()
+  on_one = jax.sharding.Mesh(on_all.devices[:, :1], on_all.axis_names)
+  rows = []
+  for number, devices in ((1, on_one), (8, on_all)):
+    used, workdir = set(), tmp_path / str(number) / 'run'
+    shutil.copytree(trained, workdir)
+    monkeypatch.setattr(evaluate, 'mesh_of_batches', lambda devices=devices: devices)
+    monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used))
+    evaluate.evaluate(config.saved_config(workdir), workdir)
+    assert used == {(16, number), (32, 1)}
+    rows.append({row_schema.key(row): row for row in rows_of(workdir)})
+  one, eight = rows
+  assert one.keys() == eight.keys()
+  for key, row in one.items():
+    assert eight[key]['status'] == row['status'] == 'ok'
+    scores = [[r['value'], r['nats'], r['tokens'], r['bytes']] for r in (row, eight[key])]
+    np.testing.assert_allclose(*np.array(scores, float), rtol=1e-6, atol=1e-6)
+
+
+def watched(on_devices, used):
+  """`on_devices` that adds to `used` (tokens of a window, devices that its numbers are on)."""
+
+  def make(*arguments):
+    function = on_devices(*arguments)
+
+    def call(tokens_BT, *positions, **options):
+      numbers = function(tokens_BT, *positions, **options)
+      used.add((tokens_BT.shape[1], len(jax.tree.leaves(numbers)[0].devices())))
+      return numbers
+
+    return call
+
+  return make
 
 
 @pytest.mark.parametrize('rows', [pytest.param(4, marks=pytest.mark.slow), 6])
