@@ -5,6 +5,7 @@ Seeds that are trained in one program are sharded along the axis `seeds`, batche
 the communication. Where no such mesh is set, functions that shard return their argument unchanged.
 """
 
+import functools
 import math
 from types import SimpleNamespace
 
@@ -131,21 +132,44 @@ def splits_seeds() -> bool:
 
 def constrain_tokens(tree):
   """Shards tokens or activations [B, T, ...] as batches and sequences are."""
-  return _constrain(tree, lambda x, fsdp: TOKENS)
+  return _constrain(tree, lambda x, fsdp: [TOKENS])
 
 
 def constrain_parameters(tree):
   """Shards parameters, or the optimizer's state of them, as `parameter_shardings` does."""
-  return _constrain(tree, lambda x, fsdp: parameter_spec(x.shape, fsdp))
+  return _constrain(tree, lambda x, fsdp: [parameter_spec(x.shape, fsdp)])
+
+
+def share_out_stacks(tree):
+  """Shards parameters that are stacks [N, ...] along N, as far as `fsdp` and `data` divide it."""
+  return _constrain(tree, lambda x, fsdp: _stack_specs(x, fsdp))
+
+
+def gather_stacks(tree):
+  """Shards what `share_out_stacks` made as parameters are."""
+  return _constrain(tree, lambda x, fsdp: _stack_specs(x, fsdp)[::-1])
+
+
+def _stack_specs(x, fsdp: int) -> list[PartitionSpec]:
+  """From the sharding of a parameter that is a stack to one along its first axis. XLA knows a short
+  way only from each to the next.
+  """
+  shape, specs = jax.sharding.get_abstract_mesh().shape, [parameter_spec(x.shape, fsdp)]
+  for axes in (('fsdp',), ('fsdp', 'data')):
+    if len(x) % math.prod(shape[axis] for axis in axes) == 0:
+      specs.append(PartitionSpec(axes))
+  return specs
 
 
 def replicate(tree):
   """Puts whole arrays on every device, so that every process can read them."""
-  return _constrain(tree, lambda x, fsdp: PartitionSpec())
+  return _constrain(tree, lambda x, fsdp: [PartitionSpec()])
 
 
-def _constrain(tree, spec_of):
+def _constrain(tree, specs_of):
+  """`specs_of`: (array, devices of `fsdp`) -> the shardings that it has, one after another."""
   if not is_run_mesh():
     return tree
   fsdp = jax.sharding.get_abstract_mesh().shape['fsdp']
-  return jax.tree.map(lambda x: jax.lax.with_sharding_constraint(x, spec_of(x, fsdp)), tree)
+  constrain = jax.lax.with_sharding_constraint
+  return jax.tree.map(lambda x: functools.reduce(constrain, specs_of(x, fsdp), x), tree)

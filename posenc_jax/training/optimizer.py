@@ -9,6 +9,7 @@ import optax
 import optax.contrib
 from ml_collections import ConfigDict
 
+from posenc_jax.distributed import mesh
 from posenc_jax.errors import UserError
 from posenc_jax.training.checkpoints import leaves_by_path
 
@@ -80,9 +81,17 @@ def _scale_by_muon() -> optax.GradientTransformation:
   def scale(update, _):
     return update * (0.2 * max(update.shape[-2:]) ** 0.5)
 
-  return optax.chain(
-    optax.contrib.scale_by_muon(weight_dimension_numbers=axes), optax.stateless_with_tree_map(scale)
-  )
+  muon = optax.contrib.scale_by_muon(weight_dimension_numbers=axes)
+
+  def update(stacks, state, params=None):
+    """Devices iterate on matrices of their own, where a mesh has several: see `mesh`."""
+    stacks, mu = mesh.share_out_stacks((stacks, state.mu))
+    updates, state = muon.update(stacks, state._replace(mu=mu), params)
+    updates, mu = mesh.gather_stacks((updates, state.mu))
+    return updates, state._replace(mu=mu)
+
+  shared = optax.GradientTransformation(muon.init, update)
+  return optax.chain(shared, optax.stateless_with_tree_map(scale))
 
 
 def _muon_labels(model, patterns: Collection[str]):

@@ -195,12 +195,36 @@ def test_seeds_at_once_on_devices(run, on_one, axes):
   assert other != on_one[1]
 
 
-def test_muon_on_devices_moves_as_on_one(run):
-  """But for rounding, of which an iteration of Newton and Schulz makes more in each step."""
-  muon = {'optim__name': 'muon', 'model__layers': 2}
+@pytest.mark.parametrize(
+  'layers', [4, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (2, 3))]
+)
+def test_muon_on_devices_moves_as_on_one(run, layers):
+  """But for rounding, of which an iteration of Newton and Schulz makes more in each step. Devices
+  have a layer each, or every second one has, or all have all.
+  """
+  muon = {'optim__name': 'muon', 'model__layers': layers}
   (_, losses), (_, cut) = run(**muon), run(**muon, mesh__data=2, mesh__fsdp=2, mesh__context=2)
   assert losses[-1] < losses[0] - 1
   np.testing.assert_allclose(cut, losses, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  'axes',
+  [
+    {'data': 2, 'fsdp': 4},
+    *(pytest.param(axes, marks=pytest.mark.slow) for axes in ({'data': 8}, {'fsdp': 8})),
+  ],
+)
+def test_muon_iterates_on_a_matrix_once(axes):
+  """Eight devices do an eighth of the work each, with eight layers and eight rows of a batch."""
+  fields = {'encoding.name': 'nope', 'optim.name': 'muon', 'model.layers': 8, 'train.batch': 8}
+
+  def flops(**axes):
+    c = config.load(BASE, TINY | fields | {f'mesh.{axis}': size for axis, size in axes.items()})
+    text = programs.trace_step(mesh.make_mesh(c.mesh), c).lower().compile().as_text()
+    return hlo.Program(text, 1.0, 1.0).cost().flops
+
+  assert flops(**axes) == flops() / 8
 
 
 @pytest.mark.slow
