@@ -512,6 +512,29 @@ def test_cases_compile_for_an_h100(monkeypatch, backend, name, case):
 
 
 @pytest.mark.aot
+@pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
+@pytest.mark.parametrize('axes', [{'data': 4}, {'fsdp': 4}, {'data': 2, 'fsdp': 2}])
+@pytest.mark.parametrize(
+  ('fields', 'rows'), [({}, 1), ({'model.kv_heads': 2}, 1), ({'seeds': (0, 1)}, 2)]
+)
+def test_a_step_with_cudnn_compiles_for_four_h100s(monkeypatch, axes, fields, rows):
+  """Each has whole sequences of its rows of the batch, of all seeds of one program."""
+  for variable, value in targets.ENVIRONMENT.items():
+    monkeypatch.setenv(variable, value)
+  large = {'train.length': 2048, 'model.model_dim': 256, 'model.heads': 4, 'encoding.name': 'rope'}
+  large |= {'train.compute_dtype': 'bfloat16', 'vmap_seeds': 'seeds' in fields}
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  c = config.load(BASE, {**TINY, **sizes, **large, **fields})
+  mesh = meshes.make_mesh(c.mesh, targets.devices('cuda:h100', 4))
+  text = programs.trace_step(mesh, c).lower().compile().as_text()
+  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  calls = [line for line in text.splitlines() if '__cudnn$fmha' in line]
+  assert len(calls) >= 2
+  assert all(f'(bf16[{rows},4,2048,64]' in line for line in calls)
+  assert not [a for kind, a in exchanged if kind == 'all-gather' and 2048 in a.shape]
+
+
+@pytest.mark.aot
 @pytest.mark.parametrize('optimizer', ['adamw', 'muon'])
 @pytest.mark.parametrize('axes', [{'fsdp': 4}, {'context': 4}, {'data': 2, 'context': 2}])
 def test_a_step_compiles_for_four_tpus(tpu, axes, optimizer):

@@ -14,6 +14,8 @@ from test_evaluation import rows_of
 
 from posenc_jax import config, data
 from posenc_jax.attention import attend
+from posenc_jax.attention.backends import cudnn
+from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
@@ -397,6 +399,24 @@ def watched(on_devices, used):
     return call
 
   return make
+
+
+@pytest.mark.parametrize('rows', [8, pytest.param(6, marks=pytest.mark.slow)])
+def test_cudnn_has_the_rows_of_a_device(rows):
+  """As jax computes it on a CPU: values and gradients, where devices divide the batch or not."""
+  dims = {'model_dim': 16, 'heads': 2, 'kv_heads': 1, 'head_dim': 8, 'train_length': 32}
+  enc = make('rope', **dims, rngs=nnx.Rngs(0))
+  q = jax.random.normal(jax.random.key(0), (rows, 13, 2, 8))
+  k = q[:, ::-1, :1]
+
+  def loss(q, k):
+    return (cudnn.run(build_request(q, k, k, enc), 'xla') ** 2).mean()
+
+  run = jax.value_and_grad(loss, argnums=(0, 1))
+  expected = jax.jit(run)(q, k)
+  with jax.set_mesh(mesh.make_mesh(config.load(BASE, {'mesh.data': 2, 'mesh.fsdp': 2}).mesh)):
+    found = jax.jit(run)(q, k)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
 @pytest.mark.parametrize('rows', [pytest.param(4, marks=pytest.mark.slow), 6])

@@ -4,7 +4,9 @@ import jax
 import jax.numpy as jnp
 
 from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_tiles
+from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
+from posenc_jax.distributed.mesh import is_run_mesh
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
@@ -45,8 +47,8 @@ def refuse(request: AttentionRequest) -> str | None:
 
 
 def _refuse_mesh() -> str | None:
-  """The reason why cuDNN cannot serve the mesh that is set, or None. Batches and heads jax cuts
-  itself; within jax.shard_map arrays are one device's own.
+  """The reason why cuDNN cannot serve the mesh that is set, or None. Batches `run` cuts, or jax,
+  which cuts heads, too; within jax.shard_map arrays are one device's own.
   """
   is_whole = SEQUENCE_AXIS in jax.sharding.get_abstract_mesh().manual_axes
   if (shards := sequence_shards()) > 1 and not is_whole:
@@ -85,15 +87,20 @@ def run(request: AttentionRequest, implementation: str = 'cudnn'):
     neighbors = request.mask.window - 1  # jax does not count the token itself
     window = (neighbors, 0) if is_causal else neighbors
   T = request.q_BTHK.shape[1]
-  # Under a causal mask no query sees the token that makes an odd number even.
-  even = lambda x: jnp.pad(x, ((0, 0), (0, T % 2), (0, 0), (0, 0)))
-  o_BTHK = jax.nn.dot_product_attention(
-    even(request.q_BTHK),
-    even(request.k_BSGK),
-    even(request.v_BSGK),
-    scale=request.scale,
-    is_causal=is_causal,
-    local_window_size=window,
-    implementation=implementation,
-  )
-  return o_BTHK[:, :T]
+
+  def on_device(qkv):
+    # Under a causal mask no query sees the token that makes an odd number even.
+    even = [jnp.pad(x, ((0, 0), (0, T % 2), (0, 0), (0, 0))) for x in qkv]
+    o_BTHK = jax.nn.dot_product_attention(
+      *even,
+      scale=request.scale,
+      is_causal=is_causal,
+      local_window_size=window,
+      implementation=implementation,
+    )
+    return o_BTHK[:, :T]
+
+  qkv = request.q_BTHK, request.k_BSGK, request.v_BSGK
+  # Of seeds in one program jax makes one batch, which it would gather on every device.
+  is_shared = is_run_mesh() and refuse_mesh(request) is None
+  return over_batch(on_device, qkv) if is_shared else on_device(qkv)
