@@ -9,6 +9,7 @@ from unittest import mock
 import jax
 import pytest
 
+from posenc_jax import data
 from posenc_jax.distributed import devices, memory
 from posenc_jax.errors import Stopped
 
@@ -140,6 +141,24 @@ def test_it_is_said_where_float32_has_fewer_digits(platform, fields, digits, mon
   out = capsys.readouterr().out
   assert out.count('\n') == (digits is not None)
   assert digits is None or f'have the digits of {digits} here; --config.train.matmul_prec' in out
+
+
+@pytest.mark.parametrize(
+  ('platform', 'symbols', 'rows'),
+  [
+    ('gpu', 50258, 50304),
+    ('gpu', 50304, None),
+    ('gpu', 50264, None),
+    ('gpu', data.VOCAB, None),
+    ('cpu', 50258, None),
+  ],
+)
+def test_it_is_said_where_many_symbols_are_slow(platform, symbols, rows, monkeypatch, capsys):
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+  devices.announce_symbols(symbols)
+  said = f'{symbols:,} symbols are no multiple of 8, at which GPUs are faster'
+  line = f'{said}; --config.model.vocab={rows} is one\n'
+  assert capsys.readouterr().out == ('' if rows is None else line)
 
 
 @pytest.mark.parametrize('capability', ['7.5', 'gfx942'])

@@ -17,6 +17,8 @@ NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
 # What products of float32 become at the precision 'default', by platform.
 DIGITS_OF_FLOAT32 = {'gpu': 'TensorFloat-32', 'tpu': 'bfloat16'}
+# From so many symbols on, the products that logits are take much of a training step.
+MANY_SYMBOLS = 2**13
 # With these, and TPU_VISIBLE_DEVICES, a process has one chip of its host's TPU, and meets no other
 # host of a slice.
 ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
@@ -54,6 +56,17 @@ def announce_precision(compute_dtype: str, matmul_precision: str) -> None:
   if digits and (compute_dtype, matmul_precision) == ('float32', 'default'):
     remedy = '--config.train.matmul_precision=highest has all, and takes longer'
     print(f'matrix products of float32 have the digits of {digits} here; {remedy}')
+
+
+def announce_symbols(symbols: int) -> None:
+  """Prints how many rows the embedding of a new model had better have where jax runs on GPUs, whose
+  matrix units want multiples of 8, and there are many and not so many.
+  """
+  import jax
+
+  if jax.default_backend() == 'gpu' and symbols >= MANY_SYMBOLS and symbols % 8:
+    remedy = f'--config.model.vocab={-(-symbols // 128) * 128} is one'
+    print(f'{symbols:,} symbols are no multiple of 8, at which GPUs are faster; {remedy}')
 
 
 def on_one_chip(number: int | str) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import single_seed_runs, to_json, validate
-from posenc_jax.distributed.devices import kinds_of_devices
+from posenc_jax.distributed.devices import announce_symbols, kinds_of_devices
 from posenc_jax.distributed.memory import memory_errors
 from posenc_jax.distributed.processes import (
   SignalConsensus,
@@ -115,6 +115,8 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
   workdir, start_step, c = training.workdir, training.start_step, training.config.train
   if start_step:
     print(f'{workdir}: going on from step {start_step}')
+  elif not c.init_from:
+    announce_symbols(training.model.embedding.shape[-2])
   for corpus in (training.corpus, training.val_corpus):
     if left_out := corpus.left_out(c.length):
       print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
