@@ -1686,6 +1686,18 @@ def test_first_documents_of_a_stream_are_not_held_in_memory(tmp_path, monkeypatc
   assert not list((tmp_path / 'cache').iterdir())
 
 
+def test_columns_whose_types_a_streamed_set_does_not_say(tmp_path, monkeypatch):
+  """As one of CSV files: what is empty in the first rows may be text later."""
+  datasets = pytest.importorskip('datasets')
+  row = lambda i: {'body': f'{i}', 'remark': 'late' if i > 2 * hf.ROWS_AT_ONCE else None}
+  count = 3 * hf.ROWS_AT_ONCE
+  stream = datasets.IterableDataset.from_generator(lambda: map(row, range(count)))
+  assert stream.features is None
+  monkeypatch.setattr(datasets, 'load_dataset', lambda *_, **__: {'train': stream})
+  found = hf._load(datasets, hf.parse(f'hf:them/set:first={count}'), tmp_path / 'cache')
+  assert [*found['train']] == list(map(row, range(count)))
+
+
 def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monkeypatch):
   datasets = pytest.importorskip('datasets')
   folder, cache = hf_folder(hf_set, 'saved', tmp_path / 'set'), str(tmp_path / 'cache')

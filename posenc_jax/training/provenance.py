@@ -140,9 +140,8 @@ def check_code(workdir: str | Path, code: Mapping[str, str], field: str = 'workd
   there = kept_code(workdir)
   for name, sha256 in code.items():
     if there.get(name, sha256) != sha256:
-      problem = (
-        f'encoding {name!r} was edited since its run began, or posenc_jax hashes it otherwise'
-      )
+      problem = f'encoding {name!r} was edited since its run began'
+      # as also where another version of posenc_jax hashed it otherwise
       same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
       allowed = f'its code of then, another {field.rpartition(".")[2]}, or {same}'
       raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
