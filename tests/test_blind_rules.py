@@ -7,6 +7,7 @@ format alone.
 import functools
 import math
 import random
+import re
 from collections import Counter
 
 import numpy as np
@@ -180,6 +181,6 @@ IN_DOCSTRINGS = {
 def test_docstrings_state_the_shares_that_are_tested(name):
   shares = [share for _, text, _, share in STATED if text.split('/')[0] == name]
   for number in IN_DOCSTRINGS[name]:
-    assert f' {number}' in ' '.join(tasks.TASKS[name].__doc__.split())
+    assert number in re.findall(r'0\.\d+', tasks.TASKS[name].__doc__)
     digits = len(number) - 2
     assert any(abs(share - float(number)) <= 0.5001 * 10**-digits for share in shares)
