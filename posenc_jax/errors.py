@@ -164,7 +164,7 @@ def imported(module: str, what: str, extra: str) -> types.ModuleType:
   package = module.partition('.')[0]
   try:
     found = importlib.import_module(module)
-    if getattr(found, '__file__', None) is None:
+    if (spec := getattr(found, '__spec__', None)) and spec.origin is None:
       raise not_installed(what, package, extra)
     return found
   except ImportError as error:

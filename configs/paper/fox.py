@@ -10,8 +10,8 @@ read the data. At 760 million, 4.8e10 tokens, the main comparison of `fox` with 
 Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x
 6.8e8 x 4.8e10 = 2.0e20 of the large, beside attention. Memory of a step of 32 x 16,384 tokens: more
 than one device has. --config.train.grad_accum_steps=16 makes it a sixteenth, --config.mesh.data=8
-an eighth on each of eight devices: 131 GB for `fox`, 360M, as scripts/aot.py compiles it for TPUs.
-With --config.mesh.fsdp=8 --config.model.remat=layer it takes 12.7 GB on each, fits eight TPUs v5e,
+an eighth on each of eight devices: 124 GB for `fox`, 360M, as scripts/aot.py compiles it for TPUs.
+With --config.mesh.fsdp=8 --config.model.remat=layer it takes 12.9 GB on each, fits eight TPUs v5e,
 and computes layers twice.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay

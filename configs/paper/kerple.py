@@ -8,9 +8,9 @@ Chi et al. 2022, the tables of three corpora: the small GPT-NeoX, 12 layers, wid
 
 Cost: not run here. 30 runs of 50,000 steps of 32 x 512 tokens, 8.2e8 tokens each; by arithmetic 6 x
 8.5e7 x 8.2e8 = 4.2e17 operations a run beside attention. Memory: compiled by scripts/aot.py for a
-TPU v5e, a step of ALiBi takes 21 GB beside 1 GB of parameters and moments, more than its 16. With
---config.model.remat=layer it takes 2.6 GB and computes layers twice; --config.mesh.data=4 cuts the
-batch over four devices, 5.5 GB on each.
+TPU v5e, a step of ALiBi takes 13 GB beside 1 GB of parameters and moments, of its 16. With
+--config.model.remat=layer it takes 2 GB and computes layers twice; --config.mesh.data=4 cuts the
+batch over four devices, 3.7 GB on each.
 
 As published (paper, released config): sizes, length, batch, steps, Adam (0.9, 0.999) at 6e-4, 1 %
 warm-up, cosine, no weight decay, no dropout, clipping at 1, bfloat16, output projection not tied,

@@ -18,7 +18,7 @@ Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16
 are on one device, more than any has. --config.mesh.fsdp=8 cuts both by eight,
 --config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each: on each
 of 64 devices, of one process or of several (docs/accelerators.md), scripts/aot.py compiles s 16 to
-98 GB beside parameters and moments; with --config.model.remat=layer to 23 GB, and layers are
+86 GB beside parameters and moments; with --config.model.remat=layer to 22 GB, and layers are
 computed twice.
 
 As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of
