@@ -157,7 +157,7 @@ def test_it_is_said_where_many_symbols_are_slow(platform, symbols, rows, monkeyp
   monkeypatch.setattr(jax, 'default_backend', lambda: platform)
   devices.announce_symbols(symbols)
   said = f'{symbols:,} symbols are no multiple of 8, at which GPUs are faster'
-  line = f'{said}; --config.model.vocab={rows} is one\n'
+  line = f'{said}; --config.model.vocab={rows} is one, for a new workdir\n'
   assert capsys.readouterr().out == ('' if rows is None else line)
 
 

@@ -8,7 +8,7 @@ Chi et al. 2022, the tables of three corpora: the small GPT-NeoX, 12 layers, wid
 
 Cost: not run here. 30 runs of 50,000 steps of 32 x 512 tokens, 8.2e8 tokens each; by arithmetic 6 x
 8.5e7 x 8.2e8 = 4.2e17 operations a run beside attention. Memory: compiled by scripts/aot.py for a
-TPU v5e, a step of ALiBi takes 13 GB beside 1 GB of parameters and moments, of its 16. With
+TPU v5e, a step of ALiBi takes 13 GB beside 1 GB of parameters and moments, so it fits its 16. With
 --config.model.remat=layer it takes 2 GB and computes layers twice; --config.mesh.data=4 cuts the
 batch over four devices, 3.7 GB on each.
 

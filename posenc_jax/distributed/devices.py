@@ -65,7 +65,7 @@ def announce_symbols(symbols: int) -> None:
   import jax
 
   if jax.default_backend() == 'gpu' and symbols >= MANY_SYMBOLS and symbols % 8:
-    remedy = f'--config.model.vocab={-(-symbols // 128) * 128} is one'
+    remedy = f'--config.model.vocab={-(-symbols // 128) * 128} is one, for a new workdir'
     print(f'{symbols:,} symbols are no multiple of 8, at which GPUs are faster; {remedy}')
 
 

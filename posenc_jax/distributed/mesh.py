@@ -49,8 +49,11 @@ def make_mesh(sizes, devices=None) -> Mesh:
 
 
 def mesh_of_batches() -> Mesh:
-  """Makes a mesh of all devices of this process, which share out batches alone."""
-  devices = jax.local_devices()
+  """Makes a mesh of this process' devices, which share out batches alone. It leaves out those of
+  another kind than the first, such as a small card for the screen.
+  """
+  first, *others = jax.local_devices()
+  devices = [first, *(d for d in others if d.device_kind == first.device_kind)]
   return make_mesh(SimpleNamespace(**dict.fromkeys(AXES, 1) | {'data': len(devices)}), devices)
 
 

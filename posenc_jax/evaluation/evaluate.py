@@ -18,6 +18,7 @@ from posenc_jax.config import config_hash, saved_config, single_seed_runs, valid
 from posenc_jax.distributed.devices import kinds_of_devices
 from posenc_jax.distributed.memory import memory_errors
 from posenc_jax.distributed.mesh import mesh_of_batches
+from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
 from posenc_jax.evaluation.evaluator import judge_of
@@ -83,6 +84,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   changed |= judge_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
+  check_one_host()
   mesh = mesh_of_batches()
   everywhere = NamedSharding(mesh, PartitionSpec())
   model, step = restore(config, corpus, workdir, at=at, holds_half=True, sharding=everywhere)

@@ -5,10 +5,12 @@ A function takes (model, tokens_BT, **options), options being those of `LM.__cal
 numbers for each token of each window.
 """
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
@@ -80,15 +82,19 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
 def on_devices(function: Callable, model, mesh: Mesh) -> Callable:
   """Returns (tokens_BT, *positions, **options) -> the numbers of `function`, one from `compiled`.
 
-  The devices of the mesh, which all have the model, compute equally many rows of a batch each;
-  where they do not divide it, one computes all.
+  The devices of the mesh, which all have the model, compute equally many rows of a batch each: what
+  they do not divide gets rows of zeros.
   """
-  on_one = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, model)
+  if mesh.size == 1:
+    on_one = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, model)
+    return functools.partial(function, on_one)
 
   def call(*batch, **options):
-    if mesh.size == 1 or len(batch[0]) % mesh.size:
-      return function(on_one, *batch, **options)
+    rows = len(batch[0])
+    more = -rows % mesh.size
+    padded = [np.pad(x, ((0, more), *[(0, 0)] * (x.ndim - 1))) for x in batch]
     with jax.set_mesh(mesh):
-      return function(model, *jax.device_put(batch, NamedSharding(mesh, TOKENS)), **options)
+      numbers = function(model, *jax.device_put(padded, NamedSharding(mesh, TOKENS)), **options)
+    return jax.tree.map(lambda x: np.asarray(x)[:rows], numbers)
 
   return call

@@ -278,8 +278,8 @@ def attention_options(config) -> dict:
 
 
 def options_on_one_device(config) -> dict:
-  """`attention_options` for what reads a trained model on one device: `auto` in the place of a
-  ring, which is of sequences that several devices hold.
+  """`attention_options` for what reads a trained model where each sequence is one device's: `auto`
+  in the place of a ring, which is of sequences that several devices hold.
   """
   options = attention_options(config)
   is_ring = options['backend'].startswith('ring')

@@ -201,8 +201,8 @@ def test_seeds_at_once_on_devices(run, on_one, axes):
   'layers', [4, *(pytest.param(layers, marks=pytest.mark.slow) for layers in (2, 3))]
 )
 def test_muon_on_devices_moves_as_on_one(run, layers):
-  """But for rounding, of which an iteration of Newton and Schulz makes more in each step. Devices
-  have a layer each, or every second one has, or all have all.
+  """But for rounding, of which an iteration of Newton and Schulz makes more in each step. Each of
+  four devices has another layer of four, each of two another of two, or all have all three.
   """
   muon = {'optim__name': 'muon', 'model__layers': layers}
   (_, losses), (_, cut) = run(**muon), run(**muon, mesh__data=2, mesh__fsdp=2, mesh__context=2)
@@ -364,18 +364,21 @@ OF_TEXT = {
   'fields', [OF_TEXT, pytest.param(OF_DATA, marks=pytest.mark.slow)], ids=['text', 'data']
 )
 def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, monkeypatch):
-  """Where eight devices divide them, in windows of 16 tokens; those of 32 are one device's."""
+  """Batches have eight windows of 16 tokens, or four of 32, which eight devices do not divide."""
   trained, _ = run(**fields, eval__split='validation', eval__batch_tokens=128, eval__controls=())
   on_devices, on_all = evaluate.on_devices, evaluate.mesh_of_batches()
   on_one = jax.sharding.Mesh(on_all.devices[:, :1], on_all.axis_names)
   rows = []
-  for number, devices in ((1, on_one), (8, on_all)):
+  for number, devices, of_each in (
+    (1, on_one, {(16, 8), (32, 4)}),
+    (8, on_all, {(16, 1), (32, 1)}),
+  ):
     used, workdir = set(), tmp_path / str(number) / 'run'
     shutil.copytree(trained, workdir)
     monkeypatch.setattr(evaluate, 'mesh_of_batches', lambda devices=devices: devices)
     monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used))
     evaluate.evaluate(config.saved_config(workdir), workdir)
-    assert used == {(16, number), (32, 1)}
+    assert used == of_each
     rows.append({row_schema.key(row): row for row in rows_of(workdir)})
   one, eight = rows
   assert one.keys() == eight.keys()
@@ -386,17 +389,16 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
 
 
 def watched(on_devices, used):
-  """`on_devices` that adds to `used` (tokens of a window, devices that its numbers are on)."""
+  """`on_devices` that adds to `used` (tokens of a window, windows that a device is given)."""
 
-  def make(*arguments):
-    function = on_devices(*arguments)
+  def make(function, model, devices):
+    def call(model, tokens_BT, *positions, **options):
+      is_shared = isinstance(tokens_BT, jax.Array)
+      rows = tokens_BT.addressable_shards[0].data if is_shared else tokens_BT
+      used.add((tokens_BT.shape[1], len(rows)))
+      return function(model, tokens_BT, *positions, **options)
 
-    def call(tokens_BT, *positions, **options):
-      numbers = function(tokens_BT, *positions, **options)
-      used.add((tokens_BT.shape[1], len(jax.tree.leaves(numbers)[0].devices())))
-      return numbers
-
-    return call
+    return on_devices(call, model, devices)
 
   return make
 
@@ -416,6 +418,8 @@ def test_cudnn_has_the_rows_of_a_device(rows):
   expected = jax.jit(run)(q, k)
   with jax.set_mesh(mesh.make_mesh(config.load(BASE, {'mesh.data': 2, 'mesh.fsdp': 2}).mesh)):
     found = jax.jit(run)(q, k)
+    is_shared = 'shard_map' in str(jax.make_jaxpr(run)(q, k))
+  assert is_shared == (rows == 8)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, expected)
 
 
