@@ -2365,7 +2365,8 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
         s_S = s_HS[h]
         if oracle.sink:
           s_S = np.append(s_S, oracle.sink(q_SHK[i, h // several], position[i], h))
-        p_HS[h] = oracle.weights(s_S)[: len(seen)]
+        if s_S.max() > -math.inf:  # else the encoding hides what the mask shows
+          p_HS[h] = oracle.weights(s_S)[: len(seen)]
         if with_lse:
           lse_BTH[b, t, h] = np.log(np.exp(s_S).sum())
       weighted.append((i, seen, oracle.blend(p_HS)))

@@ -128,7 +128,7 @@ def test_linen_equals_a_forward_pass_by_hand():
 @pytest.mark.parametrize(
   ('given', 'message'),
   [
-    ({'bias': X}, 'bias; allowed: None, for what is added to scores is a hook of the encoding'),
+    ({'bias': X}, 'bias has shape (2, 11, 32); allowed: (2, 4, 11, 11), or 1 in the place of any'),
     (
       {'dropout_rate': 0.5, 'dropout_rng': 0},
       'dropout_rate=0.5; allowed: 0, or deterministic=True',
@@ -167,11 +167,11 @@ def test_dropout_that_is_not_active_is_no_dropout():
 def test_one_mask_of_two_is_refused():
   enc, q = make('rope', **SIZES, rngs=nnx.Rngs(0)), jnp.ones((2, 11, 4, 8))
   function = attention_fn(enc, mask=lambda i, j: i > j)
-  with pytest.raises(ValueError, match='mask; allowed: one, of the layer or of'):
+  with pytest.raises(ValueError, match='mask; allowed: one, of the layer or `mask` of'):
     function(q, q, q, mask=np.ones((1, 1, 11, 11), bool))
   positions = np.arange(11)[None]
   function = attention_fn(enc, position_ids=positions)
-  with pytest.raises(ValueError, match='input_positions; allowed: one of it and position_ids of'):
+  with pytest.raises(ValueError, match='input_positions; allowed: one, of the layer or `pos'):
     function(q, q, q, input_positions=positions)
 
 
@@ -183,6 +183,27 @@ def test_what_no_layer_could_use_is_refused_before_it_is_made():
     ValueError, match=r'^return_logsumexp=True; allowed: False, for layers of Flax'
   ):
     attention_fn(enc, return_logsumexp=True)
+
+
+def test_a_bias_is_that_of_flax():
+  """In the layer of Linen beside its own attention, which has it behind the scale, too."""
+  q = jax.random.normal(jax.random.key(0), (2, 11, 4, 8))
+  bias = jax.random.normal(jax.random.key(1), (1, 4, 11, 11))
+  enc = make('nope', **SIZES, rngs=nnx.Rngs(0))
+  found = attention_fn(enc)(q, q, q, bias=bias)
+  np.testing.assert_allclose(found, linen.dot_product_attention(q, q, q, bias=bias), atol=2e-6)
+
+
+@pytest.mark.parametrize('batch', [(), (2, 3)])
+def test_batches_may_have_any_number_of_axes(batch):
+  enc = make('rope', **SIZES, rngs=nnx.Rngs(0))
+  layer = nnx_layer(attention_fn(enc, is_causal=True))
+  x = jax.random.normal(jax.random.key(0), (*batch, 11, 32))
+  mask = np.random.default_rng(0).random((*batch[:1], *(1 for _ in batch[1:]), 1, 11, 11)) < 0.7
+  found = layer(x, mask=mask)
+  rows = jnp.broadcast_to(mask, (*batch, 1, 11, 11)).reshape(-1, 1, 11, 11)
+  expected = layer(x.reshape(-1, 11, 32), mask=rows)
+  np.testing.assert_allclose(found, expected.reshape(x.shape), atol=2e-6)
 
 
 @pytest.mark.parametrize('shape', [(2, 1, 1, 11), (2, 1, 11, 1), (1, 1, 1, 11)])

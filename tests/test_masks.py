@@ -19,7 +19,8 @@ from test_triton import REFUSED as NOT_IN_TRITON
 from posenc_jax.attention import attend, fastest
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
-from posenc_jax.encodings import make
+from posenc_jax.encodings import Encoding, make
+from posenc_jax.encodings.core.base import MASKED
 
 
 def holes(i, j):
@@ -35,8 +36,14 @@ TILES = {
   'fused_interpret': (4, 8),
   'triton_interpret': (4, 8),
 }
+BY_COST = [
+  pytest.param(b, marks=daily_if(b in ('dense', 'blockwise'), 'ci')) for b in ('dense', *TILES)
+]
 # One for each way in which an encoding acts where weights are made of scores.
-IN_TILES = ('nope', 't5', 'fire', 'fox', 'cope', 'shaw', 'sink', 'sigmoid', 'path', 'rope_pp')
+IN_TILES = (
+  *('nope', 't5', 'fire', 'fox', 'cope', 'shaw', 'sink', 'sigmoid', 'path', 'rope_pp'),
+  'hard_alibi',  # hides keys itself: in rows where the mask hides the others none is left
+)
 OF_ROWS = (
   *('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe'),
   *('adaptive_temperature', 'elastic_softmax', 'cog'),
@@ -155,6 +162,118 @@ def test_queries_that_see_no_key_under_sums_along_keys(backend):
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
 
 
+def of_prefixes(i, j, prefix, _):
+  return (j < prefix) | (j <= i)
+
+
+@pytest.mark.parametrize('backend', BY_COST)
+@pytest.mark.parametrize('name', ['t5', pytest.param('fire', marks=pytest.mark.ci)])
+def test_prefixes_that_differ_from_row_to_row(backend, name):
+  """By `mask_ids` as by `prefix` of each row alone, values and gradients."""
+  if name in NOT_IN_TRITON and backend == 'triton_interpret':
+    pytest.skip('not lowered')
+  draw, prefixes = np.random.default_rng(0).standard_normal, (3, 7)
+  q, weight = jnp.asarray(draw((2, S, 4, 8)), jnp.float32), draw((2, S, 4, 8))
+  k, v = jnp.asarray(draw((2, 2, S, 2, 8)), jnp.float32)
+  enc = build(f'{name}_bidirectional' if name == 't5' else name)
+  mask_ids = jnp.broadcast_to(jnp.array(prefixes)[:, None], (2, S))
+  options = dict(is_causal=False, mask=of_prefixes, mask_ids=mask_ids)
+
+  def by_ids(enc, q, k, v):
+    sizes = TILES.get(backend)
+    return attend(q, k, v, enc, backend=backend, block_sizes=sizes, **options)
+
+  def by_row(enc, q, k, v):
+    run = functools.partial(attend, enc=enc, backend='dense')
+    one = lambda n: run(q[n : n + 1], k[n : n + 1], v[n : n + 1], prefix=prefixes[n])
+    return jnp.concatenate([one(0), one(1)])
+
+  found, expected = (gradients(f, weight, enc, q, k, v) for f in (by_ids, by_row))
+  check = functools.partial(np.testing.assert_allclose, rtol=2e-5, atol=2e-5)
+  jax.tree.map(check, found, expected)
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_the_last_queries_read_their_own_mask_ids(backend):
+  q, k, v, _ = small()
+  k = v = jnp.asarray(np.random.default_rng(0).standard_normal(k.shape), jnp.float32)
+  kinds = np.array([[0, 1, 0, 1, 1, 0, 1, 0]])
+  options = dict(enc=build('nope'), backend=backend)
+  found = attend(q[:, 5:], k, v, mask=lambda i, j, a, b: a == b, mask_ids=kinds, **options)
+  same = (kinds[:, 5:, None] == kinds[:, None]) & np.tri(8, dtype=bool)[None, 5:]
+  expected = attend(q[:, 5:], k, v, build('nope'), mask=same, backend='dense')
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(B, 4, S, S), (1, 4, S, S), (B, 1, 1, S), (1, 1, S, 1)])
+def test_a_bias_is_added_to_scores(shape):
+  """As jax.nn has it, with its gradient; -inf hides a key."""
+  draw = np.random.default_rng(0).standard_normal
+  q, k, v = (jnp.asarray(draw((B, S, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+  bias, weight = jnp.asarray(draw(shape), jnp.float32), draw((B, S, 4, 8))
+  bias = bias.at[0, 0, 0, 0].set(-jnp.inf if shape[3] == S else 0.0)
+  enc = build('nope')
+  ours = lambda q, k, v, bias: attend(q, k, v, enc, bias=bias, is_causal=False)
+  theirs = jax.nn.dot_product_attention
+  found = gradients(ours, weight, q, k, v, bias)
+  expected = gradients(theirs, weight, q, k, v, bias)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
+
+
+def test_a_bias_comes_behind_all_that_an_encoding_does():
+  """The weights are those of the encoding times exp(bias), normalized anew, also with a soft-cap;
+  of a query whose keys it hides all, nothing is left.
+  """
+  draw = np.random.default_rng(0).standard_normal
+  q, k, v = (jnp.asarray(draw((B, S, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+  bias = jnp.asarray(draw((1, 4, S, S)), jnp.float32).at[:, :, 3].set(-jnp.inf)
+  for name in ('fox', 't5'):
+    enc, x = build(name), jnp.asarray(draw((B, S, DIMS.model_dim)), jnp.float32)
+    run = functools.partial(attend, q, k, x=x, softcap=0.5)
+    unit = jnp.broadcast_to(jnp.eye(S)[None, :, None], (B, S, 2, S))
+    weights = run(unit, enc).swapaxes(1, 2) * jnp.exp(bias)
+    weights = weights / jnp.maximum(weights.sum(axis=-1, keepdims=True), 1e-30)
+    expected = jnp.einsum('bhts,bshk->bthk', weights, jnp.repeat(v, 2, axis=2))
+    o, lse = run(v, enc, bias=bias, return_logsumexp=True)
+    np.testing.assert_allclose(o, expected, atol=2e-6)
+    assert not np.asarray(o[:, 3]).any()
+    assert np.isneginf(lse[:, 3]).all()
+
+
+class Banning(Encoding):
+  """Hides all keys of every third query, and of others the far ones."""
+
+  value = MASKED
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    is_near = (tile.distance < 4) & (tile.i % 3 > 0)[:, :, None]
+    return jnp.where(is_near[:, None], s_BHTS, self.value)
+
+
+@pytest.mark.parametrize('value', [MASKED, float('-inf')])
+@pytest.mark.parametrize('backend', BY_COST)
+def test_queries_whose_keys_a_score_hides_all(backend, value):
+  """They give 0, and nothing through them; the others have what a mask gives them."""
+  draw = np.random.default_rng(0).standard_normal
+  q, k, v = (jnp.asarray(draw((B, S, heads, 8)), jnp.float32) for heads in (4, 2, 2))
+  weight, enc = draw((B, S, 4, 8)), Banning(build('nope').dims, nnx.Rngs(0))
+  enc.value = value
+
+  def run(enc, backend, **options):
+    sizes = TILES.get(backend)
+    both = lambda q, k, v: attend(q, k, v, enc, backend=backend, block_sizes=sizes, **options)
+    return gradients(both, weight, q, k, v)
+
+  expected = run(build('nope'), 'dense', mask=lambda i, j: (i - j < 4) & (i % 3 > 0))
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), run(enc, backend), expected
+  )
+  both = run(enc, backend, mask=lambda i, j: i > j)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(both))
+  is_blind = ~np.asarray(both[1]).any(axis=(0, 2, 3))
+  np.testing.assert_array_equal(np.flatnonzero(is_blind), [0, 3, 6, 9])
+
+
 def small(name='nope', S=8, **hyper):
   q = jnp.zeros((1, S, 4, 8))
   k = jnp.zeros((1, S, 2, 8))
@@ -183,7 +302,7 @@ def test_masks_that_are_refused(mask, message):
 def test_a_function_that_reads_a_traced_array_is_refused():
   q, k, v, enc = small()
   run = lambda q, kinds: attend(q, k, v, enc, mask=lambda i, j: kinds[i] == kinds[j])
-  with pytest.raises(ValueError, match='mask reads a traced array; allowed: a bool array made of'):
+  with pytest.raises(ValueError, match='mask reads a traced array; allowed: mask_ids, of which'):
     jax.eval_shape(run, q, jnp.arange(8))
 
 

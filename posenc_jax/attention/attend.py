@@ -13,7 +13,7 @@ from posenc_jax.attention.choice import BACKENDS, check_backend, chosen
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request, check_arrays, largest_difference
 from posenc_jax.encodings import Encoding
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.xla_ops import vary, varying_axes
 
 
@@ -32,6 +32,8 @@ def attend(
   sink_tokens: int = 0,
   prefix: int = 0,
   mask: Callable | jax.Array | None = None,
+  mask_ids: jax.Array | None = None,
+  bias: jax.Array | None = None,
   softcap: float | None = None,
   backend: str = 'auto',
   block_sizes: tuple[int, int] | None = None,
@@ -87,14 +89,21 @@ def attend(
     prefix: the first `prefix` tokens of each segment are visible to all its queries, also to
       earlier ones, within the window and the chunk (prefix LM).
     mask: a further condition, the same for all heads: a key is seen if this and every argument
-      above allow it. Either a function, mask(i, j) -> bool, elementwise: i [B|1, T, 1] and
-      j [B|1, 1, S] are the indices of queries and keys, int32, counted from the start of their
-      segment. Backends with tiles give it those of a tile, and leave no tile out for it; it may
-      read no traced array.
+      above allow it, `is_causal`, which holds unless told otherwise, among them. Either a function,
+      mask(i, j) -> bool, elementwise: i [B|1, T, 1] and j [B|1, 1, S] are the indices of queries
+      and keys, int32, counted from the start of their segment; what it reads of tokens beside
+      that, `mask_ids` gives. Backends with tiles give it those of a tile, and leave no tile out for
+      it; it may read no traced array.
       Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
       Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes: on a
       mesh that cuts sequences, each device then has all keys. A query that sees no key gets 0.
       Encodings that count visible keys (`needs_visible`) take neither. None: no such mask.
+    mask_ids: integers [B|1, S], one a token, where masks differ from sequence to sequence: `mask`
+      is then a function of four, mask(i, j, a, b), a [B|1, T, 1] those of queries and b [B|1, 1, S]
+      those of keys. None: of two.
+    bias: floats [B|1, H|1, T|1, S|1], which are added to scores last, behind what the encoding and
+      `softcap` do to them; -inf hides a key. It has a gradient. `dense` alone takes it, as a `mask`
+      that is an array.
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED
       or -inf) stay hidden. None: scores as they are.
@@ -131,7 +140,7 @@ def attend(
   check_backend(backend)
   is_array = isinstance(mask, jax.Array | np.ndarray)
   seen_BTS, function = (mask, None) if is_array else (None, mask)
-  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, mask_ids, seen_BTS, bias
   check_arrays(*arrays)
   if max_position_distance is None:  # as a mesh or a jax.shard_map is met, constants are traced
     max_position_distance = largest_difference(enc, position_ids)
@@ -155,17 +164,29 @@ def attend(
 
 
 def _attend(
-  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS, *, backend: str, **options
+  q_BTHK,
+  k_BSGK,
+  v_BSGK,
+  enc,
+  x,
+  position_ids,
+  segment_ids,
+  mask_ids,
+  seen_BTS,
+  bias_BHTS,
+  *,
+  backend: str,
+  **options,
 ):
-  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS
+  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
+  others |= dict(mask_ids=mask_ids, seen_BTS=seen_BTS, bias_BHTS=bias_BHTS)
+  arrays = (q_BTHK, k_BSGK, v_BSGK, enc), others
   # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
-  arrays = vary(arrays, varying_axes(arrays))
-  q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS = arrays
+  (q_BTHK, k_BSGK, v_BSGK, enc), others = vary(arrays, varying_axes(arrays))
   # Terms of parameters in half precision would be added up in it, and so would their gradients.
   enc = jax.tree.map(_in_float32, enc)
-  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids, seen_BTS=seen_BTS)
   request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
-  i = request.i
+  i, x = request.i, others['x']
   # Tiles and rings would carry what no pair reads, and add up gradients of 0.
   request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
   o_BTHK = BACKENDS[chosen(request, backend)].run(request)
@@ -175,7 +196,7 @@ def _attend(
   x_BTD = None if x is None else x[:, request.offset :]
   o_BTHK = enc.transform_output(o_BTHK, i, x_BTD).astype(v_BSGK.dtype)
   if request.wants_lse:
-    return o_BTHK, jnp.where(lse_BTH > MASKED / 2, lse_BTH, -jnp.inf)
+    return o_BTHK, jnp.where(lse_BTH > LOWEST_SEEN, lse_BTH, -jnp.inf)
   return o_BTHK
 
 

@@ -66,11 +66,12 @@ class FlaxAttention(nnx.Module):
     qk_attn_weights_einsum=None,
     attn_weights_value_einsum=None,
   ):
-    """The outputs of attention, [B, T, H, K].
+    """The outputs of attention, [..., T, H, K]; batches may have any number of axes.
 
     Args:
-      mask: True, or not 0, where a query sees a key, [1 or B, 1, T, S], or 1 in the place of T or
-        S; it takes memory of all scores, which `is_causal` and the options of `attend` do not.
+      mask: True, or not 0, where a query sees a key, [..., 1, T, S], with 1 in the place of any
+        axis; it takes memory of all scores, which `is_causal` and the options of `attend` do not.
+      bias: what is added to scores, [..., H, T, S], with 1 in the place of any axis; as large.
       input_positions: `position_ids` of `attend`; layers of NNX hand them on in later versions of
         Flax (0.12.12 does, 0.12.8 does not).
 
@@ -78,8 +79,6 @@ class FlaxAttention(nnx.Module):
       ValueError: another argument is given than by default, and what serves in its place.
     """
     del broadcast_dropout
-    if bias is not None:
-      raise ValueError('bias; allowed: None, for what is added to scores is a hook of the encoding')
     if dropout_rate > 0 and not deterministic and dropout_rng is not None:
       allowed = '0, or deterministic=True: drop outputs of the layer, for attend drops no weights'
       raise ValueError(f'dropout_rate={shown(dropout_rate)}; allowed: {allowed}')
@@ -96,33 +95,49 @@ class FlaxAttention(nnx.Module):
     if module is not None:
       allowed = 'False, for attend keeps no weights: of values that are an identity it returns them'
       raise ValueError(f'sow_weights=True; allowed: {allowed}')
-    if query.shape[-3] != key.shape[-3]:
-      problem = f'{query.shape[-3]} queries for {key.shape[-3]} keys'
+    *batch, T, heads, _ = query.shape
+    S = key.shape[-3]
+    if T != S:
+      problem = f'{T} queries for {S} keys'
       allowed = 'as many, of one sequence; for a cache (docs/attend.md) or another, call attend'
       raise ValueError(f'{problem}; allowed: {allowed}')
     options = self.arrays | dict(self.options)
     options['is_causal'] |= is_causal
+    given = {'mask': mask, 'bias': bias, 'input_positions': input_positions}
+    for name, option in (('mask', 'mask'), ('bias', 'bias'), ('input_positions', 'position_ids')):
+      if given[name] is not None and options.get(option) is not None:
+        raise ValueError(f'{name}; allowed: one, of the layer or `{option}` of attention_fn')
     if mask is not None:
-      if options.get('mask') is not None:
-        raise ValueError('mask; allowed: one, of the layer or of attention_fn')
-      B, T, S = query.shape[0], query.shape[-3], key.shape[-3]
-      options['mask'] = _mask_of_pairs(mask, B, T, S)
+      mask = _of_pairs('mask', mask, batch, (1, T, S))[:, 0]
+      options['mask'] = jnp.broadcast_to(jnp.asarray(mask, bool), (len(mask), T, S))
+    if bias is not None:
+      options['bias'] = _of_pairs('bias', bias, batch, (heads, T, S))
     if input_positions is not None:
-      if options.get('position_ids') is not None:
-        allowed = 'one of it and position_ids of attention_fn'
-        raise ValueError(f'input_positions; allowed: {allowed}')
-      options['position_ids'] = input_positions
+      options['position_ids'] = _one_axis(input_positions, batch, 1)
     if dtype is not None:
       query, key, value = (x.astype(dtype) for x in (query, key, value))
-    return attend(query * self.encoding.query_scale, key, value, self.encoding, **options)
+    query, key, value = (_one_axis(x, batch, 3) for x in (query, key, value))
+    o_BTHK = attend(query * self.encoding.query_scale, key, value, self.encoding, **options)
+    return o_BTHK.reshape(*batch, *o_BTHK.shape[1:])
 
 
-def _mask_of_pairs(mask, B: int, T: int, S: int):
-  """A mask of Flax as `attend` takes it. Raises ValueError where it has another shape, as where it
-  differs from head to head.
+def _one_axis(x, batch: list[int], others: int):
+  """An array of Flax with one axis in the place of its batch axes, or as it is where it has one."""
+  if len(batch) == 1:
+    return x
+  own = x.shape[-others:]
+  return jnp.broadcast_to(x, (*batch, *own)).reshape(-1, *own)
+
+
+def _of_pairs(name: str, x, batch: list[int], sizes: tuple[int, int, int]):
+  """A mask or bias of Flax as `attend` takes it. Raises ValueError where it has another shape, such
+  as a mask that differs from head to head.
   """
-  sizes = B, 1, T, S
-  if mask.ndim != 4 or any(n not in (1, size) for n, size in zip(mask.shape, sizes, strict=True)):
-    allowed = f'{sizes}, or 1 in the place of any, for all heads see the same keys'
-    raise ValueError(f'mask has shape {mask.shape}; allowed: {allowed}')
-  return jnp.broadcast_to(jnp.asarray(mask[:, 0], bool), (len(mask), T, S))
+  allowed = *batch, *sizes
+  is_size = lambda n, size: n in (1, size)
+  if x.ndim != len(allowed) or not all(map(is_size, x.shape, allowed)):
+    why = ', for all heads see the same keys' if name == 'mask' else ''
+    raise ValueError(
+      f'{name} has shape {x.shape}; allowed: {allowed}, or 1 in the place of any{why}'
+    )
+  return _one_axis(x, batch, 3)

@@ -22,8 +22,9 @@ class Mask:
 
   Attributes:
     window, chunk: None: without.
-    function: bool [B|1, T, S], elementwise, of int32 arrays [B|1, T, 1] and [B|1, 1, S]; None:
-      without. Masks with the same function are equal, and those of two functions are not.
+    function: bool [B|1, T, S], elementwise, of int32 arrays [B|1, T, 1] and [B|1, 1, S]: of i and
+      j, and where tokens have `mask_ids` of those of queries and keys behind them; None: without.
+      Masks with the same function are equal, and those of two functions are not.
 
   Raises ValueError, one line, for what is out of range.
   """
@@ -76,21 +77,17 @@ class Mask:
     return counts or self.function is not None
 
   @property
-  def may_be_blind(self) -> bool:
-    """Whether a query may see no key; without a function each sees itself."""
-    return self.function is not None
-
-  @property
   def reach(self) -> int | None:
     """A query sees no key at this distance or farther, but for sink tokens."""
     return min((size for size in (self.window, self.chunk) if size is not None), default=None)
 
-  def visible(self, distance_TS, i_BT=None, j_BS=None):
+  def visible(self, distance_TS, i_BT=None, j_BS=None, i_ids_BT=None, j_ids_BS=None):
     """Which keys of its segment a query sees: bool [B|1, T, S].
 
     Args:
       distance_TS: i - j by index.
       i_BT, j_BS: the index of queries and keys in their segments, if `reads_index`.
+      i_ids_BT, j_ids_BS: their `mask_ids`, or None.
     """
     in_order = distance_TS >= 0 if self.is_causal else jnp.ones_like(distance_TS, bool)
     is_near = None if self.window is None else jnp.abs(distance_TS) < self.window
@@ -102,30 +99,31 @@ class Mask:
       is_near &= (i_BT // self.chunk)[:, :, None] == (j_BS // self.chunk)[:, None]
     visible = in_order & (is_near | (j_BS < self.sink_tokens)[:, None])
     if self.function is not None:
-      visible &= self.function(i_BT[:, :, None], j_BS[:, None])
+      visible &= self.function(*_of_pairs(i_BT, j_BS, i_ids_BT, j_ids_BS))
     return visible
 
-  def check_function(self, i_BT, j_BS) -> None:
+  def check_function(self, i_BT, j_BS, i_ids_BT=None, j_ids_BS=None) -> None:
     """Raises ValueError, one line, for a function that gives no truth value for each pair, and for
     one that reads a traced array, which a pass over tiles could not.
 
     Args:
       i_BT, j_BS: the index of queries and keys in their segments.
+      i_ids_BT, j_ids_BS: their `mask_ids`, or None.
     """
-    i_BT1, j_B1S = i_BT[:, :, None], j_BS[:, None]
+    arrays = _of_pairs(i_BT, j_BS, i_ids_BT, j_ids_BS)
     allowed = 'a function of two int32 arrays [1 or B, T, 1] and [1 or B, 1, S], elementwise'
+    if i_ids_BT is not None:
+      allowed = f'{allowed}, and of two more, the mask_ids'
     try:
-      program, found = jax.make_jaxpr(self.function, return_shape=True)(i_BT1, j_B1S)
+      program, found = jax.make_jaxpr(self.function, return_shape=True)(*arrays)
       shape, dtype = found.shape, found.dtype
-      fits = len(shape) == 3 and jnp.broadcast_shapes(shape, i_BT1.shape, j_B1S.shape) == (
-        max(len(i_BT1), len(j_B1S)),
-        i_BT1.shape[1],
-        j_B1S.shape[2],
-      )
+      of_pairs = jnp.broadcast_shapes(*(x.shape for x in arrays))
+      fits = len(shape) == 3 and jnp.broadcast_shapes(shape, of_pairs) == of_pairs
     except (AttributeError, TypeError, ValueError) as error:
       raise ValueError(f'mask: {one_line(error, MAX_REASON)}; allowed: {allowed}') from error
     if any(isinstance(x, jax.core.Tracer) for x in program.consts):
-      raise ValueError(f'mask reads a traced array; allowed: a bool array made of it, or {allowed}')
+      instead = 'mask_ids, of which it is given those of the query and the key, a bool array'
+      raise ValueError(f'mask reads a traced array; allowed: {instead}, or {allowed}')
     if dtype != jnp.bool or not fits:
       raise ValueError(f'mask gives {dtype} {shape}; allowed: bool of pairs, by {allowed}')
 
@@ -150,6 +148,12 @@ class Mask:
     on_the_left = jnp.minimum(sinks_end, low)
     on_the_right = jnp.maximum(sinks_end - (high + 1), 0)
     return high - low + 1 + on_the_left + on_the_right
+
+
+def _of_pairs(i_BT, j_BS, i_ids_BT, j_ids_BS) -> tuple:
+  """What a function of pairs is given."""
+  pairs = i_BT[:, :, None], j_BS[:, None]
+  return pairs if i_ids_BT is None else (*pairs, i_ids_BT[:, :, None], j_ids_BS[:, None])
 
 
 CAUSAL = Mask()

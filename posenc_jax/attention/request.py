@@ -38,7 +38,9 @@ class AttentionRequest:
     position_ids, segment_ids: [B|1, S]. Where a token has several positions, or each head its own,
       these are the token's index in its segment. segment_ids rise, and may be None.
     mask: which keys of its segment a query sees.
+    mask_ids: what a function in `mask` reads of tokens, int32 [B|1, S], or None.
     seen_BTS: which keys a query may see beside that, bool [B|1, T, S], or None: all.
+    bias_BHTS: what is added to scores last, float32 [B|1, H|1, T|1, S|1], or None.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     softcap: the bound of scores, or None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
@@ -59,7 +61,9 @@ class AttentionRequest:
   position_ids: jax.Array
   segment_ids: jax.Array | None
   mask: Mask
+  mask_ids: jax.Array | None
   seen_BTS: jax.Array | None
+  bias_BHTS: jax.Array | None
   index_BS: jax.Array | None
   scale: float
   softcap: float | None
@@ -74,11 +78,6 @@ class AttentionRequest:
     """Index of the first query among the keys."""
     return self.k_BSGK.shape[1] - self.q_BTHK.shape[1]
 
-  @property
-  def may_be_blind(self) -> bool:
-    """Whether a query may see no key."""
-    return self.mask.may_be_blind or self.seen_BTS is not None
-
 
 def build_request(
   q_BTHK,
@@ -90,7 +89,9 @@ def build_request(
   position_ids=None,
   segment_ids=None,
   mask: Mask = CAUSAL,
+  mask_ids=None,
   seen_BTS=None,
+  bias_BHTS=None,
   softcap: float | None = None,
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
@@ -103,7 +104,8 @@ def build_request(
   """
   name = type(enc).__name__
   check_declared(enc, name)
-  _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS)
+  _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
+  _check_pairs(q_BTHK, k_BSGK, enc, mask, mask_ids, seen_BTS, bias_BHTS)
   _check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   mask = mask.cut(S)
@@ -123,7 +125,8 @@ def build_request(
     segment_ids = _numbered(segment_ids)
   index_BS, contiguous = contiguous_positions(S, segment_ids), position_ids is None
   if mask.function is not None:
-    mask.check_function(index_BS[:, S - T :], index_BS)
+    both_ids = () if mask_ids is None else (mask_ids[:, S - T :], mask_ids)
+    mask.check_function(index_BS[:, S - T :], index_BS, *both_ids)
   if enc.needs_visible and (mask.function is not None or seen_BTS is not None):
     raise ValueError(f'mask; allowed: None, for {name} reads how many keys a query sees')
   if contiguous:
@@ -156,7 +159,9 @@ def build_request(
     position_ids=position_ids,
     segment_ids=segment_ids,
     mask=mask,
+    mask_ids=None if mask_ids is None else mask_ids.astype(jnp.int32),
     seen_BTS=seen_BTS,
+    bias_BHTS=None if bias_BHTS is None else bias_BHTS.astype(jnp.float32),
     index_BS=index_BS if mask.reads_index else None,
     scale=scale,
     softcap=softcap,
@@ -174,27 +179,39 @@ def check_encoding(enc) -> None:
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
 
 
-def check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS=None) -> None:
+def check_arrays(
+  q_BTHK,
+  k_BSGK,
+  v_BSGK,
+  enc,
+  x,
+  position_ids,
+  segment_ids,
+  mask_ids=None,
+  seen_BTS=None,
+  bias_BHTS=None,
+) -> None:
   """Raises ValueError, one line, for an argument that is not an array of numbers of its
   kind, and for one that is not an encoding.
   """
   check_encoding(enc)
   arrays = {'q': q_BTHK, 'k': k_BSGK, 'v': v_BSGK, 'x': x}
   arrays |= {'position_ids': position_ids, 'segment_ids': segment_ids}
+  arrays |= {'mask_ids': mask_ids, 'bias': bias_BHTS}
   for name, array in arrays.items():
     if array is None and name not in 'qkv':
       continue
     if not isinstance(array, jax.Array | np.ndarray):
       raise ValueError(f'{name} is a {type(array).__name__}; allowed: an array of jax or numpy')
-    if name in ('q', 'k', 'v', 'x') and array.dtype not in DTYPES:
+    if name in ('q', 'k', 'v', 'x', 'bias') and array.dtype not in DTYPES:
       allowed = 'float32, bfloat16 or float16, for sums are float32'
       raise ValueError(f'{name} has dtype {array.dtype}; allowed: {allowed}')
   if seen_BTS is not None and seen_BTS.dtype != bool:
-    allowed = 'bool, True where a query sees a key; what is added to scores, a `score` adds'
+    allowed = 'bool, True where a query sees a key; what is added to scores is `bias`'
     raise ValueError(f'mask has dtype {seen_BTS.dtype}; allowed: {allowed}')
 
 
-def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, seen_BTS) -> None:
+def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
   """Raises ValueError that names the array, its shape and the one that was expected."""
   for name, array in (('q', q_BTHK), ('k', k_BSGK), ('v', v_BSGK)):
     if array.ndim != 4:
@@ -227,13 +244,31 @@ def _check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, see
       raise ValueError(f'position_ids has shape {position_ids.shape}; allowed: {allowed}')
     check_positions(enc, position_ids, B, S)
   if segment_ids is not None:
-    check_ids('segment_ids', segment_ids, (B, S))
-    if not jnp.issubdtype(segment_ids.dtype, jnp.integer):
-      raise ValueError(f'segment_ids has dtype {segment_ids.dtype}; allowed: integers')
+    _check_integers('segment_ids', segment_ids, (B, S))
+
+
+def _check_integers(name: str, ids, shape: tuple[int, int]) -> None:
+  check_ids(name, ids, shape)
+  if not jnp.issubdtype(ids.dtype, jnp.integer):
+    raise ValueError(f'{name} has dtype {ids.dtype}; allowed: integers')
+
+
+def _check_pairs(q_BTHK, k_BSGK, enc, mask: Mask, mask_ids, seen_BTS, bias_BHTS) -> None:
+  """Raises ValueError for an array that belongs to pairs and does not fit the queries and keys."""
+  (B, T, H, _), S = q_BTHK.shape, k_BSGK.shape[1]
+  if mask_ids is not None:
+    _check_integers('mask_ids', mask_ids, (B, S))
+    if mask.function is None:
+      raise ValueError('mask_ids; allowed: None, unless `mask` is a function, which reads them')
   if seen_BTS is not None and seen_BTS.shape not in ((B, T, S), (1, T, S)):
     shapes = ' or '.join(str((batch, T, S)) for batch in dict.fromkeys((B, 1)))
     allowed = f'{shapes}: all heads see the same keys'
     raise ValueError(f'mask has shape {seen_BTS.shape}; allowed: {allowed}')
+  if bias_BHTS is not None:
+    sizes = B, H * enc.heads_per_query, T, S
+    shape = bias_BHTS.shape
+    if len(shape) != 4 or any(n not in (1, size) for n, size in zip(shape, sizes, strict=True)):
+      raise ValueError(f'bias has shape {shape}; allowed: {sizes}, or 1 in the place of any')
 
 
 def _check_sizes(block_sizes, max_position_distance) -> None:

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import MASKED, WHOLE_ROWS, Encoding
+from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED, WHOLE_ROWS, Encoding
 
 
 class Cog(Encoding):
@@ -22,6 +22,6 @@ class Cog(Encoding):
   normalizer = 'rows'
 
   def normalize(self, s_BHTS, tile):
-    is_seen_BHTS = s_BHTS > MASKED / 2
+    is_seen_BHTS = s_BHTS > LOWEST_SEEN
     sizes_BHTS = jax.nn.softmax(jnp.where(is_seen_BHTS, jnp.abs(s_BHTS), MASKED), axis=-1)
     return jnp.where(is_seen_BHTS, jnp.sign(s_BHTS) * sizes_BHTS, 0.0)

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import MASKED, WHOLE_ROWS, Encoding
+from posenc_jax.encodings.core.base import LOWEST_SEEN, WHOLE_ROWS, Encoding
 
 EPSILON = 1e-8  # so that a row of zeros gets no weight
 
@@ -26,6 +26,6 @@ class Softpick(Encoding):
     m_BHT1 = lax.stop_gradient(jnp.maximum(s_BHTS.max(axis=-1, keepdims=True), 0.0))
     # |e^s - 1| / e^m, also near 0, where a difference of exponentials would lose digits.
     sizes_BHTS = jnp.exp(jnp.maximum(s_BHTS, 0.0) - m_BHT1) * -jnp.expm1(-jnp.abs(s_BHTS))
-    sizes_BHTS = jnp.where(s_BHTS > MASKED / 2, sizes_BHTS, 0.0)
+    sizes_BHTS = jnp.where(s_BHTS > LOWEST_SEEN, sizes_BHTS, 0.0)
     totals_BHT1 = sizes_BHTS.sum(axis=-1, keepdims=True) + EPSILON
     return jnp.where(s_BHTS > 0, sizes_BHTS, 0.0) / totals_BHT1

@@ -17,7 +17,7 @@ from posenc_jax import cli, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.encodings import Encoding, make
-from posenc_jax.encodings.core.base import MASKED, delegate_to_inner
+from posenc_jax.encodings.core.base import LOWEST_SEEN, delegate_to_inner
 from posenc_jax.errors import UserError
 
 BATCH = 16  # samples that are measured at once
@@ -219,4 +219,4 @@ def _scores(enc: Encoding, q_BTHK, k_BSGK, x_BSD):
   options = {'backend': 'dense', 'outer_hooks_applied': True}
   attend(q_BTHK, k_BSGK, v_BSGK, Recorder(enc, recorded.append), x=x_BSD, **options)
   (scores_BHTS,) = recorded
-  return jnp.where(scores_BHTS > MASKED / 2, scores_BHTS, jnp.nan)
+  return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)

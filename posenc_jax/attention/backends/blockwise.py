@@ -2,7 +2,7 @@
 
 import functools
 
-from posenc_jax.attention.backends.refusals import NO_ARRAY
+from posenc_jax.attention.backends.refusals import NO_ARRAY, NO_BIAS
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.differentiable import differentiable
@@ -23,6 +23,8 @@ def refuse(request: AttentionRequest) -> str | None:
     return f'{name} makes weights of whole rows of scores, of which a tile holds a part'
   if request.seen_BTS is not None:
     return NO_ARRAY
+  if request.bias_BHTS is not None:
+    return NO_BIAS
   return None
 
 

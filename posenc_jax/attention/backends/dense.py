@@ -11,6 +11,7 @@ from posenc_jax.attention.tiled.distance_tables import read_terms
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import ids_of
 from posenc_jax.attention.tiled.tile import ScoreTile, tile_attention, without_zeros
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.xla_ops import zeros
 
 
@@ -40,7 +41,7 @@ def run(request: AttentionRequest):
   sink_BHT = maxima_BHT = None
   if request.sink_BTH is not None:
     sink_BHT = request.sink_BTH.swapaxes(1, 2)
-    maxima_BHT = lax.stop_gradient(sink_BHT)
+    maxima_BHT = jnp.maximum(lax.stop_gradient(sink_BHT), LOWEST_SEEN)
   o_BHTK, denominator_BHT, relative_to_BHT = tile_attention(
     enc,
     *heads_first,
@@ -48,12 +49,11 @@ def run(request: AttentionRequest):
     request.scale,
     request.softcap,
     max_BHT=maxima_BHT,
-    may_be_blind=request.may_be_blind,
+    bias_BHTS=request.bias_BHTS,
   )
   if sink_BHT is not None:
     denominator_BHT += jnp.exp(sink_BHT - relative_to_BHT)
-  if request.may_be_blind:
-    denominator_BHT = without_zeros(denominator_BHT)
+  denominator_BHT = without_zeros(denominator_BHT)
   if enc.normalizer == 'softmax':
     o_BHTK /= denominator_BHT[..., None]
   if request.wants_lse:

@@ -10,6 +10,8 @@ from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 NO_BFLOAT16 = ('TPU v2', 'TPU v3')
 # The reason against a mask that is an array.
 NO_ARRAY = 'a mask that is an array is as large as all scores; tiles take a function of i and j'
+# The reason against an array that is added to scores.
+NO_BIAS = 'bias is as large as all scores; tiles take what an encoding makes of distances or tokens'
 HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 
 
@@ -28,6 +30,8 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
     return f'this kernel takes queries, keys and values of one dtype, not {given}'
   if request.seen_BTS is not None:
     return NO_ARRAY
+  if request.bias_BHTS is not None:
+    return NO_BIAS
   if request.mask.function is not None:
     return 'a mask that is a function acts on pairs, which this kernel does not show'
   if request.wants_lse:

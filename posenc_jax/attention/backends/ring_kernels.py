@@ -24,7 +24,7 @@ from posenc_jax.attention.tiled.differentiable import differentiable
 from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, zeros_like
 from posenc_jax.distributed.mesh import batch_axes
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
@@ -83,12 +83,12 @@ class Meeting:
     return schedule, np.isin(np.arange(schedule.grid.tile_rows), Visits.forward(schedule.grid).row)
 
   def attend(self, arrays, ids):
-    """(o, log-sum-exp) of these keys alone; MASKED for queries that see none."""
+    """(o, log-sum-exp) of these keys alone; LOWEST_SEEN for queries that see none."""
     schedule, sees = self._given(arrays)
     v, (number, batch, H, rows, _) = arrays['column']['v'], arrays['row']['q'].shape
     nothing = (
       jnp.zeros((number, batch, H, rows, v.shape[-1]), jnp.float32),
-      jnp.full((number, batch, H, rows), MASKED, jnp.float32),
+      jnp.full((number, batch, H, rows), LOWEST_SEEN, jnp.float32),
     )
     if not sees.any():
       return nothing
@@ -96,7 +96,7 @@ class Meeting:
     given = arrays | {'diagonal': tables}
     o, lse, _ = forward_pass(schedule, self.interpret, given, ids, jnp.float32)
     # A row of tiles that was not visited holds anything, a query whose tiles were passed over NaN.
-    seen = sees.reshape(-1, 1, 1, 1) & (lse > MASKED / 2)
+    seen = sees.reshape(-1, 1, 1, 1) & (lse > LOWEST_SEEN)
     return jnp.where(seen[..., None], o, nothing[0]), jnp.where(seen, lse, nothing[1])
 
   def pull_back(self, arrays, ids, per_row):
@@ -126,12 +126,12 @@ def _meet(schedule: TileSchedule, devices: int, interpret: bool, t: int, functio
 
 def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids):
   """o and log-sum-exp of this device's queries, for `differentiable`, as keys come round."""
-  travelling, o, lse = (arrays['column'], ids['column']), 0.0, MASKED
+  travelling, o, lse = (arrays['column'], ids['column']), 0.0, LOWEST_SEEN
   for t in range(num_steps(schedule, devices, arrays)):
     travelling = pass_on(travelling, devices, min(t, 1))
     given = _with_keys(arrays, ids, travelling)
     attend = lambda meeting, given=given: meeting.attend(*given)
-    nothing = jnp.zeros_like(o), jnp.full_like(lse, MASKED)
+    nothing = jnp.zeros_like(o), jnp.full_like(lse, LOWEST_SEEN)
     o_t, lse_t = _meet(schedule, devices, interpret, t, attend, nothing)
     before, lse = lse, jnp.logaddexp(lse, lse_t)
     o = o * jnp.exp(before - lse)[..., None] + o_t * jnp.exp(lse_t - lse)[..., None]

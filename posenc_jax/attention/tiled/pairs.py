@@ -30,7 +30,7 @@ class Pairs(NamedTuple):
 
   @classmethod
   def of_ids(cls, mask: Mask, index_distance, row_ids, column_ids, is_key=None, by_index=False):
-    """The pairs of queries and keys with these ids: dicts of 'position', 'segment' and 'index'.
+    """The pairs of queries and keys with these ids: dicts as `ids_of` makes them.
 
     Args:
       index_distance: i - j by index, int32 [T', S'].
@@ -38,7 +38,8 @@ class Pairs(NamedTuple):
         [B|1, T'|1, S']; None: all.
       by_index: whether positions are as far apart as indices, wherever a key is seen.
     """
-    mask_BTS = mask.visible(index_distance, row_ids['index'], column_ids['index'])
+    places = row_ids['index'], column_ids['index'], row_ids['mask'], column_ids['mask']
+    mask_BTS = mask.visible(index_distance, *places)
     if is_key is not None:
       mask_BTS &= is_key
     if row_ids['segment'] is not None:

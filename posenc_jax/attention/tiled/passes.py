@@ -26,7 +26,7 @@ from posenc_jax.attention.tiled.schedule import (
   zeros_like,
 )
 from posenc_jax.attention.tiled.tile import attend_pairs, without_zeros
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.xla_ops import zeros
 
 
@@ -83,7 +83,7 @@ def initial_state(enc, arrays):
   of_rows = lambda *shape: zeros((B, H, rows, *shape), jnp.float32, q)
   output = of_rows(arrays['column']['v'].shape[-1])
   carry = tuple(of_rows(*shape) for shape in enc.scans_keys)
-  return (output, of_rows(), of_rows() + MASKED), carry
+  return (output, of_rows(), of_rows() + LOWEST_SEEN), carry
 
 
 def add_tile(enc, state, of_tile):
@@ -162,8 +162,7 @@ def normalize(schedule: TileSchedule, enc, state):
   (o, denominator, maxima), _ = state
   if enc.normalizer != 'softmax':
     return o, maxima
-  if schedule.grid.mask.may_be_blind:
-    denominator = without_zeros(denominator)
+  denominator = without_zeros(denominator)
   return o / denominator[..., None], maxima + jnp.log(denominator)
 
 

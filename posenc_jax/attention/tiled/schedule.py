@@ -22,7 +22,7 @@ MOST_SCORES = 2**25  # of one tile on a device of a GPU, which has a few such ar
 MOST_IN_TABLES = 2**28  # numbers that are laid out beforehand for tiles of each diagonal
 
 # What padding has of the last token; of the rest it has zeros.
-AS_LAST = ('i', 'j', 'position_ids', 'segment_ids', 'index_BS')
+AS_LAST = ('i', 'j', 'position_ids', 'segment_ids', 'index_BS', 'mask_ids')
 ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'sink_BTH', *AS_LAST)
 
 
@@ -156,7 +156,7 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
   Returns:
     arrays: what has gradients: 'whole', the encoding; 'row', queries, their coordinates and sink,
       and 'column', keys, values and theirs, each a dict of pytrees [tiles, B|1, ...].
-    ids: positions, segments and indices of 'row' and 'column'.
+    ids: positions, segments, indices and `mask_ids` of 'row' and 'column'.
   """
   rows, columns = schedule.grid.rows, schedule.grid.columns
   arrays = {
@@ -186,6 +186,7 @@ def ids_of(request: AttentionRequest) -> dict:
     'position': request.position_ids,
     'segment': request.segment_ids,
     'index': request.index_BS,
+    'mask': request.mask_ids,
   }
 
 

@@ -18,7 +18,7 @@ from posenc_jax.attention.tiled.distance_readers import (
 )
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED
 from posenc_jax.xla_ops import materialize_on_cpu, per_kv_head, scaled_dot, weighted_sum
 
 
@@ -140,7 +140,7 @@ def tile_attention(
   softcap: float | None = None,
   lse_BHT=None,
   max_BHT=None,
-  may_be_blind: bool = False,
+  bias_BHTS=None,
 ):
   """Attention of one tile, not normalized.
 
@@ -148,11 +148,9 @@ def tile_attention(
     scale: the factor of q . k.
     softcap: c of c tanh(s / c), or None.
     lse_BHT: the log-sum-exp of the rows if it is known: exponentials are taken relative to it.
-    max_BHT: else the rows' maxima so far, at least MASKED: exponentials are taken relative to the
-      larger of these and the maxima of this tile; None: there are none.
-    may_be_blind: whether the mask may hide all keys from a query: then weights of hidden keys are
-      set to 0. Without that, in a tile that hides all keys from a query, each would have the weight
-      exp(MASKED - MASKED) = 1.
+    max_BHT: else the rows' maxima so far, at least LOWEST_SEEN: exponentials are taken relative to
+      the larger of these and the maxima of this tile; None: there are none.
+    bias_BHTS: what is added to scores last, [B|1, H|1, T'|1, S'|1]; None: nothing.
 
   Returns:
     o_BHTK = p @ v and the encoding's relative values, the sums of p, and what p is relative to,
@@ -171,22 +169,23 @@ def tile_attention(
   if softcap is not None:
     capped_BHTS = softcap * jnp.tanh(s_BHTS / softcap)
     if enc.has('score'):  # which may have hidden keys, and the cap would show them again
-      capped_BHTS = jnp.where(s_BHTS > MASKED / 2, capped_BHTS, s_BHTS)
+      capped_BHTS = jnp.where(s_BHTS > LOWEST_SEEN, capped_BHTS, s_BHTS)
     s_BHTS = capped_BHTS
+  if bias_BHTS is not None:
+    s_BHTS += bias_BHTS
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
   if enc.normalizer != 'softmax':
     lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
-    # Where an encoding has hidden all keys by -inf, differences from that would be NaN.
-    at_least = MASKED if max_BHT is None else max_BHT
+    at_least = LOWEST_SEEN if max_BHT is None else max_BHT
     lse_BHT = jnp.maximum(lax.stop_gradient(s_BHTS.max(axis=-1)), at_least)
   if enc.has('normalize'):
-    p_BHTS = enc.normalize(s_BHTS, tile)
+    is_seen_BHTS = s_BHTS > LOWEST_SEEN
+    p_BHTS = enc.normalize(jnp.where(is_seen_BHTS, s_BHTS, MASKED), tile)
     _check_pairs(enc, 'normalize', p_BHTS, s_BHTS.shape)
+    p_BHTS = jnp.where(is_seen_BHTS, p_BHTS, 0.0)  # equal ones, where a query sees no key
   else:
     p_BHTS = _weights(s_BHTS, lse_BHT)
-  if may_be_blind:  # relative to MASKED, the weight of a hidden key is 1
-    p_BHTS = jnp.where(tile.mask[:, None], p_BHTS, 0.0)
   o_BHTK = per_kv_head(weighted_sum, p_BHTS, v_BGSK)
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
@@ -223,13 +222,6 @@ def attend_pairs(
   tile = ScoreTile(row['i'], column['j'], *pairs, terms, reader, carry)
   qkv = row['q'], column['k'], column['v']
   o, denominator, relative_to = tile_attention(
-    arrays['whole'],
-    *qkv,
-    tile,
-    schedule.scale,
-    schedule.softcap,
-    lse,
-    maxima,
-    schedule.grid.mask.may_be_blind,
+    arrays['whole'], *qkv, tile, schedule.scale, schedule.softcap, lse, maxima
   )
   return o, denominator, relative_to, tuple(carry.totals)

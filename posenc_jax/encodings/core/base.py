@@ -46,6 +46,9 @@ NOT_DECLARED = ('paper', 'limit', 'per_layer', 'switched_off', 'at_input')
 # The score of a key without weight, whether a mask or an encoding takes it; finite, so that
 # differences of two stay finite.
 MASKED = -1e30
+# A score at or below it is that of a hidden key, and exponentials are taken relative to it or more:
+# so hidden keys have no weight even where a query sees no other.
+LOWEST_SEEN = MASKED / 2
 # The `limit` of encodings whose weights are made of whole rows of scores.
 WHOLE_ROWS = 'rows of scores must be whole: memory grows with the square of the length'
 
@@ -331,7 +334,8 @@ class Encoding(nnx.Module):
   def normalize(self, s_BHTS, tile):
     """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
 
-    Masked scores are very low; their weights must be 0. `tile` is a ScoreTile of all keys.
+    Scores of hidden keys are MASKED, whoever hides them; what they get here is not read. `tile` is
+    a ScoreTile of all keys.
     """
     raise NotImplementedError
 

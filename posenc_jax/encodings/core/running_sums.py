@@ -11,6 +11,9 @@ ENDS_OF_SUMS = (
   'packed into it count together'
 )
 
+# Rows of a tile up to which differences from its first query are near enough to be exact.
+FEW_ROWS = 512
+
 
 def running_sum(x_BSH):
   """Sums over tokens 0..s as whole + rest: differences of near tokens stay exact to 1e-6.
@@ -52,9 +55,11 @@ def running_angle(turns_BSGM, index_BS):
 def difference_of_sums(tile, i, j):
   """c_i - c_j of every pair and head, [B|1, H, T', S'], of sums as `running_sum` gives them.
 
-  They are taken from the first query on: those of near tokens are small then, and their differences
-  exact.
+  In a tile of few rows they are taken from its first query on: those of near tokens are small then,
+  and one difference a pair is exact enough. Where a tile is all of a long sequence it is not.
   """
+  if i[0].shape[1] > FEW_ROWS:
+    return tile.difference(i[0], j[0]) + tile.difference(i[1], j[1])
   origin = i[0][:, :1]
   c_i, c_j = (((whole - origin) + rest) for whole, rest in (i, j))
   return tile.difference(c_i, c_j)

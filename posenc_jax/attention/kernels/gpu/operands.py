@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-TOKEN_KEYS = ('i', 'j', 'position', 'segment', 'index')  # coordinates and ids, [tiles, B|1, n, ...]
+# Coordinates and ids, [tiles, B|1, n, ...].
+TOKEN_KEYS = ('i', 'j', 'position', 'segment', 'index', 'mask')
 
 
 class Heads(NamedTuple):

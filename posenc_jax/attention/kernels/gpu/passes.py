@@ -28,7 +28,7 @@ from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.passes import add_tile
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import attend_pairs, without_zeros
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 
 KINDS = ('row', 'column', 'diagonal')
 
@@ -43,7 +43,7 @@ def _attend(schedule: TileSchedule, a, b, arrays, ids, **softmax):
 def _shapes_of_state(arrays) -> tuple:
   """(shape, value at the start) of output, sums of weights and maxima of a row of tiles."""
   rows, width = arrays['row']['q'].shape[3], arrays['column']['v'].shape[-1]
-  return ((1, 1, rows, width), 0.0), ((1, 1, rows), 0.0), ((1, 1, rows), MASKED)
+  return ((1, 1, rows, width), 0.0), ((1, 1, rows), 0.0), ((1, 1, rows), LOWEST_SEEN)
 
 
 def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, Heads]:
@@ -90,8 +90,6 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids):
     o, denominator, maxima = state
     if not is_softmax:
       return o, maxima
-    # Rows of tiles without any key are there in packed batches, and under masks that hide all keys
-    # from a query: their sums are 0.
     divisor = without_zeros(denominator)
     return o / divisor[..., None], maxima + jnp.log(divisor)
 

@@ -27,7 +27,7 @@ from posenc_jax.attention.kernels.tpu.tile import attend_tile
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import without_zeros
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 
 
 def _carries(arrays) -> list[tuple[int, ...]]:
@@ -94,7 +94,7 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=Non
     @pl.when(step.begins('row'))
     def _():
       _fill([sum_ref, denominator_ref, *carry])
-      _fill([maxima_ref], MASKED)
+      _fill([maxima_ref], LOWEST_SEEN)
 
     @on_tile
     def _(compute):
@@ -120,9 +120,7 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=Non
     def _():
       o, lse = sum_ref[...], maxima_ref[...]
       if is_softmax:
-        denominator = denominator_ref[...]
-        if schedule.grid.mask.may_be_blind:
-          denominator = without_zeros(denominator)
+        denominator = without_zeros(denominator_ref[...])
         o, lse = o / denominator, lse + jnp.log(denominator)
       o_ref[...] = o[0].astype(o_ref.dtype)
       lse_ref[...] = lse[0, ..., 0]
