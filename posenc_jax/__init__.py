@@ -18,6 +18,7 @@ _MODULES = {
   'Encoding': 'posenc_jax.encodings',
   'LengthError': 'posenc_jax.encodings',
   'StackedEncoding': 'posenc_jax.model.layer_sharing',
+  'WeightsOnly': 'posenc_jax.encodings.core.weights_only',
   'attend': 'posenc_jax.attention',
   'attention_fn': 'posenc_jax.attention.flax_attention',
   'check_laws': 'posenc_jax.inspection.laws',
@@ -41,6 +42,7 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
   from posenc_jax.encodings import LengthError as LengthError
   from posenc_jax.encodings import make as make
   from posenc_jax.encodings import register as register
+  from posenc_jax.encodings.core.weights_only import WeightsOnly as WeightsOnly
   from posenc_jax.evaluation.runs import load_run as load_run
   from posenc_jax.evaluation.scoring import score as score
   from posenc_jax.inspection.attention_weights import weights_of_heads as weights_of_heads

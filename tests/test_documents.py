@@ -46,7 +46,16 @@ expected, _ = attend(q, k, v, enc, window=256, mask=seen[None], return_logsumexp
 assert abs(o - expected).max() < 1e-5
 assert lse.shape == (2, 512, 8)
 """,
+  """
+for n, prefix in enumerate((100, 300)):
+  expected = attend(q[n:][:1], k[n:][:1], v[n:][:1], enc, prefix=prefix)
+  assert abs(o[n] - expected[0]).max() < 1e-5
+""",
   'assert abs(jnp.concatenate(outputs, axis=1) - attend(q, k, v, enc)).max() < 1e-5',
+  """
+at_once = attend(*(x[:, :, 0].swapaxes(0, 1) for x in (q, k, v)), enc)
+assert abs(outputs[:, :, 0].swapaxes(0, 1) - at_once).max() < 1e-5
+""",
 )
 
 
@@ -61,7 +70,7 @@ def test_python_blocks_run():
   pages = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md')))
   blocks = {page: found for page in pages if (found := blocks_of(page))}
   counts = {page: len(found) for page, found in blocks.items()}
-  assert counts == {'README.md': 3, 'docs/attend.md': 5}
+  assert counts == {'README.md': 3, 'docs/attend.md': 7}
   attend = zip(blocks['docs/attend.md'], AFTER_BLOCKS, strict=True)
   blocks['docs/attend.md'] = [block + check for block, check in attend]
   run = "exec(compile({!r}, {!r}, 'exec'), {{'__name__': '__main__'}})".format

@@ -78,7 +78,8 @@ class T5(Encoding):
       buckets: rows of the table.
       max_distance: M of `bucket_row`. The last bucket has all distances from
         e (M / e)^(1 - 1 / (n - e)) on, n buckets a side, e = n // 2: from 113 by default.
-      bidirectional: whether half the buckets are for later keys.
+      bidirectional: whether half the buckets are for later keys; else these, where a query sees
+        any, have the bias of distance 0.
     """
     super().__init__(dims, rngs)
     self.side = buckets // 2 if bidirectional else buckets

@@ -18,25 +18,11 @@ from ml_collections import ConfigDict
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
-from posenc_jax.encodings.core.base import delegate_to_inner
+from posenc_jax.encodings.core.weights_only import WeightsOnly
 from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_hidden
 
-LEFT_OUT = ('transform_values', 'meet_own_values', 'transform_output', 'relative_values')
 OF_ANY_WIDTH = ('dense', 'blockwise', 'diagonals', 'ring')  # backends that take any values
-
-
-class WeightsOnly(Encoding):
-  """An encoding with the attention weights of `inner`, which leaves values and outputs alone."""
-
-  def __init__(self, inner: Encoding):
-    self.inner, self.dims = inner, inner.dims
-
-  def has(self, hook: str) -> bool:
-    return hook not in LEFT_OUT and self.inner.has(hook)
-
-
-delegate_to_inner(WeightsOnly, LEFT_OUT)
 
 
 def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
