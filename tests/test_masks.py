@@ -299,6 +299,53 @@ def test_masks_that_are_refused(mask, message):
     jax.eval_shape(lambda q: attend(q, k, v, enc, mask=mask), q)
 
 
+def are_alike(i, j, a, b):
+  return a == b
+
+
+@pytest.mark.parametrize(
+  ('mask', 'mask_ids', 'message'),
+  [
+    (
+      lambda i, j: i > j,
+      np.zeros((1, 8), int),
+      'mask: <lambda>() takes 2 positional arguments but 4 were given; allowed: a function of two '
+      'int32 arrays [1 or B, T, 1] and [1 or B, 1, S], elementwise, and of two more, the mask_ids',
+    ),
+    (None, np.zeros((1, 8), int), 'mask_ids; allowed: None, unless `mask` is a function'),
+    (are_alike, np.zeros((1, 8)), 'mask_ids has dtype float64; allowed: integers'),
+    (are_alike, np.zeros((1, 7), int), 'mask_ids has shape (1, 7); allowed: (1, 8)'),
+    (are_alike, None, 'mask: are_alike() missing 2 required positional arguments'),
+  ],
+)
+def test_ids_that_are_refused(mask, mask_ids, message):
+  q, k, v, enc = small()
+  with pytest.raises(ValueError, match=re.escape(message)):
+    jax.eval_shape(lambda q: attend(q, k, v, enc, mask=mask, mask_ids=mask_ids), q)
+
+
+@pytest.mark.parametrize(
+  ('bias', 'message'),
+  [
+    (np.zeros((1, 4, 8, 8), int), 'bias has dtype int64; allowed: float32, bfloat16 or float16'),
+    (np.zeros((4, 8, 8), np.float32), 'bias has shape (4, 8, 8); allowed: (1, 4, 8, 8), or 1 in'),
+    (np.zeros((1, 2, 8, 8), np.float32), 'bias has shape (1, 2, 8, 8); allowed: (1, 4, 8, 8), or'),
+  ],
+)
+def test_biases_that_are_refused(bias, message):
+  q, k, v, enc = small()
+  with pytest.raises(ValueError, match=re.escape(message)):
+    jax.eval_shape(lambda q: attend(q, k, v, enc, bias=bias), q)
+
+
+@pytest.mark.parametrize('backend', ['blockwise', 'diagonals', 'fused_interpret', 'splash'])
+def test_tiles_take_no_bias(backend):
+  q, k, v, enc = small()
+  bias = np.zeros((1, 4, 8, 8), np.float32)
+  with pytest.raises(NotImplementedError, match=f'backend {backend}: bias is as large as all'):
+    jax.eval_shape(lambda q: attend(q, k, v, enc, bias=bias, backend=backend), q)
+
+
 def test_a_function_that_reads_a_traced_array_is_refused():
   q, k, v, enc = small()
   run = lambda q, kinds: attend(q, k, v, enc, mask=lambda i, j: kinds[i] == kinds[j])
