@@ -1128,6 +1128,22 @@ class Hiding(Encoding):
 
 
 @pytest.mark.parametrize('value', [MASKED, float('-inf')])
+@pytest.mark.parametrize('name', ['adaptive_temperature', 'entmax', 'softpick'])
+def test_weights_of_whole_rows_know_keys_that_a_score_hides(name, value, monkeypatch):
+  """Values and gradients are those of a window."""
+  q, dims = normal(1, 12, 4, 8), build('nope').dims
+  monkeypatch.setitem(ENCODINGS, 'hiding', Hiding)
+  monkeypatch.setattr(Hiding, 'value', value)
+
+  def both(members, window):
+    enc = make('chain', **vars(dims), rngs=nnx.Rngs(0), members=members)
+    return with_gradients(lambda q: attend(q, q, q, enc, window=window), (0,))(q)
+
+  for found, expected in zip(both(('hiding', name), None), both((name,), 3), strict=True):
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize('value', [MASKED, float('-inf')])
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_a_soft_cap_shows_no_key_that_a_score_hides(backend, value):
   """Values and gradients are those of a window."""

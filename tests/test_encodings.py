@@ -23,7 +23,7 @@ from posenc_jax.encodings import ENCODINGS, Dims, Encoding, LengthError, hyperpa
 from posenc_jax.encodings.alibi import balanced_slopes, slopes
 from posenc_jax.encodings.core.base import HOOKS, MASKED
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.core.running_sums import running_sum
+from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
 from posenc_jax.encodings.deberta import log_bucket_row
 from posenc_jax.encodings.entmax import entmax
 from posenc_jax.encodings.liere import expm1_skew
@@ -270,6 +270,22 @@ def test_sums_of_gates_are_exact_as_far_as_declared(name):
     gates = jnp.full((1, 9, 1), -1.0).at[:, 0].set(first)
     whole, rest = (np.asarray(part, np.float64)[0, :, 0] for part in running_sum(gates))
     assert np.array_equal(np.diff(whole + rest), np.full(8, -1.0)) == is_exact
+
+
+def test_differences_of_sums_are_exact_where_one_tile_is_a_long_row():
+  """Gates of 1,000 tokens sum to a million, next to which those of the others would be rounded."""
+  gates = jnp.full((1, 1200, 1), -0.01).at[:, :1000].set(-1024.0)
+  c, tile = (
+    running_sum(gates),
+    SimpleNamespace(difference=functools.partial(ScoreTile.difference, None)),
+  )
+  found_TS = np.asarray(difference_of_sums(tile, c, c))[0, 0]
+  steps_T = np.diagonal(found_TS, offset=-1)
+  np.testing.assert_allclose(steps_T, gates[0, 1:, 0], atol=1e-6)
+  few = tuple(x[:, -150:] for x in c)  # in a tile of few rows
+  np.testing.assert_allclose(
+    np.asarray(difference_of_sums(tile, few, few))[0, 0], found_TS[-150:, -150:], atol=1e-5
+  )
 
 
 def test_waves_of_fope_a_million_positions_out_are_off_as_declared():
@@ -2106,6 +2122,12 @@ def test_liere_starts_as_released():
   assert np.std(enc.angles[...]) == pytest.approx(2**0.5, rel=0.3)
   zero = np.abs(enc.matrices()).max(axis=(1, 3, 4)) == 0
   np.testing.assert_array_equal(zero, [[False, True], [True, False]])
+
+
+def test_goat_knows_positions_below_0():
+  j_BS = jnp.arange(-40, 3)[None]
+  u_BSH = build('goat').coordinates(None, j_BS, None, None)
+  assert np.isfinite(u_BSH).all()
 
 
 def test_goat_starts_as_released():

@@ -101,6 +101,19 @@ def test_an_export_that_fails_leaves_no_folder(tmp_path, monkeypatch):
   assert [path.name for path in tmp_path.iterdir()] == ['m']
 
 
+def test_numbers_that_float16_does_not_know_are_refused(tmp_path):
+  """They would be infinite in the file, and NaN in what reads it."""
+  config, model, source = imported(save(tmp_path / 'm', 'llama'))
+  leaves = {path: np.array(leaf) for path, leaf in leaves_by_path(model).items()}
+  leaves['norm/scale'][3] = -7e4
+  arguments = config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out'
+  message = 'model.norm.weight has 70000; allowed: --dtype=bfloat16 or float32, for float16 ends'
+  with pytest.raises(UserError, match=f'^{message}'):
+    exporting.export_model(*arguments, 'float16')
+  assert not (tmp_path / 'out').exists()
+  exporting.export_model(*arguments, 'bfloat16')
+
+
 def test_layers_of_one_variant_do_not_go_out_as_those_of_two(tmp_path):
   """A run whose layers with and without a window, alike but for that, share the sinks' array."""
   config, model, source = imported(save(tmp_path / 'm', 'granite_swa_plain'))

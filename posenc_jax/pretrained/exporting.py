@@ -185,7 +185,8 @@ def export_model(
     beside: files that the source had beside it, see `sources.BESIDE`.
     largest: bytes of tensors in a file.
   Raises:
-    UserError: no family has the form, a parameter is not in it, or `out` is not empty.
+    UserError: no family has the form, a parameter is not in it or larger than a number of `dtype`,
+      or `out` is not empty.
   """
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
