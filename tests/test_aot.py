@@ -453,7 +453,10 @@ def test_attention_compiles_for_a_tpu(tpu, name):
 
 # What `auto` takes of `nope` where it is not `splash`, and of `t5` where it is not `fused`: for 512
 # keys then dense.
-INDEXED = ('window_sinks', 'chunk', 'window_chunk_sinks', 'prefix', 'packed_window_sinks')
+INDEXED = (
+  *('window_sinks', 'chunk', 'window_chunk_sinks', 'prefix', 'packed_window_sinks'),
+  *('function', 'function_of_tokens'),
+)
 RAGGED = ('ragged', 'ragged_packed_window_grouped', 'last_queries', 'narrow_values')
 TAKEN = {'nope': dict.fromkeys((*INDEXED, *RAGGED), 'fused'), 't5': {'positions': 'dense'}}
 OF_KERNELS = {'batch': 2, 'length': 512, 'heads': 2, 'head_dim': 128, 'dtype': 'bfloat16'}
@@ -478,6 +481,7 @@ def test_auto_takes_every_case_on_a_tpu(tpu, name, usual):
     *(('splash', 'nope', case) for case in ('non_causal_window', 'packed', 'grouped')),
     *(('fused', 'nope', case) for case in ('float_positions', 'narrow_values')),
     *(('fused', 't5', case) for case in ('prefix', 'last_queries', 'non_causal')),
+    *(('fused', 't5', case) for case in ('function', 'function_of_tokens')),
     *(('fused', 'fox', case) for case in ('window_chunk_sinks', 'packed_window_sinks')),
     ('fused', 'shaw', 'ragged_packed_window_grouped'),
     ('fused', 'stick_breaking', 'ragged_packed_window_grouped'),
@@ -498,7 +502,7 @@ def test_cases_compile_for_a_tpu(tpu, backend, name, case):
   ('backend', 'name', 'case'),
   [
     *(('cudnn', 'rope', case) for case in ('window', 'ragged', 'grouped')),
-    ('triton', 't5', 'ragged_packed_window_grouped'),
+    *(('triton', 't5', case) for case in ('ragged_packed_window_grouped', 'function_of_tokens')),
   ],
 )
 def test_cases_compile_for_an_h100(monkeypatch, backend, name, case):

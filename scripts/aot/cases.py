@@ -11,6 +11,8 @@ class Case:
   Attributes:
     words: what is asked for.
     mask: mask(T) is the fields of a `Mask`, where T keys are asked for.
+    function: `mask` of `attend`, where it is a function, and `mask_ids` are given where it has four
+      arguments.
     softcap: the bound of scores, or None.
     packed: whether rows hold several segments, of lengths that are data.
     positions: 'integers' or 'floats', given as data; None: contiguous ones.
@@ -22,6 +24,7 @@ class Case:
 
   words: str
   mask: Callable = lambda T: {}
+  function: Callable | None = None
   softcap: float | None = None
   packed: bool = False
   positions: str | None = None
@@ -41,6 +44,14 @@ def no_multiple_of_tiles(T: int) -> int:
   return T - T // 16 - 5
 
 
+def every_fourth(i, j):
+  return (i - j) % 4 == 0
+
+
+def prefix_of_row(i, j, length, _):
+  return (j < length) | (j <= i)
+
+
 CASES = {
   'causal': Case('a causal mask'),
   'window': Case('a window', lambda T: {'window': window_of(T)}),
@@ -56,6 +67,10 @@ CASES = {
   'non_causal': Case('no causal mask', lambda T: {'is_causal': False}),
   'non_causal_window': Case(
     'a window on both sides', lambda T: {'is_causal': False, 'window': window_of(T)}
+  ),
+  'function': Case('a function of places', function=every_fourth),
+  'function_of_tokens': Case(
+    'a prefix in each row, by a function', lambda T: {'is_causal': False}, function=prefix_of_row
   ),
   'packed': Case('packed segments', packed=True),
   'packed_window_sinks': Case(

@@ -1,6 +1,7 @@
 """What is compiled: attention with its gradients, and the training step of a config."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 import jax
@@ -84,14 +85,15 @@ def attention_program(
 
   def loss(*arguments):
     qkv_and_enc, others = given(*arguments)
-    o = attend(*qkv_and_enc, backend=backend, **mask, **others)
+    o = attend(*qkv_and_enc, backend=backend, mask=case.function, **mask, **others)
     return (o.astype(jnp.float32) ** 2).sum()
 
   serves = []
 
   def ask(*arguments):
     qkv_and_enc, others = given(*arguments)
-    serves.append(chosen(build_request(*qkv_and_enc, mask=Mask(**mask), **others), backend))
+    given_mask = Mask(**mask, function=case.function)
+    serves.append(chosen(build_request(*qkv_and_enc, mask=given_mask, **others), backend))
 
   with jax.set_mesh(mesh):
     jax.eval_shape(ask, *arguments)
@@ -100,8 +102,10 @@ def attention_program(
 
 
 def _ids(case: Case, enc, of_tokens) -> dict:
-  """The segments and positions that a case gives as data."""
+  """The segments, positions and what a mask reads of tokens, that a case gives as data."""
   ids = {}
+  if case.function is not None and len(inspect.signature(case.function).parameters) == 4:
+    ids['mask_ids'] = of_tokens(jnp.int32)
   if case.packed:
     ids['segment_ids'] = of_tokens(jnp.int32)
   if case.positions:
