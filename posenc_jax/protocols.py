@@ -148,7 +148,8 @@ PROTOCOLS = {
     fields=('eval.sink_rate_epsilon',),
   ),
   'attention_distance': Protocol(
-    'attention_distance, tokens from a query to its keys, the mean by weight, over heads', EXCERPTS
+    'attention_distance, tokens from a query to its keys but BOS, the mean by weight, over heads',
+    EXCERPTS,
   ),
   'planted': Protocol(
     'planted, the last eight characters of invented names in windows of {length} tokens, by the '

@@ -15,7 +15,7 @@ from test_model import VOCAB, config
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.request import build_request
 from posenc_jax.config import load, overlay, validate
-from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.base import delegate_to_inner
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, windows
@@ -115,14 +115,14 @@ def weights_by_layer(model, **options) -> np.ndarray:
 
 
 def expected(weights_BNHTS):
-  """(weight on the first key, distance by weight): [B, N, H] and [N, H], in loops over pairs."""
+  """(weight on the first key, distance to others by weight), [B, N, H] and [N, H], pair by pair."""
   B, N, H, T, _ = weights_BNHTS.shape
   first_BNH, distance_NH = np.zeros((B, N, H)), np.zeros((N, H))
   for n, h in np.ndindex(N, H):
     total = mass = 0.0
     for b, i in np.ndindex(B, T):
       first_BNH[b, n, h] += weights_BNHTS[b, n, h, i, 0] / T
-      for j in range(i + 1):
+      for j in range(1, i + 1):
         mass += weights_BNHTS[b, n, h, i, j]
         total += weights_BNHTS[b, n, h, i, j] * (i - j)
     distance_NH[n, h] = total / mass
@@ -150,7 +150,39 @@ def test_statistics_of_heads_are_those_of_the_matrix_of_weights(name, backend):
   np.testing.assert_allclose(found_NH, distance_NH, rtol=2e-4, atol=2e-5)
   if model.encodings.first_layers[0].normalizer == 'softmax':
     is_whole = not model.encodings.first_layers[0].has('sink')
-    assert np.allclose(sums_BNHC[..., 1], 1, atol=1e-5) == is_whole
+    assert np.allclose(sums_BNHC[..., :2].sum(axis=-1), 1, atol=1e-5) == is_whole
+
+
+@pytest.mark.parametrize('T', [16, 256])
+def test_a_sink_is_no_distance(T):
+  """A head that weighs the first key and the token before is 1 token away, whatever the length."""
+
+  class HalfSink(Encoding):
+    position_kind = None
+
+    def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+      is_either = (tile.index_distance == 1) | (jnp.arange(T)[None] == 0)
+      return jnp.broadcast_to(jnp.where(is_either, 0.0, -jnp.inf)[None, None], s_BHTS.shape)
+
+  c = config(model__layers=1)
+  model = build(c, VOCAB, nnx.Rngs(0))
+  layer = jax.tree.map(lambda leaf: leaf[0], model.layers)
+  x_BTD = jax.random.normal(jax.random.key(0), (1, T, c.model.dim))
+  enc = HalfSink(model.encodings.variants[0].layer(0).dims, nnx.Rngs(0))
+  sums_BHC = attention_weights.head_sums(layer, x_BTD, enc, {})
+  found_NH = attention_weights.mean_distances(np.asarray(sums_BHC)[:, None])
+  np.testing.assert_allclose(found_NH, 1, atol=0.01)
+
+
+def test_heads_without_weight_have_no_distance(make_run, capsys, monkeypatch):
+  c, workdir, _ = make_run(**STATISTICS)
+  of_heads = attention_weights.mean_distances
+  dead = lambda sums_WNHC: np.where([[True] + [False] * 3] * 2, np.nan, of_heads(sums_WNHC))
+  monkeypatch.setattr(attention_weights, 'mean_distances', dead)
+  evaluate.evaluate(c, workdir)
+  rows = [r for r in rows_of(workdir) if r['protocol'] == 'attention_distance']
+  assert {r['position'] for r in rows if r['status'] == 'no_weight'} == {0, 1000}
+  assert 'tokens from a query to its keys but BOS' in capsys.readouterr().out
 
 
 def test_kernels_that_take_no_narrow_values_have_statistics(monkeypatch):

@@ -53,6 +53,23 @@ def test_every_encoding_is_drawn(name):
 @pytest.mark.parametrize(
   ('name', 'note'),
   [
+    ('relu', 'Its weights are no softmax: keys without weight are left out.'),
+    ('softpick', 'It acts on weights too, which is not drawn.'),
+    ('sink', 'It acts on softmax too, which is not drawn.'),
+    ('rope', None),
+  ],
+)
+def test_what_a_profile_does_not_show_is_said(name, note):
+  profile = profiles.profile(profiles.from_spec(name, **SMALL, seed=0), 24, 64, 0)
+  said = [text for text in profile.notes if 'not drawn' in text or 'no softmax' in text]
+  assert said == [note] * (note is not None)
+  assert all(np.isfinite(panel.mean_PH).all() for panel in profile.panels)
+  assert (name == 'relu') == any('weight' in panel.y_title for panel in profile.panels)
+
+
+@pytest.mark.parametrize(
+  ('name', 'note'),
+  [
     ('rope', 'averages over'),
     ('tupe', 'one of each'),
     ('learned', 'Positions end at 160 tokens.'),

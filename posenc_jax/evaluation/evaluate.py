@@ -215,7 +215,7 @@ def summary(rows: list[dict]) -> str:
     return f'{rows[0]["value"]:.3f} of heads have a sink'
   if rows[0]['metric'] == 'attention_distance':
     distance = np.mean([r['value'] for r in rows])
-    return f'{distance:.1f} tokens from a query to its keys, mean over heads'
+    return f'{distance:.1f} tokens from a query to its keys but BOS, mean over heads'
   if rows[0]['metric'] in task_scoring.TASK_METRICS:
     return task_scoring.summary(rows)
   if (metric := rows[0]['metric']) is not None:

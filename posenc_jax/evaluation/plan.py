@@ -18,7 +18,7 @@ from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
-from posenc_jax.rows.row_schema import NO_KEY_TOKENS
+from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
 
 HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
@@ -364,7 +364,9 @@ class Planner:
     yield Measurement(e.sink_rate_tokens, [fields], score, function, metric='sink_rate')
 
   def attention_distance(self, length: int) -> Iterator[Measurement]:
-    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head."""
+    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head. A head that weighs
+    nothing but the first key has no distance.
+    """
     size = self._eval.batch_tokens
     heads = attention_weights.count_heads(self._config, self._corpus.vocab)
     places = list(np.ndindex(self._config.model.layers, heads))
@@ -372,8 +374,11 @@ class Planner:
     def score(sums, rows):
       windows_WT = windows.whole_windows(self._excerpts, length)
       sums_WNHC = windows.sums_of_windows(sums, windows_WT, length, size)
+      if not np.isfinite(sums_WNHC).all():
+        return [{'status': 'not_finite'}] * len(rows)
       distance_NH = attention_weights.mean_distances(sums_WNHC)
-      return [{'value': float(distance_NH[places[i]])} for i in rows]
+      distances = [float(distance_NH[places[i]]) for i in rows]
+      return [{'status': NO_WEIGHT} if np.isnan(x) else {'value': x} for x in distances]
 
     fields = {'protocol': 'attention_distance', 'control': None, 'length': length}
     key_fields = [fields | {'position': HEADS_OF_LAYER * layer + head} for layer, head in places]

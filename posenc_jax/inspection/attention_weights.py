@@ -9,7 +9,9 @@ values or outputs besides (`kv_shift`, `vo_rope`, `shaw`, `xsa`). Where a sink j
 (`sink`, `softmax_plus_one`), or weights are no softmax (`stick_breaking`, `urpe`), the weights of a
 query do not sum to 1: the weight on the first key is then as it is, and distances are means by
 weight, the sum of p_ij (i - j) over that of p_ij; of weights with signs (`cog`) such a mean says
-little. Distances are counted by index, whatever positions an encoding sees.
+little. The first key, BOS, is left out of distances: a head that does nothing weighs it, and would
+seem to look the farther the longer the window is. Distances are counted by index, whatever
+positions an encoding sees.
 """
 
 import jax.numpy as jnp
@@ -37,15 +39,15 @@ def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
 def head_sums(layer, x_BTD, enc: Encoding, options: dict):
   """Sums over the T queries of each head of a layer, float32 [B, H, 3].
 
-  They are those of the weight on the first key, of all weights, and of weights times distances,
-  each divided by T. `LM.hidden` takes this function as `observe`.
+  They are those of the weight on the first key, of the weights on all others, and of these times
+  distances, each divided by T. `LM.hidden` takes this function as `observe`.
   """
   index_T = jnp.arange(x_BTD.shape[1], dtype=jnp.float32)
-  values_TC = jnp.stack([index_T == 0, jnp.ones_like(index_T), index_T], axis=-1)
+  values_TC = jnp.stack([index_T == 0, index_T > 0, index_T], axis=-1)
   sums_BTHC = _weighted(layer, x_BTD, enc, options, values_TC)
-  first_BTH, total_BTH, index_BTH = jnp.moveaxis(sums_BTHC, -1, 0)
-  distance_BTH = index_T[None, :, None] * total_BTH - index_BTH
-  return jnp.stack([first_BTH, total_BTH, distance_BTH], axis=-1).mean(axis=1)
+  first_BTH, others_BTH, index_BTH = jnp.moveaxis(sums_BTHC, -1, 0)
+  distance_BTH = index_T[None, :, None] * others_BTH - index_BTH
+  return jnp.stack([first_BTH, others_BTH, distance_BTH], axis=-1).mean(axis=1)
 
 
 def _weighted(layer, x_BTD, enc: Encoding, options: dict, values_TC):
@@ -91,7 +93,8 @@ def sink_rate(sums_WNHC: np.ndarray, epsilon: float) -> float:
 
 def mean_distances(sums_WNHC: np.ndarray) -> np.ndarray:
   """The mean distance in tokens from a query to the key that it weighs, [N, H]: by weight, over all
-  queries of all windows. 0 is the query's own token.
+  queries of all windows, and all keys but the first. 0 is the query's own token. NaN of a head that
+  weighs no key but the first.
   """
-  _, total_NH, distance_NH = np.moveaxis(sums_WNHC.mean(axis=0), -1, 0)
-  return distance_NH / total_NH
+  _, others_NH, distance_NH = np.moveaxis(sums_WNHC.mean(axis=0), -1, 0)
+  return distance_NH / np.where(others_NH == 0, np.nan, others_NH)

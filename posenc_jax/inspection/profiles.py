@@ -6,6 +6,7 @@ renderers that know nothing of jax.
 
 import dataclasses
 import functools
+import warnings
 from collections.abc import Callable
 
 import jax
@@ -25,6 +26,8 @@ LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
 LONG = 128  # distances up to which every one is a point
 PER_OCTAVE = 12  # points that a noisy curve is drawn at
 ADDED = 'score minus the score without position'
+OF_WEIGHTS = 'logarithm of the weight minus the score without position'
+NOT_DRAWN = ('softmax', 'weights', 'values', 'values of pairs', 'output')  # what else may change
 TITLES = {
   'bias': ('Bias', 'added to a score'),
   'any': ('Any key', ADDED),
@@ -91,6 +94,10 @@ def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
     notes.append(f'Far distances: {how} 1/{PER_OCTAVE} octave.')
   if not enc.relative:
     notes.append(f'It depends on absolute positions too: here the query stands at {length - 1:,}.')
+  if others := [place for place in NOT_DRAWN if place in enc.acts_on()]:
+    notes.append(f'It acts on {" and ".join(others)} too, which is not drawn.')
+  if enc.normalizer == 'none':
+    notes.append('Its weights are no softmax: keys without weight are left out.')
   if enc.has('positions_of_tokens'):
     notes.append('It reads positions off tokens: here, at the input too, they are 0, 1, 2, ...')
   panels = []
@@ -103,7 +110,10 @@ def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
     if np.array_equal(mean_RH, np.broadcast_to(mean_RH[:, :1], mean_RH.shape), equal_nan=True):
       labels, mean_RH = ['every head'], mean_RH[:, :1]
       spread_RH = None if spread_RH is None else spread_RH[:, :1]
-    panels.append(Panel(*TITLES[kind], distances_R, labels, mean_RH, spread_RH))
+    title, y_title = TITLES[kind]
+    if y_title == ADDED and enc.normalizer == 'none':
+      y_title = OF_WEIGHTS
+    panels.append(Panel(title, y_title, distances_R, labels, mean_RH, spread_RH))
   if any(panel.lowest < LOWEST for panel in panels):
     notes.append(f'What is below {LOWEST:g} is not drawn.')
   return Profile(panels, notes)
@@ -132,7 +142,7 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
     content changes nothing. Else over random tokens of unit variance and one random projection a
     head: 'unrelated', a key is any token; 'alike', it is the query's token through the query's
     projection, which heads of queries share where they share keys; or 'any' where that makes no
-    difference.
+    difference. Keys without weight are left out; NaN where all of them are.
   Raises:
     UserError: a length beyond a table.
   """
@@ -164,7 +174,13 @@ def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dic
   joined = {kind: np.concatenate(batches)[:samples] for kind, batches in drawn.items()}
   if is_close(joined['unrelated'], joined['alike']):
     joined = {'any': joined['unrelated']}
-  return {kind: (values.mean(axis=0), values.std(axis=0)) for kind, values in joined.items()}
+  return {kind: _mean_and_spread(values) for kind, values in joined.items()}
+
+
+def _mean_and_spread(values_NRH: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', RuntimeWarning)  # of distances at which all are hidden
+    return np.nanmean(values_NRH, axis=0), np.nanstd(values_NRH, axis=0)
 
 
 def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):

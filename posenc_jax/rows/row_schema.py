@@ -10,8 +10,8 @@ from posenc_jax.protocols import POSITIONAL
 
 FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
-NO_KEY_TOKENS = 'no_key_tokens'
-STATUSES = ('ok', 'beyond_table', 'not_finite', NO_KEY_TOKENS, 'no_bytes')
+NO_KEY_TOKENS, NO_WEIGHT = 'no_key_tokens', 'no_weight'
+STATUSES = ('ok', 'beyond_table', 'not_finite', NO_KEY_TOKENS, NO_WEIGHT, 'no_bytes')
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
@@ -133,8 +133,8 @@ KEY_FIELDS: dict[str, FieldCheck] = {
 # What came out.
 SCORE_FIELDS: dict[str, FieldCheck] = {
   # 'ok', or the outcome in place of a score: 'beyond_table', 'not_finite', or 'no_key_tokens'
-  # (long_ppl: no token is better by far for the whole context), 'no_bytes' (the scored tokens begin
-  # no character)
+  # (long_ppl: no token is better by far for the whole context), 'no_weight' (attention_distance: a
+  # head weighs no key but the first), 'no_bytes' (the scored tokens begin no character)
   'status': (lambda value: value in STATUSES, f'one of {", ".join(STATUSES)}'),
   # negative log-likelihood, summed over the scored tokens
   'nats': SCORE,
@@ -218,10 +218,10 @@ def row(
 
 
 def without_empty(rows: list[dict]) -> list[dict]:
-  """The rows of one measurement without those of documents that have no key tokens, which add
-  nothing to its score; all of them where none has any.
+  """The rows of one measurement without those of documents that have no key tokens, or of heads
+  without weight, which add nothing to its score; all of them where there are no others.
   """
-  return [row for row in rows if row['status'] != NO_KEY_TOKENS] or rows
+  return [row for row in rows if row['status'] not in (NO_KEY_TOKENS, NO_WEIGHT)] or rows
 
 
 def score_of(row: dict) -> dict:
