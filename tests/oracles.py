@@ -505,6 +505,15 @@ def softplus_share(s_S):
   return positive_S / positive_S.sum()
 
 
+def cos_scale(dims, hyper, p):
+  K, scale = dims.head_dim, hyper.get('scale', 128.0)
+  return Oracle(
+    dot(K),
+    bend=lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True)),
+    temper=lambda n, h, x: scale * math.sqrt(K),
+  )
+
+
 def lssa(dims, hyper, p):
   K = dims.head_dim
   return Oracle(
@@ -1300,6 +1309,12 @@ def logn(dims, hyper, p):
   return tempered(dims, lambda n, h, x: max(hyper.get('floor', 1.0), math.log(n, L)))
 
 
+def infoscale(dims, hyper, p):
+  part = lambda n: 1 - n ** (-2 / dims.head_dim)
+  L = hyper.get('length', dims.train_length)
+  return tempered(dims, lambda n, h, x: math.sqrt(part(n) / part(L)))
+
+
 def drope(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
   return tempered(dims, lambda n, h, x: 1 + hyper.get('c', 0.412) * max(0, math.log(n / L)))
@@ -1996,6 +2011,7 @@ RECORDS = {
       'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
       'alibi_selective': {'members': ('alibi', 'selective')},
       'balanced_sigmoid': {'members': ({'name': 'alibi', 'balanced': True}, 'sigmoid')},
+      'cos_scale_rope': {'members': ({'name': 'cos_scale', 'scale': 6.0}, 'rope', 'infoscale')},
       'lssa_rope': {'members': ('lssa', 'rope')},
       'alibi_lssa': {'members': ('alibi', 'lssa')},
       'lssar_rope': {'members': ({'name': 'lssar', 'power': 3.0}, 'rope')},
@@ -2027,6 +2043,7 @@ RECORDS = {
     hyper={'length': 4},  # the factor is 1 up to it
     variants={'ratio': {'floor': 0.0}},
   ),
+  'infoscale': Record(infoscale, variants={'short': {'length': 4}}),
   'drope': Record(drope, hyper={'length': 4}),
   'ssmax': Record(
     ssmax,
@@ -2284,6 +2301,8 @@ RECORDS = {
     lambda d, h: (0, d.kv_heads * d.head_dim**2 // 2),
     variants={'plane': {'axes': 2, 'base': 100.0}, 'bare': {'base': 50.0, 'scale': 1.0}},
   ),
+  # at the default, products of two digits, rows are nearly one key
+  'cos_scale': Record(cos_scale, hyper={'scale': 6.0}, variants={'flat': {'scale': 1.5}}),
   'lssa': Record(lssa),
   'lssar': Record(lssar, variants={'mild': {'power': 3.0}, 'linear': {'power': 1.0}}),
   'talking_heads': Record(

@@ -1203,6 +1203,14 @@ def test_lssa_golden_values():
     np.testing.assert_allclose(sharp, above**power / (above**power).sum(), rtol=1e-2, atol=1e-9)
 
 
+def test_cos_scale_golden_values():
+  """Softmax of cosines times the scale, whatever the lengths."""
+  for scale, hyper in ((128.0, {}), (6.0, {'scale': 6.0}), (0.5, {'scale': 0.5})):
+    p = np.exp(scale * (COSINES - COSINES[0]))
+    found = attended_at_cosines(build('cos_scale', kv_heads=4, **hyper))
+    np.testing.assert_allclose(found, p / p.sum(), rtol=1e-4, atol=1e-7)
+
+
 def test_lssar_leaves_rows_of_three_keys_nothing_but_a_power():
   """And a row of equal scores as it is, of which the formula makes 0 / 0."""
   enc, (x, weights, _) = build('lssar', power=3.0), inputs()
@@ -2053,6 +2061,10 @@ def test_temperatures_at_known_factors():
   np.testing.assert_allclose(
     [logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6
   )
+  info = factors(build('infoscale'))
+  np.testing.assert_allclose(info[[0, 39]], [0, 1], atol=1e-6)
+  # by hand, at K = 8: 1 - 16^(-1/4) over 1 - 40^(-1/4)
+  np.testing.assert_allclose(info[15], (0.5 / (1 - 40**-0.25)) ** 0.5, rtol=1e-5)
   hype = factors(build('hype_temperature', a=6.0))
   np.testing.assert_allclose([hype[0], hype[30]], [1, 2], rtol=1e-6)
   assert float(factors(build('ssmax'))[:40].mean()) == pytest.approx(1)
@@ -2316,11 +2328,12 @@ OUT_OF_BOUNDS = (
   (
     0,
     'greater than 0',
-    'fire.threshold xpos.scale_base cayley_string.scale liere.length relu.length nope_scale.scale',
+    'fire.threshold xpos.scale_base cayley_string.scale liere.length relu.length nope_scale.scale '
+    'cos_scale.scale',
   ),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),
   (0.5, 'at least 1', 'cape.stretch lssar.power'),
-  (1, 'at least 2', 'cope.positions logn.length'),
+  (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
   (-1, 'at least 0', 'goat.waves path.rank'),
 )
 
@@ -2592,6 +2605,7 @@ def beside(*members):
         (('deberta', beside('alibi', 'shaw')), 'deberta', 'heads'),
         (('deberta', beside('transformer_xl', 'shaw')), 'deberta', 'heads'),
         (('lssa', 'deberta'), 'deberta', 'lssa'),
+        (('cos_scale', 'deberta'), 'deberta', 'cos_scale'),
         (('deberta', 'lssar'), 'deberta', 'lssar'),
         (('lssa', 'tupe'), 'tupe', 'lssa'),
         (('lssa', 'mla_rope'), 'mla_rope', 'lssa'),
@@ -2604,6 +2618,7 @@ def beside(*members):
         ((beside('rope', 'coca'), 't5'), 'heads'),
         ((beside('alibi', 'shaw'), 't5'), 'heads'),
         (('t5', 'lssa'), 'lssa'),
+        (('t5', 'cos_scale'), 'cos_scale'),
       )
     ),
     (
@@ -2632,6 +2647,7 @@ def beside(*members):
       for members, name, reader, allowed in (
         (('logn', 'coca'), 'logn', 'coca', 'logn behind coca'),
         (('ssmax', 'lssa'), 'ssmax', 'lssa', 'ssmax behind lssa'),
+        (('infoscale', 'cos_scale'), 'infoscale', 'cos_scale', 'infoscale behind cos_scale'),
         ((beside('nope', 'logn'), 'pope'), 'heads', 'pope', 'heads behind pope'),
         (('tapa', 'ssmax'), 'ssmax', 'tapa', 'one of them'),
       )
@@ -2657,7 +2673,7 @@ def beside(*members):
       )
       for members in (
         *(('lssa', 'coca'), ('lssa', 'pope'), ('lssar', 'pope'), ('pope', 'lssa')),
-        *(('coca', 'pope'), ('tapa', 'lssa'), ('lssa', 'lssa')),
+        *(('coca', 'pope'), ('tapa', 'lssa'), ('lssa', 'lssa'), ('cos_scale', 'lssa')),
       )
     ),
     *(

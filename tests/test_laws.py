@@ -1144,7 +1144,7 @@ def test_the_scale_may_be_moved_onto_queries_unless_a_class_says_otherwise(varia
 
 # What these make of queries and of keys grows with neither in proportion, by their formulas.
 NOT_IN_PROPORTION = ('pope', 'grape_a')
-OF_OTHER_SCALE = ('rope', 'alibi', 'coca', 'fox', 'transformer_xl', 'lssa')
+OF_OTHER_SCALE = ('rope', 'alibi', 'coca', 'fox', 'transformer_xl', 'lssa', 'cos_scale')
 
 
 @pytest.mark.parametrize(
@@ -1181,7 +1181,7 @@ REFUSED_TEMPERATURES = {
   'coca': ('before',),
   'pope': ('before',),
   'tapa': ('before', 'behind'),
-  **dict.fromkeys(('lssa', 'lssar'), ('before',)),
+  **dict.fromkeys(('lssa', 'lssar', 'cos_scale'), ('before',)),
   'rope_pp': ('behind',),  # it has more heads by then
   'tape': ('before', 'behind'),  # it carries a state from layer to layer
   **dict.fromkeys(WRAPPERS, ('before', 'behind')),  # they go around a chain

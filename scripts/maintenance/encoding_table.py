@@ -199,8 +199,8 @@ LEFT_OUT = (
   ),
   ('[GALI](https://arxiv.org/abs/2502.02659)', 'its released code adds random noise to scores'),
   (
-    "RoPE-ID, SWAN's temperature, AdaGroPE, [InfoScale](https://arxiv.org/abs/2501.08570) and its"
-    ' CosScale, [attention alignment](https://arxiv.org/abs/2311.00684) for T5',
+    "RoPE-ID, SWAN's temperature, AdaGroPE,"
+    ' [attention alignment](https://arxiv.org/abs/2311.00684) for T5',
     'no formula of them could be verified',
   ),
 )

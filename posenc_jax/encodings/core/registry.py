@@ -123,6 +123,8 @@ BUILT_IN = {
   'xsa': 'xsa.XSA',
   'elastic_softmax': 'elastic_softmax.ElasticSoftmax',
   'cog': 'cog.Cog',
+  'infoscale': 'infoscale.InfoScale',
+  'cos_scale': 'cos_scale.CosScale',
 }
 
 
