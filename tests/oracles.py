@@ -56,6 +56,8 @@ class Oracle:
   bend: callable = lambda x: x  # of queries and keys, before all else: [..., K] -> [..., K]
   # (n, h, x_i) -> the factor of a query that sees n keys, x as for `along`, then
   temper: callable = lambda n, h, x: 1.0
+  # what becomes of a query of the head h that sees n keys, then: (q, n, h) -> q
+  requery: callable = lambda q, n, h: q
 
 
 def dot(K):
@@ -1315,6 +1317,22 @@ def infoscale(dims, hyper, p):
   return tempered(dims, lambda n, h, x: math.sqrt(part(n) / part(L)))
 
 
+def qassmax(dims, hyper, p):
+  gelu = lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2
+  width = dims.head_dim if hyper.get('elementwise', True) else 1
+
+  def network(name, x):
+    units = [gelu(u) for u in x @ p[f'{name}_in'] + p[f'{name}_in_bias']]
+    return units @ p[f'{name}_out'] + p[f'{name}_out_bias']
+
+  def requery(q, n, h):
+    own = slice(h * width, (h + 1) * width)
+    gate = 1 + np.tanh(network('g', q)) if hyper.get('gate', True) else 1.0
+    return q * network('f', np.array([math.log(n)]))[own] * gate
+
+  return Oracle(dot(dims.head_dim), requery=requery)
+
+
 def drope(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
   return tempered(dims, lambda n, h, x: 1 + hyper.get('c', 0.412) * max(0, math.log(n / L)))
@@ -1521,7 +1539,8 @@ def chain(dims, hyper, p):
   def query(q, x, n, h):
     """q of a token that sees n keys, as all members leave it."""
     for m, part in enumerate(parts):
-      q = part.temper(n, h if part.heads_per_query > 1 else h // several, x[m]) * part.bend(q)
+      own_h = h if part.heads_per_query > 1 else h // several
+      q = part.requery(part.temper(n, own_h, x[m]) * part.bend(q), n, own_h)
       q = part.turn[0](q, x[-1], h) if part.turn else q
     return q
 
@@ -1833,6 +1852,12 @@ def count_goat(d, h):
   return 0, 2 * h.get('waves', 4) * d.kv_heads + of_sink
 
 
+def count_qassmax(d, h):
+  F, width = h.get('hidden', 64), d.head_dim if h.get('elementwise', True) else 1
+  of_query = (d.head_dim + 1) * F + (F + 1) * width if h.get('gate', True) else 0
+  return 0, 2 * F + (F + 1) * d.heads * width + of_query
+
+
 RECORDS = {
   'nope': Record(nope),
   'learned': Record(
@@ -2012,6 +2037,8 @@ RECORDS = {
       'alibi_selective': {'members': ('alibi', 'selective')},
       'balanced_sigmoid': {'members': ({'name': 'alibi', 'balanced': True}, 'sigmoid')},
       'cos_scale_rope': {'members': ({'name': 'cos_scale', 'scale': 6.0}, 'rope', 'infoscale')},
+      'qassmax_rope': {'members': ('qassmax', 'rope')},
+      'rope_qassmax': {'members': ('rope', {'name': 'qassmax', 'hidden': 5})},
       'lssa_rope': {'members': ('lssa', 'rope')},
       'alibi_lssa': {'members': ('alibi', 'lssa')},
       'lssar_rope': {'members': ({'name': 'lssar', 'power': 3.0}, 'rope')},
@@ -2044,6 +2071,14 @@ RECORDS = {
     variants={'ratio': {'floor': 0.0}},
   ),
   'infoscale': Record(infoscale, variants={'short': {'length': 4}}),
+  'qassmax': Record(
+    qassmax,
+    count_qassmax,
+    variants={
+      'of_heads': {'elementwise': False, 'hidden': 5},
+      'without_gate': {'elementwise': False, 'gate': False},
+    },
+  ),
   'drope': Record(drope, hyper={'length': 4}),
   'ssmax': Record(
     ssmax,
@@ -2359,6 +2394,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       s_HS = np.zeros((H, len(seen)))
       for h in range(H):
         q = oracle.temper(len(seen), h, token_Sn[i]) * q_SHK[i, h // several]
+        q = oracle.requery(q, len(seen), h)
         k_SK = k_SGK[:, h // group]
         s_HS[h] = [
           oracle.score(q, k_SK[s], position[i], position[s], h)

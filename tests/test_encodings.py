@@ -2072,6 +2072,30 @@ def test_temperatures_at_known_factors():
   np.testing.assert_allclose(published.s[...], 0.168, atol=5e-4)
 
 
+def test_qassmax_starts_as_released():
+  """Factors read the number of keys alone, and draws are those of torch.nn.Linear."""
+  enc = build('qassmax')
+  for name, most in (('f_in', 1), ('f_out', 1 / 8), ('g_in', 8**-0.5), ('g_out', 0)):
+    for part in (name, f'{name}_bias'):
+      size = np.abs(getattr(enc, part)[...])
+      assert 0.8 * most <= size.max() <= most
+  q = jax.random.normal(jax.random.key(0), (1, 3, 4, 8))
+  found, _ = enc.transform_qk(q, None, jnp.array([[1.0, 7.0, 40.0]]), None)
+  other, _ = enc.transform_qk(2 * q, None, jnp.array([[1.0, 7.0, 40.0]]), None)
+  np.testing.assert_allclose(other, 2 * found, rtol=1e-6)
+  # of a token that sees itself alone, whose logarithm is 0
+  units = jax.nn.gelu(enc.f_in_bias[...], approximate=False)
+  factor = (units @ enc.f_out[...] + enc.f_out_bias[...]).reshape(4, 8)
+  np.testing.assert_allclose((found / q)[0, 0], factor, rtol=1e-4, atol=1e-6)
+
+
+def test_qassmax_reads_distances_alone_before_a_rotation():
+  assert build('chain', members=('qassmax', 'rope')).relative
+  assert not build('chain', members=('rope', 'qassmax')).relative
+  of_heads = {'name': 'qassmax', 'elementwise': False, 'gate': False}
+  assert build('chain', members=('rope', of_heads)).relative
+
+
 def test_adaptive_temperature_golden_values():
   """The factor is the formula's in rows that are sure, hardly unsure, and spread over 11 and 5000
   keys.
@@ -2335,6 +2359,7 @@ OUT_OF_BOUNDS = (
   (0.5, 'at least 1', 'cape.stretch lssar.power'),
   (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
   (-1, 'at least 0', 'goat.waves path.rank'),
+  (0, 'at least 1', 'qassmax.hidden'),
 )
 
 
@@ -2385,6 +2410,7 @@ OUT_OF_BOUNDS = (
     ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5; allowed: from 0 to 4'),
     ('mobius_rope', {'mobius_heads': 5}, 'mobius_rope: mobius_heads=5; allowed: from 0 to 4'),
     ('mobius_rope', {'mobius_heads': 1}, 'mobius_heads=1; allowed: multiples of 2, which share'),
+    ('qassmax', {'gate': False}, 'qassmax: gate=False with elementwise=True; allowed: elementwise'),
     ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5; allowed: from 0 to 4'),
     ('grape_a', {'gate': 'x'}, "grape_a: gate='x'; allowed: query_key, query, key"),
     ('string', {'window': 4, 'local': 5}, 'string: local=5; allowed: from 0 to window=4'),
@@ -2619,6 +2645,7 @@ def beside(*members):
         ((beside('alibi', 'shaw'), 't5'), 'heads'),
         (('t5', 'lssa'), 'lssa'),
         (('t5', 'cos_scale'), 'cos_scale'),
+        (('qassmax', 't5'), 'qassmax'),
       )
     ),
     (
@@ -2648,6 +2675,7 @@ def beside(*members):
         (('logn', 'coca'), 'logn', 'coca', 'logn behind coca'),
         (('ssmax', 'lssa'), 'ssmax', 'lssa', 'ssmax behind lssa'),
         (('infoscale', 'cos_scale'), 'infoscale', 'cos_scale', 'infoscale behind cos_scale'),
+        (('logn', 'qassmax'), 'logn', 'qassmax', 'logn behind qassmax'),
         ((beside('nope', 'logn'), 'pope'), 'heads', 'pope', 'heads behind pope'),
         (('tapa', 'ssmax'), 'ssmax', 'tapa', 'one of them'),
       )

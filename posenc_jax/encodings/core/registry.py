@@ -125,6 +125,7 @@ BUILT_IN = {
   'cog': 'cog.Cog',
   'infoscale': 'infoscale.InfoScale',
   'cos_scale': 'cos_scale.CosScale',
+  'qassmax': 'qassmax.QASSMax',
 }
 
 
