@@ -445,17 +445,21 @@ def fope(dims, hyper, p):
   L = hyper.get('length', dims.train_length)
   f = [hyper.get('base', 10_000) ** (-2 * m / K) for m in range(K // 2)]
   f = [w for w in f if w * L >= 2 * math.pi]
-  mixed = min(len(f), K // 4)
-  spread = hyper.get('gain', 0.3) * math.sqrt(2 / ((len(f) + G) * mixed))
-  draws = np.random.default_rng(hyper.get('seed', 0)).standard_normal((2, G, len(f), mixed))
+  mixed = len(f) if hyper.get('square') else min(len(f), K // 4)
+  shared = not hyper.get('per_head', True)
+  fans = len(f) + mixed if shared else (len(f) + G) * mixed
+  spread = hyper.get('gain', 0.3) * math.sqrt(2 / fans)
+  sets = 1 if shared else G
+  draws = np.random.default_rng(hyper.get('seed', 0)).standard_normal((2, sets, len(f), mixed))
   step = math.ceil(len(f) / mixed)
 
   def wave(which, t, g, m):
     if m >= mixed:
-      return 1.0
+      return 0.0 if which and hyper.get('still') else 1.0
     own = (math.cos, math.sin)[which]
     return sum(
-      (spread * draws[which, g, n, m] + (n == m * step)) * own(t * w) for n, w in enumerate(f)
+      (spread * draws[which, 0 if shared else g, n, m] + (n == m * step)) * own(t * w)
+      for n, w in enumerate(f)
     )
 
   def turned(x, t, g):
@@ -2162,7 +2166,13 @@ RECORDS = {
     },
   ),
   'fope': Record(
-    fope, variants={'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3}, 'long': {'length': 700}}
+    fope,
+    variants={
+      'fast': {'base': 50.0, 'gain': 0.6, 'seed': 3},
+      'long': {'length': 700},
+      'square': {'base': 50.0, 'square': True, 'still': True},
+      'shared': {'gain': 0.5, 'per_head': False},
+    },
   ),
   'scale_invariant': Record(scale_invariant, variants={'near': {'tau': 0.5}}),
   'nape': Record(nape, variants={'three': {'alibi_heads': 3}}),

@@ -23,6 +23,10 @@ class FoPE(Encoding):
   each for each of the G key/value heads: entries N(0, 2 gain^2 / (M (F + G))), plus 1 where
   n = m ceil(F / M), the diagonal where F <= K // 4. All layers have the same C and S; in the code
   each layer draws its own. Mixtures are no rotations: scores depend on i and j, not on i - j alone.
+
+  Intern-S1-Pro (2026, arXiv:2603.25040) has mixtures of all F pairs, drawn once for all layers:
+  `square`, with base 5e6, gain 0.5 and length 262144. As trained (InternLM's XTuner) its other
+  pairs have sine 1, too; vLLM's code has sine 0 there: `still`.
   """
 
   paper = 'Hua et al. 2024, arXiv:2412.17739'
@@ -41,6 +45,9 @@ class FoPE(Encoding):
     gain: float = 0.3,
     seed: int = 0,
     length: int | None = None,
+    square: bool = False,
+    per_head: bool = True,
+    still: bool = False,
   ):
     """Keeps the hyperparameters.
 
@@ -49,12 +56,18 @@ class FoPE(Encoding):
       gain: spread of the mixtures: 0.3 at 60M parameters, 0.4 at 180M, 0.6 at 1.2B.
       seed: of the mixtures.
       length: L in tokens; None: the training length.
+      square: whether M is F, so that every frequency has a pair, in the place of min(F, K // 4).
+      per_head: whether each key/value head has its C and S, or all share one, whose entries are
+        N(0, 2 gain^2 / (M + F)).
+      still: whether pairs without a mixture have sine 0 and are left as they are, in the place of
+        sine 1, which turns them by 45 degrees and makes them larger by sqrt(2).
     """
     super().__init__(dims, rngs)
     check_rotary(dims.head_dim, base, 'half')
     check_at_least(4, head_dim=dims.head_dim)
     check_at_least(0, gain=gain, seed=seed)
     self.base, self.gain, self.seed = base, gain, seed
+    self.square, self.per_head, self.still = square, per_head, still
     self.length = dims.train_length if length is None else length
     check_at_least(1, length=self.length)
 
@@ -64,10 +77,12 @@ class FoPE(Encoding):
     return frequencies[frequencies >= 2 * math.pi / self.length]
 
   def mixtures(self) -> np.ndarray:
-    """C and S: float64 [2, G, F, M]."""
-    F, G = len(self.frequencies()), self.dims.kv_heads
-    M = min(F, self.dims.head_dim // 4)
-    spread = self.gain * math.sqrt(2 / ((F + G) * max(M, 1)))
+    """C and S: float64 [2, G|1, F, M]."""
+    F, G = len(self.frequencies()), self.dims.kv_heads if self.per_head else 1
+    M = F if self.square else min(F, self.dims.head_dim // 4)
+    # Xavier's, of tensors [G, F, M] by torch's count of what goes in and out, or of matrices [F, M]
+    fans = (F + G) * max(M, 1) if self.per_head else F + max(M, 1)
+    spread = self.gain * math.sqrt(2 / fans)
     diagonal = np.arange(F)[:, None] == np.arange(M) * math.ceil(F / max(M, 1))
     return diagonal + spread * np.random.default_rng(self.seed).standard_normal((2, G, F, M))
 
@@ -78,12 +93,13 @@ class FoPE(Encoding):
     mixtures = jnp.asarray(self.mixtures(), jnp.float32)
     rest = self.dims.head_dim // 2 - mixtures.shape[-1]
 
-    def wave(waves_BSF, mixture_GFM):
+    def wave(waves_BSF, mixture_GFM, beyond):
       exact = lax.Precision.HIGHEST  # as all angles, whatever the precision that is set
       mixed_BSGM = jnp.einsum('bsf,gfm->bsgm', waves_BSF, mixture_GFM, precision=exact)
-      return jnp.pad(mixed_BSGM, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=1.0)
+      return jnp.pad(mixed_BSGM, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=beyond)
 
-    return wave(jnp.cos(angles_BSF), mixtures[0]), wave(jnp.sin(angles_BSF), mixtures[1])
+    sines = wave(jnp.sin(angles_BSF), mixtures[1], 0.0 if self.still else 1.0)
+    return wave(jnp.cos(angles_BSF), mixtures[0], 1.0), sines
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return turn_pairs(q_BTHK, *i, 'half'), turn_pairs(k_BSGK, *j, 'half')

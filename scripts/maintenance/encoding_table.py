@@ -130,6 +130,10 @@ OTHER_NAMES = (
     '[HoPE of videos](https://arxiv.org/abs/2505.20444): that order, and no rotation by time',
     '`axial_rope`, `spectrum` `first_slowest`, with 0 for the first coordinate of every token',
   ),
+  (
+    '[FoPE of Intern-S1-Pro](https://arxiv.org/abs/2603.25040)',
+    '`fope` with `square` True, `base` 5000000, `gain` 0.5 and `length` 262144',
+  ),
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
   ('temperatures of Llama 4 and Ministral', '`llama4_temperature` in a `chain`'),
   (
