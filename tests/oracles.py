@@ -331,6 +331,15 @@ def axial_rope(dims, hyper, p):
     turns = [1 + m % (axes - 1) for m in range(K // 2 - sections[0])]
     axis_of_pair = turns + [0] * sections[0]
 
+  def frequency(m, axis):
+    at, of = (m - sum(sections[:axis]), sections[axis]) if spectrum == 'each' else (m, K // 2)
+    scaling = hyper.get('scaling', {}) if hyper.get('scaled_axis', axis) == axis else {}
+    kind, factor = scaling.get('rope_type'), scaling.get('factor')
+    if kind == 'riflex' and at == scaling['k'] - 1:
+      return 1.8 * math.pi / scaling['test_length']
+    own = base * factor ** (of / (of - 1)) if kind == 'ntk' else base
+    return own ** (-at / of) / (factor if kind == 'linear' else 1)
+
   def score(q, k, i, j, h):
     s = 0.0
     own_axes = axis_of_pair
@@ -342,9 +351,7 @@ def axial_rope(dims, hyper, p):
       if axis is None:
         s += q[a] * k[a] + q[b] * k[b]
         continue
-      own_m, n = m - sum(sections[:axis]), sections[axis]
-      w = base ** (-own_m / n) if spectrum == 'each' else base ** (-2 * m / K)
-      turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * w)
+      turned = complex(q[a], q[b]) * np.exp(1j * (i[axis] - j[axis]) * frequency(m, axis))
       s += (turned * complex(k[a], -k[b])).real
     return s / math.sqrt(K)
 
@@ -2134,6 +2141,13 @@ RECORDS = {
       'interleaved': {'sections': (3, 1), 'spectrum': 'interleaved'},
       'first_slowest': {'axes': 3, 'sections': (1, 2, 1), 'spectrum': 'first_slowest'},
       'heads': {'spectrum': 'heads', 'layout': 'interleaved', 'base': 50.0},
+      'larger': {'base': 50.0, 'scaling': {'rope_type': 'ntk', 'factor': 4.0}},
+      'larger_together': {'spectrum': 'split', 'scaling': {'rope_type': 'linear', 'factor': 4.0}},
+      'longer': {
+        'sections': (3, 1),
+        'scaling': {'rope_type': 'riflex', 'k': 2, 'test_length': 20},
+        'scaled_axis': 0,
+      },
     },
   ),
   'sink': Record(sink, lambda d, h: (0, d.heads)),

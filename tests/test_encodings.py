@@ -37,6 +37,7 @@ SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_lengt
 
 
 YARN = {'rope_type': 'yarn', 'factor': 4.0}
+YARN_OF_AXES = YARN | {'original_max_position_embeddings': 40}
 
 
 def build(name, **hyper):
@@ -1878,9 +1879,58 @@ def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum)
   np.testing.assert_allclose(run(axial, weights, x), run(rope, weights, x), atol=2e-5)
 
 
+@pytest.mark.parametrize('spectrum', ['split', 'interleaved', 'heads'])
+def test_a_scaling_of_one_spectrum_is_that_of_rope(spectrum):
+  """The attention factor with it."""
+  x, weights, _ = inputs()
+  axial = build('axial_rope', spectrum=spectrum, scaling=YARN_OF_AXES)
+  rope = build('rope', scaling=YARN)
+  run = jax.jit(layer)
+  np.testing.assert_allclose(run(axial, weights, x), run(rope, weights, x), atol=2e-5)
+
+
+def test_a_scaling_is_of_the_section_of_each_axis():
+  fields = {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 16}
+  sizes = dict(model_dim=64, heads=1, head_dim=64, train_length=500, rngs=nnx.Rngs(0))
+  axial = make('axial_rope', **sizes, sections=(20, 12), base=100.0, scaling=fields)
+  found, factor = axial.spectrum(1)
+  for n, own in ((20, found[:20]), (12, found[20:])):
+    rope = make('rope', **sizes | {'head_dim': 2 * n}, base=100.0, scaling=fields)
+    np.testing.assert_array_equal(own, rope.spectrum(1)[0])
+    assert factor == rope.spectrum(1)[1]
+
+
 @pytest.mark.parametrize(
   ('hyper', 'message'),
   [
+    (
+      {'scaling': {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 8}},
+      "scaling.rope_type='dynamic' reads how many keys there are; allowed: types that do not",
+    ),
+    (
+      {'scaling': {'rope_type': 'yarn', 'factor': 2}},
+      'scaling.original_max_position_embeddings=None; allowed: a whole number of at least 2',
+    ),
+    (
+      {'scaling': {'rope_type': 'riflex', 'k': 3, 'test_length': 9}},
+      'scaling.k=3; allowed: whole numbers from 1 to 2',
+    ),
+    (
+      {'scaled_axis': 1},
+      "scaled_axis=1; allowed: None, unless there is a scaling with spectrum='each'",
+    ),
+    (
+      {'scaled_axis': 1, 'spectrum': 'split', 'scaling': {'rope_type': 'linear', 'factor': 2}},
+      "scaled_axis=1; allowed: None, unless there is a scaling with spectrum='each'",
+    ),
+    (
+      {'scaled_axis': 2, 'scaling': {'rope_type': 'linear', 'factor': 2}},
+      'scaled_axis=2; allowed: from 0 to 1',
+    ),
+    (
+      {'scaled_axis': 0, 'scaling': YARN_OF_AXES},
+      'scaled_axis=0 with an attention factor of 1.139, which multiplies all channels; allowed: 1',
+    ),
     ({'axes': 1}, 'axes=1; allowed: at least 2'),
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
@@ -2691,6 +2741,7 @@ def beside(*members):
         ({'name': 'rope', 'scaling': YARN}, 1.139, 'lssar'),
         ({'name': 'rope', 'scaling': YARN}, 1.139, 'pope'),
         ({'name': 'rerope', 'scaling': YARN}, 1.139, 'lssa'),
+        ({'name': 'axial_rope', 'scaling': YARN_OF_AXES}, 1.139, 'lssa'),
       )
     ),
     *(

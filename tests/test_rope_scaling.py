@@ -94,6 +94,11 @@ def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
       dict(K=16, base=1e4, L=256, rope_type='yarn_log', factor=4),
       [1, 0.22360680, 0.05, 0.01118034, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
     ),
+    # of HunyuanVideo, whose fourth pair turns once in 50 frames
+    (
+      dict(K=16, base=256.0, rope_type='riflex', k=4, test_length=66),
+      [1, 0.5, 0.25, 0.0856798, 0.0625, 0.03125, 0.015625, 0.0078125],
+    ),
   ],
 )
 def test_frequencies(given, golden):
@@ -342,9 +347,14 @@ FORMULAS = {
     yarn_by_logarithms(SLOW, FAST, 0.75),
     lambda n, s, L: 1,
   ),
+  'riflex': (
+    lambda K, s: {'k': 2, 'test_length': 7 * s},
+    lambda m, K, base, n, s, L: 1.8 * math.pi / (7 * s) if m == 1 else base ** (-2 * m / K),
+    lambda n, s, L: 1,
+  ),
 }
 OF_TRAINING = ('power', 'truncated')
-WITHOUT_FACTOR = (*OF_TRAINING, 'dynamic_yarn', 'dynamic_steps')
+WITHOUT_FACTOR = (*OF_TRAINING, 'dynamic_yarn', 'dynamic_steps', 'riflex')
 
 
 def fields_of(rope_type, s, more):
@@ -369,7 +379,9 @@ def test_type_is_its_formula(rope_type, K, base, L):
       assert multiplier == pytest.approx(factor(n, s, L), rel=1e-12)
 
 
-@pytest.mark.parametrize('rope_type', [name for name in SCALINGS if name not in OF_TRAINING])
+@pytest.mark.parametrize(
+  'rope_type', [name for name in SCALINGS if name not in (*OF_TRAINING, 'riflex')]
+)
 def test_a_factor_of_one_is_rope(rope_type):
   """The dynamic types grow with the length at any factor, and are RoPE up to the original one."""
   fields = {
@@ -608,6 +620,9 @@ def test_scaling_without_a_type_is_refused(scaling, message):
       'long_factor=[1, 1, 1]; allowed: 4 numbers greater than 0: one a frequency',
     ),
     ('longrope', dict(short_factor=[1] * 4, long_factor=[1] * 4), 'factor of longrope is missing'),
+    ('riflex', dict(k=5, test_length=9), 'k=5; allowed: whole numbers from 1 to 4'),
+    ('riflex', dict(k=1.5, test_length=9), 'k=1.5; allowed: whole numbers from 1 to 4'),
+    ('riflex', dict(k=0, test_length=9), 'k=0; allowed: more than 0'),
   ],
 )
 def test_bad_scaling_is_one_line(rope_type, fields, message):

@@ -4,7 +4,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.bounds import check_at_least, check_divides, check_one_of
+from posenc_jax.encodings.core.bounds import (
+  check_at_least,
+  check_between,
+  check_divides,
+  check_one_of,
+  check_unread,
+)
+from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.rope_scaling_config import OF_CALLS, read_scaling
 from posenc_jax.encodings.rope import Rotary, rotate
 
 SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')
@@ -30,6 +38,10 @@ class AxialRoPE(Rotary):
     Multi-head RoPE (Huang et al. 2025), as in its code.
 
   Without positions, all coordinates of a token are its index.
+
+  `scaling` is as for `rope`, for images or videos that are larger than those of training: with
+  'each' of the section of every axis, or of `scaled_axis` alone, with the others of the one
+  spectrum w. Lengths in it are positions along an axis.
   """
 
   paper = (
@@ -49,6 +61,8 @@ class AxialRoPE(Rotary):
     sections: tuple = (),
     base: float = 10_000.0,
     layout: str = 'half',
+    scaling: dict | None = None,
+    scaled_axis: int | None = None,
   ):
     """Keeps the hyperparameters.
 
@@ -59,6 +73,9 @@ class AxialRoPE(Rotary):
         (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With spectrum='heads' key/value heads
         of each, at most all together; multi-head RoPE has (2, 3, 3).
       base, layout: as for `rope`.
+      scaling: a dict with `rope_type` and the fields of that type, of those that do not depend on
+        the number of keys; `original_max_position_embeddings`, where it is read, has to be said.
+      scaled_axis: with spectrum='each', the one that is scaled, counted from 0; None: all.
     """
     super().__init__(dims, rngs, base=base, layout=layout)
     check_at_least(2, axes=axes)
@@ -76,11 +93,28 @@ class AxialRoPE(Rotary):
       allowed = f'{axes} whole numbers of 1 or more, {together} together'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
     self.positions_per_token = axes
-    self.spectrum = spectrum
+    self.order = spectrum
     found = tuple(np.bincount(self.axes_in_order()).tolist())
     if found != self.sections:  # those that take turns have as many as that leaves them
       allowed = f'such as {found}, which these make with spectrum={spectrum!r}'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
+    is_each = spectrum == 'each'
+    if scaling is None or not is_each:
+      check_unread("there is a scaling with spectrum='each'", scaled_axis=scaled_axis)
+    check_between(0, axes - 1, scaled_axis=scaled_axis)
+    # The widths that have a spectrum each, and what scales it.
+    self.spans = tuple(2 * n for n in self.sections) if is_each else (dims.head_dim,)
+    self.scalings = tuple(
+      read_scaling(scaling if scaled_axis in (None, n) else None, K, base, 1.0, None)
+      for n, K in enumerate(self.spans)
+    )
+    for own in filter(None, self.scalings):
+      if own.rope_type in OF_CALLS:
+        reads = f'scaling.rope_type={own.rope_type!r} reads how many keys there are'
+        raise ValueError(f'{reads}; allowed: types that do not')
+    if scaled_axis is not None and (factor := self.spectrum(0)[1]) != 1:
+      multiplies = f'scaled_axis={scaled_axis} with an attention factor of {factor:.4g}'
+      raise ValueError(f'{multiplies}, which multiplies all channels; allowed: 1')
 
   def axes_in_order(self) -> np.ndarray:
     """The coordinate that each pair of channels rotates by, int [K/2].
@@ -88,27 +122,37 @@ class AxialRoPE(Rotary):
     With spectrum='heads' that of each key/value head that rotates.
     """
     axes, m = len(self.sections), np.arange(sum(self.sections))
-    if self.spectrum == 'interleaved':
+    if self.order == 'interleaved':
       rounds, axis = np.divmod(m, axes)
       return np.where(rounds < np.take(self.sections, axis), axis, 0)
-    if self.spectrum == 'first_slowest':
+    if self.order == 'first_slowest':
       return np.where(m < sum(self.sections[1:]), 1 + m % (axes - 1), 0)
     return np.repeat(np.arange(axes), self.sections)
 
   def frequencies(self) -> np.ndarray:
-    """Radians a position of each pair of channels, float64 [K/2]."""
-    if self.spectrum == 'each':
-      return np.concatenate([self.base ** (-np.arange(n) / n) for n in self.sections])
-    return super().frequencies()
+    """Radians a position of each pair of channels, float64 [K/2]; before scaling."""
+    return np.concatenate([rope_frequencies(K, self.base) for K in self.spans])
+
+  def spectrum(self, length: int) -> tuple[np.ndarray, float]:
+    """The frequencies, which are those of calls of any length, and the factor of all channels."""
+    frequencies, factor = [], 1.0
+    for K, scaling in zip(self.spans, self.scalings, strict=True):
+      own = rope_frequencies(K, self.base)
+      if scaling is not None:
+        own, factor = scaling(K, self.base, length)
+      frequencies.append(own)
+    return np.concatenate(frequencies), factor
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return self._turn(q_BTHK, i), self._turn(k_BSGK, j)
 
   def _turn(self, x_BTHK, position_BTn):
-    frequencies = jnp.asarray(self.frequencies(), jnp.float32)
-    if self.spectrum == 'heads':
+    frequencies, factor = self.spectrum(x_BTHK.shape[1])
+    frequencies = jnp.asarray(frequencies, jnp.float32)
+    if self.order == 'heads':
       still = ((0, 0), (0, 0), (0, self.dims.kv_heads - sum(self.sections)))
       position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing rotates
-      return rotate(x_BTHK, jnp.multiply.outer(position_BTG, frequencies), self.layout)
+      angles_BTGK = jnp.multiply.outer(position_BTG, frequencies)
+      return rotate(x_BTHK, angles_BTGK, self.layout, factor)
     angles_BTK = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
-    return rotate(x_BTHK, angles_BTK, self.layout)
+    return rotate(x_BTHK, angles_BTK, self.layout, factor)

@@ -144,3 +144,18 @@ def truncated(K, base, length, *, original_max_position_embeddings):
   """
   f, turn = rope_frequencies(K, base), 2 * math.pi / original_max_position_embeddings
   return np.where(f >= turn, f, np.where(f >= turn / 8, turn / 16, 0.0)), 1.0
+
+
+def riflex(K, base, length, *, k, test_length):
+  """RIFLEx (Zhao et al. 2025, arXiv:2502.15894): pair k, from 1, makes 0.9 turns in test_length.
+
+  It is for videos that are longer than those of training, on the axis of time alone. k is the pair
+  whose turn is about as long as the time after which a model repeats itself (HunyuanVideo: 4, 50
+  frames). The paper's eq. 8 has one turn, the released code 0.9. The authors use it only where
+  test_length is beyond a turn of pair k: up to there the pair would turn faster than in training.
+  """
+  if type(k) is not int or k > K // 2:
+    raise ValueError(f'scaling.k={k!r}; allowed: whole numbers from 1 to {K // 2}')
+  frequencies = rope_frequencies(K, base)
+  frequencies[k - 1] = 0.9 * 2 * math.pi / test_length
+  return frequencies, 1.0

@@ -15,6 +15,7 @@ from posenc_jax.encodings.core.rope_scaling import (
   ntk_mixed,
   power,
   proportional,
+  riflex,
   theta_scale,
   truncated,
 )
@@ -40,7 +41,10 @@ SCALINGS = {
   'dynamic_steps': dynamic_steps,
   'theta_scale': theta_scale,
   'yarn_log': yarn_log,
+  'riflex': riflex,
 }
+# Types whose frequencies depend on the number of keys of the call.
+OF_CALLS = ('dynamic', 'dynamic_yarn', 'dynamic_steps', 'longrope')
 ORIGINAL = 'original_max_position_embeddings'
 AT_LEAST = {'factor': 1, 'mscale': 0, 'mscale_all_dim': 0, 'extrapolation_factor': 0}
 RISING = (('beta_slow', 'beta_fast'), ('low_freq_factor', 'high_freq_factor'))
@@ -59,13 +63,13 @@ class Scaling:
 
 
 def read_scaling(
-  scaling, K: int, base: float, fraction: float, train_length: int
+  scaling, K: int, base: float, fraction: float, train_length: int | None
 ) -> Scaling | None:
   """Checks a dict with `rope_type` (or `type`) and the fields of that type; None for no scaling.
 
   The type 'default' is no scaling too. A field that is None counts as left out.
   `original_max_position_embeddings` is the training length where it is left out, and types that
-  have no use for it do not read it. `rope_theta` and
+  have no use for it do not read it; with `train_length` None it must be said. `rope_theta` and
   `partial_rotary_factor`, which Hugging Face keeps in the same dict, must say what `base` and
   `fraction` of RoPE say. Raises ValueError, one line, for an unknown type, an unknown, missing or
   bad field.
@@ -97,7 +101,7 @@ def read_scaling(
   _check_fields(defaults | fields, K)
   frozen = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
   checked = Scaling(rope_type, tuple(sorted(frozen.items())))
-  checked(K, base, train_length)  # raises ValueError for what the formula refuses
+  checked(K, base, train_length or 1)  # raises ValueError for what the formula refuses
   return checked
 
 
