@@ -1390,6 +1390,39 @@ def rope_mixed(dims, hyper, p):
   return turned_by_group(dims, angles, hyper)
 
 
+def harope(dims, hyper, p):
+  K, group, axes = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('axes', 1)
+  n = K // 2 // axes
+
+  def exponential(entries):
+    a = np.zeros((K, K))
+    a[np.triu_indices(K, 1)] = entries
+    angles, u = np.linalg.eigh(-1j * (a - a.T))
+    return (u * np.exp(1j * angles) @ u.conj().T).real
+
+  def matrix(g):
+    u, v = (exponential(entries[g]) for entries in p['entries'])
+    return u @ np.diag([math.log(1 + math.exp(s)) + 1e-6 for s in p['sigma'][g]]) @ v.T
+
+  m_GKK = [matrix(g) for g in range(dims.kv_heads)]
+
+  def turned(z, t):
+    out = np.zeros(K)
+    for m in range(K // 2):
+      angle = np.atleast_1d(t)[m // n] * hyper.get('base', 10_000) ** (-(m % n) / n)
+      pair = complex(z[m], z[m + K // 2]) * np.exp(1j * angle)
+      out[m], out[m + K // 2] = pair.real, pair.imag
+    return out
+
+  turn_q = lambda q, t, h: turned(m_GKK[h // group] @ q, t)
+  turn_k = lambda k, t, h: turned(np.linalg.solve(m_GKK[h // group].T, k), t)
+  # by the difference of positions, which may be far out
+  score = lambda q, k, i, j, h: (
+    turn_q(q, np.subtract(i, j), h) @ turn_k(k, np.zeros(axes), h) / math.sqrt(K)
+  )
+  return Oracle(score, turn=(turn_q, turn_k))
+
+
 def cayley_string(dims, hyper, p):
   K, group, axes = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('axes', 1)
   f_GM = np.exp(p['log_f'] / hyper.get('scale', 16))
@@ -2363,6 +2396,11 @@ RECORDS = {
   # at the default, products of two digits, rows are nearly one key
   'cos_scale': Record(cos_scale, hyper={'scale': 6.0}, variants={'flat': {'scale': 1.5}}),
   'lssa': Record(lssa),
+  'harope': Record(
+    harope,
+    lambda d, h: (0, d.kv_heads * d.head_dim**2),
+    variants={'plane': {'axes': 2, 'base': 100.0}, 'fast': {'base': 50.0}},
+  ),
   'lssar': Record(lssar, variants={'mild': {'power': 3.0}, 'linear': {'power': 1.0}}),
   'talking_heads': Record(
     talking_heads,

@@ -2184,6 +2184,23 @@ def test_cayley_string_starts_as_rope_in_its_own_basis():
   np.testing.assert_allclose(run(enc), unplaced, atol=1e-5)
 
 
+def test_harope_starts_as_rope_in_channels_of_its_own():
+  """And at distance 0 a product is that of q and k, whatever the matrices are."""
+  same(build('harope'), build('rope'))
+  same(build('harope', axes=2, base=100.0), build('axial_rope', base=100.0))
+  enc = away(build('harope'))
+  q, k = jax.random.normal(jax.random.key(0), (2, 1, 9, 4, 8))
+  k, here = k[:, :, ::2], jnp.arange(9.0)[None]
+  product = lambda q, k: jnp.einsum('bthk,bthk->bth', q[:, :, ::2], k)
+  turned = enc.transform_qk(q, k, here, here)
+  np.testing.assert_allclose(product(*turned), product(q, k), atol=2e-5)
+  assert np.abs(product(*enc.transform_qk(q, k, here + 1, here)) - product(q, k)).max() > 0.1
+  u = np.asarray(enc.matrices()[0])
+  stretches = jax.nn.softplus(enc.sigma[...]) + 1e-6
+  singular = np.linalg.svd(u)[1]
+  np.testing.assert_allclose(singular, np.sort(stretches)[:, ::-1], rtol=1e-5)
+
+
 def test_cayley_string_behind_a_rotation_is_absolute():
   """It turns in another basis than the rotation before it."""
   assert not build('chain', members=('rope', 'cayley_string')).relative
@@ -2385,13 +2402,14 @@ OUT_OF_BOUNDS = (
     'relative_projection.max_distance relative_projection.length tupe.max_length dape.hidden '
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
-    'learned_fourier.waves learned_fourier.hidden selective_rope.rank',
+    'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes',
   ),
   (
     1,
     'greater than 1',
     'grape_m.base p_rope.base pope.base xpos.base carope.base rope_mixed.base goat.base '
-    'hyperbolic_rope.damping hyperbolic_rope.base cayley_string.base selective_rope.base',
+    'hyperbolic_rope.damping hyperbolic_rope.base cayley_string.base selective_rope.base '
+    'harope.base',
   ),
   (
     0.0,
@@ -2527,6 +2545,7 @@ OUT_OF_BOUNDS = (
       for inner in ('nope', 'fox', 'carope', {'name': 'chain', 'members': ('cable', 'sink')})
     ),
     ('cayley_string', {'axes': 3}, 'cayley_string: axes=3; allowed: a divisor of the 4 pairs'),
+    ('harope', {'axes': 3}, 'harope: axes=3; allowed: a divisor of the 4 pairs'),
     ('liere', {'block': 3}, 'liere: block=3; allowed: divisors of head_dim=8'),
     (
       'liere',

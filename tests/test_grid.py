@@ -205,7 +205,12 @@ def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbr
 
 
 @pytest.mark.parametrize(
-  'encoding', [{'name': 'axial_rope'}, {'name': 'rope_mixed'}, {'name': 'cayley_string', 'axes': 2}]
+  'encoding',
+  [
+    {'name': 'axial_rope'},
+    {'name': 'rope_mixed'},
+    *({'name': name, 'axes': 2} for name in ('cayley_string', 'harope')),
+  ],
 )
 def test_a_model_sees_the_grid_wherever_it_stands(encoding):
   """Moved along both axes it gives the same outputs, and cut into other rows it does not."""

@@ -54,24 +54,39 @@ class CayleyString(Encoding):
 
   def basis(self):
     """P, float32 [G, K, K]."""
-    K = self.dims.head_dim
-    upper_GKK = jnp.zeros((self.dims.kv_heads, K, K), jnp.float32)
-    upper_GKK = upper_GKK.at[:, *np.triu_indices(K, 1)].set(self.entries[...])
-    s_GKK = upper_GKK - upper_GKK.swapaxes(-1, -2)
-    i_GKK = jnp.broadcast_to(jnp.eye(K), s_GKK.shape)
+    s_GKK = antisymmetric(self.entries[...], self.dims.head_dim)
+    i_GKK = jnp.broadcast_to(jnp.eye(self.dims.head_dim), s_GKK.shape)
     return jnp.linalg.solve(i_GKK + s_GKK, i_GKK - s_GKK)  # the two factors commute
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     p_GKK = self.basis()
-    return self._turned(q_BTHK, p_GKK, i), self._turned(k_BSGK, p_GKK, j)
-
-  def _turned(self, x_BTHK, p_GKK, position):
-    """R P x in x's dtype, at positions [B|1, T] or [B|1, T, axes]; H / G heads share P and R."""
-    x_BTGhK = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:2], len(p_GKK), -1, x_BTHK.shape[3])
-    z_BTGhK = jnp.einsum('gcd,btghd->btghc', p_GKK, x_BTGhK, precision=lax.Precision.HIGHEST)
     f_GM = jnp.exp(self.log_f[...] / self.frequency_scale)
-    pairs, axes = f_GM.shape[1], self.positions_per_token
-    position_BTn = position.reshape(*position.shape[:2], -1)
-    position_BTM = position_BTn[..., np.repeat(np.arange(axes), pairs // axes)]
-    angles_BTGM = position_BTM[:, :, None] * f_GM[None, None]
-    return rotate(z_BTGhK.reshape(x_BTHK.shape), angles_BTGM, 'half').astype(x_BTHK.dtype)
+
+    def turned(x_BTHK, position):
+      z_BTHK = in_basis(x_BTHK, p_GKK)
+      angles = angles_of_axes(position, f_GM, self.positions_per_token)
+      return rotate(z_BTHK, angles, 'half').astype(x_BTHK.dtype)
+
+    return turned(q_BTHK, i), turned(k_BSGK, j)
+
+
+def antisymmetric(entries, K: int):
+  """The matrices [..., K, K] with these entries [..., K (K - 1) / 2] above the diagonal."""
+  upper = jnp.zeros((*entries.shape[:-1], K, K), jnp.float32)
+  upper = upper.at[..., *np.triu_indices(K, 1)].set(entries)
+  return upper - upper.swapaxes(-1, -2)
+
+
+def in_basis(x_BTHK, p_GKK):
+  """P x, float32; H / G heads in succession share P."""
+  x_BTGhK = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:2], len(p_GKK), -1, x_BTHK.shape[3])
+  z_BTGhK = jnp.einsum('gcd,btghd->btghc', p_GKK, x_BTGhK, precision=lax.Precision.HIGHEST)
+  return z_BTGhK.reshape(x_BTHK.shape)
+
+
+def angles_of_axes(position, f_GM, axes: int):
+  """Angles [B|1, T, G, M] at [B|1, T] or [B|1, T, axes]; each axis has a section of the pairs."""
+  pairs = f_GM.shape[1]
+  position_BTn = position.reshape(*position.shape[:2], -1)
+  position_BTM = position_BTn[..., np.repeat(np.arange(axes), pairs // axes)]
+  return position_BTM[:, :, None] * f_GM[None, None]

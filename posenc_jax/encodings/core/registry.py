@@ -126,6 +126,7 @@ BUILT_IN = {
   'infoscale': 'infoscale.InfoScale',
   'cos_scale': 'cos_scale.CosScale',
   'qassmax': 'qassmax.QASSMax',
+  'harope': 'harope.HARoPE',
 }
 
 
