@@ -1390,6 +1390,38 @@ def rope_mixed(dims, hyper, p):
   return turned_by_group(dims, angles, hyper)
 
 
+def golden_gate_rope(dims, hyper, p):
+  G, M, axes = dims.kv_heads, dims.head_dim // 2, hyper.get('axes', 2)
+  low, high = hyper.get('slowest', 0.03), hyper.get('fastest', 3.0)
+  still = round(hyper.get('still', 0) * M)
+
+  def quantile(share):
+    below, above = -9.0, 9.0
+    for _ in range(60):
+      middle = (below + above) / 2
+      is_below = (1 + math.erf(middle / math.sqrt(2))) / 2 < share
+      below, above = (middle, above) if is_below else (below, middle)
+    return below
+
+  def direction(n):
+    if axes == 2:
+      angle = n * math.pi / ((1 + math.sqrt(5)) / 2)
+      return np.array([math.cos(angle), math.sin(angle)])
+    (ratio,) = [x.real for x in np.roots([1, *[0] * (axes - 1), -1, -1]) if x.real > 1]
+    point = np.array([quantile((n + 1) / ratio ** (axis + 1) % 1) for axis in range(axes)])
+    return point / math.sqrt(point @ point)
+
+  def wave(g, m):
+    if m < still:
+      return np.zeros(axes)
+    share = (m - still) / max(M - still - 1, 1)
+    return low ** (1 - share) * high**share * direction(g * M + m)
+
+  waves_GMn = np.array([[wave(g, m) for m in range(M)] for g in range(G)])
+  angles = lambda x_SD, position_S: np.stack([waves_GMn @ np.array(t) for t in position_S])
+  return turned_by_group(dims, angles, hyper)
+
+
 def harope(dims, hyper, p):
   K, group, axes = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('axes', 1)
   n = K // 2 // axes
@@ -2396,6 +2428,13 @@ RECORDS = {
   # at the default, products of two digits, rows are nearly one key
   'cos_scale': Record(cos_scale, hyper={'scale': 6.0}, variants={'flat': {'scale': 1.5}}),
   'lssa': Record(lssa),
+  'golden_gate_rope': Record(
+    golden_gate_rope,
+    variants={
+      'space': {'axes': 3, 'slowest': 0.2, 'layout': 'interleaved'},
+      'still': {'still': 0.3, 'slowest': 0.1, 'fastest': 1.0},
+    },
+  ),
   'harope': Record(
     harope,
     lambda d, h: (0, d.kv_heads * d.head_dim**2),

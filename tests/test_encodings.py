@@ -26,6 +26,7 @@ from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import difference_of_sums, running_sum
 from posenc_jax.encodings.deberta import log_bucket_row
 from posenc_jax.encodings.entmax import entmax
+from posenc_jax.encodings.golden_gate_rope import directions
 from posenc_jax.encodings.liere import expm1_skew
 from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
@@ -196,7 +197,7 @@ def test_p_rope_golden_values():
 
 # How far outputs move with all positions, where not by some 0.01.
 MOVED = dict.fromkeys(('resonance_rope', 'ms_poe', 'mobius_rope'), 0.02)
-MOVED |= {'vo_rope': 0.04, 'rope_mixed': 0.08}
+MOVED |= {'vo_rope': 0.04, 'rope_mixed': 0.08, 'golden_gate_rope': 0.15}
 NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
@@ -2184,6 +2185,22 @@ def test_cayley_string_starts_as_rope_in_its_own_basis():
   np.testing.assert_allclose(run(enc), unplaced, atol=1e-5)
 
 
+def test_golden_gate_rope_has_the_released_frequencies():
+  """In a plane: by the golden angle from pair to pair, and from head to head of keys."""
+  f_aGM = build('golden_gate_rope', slowest=0.5, fastest=4.0).frequencies()
+  lengths, angles = np.hypot(*f_aGM), np.arctan2(f_aGM[1], f_aGM[0])
+  np.testing.assert_allclose(lengths, [[0.5, 1, 2, 4]] * 2)
+  turns = np.diff(angles.ravel()) / np.pi % 2
+  np.testing.assert_allclose(turns, 0.6180339887498949)
+
+
+def test_golden_gate_rope_of_many_pairs_looks_in_all_directions():
+  """No axis, and no quarter of the plane, has more of them."""
+  for axes in (2, 3, 4):
+    u = directions(4096, axes)
+    np.testing.assert_allclose(u @ u.T / 4096, np.eye(axes) / axes, atol=0.005)
+
+
 def test_harope_starts_as_rope_in_channels_of_its_own():
   """And at distance 0 a product is that of q and k, whatever the matrices are."""
   same(build('harope'), build('rope'))
@@ -2427,6 +2444,9 @@ OUT_OF_BOUNDS = (
   (0.5, 'at least 1', 'cape.stretch lssar.power'),
   (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
   (-1, 'at least 0', 'goat.waves path.rank'),
+  (1, 'at least 2', 'golden_gate_rope.axes'),
+  (0.0, 'greater than 0', 'golden_gate_rope.slowest'),
+  (0.01, 'at least 0.03', 'golden_gate_rope.fastest'),
   (0, 'at least 1', 'qassmax.hidden'),
 )
 

@@ -127,6 +127,7 @@ BUILT_IN = {
   'cos_scale': 'cos_scale.CosScale',
   'qassmax': 'qassmax.QASSMax',
   'harope': 'harope.HARoPE',
+  'golden_gate_rope': 'golden_gate_rope.GoldenGateRoPE',
 }
 
 
