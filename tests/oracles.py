@@ -2178,7 +2178,11 @@ RECORDS = {
   ),
   'shape_offset': Record(shape_offset, count_inner('sinusoidal')),
   'pose': Record(pose, count_inner('rope')),
-  'cape': Record(cape, count_inner('sinusoidal'), variants={'pope': {'inner': 'pope'}}),
+  'cape': Record(
+    cape,
+    count_inner('sinusoidal'),
+    variants={'pope': {'inner': 'pope'}, 'axes': {'inner': 'axial_rope'}},
+  ),
   'bipe': Record(
     bipe,
     lambda d, h: (

@@ -2441,7 +2441,7 @@ OUT_OF_BOUNDS = (
     'cos_scale.scale',
   ),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),
-  (0.5, 'at least 1', 'cape.stretch lssar.power'),
+  (0.5, 'at least 1', 'cape.stretch cape.axis_stretch lssar.power'),
   (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
   (-1, 'at least 0', 'goat.waves path.rank'),
   (1, 'at least 2', 'golden_gate_rope.axes'),
@@ -2484,6 +2484,12 @@ OUT_OF_BOUNDS = (
     ('deberta', {'buckets': 8, 'span': 8}, 'deberta: span=8 and buckets=8; allowed: one of them'),
     ('deberta', {'buckets': 8, 'max_distance': 5}, 'deberta: max_distance=5; allowed: at least 6'),
     ('cape', {'inner': 't5'}, "cape: inner='t5' takes integers; allowed: an encoding that"),
+    (
+      'cape',
+      {'axis_stretch': 1.5},
+      "axis_stretch=1.5 with inner='sinusoidal', which has one position a token; allowed: 1",
+    ),
+    ('cape', {'each': 'token'}, "cape: each='token'; allowed: batch, example"),
     ('abacus', {'max_k': -1}, 'abacus: max_k=-1; allowed: from 0 to 1023'),
     ('abacus', {'max_length': 9, 'max_k': 9}, 'abacus: max_k=9; allowed: from 0 to 8'),
     (

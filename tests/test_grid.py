@@ -153,10 +153,25 @@ def test_encodings_that_do_not_take_two_positions_are_named(name, hyper, words):
   assert words in str(error.value)
 
 
+def test_cape_moves_the_places_of_the_data_in_training_alone():
+  c = tiny(encoding={'name': 'cape', 'inner': 'axial_rope', 'stretch': 2.0, 'axis_stretch': 1.5})
+  preflight.check_model(c)
+  model, plain = build(c, 9, nnx.Rngs(0)), build(tiny(), 9, nnx.Rngs(0))
+  tokens_BT = np.random.default_rng(0).integers(8, size=(2, 12))
+  places = np.stack(np.divmod(np.arange(12), 4), axis=1)[None]
+  run = jax.jit(lambda model, places, key: model(tokens_BT, position_ids=places, key=key))
+  np.testing.assert_array_equal(run(model, places, None), run(plain, places, None))
+  key = jax.random.key(1)
+  moved = model.encodings.first_layers[0].sample_positions(places, 2, key)
+  np.testing.assert_allclose(run(model, places, key), run(plain, moved, None), atol=1e-5)
+  assert np.abs(run(model, places, key) - run(plain, places, None)).max() > 1e-3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   'encoding',
   [
+    {'name': 'cape', 'inner': 'rope_mixed'},
     {'name': 'pattern', 'layers': ('rope_mixed', 'nope')},
     {'name': 'chain', 'members': ('kv_shift', 'axial_rope')},
     {'name': 'position_coupling', 'levels': 2, 'max_length': 30},

@@ -1068,6 +1068,19 @@ def test_a_wrapper_is_the_encoding_inside_but_for_its_positions(variant, monkeyp
   assert enc.acts_on() == inner.acts_on()
 
 
+@pytest.mark.parametrize('variant', [v for v in VARIANTS if declared(v).moves_given_positions])
+def test_given_positions_are_moved_as_declared(variant):
+  """In training alone: positions that are further on are so when moved, but for factors near 1."""
+  enc, n = build(variant), declared(variant).positions_per_token
+  shape = (B, S) if n == 1 else (B, S, n)
+  given = jnp.asarray(np.random.default_rng(0).integers(0, 30, shape))
+  draw = lambda ids: np.asarray(enc.sample_positions(ids, B, jax.random.key(0)))
+  assert enc.sample_positions(given, B, None) is None
+  moved, further = draw(given), draw(given + 100)
+  assert moved.shape == shape
+  assert np.abs((further - moved) / 100 - 1).max() < 0.1
+
+
 def test_every_class_attribute_is_a_declaration_but_for_what_wrappers_say_of_themselves():
   public = {name for name in vars(Encoding) if not name.startswith('_')}
   attributes = {name for name in public if not callable(getattr(Encoding, name))}

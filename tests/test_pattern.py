@@ -342,6 +342,29 @@ def test_cape_stretches_and_moves_examples_and_tokens_in_training_alone():
   np.testing.assert_array_equal(still.sample_positions(in_order, 1, jax.random.key(0)), in_order)
 
 
+def test_cape_of_several_axes_moves_and_stretches_each():
+  """Places of one image in a batch keep their order along each axis; of one draw all are alike."""
+  hyper = dict(inner='axial_rope', shift=2.0, jitter=0.0, stretch=1.5, axis_stretch=1.2)
+  enc = make('cape', **SIZES | {'head_dim': 8}, rngs=nnx.Rngs(0), **hyper)
+  places = np.stack(np.divmod(np.arange(12), 4), axis=1)[None]
+  n = 2000
+  draws = np.asarray(enc.sample_positions(places, n, jax.random.key(0)), np.float64)
+  assert draws.shape == (n, 12, 2)
+  slopes = np.stack([draws[:, 4, 0] - draws[:, 0, 0], draws[:, 1, 1] - draws[:, 0, 1]])
+  exact = slopes.T[:, None] * places + draws[:, :1]
+  np.testing.assert_allclose(draws, exact, atol=1e-4)
+  assert np.abs(np.log(slopes)).max() < np.log(1.5 * 1.2)
+  apart = np.log(slopes[0] / slopes[1])  # without lambda
+  assert 0.9 * 2 * np.log(1.2) < np.abs(apart).max() < 2 * np.log(1.2)
+  starts = draws[:, 0] / slopes.T
+  assert np.abs(starts).max(axis=0).min() > 0.95 * 2
+  assert np.abs(starts).max() < 2
+  assert np.abs(np.corrcoef(starts.T)[0, 1]) < 0.1
+  assert np.abs(draws[:, :, None] - draws[:, None]).max() < enc.max_sampled_distance(4)
+  once = make('cape', **SIZES | {'head_dim': 8}, rngs=nnx.Rngs(0), **hyper, each='batch')
+  assert once.sample_positions(places, n, jax.random.key(0)).shape == (1, 12, 2)
+
+
 def test_a_step_draws_by_seed_and_step():
   c = config(seed=3, optim__warmup=0)
   overlay(c, {'encoding': {'name': 'random_positions'}})

@@ -109,7 +109,8 @@ class LM(nnx.Module):
     Args:
       position_ids, segment_ids, max_position_distance: as for `attend`; position_ids None:
         contiguous, or as an encoding samples them or reads them off tokens. All encodings stand at
-        given ones, but those that take the positions of the data: they do at the input alone.
+        given ones, but those that take the positions of the data: they do at the input alone; and
+        those that move given ones, with a `key`.
       window, chunk, sink_tokens, prefix: as for `attend`. A layer of a pattern has the smaller of
         its window and this one, and of its chunk and this one, and the more sink tokens.
       key: for encodings that sample positions in training, once a call for all layers; None: as
@@ -233,7 +234,8 @@ def _own_positions(enc, tokens_BT, ids: dict, key) -> tuple:
     check_length(enc, tokens_BT.shape[1], segment_ids)
     at_input, own_ids = positions_of_model(enc, tokens_BT, key, segment_ids)
     return at_input, ids | own_ids
-  moves = enc.takes_carried_positions and enc.has('sample_positions')
+  moves_given = enc.takes_carried_positions or enc.moves_given_positions
+  moves = moves_given and enc.has('sample_positions')
   moved = enc.sample_positions(given, len(tokens_BT), key) if moves else None
   given = given if moved is None else moved
   return given, ids | {'position_ids': given}

@@ -61,7 +61,8 @@ def _check_end_of_documents(config: ConfigDict, enc: Encoding) -> None:
 
 def _check_kind(config: ConfigDict, enc: Encoding, carried) -> None:
   corpus = f'config.data.corpus={config.data.corpus!r}: carries'
-  if enc.has('sample_positions') and not enc.takes_carried_positions:
+  moves = enc.takes_carried_positions or enc.moves_given_positions
+  if enc.has('sample_positions') and not moves:
     raise ValueError(
       f'{corpus} positions, and {_name(enc)} samples its own; allowed: one without the other'
     )

@@ -134,6 +134,14 @@ OTHER_NAMES = (
     '[FoPE of Intern-S1-Pro](https://arxiv.org/abs/2603.25040)',
     '`fope` with `square` True, `base` 5000000, `gain` 0.5 and `length` 262144',
   ),
+  (
+    'shift, jitter and rescaling of coordinates in [DINOv3](https://arxiv.org/abs/2508.10104)',
+    "`cape` around `axial_rope`: `shift`, `axis_stretch` and `stretch`, `each` 'batch'",
+  ),
+  (
+    '[RIFLEx](https://arxiv.org/abs/2502.15894)',
+    'scaling `riflex` of `axial_rope`, with `scaled_axis` 0',
+  ),
   ("MPT's and BLOOM's ALiBi", '`alibi`, `exponent`'),
   ('temperatures of Llama 4 and Ministral', '`llama4_temperature` in a `chain`'),
   (

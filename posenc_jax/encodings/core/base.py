@@ -111,6 +111,9 @@ class Encoding(nnx.Module):
   # Positions come with the data, for `add_to_input` alone; `sample_positions` shifts them, but for
   # 0, which means no position and stays 0. Attention is at contiguous positions.
   takes_carried_positions = False
+  # `sample_positions` moves positions of the data, too, for the input and for attention; of another
+  # encoding that samples they are refused
+  moves_given_positions = False
   # Ids of the tokens that `positions_of_tokens` looks for; as bytes, of text whose tokens are bytes
   tokens_read: tuple[int, ...] | bytes = ()
   max_length = None  # an int: the number of positions that there are
@@ -184,7 +187,8 @@ class Encoding(nnx.Module):
 
     Args:
       position_ids: contiguous positions, int32 [B|1, T]; those of the data where
-        `takes_carried_positions`, [B|1, T] or [B|1, T, positions_per_token].
+        `takes_carried_positions` or `moves_given_positions`, [B|1, T] or [B|1, T,
+        positions_per_token].
       batch: B.
       key: a jax.random key in training; None in evaluation.
     """

@@ -9,6 +9,7 @@ OWN = (
   'sample_positions',
   'max_sampled_distance',
   'max_length',
+  'moves_given_positions',
   'adds_only_bias',
 )  # what a subclass may define
 
@@ -17,6 +18,7 @@ class PositionWrapper(Encoding):
   """Acts as the encoding `inner` does, at positions that a subclass samples or reads off tokens."""
 
   moves_alone = True  # whether a subclass does nothing but to give `inner` other positions
+  takes_several = False  # whether `inner` may have several positions a token
 
   def __init__(self, dims: Dims, rngs, inner: str | dict):
     super().__init__(dims, rngs)
@@ -29,7 +31,7 @@ class PositionWrapper(Encoding):
       raise ValueError(f'inner={inner!r} reads positions off tokens; allowed: one that does not')
     if self.moves_alone and self.inner.position_kind is None:
       raise ValueError(f'inner={inner!r} reads no positions; allowed: one that does')
-    if self.inner.positions_per_token > 1:
+    if self.inner.positions_per_token > 1 and not self.takes_several:
       has = f'{self.inner.positions_per_token} positions a token'
       raise ValueError(f'inner={inner!r} has {has}; allowed: an encoding with one')
     self.max_length, self.limit = self.inner.max_length, self.inner.limit
