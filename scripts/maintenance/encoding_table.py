@@ -211,6 +211,26 @@ LEFT_OUT = (
   ),
   ('[GALI](https://arxiv.org/abs/2502.02659)', 'its released code adds random noise to scores'),
   (
+    "learned keys and values of a head beside those of tokens: PyTorch's `add_bias_kv`, the KV"
+    ' biases of [Gu et al.](https://arxiv.org/abs/2410.10781)',
+    'no hook adds keys; `sink` has a logit without a value',
+  ),
+  (
+    'the rotary bias of [MEGA](https://arxiv.org/abs/2209.10655)',
+    'a learned sum of waves of the distance, as `goat` has with `sink` False; the frequencies are'
+    " RoPE's, and weights of waves products of two learned vectors",
+  ),
+  (
+    '[paired heads](https://github.com/KellerJordan/modded-nanogpt/pull/191) of modded-nanogpt',
+    'one softmax has the keys of two heads, and queries of one see those of the other: no hook adds'
+    ' keys',
+  ),
+  (
+    '[Stair PE](https://arxiv.org/abs/2410.15859)',
+    'as released, groups of far positions are counted from the end of the call and move with each'
+    ' token that is generated; `self_extend` counts them from the first token on',
+  ),
+  (
     "RoPE-ID, SWAN's temperature, AdaGroPE,"
     ' [attention alignment](https://arxiv.org/abs/2311.00684) for T5',
     'no formula of them could be verified',
