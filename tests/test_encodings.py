@@ -2140,6 +2140,15 @@ def test_qassmax_starts_as_released():
   np.testing.assert_allclose((found / q)[0, 0], factor, rtol=1e-4, atol=1e-6)
 
 
+def test_qassmax_behind_several_turns_of_a_head_meets_each():
+  """Where all keys are near, a second turn is not seen."""
+  wide = {'name': 'rerope', 'window': 11}
+  chains = [away(build('chain', members=(first, 'qassmax'))) for first in (wide, 'rope')]
+  x, weights, _ = inputs()
+  two, one = (layer(chain, weights, x) for chain in chains)
+  np.testing.assert_allclose(two, one, atol=2e-5)
+
+
 def test_qassmax_reads_distances_alone_before_a_rotation():
   assert build('chain', members=('qassmax', 'rope')).relative
   assert not build('chain', members=('rope', 'qassmax')).relative

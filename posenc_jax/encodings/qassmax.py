@@ -17,7 +17,8 @@ class QASSMax(Encoding):
   of a query of its K channels, and all heads share it. Every layer has its own. As released, the
   last layer of g starts at 0, so that the bracket is 1, and all else as torch.nn.Linear does: the
   factors f start small, of either sign, and not at 1. Released are forms with one factor for all
-  channels of a head, too (`elementwise` False), and without g (`gate` False).
+  channels of a head, too (`elementwise` False), and of these one without g (`gate` False); that
+  without g of single channels is left out.
 
   TabICLv2 has it where tokens have no positions. Its code rotates before, so that a factor would
   read rotated queries and part the two channels of a pair: ('rope', 'qassmax') is that, and what a
@@ -60,13 +61,14 @@ class QASSMax(Encoding):
     return visible_BS.astype(jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    q = q_BTHK.astype(jnp.float32)
+    # Where a member of a chain has set several turns of a head side by side, each is a query.
+    q_BTHnK = q_BTHK.astype(jnp.float32).reshape(*q_BTHK.shape[:3], -1, self.dims.head_dim)
     f = network(jnp.log(i)[..., None], self.f_in, self.f_in_bias, self.f_out, self.f_out_bias)
-    factor = f.reshape(*i.shape, self.dims.heads, -1)
+    factor = f.reshape(*i.shape, self.dims.heads, 1, -1)
     if self.has_gate:
-      g = network(q, self.g_in, self.g_in_bias, self.g_out, self.g_out_bias)
+      g = network(q_BTHnK, self.g_in, self.g_in_bias, self.g_out, self.g_out_bias)
       factor = factor * (1 + jnp.tanh(g))
-    return (q * factor).astype(q_BTHK.dtype), k_BSGK
+    return (q_BTHnK * factor).reshape(q_BTHK.shape).astype(q_BTHK.dtype), k_BSGK
 
 
 def linear(rngs, fan_in: int, fan_out: int):
