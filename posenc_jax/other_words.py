@@ -38,6 +38,8 @@ ENCODINGS = {
   'attn_temperature_len': 'logn',
   'diet_rel': 't5',
   'exclusive_self_attention': 'xsa',
+  'gated_relative_position_bias': 'gated_t5',
+  'gru_rel_pos': 'gated_t5',
   'inkling': 'relative_projection',
   'lazy_attention': 'elastic_softmax',
   'lm_infinite': 'rerope',

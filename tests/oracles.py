@@ -133,7 +133,8 @@ def transformer_xl(dims, hyper, p):
   return Oracle(score)
 
 
-def t5(dims, hyper, p):
+def t5_bucket(hyper):
+  """(i, j) -> the bucket."""
   buckets, most = hyper.get('buckets', 32), hyper.get('max_distance', 128)
 
   def bucket(i, j):
@@ -152,9 +153,26 @@ def t5(dims, hyper, p):
     )
     return base + big
 
+  return bucket
+
+
+def t5(dims, hyper, p):
+  bucket = t5_bucket(hyper)
   return Oracle(
     lambda q, k, i, j, h: q @ k + math.sqrt(dims.head_dim) * p['table'][bucket(i, j), h]
   )
+
+
+def gated_t5(dims, hyper, p):
+  bucket, width = t5_bucket(hyper), dims.model_dim // dims.heads
+
+  def pair(q, k, x_i, x_j, n, h):
+    y = x_i[h * width : (h + 1) * width] @ p['w_g'] + p['b_g']
+    a, b = sigmoid(sum(y[:4])), sigmoid(sum(y[4:]))
+    gate = a * (b * p['c'][h] - 1) + 2
+    return gate * p['table'][bucket(int(x_i[-1]), int(x_j[-1])), h]
+
+  return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
 
 
 def deberta(dims, hyper, p):
@@ -2460,6 +2478,11 @@ RECORDS = {
       'narrow': {'query_width': 2, 'key_width': 3},
       'of_weights': {'query_width': 4, 'key_width': 3, 'weights': True},
     },
+  ),
+  'gated_t5': Record(
+    gated_t5,
+    lambda d, h: (h.get('buckets', 32) * d.heads, 8 * (d.model_dim // d.heads + 1) + d.heads),
+    variants={'bidirectional': {'buckets': 8, 'max_distance': 9, 'bidirectional': True}},
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

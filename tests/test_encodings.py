@@ -202,7 +202,7 @@ NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
   *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
-  'hyperbolic_rope',
+  *('hyperbolic_rope', 'gated_t5'),
 }
 # Read at absolute positions, which means something else there, or in a state; or NaN as declared.
 UNASKED = {
@@ -407,7 +407,7 @@ ZERO_IS_NOPE = dict.fromkeys(
   (
     *('shaw', 'transformer_xl', 'learned', 'kerple_log', 'kerple_power', 'fire', 'cope', 'repo'),
     *('music_transformer', 'relative_projection', 'selective_rope', 'path', 'bam', 'cable'),
-    'alibi_learned',
+    *('alibi_learned', 'gated_t5'),
   ),
   1.0,
 )
@@ -429,6 +429,32 @@ def test_zero_parameters_are_nope(variant):
 
 def test_constant_t5_bias_is_no_bias():
   same(jax.tree.map(jnp.ones_like, build('t5')), zeroed(build('t5')))
+
+
+def test_gated_t5_begins_as_t5_with_a_steady_gate():
+  """Of zeros both sigmoids are 1/2, and g = 1/2 (1/2 - 1) + 2."""
+  gated, t5 = build('gated_t5'), build('t5')
+  gated.w_g[...] = jnp.zeros_like(gated.w_g[...])
+  t5.table[...] = 1.75 * gated.table[...] / 8**0.5
+  same(gated, t5, scale_q=8**-0.5)
+
+
+def test_gates_of_gated_t5_by_hand():
+  """Of slices of three channels; c of the last head is 3."""
+  enc, x = build('gated_t5'), jnp.array([0.0, 0, 0, 1, 0, 0, -1, 0, 0, 2, 0, 0])
+  w = jnp.array([1.0, 1, 0, 0, 0, 0, -0.5, -0.5])
+  enc.w_g[...] = jnp.stack([w, 0 * w, 0 * w])
+  enc.b_g[...], enc.c[...] = jnp.full(8, 0.25), jnp.array([1.0, 1, 1, 3])
+  a = [0.731059, 0.952574, 0.268941, 0.993307]  # sigmoid of 1, 3, -1 and 5
+  b = [0.731059, 0.5, 0.880797, 0.268941]  # sigmoid of 1, 0, 2 and -1
+  gates = enc.coordinates(x[None, None], None, None, None)[0, 0]
+  by_hand = [2 + a * (b * c - 1) for a, b, c in zip(a, b, (1, 1, 1, 3), strict=True)]
+  np.testing.assert_allclose(gates, by_hand, atol=2e-6)
+
+
+def test_gated_t5_needs_heads_that_divide_the_width_of_the_model():
+  with pytest.raises(ValueError, match='gated_t5: heads=4; allowed: divisors of model_dim=14'):
+    make('gated_t5', **SIZES | {'model_dim': 14}, rngs=nnx.Rngs(0))
 
 
 def test_t5_with_linear_biases_is_alibi():

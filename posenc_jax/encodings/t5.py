@@ -43,7 +43,45 @@ def buckets_of(r_R, side: int, max_distance: int, bidirectional: bool):
   return bucket_R + jnp.where(r_R < 0, side, 0) if bidirectional else bucket_R
 
 
-class T5(Encoding):
+class BucketTable(Encoding):
+  """A table, shared by all layers, of a number for each bucket of distances and head."""
+
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    std: float,
+    *,
+    buckets: int = 32,
+    max_distance: int = 128,
+    bidirectional: bool = False,
+  ):
+    """Draws the table from N(0, std^2).
+
+    Args:
+      buckets: rows of the table.
+      max_distance: M of `bucket_row`. The last bucket has all distances from
+        e (M / e)^(1 - 1 / (n - e)) on, n buckets a side, e = n // 2: from 113 by default.
+      bidirectional: whether half the buckets are for later keys; else these, where a query sees
+        any, have the bias of distance 0.
+    """
+    super().__init__(dims, rngs)
+    self.side = buckets // 2 if bidirectional else buckets
+    check_even(4, buckets=buckets)
+    if max_distance <= self.side // 2:
+      raise ValueError(
+        f'max_distance={max_distance}; allowed: more than the {self.side // 2} exact buckets'
+      )
+    self.max_distance = self.max_relative_distance = max_distance
+    self.bidirectional = bidirectional
+    self.table = normal(rngs, (buckets, dims.heads), std)
+
+  def rows(self, r_R):
+    """The numbers of the buckets of these distances, [R, H]."""
+    return self.table[...][buckets_of(r_R, self.side, self.max_distance, self.bidirectional)]
+
+
+class T5(BucketTable):
   """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, sec. 2.1).
 
   One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries
@@ -63,39 +101,12 @@ class T5(Encoding):
   reported_extrapolation = 'best near 2 L (Press et al. 2021)'
   bias_in_scale = False
 
-  def __init__(
-    self,
-    dims: Dims,
-    rngs,
-    *,
-    buckets: int = 32,
-    max_distance: int = 128,
-    bidirectional: bool = False,
-  ):
-    """Draws the table.
-
-    Args:
-      buckets: rows of the table.
-      max_distance: M of `bucket_row`. The last bucket has all distances from
-        e (M / e)^(1 - 1 / (n - e)) on, n buckets a side, e = n // 2: from 113 by default.
-      bidirectional: whether half the buckets are for later keys; else these, where a query sees
-        any, have the bias of distance 0.
-    """
-    super().__init__(dims, rngs)
-    self.side = buckets // 2 if bidirectional else buckets
-    check_even(4, buckets=buckets)
-    if max_distance <= self.side // 2:
-      raise ValueError(
-        f'max_distance={max_distance}; allowed: more than the {self.side // 2} exact buckets'
-      )
-    self.max_distance = self.max_relative_distance = max_distance
-    self.bidirectional = bidirectional
+  def __init__(self, dims: Dims, rngs, **buckets):
+    super().__init__(dims, rngs, (dims.model_dim * dims.head_dim) ** -0.5, **buckets)
     self.query_scale = dims.head_dim**-0.5
-    self.table = normal(rngs, (buckets, dims.heads), (dims.model_dim * dims.head_dim) ** -0.5)
 
   def scale(self, head_dim: int) -> float:
     return 1.0
 
   def bias(self, r_R):
-    bucket_R = buckets_of(r_R, self.side, self.max_distance, self.bidirectional)
-    return self.dims.head_dim**0.5 * self.table[...][bucket_R]
+    return self.dims.head_dim**0.5 * self.rows(r_R)
