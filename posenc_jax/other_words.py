@@ -36,6 +36,8 @@ HYPERPARAMETERS = {
 }
 ENCODINGS = {
   'attn_temperature_len': 'logn',
+  'data_dependent_alibi': 'fox',
+  'data_dependent_alibi_per_row': 'row_gates',
   'diet_rel': 't5',
   'exclusive_self_attention': 'xsa',
   'gated_relative_position_bias': 'gated_t5',

@@ -966,6 +966,18 @@ def grape_ap(dims, hyper, p):
   return Oracle(dot(dims.head_dim), along=along, tokens=with_position)
 
 
+def row_gates(dims, hyper, p):
+  factor, width = hyper.get('factor', 1.0), hyper.get('width', 8)
+
+  def along(q, k_nK, x_nD, h, seen_n):
+    a = x_nD[-1] @ p['w_a'][:, h]
+    logs = [math.log(sigmoid(a @ (x @ p['w_n'][:, h]) / math.sqrt(width))) for x in x_nD[:-1]]
+    logs = seen_n * [*logs, 0.0]
+    return np.array([factor * sum(logs[j:]) for j in range(len(logs))])
+
+  return Oracle(dot(dims.head_dim), along=along)
+
+
 def tupe(dims, hyper, p):
   K, group, buckets = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('buckets', 0)
   sides = {
@@ -2483,6 +2495,11 @@ RECORDS = {
     gated_t5,
     lambda d, h: (h.get('buckets', 32) * d.heads, 8 * (d.model_dim // d.heads + 1) + d.heads),
     variants={'bidirectional': {'buckets': 8, 'max_distance': 9, 'bidirectional': True}},
+  ),
+  'row_gates': Record(
+    row_gates,
+    lambda d, h: (0, 2 * d.model_dim * d.heads * h.get('width', 8)),
+    variants={'narrow': {'width': 3, 'factor': 0.4}},
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

@@ -884,6 +884,27 @@ def test_grape_ap_with_zero_projections_is_a_gentle_alibi():
   same(grape, alibi)
 
 
+def test_row_gates_with_zero_projections_are_a_fixed_gate():
+  """log sigmoid(0) = -log 2 a step, as of ALiBi with such slopes."""
+  gates, alibi = zeroed(build('row_gates', factor=2.0)), build('alibi', learned=True)
+  alibi.slopes[...] = jnp.full(4, 2 * np.log(2), jnp.float32)
+  same(gates, alibi)
+
+
+def test_row_gates_golden_values():
+  """The last query meets itself at no gate, and each key at its own and those of later ones."""
+  enc, x = build('row_gates', width=1, kv_heads=4), np.zeros((1, 4, 12), 'f4')
+  x[0, 3, 0], x[0, :, 1] = 1.0, [1.0, -1.0, 2.0, 5.0]
+  enc.w_a[...], enc.w_n[...] = (jnp.zeros((12, 4, 1)).at[n, 0].set(1.0) for n in (0, 1))
+  logs = -np.log1p(np.exp([-1.0, 1.0, -2.0, 0]))
+  expected = [logs[:3].sum(), logs[1:3].sum(), logs[2], 0.0]
+  q = jnp.zeros((1, 4, 4, 8))
+  weights = attend(q, q, jnp.eye(4, 8)[None, :, None].repeat(4, axis=2), enc, x=x, backend='dense')
+  found = np.log(np.asarray(weights)[0, 3, 0, :4])
+  np.testing.assert_allclose(found - found[3], expected, atol=1e-5)
+  assert np.allclose(weights[0, 3, 1, :4], np.array([1, 2, 4, 8]) / 15, atol=1e-6)
+
+
 def test_grape_m_starts_as_rope_and_its_context_form_as_a_slower_one():
   """A step of the phase begins at sigmoid(softplus^-1(0.001) / 16)."""
   for per_head in (False, True):
@@ -2454,7 +2475,8 @@ OUT_OF_BOUNDS = (
     'relative_projection.max_distance relative_projection.length tupe.max_length dape.hidden '
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
-    'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes',
+    'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes '
+    'row_gates.width',
   ),
   (
     1,
@@ -2467,7 +2489,7 @@ OUT_OF_BOUNDS = (
     0.0,
     'greater than 0',
     'scale_invariant.tau grape_m.scale string.attention_factor tapa.alpha wall.bound '
-    'asentmax_temperature.gamma learned_fourier.gamma alibi.factor',
+    'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor',
   ),
   (
     0,

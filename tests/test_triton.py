@@ -32,7 +32,7 @@ VECTORS, SUMS = 'vectors by distance', 'sums along the keys'
 REFUSED = {
   **dict.fromkeys(('shaw', 'transformer_xl', 'deberta', 'music_transformer', 'wavelet'), VECTORS),
   'relative_projection': VECTORS,
-  **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap'), SUMS),
+  **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap', 'row_gates'), SUMS),
   'wall': 'chunks of keys',
   'hyperbolic_rope': 'parts of arrays',
   'fire': 'cannot score one head alone',

@@ -129,6 +129,7 @@ BUILT_IN = {
   'harope': 'harope.HARoPE',
   'golden_gate_rope': 'golden_gate_rope.GoldenGateRoPE',
   'gated_t5': 'gated_t5.GatedT5',
+  'row_gates': 'row_gates.RowGates',
 }
 
 
