@@ -51,5 +51,6 @@ ENCODINGS = {
   'rotary': 'rope',
   'streaming_llm': 'streaming_rope',
   'use_logn_attn': 'logn',
+  'zipformer': 'compact_relative',
 }
 MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS

@@ -966,6 +966,26 @@ def grape_ap(dims, hyper, p):
   return Oracle(dot(dims.head_dim), along=along, tokens=with_position)
 
 
+def compact_relative(dims, hyper, p):
+  d, factor = hyper.get('width', 48), hyper.get('length_factor', 1.0)
+
+  def wave(x):
+    c = math.sqrt(d)
+    y = c * np.sign(x) * (math.log(abs(x) + c) - math.log(c))
+    z = math.atan(y / (factor * d / (2 * math.pi)))
+    e = np.zeros(d)
+    for n in range(d // 2):
+      e[2 * n], e[2 * n + 1] = math.cos((n + 1) * z), math.sin((n + 1) * z)
+    e[-1] = 1.0
+    return e
+
+  def pair(q, k, x_i, x_j, n, h):
+    own = x_i[:-1] @ p['w_p'][:, h] + p['b_p'][h]
+    return own @ (wave(x_j[-1] - x_i[-1]) @ p['w_e'][:, h])
+
+  return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
+
+
 def row_gates(dims, hyper, p):
   factor, width = hyper.get('factor', 1.0), hyper.get('width', 8)
 
@@ -2500,6 +2520,11 @@ RECORDS = {
     row_gates,
     lambda d, h: (0, 2 * d.model_dim * d.heads * h.get('width', 8)),
     variants={'narrow': {'width': 3, 'factor': 0.4}},
+  ),
+  'compact_relative': Record(
+    compact_relative,
+    lambda d, h: (0, d.heads * h.get('query_width', 4) * (d.model_dim + 1 + h.get('width', 48))),
+    variants={'small': {'width': 6, 'query_width': 3, 'length_factor': 2.0}},
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

@@ -188,6 +188,22 @@ def test_wavelets_have_ended_where_they_are_declared_constant(hyper):
   assert enc.relative_keys(jnp.array([end - 2 * largest])).min() < 0
 
 
+def test_waves_of_compact_relative_golden_values():
+  """z of the released formula at 0 and at a key one token and one far later: 0.1217, pi / 2."""
+  enc = build('compact_relative')
+  waves = enc.waves(jnp.array([0, -1, 1, -(10**9)]))
+  np.testing.assert_allclose(waves[0], [*[1, 0] * 23, 1, 1])
+  z = np.arctan(2 * np.pi / 48 * 48**0.5 * np.log(1 + 48**-0.5))
+  assert z == pytest.approx(0.1217, abs=5e-5)
+  np.testing.assert_allclose(
+    waves[1, [0, 1, 44, 45]], [f(n * z) for n in (1, 23) for f in (np.cos, np.sin)], atol=1e-6
+  )
+  np.testing.assert_allclose(waves[2, 1::2][:-1], -waves[1, 1::2][:-1])
+  # so slowly does the angle reach pi / 2
+  far = np.arctan(2 * np.pi / 48 * 48**0.5 * np.log(1 + 1e9 * 48**-0.5))
+  np.testing.assert_allclose(waves[3, :2], [np.cos(far), np.sin(far)], atol=1e-6)
+
+
 def test_p_rope_golden_values():
   of_width = lambda K: make('p_rope', **SIZES | {'head_dim': K}, rngs=nnx.Rngs(0), p=0.25)
   frequencies = of_width(16).spectrum(90)[0]
@@ -202,7 +218,7 @@ NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
   *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
-  *('hyperbolic_rope', 'gated_t5'),
+  *('hyperbolic_rope', 'gated_t5', 'compact_relative'),
 }
 # Read at absolute positions, which means something else there, or in a state; or NaN as declared.
 UNASKED = {
@@ -407,7 +423,7 @@ ZERO_IS_NOPE = dict.fromkeys(
   (
     *('shaw', 'transformer_xl', 'learned', 'kerple_log', 'kerple_power', 'fire', 'cope', 'repo'),
     *('music_transformer', 'relative_projection', 'selective_rope', 'path', 'bam', 'cable'),
-    *('alibi_learned', 'gated_t5'),
+    *('alibi_learned', 'gated_t5', 'compact_relative'),
   ),
   1.0,
 )
@@ -2476,7 +2492,7 @@ OUT_OF_BOUNDS = (
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes '
-    'row_gates.width',
+    'row_gates.width compact_relative.query_width compact_relative.length_factor',
   ),
   (
     1,
@@ -2640,6 +2656,7 @@ OUT_OF_BOUNDS = (
       {'fraction': 0.4},
       'coca: fraction=0.4 of head_dim=8; allowed: an even number of chan',
     ),
+    ('compact_relative', {'width': 3}, 'compact_relative: width=3; allowed: even, at least 2'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
     (
       'mla_rope',

@@ -31,7 +31,7 @@ from scripts.aot import programs, targets
 VECTORS, SUMS = 'vectors by distance', 'sums along the keys'
 REFUSED = {
   **dict.fromkeys(('shaw', 'transformer_xl', 'deberta', 'music_transformer', 'wavelet'), VECTORS),
-  'relative_projection': VECTORS,
+  **dict.fromkeys(('relative_projection', 'compact_relative'), VECTORS),
   **dict.fromkeys(('cope', 'stick_breaking', 'path', 'grape_ap', 'row_gates'), SUMS),
   'wall': 'chunks of keys',
   'hyperbolic_rope': 'parts of arrays',

@@ -130,6 +130,7 @@ BUILT_IN = {
   'golden_gate_rope': 'golden_gate_rope.GoldenGateRoPE',
   'gated_t5': 'gated_t5.GatedT5',
   'row_gates': 'row_gates.RowGates',
+  'compact_relative': 'compact_relative.CompactRelative',
 }
 
 
