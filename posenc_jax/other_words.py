@@ -47,6 +47,7 @@ ENCODINGS = {
   'lm_infinite': 'rerope',
   'mrope': 'axial_rope',
   'none': 'nope',
+  'parabolic': 'pape',
   'relative': 'shaw',
   'rotary': 'rope',
   'streaming_llm': 'streaming_rope',

@@ -928,7 +928,7 @@ def music_transformer(dims, hyper, p):
 
 
 def with_position(x_SD, position_S):
-  return np.concatenate([x_SD, np.array(position_S, float)[:, None]], axis=1)
+  return np.concatenate([x_SD, np.array(position_S, float).reshape(len(x_SD), -1)], axis=1)
 
 
 def relative_projection(dims, hyper, p):
@@ -964,6 +964,30 @@ def grape_ap(dims, hyper, p):
     return np.array([sum(edges[j + 1 :]) for j in range(len(edges))])
 
   return Oracle(dot(dims.head_dim), along=along, tokens=with_position)
+
+
+def pape(dims, hyper, p):
+  def pair(q, k, x_i, x_j, n, h):
+    x, t_i, t_j = x_i[: dims.model_dim], x_i[dims.model_dim :], x_j[dims.model_dim :]
+    total = 0.0
+    for m in range(hyper.get('parabolas', 50)):
+      d = t_i @ p['w_p'][:, h, m] - t_j @ p['w_p'][:, h, m]
+      total += x @ p['w_b'][:, h, m] * d - math.log(1 + math.exp(x @ p['w_a'][:, h, m])) * d**2
+    return total / math.sqrt(dims.head_dim)
+
+  return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
+
+
+def pape_ri(dims, hyper, p):
+  most = 1 / math.sqrt(hyper.get('axes', 1))
+  c_H = np.random.default_rng(hyper.get('seed', 0)).uniform(-most, most, dims.heads)
+
+  def pair(q, k, x_i, x_j, n, h):
+    x, t_i, t_j = x_i[: dims.model_dim], x_i[dims.model_dim :], x_j[dims.model_dim :]
+    a = math.log(1 + math.exp(x @ p['w_a'][:, h]))
+    return -a * ((c_H[h] * (t_i - t_j)) ** 2).sum() / math.sqrt(dims.head_dim)
+
+  return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
 
 
 def compact_relative(dims, hyper, p):
@@ -2525,6 +2549,15 @@ RECORDS = {
     compact_relative,
     lambda d, h: (0, d.heads * h.get('query_width', 4) * (d.model_dim + 1 + h.get('width', 48))),
     variants={'small': {'width': 6, 'query_width': 3, 'length_factor': 2.0}},
+  ),
+  'pape': Record(
+    pape,
+    lambda d, h: (0, d.heads * h.get('parabolas', 50) * (h.get('axes', 1) + 2 * d.model_dim)),
+    hyper={'parabolas': 2},  # of 50 no key but the query's own would have weight
+    variants={'plane': {'parabolas': 3, 'axes': 2}},
+  ),
+  'pape_ri': Record(
+    pape_ri, lambda d, h: (0, d.model_dim * d.heads), variants={'plane': {'axes': 2, 'seed': 1}}
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

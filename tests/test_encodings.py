@@ -204,6 +204,57 @@ def test_waves_of_compact_relative_golden_values():
   np.testing.assert_allclose(waves[3, :2], [np.cos(far), np.sin(far)], atol=1e-6)
 
 
+def scores(enc, x, positions):
+  """The scores of q = k = 0, less that of the first key: float [T, H, S]."""
+  S, H = x.shape[1], enc.dims.heads
+  q = jnp.zeros((1, S, H, 8))
+  values = jnp.broadcast_to(jnp.eye(S, 8)[None, :, None], q.shape)
+  weights = attend(q, q, values, enc, x=x, position_ids=positions, is_causal=False, backend='dense')
+  logs = np.log(np.asarray(weights, np.float64)[0, :, :, :S])
+  return logs - logs[:, :, :1]
+
+
+def test_pape_golden_values():
+  """A parabola of one head by hand: p = t / 2, a = log(1 + e^0), b = 3, at the distances 0 to 3."""
+  enc, x = zeroed(build('pape', parabolas=1, kv_heads=4)), np.zeros((1, 4, 12), 'f4')
+  x[0, :, 0] = 1.0
+  enc.w_p[...] = jnp.full((1, 4, 1), 0.5)
+  enc.w_b[...] = jnp.zeros((12, 4, 1)).at[0, 1].set(3.0)
+  by_hand = lambda b, d: (b * d / 2 - np.log(2) * (d / 2) ** 2) / 8**0.5
+  found = scores(enc, x, jnp.array([[0, 1, 2, 3]]))[3]
+  for head, b in ((0, 0.0), (1, 3.0)):
+    expected = by_hand(b, np.array([3, 2, 1, 0]))
+    np.testing.assert_allclose(found[head], expected - expected[0], atol=1e-5)
+
+
+def test_pape_is_its_expanded_squares():
+  """As the released code has it, of wider queries and keys, in a plane."""
+  enc, rng = away(build('pape', parabolas=3, axes=2, kv_heads=4)), np.random.default_rng(1)
+  x, t = rng.standard_normal((1, 4, 12)).astype('f4'), np.array([[0, 0], [0, 1], [1, 0], [2, 1]])
+  p = np.einsum('sa,ahn->shn', t, np.asarray(enc.w_p[...]))
+  a = np.log1p(np.exp(np.einsum('sd,dhn->shn', x[0], np.asarray(enc.w_a[...]))))
+  b = np.einsum('sd,dhn->shn', x[0], np.asarray(enc.w_b[...]))
+  ones = np.ones((4, 4, 1))
+  q = [-(a * p**2).sum(-1, keepdims=True), a, 2 * a * p, (b * p).sum(-1, keepdims=True), b]
+  k = [ones, -(p**2), p, ones, -p]
+  q, k = np.concatenate(q, axis=-1), np.concatenate(k, axis=-1)
+  expected = np.einsum('ihc,jhc->ihj', q, k) / 8**0.5
+  found = scores(enc, x, jnp.asarray(t)[None])
+  np.testing.assert_allclose(found, expected - expected[:, :, :1], atol=1e-4)
+
+
+def test_pape_ri_is_alike_in_all_directions():
+  """Of rotated positions; and that of one axis is `pape` with one parabola of that scale."""
+  enc, t = away(build('pape_ri', axes=2, kv_heads=4)), jnp.array([[[0.0, 1], [2, 2], [3, -1]]])
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 12)), jnp.float32)
+  turn = jnp.array([[0.6, -0.8], [0.8, 0.6]])
+  np.testing.assert_allclose(scores(enc, x, t), scores(enc, x, t @ turn), atol=1e-5)
+  flat, whole = away(build('pape_ri')), zeroed(build('pape', parabolas=1))
+  whole.w_p[...] = jnp.asarray(flat.factors(), jnp.float32)[None, :, None]
+  whole.w_a[...] = flat.w_a[...][..., None]
+  same(whole, flat)
+
+
 def test_p_rope_golden_values():
   of_width = lambda K: make('p_rope', **SIZES | {'head_dim': K}, rngs=nnx.Rngs(0), p=0.25)
   frequencies = of_width(16).spectrum(90)[0]
@@ -218,7 +269,7 @@ NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
   *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
-  *('hyperbolic_rope', 'gated_t5', 'compact_relative'),
+  *('hyperbolic_rope', 'gated_t5', 'compact_relative', 'pape', 'pape_ri'),
 }
 # Read at absolute positions, which means something else there, or in a state; or NaN as declared.
 UNASKED = {
@@ -2492,7 +2543,8 @@ OUT_OF_BOUNDS = (
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes '
-    'row_gates.width compact_relative.query_width compact_relative.length_factor',
+    'row_gates.width pape.parabolas pape.axes pape_ri.axes '
+    'compact_relative.query_width compact_relative.length_factor',
   ),
   (
     1,

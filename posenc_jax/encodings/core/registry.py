@@ -131,6 +131,8 @@ BUILT_IN = {
   'gated_t5': 'gated_t5.GatedT5',
   'row_gates': 'row_gates.RowGates',
   'compact_relative': 'compact_relative.CompactRelative',
+  'pape': 'pape.PaPE',
+  'pape_ri': 'pape.PaPERI',
 }
 
 
