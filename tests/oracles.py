@@ -1330,6 +1330,21 @@ def scale_invariant(dims, hyper, p):
   return Oracle(score)
 
 
+def ultravico(dims, hyper, p):
+  alpha, window = hyper.get('alpha', 0.9), hyper.get('window', dims.train_length // 2)
+
+  def across(s_HS, i, j_S, place_S):
+    far_S = [abs(i - j) > window for j in j_S]
+    return np.array(
+      [
+        [alpha * s if far and s > 0 else s for s, far in zip(s_S, far_S, strict=True)]
+        for s_S in s_HS
+      ]
+    )
+
+  return Oracle(dot(dims.head_dim), across=across)
+
+
 def nape(dims, hyper, p):
   n = hyper.get('alibi_heads', dims.heads // 2)
   slope = lambda h: 1 / (h + 1) if h < n else 0
@@ -2197,6 +2212,7 @@ RECORDS = {
       'rope_relu': {'members': ('rope', 'relu')},
       'alibi_elastic_softmax': {'members': ('alibi', 'elastic_softmax')},
       'rope_cog': {'members': ('rope', 'cog')},
+      'alibi_ultravico': {'members': ('alibi', {'name': 'ultravico', 'window': 2, 'alpha': 0.3})},
     },
   ),
   'heads': Record(
@@ -2558,6 +2574,9 @@ RECORDS = {
   ),
   'pape_ri': Record(
     pape_ri, lambda d, h: (0, d.model_dim * d.heads), variants={'plane': {'axes': 2, 'seed': 1}}
+  ),
+  'ultravico': Record(
+    ultravico, hyper={'window': 3, 'alpha': 0.3}, variants={'none': {'window': 0, 'alpha': 0.0}}
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

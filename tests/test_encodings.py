@@ -214,6 +214,20 @@ def scores(enc, x, positions):
   return logs - logs[:, :, :1]
 
 
+def test_ultravico_golden_values():
+  """Of scores log 4, -log 3, log 16 and 0 at the distances 3, 2, 1 and 0 those beyond 1 change."""
+  enc, s = build('ultravico', window=1, alpha=0.5, kv_heads=4), np.zeros((4, 4))
+  s[3] = np.log([4, 1 / 3, 16, 1])
+  weights = attended(enc, s)
+  np.testing.assert_allclose(weights[3, :, 0] * (2 + 1 / 3 + 16 + 1), [2, 1 / 3, 16, 1], rtol=1e-5)
+
+
+def test_ultravico_leaves_what_is_within_its_window():
+  same(build('ultravico', window=10, alpha=0.0), build('nope'))
+  same(build('ultravico', window=0, alpha=1.0), build('nope'), is_causal=False)
+  assert build('ultravico').window == 20
+
+
 def test_pape_golden_values():
   """A parabola of one head by hand: p = t / 2, a = log(1 + e^0), b = 3, at the distances 0 to 3."""
   enc, x = zeroed(build('pape', parabolas=1, kv_heads=4)), np.zeros((1, 4, 12), 'f4')
@@ -270,6 +284,7 @@ NOT_MOVED = {  # by angles of attention
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
   *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
   *('hyperbolic_rope', 'gated_t5', 'compact_relative', 'pape', 'pape_ri'),
+  'ultravico',
 }
 # Read at absolute positions, which means something else there, or in a state; or NaN as declared.
 UNASKED = {
@@ -2708,6 +2723,8 @@ OUT_OF_BOUNDS = (
       {'fraction': 0.4},
       'coca: fraction=0.4 of head_dim=8; allowed: an even number of chan',
     ),
+    ('ultravico', {'window': -1}, 'ultravico: window=-1; allowed: at least 0'),
+    ('ultravico', {'alpha': 1.5}, 'ultravico: alpha=1.5; allowed: from 0 to 1'),
     ('compact_relative', {'width': 3}, 'compact_relative: width=3; allowed: even, at least 2'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
     (

@@ -133,6 +133,7 @@ BUILT_IN = {
   'compact_relative': 'compact_relative.CompactRelative',
   'pape': 'pape.PaPE',
   'pape_ri': 'pape.PaPERI',
+  'ultravico': 'ultravico.UltraViCo',
 }
 
 

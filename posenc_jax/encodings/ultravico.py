@@ -1,0 +1,41 @@
+"""Scores that are less where they are positive and far."""
+
+import jax.numpy as jnp
+
+from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_at_least, check_between
+
+
+class UltraViCo(Encoding):
+  """s'_ij = alpha s_ij where |i - j| > window and s_ij >= 0; else s'_ij = s_ij.
+
+  Zhao et al. 2025. Of longer inputs than a model was trained on, far keys take the weight that it
+  has learned to give to near ones; this gives some of it back, without training. To be chained
+  behind an encoding of positions, ('rope', 'ultravico'): s is all of the score before it. It was
+  made for video models that see both ways, so that half of L lies on either side; alpha is the
+  released code's for 3 L. That code also hides all keys beyond L from queries of the first frame;
+  here nothing is hidden.
+  """
+
+  paper = 'Zhao et al. 2025, arXiv:2511.20123'
+  reported_extrapolation = "videos of 4 L: imaging quality 40.5% above others' best (its authors)"
+
+  def __init__(self, dims: Dims, rngs, *, window: int | None = None, alpha: float = 0.9):
+    """Keeps the hyperparameters.
+
+    Args:
+      window: the distance in tokens up to which scores stay; None: half the training length.
+      alpha: the factor of scores of 0 and more that are farther.
+    """
+    super().__init__(dims, rngs)
+    self.window = dims.train_length // 2 if window is None else window
+    check_at_least(0, window=self.window)
+    check_between(0, 1, alpha=alpha)
+    self.alpha = alpha
+    self.max_relative_distance = self.window + 1
+
+  def tables(self, r_R):
+    return jnp.where(jnp.abs(r_R) > self.window, self.alpha, 1.0).astype(jnp.float32)[:, None]
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return jnp.where(s_BHTS >= 0, s_BHTS * tile.tables, s_BHTS)
