@@ -46,6 +46,8 @@ ENCODINGS = {
   'lazy_attention': 'elastic_softmax',
   'lm_infinite': 'rerope',
   'mrope': 'axial_rope',
+  'mipe': 'screening',
+  'multiscreen': 'screening',
   'none': 'nope',
   'parabolic': 'pape',
   'relative': 'shaw',

@@ -531,6 +531,44 @@ def relu_attention(dims, hyper, p):
   )
 
 
+def screening(dims, hyper, p):
+  K, group, most = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('threshold', 256.0)
+  w_H = [math.exp(p['a'][h // group]) + 1 for h in range(dims.heads)]
+  unit = lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True))
+
+  def turned(x, t, h):
+    w = w_H[h]
+    gamma = (math.cos(math.pi * w / most) + 1) / 2 if w < most else 0.0
+    z = complex(x[0], x[1]) * np.exp(1j * math.pi * t * gamma / w)
+    return np.array([z.real, z.imag, *x[2:]])
+
+  def across(s_HS, i, j_S, place_S):
+    logs_HS = np.full(s_HS.shape, -np.inf)
+    for h, n in np.ndindex(*s_HS.shape):
+      w, d = w_H[h], i - j_S[n]
+      m = (math.cos(math.pi * d / w) + 1) / 2 if 0 <= d < w else 0.0
+      if hyper.get('open_windows') and w > dims.train_length:
+        m = 1.0
+      p_ij = max(1 - (1 - s_HS[h, n]) / sigmoid(p['b'][h]), 0.0) ** 2 * m
+      logs_HS[h, n] = math.log(p_ij) if p_ij else -np.inf
+    return logs_HS
+
+  def leave(o, v, h):
+    length = math.sqrt(o @ o)
+    return math.tanh(length) * o / length if length else o
+
+  return Oracle(
+    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K),
+    move=lambda v, i, j, h: unit(v),
+    across=across,
+    weights=np.exp,
+    leave=leave,
+    bend=unit,
+    temper=lambda n, h, x: math.sqrt(K),
+    turn=(turned, turned),
+  )
+
+
 def softplus_share(s_S):
   positive_S = np.array([math.log(1 + math.exp(s)) for s in s_S])
   return positive_S / positive_S.sum()
@@ -2577,6 +2615,11 @@ RECORDS = {
   ),
   'ultravico': Record(
     ultravico, hyper={'window': 3, 'alpha': 0.3}, variants={'none': {'window': 0, 'alpha': 0.0}}
+  ),
+  'screening': Record(
+    screening,
+    lambda d, h: (0, d.heads + d.kv_heads),
+    variants={'low': {'threshold': 12.0}, 'open': {'threshold': 2000.0, 'open_windows': True}},
   ),
   'relu': Record(relu_attention, variants={'root': {'alpha': 0.5}, 'fixed': {'length': 5}}),
 }

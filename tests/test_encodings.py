@@ -228,6 +228,55 @@ def test_ultravico_leaves_what_is_within_its_window():
   assert build('ultravico').window == 20
 
 
+def test_screening_golden_values():
+  """By hand, without rotations: keys at the cosines 1, 0.8, 0.6 and 0 of the last query; r = 1/2,
+  and in the last head 0.8. Windows are longer than the threshold, 3 tokens.
+  """
+  enc = build('screening', threshold=2.5, kv_heads=4)
+  enc.a[...] = jnp.full(4, np.log(2), jnp.float32)
+  enc.b[...] = jnp.array([0, 0, 0, np.log(4)], jnp.float32)
+  k = np.zeros((4, 8))
+  k[:, 4:6] = [[1, 0], [0.8, 0.6], [0.6, 0.8], [0, 1]]
+  heads = lambda x: jnp.broadcast_to(jnp.asarray(x, jnp.float32)[None, :, None], (1, 4, 4, 8))
+  q, k, v = map(heads, (7 * k[[0] * 4], 3 * k, np.eye(4, 8)))
+  o = np.asarray(attend(q, k, v, enc, backend='dense'), np.float64)[0]
+  length = np.linalg.norm(o, axis=-1, keepdims=True)
+  weights = o * np.arctanh(length) / length
+  m = [0, 0.25, 0.75, 1]  # (1 + cos(pi d / 3)) / 2
+  np.testing.assert_allclose(weights[3, 0, :4], np.array([1, 0.36, 0.04, 0]) * m, atol=1e-5)
+  np.testing.assert_allclose(weights[3, 3, :4], np.array([1, 0.5625, 0.25, 0]) * m, atol=1e-5)
+
+
+def test_windows_of_screening():
+  """They start from 2 to threshold + 1, where nothing rotates; opened, long ones have no end."""
+  enc = build('screening', threshold=64.0, kv_heads=4)
+  np.testing.assert_allclose(enc.windows(), [2, 5, 17, 65], rtol=1e-6)
+  r = jnp.array([-1, 0, 1, 2, 32, 65, 1000])
+  m = enc.tables(r)
+  np.testing.assert_allclose(m[:4, 0], [0, 1, 0.5, 0], atol=1e-6)
+  np.testing.assert_allclose(m[4:, 3], [(1 + np.cos(np.pi * 32 / 65)) / 2, 0, 0], atol=1e-6)
+  opened = build('screening', threshold=64.0, kv_heads=4, open_windows=True).tables(r)
+  np.testing.assert_array_equal(opened[:, :3], m[:, :3])
+  np.testing.assert_array_equal(opened[:, 3], [0, 1, 1, 1, 1, 1, 1])
+  x = jnp.ones((1, 2, 4, 8))
+  turned = enc.turn(x, jnp.array([[0.0, 3.0]]))[0] * 8**0.5
+  angles = [3 * np.pi * (1 + np.cos(np.pi * w / 64)) / 2 / w for w in (2, 5, 17)]
+  np.testing.assert_allclose(turned[1, :3, 0], np.cos(angles) - np.sin(angles), atol=1e-5)
+  np.testing.assert_allclose(turned[1, :3, 2:], 1, atol=1e-5)
+  np.testing.assert_allclose(turned[1, 3], 1, atol=1e-5)
+
+
+def test_screening_of_nothing_is_nothing_and_has_finite_gradients():
+  """Of queries that let no key through, and of zeros in the place of vectors."""
+  enc = build('screening', kv_heads=4)
+  run = lambda q, k: attend(q, k, k, enc, backend='dense')
+  gradients = jax.grad(lambda q, k: jnp.sum(run(q, k) ** 2), argnums=(0, 1))
+  for size in (0.0, 1.0):
+    k = jnp.full((1, 3, 4, 8), size)
+    np.testing.assert_array_equal(run(-k, k), 0)
+    assert all(np.isfinite(gradient).all() for gradient in gradients(-k, k))
+
+
 def test_pape_golden_values():
   """A parabola of one head by hand: p = t / 2, a = log(1 + e^0), b = 3, at the distances 0 to 3."""
   enc, x = zeroed(build('pape', parabolas=1, kv_heads=4)), np.zeros((1, 4, 12), 'f4')
@@ -286,10 +335,11 @@ NOT_MOVED = {  # by angles of attention
   *('hyperbolic_rope', 'gated_t5', 'compact_relative', 'pape', 'pape_ri'),
   'ultravico',
 }
-# Read at absolute positions, which means something else there, or in a state; or NaN as declared.
+# Read at absolute positions, which means something else there, or in a state; or NaN as declared;
+# or with no weight on keys that are not alike.
 UNASKED = {
   *('sinusoidal', 'learned_fourier', 'cape', 'shape_offset', 'fire', 'fope', 'grape_ap', 'goat'),
-  *('tape', 'liere'),
+  *('tape', 'liere', 'screening'),
 }
 
 
@@ -382,6 +432,17 @@ def test_waves_of_fope_a_million_positions_out_are_off_as_declared():
     exact_BSGM = np.einsum('bsd,gdm->bsgm', axis(angles_BSD), mixture_GDM)
     off = np.abs(wave_BSGM[..., : exact_BSGM.shape[-1]] - exact_BSGM).max()
     assert off == pytest.approx(0.02, rel=1 / 3)
+
+
+def test_what_screening_rotates_a_million_positions_out_is_off_as_declared():
+  """In the head that rotates fastest, from where the first of some tokens is."""
+  enc, ids = build('screening', kv_heads=4), 10**6 + np.arange(64)
+  assert enc.limit.endswith('some 0.08')
+  x = jnp.zeros((1, 64, 4, 8)).at[..., 0].set(1.0)
+  real, imaginary = np.moveaxis(enc.turn(x, jnp.asarray(ids)[None])[0, :, 0, :2], 1, 0)
+  turned = (real + 1j * imaginary) * (real[0] - 1j * imaginary[0])
+  exact = np.exp(1j * (ids - ids[0]) * np.pi * (1 + np.cos(np.pi / 128)) / 4)
+  assert np.abs(turned - exact).max() == pytest.approx(0.08, rel=1 / 3)
 
 
 def test_sandwich_golden_values():
@@ -2723,6 +2784,7 @@ OUT_OF_BOUNDS = (
       {'fraction': 0.4},
       'coca: fraction=0.4 of head_dim=8; allowed: an even number of chan',
     ),
+    ('screening', {'threshold': 1.0}, 'screening: threshold=1.0; allowed: greater than 1'),
     ('ultravico', {'window': -1}, 'ultravico: window=-1; allowed: at least 0'),
     ('ultravico', {'alpha': 1.5}, 'ultravico: alpha=1.5; allowed: from 0 to 1'),
     ('compact_relative', {'width': 3}, 'compact_relative: width=3; allowed: even, at least 2'),

@@ -1194,7 +1194,7 @@ REFUSED_TEMPERATURES = {
   'coca': ('before',),
   'pope': ('before',),
   'tapa': ('before', 'behind'),
-  **dict.fromkeys(('lssa', 'lssar', 'cos_scale', 'qassmax'), ('before',)),
+  **dict.fromkeys(('lssa', 'lssar', 'cos_scale', 'qassmax', 'screening'), ('before',)),
   'rope_pp': ('behind',),  # it has more heads by then
   'tape': ('before', 'behind'),  # it carries a state from layer to layer
   **dict.fromkeys(WRAPPERS, ('before', 'behind')),  # they go around a chain

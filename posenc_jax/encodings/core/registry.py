@@ -134,6 +134,7 @@ BUILT_IN = {
   'pape': 'pape.PaPE',
   'pape_ri': 'pape.PaPERI',
   'ultravico': 'ultravico.UltraViCo',
+  'screening': 'screening.Screening',
 }
 
 
