@@ -105,7 +105,9 @@ def learned_fourier(dims, hyper, p):
 
 
 def sinusoidal(dims, hyper, p):
-  return Oracle(dot(dims.head_dim), position=lambda t: wave(t, dims.model_dim, **hyper))
+  waves = {name: value for name, value in hyper.items() if name != 'learned_scale'}
+  factor = math.sqrt(dims.model_dim) * p['c'] if 'c' in p else 1.0
+  return Oracle(dot(dims.head_dim), position=lambda t: factor * wave(t, dims.model_dim, **waves))
 
 
 def shaw(dims, hyper, p):
@@ -880,11 +882,12 @@ def cope(dims, hyper, p):
 
 
 def stick_breaking(dims, hyper, p):
+  skipped = 0 if hyper.get('attend_current') else 1  # the token itself
+
   def weights(z_S):
-    b = [sigmoid(z) for z in z_S[:-1]]
-    return np.array(
-      [b[j] * math.prod(1 - b[l] for l in range(j + 1, len(b))) for j in range(len(b))] + [0.0]
-    )
+    b = [sigmoid(z) for z in z_S[: len(z_S) - skipped]]
+    broken = [b[j] * math.prod(1 - b[l] for l in range(j + 1, len(b))) for j in range(len(b))]
+    return np.array(broken + [0.0] * skipped)
 
   return Oracle(dot(dims.head_dim), weights=weights)
 
@@ -1398,13 +1401,17 @@ def hard_alibi(dims, hyper, p):
 
 
 def mlp_bias(dims, hyper, p):
-  silu = lambda x: x / (1 + np.exp(-x))
+  def activated(x, n):
+    if hyper.get('norm'):
+      x = (x - x.mean()) / math.sqrt(x.var() + 1e-5) * p['gains'][n]
+      x = x + p['offsets'][n - 1] if n else x
+    return x / (1 + np.exp(-x))
 
   def bias(r, h):
     u = math.copysign(math.log(1 + abs(r)), r) if hyper.get('log') else r
-    x = silu(p['w_in'] * u + p['b_in'])
+    x = activated(p['w_in'] * u + p['b_in'], 0)
     for n in range(hyper.get('depth', 2) - 1):
-      x = silu(x @ p['w_hidden'][n] + p['b_hidden'][n])
+      x = activated(x @ p['w_hidden'][n] + p['b_hidden'][n], n + 1)
     return x @ p['w_out'][:, h]
 
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i - j, h))
@@ -1989,7 +1996,8 @@ def count_fire(d, h):
 
 def count_mlp_bias(d, h):
   hidden, more = h.get('hidden', d.model_dim // 4), h.get('depth', 2) - 1
-  return 2 * hidden + more * (hidden + 1) * hidden + hidden * d.heads, 0
+  norms = (1 + 2 * more) * hidden if h.get('norm') else 0
+  return 2 * hidden + more * (hidden + 1) * hidden + hidden * d.heads + norms, 0
 
 
 def count_diet_abs(d, h):
@@ -2070,7 +2078,9 @@ RECORDS = {
   ),
   'sinusoidal': Record(
     sinusoidal,
+    lambda d, h: (1 if h.get('learned_scale') else 0, 0),
     variants={
+      'learned': {'learned_scale': True, 'layout': 'half'},
       'half': {'layout': 'half', 'base': 100.0},
       'tensor2tensor': {'layout': 'tensor2tensor'},
     },
@@ -2154,7 +2164,7 @@ RECORDS = {
     lambda d, h: (0, h.get('positions', 64) * d.head_dim),
     variants={'few': {'positions': 3}, 'in_scale': {'positions': 5, 'bias_in_scale': True}},
   ),
-  'stick_breaking': Record(stick_breaking),
+  'stick_breaking': Record(stick_breaking, variants={'current': {'attend_current': True}}),
   'tupe': Record(
     tupe, count_tupe, variants={'affine': {'affine': True}, 'r': {'buckets': 8, 'max_distance': 9}}
   ),
@@ -2489,7 +2499,13 @@ RECORDS = {
   'mlp_bias': Record(
     mlp_bias,
     count_mlp_bias,
-    variants={'log': {'log': True}, 'deep': {'depth': 3, 'hidden': 5}, 'shallow': {'depth': 1}},
+    variants={
+      'log': {'log': True},
+      'deep': {'depth': 3, 'hidden': 5},
+      'shallow': {'depth': 1},
+      'norm': {'norm': True, 'depth': 3, 'hidden': 5},
+      'norm_shallow': {'norm': True, 'depth': 1, 'hidden': 5},
+    },
   ),
   'tisa': Record(
     tisa, lambda d, h: (0, 3 * h.get('kernels', 5) * d.heads), variants={'one': {'kernels': 1}}

@@ -1132,6 +1132,28 @@ def test_hard_alibi_is_a_window_in_each_of_its_heads():
   same(build('hard_alibi', windows=()), build('nope'))
 
 
+def test_norms_bound_mlp_bias():
+  """Far out all units of the first layer are in proportion to the distance, which norms undo."""
+  r = jnp.array([10**6, 10**7, -(10**6), -(10**7)])
+  for depth in (1, 2):
+    far = away(build('mlp_bias', norm=True, depth=depth)).bias(r)
+    np.testing.assert_allclose(far[::2], far[1::2], atol=1e-4)
+    assert np.abs(far[0] - far[2]).max() > 1e-2
+
+
+def test_sinusoids_with_a_learned_scale_begin_as_without():
+  same(build('sinusoidal', learned_scale=True), build('sinusoidal'))
+
+
+def test_stick_breaking_that_attends_to_the_token_itself():
+  """Of scores of 0 each key takes half of what is left, the nearest first."""
+  weights = attended(build('stick_breaking', attend_current=True, kv_heads=4), np.zeros((4, 4)))
+  np.testing.assert_allclose(weights[3, :, 0], [1 / 16, 1 / 8, 1 / 4, 1 / 2], rtol=1e-6)
+  np.testing.assert_allclose(weights[0, :, 0], [1 / 2, 0, 0, 0], rtol=1e-6)
+  weights = attended(build('stick_breaking', kv_heads=4), np.zeros((4, 4)))
+  np.testing.assert_allclose(weights[3, :, 0], [1 / 8, 1 / 4, 1 / 2, 0], rtol=1e-6)
+
+
 def test_mlp_bias_is_that_of_its_mlp_far_out():
   """Products are those of float32, whatever precision others have."""
   r_R = jnp.array([1, -100, 10_000, -100_000])

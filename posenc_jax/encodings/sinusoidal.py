@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
@@ -40,23 +41,44 @@ class Sinusoidal(Encoding):
     P[t, 2m] = sin(t / base^(2m/D)),   P[t, 2m + 1] = cos(t / base^(2m/D))
 
   Other layouts: see `sinusoid`. P is defined for every t, also past the training length. The model
-  multiplies token embeddings by sqrt(D), as the original does (section 3.4).
+  multiplies token embeddings by sqrt(D), as the original does (section 3.4). With `learned_scale`
+  it is sqrt(D) (E[token_t] + c P[t]), c a number that starts at D^-1/2, where nothing is changed:
+  as x-transformers has it, where P comes as [sin | cos] and nothing is multiplied by sqrt(D).
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'
+  parameter_summary = 'none, or a number'
   reported_extrapolation = 'best at L + 20 to 50 (Press et al. 2021)'
   limit = 'angles are float32: a million positions out, waves are off by some 0.06'
   position_kind = 'floats'
   relative = False
 
-  def __init__(self, dims: Dims, rngs, *, layout: str = 'interleaved', base: float = 10_000.0):
-    """`layout`: the order of sines and cosines, one of LAYOUTS. `base`: of the wavelengths."""
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    layout: str = 'interleaved',
+    base: float = 10_000.0,
+    learned_scale: bool = False,
+  ):
+    """Keeps the hyperparameters.
+
+    Args:
+      layout: the order of sines and cosines, one of LAYOUTS.
+      base: of the wavelengths.
+      learned_scale: whether P is multiplied by a learned number.
+    """
     super().__init__(dims, rngs)
     check_one_of(LAYOUTS, layout=layout)
     check_above(1, base=base)
-    self.layout, self.base = layout, base
+    self.layout, self.base, self.learned_scale = layout, base, learned_scale
+    if learned_scale:
+      self.c = nnx.Param(jnp.float32(dims.model_dim**-0.5))
 
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
     p_BTD = sinusoid(position_ids, x_BTD.shape[-1], layout=self.layout, base=self.base)
+    if self.learned_scale:
+      p_BTD = self.dims.model_dim**0.5 * self.c[...] * p_BTD
     return add_rounded_once(x_BTD, p_BTD)
