@@ -180,6 +180,19 @@ LEFT_OUT = (
     'made for linear attention, which has no scores of pairs',
   ),
   (
+    'convolutional position embedding, of [wav2vec 2.0](https://arxiv.org/abs/2006.11477)',
+    'the input of a token would read 127 neighbors, half of them later ones; nothing keeps them for'
+    ' a token that is generated',
+  ),
+  (
+    'the bias by position and time of [HSTU](https://arxiv.org/abs/2402.17152)',
+    'it reads when each token happened, and text does not say',
+  ),
+  (
+    '[LookHere](https://arxiv.org/abs/2405.13985)',
+    'heads that each see one direction of an image; distances here are of one position a token',
+  ),
+  (
     '[NSA](https://arxiv.org/abs/2502.11089), [MoBA](https://arxiv.org/abs/2502.13189),'
     ' [InfLLM](https://arxiv.org/abs/2402.04617) and others that choose keys by content',
     'masks here are made of positions and segments',
