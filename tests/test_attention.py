@@ -1128,7 +1128,9 @@ class Hiding(Encoding):
 
 
 @pytest.mark.parametrize('value', [MASKED, float('-inf')])
-@pytest.mark.parametrize('name', ['adaptive_temperature', 'entmax', 'softpick'])
+@pytest.mark.parametrize(
+  'name', ['adaptive_temperature', 'entmax', 'softpick', 'mta', 'dape_v2', 'selective']
+)
 def test_weights_of_whole_rows_know_keys_that_a_score_hides(name, value, monkeypatch):
   """Values and gradients are those of a window."""
   q, dims = normal(1, 12, 4, 8), build('nope').dims

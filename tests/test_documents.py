@@ -53,7 +53,7 @@ for n, prefix in enumerate((100, 300)):
 """,
   'assert abs(jnp.concatenate(outputs, axis=1) - attend(q, k, v, enc)).max() < 1e-5',
   """
-at_once = attend(*(x[:, :, 0].swapaxes(0, 1) for x in (q, k, v)), enc)
+at_once = attend(*(x[:, :, 0].swapaxes(0, 1) for x in (q, k, v)), enc, window=window)
 assert abs(outputs[:, :, 0].swapaxes(0, 1) - at_once).max() < 1e-5
 """,
 )

@@ -194,6 +194,29 @@ def test_a_bias_is_that_of_flax():
   np.testing.assert_allclose(found, linen.dot_product_attention(q, q, q, bias=bias), atol=2e-6)
 
 
+def test_a_bias_of_two_heads_for_each_query():
+  q = jax.random.normal(jax.random.key(0), (2, 11, 4, 8))
+  enc = make('rope_pp', **SIZES, rngs=nnx.Rngs(0))
+  bias = jax.random.normal(jax.random.key(1), (2, 8, 11, 11))
+  found = attention_fn(enc)(q, q, q, bias=bias)
+  expected = attend(q, q, q, enc, bias=bias, is_causal=False)
+  np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('batch', [(), (2, 3)])
+def test_options_of_tokens_have_batches_as_queries_do(batch):
+  draw = jax.random.normal
+  q, x = draw(jax.random.key(0), (*batch, 11, 4, 8)), draw(jax.random.key(1), (*batch, 11, 32))
+  segment_ids = jnp.broadcast_to(jnp.arange(11) // 4, (*batch, 11))
+  enc = make('fox', **SIZES, rngs=nnx.Rngs(0))
+  given = dict(x=x, segment_ids=segment_ids, is_causal=True)
+  found = attention_fn(enc, **given)(q, q, q)
+  rows = lambda array, others: array.reshape(-1, *array.shape[-others:])
+  given = dict(x=rows(x, 2), segment_ids=rows(segment_ids, 1))
+  expected = attend(*[rows(q, 3)] * 3, enc, **given)
+  np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-6)
+
+
 @pytest.mark.parametrize('batch', [(), (2, 3)])
 def test_batches_may_have_any_number_of_axes(batch):
   enc = make('rope', **SIZES, rngs=nnx.Rngs(0))

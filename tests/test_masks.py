@@ -193,15 +193,18 @@ def test_prefixes_that_differ_from_row_to_row(backend, name):
   jax.tree.map(check, found, expected)
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('backend', BY_COST)
 def test_the_last_queries_read_their_own_mask_ids(backend):
   q, k, v, _ = small()
   k = v = jnp.asarray(np.random.default_rng(0).standard_normal(k.shape), jnp.float32)
   kinds = np.array([[0, 1, 0, 1, 1, 0, 1, 0]])
-  options = dict(enc=build('nope'), backend=backend)
-  found = attend(q[:, 5:], k, v, mask=lambda i, j, a, b: a == b, mask_ids=kinds, **options)
-  same = (kinds[:, 5:, None] == kinds[:, None]) & np.tri(8, dtype=bool)[None, 5:]
-  expected = attend(q[:, 5:], k, v, build('nope'), mask=same, backend='dense')
+  segments = np.array([[0] * 3 + [1] * 5])
+  options = dict(segment_ids=segments, backend=backend, block_sizes=TILES.get(backend))
+  found = attend(
+    q[:, 2:], k, v, build('nope'), mask=lambda i, j, a, b: a == b, mask_ids=kinds, **options
+  )
+  same = kinds[:, 2:, None] == kinds[:, None]
+  expected = attend(q[:, 2:], k, v, build('nope'), mask=same, segment_ids=segments, backend='dense')
   np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -217,6 +220,24 @@ def test_a_bias_is_added_to_scores(shape):
   theirs = jax.nn.dot_product_attention
   found = gradients(ours, weight, q, k, v, bias)
   expected = gradients(theirs, weight, q, k, v, bias)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=daily_if(n in ('mta', 'dape_v2', 'cog'), 'ci')) for n in OF_ROWS]
+)
+def test_a_bias_of_minus_infinity_is_a_mask(name):
+  """Also where weights are made of the scores of neighbors, of other heads and of other queries."""
+  q, k, v = (
+    jnp.asarray(np.random.default_rng(0).standard_normal((B, S, heads, 8)), jnp.float32)
+    for heads in (4, 2, 2)
+  )
+  weight = np.random.default_rng(1).standard_normal((B, S, 4, 8))
+  enc = jax.tree.map(lambda p: p + 0.1 * jnp.sin(jnp.arange(p.size).reshape(p.shape)), build(name))
+  bias = jnp.where(ARRAY, 0.0, -jnp.inf)[:, None]
+  run = lambda enc, q, k, v, **given: attend(q, k, v, enc, backend='dense', **given)
+  found = gradients(functools.partial(run, bias=bias), weight, enc, q, k, v)
+  expected = gradients(functools.partial(run, mask=ARRAY), weight, enc, q, k, v)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=2e-5), found, expected)
 
 
@@ -338,7 +359,9 @@ def test_biases_that_are_refused(bias, message):
     jax.eval_shape(lambda q: attend(q, k, v, enc, bias=bias), q)
 
 
-@pytest.mark.parametrize('backend', ['blockwise', 'diagonals', 'fused_interpret', 'splash'])
+@pytest.mark.parametrize(
+  'backend', ['blockwise', 'triton_interpret', 'fused_interpret', 'splash', 'cudnn']
+)
 def test_tiles_take_no_bias(backend):
   q, k, v, enc = small()
   bias = np.zeros((1, 4, 8, 8), np.float32)
@@ -365,7 +388,7 @@ def test_what_takes_a_mask():
   """An array `dense` alone, a function all that have tiles; `auto` finds out."""
   q, k, v, enc = small(S=1024)
   array = np.ones((1, 1024, 1024), bool)
-  reason = 'a mask that is an array is as large as all scores; tiles take a function of i and j'
+  reason = 'a mask that is an array is as large as all scores; tiles take a function, with mask_ids'
 
   def refusals(backend, mask):
     with pytest.raises(NotImplementedError) as error:

@@ -101,8 +101,9 @@ def attend(
     mask_ids: integers [B|1, S], one a token, where masks differ from sequence to sequence: `mask`
       is then a function of four, mask(i, j, a, b), a [B|1, T, 1] those of queries and b [B|1, 1, S]
       those of keys. None: of two.
-    bias: floats [B|1, H|1, T|1, S|1], which are added to scores last, behind what the encoding and
-      `softcap` do to them; -inf hides a key. It has a gradient. `dense` alone takes it, as a `mask`
+    bias: floats [B|1, heads of o|1, T|1, S|1], which are added to scores behind what the encoding
+      and `softcap` do to them, before weights are made of them. -inf hides a key, which encodings
+      that count visible keys still count. It has a gradient. `dense` alone takes it, as a `mask`
       that is an array.
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED

@@ -38,6 +38,9 @@ def attention_fn(enc: Encoding, *, is_causal: bool = False, **options) -> 'FlaxA
   return FlaxAttention(enc, options | {'is_causal': is_causal})
 
 
+OF_TOKENS = ('x', 'position_ids', 'segment_ids', 'mask_ids')  # options with batch axes as q has
+
+
 class FlaxAttention(nnx.Module):
   """`attention_fn` of an encoding, called as Flax calls `dot_product_attention`."""
 
@@ -103,6 +106,9 @@ class FlaxAttention(nnx.Module):
       raise ValueError(f'{problem}; allowed: {allowed}')
     options = self.arrays | dict(self.options)
     options['is_causal'] |= is_causal
+    for name in OF_TOKENS:
+      if options.get(name) is not None:
+        options[name] = _one_axis(options[name], batch, options[name].ndim - len(batch))
     given = {'mask': mask, 'bias': bias, 'input_positions': input_positions}
     for name, option in (('mask', 'mask'), ('bias', 'bias'), ('input_positions', 'position_ids')):
       if given[name] is not None and options.get(option) is not None:
@@ -111,9 +117,11 @@ class FlaxAttention(nnx.Module):
       mask = _of_pairs('mask', mask, batch, (1, T, S))[:, 0]
       options['mask'] = jnp.broadcast_to(jnp.asarray(mask, bool), (len(mask), T, S))
     if bias is not None:
-      options['bias'] = _of_pairs('bias', bias, batch, (heads, T, S))
+      own = heads * self.encoding.heads_per_query
+      options['bias'] = _of_pairs('bias', bias, batch, (own, T, S))
     if input_positions is not None:
-      options['position_ids'] = _one_axis(input_positions, batch, 1)
+      each = input_positions.ndim - len(batch)
+      options['position_ids'] = _one_axis(input_positions, batch, each)
     if dtype is not None:
       query, key, value = (x.astype(dtype) for x in (query, key, value))
     query, key, value = (_one_axis(x, batch, 3) for x in (query, key, value))

@@ -24,4 +24,4 @@ class Cog(Encoding):
   def normalize(self, s_BHTS, tile):
     is_seen_BHTS = s_BHTS > LOWEST_SEEN
     sizes_BHTS = jax.nn.softmax(jnp.where(is_seen_BHTS, jnp.abs(s_BHTS), MASKED), axis=-1)
-    return jnp.where(is_seen_BHTS, jnp.sign(s_BHTS) * sizes_BHTS, 0.0)
+    return jnp.sign(s_BHTS) * sizes_BHTS

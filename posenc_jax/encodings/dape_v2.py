@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import WHOLE_ROWS
+from posenc_jax.encodings.core.base import LOWEST_SEEN, WHOLE_ROWS
 from posenc_jax.encodings.dape import AdaptedBias
 
 
@@ -31,14 +31,16 @@ class DAPEV2(AdaptedBias):
   adapts_scores = True
 
   def normalize(self, s_BHTS, tile):
-    seen_BTS, S = tile.mask[:, None], s_BHTS.shape[-1]
+    is_seen_BHTS, S = s_BHTS > LOWEST_SEEN, s_BHTS.shape[-1]
+    seen_B1TS = is_seen_BHTS.any(axis=1, keepdims=True)
     b_BHTS = self.inner_bias(s_BHTS, tile)
-    both_BCTS = jnp.where(seen_BTS, jnp.concatenate([s_BHTS, b_BHTS], axis=1), 0.0)
+    both = (jnp.where(is_seen_BHTS, x_BHTS, 0.0) for x_BHTS in (s_BHTS, b_BHTS))
+    both_BCTS = jnp.concatenate([*both], axis=1)
     products_nBFTS = jnp.einsum('nfc,bcts->nbfts', self.w_in[...], both_BCTS)
     # Hidden units are at S + 1 keys, of which the last is the one after a row.
     hidden = sum(at_next_keys(x, n) for n, x in enumerate(products_nBFTS))
     hidden = jax.nn.leaky_relu(hidden + self.b_in[...][None, :, None, None], self.negative_slope)
-    hidden = jnp.where(at_next_keys(seen_BTS, 1) | at_next_keys(seen_BTS, 0), hidden, 0.0)
+    hidden = jnp.where(at_next_keys(seen_B1TS, 1) | at_next_keys(seen_B1TS, 0), hidden, 0.0)
     hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, 0), (1, 0)))
     near_nBFTS = jnp.stack([hidden[..., n : n + S] for n in range(self.taps)])
     change_BHTS = jnp.einsum('nhf,nbfts->bhts', self.w_out[...], near_nBFTS)

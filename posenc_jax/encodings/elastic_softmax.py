@@ -33,7 +33,6 @@ class ElasticSoftmax(Encoding):
     self.tau = nnx.Param(jnp.full(dims.heads, -1.0, jnp.float32))
 
   def normalize(self, s_BHTS, tile):
-    is_seen_BHTS = s_BHTS > LOWEST_SEEN
-    n_BHT1 = jnp.maximum(is_seen_BHTS.sum(axis=-1, keepdims=True), 1)
+    n_BHT1 = jnp.maximum((s_BHTS > LOWEST_SEEN).sum(axis=-1, keepdims=True), 1)
     p_BHTS = jax.nn.softmax(s_BHTS, axis=-1) + self.tau[...][None, :, None, None] / n_BHT1
-    return jnp.where(is_seen_BHTS, jax.nn.relu(p_BHTS), 0.0)
+    return jax.nn.relu(p_BHTS)

@@ -13,7 +13,8 @@ class InfoScale(VisibleKeys):
   """q_i sqrt((1 - n_i^(-2/K)) / (1 - L^(-2/K))), n_i keys that i sees: logits grow slowly past L.
 
   Li et al. 2025, as released. It is 1 at L, below it for all fewer keys (0 where a token sees
-  itself alone, which changes nothing) and never more than its limit, 2.27 for L = 1024 and K = 64.
+  itself alone, which changes nothing without a sink) and never more than its limit, 2.27 for
+  L = 1024 and K = 64.
   The authors apply it at evaluation, without training, to a model that reads in both directions:
   there n_i is the length of the text. Under a causal mask n_i is i + 1, within windows and packed
   documents as many as there are. Beside `cos_scale` they report the furthest reach: ('cos_scale',

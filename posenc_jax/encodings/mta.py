@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import MASKED, WHOLE_ROWS, Dims, Encoding
+from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED, WHOLE_ROWS, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 
 
@@ -58,18 +58,18 @@ class MTA(Encoding):
     return index_BS.astype(jnp.float32)
 
   def normalize(self, s_BHTS, tile):
-    new_BHTS = _convolved(s_BHTS, self.kernels[...], tile)
-    p_BHTS = jax.nn.softmax(jnp.where(tile.mask[:, None], new_BHTS, MASKED), axis=-1)
+    is_seen_BHTS = s_BHTS > LOWEST_SEEN
+    new_BHTS = _convolved(s_BHTS, is_seen_BHTS, self.kernels[...], tile)
+    p_BHTS = jax.nn.softmax(jnp.where(is_seen_BHTS, new_BHTS, MASKED), axis=-1)
     if self.kernels_of_weights is None:
       return p_BHTS
-    p_BHTS = _convolved(p_BHTS, self.kernels_of_weights[...], tile)
-    return jnp.where(tile.mask[:, None], p_BHTS, 0.0)
+    return _convolved(p_BHTS, is_seen_BHTS, self.kernels_of_weights[...], tile)
 
 
-def _convolved(s_BHTS, kernels_HQC, tile):
+def _convolved(s_BHTS, is_seen_BHTS, kernels_HQC, tile):
   """sum_ab w_ab s_(i-a)(j+b), where what a query does not see counts as 0."""
   (_, Q, C), (_, _, T, S) = kernels_HQC.shape, s_BHTS.shape
-  s_BHTS = jnp.where(tile.mask[:, None], s_BHTS, 0.0)
+  s_BHTS = jnp.where(is_seen_BHTS, s_BHTS, 0.0)
   # Products of matrices: their gradients are some, too. Then each row goes to the queries after it.
   padded = jnp.pad(s_BHTS, ((0, 0), (0, 0), (0, 0), (C // 2, C // 2)))
   near_BHCTS = jnp.stack([padded[..., b : b + S] for b in range(C)], axis=2)

@@ -364,8 +364,8 @@ class Planner:
     yield Measurement(e.sink_rate_tokens, [fields], score, function, metric='sink_rate')
 
   def attention_distance(self, length: int) -> Iterator[Measurement]:
-    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head. A head that weighs
-    nothing but the first key has no distance.
+    """A row is a head of a layer; its `position` is HEADS_OF_LAYER x layer + head. Heads that weigh
+    nothing but the first key have no distance.
     """
     size = self._eval.batch_tokens
     heads = attention_weights.count_heads(self._config, self._corpus.vocab)

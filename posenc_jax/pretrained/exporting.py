@@ -86,7 +86,7 @@ def _write_tensors(
     x = np.ascontiguousarray(x, np.float32)
     if dtype == 'float16' and (most := np.abs(x).max(initial=0)) > np.finfo(np.float16).max:
       allowed = '--dtype=bfloat16 or float32, for float16 ends at 65504'
-      raise UserError(f'{name} has {most:g}; allowed: {allowed}')
+      raise UserError(f'{name} has a number of size {most:g}; allowed: {allowed}')
     x = x.astype(DTYPES[dtype], copy=False)
     if arrays and sum(x.nbytes for x in (x, *arrays.values())) > largest:
       write(arrays)

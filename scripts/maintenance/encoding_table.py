@@ -190,7 +190,7 @@ LEFT_OUT = (
   ),
   (
     '[LookHere](https://arxiv.org/abs/2405.13985)',
-    'heads that each see one direction of an image; distances here are of one position a token',
+    'heads that each see one direction of an image; masks here are alike for all heads',
   ),
   (
     '[NSA](https://arxiv.org/abs/2502.11089), [MoBA](https://arxiv.org/abs/2502.13189),'

@@ -95,8 +95,8 @@ class Meeting:
     tables = tables_by_diagonal(schedule.grid, arrays['whole'])
     given = arrays | {'diagonal': tables}
     o, lse, _ = forward_pass(schedule, self.interpret, given, ids, jnp.float32)
-    # A row of tiles that was not visited holds anything, a query whose tiles were passed over NaN.
-    seen = sees.reshape(-1, 1, 1, 1) & (lse > LOWEST_SEEN)
+    # A row of tiles that was not visited holds anything.
+    seen = sees.reshape(-1, 1, 1, 1)
     return jnp.where(seen[..., None], o, nothing[0]), jnp.where(seen, lse, nothing[1])
 
   def pull_back(self, arrays, ids, per_row):

@@ -37,8 +37,8 @@ class Chain(Composite):
   - a member that changes queries behind `transformer_xl`, `tupe`, `diet_abs` or `mla_rope`, which
     add parts of their own to queries;
   - a temperature, or a rotation with an attention factor, before `coca`, `pope`, `lssa`,
-    `cos_scale` or `qassmax` or beside `tapa`, whose products are not proportional to the query; and
-    two of these six;
+    `cos_scale`, `qassmax` or `screening` or beside `tapa`, whose products are not proportional to
+    the query; and two of these seven;
   - `key_offset` behind a member that rotates keys or makes them wider; beside a member that makes
     queries and keys wider one that reads them or makes q . k itself, and behind it one that rotates
     them or makes them wider again;
