@@ -331,7 +331,8 @@ def heading_of(name: str) -> str:
     return PLAIN
   if places == {'input'}:
     return INPUT
-  if places & {'values', 'output', 'softmax', 'weights'} and not enc.adapts_scores:
+  stands_alone = enc.adapts_scores or enc.rotates_qk
+  if places & {'values', 'output', 'softmax', 'weights'} and not stands_alone:
     return BESIDE
   if enc.adds_only_bias or (enc.has('bias') and not enc.has('score')):  # T5 has a scale of its own
     return BIASES
