@@ -27,6 +27,8 @@ _MODULES = {
   'make': 'posenc_jax.encodings',
   'register': 'posenc_jax.encodings',
   'score': 'posenc_jax.evaluation.scoring',
+  'heads_of_layer': 'posenc_jax.inspection.attention_weights',
+  'scores_of_heads': 'posenc_jax.inspection.attention_weights',
   'weights_of_heads': 'posenc_jax.inspection.attention_weights',
 }
 __all__ = list(_MODULES)
@@ -45,6 +47,8 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
   from posenc_jax.encodings.core.weights_only import WeightsOnly as WeightsOnly
   from posenc_jax.evaluation.runs import load_run as load_run
   from posenc_jax.evaluation.scoring import score as score
+  from posenc_jax.inspection.attention_weights import heads_of_layer as heads_of_layer
+  from posenc_jax.inspection.attention_weights import scores_of_heads as scores_of_heads
   from posenc_jax.inspection.attention_weights import weights_of_heads as weights_of_heads
   from posenc_jax.inspection.laws import check_laws as check_laws
   from posenc_jax.model.layer_sharing import StackedEncoding as StackedEncoding

@@ -125,7 +125,7 @@ def expected(weights_BNHTS):
       for j in range(1, i + 1):
         mass += weights_BNHTS[b, n, h, i, j]
         total += weights_BNHTS[b, n, h, i, j] * (i - j)
-    distance_NH[n, h] = total / mass
+    distance_NH[n, h] = total / mass if mass else np.nan
   return first_BNH, distance_NH
 
 
@@ -167,7 +167,7 @@ def test_a_sink_is_no_distance(T):
   c = config(model__layers=1)
   model = build(c, VOCAB, nnx.Rngs(0))
   layer = jax.tree.map(lambda leaf: leaf[0], model.layers)
-  x_BTD = jax.random.normal(jax.random.key(0), (1, T, c.model.dim))
+  x_BTD = jax.random.normal(jax.random.key(0), (1, T, model.embedding.shape[1]))
   enc = HalfSink(model.encodings.variants[0].layer(0).dims, nnx.Rngs(0))
   sums_BHC = attention_weights.head_sums(layer, x_BTD, enc, {})
   found_NH = attention_weights.mean_distances(np.asarray(sums_BHC)[:, None])
@@ -177,7 +177,7 @@ def test_a_sink_is_no_distance(T):
 def test_heads_without_weight_have_no_distance(make_run, capsys, monkeypatch):
   c, workdir, _ = make_run(**STATISTICS)
   of_heads = attention_weights.mean_distances
-  dead = lambda sums_WNHC: np.where([[True] + [False] * 3] * 2, np.nan, of_heads(sums_WNHC))
+  dead = lambda sums_WNHC: np.where([True, False], np.nan, of_heads(sums_WNHC))
   monkeypatch.setattr(attention_weights, 'mean_distances', dead)
   evaluate.evaluate(c, workdir)
   rows = [r for r in rows_of(workdir) if r['protocol'] == 'attention_distance']

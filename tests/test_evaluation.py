@@ -289,7 +289,7 @@ def unevaluated(letters, tmp_path_factory):
 
 def made_run(workdir, corpus, overrides, step=3):
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, **overrides})
-  model = build(c, data.VOCAB, nnx.Rngs(0))
+  model = build(c, data.vocab(c.data), nnx.Rngs(0))
   workdirs.claim_run_dir(workdir, c)
   with Checkpoints(workdir, max_to_keep=1) as checkpoints:
     checkpoints.save(step, model, {'count': jnp.array(step)})

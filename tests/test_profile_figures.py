@@ -35,6 +35,9 @@ def lines(axes):
   return [line for line in axes.lines if line.get_transform() == axes.transData]
 
 
+HIDING = ('hard_alibi', 'screening')  # some keys in all draws
+
+
 @pytest.mark.parametrize(
   'name', [pytest.param(name, marks=daily_if(name in representatives())) for name in ENCODINGS]
 )
@@ -47,7 +50,7 @@ def test_every_encoding_is_drawn(name):
     for line in lines(axes):
       y = np.asarray(line.get_ydata(), float)[1:]
       # what an encoding hides is a gap, and nothing else is
-      assert np.isfinite(y).all() or (name == 'hard_alibi' and not np.isinf(y).any())
+      assert np.isfinite(y).all() or (name in HIDING and not np.isinf(y).any())
 
 
 @pytest.mark.parametrize(

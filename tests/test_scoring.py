@@ -12,7 +12,7 @@ import pytest
 from compiled_models import nll
 from test_evaluation import Stub, chosen_documents, rows_of, state
 
-from posenc_jax import config, data, score
+from posenc_jax import config, data, heads_of_layer, score, scores_of_heads, weights_of_heads
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs, scoring, windows
@@ -111,12 +111,74 @@ def test_the_example_of_the_documents_takes_a_run_apart(make_run):
   text = b'My fellow citizens'
   assert found['inputs'].tolist() == [[256, *text]]
   np.testing.assert_array_equal(found['logits'], model(found['inputs'], window=8))
+  assert found['nats'].shape == (1, len(text))
   nats = nll(model, np.frombuffer(text, np.uint8)[None], window=8)
   np.testing.assert_allclose(found['run'].nats(found['inputs'][:, 1:]), nats, rtol=1e-6)
-  length = 1 + len(text)
+  length = len(text)
   assert found['weights'].shape == (2, 1, c.model.heads, length, length)
   np.testing.assert_allclose(found['weights'].sum(-1), 1, rtol=1e-5)
   assert not found['weights'][..., 12, :4].any(), 'the window of the run'
+
+
+def test_what_layers_of_a_run_have(make_run):
+  """Scores, heads and biases of a layer are those that its weights are made of."""
+  _, workdir, _ = make_run(model__layers=2, encoding__name='alibi')
+  run = runs.load_run(workdir)
+  tokens = run.inputs(b'My fellow citizens')[:, 1:]
+  weights, scores = (run.observe(tokens, f) for f in (weights_of_heads, scores_of_heads))
+  T = tokens.shape[1]
+  seen = jnp.where(np.tri(T, dtype=bool), scores, -jnp.inf)
+  np.testing.assert_allclose(jax.nn.softmax(seen, axis=-1), weights, atol=1e-6)
+  q, k, _ = run.observe(tokens, heads_of_layer)
+  enc = run.model.encodings.variants[0].layer(1)
+  bias_RH = enc.distance_terms(jnp.arange(T))['bias']
+  products = jnp.einsum('bthk,bshk->bhts', q[1], jnp.repeat(k[1], q.shape[3] // k.shape[3], axis=2))
+  expected = products * enc.scale(q.shape[-1])
+  distance_TS = np.arange(T)[:, None] - np.arange(T)[None]
+  expected += jnp.moveaxis(bias_RH[np.maximum(distance_TS, 0)], -1, 0)[None]
+  below = np.tri(T, dtype=bool)
+  np.testing.assert_allclose(scores[1][..., below], expected[..., below], atol=1e-5)
+  entropy = run.observe(tokens, lambda *a: jax.scipy.special.entr(weights_of_heads(*a)).sum(-1))
+  np.testing.assert_allclose(entropy, jax.scipy.special.entr(weights).sum(-1), atol=1e-5)
+
+
+def test_a_head_of_a_run_can_be_taken_out(make_run):
+  c, workdir, _ = make_run()
+  run = runs.load_run(workdir)
+  tokens = run.inputs(b'My fellow citizens')[:, 1:]
+  before, K = run.nats(tokens), c.model.head_dim
+  w = run.model.layers.w_o
+  w[...] = w[...].at[0, K : 2 * K].set(0)
+  assert abs(run.nats(tokens) - before).max() > 1e-6
+
+
+@pytest.mark.parametrize('encoding', ['abacus', 'rope'])
+def test_a_run_of_a_task_in_python(make_run, encoding):
+  """Examples are those that it is scored on, with the positions that they carry."""
+  kind = 'abacus' if encoding == 'abacus' else 'contiguous'
+  corpus = f'task:addition/reverse=True/pad=True/positions={kind}'
+  protocols = dict(eval__protocols=('answers',), eval__controls=())
+  c, workdir, model = make_run(data__corpus=corpus, encoding__name=encoding, **protocols)
+  run = runs.load_run(workdir)
+  batch = run.examples(3, 32)
+  assert (batch.position_ids is None) == (encoding == 'rope')
+  found = run.nats(batch.tokens_BT, batch.position_ids)
+  options = {} if batch.position_ids is None else {'token_positions': batch.position_ids}
+  np.testing.assert_allclose(found, nll(model, batch.tokens_BT, **options), rtol=1e-5)
+  weights = run.observe(batch.tokens_BT, weights_of_heads, batch.position_ids)
+  assert weights.shape == (c.model.layers, 3, c.model.heads, 32, 32)
+  with pytest.raises(UserError, match=r'^inputs: the run is of .task:addition'):
+    run.inputs(b'1+1')
+  if encoding == 'abacus':
+    for function in (run.nats, lambda tokens: score(run, tokens, 'non_overlapping', length=32)):
+      with pytest.raises(UserError, match=r'^positions=None: the run is of .*; allowed: those'):
+        function(batch.tokens_BT)
+
+
+def test_a_run_of_text_has_no_examples(make_run):
+  _, workdir, _ = make_run()
+  with pytest.raises(UserError, match=r"^examples: the run is of '.*'; allowed: one of a task"):
+    runs.load_run(workdir).examples(2, 8)
 
 
 def test_a_run_in_python_takes_what_evaluation_changes(make_run):

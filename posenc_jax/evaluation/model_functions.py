@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax.distributed.mesh import TOKENS
 from posenc_jax.model.decoder import options_on_one_device
-from posenc_jax.model.token_nll import nats_of_logits, token_logits, token_nll
+from posenc_jax.model.token_nll import nats_of_logits, token_hidden, token_logits, token_nll
 
 
 def predictions(model, tokens_BT, *, last: int | None = None, **options):
@@ -40,6 +40,15 @@ def gradient_norms(model, tokens_BT, **options):
 
   zeros_BTD = jnp.zeros((*tokens_BT.shape, model.embedding.shape[1]))
   return jnp.linalg.norm(jax.grad(last_nats)(zeros_BTD), axis=-1)
+
+
+def observed(function: Callable) -> Callable:
+  """Returns (model, tokens_BT, **options) -> what `LM.hidden` returns of this `observe`."""
+
+  def call(model, tokens_BT, **options):
+    return token_hidden(model, tokens_BT, observe=function, **options)[1]
+
+  return call
 
 
 def compiled(function: Callable, config: ConfigDict) -> Callable:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -11,13 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import data
+from posenc_jax import data, tasks
 from posenc_jax.config import check_one_seed, saved_config, trained_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.evaluation.model_functions import compiled
+from posenc_jax.evaluation.model_functions import compiled, observed
 from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
@@ -159,17 +159,59 @@ class Run:
   options: dict
 
   def inputs(self, text: bytes) -> np.ndarray:
-    """Integers [1, T]: BOS, with which windows begin, and the tokens of a text."""
+    """Integers [1, T]: BOS, with which windows begin, and the tokens of a text. Raises UserError of
+    a run that was trained on a task.
+    """
+    if self.tokenizer is None:
+      raise UserError(f'inputs: the run is of {self.config.data.corpus!r}; allowed: one of text')
     return np.append(self.model.bos, self.tokenizer.encode(text)).astype(np.int32)[None]
 
-  def nats(self, tokens_BT) -> jax.Array:
-    """The loss of each token in float32, [B, T], of windows of text without BOS: for `score`."""
-    with jax.default_matmul_precision('highest'):
-      return self._token_nll(self.model, tokens_BT)
+  def examples(self, count: int, length: int) -> data.Batch:
+    """The examples that evaluation has of the run's task, of at most `length` tokens, one a row:
+    tokens, which of them are answers, and the positions that they carry. Raises UserError.
+    """
+    corpus = data.opened(self.config.data, self.config.eval.split)
+    if self.tokenizer is not None:
+      raise UserError(f'examples: the run is of {corpus.name!r}; allowed: one of a task')
+    return data.pad_examples(corpus.examples(count, length), count, length)
+
+  def nats(self, tokens_BT, positions=None) -> jax.Array:
+    """The loss of each token in float32, [B, T], of windows without BOS: for `score`.
+
+    Args:
+      positions: those that the tokens of a task carry: `position_ids` of `examples`.
+    Raises:
+      UserError: there are none, where the run was trained with some.
+    """
+    return self._of_windows(self._token_nll, tokens_BT, positions)
+
+  def observe(self, tokens_BT, function: Callable, positions=None):
+    """What a function sees in each layer, [layers, B, ...], computed as `nats` is.
+
+    The inputs of the model are BOS and the tokens but the last. What the function returns of a
+    layer is all that is kept, so that it should sum up what is large.
+
+    Args:
+      function: (layer, x_BTD, enc, options) -> arrays: x is the layer's input, options those of
+        `attend`, with the `state` that the encoding carries. `weights_of_heads` is one.
+      positions: as for `nats`.
+    """
+    return self._of_windows(compiled(observed(function), self.config), tokens_BT, positions)
 
   @functools.cached_property
   def _token_nll(self):
     return compiled(token_nll, self.config)
+
+  def _of_windows(self, function: Callable, tokens_BT, positions):
+    task = tasks.of_corpus(self.config.data.corpus)
+    options = {}
+    if positions is not None:
+      options = {'positions': positions, 'max_position_distance': int(np.max(positions))}
+    elif task is not None and task.carried_positions:
+      how = 'those that its tokens carry: `position_ids` of run.examples(...)'
+      raise UserError(f'positions=None: the run is of {self.config.data.corpus!r}; allowed: {how}')
+    with jax.default_matmul_precision('highest'):
+      return function(self.model, tokens_BT, **options)
 
 
 def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) -> Run:

@@ -20,7 +20,9 @@ from ml_collections import ConfigDict
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
+from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.encodings.core.weights_only import WeightsOnly
+from posenc_jax.inspection.profiles import Recorder
 from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_hidden
 
@@ -34,6 +36,30 @@ def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
   square of T.
   """
   return jnp.moveaxis(_weighted(layer, x_BTD, enc, options, jnp.eye(x_BTD.shape[1])), 1, 2)
+
+
+def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict):
+  """The attention scores of each head of a layer, float32 [B, H, T, T]: what softmax takes, before
+  a soft-cap and the mask, of encodings whose weights are no softmax logarithms of weights (`relu`),
+  and before `normalize` makes weights of whole rows. NaN of keys that the encoding hides.
+
+  `LM.hidden` takes this function as `observe`; memory is that of `weights_of_heads`.
+  """
+  recorded = []
+  q_BTHK, k_BTGK, v_BTGK = heads_of_layer(layer, x_BTD, enc, options)
+  others = {'x': layer.block_input(x_BTD, 'attention'), 'outer_hooks_applied': True}
+  others |= {name: x for name, x in options.items() if name not in ('state', 'block_sizes')}
+  attend(q_BTHK, k_BTGK, v_BTGK, Recorder(enc, recorded.append), **others | {'backend': 'dense'})
+  (scores_BHTS,) = recorded
+  return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)
+
+
+def heads_of_layer(layer, x_BTD, enc: Encoding, options: dict):
+  """Queries, keys and values of a layer as `attend` takes them, before the encoding rotates them:
+  [B, T, H, K] and twice [B, T, G, K]. `LM.hidden` takes this function as `observe`.
+  """
+  heads = layer.project_heads(layer.block_input(x_BTD, 'attention'), enc)
+  return enc.enter_attention(*heads, options.get('state'))
 
 
 def head_sums(layer, x_BTD, enc: Encoding, options: dict):
@@ -59,8 +85,8 @@ def _weighted(layer, x_BTD, enc: Encoding, options: dict, values_TC):
   y_BTD, options = layer.block_input(x_BTD, 'attention'), dict(options)
   if options.get('backend') not in OF_ANY_WIDTH:
     options |= {'backend': 'auto', 'block_sizes': None}
-  heads = layer.project_heads(y_BTD, enc)
-  q_BTHK, k_BTGK, _ = enc.enter_attention(*heads, options.pop('state', None))
+  q_BTHK, k_BTGK, _ = heads_of_layer(layer, x_BTD, enc, options)
+  options.pop('state', None)
   values_BTGC = jnp.broadcast_to(values_TC[None, :, None], (*k_BTGK.shape[:3], values_TC.shape[1]))
   weights = WeightsOnly(enc)
   return attend(q_BTHK, k_BTGK, values_BTGC, weights, x=y_BTD, outer_hooks_applied=True, **options)

@@ -55,9 +55,11 @@ class Panel:
 
   @property
   def lowest(self) -> float:
-    """The lowest score of all that there is to draw, bands too; means are NaN of hidden keys."""
+    """The lowest score of all that there is to draw, bands too; infinite if there is nothing. Means
+    are NaN of hidden keys.
+    """
     spread_PH = 0 if self.spread_PH is None else self.spread_PH
-    return float(np.nanmin(self.mean_PH - spread_PH))
+    return float(np.nanmin(self.mean_PH - spread_PH, initial=np.inf))
 
 
 @dataclasses.dataclass(frozen=True)

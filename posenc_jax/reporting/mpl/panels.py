@@ -42,6 +42,8 @@ def distance_axis(axes, length: int, y: str, lowest: float = -np.inf) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set_xlim(0, length)
   low, high = axes.dataLim.ymin, axes.dataLim.ymax
+  if not np.isfinite([low, high]).all():  # there is nothing to draw
+    return
   if np.isclose(low, high, atol=1e-6):
     axes.set_ylim(low - 1, high + 1)
   if low < lowest:
