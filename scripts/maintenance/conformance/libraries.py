@@ -274,8 +274,14 @@ def x_pope(w, p, case):
 def x_dynamic(w, p, case):
   from x_transformers.x_transformers import DynamicPositionBias
 
-  depth, width = case.hyper.get('depth', 2), len(p['w_in'])
-  bias = DynamicPositionBias(width, heads=3, depth=depth, log_distance=case.hyper.get('log', False))
+  options = {'depth': 2, 'log': False, 'norm': False} | case.hyper
+  bias = DynamicPositionBias(
+    len(p['w_in']),
+    heads=3,
+    depth=options['depth'],
+    log_distance=options['log'],
+    norm=options['norm'],
+  )
   (first, *_), *hidden, last = bias.mlp
   linear(first, p['w_in'][None])
   linear(last, p['w_out'])
@@ -286,8 +292,21 @@ def x_dynamic(w, p, case):
   for layer, b_F in layers:
     del layer.bias
     layer.bias = b_F
+  if options['norm']:
+    bias.mlp[0][1].gamma.data = p['gains'][0]
+    for (_, norm, _), gains_F, offsets_F in zip(hidden, p['gains'][1:], p['offsets'], strict=True):
+      norm.weight.data, norm.bias.data = gains_F, offsets_F
   scores = causal_scores(project(w, 'q'), project(w, 'k'))
   return weighted_values(scores + bias(S, S), project(w, 'v'))
+
+
+def x_row_gates(w, p, case):
+  from x_transformers.x_transformers import PerRowDataDependentAlibi
+
+  gates = PerRowDataDependentAlibi(dim=18, heads=3, post_log_scale=case.hyper['factor'])
+  linear(gates.to_forget_gates[0], p['w_a'], p['w_n'])
+  scores = causal_scores(project(w, 'q'), project(w, 'k'))
+  return weighted_values(scores + gates(w['x'][None]), project(w, 'v'))
 
 
 def x_sigmoid(w, p, case):
@@ -305,6 +324,21 @@ def x_selective(w, p, case):
 
   scores = selective_attn(causal_scores(project(w, 'q'), project(w, 'k')))
   return weighted_values(scores, project(w, 'v'))
+
+
+def wavlm(w, p, case):
+  from transformers.models.wavlm.modeling_wavlm import WavLMAttention
+
+  buckets, most = case.hyper['buckets'], case.hyper['max_distance']
+  layer = WavLMAttention(18, 3, num_buckets=buckets, max_distance=most)
+  for name in 'qkv':
+    linear(getattr(layer, f'{name}_proj'), w[name])
+  identity(layer.out_proj)
+  layer.rel_attn_embed.weight.data = p['table']
+  linear(layer.gru_rel_pos_linear, p['w_g'])
+  layer.gru_rel_pos_linear.bias.data = p['b_g']
+  layer.gru_rel_pos_const.data = p['c'][None, :, None, None]
+  return layer(w['x'][None])[0][0]
 
 
 def llama4(w, p, case):
@@ -368,6 +402,7 @@ REFERENCES = {
   **dict.fromkeys(('x_rotary', 'x_xpos'), x_rotary),
   **dict.fromkeys(('deepseek', 'deepseek_yarn'), deepseek),
   **dict.fromkeys(('t5_decoder', 't5_encoder'), t5),
+  'wavlm': wavlm,
   'bloom': bloom,
   'mpt': mpt,
   **dict.fromkeys(('deberta_v2', 'deberta_v2_c2p'), deberta_v2),
@@ -375,7 +410,8 @@ REFERENCES = {
   'x_cope': x_cope,
   'x_forgetting': x_forgetting,
   'x_pope': x_pope,
-  **dict.fromkeys(('x_dynamic', 'x_dynamic_log'), x_dynamic),
+  **dict.fromkeys(('x_dynamic', 'x_dynamic_log', 'x_dynamic_norm'), x_dynamic),
+  'x_row_gates': x_row_gates,
   'x_sigmoid': x_sigmoid,
   'x_selective': x_selective,
   'llama4_temperature': llama4,
