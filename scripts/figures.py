@@ -3,6 +3,7 @@
 python scripts/figures.py runs/quick
 python scripts/figures.py results/classic --config=configs/classic.py --out=runs/figures
 python scripts/figures.py --encoding=rope/base=500000 --out=runs/figures
+python scripts/figures.py --workdir=runs/a --layer=2 --out=runs/figures
 python scripts/figures.py --classic --out=runs/figures
 
 The figures of a folder are those that `figures()` of its study gave when the sweep ran; --config: a
@@ -11,6 +12,8 @@ be. Each is written as PNG and, for papers, as PDF.
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
 distance, one line per head, at initialization. Its sizes: --length (the largest distance), --heads,
 --head_dim, --train_length, --samples (draws of tokens) and --seed.
+--workdir: the same of the encoding that a run has trained, in --layer, counted from 0; with
+--length, --samples and --seed.
 --classic: the sinusoid, RoPE's long-term decay, ALiBi and KERPLE, T5's buckets.
 """
 
@@ -25,6 +28,7 @@ from posenc_jax.reporting.mpl import classic_figures, figures, profile_figure
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'samples': 256, 'seed': 0}
+OF_PROFILES = ('length', 'samples', 'seed')
 MOST = {
   'length': 2**17,
   'heads': 256,
@@ -39,20 +43,23 @@ def main(argv):
   if not argv:
     raise UserError(
       'no arguments; allowed: DIR, such as runs/quick, --config=STUDY and --out=DIR; '
-      '--encoding=NAME --out=DIR; --classic --out=DIR'
+      '--encoding=NAME --out=DIR; --workdir=RUN --out=DIR; --classic --out=DIR'
     )
   flags = {word.partition('=')[0] for word in argv if word.startswith('-')}
-  if {'--encoding', '--classic'} & flags or (len(flags) == len(argv) and '--config' not in flags):
+  if {'--encoding', '--workdir', '--classic'} & flags or (
+    len(flags) == len(argv) and '--config' not in flags
+  ):
     draw_encodings(argv)
   else:
     study.of_arguments(argv, ROOT).write_figures()
 
 
 def draw_encodings(argv: list[str]) -> None:
-  """Draws the encoding, or the classic figures, into the folder --out. Raises UserError."""
-  flags, overrides = cli.parse_args(
-    argv, {'encoding': '', 'classic': False, 'out': cli.REQUIRED, **SIZES}
-  )
+  """Draws the encoding, that of a run, or the classic figures, into the folder --out. Raises
+  UserError.
+  """
+  ways = {'encoding': '', 'workdir': '', 'classic': False}
+  flags, overrides = cli.parse_args(argv, {**ways, 'layer': 0, 'out': cli.REQUIRED, **SIZES})
   sizes = {name: getattr(flags, name) for name in SIZES}
   for name, size in sizes.items():
     least = 0 if name == 'seed' else 1
@@ -62,13 +69,20 @@ def draw_encodings(argv: list[str]) -> None:
     raise UserError(
       f'--config.{next(iter(overrides))}: hyperparameters stand in --encoding=NAME/hyper=value'
     )
-  if bool(flags.encoding) == flags.classic:
-    raise UserError('--encoding=NAME or --classic: one of them must be given')
-  if changed := [name for name in SIZES if flags.classic and sizes[name] != SIZES[name]]:
-    raise UserError(f'--{changed[0]}: goes with --encoding only')
+  given = [way for way in ways if getattr(flags, way)]
+  if len(given) != 1:
+    raise UserError('--encoding=NAME, --workdir=RUN or --classic: one of them must be given')
+  taken = {'encoding': SIZES, 'workdir': (*OF_PROFILES, 'layer'), 'classic': ()}[given[0]]
+  starts = {'layer': 0, **SIZES}
+  if changed := [n for n in starts if n not in taken and getattr(flags, n) != starts[n]]:
+    raise UserError(f'--{changed[0]}: does not go with --{given[0]}')
   if flags.encoding:
     name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
     drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}
+  elif flags.workdir:
+    sizes = {name: sizes[name] for name in OF_PROFILES}
+    name = f'{Path(flags.workdir).resolve().name}-layer-{flags.layer}'
+    drawers = {name: functools.partial(draw_layer, flags.workdir, flags.layer, **sizes)}
   else:
     drawers = classic_figures.CLASSIC
   cli.check_folder(f'--out={flags.out}', flags.out)
@@ -76,6 +90,19 @@ def draw_encodings(argv: list[str]) -> None:
     figure, path = draw(), Path(flags.out) / name
     cli.make_folder(path.parent)
     figures.save(figure, path)
+
+
+def draw_layer(workdir: str, layer: int, **sizes: int):
+  """A matplotlib `Figure` of the encoding in a layer of a trained run. Raises UserError."""
+  from posenc_jax.evaluation.runs import load_run  # it needs jax, and rows do not
+
+  run = load_run(workdir)
+  layers = run.config.model.layers
+  if not 0 <= layer < layers:
+    raise UserError(f'--layer={layer}; allowed: 0 to {layers - 1}')
+  _, enc, _ = list(run.model.encodings.all_layers(layers))[layer]
+  title = f'{run.config.encoding.name}, layer {layer} of {Path(workdir).resolve().name}'
+  return profile_figure.draw_encoding(title, enc, **sizes, state=f'As trained, step {run.step}')
 
 
 if __name__ == '__main__':

@@ -196,7 +196,9 @@ def test_ropes_bound_is_the_papers_and_holds():
     (['--encoding=rope', '--heads=x'], r"heads='x'"),
     (['--encoding=rope', '--config.encoding.base=3'], r'hyperparameters stand in --encoding'),
     (['--encoding=rope', '--classic'], 'one of them must be given'),
-    (['--classic', '--length=9'], r'--length: goes with --encoding only'),
+    (['--classic', '--length=9'], r'--length: does not go with --classic'),
+    (['--workdir=runs/a', '--heads=9'], r'--heads: does not go with --workdir'),
+    (['--encoding=rope', '--layer=1'], r'--layer: does not go with --encoding'),
     (['--clasic'], r"--clasic: no such flag; did you mean '--classic'\?"),
   ],
 )
@@ -205,6 +207,22 @@ def test_bad_flags_are_one_line(flags, message, tmp_path):
     figures.main([*flags, f'--out={tmp_path}/out'])
   assert r'\n' not in str(error.value)
   assert not (tmp_path / 'out').exists()
+
+
+def test_what_a_run_has_learned_is_drawn(make_run, tmp_path):
+  _, workdir, model = make_run(encoding__name='t5', model__layers=2)
+  figures.main([f'--workdir={workdir}', '--layer=1', f'--out={tmp_path}/out', '--length=16'])
+  pictures = sorted(path.name for path in (tmp_path / 'out').iterdir())
+  assert pictures == ['run-layer-1.pdf', 'run-layer-1.png']
+  figure = figures.draw_layer(str(workdir), 1, length=16, samples=16, seed=0)
+  enc = model.encodings.variants[0].layer(1)
+  bias_RH = enc.distance_terms(jnp.arange(16))['bias']
+  (axes,) = figure.axes
+  for line, bias_R in zip(lines(axes), np.asarray(bias_RH).T, strict=True):
+    np.testing.assert_allclose(line.get_ydata(), bias_R, atol=1e-6)
+  assert 'As trained, step 3' in ' '.join(figure.get_supxlabel().split())
+  with pytest.raises(UserError, match=r'^--layer=2; allowed: 0 to 1'):
+    figures.main([f'--workdir={workdir}', '--layer=2', f'--out={tmp_path}/other'])
 
 
 def test_the_script_writes_a_picture(tmp_path, capsys):

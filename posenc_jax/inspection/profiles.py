@@ -78,12 +78,17 @@ def from_spec(spec: str, heads: int, head_dim: int, train_length: int, seed: int
     return make(**encoding, **sizes, train_length=train_length, rngs=nnx.Rngs(seed))
 
 
-def profile(enc: Encoding, length: int, samples: int, seed: int) -> Profile:
-  """The profile at the distances 0 .. length - 1. Raises UserError as `against_distance` does."""
+def profile(
+  enc: Encoding, length: int, samples: int, seed: int, state: str = 'At initialization'
+) -> Profile:
+  """The profile at the distances 0 .. length - 1. Raises UserError as `against_distance` does.
+
+  `state`: where its parameters are from, in words.
+  """
   curves = against_distance(enc, length, samples, seed)
   is_exact = 'bias' in curves
   H, K = enc.dims.heads, enc.dims.head_dim
-  notes = [f'{enc.paper}. At initialization, seed {seed}; {H} heads of {K} channels.']
+  notes = [f'{enc.paper}. {state}, seed {seed}; {H} heads of {K} channels.']
   if not is_exact:
     notes.append(
       f'Lines: mean over {samples} draws of tokens of unit variance. Bands: one standard deviation.'

@@ -10,15 +10,24 @@ DASHES = ('-', '--', ':', '-.')
 
 
 def draw(spec: str, length: int, samples: int, seed: int, **sizes: int):
-  """A matplotlib `Figure` of the profile of an encoding 'NAME/hyper=value', one line a head.
+  """A matplotlib `Figure` of the profile of an encoding 'NAME/hyper=value' as it starts.
 
   `sizes` are heads, head_dim and train_length. Raises UserError.
   """
   from posenc_jax.inspection import profiles  # it needs jax, and rows do not
 
-  enc = profiles.from_spec(spec, seed=seed, **sizes)
-  profile = profiles.profile(enc, length, samples, seed)
-  figure, axes_of = panels.panels(spec, [panel.title for panel in profile.panels])
+  return draw_encoding(spec, profiles.from_spec(spec, seed=seed, **sizes), length, samples, seed)
+
+
+def draw_encoding(title: str, enc, length: int, samples: int, seed: int, **state: str):
+  """A matplotlib `Figure` of the profile of an encoding, one line a head. Raises UserError.
+
+  `state`: as for `profiles.profile`.
+  """
+  from posenc_jax.inspection import profiles
+
+  profile = profiles.profile(enc, length, samples, seed, **state)
+  figure, axes_of = panels.panels(title, [panel.title for panel in profile.panels])
   for axes, panel in zip(axes_of, profile.panels, strict=True):
     _draw_panel(axes, panel, enc.dims.heads)
     y_title = panel.y_title if axes is axes_of[0] else ''
