@@ -13,7 +13,8 @@ be. Each is written as PNG and, for papers, as PDF.
 distance, one line per head, at initialization. Its sizes: --length (the largest distance), --heads,
 --head_dim, --train_length, --samples (draws of tokens) and --seed.
 --workdir: the same of the encoding that a run has trained, in --layer, counted from 0; with
---length, --samples and --seed.
+--length, --samples and --seed, and --config.encoding.FIELD=VALUE and --config=STUDY.py as for
+eval.py.
 --classic: the sinusoid, RoPE's long-term decay, ALiBi and KERPLE, T5's buckets.
 """
 
@@ -22,6 +23,7 @@ import re
 from pathlib import Path
 
 from posenc_jax import cli
+from posenc_jax.config import load_study
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.mpl import classic_figures, figures, profile_figure
@@ -59,21 +61,22 @@ def draw_encodings(argv: list[str]) -> None:
   UserError.
   """
   ways = {'encoding': '', 'workdir': '', 'classic': False}
-  flags, overrides = cli.parse_args(argv, {**ways, 'layer': 0, 'out': cli.REQUIRED, **SIZES})
+  of_runs = {'layer': 0, 'config': ''}
+  flags, overrides = cli.parse_args(argv, {**ways, **of_runs, 'out': cli.REQUIRED, **SIZES})
   sizes = {name: getattr(flags, name) for name in SIZES}
   for name, size in sizes.items():
     least = 0 if name == 'seed' else 1
     if not least <= size <= MOST[name]:
       raise UserError(f'--{name}={size}; allowed: {least} to {MOST[name]}')
-  if overrides:
+  if overrides and not flags.workdir:
     raise UserError(
       f'--config.{next(iter(overrides))}: hyperparameters stand in --encoding=NAME/hyper=value'
     )
   given = [way for way in ways if getattr(flags, way)]
   if len(given) != 1:
     raise UserError('--encoding=NAME, --workdir=RUN or --classic: one of them must be given')
-  taken = {'encoding': SIZES, 'workdir': (*OF_PROFILES, 'layer'), 'classic': ()}[given[0]]
-  starts = {'layer': 0, **SIZES}
+  taken = {'encoding': SIZES, 'workdir': (*OF_PROFILES, *of_runs), 'classic': ()}[given[0]]
+  starts = {**of_runs, **SIZES}
   if changed := [n for n in starts if n not in taken and getattr(flags, n) != starts[n]]:
     raise UserError(f'--{changed[0]}: does not go with --{given[0]}')
   if flags.encoding:
@@ -82,7 +85,10 @@ def draw_encodings(argv: list[str]) -> None:
   elif flags.workdir:
     sizes = {name: sizes[name] for name in OF_PROFILES}
     name = f'{Path(flags.workdir).resolve().name}-layer-{flags.layer}'
-    drawers = {name: functools.partial(draw_layer, flags.workdir, flags.layer, **sizes)}
+    if flags.config:
+      load_study(flags.config)
+    draw = functools.partial(draw_layer, flags.workdir, flags.layer, overrides, **sizes)
+    drawers = {name: draw}
   else:
     drawers = classic_figures.CLASSIC
   cli.check_folder(f'--out={flags.out}', flags.out)
@@ -92,16 +98,19 @@ def draw_encodings(argv: list[str]) -> None:
     figures.save(figure, path)
 
 
-def draw_layer(workdir: str, layer: int, **sizes: int):
+def draw_layer(workdir: str, layer: int, overrides: dict, **sizes: int):
   """A matplotlib `Figure` of the encoding in a layer of a trained run. Raises UserError."""
   from posenc_jax.evaluation.runs import load_run  # it needs jax, and rows do not
+  from posenc_jax.model.layer_pattern import read_pattern
 
-  run = load_run(workdir)
+  run = load_run(workdir, overrides)
   layers = run.config.model.layers
   if not 0 <= layer < layers:
     raise UserError(f'--layer={layer}; allowed: 0 to {layers - 1}')
   _, enc, _ = list(run.model.encodings.all_layers(layers))[layer]
-  title = f'{run.config.encoding.name}, layer {layer} of {Path(workdir).resolve().name}'
+  encodings, order, _ = read_pattern(run.config.encoding.to_dict())
+  name = encodings[order[layer % len(order)]]['name']
+  title = f'{name}, layer {layer} of {Path(workdir).resolve().name}'
   return profile_figure.draw_encoding(title, enc, **sizes, state=f'As trained, step {run.step}')
 
 

@@ -71,7 +71,8 @@ OF_CI = {
   f'test_{name}.py'
   for name in (
     *('attention_weights', 'bench', 'carried_positions', 'carried_state'),
-    *('generation', 'grid', 'long_ppl', 'page', 'paper_configs', 'profile_figures', 'rates'),
+    *('exporting', 'flax_attention', 'generation', 'grid', 'long_ppl', 'page', 'paper_configs'),
+    *('profile_figures', 'rates'),
     *('scoring', 'seeds', 'slurm', 'trackers'),
   )
 }

@@ -276,7 +276,7 @@ def test_every_case_is_one_that_tiles_take(name):
       programs.attention_program(mesh, name, 'blockwise', SMALL, (16, 16), CASES[case])
     except ValueError:
       refused.add(case)
-  ahead = {'prefix', 'non_causal', 'non_causal_window'}
+  ahead = {'prefix', 'non_causal', 'non_causal_window', 'function_of_tokens'}
   assert refused == {'nope': set(), 't5': {'float_positions'}, 'fox': ahead}[name]
 
 

@@ -2325,7 +2325,7 @@ def test_temperatures_at_known_factors():
     [logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6
   )
   info = factors(build('infoscale'))
-  np.testing.assert_allclose(info[[0, 39]], [0, 1], atol=1e-6)
+  np.testing.assert_allclose(info[np.array([0, 39])], [0, 1], atol=1e-6)
   # by hand, at K = 8: 1 - 16^(-1/4) over 1 - 40^(-1/4)
   np.testing.assert_allclose(info[15], (0.5 / (1 - 40**-0.25)) ** 0.5, rtol=1e-5)
   hype = factors(build('hype_temperature', a=6.0))

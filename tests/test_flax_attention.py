@@ -215,6 +215,26 @@ def test_options_of_tokens_have_batches_as_queries_do(batch):
   given = dict(x=rows(x, 2), segment_ids=rows(segment_ids, 1))
   expected = attend(*[rows(q, 3)] * 3, enc, **given)
   np.testing.assert_allclose(found, expected.reshape(found.shape), atol=1e-6)
+  one = jnp.arange(11) // 4  # of all sequences
+  for segment_ids in (one, one[None]):
+    again = attention_fn(enc, x=x, segment_ids=segment_ids, is_causal=True)(q, q, q)
+    np.testing.assert_allclose(again, found, atol=1e-6)
+
+
+@pytest.mark.parametrize('batch', [(), (2,), (2, 3)])
+def test_positions_of_all_sequences(batch):
+  q, enc = (
+    jax.random.normal(jax.random.key(0), (*batch, 11, 4, 8)),
+    make('rope', **SIZES, rngs=nnx.Rngs(0)),
+  )
+  at = 3 * jnp.arange(11)
+  found = [attention_fn(enc)(q, q, q, input_positions=ids) for ids in (at, at[None])]
+  whole = jnp.broadcast_to(at, (*batch, 11)) if batch else at
+  found.append(attention_fn(enc, position_ids=whole)(q, q, q))
+  rows = q.reshape(-1, 11, 4, 8)
+  expected = attend(rows, rows, rows, enc, position_ids=at[None], is_causal=False)
+  for o in found:
+    np.testing.assert_allclose(o, expected.reshape(q.shape), atol=1e-6)
 
 
 @pytest.mark.parametrize('batch', [(), (2, 3)])

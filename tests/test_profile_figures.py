@@ -214,15 +214,28 @@ def test_what_a_run_has_learned_is_drawn(make_run, tmp_path):
   figures.main([f'--workdir={workdir}', '--layer=1', f'--out={tmp_path}/out', '--length=16'])
   pictures = sorted(path.name for path in (tmp_path / 'out').iterdir())
   assert pictures == ['run-layer-1.pdf', 'run-layer-1.png']
-  figure = figures.draw_layer(str(workdir), 1, length=16, samples=16, seed=0)
+  figure = figures.draw_layer(str(workdir), 1, {}, length=16, samples=16, seed=7)
   enc = model.encodings.variants[0].layer(1)
   bias_RH = enc.distance_terms(jnp.arange(16))['bias']
   (axes,) = figure.axes
   for line, bias_R in zip(lines(axes), np.asarray(bias_RH).T, strict=True):
     np.testing.assert_allclose(line.get_ydata(), bias_R, atol=1e-6)
-  assert 'As trained, step 3' in ' '.join(figure.get_supxlabel().split())
+  said = ' '.join(figure.get_supxlabel().split())
+  assert 'As trained, step 3; ' in said
+  assert 'seed 7' not in said
   with pytest.raises(UserError, match=r'^--layer=2; allowed: 0 to 1'):
     figures.main([f'--workdir={workdir}', '--layer=2', f'--out={tmp_path}/other'])
+
+
+def test_a_layer_of_a_pattern_is_drawn_as_evaluation_has_it(make_run):
+  layers = ({'name': 'alibi'}, {'name': 'nope'})
+  _, workdir, _ = make_run(encoding={'name': 'pattern', 'layers': layers}, model__layers=2)
+  drawn = lambda layer, **changed: figures.draw_layer(
+    str(workdir), layer, changed, length=16, samples=16, seed=0
+  )
+  assert 'nope, layer 1 of run' in drawn(1).get_suptitle()
+  first = drawn(0)
+  assert 'alibi, layer 0 of run' in first.get_suptitle()
 
 
 def test_the_script_writes_a_picture(tmp_path, capsys):

@@ -175,6 +175,23 @@ def test_a_run_of_a_task_in_python(make_run, encoding):
         function(batch.tokens_BT)
 
 
+def test_what_is_observed_is_compiled_once(make_run):
+  corpus = 'task:addition/reverse=True/pad=True/positions=abacus'
+  options = dict(encoding__name='abacus', eval__protocols=('answers',), eval__controls=())
+  _, workdir, _ = make_run(data__corpus=corpus, **options)
+  run, traces = runs.load_run(workdir), []
+
+  def count(layer, x_BTD, enc, options):
+    traces.append(1)
+    return x_BTD.sum()
+
+  batch = run.examples(4, 32)
+  run.observe(batch.tokens_BT[:2], count, batch.position_ids[:2])
+  once = len(traces)
+  run.observe(batch.tokens_BT[2:], count, np.minimum(batch.position_ids[2:], 1))
+  assert 0 < once == len(traces)
+
+
 def test_a_run_of_text_has_no_examples(make_run):
   _, workdir, _ = make_run()
   with pytest.raises(UserError, match=r"^examples: the run is of '.*'; allowed: one of a task"):

@@ -38,7 +38,7 @@ PRETRAINED = load_study(Path(__file__).parents[1] / 'pretrained.py')
 JUDGE = 'runs/smollm2_judge'
 BASELINE = 'streaming'
 # In the order in which they are run: what is likely to be wanted comes first.
-METHODS = (BASELINE, 'self_extend', 'dca', 'yarn', 'rerope', 'jet_long', 'none')
+METHODS = (BASELINE, 'self_extend', 'dca', 'yarn', 'rerope', 'none', 'jet_long')
 
 
 def get_config():

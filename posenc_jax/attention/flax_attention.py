@@ -108,7 +108,7 @@ class FlaxAttention(nnx.Module):
     options['is_causal'] |= is_causal
     for name in OF_TOKENS:
       if options.get(name) is not None:
-        options[name] = _one_axis(options[name], batch, options[name].ndim - len(batch))
+        options[name] = _of_tokens(options[name], batch, S)
     given = {'mask': mask, 'bias': bias, 'input_positions': input_positions}
     for name, option in (('mask', 'mask'), ('bias', 'bias'), ('input_positions', 'position_ids')):
       if given[name] is not None and options.get(option) is not None:
@@ -120,8 +120,7 @@ class FlaxAttention(nnx.Module):
       own = heads * self.encoding.heads_per_query
       options['bias'] = _of_pairs('bias', bias, batch, (own, T, S))
     if input_positions is not None:
-      each = input_positions.ndim - len(batch)
-      options['position_ids'] = _one_axis(input_positions, batch, each)
+      options['position_ids'] = _of_tokens(input_positions, batch, S)
     if dtype is not None:
       query, key, value = (x.astype(dtype) for x in (query, key, value))
     query, key, value = (_one_axis(x, batch, 3) for x in (query, key, value))
@@ -135,6 +134,18 @@ def _one_axis(x, batch: list[int], others: int):
     return x
   own = x.shape[-others:]
   return jnp.broadcast_to(x, (*batch, *own)).reshape(-1, *own)
+
+
+def _of_tokens(x, batch: list[int], S: int):
+  """An array of tokens as `attend` takes it: [*batch, S, ...] has one axis in the place of the
+  batch axes, [S] gets one, and [1, S, ...], which all sequences share, stays.
+  """
+  if x.ndim == 1:
+    return x[None]
+  has_batch = len(batch) > 1 and x.shape[: len(batch)] == tuple(batch)
+  if x.shape[:2] == (1, S) and not has_batch:
+    return x
+  return _one_axis(x, batch, x.ndim - len(batch))
 
 
 def _of_pairs(name: str, x, batch: list[int], sizes: tuple[int, int, int]):

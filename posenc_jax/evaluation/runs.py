@@ -170,9 +170,13 @@ class Run:
     """The examples that evaluation has of the run's task, of at most `length` tokens, one a row:
     tokens, which of them are answers, and the positions that they carry. Raises UserError.
     """
-    corpus = data.opened(self.config.data, self.config.eval.split)
     if self.tokenizer is not None:
-      raise UserError(f'examples: the run is of {corpus.name!r}; allowed: one of a task')
+      raise UserError(
+        f'examples: the run is of {self.config.data.corpus!r}; allowed: one of a task'
+      )
+    if count < 1:
+      raise UserError(f'examples: count={count}; allowed: 1 or more')
+    corpus = data.opened(self.config.data, self.config.eval.split)
     return data.pad_examples(corpus.examples(count, length), count, length)
 
   def nats(self, tokens_BT, positions=None) -> jax.Array:
@@ -189,24 +193,36 @@ class Run:
     """What a function sees in each layer, [layers, B, ...], computed as `nats` is.
 
     The inputs of the model are BOS and the tokens but the last. What the function returns of a
-    layer is all that is kept, so that it should sum up what is large.
+    layer is all that is kept, so that it should sum up what is large. The same function is compiled
+    once for all windows of one shape.
 
     Args:
       function: (layer, x_BTD, enc, options) -> arrays: x is the layer's input, options those of
         `attend`, with the `state` that the encoding carries. `weights_of_heads` is one.
       positions: as for `nats`.
     """
-    return self._of_windows(compiled(observed(function), self.config), tokens_BT, positions)
+    if function not in self._observers:
+      self._observers[function] = compiled(observed(function), self.config)
+    return self._of_windows(self._observers[function], tokens_BT, positions)
 
   @functools.cached_property
   def _token_nll(self):
     return compiled(token_nll, self.config)
 
+  @functools.cached_property
+  def _observers(self) -> dict[Callable, Callable]:
+    """What was compiled for `observe`, by its functions."""
+    return {}
+
   def _of_windows(self, function: Callable, tokens_BT, positions):
+    """The numbers of a compiled function of `model_functions`."""
     task = tasks.of_corpus(self.config.data.corpus)
     options = {}
     if positions is not None:
-      options = {'positions': positions, 'max_position_distance': int(np.max(positions))}
+      most = int(np.max(positions))
+      if task is not None and task.carried_positions:  # the same for all windows of one length
+        most = max(most, task.largest_position(np.shape(tokens_BT)[1]))
+      options = {'positions': positions, 'max_position_distance': most}
     elif task is not None and task.carried_positions:
       how = 'those that its tokens carry: `position_ids` of run.examples(...)'
       raise UserError(f'positions=None: the run is of {self.config.data.corpus!r}; allowed: {how}')

@@ -41,7 +41,7 @@ def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
 def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict):
   """The attention scores of each head of a layer, float32 [B, H, T, T]: what softmax takes, before
   a soft-cap and the mask, of encodings whose weights are no softmax logarithms of weights (`relu`),
-  and before `normalize` makes weights of whole rows. NaN of keys that the encoding hides.
+  and before `normalize` makes weights of whole rows. NaN of hidden keys.
 
   `LM.hidden` takes this function as `observe`; memory is that of `weights_of_heads`.
   """

@@ -18,7 +18,7 @@ from posenc_jax import cli, errors
 from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.encodings import Encoding, make
-from posenc_jax.encodings.core.base import LOWEST_SEEN, delegate_to_inner
+from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED, delegate_to_inner
 from posenc_jax.errors import UserError
 
 BATCH = 16  # samples that are measured at once
@@ -79,16 +79,17 @@ def from_spec(spec: str, heads: int, head_dim: int, train_length: int, seed: int
 
 
 def profile(
-  enc: Encoding, length: int, samples: int, seed: int, state: str = 'At initialization'
+  enc: Encoding, length: int, samples: int, seed: int, state: str | None = None
 ) -> Profile:
   """The profile at the distances 0 .. length - 1. Raises UserError as `against_distance` does.
 
-  `state`: where its parameters are from, in words.
+  `state`: where its parameters are from, in words; None: from the seed.
   """
   curves = against_distance(enc, length, samples, seed)
   is_exact = 'bias' in curves
   H, K = enc.dims.heads, enc.dims.head_dim
-  notes = [f'{enc.paper}. {state}, seed {seed}; {H} heads of {K} channels.']
+  state = state or f'At initialization, seed {seed}'
+  notes = [f'{enc.paper}. {state}; {H} heads of {K} channels.']
   if not is_exact:
     notes.append(
       f'Lines: mean over {samples} draws of tokens of unit variance. Bands: one standard deviation.'
@@ -216,7 +217,9 @@ def _project(x_BTD, w_DHK):
 
 
 class Recorder(Encoding):
-  """The encoding `inner`; `record(scores)` is called with the scores of each tile."""
+  """The encoding `inner`; `record(scores)` is called with the scores of each tile, MASKED where a
+  mask hides a key.
+  """
 
   needs_all_queries = False  # scores are those of each query
 
@@ -229,7 +232,7 @@ class Recorder(Encoding):
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     if self.inner.has('score'):
       s_BHTS = self.inner.score(s_BHTS, q_BHTK, k_BGSK, tile)
-    self.record(s_BHTS)
+    self.record(jnp.where(tile.mask[:, None], s_BHTS, MASKED))
     return s_BHTS
 
 

@@ -141,6 +141,8 @@ OTHER_NAMES = (
   (
     '[RIFLEx](https://arxiv.org/abs/2502.15894)',
     'scaling `riflex` of `axial_rope`, with `scaled_axis` 0',
+  ),
+  (
     "x-transformers' data-dependent ALiBi; its form with gates of each row",
     '`fox` with `start` 5; `row_gates`',
   ),

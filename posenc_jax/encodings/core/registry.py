@@ -297,10 +297,10 @@ def make(
       spans, windows and chunks are sized by it where a hyperparameter does not say otherwise
       (learned, deberta, self_extend, dca, streaming_rope, logn, drope and others), and so is the
       length from which `scaling` of RoPE extends. Published numbers of tokens stay as they are
-      whatever L is: t5's and gated_t5's `max_distance` (128), shaw's `max_distance` (16),
-      relative_projection's `max_distance` (1,024), fire's `threshold` (512), xpos's `scale_base`
-      (512), cope's `positions` (64), abacus's `max_length` (1,024) and llama4_temperature's
-      `length` (8,192).
+      whatever L is: t5's `max_distance` (128), gated_t5's `max_distance` (128), shaw's
+      `max_distance` (16), relative_projection's `max_distance` (1,024), fire's `threshold` (512),
+      screening's `threshold` (256), xpos's `scale_base` (512), cope's `positions` (64), abacus's
+      `max_length` (1,024) and llama4_temperature's `length` (8,192).
     rngs: `flax.nnx.Rngs`, which initial parameters are drawn from.
     **hyper: hyperparameters of the encoding; every encoding builds without.
   Raises:
