@@ -1142,7 +1142,7 @@ def test_weights_of_whole_rows_know_keys_that_a_score_hides(name, value, monkeyp
     return with_gradients(lambda q: attend(q, q, q, enc, window=window), (0,))(q)
 
   for found, expected in zip(both(('hiding', name), None), both((name,), 3), strict=True):
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.parametrize('value', [MASKED, float('-inf')])
