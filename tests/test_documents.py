@@ -213,6 +213,7 @@ STUDIES_OF_SECTIONS = {
   ],
   ('README.md', 'A model that needs more context'): [
     'pretrained',
+    'pretrained_long_ppl',
     'pretrained_4',
     'pretrained_packages',
     'pretrained_speeches',
@@ -227,6 +228,7 @@ STUDIES_OF_SECTIONS = {
   ],
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
+    'pretrained_long_ppl',
     'pretrained_4',
     'pretrained_packages',
     'pretrained_speeches',
