@@ -948,6 +948,7 @@ def test_dape_without_its_mlp_is_the_encoding_inside(inner):
     assert type(enc.inner) is ENCODINGS[inner]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('inner', ['alibi', 'fire'])
 def test_dape_v2_that_sees_no_neighbors_is_dape(inner):
   first, second = away(build('dape', inner=inner)), build('dape_v2', inner=inner)
@@ -1103,6 +1104,7 @@ def test_nape_is_alibi_of_linear_slopes_and_nope():
   same(build('nape', alibi_heads=0), build('nope'))
 
 
+@pytest.mark.ci
 def test_hard_alibi_is_a_window_in_each_of_its_heads():
   """Whatever mask there is besides; also where all keys of a tile are hidden in some heads."""
   enc, own_masks = build('hard_alibi', windows=(1, 3, 20)), (1, 3, 20, None)
@@ -1425,6 +1427,7 @@ def test_cos_scale_golden_values():
     np.testing.assert_allclose(found, p / p.sum(), rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.ci
 def test_lssar_leaves_rows_of_three_keys_nothing_but_a_power():
   """And a row of equal scores as it is, of which the formula makes 0 / 0."""
   enc, (x, weights, _) = build('lssar', power=3.0), inputs()
@@ -1460,6 +1463,7 @@ SEVERAL_TURNS = (
 )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
   'name', [pytest.param(n, marks=daily_if(n in ('rerope', 'dca', 'ms_poe'))) for n in SEVERAL_TURNS]
 )
@@ -1565,6 +1569,7 @@ def test_mta_golden_values_of_mixed_weights():
   np.testing.assert_allclose(attended(enc, s)[:, :, 0], expected, atol=1e-6)
 
 
+@pytest.mark.ci
 def test_mta_gives_a_token_what_it_gets_before_others():
   """Whatever comes later, and whatever a window hid from the queries that a kernel sees."""
   x, weights, _ = inputs()
@@ -1705,6 +1710,7 @@ def test_lower_inverse_is_the_inverse_with_its_gradient():
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(other).max())
 
 
+@pytest.mark.ci
 def test_path_that_is_not_walked_is_nope():
   """beta -> 0 whatever w is; the parameter that says so has no gradient there, and that is a
   number.
@@ -1784,6 +1790,7 @@ def test_wall_that_forgets_nothing_is_nope():
   same(build('wall', start=200.0), build('nope'))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('backend', [slow('dense'), 'blockwise'])
 @pytest.mark.parametrize(
   ('queries', 'tokens', 'start'), [(300, 300, 0.0), (300, 300, -5.0), (40, 8192, 4.0)]
@@ -1812,6 +1819,7 @@ def test_wall_is_exact_at_length(backend, queries, tokens, start):
   np.testing.assert_allclose(out[0], desired, atol=5e-6)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
   'sizes',
   [
