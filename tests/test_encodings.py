@@ -215,7 +215,7 @@ def scores(enc, x, positions):
 
 
 def test_ultravico_golden_values():
-  """Of scores log 4, -log 3, log 16 and 0 at the distances 3, 2, 1 and 0 those beyond 1 change."""
+  """Scores are log 4, -log 3, log 16, 0 at the distances 3, 2, 1, 0; those beyond 1 change."""
   enc, s = build('ultravico', window=1, alpha=0.5, kv_heads=4), np.zeros((4, 4))
   s[3] = np.log([4, 1 / 3, 16, 1])
   weights = attended(enc, s)
@@ -267,7 +267,7 @@ def test_windows_of_screening():
 
 
 def test_screening_of_nothing_is_nothing_and_has_finite_gradients():
-  """Of queries that let no key through, and of zeros in the place of vectors."""
+  """Queries let no key through, and zeros stand in the place of vectors."""
   enc = build('screening', kv_heads=4)
   run = lambda q, k: attend(q, k, k, enc, backend='dense')
   gradients = jax.grad(lambda q, k: jnp.sum(run(q, k) ** 2), argnums=(0, 1))
@@ -307,7 +307,7 @@ def test_pape_is_its_expanded_squares():
 
 
 def test_pape_ri_is_alike_in_all_directions():
-  """Of rotated positions; and that of one axis is `pape` with one parabola of that scale."""
+  """Rotated positions give the same; and with one axis it is `pape` with one parabola."""
   enc, t = away(build('pape_ri', axes=2, kv_heads=4)), jnp.array([[[0.0, 1], [2, 2], [3, -1]]])
   x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 3, 12)), jnp.float32)
   turn = jnp.array([[0.6, -0.8], [0.8, 0.6]])
@@ -575,7 +575,7 @@ def test_constant_t5_bias_is_no_bias():
 
 
 def test_gated_t5_begins_as_t5_with_a_steady_gate():
-  """Of zeros both sigmoids are 1/2, and g = 1/2 (1/2 - 1) + 2."""
+  """Both sigmoids of zeros are 1/2, and g = 1/2 (1/2 - 1) + 2."""
   gated, t5 = build('gated_t5'), build('t5')
   gated.w_g[...] = jnp.zeros_like(gated.w_g[...])
   t5.table[...] = 1.75 * gated.table[...] / 8**0.5
@@ -583,7 +583,7 @@ def test_gated_t5_begins_as_t5_with_a_steady_gate():
 
 
 def test_gates_of_gated_t5_by_hand():
-  """Of slices of three channels; c of the last head is 3."""
+  """Gates read slices of three channels; c of the last head is 3."""
   enc, x = build('gated_t5'), jnp.array([0.0, 0, 0, 1, 0, 0, -1, 0, 0, 2, 0, 0])
   w = jnp.array([1.0, 1, 0, 0, 0, 0, -0.5, -0.5])
   enc.w_g[...] = jnp.stack([w, 0 * w, 0 * w])
@@ -1148,7 +1148,7 @@ def test_sinusoids_with_a_learned_scale_begin_as_without():
 
 
 def test_stick_breaking_that_attends_to_the_token_itself():
-  """Of scores of 0 each key takes half of what is left, the nearest first."""
+  """With scores of 0 each key takes half of what is left, the nearest first."""
   weights = attended(build('stick_breaking', attend_current=True, kv_heads=4), np.zeros((4, 4)))
   np.testing.assert_allclose(weights[3, :, 0], [1 / 16, 1 / 8, 1 / 4, 1 / 2], rtol=1e-6)
   np.testing.assert_allclose(weights[0, :, 0], [1 / 2, 0, 0, 0], rtol=1e-6)
