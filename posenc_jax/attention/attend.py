@@ -141,8 +141,10 @@ def attend(
   check_backend(backend)
   is_array = isinstance(mask, jax.Array | np.ndarray)
   seen_BTS, function = (mask, None) if is_array else (None, mask)
-  arrays = q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids, mask_ids, seen_BTS, bias
-  check_arrays(*arrays)
+  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
+  others |= dict(mask_ids=mask_ids, seen_BTS=seen_BTS, bias_BHTS=bias)
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, others
+  check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, **others)
   if max_position_distance is None:  # as a mesh or a jax.shard_map is met, constants are traced
     max_position_distance = largest_difference(enc, position_ids)
   attention = functools.partial(
@@ -164,26 +166,10 @@ def attend(
   return attention(*arrays)
 
 
-def _attend(
-  q_BTHK,
-  k_BSGK,
-  v_BSGK,
-  enc,
-  x,
-  position_ids,
-  segment_ids,
-  mask_ids,
-  seen_BTS,
-  bias_BHTS,
-  *,
-  backend: str,
-  **options,
-):
-  others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
-  others |= dict(mask_ids=mask_ids, seen_BTS=seen_BTS, bias_BHTS=bias_BHTS)
-  arrays = (q_BTHK, k_BSGK, v_BSGK, enc), others
+def _attend(q_BTHK, k_BSGK, v_BSGK, enc, others: dict, *, backend: str, **options):
+  arrays = q_BTHK, k_BSGK, v_BSGK, enc, others
   # In a jax.shard_map gradients of what all devices share are summed where it begins to differ.
-  (q_BTHK, k_BSGK, v_BSGK, enc), others = vary(arrays, varying_axes(arrays))
+  q_BTHK, k_BSGK, v_BSGK, enc, others = vary(arrays, varying_axes(arrays))
   # Terms of parameters in half precision would be added up in it, and so would their gradients.
   enc = jax.tree.map(_in_float32, enc)
   request = build_request(q_BTHK, k_BSGK, v_BSGK, enc, **others, **options)
