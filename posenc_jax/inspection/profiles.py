@@ -26,7 +26,7 @@ LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
 LONG = 128  # distances up to which every one is a point
 PER_OCTAVE = 12  # points that a noisy curve is drawn at
 ADDED = 'score minus the score without position'
-OF_WEIGHTS = 'logarithm of the weight minus the score without position'
+OF_WEIGHTS = 'log weight minus score without position'
 NOT_DRAWN = ('softmax', 'weights', 'values', 'values of pairs', 'output')  # what else may change
 TITLES = {
   'bias': ('Bias', 'added to a score'),
