@@ -40,6 +40,8 @@ DIGESTS = {
   'n_back': ('fdb0959791a87732', '8cac2279fd237787'),
   'n_back/back=0': ('b3cd204eee86c2bf', 'd3bb22bc61f0c6c0'),
   'n_back/back=3/queries=2/keys=3': ('eedc12cb39062ee1', 'a03de6b6eb81a0cd'),
+  'index_lookup': ('d1c5b79ea3d8053a', 'e7e4d566779d48ac'),
+  'index_lookup/origin=end/places=3/symbols=5': ('d26e5e70f6d8f53d', 'c2aef5a273450c94'),
   'induction': ('10e8ef718490a1f7', 'c0b53ebb897ee70e'),
   'copy': ('89b1eb9e09f0a5b4', '124c0df4c94dc9bf'),
   'copy/symbols=2': ('fb9c80f333e14ff1', 'aca48c49a30e9bf8'),
@@ -62,6 +64,10 @@ DIGESTS = {
   'modular_arithmetic/modulus=3': ('7dbca139586b5e99', '4b66f7612bb0ed68'),
   'flip_flop': ('e1fed75efbf77420', '0b4345f3c46f66ba'),
   'flip_flop/ignore=0.1': ('5237961fcfb624dd', '4b4f5e4174519db4'),
+  'word_problem': ('2dca9ccaffb1c597', '1e426632433fd178'),
+  'word_problem/group=s4/swaps=True': ('551610547bd27871', '96b4f99017e041bd'),
+  'word_problem/group=a4z5': ('815b61b34da78087', '3db25749058b2722'),
+  'word_problem/group=z60': ('bc89b9c7c77d41f9', '3db25749058b2722'),
   'counting': ('3637d32af2726e08', '7934ac26b7f6cea7'),
   'counting/variables=3/highest=4/passes=0.2': ('c2c0fe069188fd57', '5205ac01822ae144'),
   'needle': ('b1ab10daaa9da4db', 'e7e4d566779d48ac'),
@@ -150,6 +156,13 @@ def solve_n_back(words, back, **_):
   return given[-1 - back]
 
 
+def solve_index_lookup(words, origin, **_):
+  if not words or words[-1][0] != '@':
+    return None
+  place, (*symbols, _) = int(words[-1][1:]), words
+  return symbols[place] if origin == 'start' else symbols[::-1][place]
+
+
 def solve_induction(words, **_):
   return words[words.index(words[-1]) + 1] if words[-2:-1] == ['?'] else None
 
@@ -200,6 +213,18 @@ def solve_flip_flop(words, **_):
   if len(words) % 2 == 0 or words[-1] != 'r':
     return None
   return next(words[i + 1] for i in range(len(words) - 3, -1, -2) if words[i] == 'w')
+
+
+def solve_word_problem(words, **_):
+  """Follows each point on its way through the word."""
+  if words[-1:] != ['=']:
+    return None
+  ends = []
+  for point in range(len(words[0])):
+    for element in words[:-1]:
+      point = ord(element[point]) - ord('a')
+    ends.append('abcdefghijkl'[point])
+  return ''.join(ends)
 
 
 def solve_counting(words, **_):
@@ -456,7 +481,7 @@ def test_chance_is_what_guessing_scores(make, text):
   examples = [
     task.example(split, 0, i, task.shortest, task.shortest)
     for split in SPLIT_QUARTERS
-    for i in range(120)
+    for i in range(max(120, 4 * task.vocab))
   ]
   tokens, choices = (
     np.concatenate([getattr(example, field)[example.answers_T] for example in examples])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from posenc_jax.errors import UserError, nearest, nearest_of_all, shown
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.aggregation import CommonWords, FrequentWords
-from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity
+from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity, WordProblem
 from posenc_jax.tasks.base import CarriedPositions, Example, Task, chance
 from posenc_jax.tasks.classification import ManyShot
 from posenc_jax.tasks.copying import Copy, Palindrome, Reverse, SelectiveCopy, Sort
@@ -19,7 +19,7 @@ from posenc_jax.tasks.counting import Counting
 from posenc_jax.tasks.grids import Grid
 from posenc_jax.tasks.needles import Hops, Needle, VariableTracking
 from posenc_jax.tasks.passkey import Passkey
-from posenc_jax.tasks.recall import MQAR, MQMTAR, Induction, NBack
+from posenc_jax.tasks.recall import MQAR, MQMTAR, IndexLookup, Induction, NBack
 from posenc_jax.tasks.stacks import Stack
 
 __all__ = [
@@ -44,6 +44,7 @@ TASKS = {
   'mqar': MQAR,
   'mqmtar': MQMTAR,
   'n_back': NBack,
+  'index_lookup': IndexLookup,
   'induction': Induction,
   'copy': Copy,
   'reverse': Reverse,
@@ -54,6 +55,7 @@ TASKS = {
   'parity': Parity,
   'modular_arithmetic': ModularArithmetic,
   'flip_flop': FlipFlop,
+  'word_problem': WordProblem,
   'counting': Counting,
   'needle': Needle,
   'hops': Hops,

@@ -1,10 +1,25 @@
-"""Tasks that a machine with few states solves: parity, modular arithmetic, flip-flop."""
+"""Tasks that a machine with few states solves: parity, modular arithmetic, flip-flop, and the word
+problem of a group.
+"""
 
 import dataclasses
+import functools
+import string
 
 import numpy as np
 
 from posenc_jax.tasks.base import Example, Task, join_segments, min_string_length, numbered_names
+
+# Groups by the permutations that generate them, each the images of the points a, b, c, ...
+GROUPS = {
+  's3': ('bac', 'bca'),
+  'a4': ('bcad', 'badc'),
+  's4': ('bacd', 'bcda'),
+  'a5': ('bcade', 'bcdea'),
+  's5': ('bacde', 'bcdea'),
+  'a4z5': ('bcadefghi', 'badcefghi', 'abcdfghie'),
+  'z60': ('bcaefgdijklh',),
+}
 
 
 class Parity(Task):
@@ -97,3 +112,63 @@ class FlipFlop(Task):
     tokens = np.stack([instructions, bits], 1)
     choices = np.stack([np.zeros(n, int), np.where(reads, 2, 0)], 1)
     return Example(tokens.reshape(-1).astype(np.int32), choices.reshape(-1).astype(np.int32))
+
+
+@functools.cache
+def elements_of(group: str) -> tuple[str, ...]:
+  """All elements of one of GROUPS, in the order of their letters."""
+  generators = GROUPS[group]
+  elements = frontier = {string.ascii_lowercase[: len(generators[0])]}
+  while frontier:
+    frontier = {after(x, g) for x in frontier for g in generators} - elements
+    elements = elements | frontier
+  return tuple(sorted(elements))
+
+
+def after(first: str, second: str) -> str:
+  """The permutation that `second` makes of the result of `first`."""
+  return ''.join(second[string.ascii_lowercase.index(image)] for image in first)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class WordProblem(Task):
+  """The answer is the product of the elements of a group that stand before it, one after another.
+
+  Example: bac bca acb = [bca]
+  Chance: 1/the number of elements: 1/120 with `group` = 's5'; with `swaps` twice that, since the
+    length decides whether a product is even.
+  Source: Merrill et al. 2024, "The Illusion of State in State-Space Models"; Yang et al. 2025,
+    "PaTH Attention"
+
+  An element is a permutation, printed as the images of a, b, c, ...; the first of the word is
+  applied first, so that bac bca = cba. Words over 's3', 's4', 'a4', 'z60' and 'a4z5', which are
+  solvable, take less depth of a circuit than words over 'a5' and 's5', which transformers of a
+  fixed depth are conjectured not to have for every length. With `swaps`, elements exchange two
+  points each, as in the paper on PaTH, which proves that one layer of it follows them; 's3', 's4'
+  and 's5' have swaps. Merrill et al. ask for the product after every element, and give none of
+  these products back; here, one answer stands at the end.
+  """
+
+  group: str = 's5'
+  swaps: bool = False
+
+  def __post_init__(self):
+    self.require_one_of('group', tuple(GROUPS))
+    self.require_flag('swaps')
+    if self.swaps and not self.group.startswith('s'):
+      raise ValueError("swaps=True; allowed: with group='s3', 's4' or 's5'")
+    elements = elements_of(self.group)
+    self.token_names = [*elements, '=']
+    self.moves = [
+      number
+      for number, element in enumerate(elements)
+      if not self.swaps or sum(map(str.__ne__, element, string.ascii_lowercase)) == 2
+    ]
+    self.shortest = min_string_length(len(self.moves)) + 2
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    elements = elements_of(self.group)
+    word = rng.choice(self.moves, length - 2)
+    product = functools.reduce(after, (elements[number] for number in word))
+    choices = len(elements) // 2 if self.swaps else len(elements)
+    return join_segments((word, 0), ([len(elements)], 0), (elements.index(product), choices))

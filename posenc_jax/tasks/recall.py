@@ -1,4 +1,6 @@
-"""Tasks that recall what stood beside a symbol: induction, associative recall, n-back."""
+"""Tasks that recall what stood beside a symbol (induction, associative recall, n-back), or at a
+place (index lookup).
+"""
 
 import dataclasses
 
@@ -10,6 +12,7 @@ from posenc_jax.tasks.base import (
   draw_codes,
   join_segments,
   letter_names,
+  min_string_length,
   numbered_names,
 )
 
@@ -200,3 +203,35 @@ class NBack(Task):
     for key in asked:
       segments += [([key], 0), (values[keys == key][-1 - self.back], self.values)]
     return join_segments(*segments)
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class IndexLookup(Task):
+  """The answer is the symbol at a place that is counted from the start of the string or its end.
+
+  Example: c a b d a c a @2 [b]
+  Chance: 1/`symbols`.
+  Source: Ebrahimi et al. 2024, "Your Context Is Not an Array"
+
+  The place is one of `places`, counted from 0; with `origin` = 'end', @0 is the last symbol, and
+  the answer to the example would be c. So longer strings ask for nothing that training did not ask
+  for: from the start, whether a model still knows where the start is; from the end, whether a
+  distance that it knows stays what it was. Ebrahimi et al. compare addresses by place with
+  addresses by content in other tasks; this one is not theirs.
+  """
+
+  symbols: int = 16
+  places: int = 16
+  origin: str = 'start'
+
+  def __post_init__(self):
+    self.require_at_least(2, 'symbols', 'places')
+    self.require_one_of('origin', ('start', 'end'))
+    self.token_names = [*letter_names(self.symbols), *numbered_names('@', self.places)]
+    self.shortest = max(self.places, min_string_length(self.symbols)) + 2
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    string = rng.integers(self.symbols, size=length - 2)
+    place = int(rng.integers(self.places))
+    answer = string[place] if self.origin == 'start' else string[-1 - place]
+    return join_segments((string, 0), ([self.symbols + place], 0), (answer, self.symbols))
