@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from posenc_jax.attention.arguments import check_arrays
 from posenc_jax.attention.choice import BACKENDS, check_backend, chosen
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request, check_arrays, largest_difference
+from posenc_jax.attention.request import build_request, largest_difference
 from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.xla_ops import vary, varying_axes

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from posenc_jax.attention.arguments import check_encoding
 from posenc_jax.attention.attend import attend
-from posenc_jax.attention.request import check_encoding
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import shown
 

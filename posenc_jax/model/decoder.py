@@ -8,8 +8,8 @@ from flax import nnx
 from jax import lax
 
 from posenc_jax.attention import OUTPUT, check_backend
+from posenc_jax.attention.arguments import check_softcap
 from posenc_jax.attention.positions import check_length, check_positions, positions_of_model
-from posenc_jax.attention.request import check_softcap
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.parameters import normal, stream
