@@ -10,6 +10,7 @@ Lines that figures of a study name as references are references here, too, and g
 folders is executed.
 """
 
+import itertools
 import os
 import shlex
 from pathlib import Path
@@ -75,15 +76,14 @@ def make(folders: list[str], out: Path):
     for folder, name in zip(folders, names, strict=True)
     for row in _sessions_in(folder)
   ]
-  planned = [name(run) for report, name in zip(reports, names, strict=True) for run in report.runs]
-  runs = list(dict.fromkeys(planned))
+  planned = [list(map(name, report.runs)) for report, name in zip(reports, names, strict=True)]
   references = {label for report in reports for label in report.references}
   judged = [
     row
     for report, of_one, name in zip(reports, read, names, strict=True)
     for row in learned.mark([row | {'run': name(row['run'])} for row in of_one], report.learned)
   ]
-  made, lines_of = tables.tables(judged, runs, spent, references)
+  made, lines_of = tables.tables(judged, planned, spent, references)
   corpus, of_corpus = next(iter(lines_of.items()))
   figure = pareto.draw(of_corpus, corpus)
   studies = list(dict.fromkeys(report.study for report in reports if report.study))
@@ -96,7 +96,7 @@ def make(folders: list[str], out: Path):
     'folder_links': ', '.join(link(folder, folder) for folder in folders),
     'runs': str(len(present)),
     'sessions': sessions.sentence(worked, present),
-    'sha256': page.sha256(every_row),
+    'sha256': page.sha256(itertools.chain(*read)),
     'studies': ', '.join(studies) or 'none',
     'study_links': ', '.join(link(path, ROOT / path) for path in studies) or 'none',
   }

@@ -102,8 +102,7 @@ def cost_rows(labels=MODELS):
 
 
 def text_table(rows):
-  notes = []
-  return tables.text_table(rows, [], lines.lines(rows, (), [], CORPUS, notes=notes), CORPUS, notes)
+  return tables.tables(rows, [], [])[0][0]
 
 
 @pytest.fixture(scope='module')
@@ -749,16 +748,19 @@ def test_what_figures_of_the_study_name_as_references_are_references_here(folder
 @pytest.mark.ci
 def test_the_board_of_this_repository_names_the_rows_that_are_kept():
   (sha256,) = re.findall(r'SHA-256 (\w+)', (ROOT / 'results' / 'BOARD.md').read_text())
-  assert page.sha256(of_runs(ROOT / 'results' / 'board')) == sha256
+  rows = [row for folder in remake.BOARD for row in of_runs(ROOT / folder)]
+  assert page.sha256(rows) == sha256
 
 
 def test_one_command_makes_all_results_again():
   """It names what makes each file of results/ that is made of rows."""
   commands = remake.commands()
-  assert commands[-1] == ('scripts/board.py', 'results/board')
+  assert commands[-1] == ('scripts/board.py', *remake.BOARD)
   of_folders = {f'results/{path.parent.name}' for path in ROOT.glob('results/*/rows.jsonl.gz')}
   for script in ('scripts/table.py', 'scripts/figures.py'):
-    assert {folder for name, folder in commands if name == script} == of_folders
+    assert {folder for name, *folders in commands if name == script for folder in folders} == (
+      of_folders
+    )
 
 
 def test_settings_of_kept_results_are_written_as_the_study_wants_them_now(tmp_path):
@@ -797,7 +799,7 @@ def test_remaking_stops_at_a_command_that_fails(monkeypatch):
 def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
   """The same bytes from the rows that are kept, by the command that it names."""
   monkeypatch.chdir(ROOT)
-  texts, _ = board.make(['results/board'], Path('results'))
+  texts, _ = board.make(list(remake.BOARD), Path('results'))
   for name, text in texts.items():
     assert (Path('results') / name).read_text() == text
 

@@ -2,7 +2,7 @@
 
   python scripts/sweep.py --config=configs/studies/board_tasks.py --jobs=2
   python scripts/keep.py runs/board_tasks --out=results/board_tasks
-  python scripts/board.py results/board results/board_tasks
+  python scripts/board.py results/board results/board_code results/board_tasks
 
 The encodings of configs/studies/board.py, KV shift beside each, in models of two layers, and so
 without the line that leaves RoPE out of each fourth layer. Seeds are bimodal: what has not been
@@ -40,6 +40,7 @@ from posenc_jax.config import load, load_study
 
 BOARD = load_study(Path(__file__).with_name('board.py'))
 TASKS = Path(__file__).parents[1] / 'tasks.py'
+ABOUT = 'Models of tasks have 0.1 million parameters in two layers.'
 RECALL = {
   'data.corpus': 'task:mqar/pairs=4/keys=16/values=16/power=1.0',
   'train.steps': 200,

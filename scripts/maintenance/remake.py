@@ -7,7 +7,7 @@ study wants them now, and the hashes of its runs. That is asked for by an edit o
 new field, of which all kept results have the default.
 
 It runs scripts/table.py and scripts/figures.py on each folder there that has a study.json, and
-scripts/board.py on results/board; `git diff results` then says whether anything has changed.
+scripts/board.py on those of BOARD; `git diff results` then says whether anything has changed.
 Tables and the board come out byte for byte; figures do where matplotlib is of the version that
 drew them.
 """
@@ -22,6 +22,8 @@ from posenc_jax.reporting import study
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_EACH_FOLDER = ('table', 'figures')
+# The folders whose rows stand on the board; its figure is of the first.
+BOARD = ('results/board', 'results/board_code', 'results/board_tasks')
 
 
 def main(argv):
@@ -65,7 +67,7 @@ def renew_settings(folder: Path) -> None:
 def commands() -> list[tuple[str, ...]]:
   """The commands in their order, each without the interpreter, from the root of the repository."""
   made = [(f'scripts/{script}.py', f'results/{x}') for x in folders() for script in OF_EACH_FOLDER]
-  return [*made, ('scripts/board.py', 'results/board')]
+  return [*made, ('scripts/board.py', *BOARD)]
 
 
 if __name__ == '__main__':

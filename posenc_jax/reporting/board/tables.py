@@ -59,6 +59,8 @@ LEGEND = (
   'one was evaluated.',
   'seeds: how many the line has.',
 )
+# What they say of the tables of further corpora.
+AS_ABOVE = ('Columns are those of the first table.',)
 # Which windows the groups of recall are of.
 GROUPS = (
   'Windows of L are those of training; longer ones show what is recalled past L, but where they '
@@ -68,30 +70,52 @@ GROUPS = (
 
 
 def tables(
-  rows: Iterable[dict], runs: Iterable[str], costs: Iterable[dict], references: Collection[str] = ()
+  rows: Iterable[dict],
+  planned: Sequence[Sequence[str]],
+  costs: Iterable[dict],
+  references: Collection[str] = (),
 ) -> tuple[list[Table], dict[str, list[Line]]]:
   """All tables of the board, and the lines of each corpus. Raises UserError where no corpus has
   rows of `lines.PROTOCOL`.
 
-  `references`: labels of lines that are there to compare others with.
+  Args:
+    planned: the runs that there should be, of each study.
+    references: labels of lines that are there to compare others with.
   """
-  rows, runs, costs = list(rows), list(runs), list(costs)
-  made, lines_of = [], {}
+  rows, costs = list(rows), list(costs)
+  made, lines_of, legend = [], {}, LEGEND
   for corpus in board_lines.corpora(rows):
+    runs = _runs_of_studies(planned, board_lines.of_corpus(rows, corpus), rows)
     notes = []
     lines_of[corpus] = board_lines.lines(rows, runs, costs, corpus, references, notes)
-    made.append(text_table(rows, runs, lines_of[corpus], corpus, notes))
-  order = [line.name for of_corpus in lines_of.values() for line in of_corpus]
-  return made + recall_tables(rows, costs, order) + task_tables(rows), lines_of
+    notes = [*_missing(runs, rows), *notes, *legend]
+    made.append(text_table(rows, lines_of[corpus], corpus, notes))
+    legend = AS_ABOVE
+  # a line of several corpora stands where it does in the first table
+  order = list(dict.fromkeys(line.name for of_one in lines_of.values() for line in of_one))
+  return made + recall_tables(rows, costs, order) + task_tables(rows, planned, order), lines_of
+
+
+def _runs_of_studies(
+  planned: Sequence[Sequence[str]], rows: list[dict], every_row: list[dict]
+) -> list[str]:
+  """The runs of the studies that have some of these rows, and of those that have no row at all."""
+  here, anywhere = ({row['run'] for row in some} for some in (rows, every_row))
+  studies = [runs for runs in planned if here & {*runs} or not anywhere & {*runs}]
+  return list(dict.fromkeys(run for runs in studies for run in runs))
+
+
+def _missing(runs: list[str], rows: list[dict]) -> list[str]:
+  """The note on the runs that have no rows, in a list; [] where all have some."""
+  present = {row['run'] for row in rows}
+  missing = [run for run in runs if run not in present]
+  return [score_notes.of_missing(missing, len(runs))] if missing else []
 
 
 def text_table(
-  rows: list[dict], runs: list[str], of_corpus: list[Line], corpus: str, notes: Sequence[str] = ()
+  rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequence[str] = LEGEND
 ) -> Table:
-  """The board of one corpus of text; `of_corpus`: its lines, `notes`: what is missing of them."""
-  present = {row['run'] for row in rows}
-  missing = [run for run in runs if run not in present]
-  notes = [*([score_notes.of_missing(missing, len(runs))] if missing else []), *notes]
+  """The board of one corpus of text; `of_corpus`: its lines, `notes`: what stands below it."""
   of_text = board_lines.of_corpus(rows, corpus)
   L = board_lines.usual_length(of_text)
   past = sorted({length for line in of_corpus for length in line.changes})
@@ -119,7 +143,7 @@ def text_table(
     'what holds at this scale need not hold at another.'
   )
   body += _smallest_cells(of_corpus, past)
-  return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], [*notes, *LEGEND])
+  return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], list(notes))
 
 
 def _is_as_planned(row: dict) -> bool:
@@ -270,17 +294,25 @@ def _recalled(scores: Scores, line: str, positions: list[int]) -> list[float] | 
   return values
 
 
-def task_tables(rows: list[dict]) -> list[Table]:
-  """The table of tasks, in a list; [] of rows without any."""
+def task_tables(
+  rows: list[dict], planned: Sequence[Sequence[str]] = (), order: Sequence[str] = ()
+) -> list[Table]:
+  """The table of tasks, in a list; [] of rows without any.
+
+  Args:
+    planned: as for `tables`.
+    order: names of lines, which stand so; others follow.
+  """
   rows = learned.mark(rows)
-  tasks = sorted({row['protocol'] for row in rows if row['metric'] == learned.ACCURACY})
-  if not tasks:
+  of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
+  if not of_tasks:
     return []
-  cells, names = defaultdict(dict), []
-  for task in tasks:
-    of_task = [row for row in rows if row['protocol'] == task and row['control'] is None]
+  cells, names, asked = defaultdict(dict), [], []
+  for task in sorted({row['protocol'] for row in of_tasks}):
+    of_task = [row for row in of_tasks if row['protocol'] == task]
     for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
+      asked.append(f'{task}: {join_unique(row["corpus"] for row in of_task)}, L = {L}')
       names.append(f'{task}, learned')
       for line in scores.lines:
         known, failed = _judged_seeds(scores, line), scores.unlearned[line]
@@ -291,8 +323,10 @@ def task_tables(rows: list[dict]) -> list[Table]:
         for line in scores.lines:
           if length > scores.exemplar_row[line]['train_length']:
             cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
+  rank = {name: place for place, name in enumerate(order)}
   body = [
-    [Cell(line), *(Cell(texts.get(name, DASH)) for name in names)] for line, texts in cells.items()
+    [Cell(line), *(Cell(cells[line].get(name, DASH)) for name in names)]
+    for line in sorted(cells, key=lambda line: rank.get(line, len(rank)))
   ]
   bounds = {f'{row["learned"].bound:.2f}' for row in rows if row['learned'] is not None}
   caption = (
@@ -304,7 +338,8 @@ def task_tables(rows: list[dict]) -> list[Table]:
       ' A seed has learned one where its share of answers right at its training length exceeds '
       f'{join_unique(bounds)}. A dash: no score, or no length past its own training length.'
     )
-  return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)])]
+  notes = [*asked, *_missing(_runs_of_studies(planned, of_tasks, rows), rows)]
+  return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)], notes)]
 
 
 def _judged_seeds(scores: Scores, line: str) -> set[int]:
