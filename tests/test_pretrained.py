@@ -965,6 +965,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
     ('pretrained', 18),
     ('studies/pretrained_4', 18),
     ('studies/pretrained_passkey', 9),
+    ('studies/pretrained_long_ppl', 7),
     ('studies/pretrained_speeches', 6),
     ('studies/pretrained_packages', 6),
     ('swap', 6),
