@@ -177,7 +177,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
   Raises OSError, also where there is more than an empty folder at `path`.
   """
-  path = path.absolute()
+  path = path.resolve()  # a link to an empty folder stays one
   beginning = f'{path.name}.unfinished.{socket.gethostname()}.'
   for other in path.parent.glob(f'{glob.escape(beginning)}*'):
     if not _is_alive(other.name.removeprefix(beginning)):

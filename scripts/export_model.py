@@ -28,7 +28,7 @@ def main(argv):
   for name in overrides:
     if name.split('.')[0] not in ('encoding', 'attention'):
       raise UserError(f'--config.{name}: the run decides it; allowed: encoding, attention')
-  cli.check_folder(f'--out={flags.out}', flags.out)
+  cli.check_new_folder(f'--out={flags.out}', flags.out)
   run = config.trained_config(flags.workdir, overrides)
 
   from posenc_jax.evaluation import preflight, runs  # jax takes seconds to import

@@ -33,7 +33,7 @@ def main(argv):
       raise UserError(f'--config.{name}: the source decides it; allowed: data, eval, model.bos')
     if name in ('data.tokenizer', 'data.vocab'):
       raise UserError(f'--config.{name}: the source decides it; allowed: --tokenizer=FILE')
-  cli.check_folder(f'--workdir={flags.workdir}', flags.workdir)
+  cli.check_new_folder(f'--workdir={flags.workdir}', flags.workdir)
 
   base, tokenizer = config.load(config.BASE, overrides), None
   config.validate_data(base)

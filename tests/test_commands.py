@@ -642,6 +642,17 @@ def test_a_script_whose_output_nobody_reads_keeps_its_exit_code(tmp_path):
   assert process.wait(timeout=30) == 2
 
 
+def test_signs_that_the_encoding_of_stdout_lacks_are_escapes(tmp_path):
+  work = "print('\u2713 \u00e9')"
+  pipes = {'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE}
+  (tmp_path / 'go').touch()
+  process = start(work, tmp_path, env={'PYTHONIOENCODING': 'latin-1'}, **pipes)
+  process.stdout.reconfigure(encoding='latin-1')
+  output, error = process.communicate(timeout=30)
+  assert (process.returncode, error) == (0, '')
+  assert output.splitlines()[-1] == r'\u2713 é'
+
+
 def test_a_full_disk_below_stdout_is_one_line(tmp_path):
   for work in ("print('x')", "print('x', flush=True)"):
     with open('/dev/full', 'w') as full:

@@ -283,6 +283,9 @@ def test_cache_folder(monkeypatch):
   assert corpora.cache_folder('here') == Path('here')
   monkeypatch.delenv('XDG_CACHE_HOME')
   assert corpora.cache_folder('') == Path.home() / '.cache' / 'posenc_jax'
+  monkeypatch.setattr(Path, 'home', Mock(side_effect=RuntimeError))
+  with pytest.raises(UserError, match='no home folder; allowed: with HOME or XDG_CACHE_HOME'):
+    corpora.cache_folder('')
 
 
 SCRIPT = """
@@ -736,6 +739,14 @@ def test_folder_with_splits(tmp_path):
     'validation': {'v.txt': b'V'},
     'test': {'t.txt': b'T'},
   }
+
+
+def test_links_to_folders_are_followed_and_those_that_lead_back_are_not(tmp_path):
+  name = write(tmp_path / 'a', {'train/a.txt': 'A', 'validation/v.txt': 'V', 'test/t.txt': 'T'})
+  write(tmp_path / 'elsewhere', {'deep/b.txt': 'B'})
+  (tmp_path / 'a' / 'train' / 'link').symlink_to(tmp_path / 'elsewhere')
+  (tmp_path / 'elsewhere' / 'deep' / 'back').symlink_to(tmp_path / 'elsewhere')
+  assert contents(name, 'text')['train'] == {'a.txt': b'A', 'link/deep/b.txt': b'B'}
 
 
 def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):

@@ -493,8 +493,12 @@ def test_rows_that_are_there_are_not_measured_again_and_missing_ones_come_out_th
   with monkeypatch.context() as patch:
     patch.setattr(evaluate, 'compiled', lambda function, config: lambda *_, **__: 1 / 0)
     evaluate.evaluate(evaluated.c, workdir)
-  assert (workdir / 'eval.jsonl').read_bytes() == whole
-  assert 'last_k windowed' in capsys.readouterr().out  # the table, again
+    renamed = shutil.copytree(workdir, tmp_path / 'renamed [b]')
+    evaluate.evaluate(evaluated.c, renamed)
+  assert (workdir / 'eval.jsonl').read_bytes() == whole == (renamed / 'eval.jsonl').read_bytes()
+  out = capsys.readouterr().out
+  assert out.count('last_k windowed ') == 2  # the table, again
+  assert 'renamed [b]' in out
   lines = whole.splitlines(keepends=True)
   (workdir / 'finished.json').unlink()
   # The file of a process that was killed while it wrote a row.

@@ -439,7 +439,27 @@ def test_what_can_be_made_is_not_made(tmp_path):
   cli.check_folder('--out=x', tmp_path / 'new' / 'folder')
   cli.check_folder('--out=x', tmp_path)
   cli.check_file('--out=x', tmp_path / 'new' / 'file')
+  cli.check_new_folder('--out=x', tmp_path / 'new' / 'folder')
   assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_nothing_can_be_moved_to_is_refused(tmp_path, monkeypatch):
+  """A new run is made beside its place, which is in another folder where a link leads there."""
+  target, link = tmp_path / 'locked' / 'target', tmp_path / 'link'
+  target.mkdir(parents=True)
+  link.symlink_to(target)
+  cli.check_new_folder('--out=x', link)
+  can = os.access
+  refuse = lambda path, mode: path != target.parent and can(path, mode)
+  with monkeypatch.context() as patch:
+    patch.setattr(os, 'access', refuse)
+    says = message(cli.check_new_folder, '--out=x', link)
+  assert (
+    says
+    == f'--out=x: {target.parent} cannot be written to; allowed: a folder, which need not exist'
+  )
+  monkeypatch.setattr(Path, 'is_mount', lambda path: path == target)
+  assert 'a file system begins there' in message(cli.check_new_folder, '--out=x', link)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_a_study_in_two_parts_is_the_study(run, tmp_path, capsys):
   assert (out / kept.ROWS).read_bytes() == before
 
 
+def test_folders_that_are_none_of_kept_results_are_refused(run, tmp_path):
+  with pytest.raises(UserError, match='the folder of the runs themselves; allowed: another one'):
+    kept.keep(run.out, f'{run.out}/../{run.out.name}/')
+  for folder in (run.out, tmp_path / 'misspelt'):
+    with pytest.raises(UserError, match=r'no rows\.jsonl\.gz; allowed: a folder that scripts/keep'):
+      swept(run, tmp_path / 'second', kept=folder)
+
+
 def test_sessions_of_runs_are_kept_with_them(run, tmp_path):
   parts, out = [tmp_path / f'x_{seed}' for seed in (0, 1)], tmp_path / 'kept'
   for seed, part in enumerate(parts):

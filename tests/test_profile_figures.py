@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from kinds import daily_if, representatives
+from matplotlib.text import Text
 
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.alibi import slopes
 from posenc_jax.errors import UserError
 from posenc_jax.inspection import classic_curves, profiles
 from posenc_jax.reporting.mpl.classic_figures import CLASSIC
-from posenc_jax.reporting.mpl.profile_figure import draw
+from posenc_jax.reporting.mpl.profile_figure import draw, draw_encoding
 from scripts import figures
 
 SCRIPT = Path(__file__).parent.parent / 'scripts' / 'figures.py'
@@ -33,6 +34,15 @@ def measured(spec, length=24, samples=16, **sizes):
 
 def lines(axes):
   return [line for line in axes.lines if line.get_transform() == axes.transData]
+
+
+def test_a_title_is_text_and_no_formula():
+  """The folder of a run, whose layer is drawn, may have any name."""
+  enc = profiles.from_spec('alibi', **SMALL, seed=0)
+  figure = draw_encoding(r'cost $\frac{1}{$', enc, 24, 16, 0)
+  figure.draw_without_rendering()
+  (title,) = [text for text in figure.findobj(Text) if '$' in text.get_text()]
+  assert not title.get_parse_math()
 
 
 HIDING = ('hard_alibi', 'screening')  # some keys in all draws

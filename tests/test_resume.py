@@ -543,8 +543,15 @@ def test_which_checkpoints_are_kept_and_how_a_folder_is_named_make_no_other_run(
   assert (run / 'config.json').read_bytes() == before
   assert overrides_between(begun, again) == {}
   other = make(train__max_to_keep=5, data__corpus=str(corpus / 'train'))
-  with pytest.raises(UserError, match=r'holds a run of another config: data\.corpus \(there'):
+  with pytest.raises(UserError, match=r'holds a run of another config: data\.corpus \(there') as e:
     run_dir.claim_run_dir(run, other)
+  assert 'by a link' not in str(e.value)
+
+  text = shutil.copytree(corpus, tmp_path / 'text')
+  run_dir.claim_run_dir(tmp_path / 'of text', make(data__corpus=str(text)))
+  moved = text.rename(tmp_path / 'moved')
+  with pytest.raises(UserError, match='or the same text there again, such as by a link'):
+    run_dir.claim_run_dir(tmp_path / 'of text', make(data__corpus=str(moved)))
 
 
 def test_a_run_of_before_there_was_a_choice_of_optimizers_is_one_of_adamw(make, tmp_path):

@@ -341,6 +341,13 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
   with pytest.raises(OSError, match='not empty'), storage.new_folder(path):
     pass
   assert [*path.parent.iterdir()] == [path]
+  target, link = tmp_path / 'target', path.parent / 'link'
+  target.mkdir()
+  link.symlink_to(target)
+  with storage.new_folder(link) as folder:
+    (folder / 'b').touch()
+  assert link.is_symlink()
+  assert [entry.name for entry in target.iterdir()] == ['b']
 
 
 def test_two_processes_that_fill_one_folder_touch_nothing_of_each_other(tmp_path, monkeypatch):

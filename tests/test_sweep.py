@@ -130,6 +130,14 @@ def test_a_baseline_that_no_run_has_is_refused_unless_overrides_may_have_taken_i
   assert run({'encoding.base': 5.0})[1] == {'encoding.name=rope,seed=0': ['train', 'eval']}
 
 
+def test_settings_of_a_cluster_without_it_are_said_to_do_nothing(study, capsys):
+  run = study(['rope'])
+  run({'launch.partition': 'night'})
+  assert "config.launch.partition is for SLURM's jobs: --launcher=slurm" in capsys.readouterr().out
+  run()
+  assert 'SLURM' not in capsys.readouterr().out
+
+
 def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
   one, names = study(['rope', 'alibi'], (0, 1)), ('table.md', 'table.csv')
   assert one()[0] == 0

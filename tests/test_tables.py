@@ -440,6 +440,18 @@ def runs_of_configs(folder, fields_of):
     storage.append_rows(folder / name / 'eval.jsonl', [own])
 
 
+def test_rows_of_a_renamed_run_are_of_the_folder_as_it_is_named_now(tmp_path):
+  """So a new run of the old name is another one, with a config of its own."""
+  runs_of_configs(tmp_path, {'a': {'label': 'x', 'optim.learning_rate': 1e-3}})
+  (tmp_path / 'a').rename(tmp_path / 'b')
+  runs_of_configs(tmp_path, {'a': {'label': 'x', 'optim.learning_rate': 2e-3}})
+  rows = row_files.of_runs(tmp_path)
+  assert {r['run']: r['config']['optim.learning_rate'] for r in rows} == {'a': 2e-3, 'b': 1e-3}
+  assert len(one(rows).lines) == 2
+  (tmp_path / 'c').symlink_to(tmp_path / 'b')
+  assert {r['run'] for r in row_files.read(tmp_path / 'c')} == {'c'}
+
+
 @pytest.mark.parametrize('is_there', [True, False])
 def test_seeds_that_start_from_runs_which_started_from_others_are_one_line(is_there, tmp_path):
   """Named as configs/drope.py names them; the runs that they start from may be gone."""

@@ -3,7 +3,13 @@ no jax.
 """
 
 from posenc_jax.cli.arguments import REQUIRED, encoding_of, parse_args, split_outside_brackets
-from posenc_jax.cli.folders import check_file, check_folder, keep_compiled_programs, make_folder
+from posenc_jax.cli.folders import (
+  check_file,
+  check_folder,
+  check_new_folder,
+  keep_compiled_programs,
+  make_folder,
+)
 from posenc_jax.cli.process import main
 from posenc_jax.cli.streams import wide_console
 
@@ -11,6 +17,7 @@ __all__ = [
   'REQUIRED',
   'check_file',
   'check_folder',
+  'check_new_folder',
   'encoding_of',
   'keep_compiled_programs',
   'main',

@@ -22,6 +22,15 @@ def check_folder(what: str, folder: str | Path) -> None:
     raise UserError(f'{what}: {reason}; allowed: a folder, which need not exist')
 
 
+def check_new_folder(what: str, folder: str | Path) -> None:
+  """`check_folder`, for one that `storage.new_folder` fills beside its place and moves there."""
+  check_folder(what, folder)
+  place = Path(folder).resolve()
+  if place.is_mount():
+    raise UserError(f'{what}: a file system begins there; allowed: a folder below it')
+  check_folder(what, place.parent)
+
+
 def check_file(what: str, path: str | Path) -> None:
   """`check_folder`, for a file. A device or a pipe is refused: a file would take its place."""
   absolute = Path(path).absolute()

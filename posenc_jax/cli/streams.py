@@ -1,4 +1,6 @@
-"""Standard output and error that outlive their readers: `| head`, or a terminal that is closed."""
+"""Standard output and error that outlive their readers, `| head` or a terminal that is closed, and
+write what their encoding lacks as an escape.
+"""
 
 import contextlib
 import errno
@@ -67,7 +69,8 @@ def _replaced(name: str, given: io.TextIOWrapper) -> Iterator[None]:
     # PYTHONUNBUFFERED makes streams without a buffer
     descriptor if given.write_through else io.BufferedWriter(descriptor),
     encoding=given.encoding,
-    errors=given.errors,
+    # results should not be lost for a sign that a terminal of another encoding lacks
+    errors='backslashreplace' if given.errors == 'strict' else given.errors,
     line_buffering=given.line_buffering,
     write_through=given.write_through,
   )

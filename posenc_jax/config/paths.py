@@ -20,4 +20,9 @@ def cache_folder(cache: str) -> Path:
   """`config.data.cache` as a folder; '' is posenc_jax in the user's cache folder."""
   if cache:
     return Path(expanded(cache))
-  return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'posenc_jax'
+  if elsewhere := os.environ.get('XDG_CACHE_HOME'):
+    return Path(elsewhere) / 'posenc_jax'
+  try:
+    return Path.home() / '.cache' / 'posenc_jax'
+  except RuntimeError:
+    raise UserError('this user has no home folder; allowed: with HOME or XDG_CACHE_HOME') from None

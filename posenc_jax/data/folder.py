@@ -1,9 +1,10 @@
 """A folder of text as a corpus: each .txt file, and each line of a .jsonl file, is one document.
 
-Subfolders are searched at any depth. If there is a subfolder train/, validation/ or test/, these
-are the splits. Otherwise documents are ranked by the SHA-256 of their names: the first tenth is the
-test split, the next twentieth the validation split (at least one document each), and the rest
-trains. Adding a file can then move others, so a corpus that grows should have the subfolders.
+Subfolders are searched at any depth, those behind links too. If there is a subfolder train/,
+validation/ or test/, these are the splits. Otherwise documents are ranked by the SHA-256 of their
+names: the first tenth is the test split, the next twentieth the validation split (at least one
+document each), and the rest trains. Adding a file can then move others, so a corpus that grows
+should have the subfolders.
 """
 
 import hashlib
@@ -100,7 +101,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
   documents, identity = _documents(root / split if subfolders else root, text_field)
   if not len(documents):
-    kinds = sorted({path.suffix for path in root.rglob('*') if path.suffix and path.is_file()})
+    kinds = sorted({path.suffix for path in _files_below(root) if path.suffix})
     has = f', only {", ".join(kinds[:5])}' if kinds else ''
     raise UserError(
       f'{field}: no documents for split {split!r}{has}; allowed: .txt or .jsonl files'
@@ -123,12 +124,25 @@ def prepare(name: str, cache: Path) -> Path:
   return Path(name)
 
 
+def _files_below(root: Path) -> Iterator[Path]:
+  """Yields the files below a folder, each once where links lead to a folder by several ways."""
+  seen = set()
+  for folder, subfolders, names in os.walk(root, followlinks=True):
+    subfolders.sort()
+    at = os.stat(folder)
+    if (place := (at.st_dev, at.st_ino)) in seen:
+      subfolders.clear()  # a link leads back
+      continue
+    seen.add(place)
+    yield from (path for path in map(Path(folder).joinpath, names) if path.is_file())
+
+
 @user_errors(*GONE)
 def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
   """All documents below `root`, sorted by the names of their files, without hidden files; and what
   `identity_of` says of these files, before they are read.
   """
-  paths = (path for path in root.rglob('*') if path.suffix in ('.txt', '.jsonl') and path.is_file())
+  paths = (path for path in _files_below(root) if path.suffix in ('.txt', '.jsonl'))
   names = sorted(path.relative_to(root).as_posix() for path in paths)
   files = [name for name in names if not any(part.startswith('.') for part in name.split('/'))]
   identity = identity_of((root / name for name in files), text_field)

@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from rich.table import Table
+from rich.text import Text
 
 from posenc_jax import cli, data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
@@ -129,9 +130,9 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
         print(f'{measurement.name} at {measurement.length}: {summary(rows)} ({seconds:.1f} s)')
   title = f'{workdir.name} ({row_schema.overrides_text(changed)})' if changed else workdir.name
   title += '' if at is None else f' at step {at}'
-  show(title, measured)
   if step == config.train.steps:
     mark_finished(workdir, config_hash(config))
+  show(title, measured)
 
 
 def recorder(workdir: Path) -> Callable[[], None]:
@@ -171,7 +172,10 @@ def measure(
     return [row_schema.key(made(fields, status='asked')) for fields in some.key_fields]
 
   with user_errors(ValueError):
-    present = {row_schema.key(r): r for r in storage.read_rows(path, row_schema.fault)}
+    rows = storage.read_rows(path, row_schema.fault)
+  run = made(measurement.key_fields[0], status='asked')['run']
+  # what rows say of it is of before the folder was renamed
+  present = {row_schema.key(r | {'run': run}): r for r in rows}
   keys = keys_of(measurement)
   missing = [i for i, key in enumerate(keys) if key not in present]
   if missing:
@@ -274,7 +278,7 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
     return
   lengths = sorted({length for _, length in cells})
   has_errors = any('±' in text for text in cells.values())
-  table = Table(title=title)
+  table = Table(title=Text(title))  # no markup: names may have brackets
   table.add_column('bits/byte', no_wrap=True)
   for length in lengths:
     table.add_column(str(length))

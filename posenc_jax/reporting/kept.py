@@ -32,6 +32,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
       the same as a kept one with another result. Stopped: a file cannot be read or written.
   """
   folder, out = Path(folder), Path(out)
+  if folder.resolve() == out.resolve():
+    raise UserError(f'--out={out}: the folder of the runs themselves; allowed: another one')
   report = study.load(folder)
   if report.study is None:
     raise UserError(f'{folder}: no study.json; allowed: a folder where a sweep ran')
@@ -153,7 +155,9 @@ def kept_runs(folder: str | Path, hashes: dict[str, str]) -> set[str]:
   Raises:
     UserError: one of these is kept, and was of another config.
   """
-  found = {row['run'] for row in row_files.read(Path(folder) / ROWS)}
+  if not storage.exists(Path(folder) / ROWS):
+    raise UserError(f'--kept={folder}: no {ROWS}; allowed: a folder that scripts/keep.py made')
+  found = {row['run'] for row in _rows_in(folder)}
   _check_same_configs(_report_of(folder), found, hashes)
   return found
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.reporting.folders import files_below, is_folder
+from posenc_jax.reporting.folders import files_below, is_folder, name_of
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.training.provenance import kept_code
@@ -88,7 +88,8 @@ def without_seed(run: str) -> str:
 def read(path: str | Path) -> list[dict]:
   """The rows of a file, or of a folder's `rows.jsonl[.gz]`, `eval.jsonl` and `*/eval.jsonl`.
 
-  Every field is checked; what cannot be printed in a text stands there as an escape.
+  Every field is checked; what cannot be printed in a text stands there as an escape. Rows in a
+  run's directory are of the run of its name, also after that was renamed.
 
   Raises:
     UserError: there are no rows, or one is wrong: its file and line are named.
@@ -97,7 +98,11 @@ def read(path: str | Path) -> list[dict]:
   rows, by_key = [], {}
   with disk_errors(remedy=''):
     for file in _files(Path(path)):
-      rows += storage.read_rows(file, lambda row, file=file: _fault(row, file, by_key))
+      is_of_run = file.name == 'eval.jsonl' and storage.exists(file.parent / 'config.json')
+      run = name_of(file.parent) if is_of_run else None
+      rows += storage.read_rows(
+        file, lambda row, file=file, run=run: _fault(row, file, run, by_key)
+      )
   if not rows:
     raise UserError(
       f'{path}: no rows; allowed: a folder with runs (RUN/eval.jsonl) or with rows.jsonl, or such '
@@ -120,13 +125,18 @@ def _files(path: Path) -> list[Path]:
   return [file for file in own if storage.exists(file)] + files_below(path, 'eval.jsonl')
 
 
-def _fault(row: dict, file: Path, by_key: dict[str, tuple[dict, Path]]) -> str | None:
-  """What is wrong with a row by itself, or beside the rows before it; else it joins `by_key`.
+def _fault(
+  row: dict, file: Path, run: str | None, by_key: dict[str, tuple[dict, Path]]
+) -> str | None:
+  """What is wrong with a row by itself, or beside the rows before it; else it joins `by_key`, as a
+  row of `run` unless that is None.
 
   Equal rows are no fault: a folder may hold runs and their collected rows.
   """
   if fault := row_schema.fault(row):
     return fault
+  if run is not None:
+    row['run'] = run
   first, where = by_key.setdefault(row_schema.key(row), (row, file))
   if first != row:
     return f'it measures the same as a row of {where}, with another result'

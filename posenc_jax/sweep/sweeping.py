@@ -96,6 +96,8 @@ def sweep(
     print(f'{out}: {len(runs)} runs{before}', flush=True)
     for note in config.notes_of_all(run.config for run in of_part):
       print(note)
+    if launcher == 'local' and (of_slurm := [f for f in overrides if f.startswith('launch.')]):
+      print(f"config.{of_slurm[0]} is for SLURM's jobs: --launcher=slurm; runs are on this machine")
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
       print(f'{extended} of them are extended: log.txt of each says with which learning rates')
     failed = execute(runs, out, jobs, launcher, console)

@@ -43,7 +43,7 @@ class Log:
     self._runs = continued_rows(seed_dirs, c, start_step)
     self._pending = None
     self.restart_clock(start_step)
-    self._console = Console(highlight=False, soft_wrap=True)
+    self._console = Console(highlight=False, soft_wrap=True, markup=False)
     status = TextColumn('{task.fields[status]}')
     name = TextColumn('{task.fields[name]}', markup=False)
     columns = name, BarColumn(), MofNCompleteColumn(), status

@@ -186,6 +186,8 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
     if keys and not (keys == ['train.steps'] and is_extended(workdir, config)):
       differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
       problem = f'holds a run of another config: {", ".join(differing)}'
+      if keys == ['data.corpus'] and _is_gone(there['data.corpus']):
+        allowed += ', or the same text there again, such as by a link'
       raise UserError(f'{field} {problem}; allowed: {allowed}')
   else:
     for name in ('checkpoints', 'metrics.jsonl'):
@@ -224,6 +226,11 @@ def are_one_corpus(here: object, there: object) -> bool:
     return Path(here).is_dir() and Path(here).resolve() == Path(there).resolve(strict=True)
   except (TypeError, OSError):  # what a stranger's config has, or what is no folder
     return False
+
+
+def _is_gone(corpus: object) -> bool:
+  """Whether a corpus was a folder, by an absolute path where nothing is now."""
+  return isinstance(corpus, str) and corpus.startswith('/') and not storage.exists(Path(corpus))
 
 
 def _are_one_run(workdir: Path, here: str, there: str) -> bool:

@@ -4,7 +4,7 @@ import itertools
 
 from posenc_jax.reporting.colors import COLORS
 from posenc_jax.reporting.mpl import panels
-from posenc_jax.reporting.mpl.axes import write_notes
+from posenc_jax.reporting.mpl.axes import as_text, write_notes
 
 DASHES = ('-', '--', ':', '-.')
 
@@ -27,14 +27,15 @@ def draw_encoding(title: str, enc, length: int, samples: int, seed: int, **state
   from posenc_jax.inspection import profiles
 
   profile = profiles.profile(enc, length, samples, seed, **state)
-  figure, axes_of = panels.panels(title, [panel.title for panel in profile.panels])
-  for axes, panel in zip(axes_of, profile.panels, strict=True):
-    _draw_panel(axes, panel, enc.dims.heads)
-    y_title = panel.y_title if axes is axes_of[0] else ''
-    panels.distance_axis(axes, length, y_title, profiles.LOWEST)
-  handles_and_labels = axes_of[0].get_legend_handles_labels()
-  figure.legend(*handles_and_labels, loc='outside right upper', frameon=False, fontsize=9)
-  write_notes(figure, [' '.join(profile.notes)], int(15 * figure.get_figwidth()))
+  with as_text():
+    figure, axes_of = panels.panels(title, [panel.title for panel in profile.panels])
+    for axes, panel in zip(axes_of, profile.panels, strict=True):
+      _draw_panel(axes, panel, enc.dims.heads)
+      y_title = panel.y_title if axes is axes_of[0] else ''
+      panels.distance_axis(axes, length, y_title, profiles.LOWEST)
+    handles_and_labels = axes_of[0].get_legend_handles_labels()
+    figure.legend(*handles_and_labels, loc='outside right upper', frameon=False, fontsize=9)
+    write_notes(figure, [' '.join(profile.notes)], int(15 * figure.get_figwidth()))
   return figure
 
 
