@@ -15,7 +15,7 @@ from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameters, meanings
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
-from scripts.maintenance import encoding_table
+from scripts.maintenance.encoding_table import page
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'
@@ -249,25 +249,25 @@ def test_every_field_of_the_config_is_read():
 @pytest.mark.ci
 def test_the_page_of_encodings_is_up_to_date():
   """Where it is not: python scripts/maintenance/encoding_table.py > ENCODINGS.md"""
-  assert (ROOT / 'ENCODINGS.md').read_text() == encoding_table.markdown()
+  assert (ROOT / 'ENCODINGS.md').read_text() == page.markdown()
 
 
 def test_an_encoding_from_outside_is_not_on_the_page(monkeypatch):
   monkeypatch.setitem(ENCODINGS, 'outside', type('Outside', (Encoding,), {}))
   assert 'outside' in ENCODINGS
-  assert 'outside' not in encoding_table.BUILT_IN, 'what the page goes through'
+  assert 'outside' not in page.BUILT_IN, 'what the page goes through'
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_every_encoding_says_what_the_table_of_them_needs(name):
   """A summary of its parameters and what is reported, in few words; backends follow from hooks."""
   kind = ENCODINGS[name]
-  summary = encoding_table.class_attribute(kind, 'parameter_summary')
-  reported = encoding_table.class_attribute(kind, 'reported_extrapolation')
+  summary = page.class_attribute(kind, 'parameter_summary')
+  reported = page.class_attribute(kind, 'reported_extrapolation')
   assert 0 < len(summary) <= 50
   assert reported is None or 0 < len(reported) <= 90
-  cells = encoding_table.row(name)
-  assert len(cells) == len(encoding_table.COLUMNS)
+  cells = page.row(name)
+  assert len(cells) == len(page.COLUMNS)
   assert all(cells)
   acts_on, cost, backends = cells[1], cells[3], cells[4]
   fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
@@ -297,14 +297,14 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   ],
 )
 def test_cost_is_what_hooks_do(name, cost):
-  assert encoding_table.row(name)[3] == cost
+  assert page.row(name)[3] == cost
 
 
 def test_what_an_encoding_says_of_itself_is_not_inherited_by_another():
   child = type('Child', (ENCODINGS['learned'],), {})
-  for attribute, default in encoding_table.DEFAULTS.items():
-    assert encoding_table.class_attribute(ENCODINGS['learned'], attribute) != default
-    assert encoding_table.class_attribute(child, attribute) == default
+  for attribute, default in page.DEFAULTS.items():
+    assert page.class_attribute(ENCODINGS['learned'], attribute) != default
+    assert page.class_attribute(child, attribute) == default
 
 
 @pytest.mark.parametrize('name', ENCODINGS)
