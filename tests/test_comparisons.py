@@ -11,7 +11,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import table_writers
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.table_forms import make_tables
-from posenc_jax.rows.overrides import DOCUMENTS, JUDGE
+from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 LINK = lambda ratio: ratio / np.log(2)
 
@@ -612,7 +612,7 @@ def test_one_more_evaluation_leaves_the_baseline_what_it_was(change, line, basel
 
 
 @pytest.mark.parametrize(
-  'stated', [{DOCUMENTS: '1a2b3c4d'}, {JUDGE: {'run': 'long', 'step': 3, 'config': '1a2b3c4d'}}]
+  'stated', [{DOCUMENTS: '1a2b3c4d'}, {EVALUATOR: {'run': 'long', 'step': 3, 'config': '1a2b3c4d'}}]
 )
 def test_what_rows_of_all_models_state_makes_no_other_model_of_the_baseline(stated):
   rows = documents({'rope': {8: [2.0, 2.1], 16: [2.0, 2.1]}, 't5': {8: [1.0, 1.1]}})
@@ -728,8 +728,8 @@ def test_whole_tables_without_differences_are_marked_as_seldom_as_they_say():
 
 def test_key_tokens_of_one_evaluator_are_compared_at_each_length():
   """At another length there are others: no line is compared with itself at L."""
-  judge = {JUDGE: {'run': 'judge', 'step': 1, 'config': 'a'}}
-  fields = {'protocol': 'long_ppl', 'k': None, 'overrides': judge}
+  evaluator = {EVALUATOR: {'run': 'other', 'step': 1, 'config': 'a'}}
+  fields = {'protocol': 'long_ppl', 'k': None, 'overrides': evaluator}
   bits = {'rope': {16: [3.0], 32: [3.5]}, 'alibi': {16: [2.5], 32: [2.0]}}
   rows = documents(bits, **fields)
   empty = [row(name, 0, 32, document='z', status='no_key_tokens', **fields) for name in bits]

@@ -12,7 +12,16 @@ from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 from posenc_jax import config, data, storage
 from posenc_jax.data.documents import Listing
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, evaluator, plan, preflight, runs, scoring, windows
+from posenc_jax.evaluation import (
+  evaluate,
+  long_ppl,
+  long_ppl_evaluator,
+  plan,
+  preflight,
+  runs,
+  scoring,
+  windows,
+)
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.scores.collecting import collect
@@ -32,8 +41,8 @@ def cosine_nll(tokens_BT):
 @pytest.mark.parametrize(('alpha', 'beta'), [(2.0, -2.0), (0.0, -6.0)])
 def test_key_tokens_are_brute_force(T, context, stride, alpha, beta):
   windows_WT = np.random.default_rng(0).integers(1, 50, (6, T))
-  deciding = windows.deciding_nats(cosine_nll, windows_WT, context, stride, 100)
-  found = windows.key_tokens(*deciding, context, alpha, beta)
+  deciding = long_ppl.deciding_nats(cosine_nll, windows_WT, context, stride, 100)
+  found = long_ppl.key_tokens(*deciding, context, alpha, beta)
   expected = np.zeros(windows_WT.shape, bool)
   for n, window in enumerate(windows_WT):
     for t in range(context, T):
@@ -78,17 +87,17 @@ def test_rows_are_the_perplexity_of_key_tokens(make_run, capsys):
 
 
 def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
-  judge_config, workdir, judge = make_run(**LONG_PPL)
+  evaluator_config, workdir, evaluator = make_run(**LONG_PPL)
   workdir.rename(tmp_path / 'evaluator')
   named = str(tmp_path / 'evaluator')
   c, workdir, model = make_run(**LONG_PPL, encoding__name='nope', eval__long_ppl_evaluator=named)
   evaluate.evaluate(c, workdir)
-  nll, judge_nll = compiled(token_nll, c), compiled(token_nll, judge_config)
+  nll, evaluator_nll = compiled(token_nll, c), compiled(token_nll, evaluator_config)
   texts = [windows.excerpt(text, 40) for text in chosen_documents(c).values()]
   windows_WT = windows.whole_windows(texts, 32)
-  judged = lambda tokens_BT: judge_nll(judge, tokens_BT)
-  deciding = windows.deciding_nats(judged, windows_WT, 4, 3, 64)
-  is_key_WT = windows.key_tokens(*deciding, 4, 0.01, -20.0)
+  judged = lambda tokens_BT: evaluator_nll(evaluator, tokens_BT)
+  deciding = long_ppl.deciding_nats(judged, windows_WT, 4, 3, 64)
+  is_key_WT = long_ppl.key_tokens(*deciding, 4, 0.01, -20.0)
   nats_WT = windows.by_position(lambda tokens_BT: nll(model, tokens_BT), windows_WT, 64)
   rows = [row for row in rows_of(workdir) if row['length'] == 32]
   assert [row['document'] for row in rows] == list(chosen_documents(c))
@@ -96,13 +105,13 @@ def test_a_common_evaluator_finds_the_key_tokens_of_all(make_run, tmp_path):
     assert row['tokens'] == is_key_T.sum() > 0
     assert row['nats'] == pytest.approx(nats_T[is_key_T].sum(), rel=1e-5)
 
-  # What cannot judge is refused; the next test is through the checks before a training.
+  # What cannot read the text is refused; the next test is through the checks before a training.
   for overrides, words in (
     ({'eval__long_ppl_evaluator': str(tmp_path)}, 'no checkpoints there; allowed: the directory'),
     ({'data__tokenizer': 'sentencepiece', 'data__vocab': 300}, 'has 257 symbols; allowed: .* 300'),
   ):
     with pytest.raises(UserError, match=words) as error:
-      evaluator.check_evaluator(overlaid(c, **overrides), data.opened(c.data, 'test'))
+      long_ppl_evaluator.check_evaluator(overlaid(c, **overrides), data.opened(c.data, 'test'))
     assert str(error.value).startswith('config.eval.long_ppl_evaluator=')
 
 
@@ -128,26 +137,26 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
 
 def test_an_evaluator_that_was_trained_on_is_another_one(make_run, tmp_path, monkeypatch):
   """In rows stands which one it was; its path alone would let both stand side by side."""
-  judge_config, workdir, model = make_run(encoding__name='nope')
-  workdir.rename(tmp_path / 'judge')
+  evaluator_config, workdir, model = make_run(encoding__name='nope')
+  workdir.rename(tmp_path / 'evaluator')
   monkeypatch.chdir(tmp_path)
-  c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'judge'))
-  field, own = 'eval.long_ppl_evaluator', config.config_hash(judge_config)[:8]
+  c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'evaluator'))
+  field, own = 'eval.long_ppl_evaluator', config.config_hash(evaluator_config)[:8]
   evaluate.evaluate(c, workdir)
-  evaluate.evaluate(overlaid(c, eval__long_ppl_evaluator='./judge'), workdir)
+  evaluate.evaluate(overlaid(c, eval__long_ppl_evaluator='./evaluator'), workdir)
   first = rows_of(workdir)
-  judge = {'run': 'judge', 'step': 3, 'config': own}
-  assert [row['overrides'] for row in first] == 6 * [{field: judge}]
-  with Checkpoints(tmp_path / 'judge', max_to_keep=1) as checkpoints:
+  evaluator = {'run': 'evaluator', 'step': 3, 'config': own}
+  assert [row['overrides'] for row in first] == 6 * [{field: evaluator}]
+  with Checkpoints(tmp_path / 'evaluator', max_to_keep=1) as checkpoints:
     checkpoints.save(4, model, {'count': jnp.array(4)})
   evaluate.evaluate(overlaid(c, eval__protocols=('long_ppl', 'non_overlapping')), workdir)
   more = rows_of(workdir)[len(first) :]
   assert {row['protocol']: row['overrides'] for row in more} == {
-    'long_ppl': {field: judge | {'step': 4}},
+    'long_ppl': {field: evaluator | {'step': 4}},
     'non_overlapping': None,
   }
-  other = config.to_json(overlaid(judge_config, seed=1))
-  storage.write_json(tmp_path / 'judge' / 'config.json', other)
+  other = config.to_json(overlaid(evaluator_config, seed=1))
+  storage.write_json(tmp_path / 'evaluator' / 'config.json', other)
   evaluate.evaluate(c, workdir)
   assert rows_of(workdir)[-1]['overrides'][field]['config'] != own
 
@@ -165,17 +174,17 @@ def test_an_evaluator_has_the_tokens_and_the_formulas_of_when_it_was_trained(
 ):
   """That is known before a training, not only once the trained run is evaluated."""
   _, workdir, _ = make_run()
-  judge = tmp_path / 'judge'
-  workdir.rename(judge)
-  c, _, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(judge))
+  named = tmp_path / 'evaluator'
+  workdir.rename(named)
+  c, _, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(named))
   preflight.check_evaluation(c)
-  provenance.claim(judge, provenance.MadeOf('a' * 64), begins=True)
-  words = f"long_ppl_evaluator='{judge}': its run was trained with the tokenizer aaaaaaaaaaaaaaaa"
+  provenance.claim(named, provenance.MadeOf('a' * 64), begins=True)
+  words = f"long_ppl_evaluator='{named}': its run was trained with the tokenizer aaaaaaaaaaaaaaaa"
   with pytest.raises(UserError, match=f'^config.eval.{words}, here is no learned tokenizer; '):
     preflight.check_evaluation(c)
-  monkeypatch.setattr(evaluator, 'own_code', lambda config: {'mine': 'b' * 64})
-  provenance.claim(judge, provenance.MadeOf(None, code={'mine': 'a' * 64}), begins=True)
-  words = f"long_ppl_evaluator='{judge}': encoding 'mine' was edited since its run began; allowed: "
+  monkeypatch.setattr(long_ppl_evaluator, 'own_code', lambda config: {'mine': 'b' * 64})
+  provenance.claim(named, provenance.MadeOf(None, code={'mine': 'a' * 64}), begins=True)
+  words = f"long_ppl_evaluator='{named}': encoding 'mine' was edited since its run began; allowed: "
   with pytest.raises(UserError, match=f'^config.eval.{words}'):
     preflight.check_evaluation(c)
 
@@ -213,21 +222,21 @@ def judged_by(make_run, tmp_path, monkeypatch):
   likelihoods.
   """
   _, workdir, _ = make_run()
-  workdir.rename(tmp_path / 'judge')
-  named = str(tmp_path / 'judge')
+  workdir.rename(tmp_path / 'evaluator')
+  named = str(tmp_path / 'evaluator')
 
   def make(nll, **overrides):
     stand_in = lambda *_, **__: types.SimpleNamespace(nats=nll)
-    monkeypatch.setattr(evaluator, 'restored_run', stand_in)
+    monkeypatch.setattr(long_ppl_evaluator, 'restored_run', stand_in)
     return make_run(**LONG_PPL | overrides, eval__long_ppl_evaluator=named)[:2]
 
   return make
 
 
-def test_nats_of_a_judge_that_are_no_numbers_are_not_left_out(judged_by):
+def test_nats_of_an_evaluator_that_are_no_numbers_are_not_left_out(judged_by):
   """Nor are they kept: the next model is not scored by them."""
   words = (
-    r"long_ppl_evaluator='.*judge': nats of the model that decides on key tokens are not finite"
+    r"long_ppl_evaluator='.*evaluator': nats of the model that decides on key tokens are not finite"
   )
   for _ in range(2):
     c, workdir = judged_by(lambda tokens_BT: np.full(tokens_BT.shape, np.nan))
@@ -254,7 +263,7 @@ def test_documents_are_scored_alike_however_many_at_a_time(judged_by, tmp_path):
     assert list(map(close, found)) == list(map(close, sorted(wanted, key=key)))
     for row, other in zip(found, sorted(wanted, key=key), strict=True):
       assert row['nats'] == pytest.approx(other['nats'], rel=1e-5)
-    for path in [*(tmp_path / 'judge' / evaluator.KEPT).glob('*.npy')][:kept]:
+    for path in [*(tmp_path / 'evaluator' / long_ppl_evaluator.KEPT).glob('*.npy')][:kept]:
       path.unlink()
   (measurement,) = plan.plan(overlaid(whole, eval__lengths=(32,)), data.opened(c.data, 'test'))
   (bad, *_), texts = measurement.key_fields, chosen_documents(c)
@@ -265,7 +274,7 @@ def test_documents_are_scored_alike_however_many_at_a_time(judged_by, tmp_path):
   assert statuses == ['not_finite', 'ok']
 
 
-def test_a_judge_reads_a_text_once_for_all_models(judged_by, tmp_path):
+def test_an_evaluator_reads_a_text_once_for_all_models(judged_by, tmp_path):
   """Its nats decide, so that other thresholds need no more of it; other contexts do."""
   calls = []
 
@@ -288,18 +297,18 @@ def test_a_judge_reads_a_text_once_for_all_models(judged_by, tmp_path):
   assert not calls
   tokens(eval__stride=2)
   assert calls
-  for path in (tmp_path / 'judge' / evaluator.KEPT).glob('*.npy'):
+  for path in (tmp_path / 'evaluator' / long_ppl_evaluator.KEPT).glob('*.npy'):
     path.write_bytes(path.read_bytes()[:-3])
   with pytest.raises(UserError, match=r'npy is damaged; allowed: the folder without it$'):
     tokens()
 
 
-def test_a_judge_whose_folder_is_read_only_keeps_nothing(judged_by, monkeypatch):
+def test_an_evaluator_whose_folder_is_read_only_keeps_nothing(judged_by, monkeypatch):
   c, workdir = judged_by(cosine_nll)
   monkeypatch.setattr(storage, 'is_writable', lambda folder: pathlib.Path(folder) == workdir)
   evaluate.evaluate(c, workdir)
   assert {row['status'] for row in rows_of(workdir)} == {'ok'}
-  assert not (workdir.parent / 'judge' / evaluator.KEPT).exists()
+  assert not (workdir.parent / 'evaluator' / long_ppl_evaluator.KEPT).exists()
 
 
 def test_a_document_without_key_tokens_adds_nothing(judged_by, capsys):
@@ -323,7 +332,7 @@ def test_a_document_without_key_tokens_adds_nothing(judged_by, capsys):
 
 
 @pytest.mark.parametrize(
-  ('model', 'judge', 'words'),
+  ('model', 'evaluator', 'words'),
   [
     ('half', None, 'of the model are not finite in 1 of 2 windows'),
     ('half', 'fine', 'of the model are not finite in 1 of 2 windows'),
@@ -331,16 +340,16 @@ def test_a_document_without_key_tokens_adds_nothing(judged_by, capsys):
     ('short', None, 'of the model that decides on key tokens are not finite in 2 of 2 windows'),
   ],
 )
-def test_scores_of_long_ppl_leave_out_no_window(model, judge, words):
+def test_scores_of_long_ppl_leave_out_no_window(model, evaluator, words):
   half = lambda tokens_BT: np.where(tokens_BT[:, :1] == 1, np.nan, cosine_nll(tokens_BT))
   of_name = {'half': half, 'fine': cosine_nll, 'short': nan_in_short_contexts, None: None}
   documents = [np.full(32, 1), np.full(32, 2)]
-  settings = {'length': 32, 'context': 4, 'stride': 3, 'evaluator': of_name[judge]}
+  settings = {'length': 32, 'context': 4, 'stride': 3, 'evaluator': of_name[evaluator]}
   with pytest.raises(ValueError, match=words):
     scoring.score(of_name[model], documents, 'long_ppl', **settings)
 
 
-def test_a_model_that_is_its_own_judge_reads_each_whole_window_once(letters):
+def test_a_model_that_is_its_own_evaluator_reads_each_whole_window_once(letters):
   c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL)
   measurement = plan.plan(c, data.opened(c.data, 'test'))[-1]
   calls, texts = [], [windows.excerpt(text, 40) for text in chosen_documents(c).values()]

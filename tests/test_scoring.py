@@ -232,8 +232,8 @@ def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):
   nothing = score(Stub(), documents, 'long_ppl', length=16, context=8, alpha=1e9)
   assert (nothing.num_tokens, str(nothing.ppl), str(nothing.bits_a_byte())) == (0, 'nan', 'nan')
   # The evaluator finds tokens likely if and only if the window is long.
-  judge = lambda tokens_BT: np.where(tokens_BT.shape[1] == 16, 0.5, 5.0) * np.ones(tokens_BT.shape)
-  found = score(Stub(), documents, 'long_ppl', length=16, context=8, evaluator=judge)
+  other = lambda tokens_BT: np.where(tokens_BT.shape[1] == 16, 0.5, 5.0) * np.ones(tokens_BT.shape)
+  found = score(Stub(), documents, 'long_ppl', length=16, context=8, evaluator=other)
   assert [tokens.tolist() for tokens in found.tokens] == [
     window[8:].tolist() for window in windows.whole_windows(documents, 16)
   ]

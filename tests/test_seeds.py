@@ -15,7 +15,7 @@ from test_trainer import parameters
 from posenc_jax import config, data, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
-from posenc_jax.evaluation.evaluator import check_evaluator
+from posenc_jax.evaluation.long_ppl_evaluator import check_evaluator
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status

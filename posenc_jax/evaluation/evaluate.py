@@ -22,7 +22,7 @@ from posenc_jax.distributed.mesh import mesh_of_batches
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
-from posenc_jax.evaluation.evaluator import judge_of
+from posenc_jax.evaluation.long_ppl_evaluator import evaluator_of
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled, on_devices
 from posenc_jax.evaluation.plan import plan
@@ -82,7 +82,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   is_own = are_one_corpus(config.data.corpus, saved.data.corpus)
   if corpus.listing is not None and not is_own:
     changed[DOCUMENTS] = corpus.listing.sha256[:8]  # the run does not keep what it was
-  changed |= judge_of(config, corpus)
+  changed |= evaluator_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
   check_one_host()

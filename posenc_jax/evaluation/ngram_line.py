@@ -17,7 +17,7 @@ from posenc_jax.config import config_hash, decides_results, flat, single_seed_ru
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation.evaluate import measure, recorder, show, summary
-from posenc_jax.evaluation.evaluator import judge_of
+from posenc_jax.evaluation.long_ppl_evaluator import evaluator_of
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows import row_schema
@@ -62,7 +62,7 @@ def _evaluate_seed(
   config: ConfigDict, workdir: Path, context: int, smoothing: str, whole_split: bool
 ) -> None:
   corpus = data.opened(config.data, config.eval.split)
-  measurements, judge = plan(config, corpus), judge_of(config, corpus)
+  measurements, evaluator = plan(config, corpus), evaluator_of(config, corpus)
   train = data.opened(config.data, 'train')
   texts = _texts(config, train, whole_split)
   counted = {
@@ -95,7 +95,7 @@ def _evaluate_seed(
       if measurement.function is not token_nll:  # only likelihoods are of an n-gram
         left_out.append(measurement.name)
         continue
-      asked = measurement, row, judge, functools.partial(_nats, model), None, workdir
+      asked = measurement, row, evaluator, functools.partial(_nats, model), None, workdir
       rows, _ = measure(*asked, put_on_record)
       measured.append((measurement, rows))
       print(f'{measurement.name} at {measurement.length}: {summary(rows)}')

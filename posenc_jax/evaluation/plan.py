@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 from posenc_jax import data
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import text_tasks, windows
-from posenc_jax.evaluation.evaluator import Evaluator
+from posenc_jax.evaluation import long_ppl, text_tasks, windows
+from posenc_jax.evaluation.long_ppl_evaluator import Evaluator
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
@@ -316,10 +316,10 @@ class Planner:
       else:
         asked = nll, windows_WT, context, e.stride, e.batch_tokens, nats_WT
         try:
-          deciding = windows.deciding_nats(*asked)
-        except windows.NotFinite:
+          deciding = long_ppl.deciding_nats(*asked)
+        except long_ppl.NotFinite:
           return [{'status': 'not_finite'}]
-      is_key_WT = windows.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
+      is_key_WT = long_ppl.key_tokens(*deciding, context, e.long_ppl_alpha, e.long_ppl_beta)
       of_rows = (np.split(array_WT, ends) for array_WT in (nats_WT, bytes_WT, is_key_WT))
       return list(map(self._score_of_keys, *of_rows))
 

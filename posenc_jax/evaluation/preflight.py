@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import MAX_REASON, UserError, one_line, place_of, user_errors, with_place
-from posenc_jax.evaluation.evaluator import check_evaluator
+from posenc_jax.evaluation.long_ppl_evaluator import check_evaluator
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data

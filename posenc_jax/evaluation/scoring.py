@@ -27,7 +27,7 @@ import numpy as np
 
 from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
 from posenc_jax.errors import nearest
-from posenc_jax.evaluation import windows
+from posenc_jax.evaluation import long_ppl, windows
 from posenc_jax.evaluation.runs import Run
 from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.decoder import LM
@@ -228,21 +228,21 @@ def long_perplexity(
 ) -> Scored:
   """Scores the key tokens of the whole windows of documents: `ppl` is LongPPL.
 
-  `context` and `stride` are those of `windows.deciding_nats`, stride None: a quarter of the
-  context; `alpha` and `beta` those of `windows.key_tokens`. `evaluator` finds the key tokens; None:
-  the model does. Raises ValueError where nats of either are not finite.
+  `context` and `stride` are those of `long_ppl.deciding_nats`, stride None: a quarter of the
+  context; `alpha` and `beta` those of `long_ppl.key_tokens`. `evaluator` finds the key tokens;
+  None: the model does. Raises ValueError where nats of either are not finite.
   """
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
   windows_WT = windows.whole_windows(texts, length)
   nats_WT = windows.by_position(nll, windows_WT, batch_tokens)
-  windows.check_finite(nats_WT, 'the model')
-  judge, full_WT = nll, nats_WT
+  long_ppl.check_finite(nats_WT, 'the model')
+  evaluator_nll, full_WT = nll, nats_WT
   if evaluator is not None:
-    judge, full_WT = _likelihoods(evaluator, None), None
+    evaluator_nll, full_WT = _likelihoods(evaluator, None), None
   stride = stride or max(1, context // 4)
-  deciding = windows.deciding_nats(judge, windows_WT, context, stride, batch_tokens, full_WT)
-  is_key_WT = windows.key_tokens(*deciding, context, alpha, beta)
+  asked = evaluator_nll, windows_WT, context, stride, batch_tokens, full_WT
+  is_key_WT = long_ppl.key_tokens(*long_ppl.deciding_nats(*asked), context, alpha, beta)
 
   def keys_of(all_WT):
     return [all_T[is_key_T] for all_T, is_key_T in zip(all_WT, is_key_WT, strict=True)]

@@ -14,8 +14,9 @@ IN_ROWS = (
 )
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
 # What rows state wherever there is one, whether or not it was changed: the start of the hash of a
-# text (`data.documents.Listing`) that the run was not trained on, and which run judged.
-DOCUMENTS, JUDGE = 'data.documents', 'eval.long_ppl_evaluator'
+# text (`data.documents.Listing`) that the run was not trained on, and which run found the
+# key tokens of LongPPL.
+DOCUMENTS, EVALUATOR = 'data.documents', 'eval.long_ppl_evaluator'
 
 
 def overrides_between(saved: ConfigDict, config: ConfigDict) -> dict[str, object]:

@@ -34,7 +34,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import MARGIN, METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
-from posenc_jax.rows.overrides import DOCUMENTS, JUDGE
+from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
@@ -191,7 +191,7 @@ def line_of_baseline(
   def rank(line):
     row = scores.exemplar_row[line]
     scored = sum(len(scores.seed_scores(line, column)) for column in scores.columns)
-    changed = (row['overrides'] or {}).keys() - {DOCUMENTS, JUDGE}
+    changed = (row['overrides'] or {}).keys() - {DOCUMENTS, EVALUATOR}
     is_changed = bool(changed or row.get(METHOD))
     return is_changed, -scored, -row['step'], line != row['label']
 
@@ -236,14 +236,14 @@ class _Comparer:
     # Key tokens of one length are others than those of another: no line has an own score to keep.
     # And only where a common evaluator found them are those of two lines the same.
     is_of_keys = scores.protocol in CHOSEN_BY_MODEL
-    is_judged = lambda line: JUDGE in (scores.exemplar_row[line]['overrides'] or {})
+    has_evaluator = lambda line: EVALUATOR in (scores.exemplar_row[line]['overrides'] or {})
     baselines, contrasts = list(dict.fromkeys(self.baselines.values())), []
     for baseline in baselines:
       contrasts += self._contrast(
         BASELINE_OF_KEYS if is_of_keys else BASELINE,
         lambda line, column, baseline=baseline: (
           line != baseline
-          and (is_judged(line) if is_of_keys else column <= min(L(line), L(baseline)))
+          and (has_evaluator(line) if is_of_keys else column <= min(L(line), L(baseline)))
         ),
         lambda line, column, baseline=baseline: (scores, baseline, column),
         baseline=baseline,

@@ -17,10 +17,11 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, config_hash, saved_config
 from posenc_jax.errors import Damaged, UserError, user_errors
-from posenc_jax.evaluation import windows
+from posenc_jax.evaluation import long_ppl
 from posenc_jax.evaluation.runs import check_corpus, restored_run
+from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model import decoder
-from posenc_jax.rows.overrides import JUDGE
+from posenc_jax.rows.overrides import EVALUATOR
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.own_tokenizer import check_same_tokenizer
 from posenc_jax.training.provenance import check_code
@@ -58,7 +59,7 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
     raise UserError(f'{field}: its positions end at {end}; allowed: a run that reads {longest}')
 
 
-def judge_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[str, object]:
+def evaluator_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[str, object]:
   """{field: what rows say of the run that `eval.long_ppl_evaluator` names}, where it is asked.
 
   They say which one it is now, since its path stays when it is trained on. Raises `UserError`.
@@ -69,7 +70,7 @@ def judge_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[
   check_evaluator(config, corpus)
   digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
   run = Path(workdir).resolve().name
-  return {JUDGE: {'run': run, 'step': step, 'config': digest}}
+  return {EVALUATOR: {'run': run, 'step': step, 'config': digest}}
 
 
 class Evaluator:
@@ -85,10 +86,11 @@ class Evaluator:
     self._workdir = Path(config.eval.long_ppl_evaluator)
 
   def deciding_nats(self, documents: Sequence[np.ndarray], context: int) -> np.ndarray:
-    """The run's nats of whole windows and of short contexts, for `windows.key_tokens`: float32
+    """The run's nats of whole windows and of short contexts, for `long_ppl.key_tokens`: float32
     [2, W, T], of the W windows of all documents, one after another.
 
-    Raises UserError where it cannot judge, its nats are no numbers, or what it has kept is damaged.
+    Raises UserError where it cannot read the text, its nats are no numbers, or what it has kept is
+    damaged.
 
     Args:
       documents: the windows [., T] of each.
@@ -105,7 +107,7 @@ class Evaluator:
       with storage.file_lock(lock, wait=True) if keeps else contextlib.nullcontext():
         found |= _kept(windows_of)  # another process may have read them by now
         new = {path: some for path, some in windows_of.items() if path not in found}
-        for path, nats_2WT in self._judged(new, context).items():
+        for path, nats_2WT in self._new_nats(new, context).items():
           found[path] = nats_2WT
           if keeps:
             file = io.BytesIO()
@@ -113,15 +115,15 @@ class Evaluator:
             storage.atomic_write(path, file.getvalue())
     return np.concatenate([found[path] for path in paths], axis=1)
 
-  def _judged(self, windows_of: dict[Path, np.ndarray], context: int) -> dict[Path, np.ndarray]:
+  def _new_nats(self, windows_of: dict[Path, np.ndarray], context: int) -> dict[Path, np.ndarray]:
     """{path: float32 [2, W, T]} of the windows of each path, which the run reads."""
     if not windows_of:
       return {}
     windows_WT = np.concatenate([*windows_of.values()])
     e, ends = self._config.eval, np.cumsum([len(some) for some in windows_of.values()])[:-1]
     try:
-      found = windows.deciding_nats(self._nll, windows_WT, context, e.stride, e.batch_tokens)
-    except windows.NotFinite as error:
+      found = long_ppl.deciding_nats(self._nll, windows_WT, context, e.stride, e.batch_tokens)
+    except long_ppl.NotFinite as error:
       field = f'config.eval.long_ppl_evaluator={str(self._workdir)!r}'
       raise UserError(f'{field}: {error}; allowed: another run, or shorter windows') from None
     nats_2WT = np.stack(found).astype(np.float32)  # as the model has them
@@ -142,7 +144,7 @@ class Evaluator:
     return list(map(name, documents))
 
   @functools.cached_property
-  def _nll(self) -> windows.TokenFunction:
+  def _nll(self) -> TokenFunction:
     """The likelihoods of the run, which is restored once for all lengths."""
     check_evaluator(self._config, self._corpus)
     saved = saved_config(self._workdir)
