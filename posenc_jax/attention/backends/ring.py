@@ -89,7 +89,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   steps = jnp.arange(num_steps(schedule, devices, arrays))
   travelling = arrays['column'], ids['column']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
-  return *passes.normalize(schedule, enc, states), carried
+  return *passes.normalize(enc, states), carried
 
 
 def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carried):

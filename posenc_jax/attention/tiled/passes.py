@@ -35,7 +35,7 @@ def _attend_tile(tiles: TileRange, is_constant: bool, a, b, ids, inputs, lse=Non
 
   Args:
     is_constant: whether tables are constant over the tile.
-    ids: positions, segments and indices of its row and of its column.
+    ids: positions, segments, indices and `mask_ids` of its row and of its column.
     inputs: (encoding, row, column, terms of the tile, carried from the right).
     lse, maxima: as `tile_attention` takes them.
   """
@@ -97,8 +97,8 @@ def add_tile(enc, state, of_tile):
   return (o, denominator * shrink + denominator_b, new_maxima), carry
 
 
-def _scan_left(enc, softcap, tiles, visit, state):
-  """visit(n, state) for n = 0 .. tiles - 1, or until the carry says that the rest has no weight.
+def _scan_left(enc, softcap, count, visit, state):
+  """visit(n, state) for n = 0 .. count - 1, or until the carry says that the rest has no weight.
 
   Args:
     softcap: where there is one, no key is without weight.
@@ -107,11 +107,11 @@ def _scan_left(enc, softcap, tiles, visit, state):
     The number of tiles that were visited, and the state.
   """
   if softcap is not None or not enc.has('is_exhausted'):
-    return tiles, lax.fori_loop(0, tiles, visit, state)
+    return count, lax.fori_loop(0, count, visit, state)
 
   def goes_on(n_and_state):
     n, (_, carry) = n_and_state
-    return (n < tiles) & ~enc.is_exhausted(carry)
+    return (n < count) & ~enc.is_exhausted(carry)
 
   def step(n_and_state):
     n, state = n_and_state
@@ -157,7 +157,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['row'], ids['row'], states))
 
 
-def normalize(schedule: TileSchedule, enc, state):
+def normalize(enc, state):
   """(o, log-sum-exp) from the state of rows at their end."""
   (o, denominator, maxima), _ = state
   if enc.normalizer != 'softmax':

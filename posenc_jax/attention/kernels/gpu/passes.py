@@ -25,9 +25,9 @@ from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.pairs import Pairs
-from posenc_jax.attention.tiled.passes import add_tile
+from posenc_jax.attention.tiled.passes import add_tile, normalize
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.attention.tiled.tile import attend_pairs, without_zeros
+from posenc_jax.attention.tiled.tile import attend_pairs
 from posenc_jax.encodings.core.base import LOWEST_SEEN
 
 KINDS = ('row', 'column', 'diagonal')
@@ -83,16 +83,8 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids):
     arrays: 'whole', the encoding; 'row', 'column' and 'diagonal', pytrees of [number, B|1, ...].
     ids: those of 'row' and 'column'.
   """
-  is_softmax = arrays['whole'].normalizer == 'softmax'
   grid, (number, B) = schedule.grid, arrays['row']['q'].shape[:2]
-
-  def finish(state):
-    o, denominator, maxima = state
-    if not is_softmax:
-      return o, maxima
-    divisor = without_zeros(denominator)
-    return o / divisor[..., None], maxima + jnp.log(divisor)
-
+  finish = lambda state: normalize(arrays['whole'], (state, ()))  # nothing is carried on
   walks = Walks.along(Visits.forward(grid), 'row', number)
   program, heads = forward_program(schedule, arrays, ids)
   kernel, state = Kernel('attention', 'row', walks, B, heads, interpret), _shapes_of_state(arrays)

@@ -94,7 +94,7 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
   Args:
     is_constant: whether tables are constant over the tile.
     arrays: 'whole', the encoding; its 'row' and 'column'; 'diagonal', its tables. The batch is 1.
-    ids: positions, segments and indices of its row and of its column.
+    ids: positions, segments, indices and `mask_ids` of its row and of its column.
     carried: what `score` carries from the right.
     lse: the log-sum-exp of the rows, if it is known.
   """
