@@ -1,9 +1,7 @@
 """The measurements that a config asks for: documents, protocols and lengths."""
 
-import dataclasses
 import functools
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -12,12 +10,13 @@ from posenc_jax import data
 from posenc_jax.data.planted import distances
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import long_ppl, text_tasks, windows
+from posenc_jax.evaluation.controls import Originals, inputs_under
 from posenc_jax.evaluation.long_ppl_evaluator import Evaluator
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.inspection import attention_weights
-from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, WINDOWED, WITH_SINK
+from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS
 from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
 
@@ -35,54 +34,6 @@ def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
     for protocol in config.eval.protocols
     for measurement in planner.measurements(protocol, length)
   ]
-
-
-class Inputs(NamedTuple):
-  """What a control changes in what the model is given at a length.
-
-  Attributes:
-    context: tokens that the input is truncated to, or None.
-    window, sink_tokens: as `Measurement` has them.
-  """
-
-  context: int | None = None
-  window: int | None = None
-  sink_tokens: int = 0
-
-  @property
-  def mask(self) -> dict:
-    """The fields of a `Measurement` that say what attention sees."""
-    return {'window': self.window, 'sink_tokens': self.sink_tokens}
-
-
-def inputs_under(control: str | None, length: int, config: ConfigDict) -> Inputs:
-  """The inputs of windows of `length` tokens; up to the training length all controls leave them as
-  they are.
-  """
-  train_length = config.train.length
-  if length <= train_length:
-    return Inputs()
-  if control == TRUNCATED:
-    return Inputs(context=train_length)
-  if control == WINDOWED:
-    return Inputs(window=train_length)
-  if control == WITH_SINK:
-    return Inputs(window=train_length, sink_tokens=config.eval.sink_tokens)
-  return Inputs()
-
-
-class Originals:
-  """Finds measurements that give the model the same inputs as an earlier one, which alone is
-  computed.
-  """
-
-  def __init__(self):
-    self._first = {}
-
-  def refer(self, measurement: Measurement, *inputs: object) -> Measurement:
-    """The measurement, with `same_as` if an earlier one gave the model these inputs."""
-    first = self._first.setdefault(inputs, measurement)
-    return measurement if first is measurement else dataclasses.replace(measurement, same_as=first)
 
 
 class Planner:
@@ -150,7 +101,6 @@ class Planner:
   def _last_k(self, length: int, control: str | None) -> Measurement:
     k, targets = self._eval.k, self._targets(self._eval.k)
     inputs = inputs_under(control, length, self._config)
-    given = inputs.context or length
     # The first scored token still sees `train_length` tokens of its own document.
     near, others = None, ()
     if control == SHUFFLED_FAR:
@@ -159,8 +109,8 @@ class Planner:
 
     def score(nll, rows):
       chosen = [targets[i] for i in rows]
-      at_targets = windows.target_windows(self._texts, chosen, given, near, others)
-      nats = windows.last_k(nll, at_targets, given, k, self._eval.batch_tokens)
+      at_targets = windows.target_windows(self._texts, chosen, inputs.length, near, others)
+      nats = windows.last_k(nll, at_targets, inputs.length, k, self._eval.batch_tokens)
       num_bytes = (self._bytes[document][end - k : end] for document, end in chosen)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
@@ -172,13 +122,12 @@ class Planner:
       length,
       key_fields,
       score,
-      input_length=given,
       last=k,
-      rows_at_a_time=max(1, self._eval.batch_tokens // given),
-      **inputs.mask,
+      rows_at_a_time=max(1, self._eval.batch_tokens // inputs.length),
+      **inputs.fields,
     )
-    seen = given, inputs.window, inputs.sink_tokens, near is not None and length > near
-    return self._originals.refer(measurement, 'last_k', *seen)
+    is_shuffled = near is not None and length > near
+    return self._originals.refer(measurement, 'last_k', inputs, is_shuffled)
 
   def by_position(self, length: int) -> Iterator[Measurement]:
     places = {first: (slice(None), slice(first, end)) for first, end in windows.log_bins(length)}
@@ -210,17 +159,16 @@ class Planner:
         windows.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
       )
       size = self._eval.batch_tokens
-      if inputs.context is None:
+      if inputs.length == length:
         nats_WT = windows.by_position(nll, tokens_WT, size)
       else:
-        nats_WT = windows.truncated_by_position(nll, tokens_WT, inputs.context, size)
+        nats_WT = windows.truncated_by_position(nll, tokens_WT, inputs.length, size)
       chosen = [list(places.values())[i] for i in rows]
       return [self._score(nats_WT[where], bytes_WT[where]) for where in chosen]
 
     fields = {'protocol': protocol, 'control': control, 'length': length}
     key_fields = [fields | {'position': position} for position in places]
-    given = inputs.context or length
-    measurement = Measurement(length, key_fields, score, input_length=given, **inputs.mask)
+    measurement = Measurement(length, key_fields, score, **inputs.fields)
     return self._originals.refer(measurement, protocol, length, inputs)
 
   def _text_task(self, task: str, length: int) -> Iterator[Measurement]:

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data
 from posenc_jax.evaluation import model_functions
+from posenc_jax.evaluation.controls import Originals, inputs_under
 from posenc_jax.evaluation.measurement import Measurement
-from posenc_jax.evaluation.plan import Originals, inputs_under
 from posenc_jax.evaluation.predictions import Predict, Prediction, predict_answers
 from posenc_jax.tasks import Example, Task, chance
 
@@ -67,16 +67,14 @@ def plan(config: ConfigDict, corpus: data.TaskCorpus) -> list[Measurement]:
         for metric in metrics(corpus.task)
       ]
       inputs = inputs_under(control, length, config)
-      given = inputs.context or length
       measurement = Measurement(
         length,
         key_fields,
-        functools.partial(_score, examples, key_fields, given, e.batch_tokens),
+        functools.partial(_score, examples, key_fields, inputs.length, e.batch_tokens),
         function=model_functions.predictions,
         metric='exact_match',
         largest_position=corpus.largest_position(length),
-        input_length=given,
-        **inputs.mask,
+        **inputs.fields,
       )
       measurements.append(originals.refer(measurement, length, inputs))
   return measurements
