@@ -21,7 +21,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, windows
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.inspection import attention_weights
-from posenc_jax.inspection.profiles import Recorder
+from posenc_jax.inspection.recorder import Recorder
 from posenc_jax.model.decoder import build
 
 WINDOW = 5

@@ -20,9 +20,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import Encoding
-from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.encodings.core.weights_only import WeightsOnly
-from posenc_jax.inspection.profiles import Recorder
+from posenc_jax.inspection.recorder import recorded_scores
 from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_hidden
 
@@ -45,13 +44,9 @@ def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict):
 
   `LM.hidden` takes this function as `observe`; memory is that of `weights_of_heads`.
   """
-  recorded = []
-  q_BTHK, k_BTGK, v_BTGK = heads_of_layer(layer, x_BTD, enc, options)
-  others = {'x': layer.block_input(x_BTD, 'attention'), 'outer_hooks_applied': True}
-  others |= {name: x for name, x in options.items() if name not in ('state', 'block_sizes')}
-  attend(q_BTHK, k_BTGK, v_BTGK, Recorder(enc, recorded.append), **others | {'backend': 'dense'})
-  (scores_BHTS,) = recorded
-  return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)
+  q_BTHK, k_BTGK, _ = heads_of_layer(layer, x_BTD, enc, options)
+  others = {name: x for name, x in options.items() if name not in ('state', 'block_sizes')}
+  return recorded_scores(enc, q_BTHK, k_BTGK, x=layer.block_input(x_BTD, 'attention'), **others)
 
 
 def heads_of_layer(layer, x_BTD, enc: Encoding, options: dict):

@@ -7,7 +7,6 @@ renderers that know nothing of jax.
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +14,10 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax import cli, errors
-from posenc_jax.attention import attend
 from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.encodings import Encoding, make
-from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED, delegate_to_inner
 from posenc_jax.errors import UserError
+from posenc_jax.inspection.recorder import recorded_scores
 
 BATCH = 16  # samples that are measured at once
 LOWEST = -16.0  # scores below are not drawn: e^-16 is 1e-7
@@ -204,7 +202,7 @@ def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
   at_all = jnp.broadcast_to(q, (*k.shape[:2], *q.shape[2:]))
   at_all, k, _ = enc.enter_attention(at_all, k, k, enc.initial_state(positions_1S, len(k)))
   q = at_all[:, -1:]
-  scores_BHTS = _scores(enc, q, k, enc.add_to_input(x_BSD, positions_1S))
+  scores_BHTS = recorded_scores(enc, q, k, x=enc.add_to_input(x_BSD, positions_1S))
   q, k = _project(query_B1D, w_q), _project(keys_BSD, w_k)
   k = jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)
   plain_BHTS = enc.scale(q.shape[-1]) * jnp.einsum('bthk,bshk->bhts', q, k)
@@ -214,35 +212,3 @@ def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
 
 def _project(x_BTD, w_DHK):
   return jnp.einsum('btd,dhk->bthk', x_BTD, w_DHK)
-
-
-class Recorder(Encoding):
-  """The encoding `inner`; `record(scores)` is called with the scores of each tile, MASKED where a
-  mask hides a key.
-  """
-
-  needs_all_queries = False  # scores are those of each query
-
-  def __init__(self, inner: Encoding, record: Callable):
-    self.inner, self.dims, self.record = inner, inner.dims, record
-
-  def has(self, hook: str) -> bool:
-    return hook == 'score' or self.inner.has(hook)
-
-  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    if self.inner.has('score'):
-      s_BHTS = self.inner.score(s_BHTS, q_BHTK, k_BGSK, tile)
-    self.record(jnp.where(tile.mask[:, None], s_BHTS, MASKED))
-    return s_BHTS
-
-
-delegate_to_inner(Recorder, ('score', 'needs_all_queries'))
-
-
-def _scores(enc: Encoding, q_BTHK, k_BSGK, x_BSD):
-  """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN for hidden keys."""
-  recorded, v_BSGK = [], jnp.zeros_like(k_BSGK)
-  options = {'backend': 'dense', 'outer_hooks_applied': True}
-  attend(q_BTHK, k_BSGK, v_BSGK, Recorder(enc, recorded.append), x=x_BSD, **options)
-  (scores_BHTS,) = recorded
-  return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)

@@ -1,0 +1,44 @@
+"""The scores that attention takes the softmax of, as `dense` makes them."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+
+from posenc_jax.attention import attend
+from posenc_jax.encodings import Encoding
+from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED, delegate_to_inner
+
+
+class Recorder(Encoding):
+  """The encoding `inner`; `record(scores)` is called with the scores of each tile, MASKED where a
+  mask hides a key.
+  """
+
+  needs_all_queries = False  # scores are those of each query
+
+  def __init__(self, inner: Encoding, record: Callable):
+    self.inner, self.dims, self.record = inner, inner.dims, record
+
+  def has(self, hook: str) -> bool:
+    return hook == 'score' or self.inner.has(hook)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    if self.inner.has('score'):
+      s_BHTS = self.inner.score(s_BHTS, q_BHTK, k_BGSK, tile)
+    self.record(jnp.where(tile.mask[:, None], s_BHTS, MASKED))
+    return s_BHTS
+
+
+delegate_to_inner(Recorder, ('score', 'needs_all_queries'))
+
+
+def recorded_scores(enc: Encoding, q_BTHK, k_BSGK, **options):
+  """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN for hidden keys.
+
+  Queries and keys are those behind the outer hooks; `options` are other arguments of `attend`.
+  """
+  recorded, v_BSGK = [], jnp.zeros_like(k_BSGK)
+  options |= {'backend': 'dense', 'outer_hooks_applied': True}
+  attend(q_BTHK, k_BSGK, v_BSGK, Recorder(enc, recorded.append), **options)
+  (scores_BHTS,) = recorded
+  return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)
