@@ -582,19 +582,6 @@ def test_gated_t5_begins_as_t5_with_a_steady_gate():
   same(gated, t5, scale_q=8**-0.5)
 
 
-def test_gates_of_gated_t5_by_hand():
-  """Gates read slices of three channels; c of the last head is 3."""
-  enc, x = build('gated_t5'), jnp.array([0.0, 0, 0, 1, 0, 0, -1, 0, 0, 2, 0, 0])
-  w = jnp.array([1.0, 1, 0, 0, 0, 0, -0.5, -0.5])
-  enc.w_g[...] = jnp.stack([w, 0 * w, 0 * w])
-  enc.b_g[...], enc.c[...] = jnp.full(8, 0.25), jnp.array([1.0, 1, 1, 3])
-  a = [0.731059, 0.952574, 0.268941, 0.993307]  # sigmoid of 1, 3, -1 and 5
-  b = [0.731059, 0.5, 0.880797, 0.268941]  # sigmoid of 1, 0, 2 and -1
-  gates = enc.coordinates(x[None, None], None, None, None)[0, 0]
-  by_hand = [2 + a * (b * c - 1) for a, b, c in zip(a, b, (1, 1, 1, 3), strict=True)]
-  np.testing.assert_allclose(gates, by_hand, atol=2e-6)
-
-
 def test_gated_t5_needs_heads_that_divide_the_width_of_the_model():
   with pytest.raises(ValueError, match='gated_t5: heads=4; allowed: divisors of model_dim=14'):
     make('gated_t5', **SIZES | {'model_dim': 14}, rngs=nnx.Rngs(0))
@@ -1035,20 +1022,6 @@ def test_row_gates_with_zero_projections_are_a_fixed_gate():
   same(gates, alibi)
 
 
-def test_row_gates_golden_values():
-  """The last query meets itself at no gate, and each key at its own and those of later ones."""
-  enc, x = build('row_gates', width=1, kv_heads=4), np.zeros((1, 4, 12), 'f4')
-  x[0, 3, 0], x[0, :, 1] = 1.0, [1.0, -1.0, 2.0, 5.0]
-  enc.w_a[...], enc.w_n[...] = (jnp.zeros((12, 4, 1)).at[n, 0].set(1.0) for n in (0, 1))
-  logs = -np.log1p(np.exp([-1.0, 1.0, -2.0, 0]))
-  expected = [logs[:3].sum(), logs[1:3].sum(), logs[2], 0.0]
-  q = jnp.zeros((1, 4, 4, 8))
-  weights = attend(q, q, jnp.eye(4, 8)[None, :, None].repeat(4, axis=2), enc, x=x, backend='dense')
-  found = np.log(np.asarray(weights)[0, 3, 0, :4])
-  np.testing.assert_allclose(found - found[3], expected, atol=1e-5)
-  assert np.allclose(weights[0, 3, 1, :4], np.array([1, 2, 4, 8]) / 15, atol=1e-6)
-
-
 def test_grape_m_starts_as_rope_and_its_context_form_as_a_slower_one():
   """A step of the phase begins at sigmoid(softplus^-1(0.001) / 16)."""
   for per_head in (False, True):
@@ -1172,16 +1145,6 @@ def test_mlp_bias_is_that_of_its_mlp_far_out():
     x = silu(x @ p['w_hidden'][0] + p['b_hidden'][0]) @ p['w_out']
     with jax.default_matmul_precision('bfloat16'):
       np.testing.assert_allclose(enc.bias(r_R), x, rtol=0, atol=1e-6 * np.abs(u).max() + 1e-6)
-
-
-def test_nape_with_a_temperature_is_a_mixture_of_heads():
-  linear = {'name': 'nape', 'alibi_heads': 2, 'heads': 2}
-  enc = zeroed(build('heads', members=(linear, 'asentmax_temperature')))
-  _, weights, _ = inputs()
-  run = lambda enc, scale: run_layer(enc, weights | {'q': scale * weights['q']})
-  np.testing.assert_allclose(run(enc, 1)[:, :, :2], run(build('nape'), 1)[:, :, :2], atol=1e-5)
-  warm = run(build('nope'), 1 + np.log(2))
-  np.testing.assert_allclose(run(enc, 1)[:, :, 2:], warm[:, :, 2:], atol=1e-5)
 
 
 @pytest.mark.parametrize('alpha', [1.2, 1.5, 2.0])
