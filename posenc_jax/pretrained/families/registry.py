@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from posenc_jax.encodings.core.rope_scaling_config import read_scaling
 from posenc_jax.errors import MAX_REASON, UserError, one_line, shown
 from posenc_jax.pretrained.config_json import Fields
-from posenc_jax.pretrained.families import cohere, gemma, glm, gpt, granite, layer_norm, llama
+from posenc_jax.pretrained.families import cohere, gemma, glm, granite, layer_norm, llama
 from posenc_jax.pretrained.form import PLAIN_ATTENTION, PLAIN_MODEL, Form
 
 # By model_type: the function of the family, and the class of transformers that runs its models.
@@ -42,10 +42,10 @@ FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
   'starcoder2': (layer_norm.starcoder2, 'Starcoder2ForCausalLM'),
   'stablelm': (layer_norm.stablelm, 'StableLmForCausalLM'),
   'falcon': (layer_norm.falcon, 'FalconForCausalLM'),
-  'gpt_neox': (gpt.gpt_neox, 'GPTNeoXForCausalLM'),
-  'gpt2': (gpt.gpt2, 'GPT2LMHeadModel'),
-  'bloom': (gpt.bloom, 'BloomForCausalLM'),
-  'mpt': (gpt.mpt, 'MptForCausalLM'),
+  'gpt_neox': (layer_norm.gpt_neox, 'GPTNeoXForCausalLM'),
+  'gpt2': (layer_norm.gpt2, 'GPT2LMHeadModel'),
+  'bloom': (layer_norm.bloom, 'BloomForCausalLM'),
+  'mpt': (layer_norm.mpt, 'MptForCausalLM'),
 }
 EXPERTS = "experts in place of MLPs, which this program's model does not have"
 GEMMA_4 = 'norms of values and a factor of the output of each layer, which no model here has'
