@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.encodings.cayley_string import antisymmetric
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import (
   check_above,
@@ -95,11 +96,8 @@ class LieRE(Encoding):
 
   def matrices(self):
     """A, float32 [axes, G, blocks, block, block]."""
-    above = np.triu_indices(self.block, 1)
-    shape = *self.angles.shape[:-1], self.block, self.block
-    upper = jnp.zeros(shape, jnp.float32).at[..., *above].set(self.angles[...])
-    a_nGNcc = upper - upper.swapaxes(-1, -2)
-    axes, blocks = self.positions_per_token, shape[2]
+    a_nGNcc = antisymmetric(self.angles[...], self.block)
+    axes, blocks = self.positions_per_token, a_nGNcc.shape[2]
     if self.generators == 'dependent':
       return a_nGNcc * self.thetas[...][:, None, :, None, None]
     if self.generators == 'partition':
