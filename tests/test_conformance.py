@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from posenc_jax.attention import attend
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.core.rope_scaling_config import read_scaling
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
+from posenc_jax.encodings.core.scaling.rope_types import read_scaling
 from posenc_jax.errors import UserError
 from scripts.maintenance.conformance import command, pretrained
 from scripts.maintenance.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, read_scaling
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL, read_scaling
 from posenc_jax.errors import UserError
 from posenc_jax.pretrained import families
 from scripts.maintenance.conformance.command import GOLDEN

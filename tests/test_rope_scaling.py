@@ -19,7 +19,7 @@ from test_laws import DIMS, S, close, inputs, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings import LengthError, make
-from posenc_jax.encodings.core.rope_scaling_config import SCALINGS, read_scaling
+from posenc_jax.encodings.core.scaling.rope_types import SCALINGS, read_scaling
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 8}
 

@@ -124,7 +124,7 @@ def test_attention_knows_no_encoding_and_encodings_no_list_of_names():
     allowed = ('posenc_jax.encodings.core.base', 'posenc_jax.encodings.core.declarations')
     allowed += ('posenc_jax.encodings.Encoding',)
     assert all(m.startswith(allowed) for m in named), path
-  for path in (PACKAGE / 'encodings' / 'core').glob('*.py'):
+  for path in (PACKAGE / 'encodings' / 'core').rglob('*.py'):
     named = {m for m in imports(path) if m.startswith('posenc_jax.encodings')}
     assert all(m.startswith('posenc_jax.encodings.core') for m in named), path
 

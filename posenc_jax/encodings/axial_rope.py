@@ -11,8 +11,8 @@ from posenc_jax.encodings.core.bounds import (
   check_one_of,
   check_unread,
 )
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.core.rope_scaling_config import OF_CALLS, read_scaling
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
+from posenc_jax.encodings.core.scaling.rope_types import OF_CALLS, read_scaling
 from posenc_jax.encodings.rope import Rotary, rotate
 
 SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')

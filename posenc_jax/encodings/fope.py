@@ -8,7 +8,7 @@ from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, turn_pairs
 
 

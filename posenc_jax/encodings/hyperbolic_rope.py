@@ -7,7 +7,7 @@ import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary
 from posenc_jax.encodings.wall import fading_products
 

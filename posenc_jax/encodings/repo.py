@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, rotate_at
 from posenc_jax.xla_ops import exact_matmul
 

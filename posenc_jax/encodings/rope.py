@@ -5,8 +5,8 @@ import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.core.rope_scaling_config import read_scaling
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
+from posenc_jax.encodings.core.scaling.rope_types import read_scaling
 
 LAYOUTS = ('half', 'interleaved')
 
@@ -138,7 +138,7 @@ class RoPE(Rotary):
   the whole spectrum squeezed into them (GPT-J, GPT-NeoX). `scaling` extends the context, in
   training or of a trained run: a dict in the form of Hugging Face's `rope_scaling`,
   --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4 (see
-  core/rope_scaling_config.py). Types that depend on the length take the number of keys of the call:
+  core/scaling/rope_types.py). Types that depend on the length take the number of keys of the call:
   T last queries of S keys see what they see among S queries, and all keys rotate by the frequencies
   of this call, none by those of a shorter one before.
 

@@ -9,8 +9,8 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
 from posenc_jax.encodings.core.running_sums import causal_conv, running_angle
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import ByAngles, check_rotary
 from posenc_jax.xla_ops import exact_matmul
 

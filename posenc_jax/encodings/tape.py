@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding, check_dtype_of_positions
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, turn_pairs
 
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import Rotary, check_rotary, rotate_at
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from posenc_jax.config import from_json, to_json
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.encodings.core.registry import hyperparameters
-from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.config_json import bos_of

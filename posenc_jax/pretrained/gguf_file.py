@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from posenc_jax.encodings.core.rope_scaling import llama3, rope_frequencies
-from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.encodings.core.scaling.formulas import llama3, rope_frequencies
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained.gguf_tokenizer import special_token, tokenizer_of
 from posenc_jax.pretrained.tensor_rules import LAYER

@@ -15,7 +15,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.declarations import check_declared
 from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, is_known
 from posenc_jax.encodings.core.own_code import keep_sources
-from posenc_jax.encodings.core.rope_scaling_config import SCALINGS
+from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
 from posenc_jax.errors import nearest, nearest_of_all, shown
 
 BUILT_IN = {

@@ -2,8 +2,8 @@
 
 import inspect
 
-from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
-from posenc_jax.encodings.core.yarn import default_attention_factor
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL, SCALINGS
+from posenc_jax.encodings.core.scaling.yarn import default_attention_factor
 from posenc_jax.pretrained.config_json import Fields
 
 

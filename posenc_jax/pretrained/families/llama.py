@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import shown
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.families.common_fields import (

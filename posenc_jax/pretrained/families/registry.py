@@ -7,7 +7,7 @@ nor knows to be harmless is refused by name: nothing is dropped in silence.
 import dataclasses
 from collections.abc import Callable, Iterator
 
-from posenc_jax.encodings.core.rope_scaling_config import read_scaling
+from posenc_jax.encodings.core.scaling.rope_types import read_scaling
 from posenc_jax.errors import MAX_REASON, UserError, one_line, shown
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.families import cohere, gemma, glm, granite, layer_norm, llama

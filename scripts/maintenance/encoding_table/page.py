@@ -17,7 +17,7 @@ from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.composite import Composite
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.core.registry import BUILT_IN
-from posenc_jax.encodings.core.rope_scaling_config import ORIGINAL, SCALINGS
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL, SCALINGS
 from posenc_jax.encodings.core.temperature import Temperature
 
 from .costs import H, K, S, costs

@@ -3,14 +3,14 @@
 Slow frequencies are divided by the factor, with a ramp between (Peng et al. 2023,
 arXiv:2309.00071). The paper's ramp is linear in the number of turns, that of all released code in
 the index of the frequency: they differ up to threefold. Arguments and results are those of
-rope_scaling.py.
+formulas.py.
 """
 
 import math
 
 import numpy as np
 
-from posenc_jax.encodings.core.rope_scaling import ramp, rope_frequencies
+from posenc_jax.encodings.core.scaling.formulas import ramp, rope_frequencies
 
 
 def default_attention_factor(factor, attention_factor=None, mscale=1.0, mscale_all_dim=0.0):

@@ -2,13 +2,13 @@
 
 Where YaRN keeps a frequency or divides it, and its temperature, are as in yarn.py; between, a
 frequency is divided by the product of a radix for each pair of channels before it. Arguments and
-results are those of rope_scaling.py.
+results are those of formulas.py.
 """
 
 import numpy as np
 
-from posenc_jax.encodings.core.rope_scaling import rope_frequencies
-from posenc_jax.encodings.core.yarn import default_attention_factor, ramp_ends
+from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
+from posenc_jax.encodings.core.scaling.yarn import default_attention_factor, ramp_ends
 
 
 def mrrope_uni(

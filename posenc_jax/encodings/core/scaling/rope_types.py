@@ -4,8 +4,7 @@ import dataclasses
 import inspect
 import math
 
-from posenc_jax.encodings.core.mrrope import mrrope_pro, mrrope_uni
-from posenc_jax.encodings.core.rope_scaling import (
+from posenc_jax.encodings.core.scaling.formulas import (
   dynamic,
   dynamic_steps,
   linear,
@@ -19,10 +18,11 @@ from posenc_jax.encodings.core.rope_scaling import (
   theta_scale,
   truncated,
 )
-from posenc_jax.encodings.core.yarn import dynamic_yarn, yarn, yarn_log, yarn_paper
+from posenc_jax.encodings.core.scaling.mrrope import mrrope_pro, mrrope_uni
+from posenc_jax.encodings.core.scaling.yarn import dynamic_yarn, yarn, yarn_log, yarn_paper
 from posenc_jax.errors import nearest, nearest_of_all
 
-# (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see rope_scaling.py.
+# (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see formulas.py.
 SCALINGS = {
   'linear': linear,
   'ntk': ntk,

@@ -1,0 +1,1 @@
+"""Context extension of RoPE: formulas of frequencies, and the rope types by name."""
