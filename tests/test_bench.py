@@ -31,7 +31,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting, importing, sources
 from scripts.bench import cases, command, evaluation, jax_cases, memory, tables
 from scripts.bench.measure import MAX_REPEATS, MIN_REPEATS, measure, quartiles
-from scripts.bench.target import Unsupported, reason
+from scripts.bench.work import Unsupported, reason
 from scripts.bench.workers import Workers
 
 ROOT = Path(__file__).parent.parent
@@ -687,10 +687,10 @@ def test_the_peak_of_an_accelerator_is_of_large_products_in_one_call(monkeypatch
   """A call is dear there. Rows have the speed of all of them."""
   monkeypatch.setattr(jax_cases, 'LARGE_MATMUL_SIZE', 64)
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-  target = jax_cases.matmul(attention_case('matmul'))
-  assert target.facts['operations'] == 2 * 16 * 64**3
-  assert np.isfinite(target.call()).all()
-  monkeypatch.setattr(FakeWorkers, 'facts', target.facts)
+  work = jax_cases.matmul(attention_case('matmul'))
+  assert work.facts['operations'] == 2 * 16 * 64**3
+  assert np.isfinite(work.call()).all()
+  monkeypatch.setattr(FakeWorkers, 'facts', work.facts)
   group = cases.Group('attention', 'one', (attention_case('matmul'),))
   rows, _, _ = run_fake({'nope matmul': [1.0] * 3}, [group])
   assert rows[0]['gflops'] == pytest.approx(2 * 16 * 64**3 / 1e9)
@@ -723,13 +723,13 @@ def test_an_evaluation_is_that_of_the_run(plan, imported_run, monkeypatch, tmp_p
   monkeypatch.setattr(jax_cases, 'SCORED_TOKENS', 9)
   run = imported_run()
   case = evaluation_cases(plan, run, tmp_path, f'--dtypes={dtype}').cases[0]
-  target = jax_cases.evaluation(case)
-  target.call()
+  work = jax_cases.evaluation(case)
+  work.call()
   wanted = load_run(run, {'eval.compute_dtype': dtype}).nats(cases.tokens(case))[0, -9:]
   # bfloat16 rounds as the program happens to be compiled
   atol = 1e-5 if dtype == 'float32' else 0.05
-  np.testing.assert_allclose(target.facts['nats'], wanted, atol=atol)
-  assert target.facts['temporary_bytes'] > 0
+  np.testing.assert_allclose(work.facts['nats'], wanted, atol=atol)
+  assert work.facts['temporary_bytes'] > 0
 
 
 # The peers.
@@ -839,9 +839,9 @@ def step_case(plan, *arguments, dtype='float32'):
 def test_steps_of_seeds_by_vmap_do_the_work_of_steps_one_after_another(plan):
   sequential, vmap = step_case(plan, '--encodings=rope', '--seeds=2')
   assert {sequential.baseline, vmap.baseline} == {sequential.name}
-  targets = [jax_cases.step(case) for case in (sequential, vmap)]
+  works = [jax_cases.step(case) for case in (sequential, vmap)]
   for _ in range(3):
-    first, second = (target.call() for target in targets)
+    first, second = (work.call() for work in works)
     assert first == pytest.approx(second, rel=1e-5)
 
 
@@ -915,17 +915,17 @@ def test_x_transformers_is_causal_has_the_encoding_and_learns(torch, plan, encod
     '--config.optim.warmup=1',
   ]
   _, case = step_case(plan, *arguments)
-  target = torch_steps.build(case, 'cpu')
+  work = torch_steps.build(case, 'cpu')
   with torch.no_grad():
     tokens_BT = torch.from_numpy(cases.tokens(case)).long()
-    logits_BTV = target.call.model(tokens_BT)
-    changed = lambda new_BT: (target.call.model(new_BT) - logits_BTV).abs().amax(dim=(0, 2)) > 1e-4
+    logits_BTV = work.call.model(tokens_BT)
+    changed = lambda new_BT: (work.call.model(new_BT) - logits_BTV).abs().amax(dim=(0, 2)) > 1e-4
     later_T = changed(torch.cat((tokens_BT[:, :-1], tokens_BT[:, -1:] + 1), dim=1))
     assert later_T.tolist() == [False] * 39 + [True]
     # Without an encoding a layer sees a set of tokens: two that change places are the same to a
     # third.
     assert bool(changed(tokens_BT[:, [*range(37), 38, 37, 39]])[-1]) == (encoding != 'nope')
-  losses = [target.call() for _ in range(10)]
+  losses = [work.call() for _ in range(10)]
   assert losses[-1] < losses[0] - 0.2
 
 
@@ -982,11 +982,11 @@ def test_transformers_gives_the_same_nats(torch, plan, imported_run, monkeypatch
   group = evaluation_cases(plan, imported_run(name), tmp_path / 'out', '--dtypes=float32')
   ours, theirs = group.cases
   with evaluation.exported([group]):
-    targets = jax_cases.evaluation(ours), torch_cases.evaluation(theirs)
+    works = jax_cases.evaluation(ours), torch_cases.evaluation(theirs)
   assert not Path(theirs.folder).exists()
-  for target in targets:
-    target.call()
-  mine, others = (target.facts['nats'] for target in targets)
+  for work in works:
+    work.call()
+  mine, others = (work.facts['nats'] for work in works)
   assert mine.shape == (9,)
   np.testing.assert_allclose(mine, others, atol=2e-5)
 

@@ -95,7 +95,7 @@ class Case:
   def operations(self) -> float:
     """Floating-point operations of the products QK and PV over visible pairs, or of a matmul."""
     if self.method == 'matmul':
-      return 2.0 * MATMUL_SIZE**3  # on a CPU; elsewhere it is a fact of the target
+      return 2.0 * MATMUL_SIZE**3  # on a CPU; elsewhere it is a fact of the work
     if self.section != 'attention':
       return 0.0
     pairs = self.batch * self.heads * self.length * (self.length + 1) / 2

@@ -39,7 +39,7 @@ from .cases import (
   step_config,
   tokens,
 )
-from .target import Target, Unsupported
+from .work import Unsupported, Work
 
 
 def describe() -> dict:
@@ -56,19 +56,19 @@ def normal(seed: int, *shape: int, dtype: str):
   return jnp.asarray(np.random.default_rng(seed).standard_normal(shape, np.float32), dtype)
 
 
-def matmul(case: Case) -> Target:
+def matmul(case: Case) -> Work:
   if jax.default_backend() == 'cpu':
     a = normal(0, MATMUL_SIZE, MATMUL_SIZE, dtype=case.dtype)
     product = jax.jit(jnp.matmul)
-    return Target(lambda: product(a, a).block_until_ready(), {'temporary_bytes': None})
+    return Work(lambda: product(a, a).block_until_ready(), {'temporary_bytes': None})
   size, times = LARGE_MATMUL_SIZE, LARGE_MATMULS
   a = normal(0, size, size, dtype=case.dtype) / size**0.5  # so that products are as large
   products = jax.jit(lambda a: lax.fori_loop(0, times, lambda _, x: x @ a, a))
   facts = {'temporary_bytes': None, 'operations': 2.0 * times * size**3}
-  return Target(lambda: products(a).block_until_ready(), facts)
+  return Work(lambda: products(a).block_until_ready(), facts)
 
 
-def attention(case: Case) -> Target:
+def attention(case: Case) -> Work:
   """`attend`, forward or with the gradients of all its arguments but x."""
   H, K = case.heads, case.head_dim
   sizes = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': TRAIN_LENGTH}
@@ -96,7 +96,7 @@ def attention(case: Case) -> Target:
   if case.passes == 'both':
     function, arguments = both, (*arguments, cotangent)
   compiled, facts = compile_within_memory(jax.jit(function), *arguments)
-  return Target(lambda: jax.block_until_ready(compiled(*arguments)), facts)
+  return Work(lambda: jax.block_until_ready(compiled(*arguments)), facts)
 
 
 def peer_of_attention(name: str) -> Callable:
@@ -108,12 +108,12 @@ def peer_of_attention(name: str) -> Callable:
   return functools.partial(importlib.import_module(name).dot_product_attention, is_causal=True)
 
 
-def step(case: Case) -> Target:
+def step(case: Case) -> Work:
   """The step of a case."""
   return step_of_config(step_config(case), data.Batch(tokens(case)))
 
 
-def step_of_config(config, batch: data.Batch, largest_position: int | None = None) -> Target:
+def step_of_config(config, batch: data.Batch, largest_position: int | None = None) -> Work:
   """The trainer's own step on the same batch again and again; `largest_position`: as for
   `make_step_fns`.
 
@@ -146,10 +146,10 @@ def step_of_config(config, batch: data.Batch, largest_position: int | None = Non
   kind, c = jax.devices()[0].device_kind, config.train
   peak = mfu.peak_flops(kind, c.compute_dtype, c.matmul_precision)
   facts |= {'parameters': parameters, 'operations': operations, 'device_flops': peak}
-  return Target(call, facts)
+  return Work(call, facts)
 
 
-def evaluation(case: Case) -> Target:
+def evaluation(case: Case) -> Work:
   """The nats of the last tokens of a window, by the function that eval.py calls for last_k."""
   run = load_run(case.folder, {'eval.compute_dtype': case.dtype})
   arguments = run.model, tokens(case)
@@ -160,7 +160,7 @@ def evaluation(case: Case) -> Target:
   def call():
     facts['nats'] = np.asarray(program(*arguments)).ravel()
 
-  return Target(call, facts)
+  return Work(call, facts)
 
 
 def compile_within_memory(jitted, *arguments, **static):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from . import torch_steps
 from .cases import LARGE_MATMUL_SIZE, LARGE_MATMULS, MATMUL_SIZE, SCORED_TOKENS, Case, tokens
-from .target import Target
+from .work import Work
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 BLOCK = 128  # queries or keys of a block of FlexAttention
@@ -25,11 +25,11 @@ def describe() -> dict:
   return {'framework': 'torch', 'version': torch.__version__, 'platform': DEVICE, 'device': device}
 
 
-def step(case: Case) -> Target:
+def step(case: Case) -> Work:
   return torch_steps.build(case, DEVICE)
 
 
-def evaluation(case: Case) -> Target:
+def evaluation(case: Case) -> Work:
   """The nats of the last tokens of a window, by transformers; no others have logits."""
   import transformers  # takes seconds, and no other case needs it
 
@@ -48,7 +48,7 @@ def evaluation(case: Case) -> Target:
     nats = F.cross_entropy(logits_BTV.flatten(0, 1), scored_BT.flatten(), reduction='none')
     facts['nats'] = nats.numpy()
 
-  return Target(call, facts)
+  return Work(call, facts)
 
 
 def synchronize() -> None:
@@ -56,12 +56,12 @@ def synchronize() -> None:
     torch.cuda.synchronize()
 
 
-def matmul(case: Case) -> Target:
+def matmul(case: Case) -> Work:
   on_cpu = DEVICE == 'cpu'
   size, times = (MATMUL_SIZE, 1) if on_cpu else (LARGE_MATMUL_SIZE, LARGE_MATMULS)
   a = torch.randn(size, size, device=DEVICE).to(getattr(torch, case.dtype))
   facts = {'temporary_bytes': None} | ({} if on_cpu else {'operations': 2.0 * times * size**3})
-  return Target(lambda: ([a @ a for _ in range(times)], synchronize()), facts)
+  return Work(lambda: ([a @ a for _ in range(times)], synchronize()), facts)
 
 
 # Each of these functions takes q, k, v [B, H, T, K], then arrays that are made beforehand, then
@@ -149,7 +149,7 @@ def peer(method: str, T: int, H: int, K: int, dtype: torch.dtype):
   return (sdpa if method == 'sdpa' else flex(None, T)), (), ()
 
 
-def attention(case: Case) -> Target:
+def attention(case: Case) -> Work:
   dtype, T = getattr(torch, case.dtype), case.length
   shape = (case.batch, case.heads, T, case.head_dim)
   q, k, v, cotangent = (torch.randn(*shape, device=DEVICE).to(dtype) for _ in range(4))
@@ -171,10 +171,10 @@ def attention(case: Case) -> Target:
   call = forward if case.passes == 'forward' else both
   bias_bytes = sum(x.nbytes for x in fixed)
   if DEVICE == 'cpu':
-    return Target(call, {'bias_bytes': bias_bytes})
+    return Work(call, {'bias_bytes': bias_bytes})
   call()
   torch.cuda.reset_peak_memory_stats()
   before = torch.cuda.memory_allocated()
   call()
   growth = torch.cuda.max_memory_allocated() - before
-  return Target(call, {'temporary_bytes': growth + bias_bytes})
+  return Work(call, {'temporary_bytes': growth + bias_bytes})

@@ -13,7 +13,7 @@ from posenc_jax import config as configs
 from posenc_jax.data import BOS, VOCAB
 
 from .cases import BASE, Case, step_config, tokens
-from .target import Target, Unsupported
+from .work import Unsupported, Work
 
 ENCODINGS = ('nope', 'rope', 'alibi', 't5')
 # What the peers compute is the config's in these fields, or does not depend on them; all others of
@@ -182,7 +182,7 @@ class Step:
     return loss.item()
 
 
-def build(case: Case, device: str) -> Target:
+def build(case: Case, device: str) -> Work:
   """Prepares a case. Raises `Unsupported`."""
   config, name = step_config(case), case.encoding
   if name not in ENCODINGS:
@@ -207,4 +207,4 @@ def build(case: Case, device: str) -> Target:
   facts = {'parameters': sum(p.numel() for p in model.parameters())}
   if make is x_transformer:
     facts['x_transformers'] = importlib.metadata.version('x-transformers')
-  return Target(step, facts)
+  return Work(step, facts)

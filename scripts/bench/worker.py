@@ -15,25 +15,25 @@ from multiprocessing.connection import Connection
 
 from . import memory
 from .cases import Case
-from .target import Target, reason
+from .work import Work, reason
 
 
-def seconds_of_calls(target: Target, calls: int) -> float:
+def seconds_of_calls(work: Work, calls: int) -> float:
   begin = time.perf_counter()
   for _ in range(calls):
-    target.call()
+    work.call()
   return time.perf_counter() - begin
 
 
-def warm_up(target: Target, measure_memory: bool) -> dict:
-  """Calls the target once and returns its facts.
+def warm_up(work: Work, measure_memory: bool) -> dict:
+  """Calls the work once and returns its facts.
 
   The call may add to them. Where they do not tell its temporary memory, a second call measures
   that.
   """
-  facts = {'temporary_bytes': None, 'warm_seconds': seconds_of_calls(target, 1)} | target.facts
-  if measure_memory and 'temporary_bytes' not in target.facts:
-    growth = memory.growth(lambda: facts.update(warm_seconds=seconds_of_calls(target, 1)))
+  facts = {'temporary_bytes': None, 'warm_seconds': seconds_of_calls(work, 1)} | work.facts
+  if measure_memory and 'temporary_bytes' not in work.facts:
+    growth = memory.growth(lambda: facts.update(warm_seconds=seconds_of_calls(work, 1)))
     bias_bytes = facts.pop('bias_bytes')
     facts['temporary_bytes'] = None if growth is None else growth + bias_bytes
   return facts
@@ -47,30 +47,30 @@ def serve(framework: str, pipe: Connection) -> None:
   if on_cpu:
     memory.limit_process()
   pipe.send(description | {'python': platform.python_version()})
-  targets = {}
+  prepared = {}
   while True:
     try:
       request = pipe.recv()
     except EOFError:
       return
     try:
-      pipe.send(answer(library, targets, on_cpu, *request))
+      pipe.send(answer(library, prepared, on_cpu, *request))
     except Exception as error:  # the benchmark goes on, and the row says what happened
       pipe.send({'refused': reason(error)})
 
 
 def answer(
-  library, targets: dict[str, Target], on_cpu: bool, verb: str, what: Case | str, calls: int = 0
+  library, prepared: dict[str, Work], on_cpu: bool, verb: str, what: Case | str, calls: int = 0
 ) -> dict:
   """Carries out one request. `what` is a case to prepare, or the name of one to run."""
   if verb == 'prepare':
-    targets[what.name] = getattr(library, what.kind)(what)
-    facts = warm_up(targets[what.name], measure_memory=on_cpu and what.section == 'attention')
+    prepared[what.name] = getattr(library, what.kind)(what)
+    facts = warm_up(prepared[what.name], measure_memory=on_cpu and what.section == 'attention')
     if what.section != 'attention':
       facts['prepare_peak_bytes'] = memory.peak()
       memory.reset_peak()
     return {'facts': facts}
-  seconds = seconds_of_calls(targets[what], calls)
+  seconds = seconds_of_calls(prepared[what], calls)
   return {'seconds': seconds, 'peak_bytes': memory.peak() if on_cpu else None}
 
 

@@ -11,7 +11,7 @@ class Unsupported(Exception):
 
 
 @dataclass
-class Target:
+class Work:
   """Something to time. `call` returns when its work is done; `facts` are added to the row."""
 
   call: Callable[[], object]
