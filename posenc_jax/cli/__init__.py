@@ -2,7 +2,15 @@
 no jax.
 """
 
-from posenc_jax.cli.arguments import REQUIRED, encoding_of, parse_args, split_outside_brackets
+from posenc_jax.cli.arguments import (
+  REQUIRED,
+  check_names,
+  encoding_of,
+  names_of,
+  parse_args,
+  split_outside_brackets,
+  words_of,
+)
 from posenc_jax.cli.folders import (
   check_file,
   check_folder,
@@ -17,12 +25,15 @@ __all__ = [
   'REQUIRED',
   'check_file',
   'check_folder',
+  'check_names',
   'check_new_folder',
   'encoding_of',
   'keep_compiled_programs',
   'main',
   'make_folder',
+  'names_of',
   'parse_args',
   'split_outside_brackets',
   'wide_console',
+  'words_of',
 ]

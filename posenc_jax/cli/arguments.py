@@ -9,6 +9,7 @@ import ast
 import itertools
 import sys
 import warnings
+from collections.abc import Collection, Iterable
 from types import SimpleNamespace
 
 from ml_collections import ConfigDict
@@ -167,6 +168,28 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
     else:
       pieces[-1] += character
   return pieces
+
+
+def words_of(flag: str, text: str, allowed: str) -> list[str]:
+  """The words of a flag's value. Raises `UserError` if there are none or one stands twice."""
+  words = [word.strip() for word in split_outside_brackets(text, ',') if word.strip()]
+  if not words or len(set(words)) < len(words):
+    raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
+  return words
+
+
+def names_of(flag: str, text: str, known: Collection[str]) -> list[str]:
+  """The words of a flag's value, each of which is known. Raises `UserError`."""
+  words = words_of(flag, text, f'one or more of {", ".join(known)}')
+  check_names(flag, words, known)
+  return words
+
+
+def check_names(flag: str, names: Iterable[str], known: Collection[str]) -> None:
+  """Raises `UserError` for the first of the names in a flag's value that is not known."""
+  for name in names:
+    if name not in known:
+      raise UserError(f'--{flag}={name}: unknown; {nearest(name, known)}')
 
 
 def _override(name: str, text: str) -> object:

@@ -12,7 +12,7 @@ import tabulate
 
 from posenc_jax import cli
 from posenc_jax import config as configs
-from posenc_jax.errors import MAX_REASON, UserError, nearest, one_line
+from posenc_jax.errors import MAX_REASON, UserError, one_line
 
 from . import hlo, targets
 
@@ -160,18 +160,11 @@ def attention_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
 
   specs = list(ENCODINGS)
   if flags.encodings != 'all':
-    specs = cli.split_outside_brackets(flags.encodings, ',')
-  for spec in specs:
-    if (name := spec.partition('/')[0]) not in ENCODINGS:
-      raise UserError(f'--encodings={name}: unknown; {nearest(name, ENCODINGS)}')
-  backends = flags.backends.split(',')
-  for name in backends:
-    if name not in ('auto', *BACKENDS):
-      raise UserError(f'--backends={name}: unknown; {nearest(name, ["auto", *BACKENDS])}')
-  cases = [*CASES] if flags.cases == 'all' else (flags.cases or 'causal').split(',')
-  for name in cases:
-    if name not in CASES:
-      raise UserError(f'--cases={name}: unknown; {nearest(name, ["all", *CASES])}')
+    specs = cli.words_of('encodings', flags.encodings, 'all, or one or more encodings')
+  cli.check_names('encodings', (spec.partition('/')[0] for spec in specs), ENCODINGS)
+  backends = cli.names_of('backends', flags.backends, ['auto', *BACKENDS])
+  cases = cli.names_of('cases', flags.cases or 'causal', ['all', *CASES])
+  cases = [*CASES] if 'all' in cases else cases
   base = configs.load(configs.BASE)
   base.mesh.context = flags.context
   mesh = make_mesh(flags.target, base.mesh)

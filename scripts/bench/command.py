@@ -105,25 +105,9 @@ def _require(holds: bool, name: str, flags, allowed: str) -> None:
     raise UserError(f'--{name}={getattr(flags, name)}; allowed: {allowed}')
 
 
-def _words(flag: str, text: str, allowed: str) -> list[str]:
-  """The words of a flag's value. Raises UserError if there are none or one stands twice."""
-  words = [word.strip() for word in cli.split_outside_brackets(text, ',') if word.strip()]
-  if not words or len(set(words)) < len(words):
-    raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
-  return words
-
-
-def _names(flag: str, text: str, allowed) -> list[str]:
-  words = _words(flag, text, f'one or more of {", ".join(allowed)}')
-  for word in words:
-    if word not in allowed:
-      raise UserError(f'--{flag}={word}: unknown; {nearest(word, allowed)}')
-  return words
-
-
 def _numbers(flag: str, text: str) -> list[int]:
   allowed = 'whole numbers of 1 or more, of at most 7 digits, with commas between them'
-  words = _words(flag, text, allowed)
+  words = cli.words_of(flag, text, allowed)
   if not all(re.fullmatch('[1-9][0-9]{0,6}', word) for word in words):
     raise UserError(f'--{flag}={text}; allowed: {allowed}, none twice')
   return [int(word) for word in words]
@@ -138,7 +122,7 @@ def _lengths(flags) -> list[int]:
 def _shapes(text: str) -> list[tuple[int, int]]:
   """(length, batch) of each shape of a training step."""
   allowed = 'LENGTHxBATCH, with commas between them, of at most 7 digits each'
-  words = _words('shapes', text, allowed)
+  words = cli.words_of('shapes', text, allowed)
   if not all(re.fullmatch('[1-9][0-9]{0,6}x[1-9][0-9]{0,6}', word) for word in words):
     raise UserError(f'--shapes={text}; allowed: {allowed}')
   return [tuple(map(int, word.split('x'))) for word in words]
@@ -155,7 +139,7 @@ def _encodings(flags) -> list[str]:
 
   specs = list(ENCODINGS)
   if flags.encodings != 'all':
-    specs = _words('encodings', flags.encodings, 'all, or one or more encodings')
+    specs = cli.words_of('encodings', flags.encodings, 'all, or one or more encodings')
   sizes = {
     'model_dim': flags.heads * flags.head_dim,
     'heads': flags.heads,
@@ -177,7 +161,7 @@ def _peers(flags, has_attention: bool, has_step: bool, omissions: list[str]) -> 
   if flags.peers:
     of_attention = [*cases.ATTENTION_PEERS, *cases.JAX_PEERS] if has_attention else ()
     of_step = cases.STEP_PEERS if has_step else ()
-    wanted = _names('peers', flags.peers, [*of_attention, *of_step, 'none'])
+    wanted = cli.names_of('peers', flags.peers, [*of_attention, *of_step, 'none'])
     if cases.JAX_PEERS.keys() >= {*wanted}:
       return []
   if importlib.util.find_spec('torch') is None:
@@ -194,7 +178,7 @@ def _peers(flags, has_attention: bool, has_step: bool, omissions: list[str]) -> 
 def _jax_peers(flags, specs: list[str], omissions: list[str]) -> list[str]:
   """The peers of attention in jax that the flags ask for, or that fit and are installed."""
   if flags.peers:
-    wanted = _words('peers', flags.peers, 'names of peers')
+    wanted = cli.words_of('peers', flags.peers, 'names of peers')
     return [name for name in cases.JAX_PEERS if name in wanted]
   fit = [name for name in cases.JAX_PEERS if cases.encoding_of_peer(name, specs)]
   absent = [name for name in fit if importlib.util.find_spec(name) is None]
@@ -215,7 +199,7 @@ def _attention(
 
   methods = list(BACKENDS)
   if flags.backends:
-    methods = _names('backends', flags.backends, methods)
+    methods = cli.names_of('backends', flags.backends, methods)
   else:
     methods.remove('ring')  # it needs several devices
     methods = [name for name in methods if not name.endswith('_interpret')]  # those are to check
@@ -246,7 +230,7 @@ def _attention(
   if not flags.dtypes and (devices.has_tpu() or devices.gpu_extra()):
     dtypes = 'bfloat16'  # as models are trained there; cudnn takes no float32
     omissions.append('attention in bfloat16 only; in both: --attention --dtypes=float32,bfloat16')
-  passes = _names('passes', flags.passes, cases.PASSES)
+  passes = cli.names_of('passes', flags.passes, cases.PASSES)
   lengths = _lengths(flags)
   forward_only = [str(T) for T in lengths if T > cases.LONG_CONTEXT and 'both' in passes]
   if forward_only:
@@ -257,7 +241,7 @@ def _attention(
     peers,
     lengths,
     passes,
-    _names('dtypes', dtypes, cases.DTYPES),
+    cli.names_of('dtypes', dtypes, cases.DTYPES),
     flags.batch,
     flags.heads,
     flags.head_dim,
@@ -287,7 +271,7 @@ def _step(
       f'{compiled} in the first table; all of them: --step --peers={",".join(cases.STEP_PEERS)}'
     )
   peers = [name for name in cases.STEP_PEERS if name in peers]
-  dtypes = _names('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
+  dtypes = cli.names_of('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
   return cases.step_groups(specs, peers, shapes, dtypes, overrides, compiled, flags.seeds)
 
 
@@ -298,7 +282,7 @@ def _evaluation(flags, overrides: dict[str, object], lengths: list[int]) -> list
       raise UserError(f'--{name}={getattr(flags, name)}: not with --pretrained; allowed: {allowed}')
   for path in overrides:
     raise UserError(f'--config.{path}: the run decides it; allowed: none, with --pretrained')
-  dtypes = _names('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
+  dtypes = cli.names_of('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
   for library in ('torch', 'transformers'):
     if importlib.util.find_spec(library) is None:
       raise UserError(
