@@ -35,6 +35,9 @@ YARN |= {'original_max_position_embeddings': 8}
 PLAIN = {'rope_type': 'default', 'rope_theta': 500.0}
 LONGROPE = {'rope_type': 'longrope', 'rope_theta': 1000.0, 'short_factor': [1.0, 1.2]}
 LONGROPE |= {'long_factor': [1.0, 3.0], 'original_max_position_embeddings': 8}
+LONGROPE_OF_THREE = {'short_factor': [1.0, 1.2, 1.3], 'long_factor': [1.0, 3.0, 5.0]}
+LINEAR = {'rope_type': 'linear', 'rope_theta': 5000.0, 'factor': 8.0}
+DYNAMIC = {'rope_type': 'dynamic', 'rope_theta': 1000.0, 'factor': 2.0}
 # The class of the config in transformers, and its arguments.
 MODELS = {
   'llama': ('LlamaConfig', SIZES),
@@ -46,6 +49,10 @@ MODELS = {
     | {'tie_word_embeddings': True, 'rope_parameters': LLAMA3},
   ),
   'llama_yarn': ('LlamaConfig', SIZES | {'rope_parameters': YARN}),
+  'llama_of_dynamic': (  # of texts longer than its first length
+    'LlamaConfig',
+    SIZES | {'max_position_embeddings': 8, 'rope_parameters': DYNAMIC},
+  ),
   'mistral': ('MistralConfig', SIZES | ONE_KV | {'head_dim': 8, 'sliding_window': 7}),
   'ministral': (
     'MinistralConfig',
@@ -58,6 +65,10 @@ MODELS = {
     SIZES | ONE_KV | {'head_dim': 8, 'rope_parameters': YARN | {'llama_4_scaling_beta': 0.7}},
   ),
   'qwen2': ('Qwen2Config', SIZES | {'num_key_value_heads': 3}),
+  'qwen2_yarn': (  # as its publisher says it for long texts: max_position_embeddings stays
+    'Qwen2Config',
+    SIZES | ONE_KV | {'max_position_embeddings': 8, 'rope_parameters': YARN},
+  ),
   'qwen3': ('Qwen3Config', SIZES | ONE_KV | {'head_dim': 6}),
   'smollm3': ('SmolLM3Config', SIZES | ONE_KV | {'num_hidden_layers': 5}),
   'olmo2': ('Olmo2Config', SIZES),
@@ -112,10 +123,31 @@ MODELS = {
     SIZES | GEMMA | {'attn_logit_softcapping': 3.0, 'final_logit_softcapping': 4.0},
   ),
   'gemma3': ('Gemma3TextConfig', SIZES | GEMMA | {'num_hidden_layers': 7}),
+  'gemma3_linear': (  # as from 4B on: the layers that see the whole text alone are scaled
+    'Gemma3TextConfig',
+    SIZES
+    | GEMMA
+    | {'num_hidden_layers': 7}
+    | {'rope_parameters': {'full_attention': LINEAR, 'sliding_attention': PLAIN}},
+  ),
   'phi3': ('Phi3Config', SIZES | ONE_KV),
+  'phi3_window': ('Phi3Config', SIZES | {'sliding_window': 5}),
   'phi3_longrope': (
     'Phi3Config',
     SIZES | {'original_max_position_embeddings': 8, 'rope_parameters': LONGROPE},
+  ),
+  'phi3_longrope_short': (  # of texts within its first length
+    'Phi3Config',
+    SIZES
+    | {'max_position_embeddings': 64, 'original_max_position_embeddings': 32}
+    | {'rope_parameters': LONGROPE | {'original_max_position_embeddings': 32}},
+  ),
+  'phi4_mini': (
+    'Phi3Config',
+    SIZES
+    | ONE_KV
+    | {'hidden_size': 24, 'tie_word_embeddings': True, 'original_max_position_embeddings': 8}
+    | {'rope_parameters': LONGROPE | LONGROPE_OF_THREE | {'partial_rotary_factor': 0.75}},
   ),
   'cohere': ('CohereConfig', SIZES | {'rope_parameters': YARN}),
   'cohere2': (
