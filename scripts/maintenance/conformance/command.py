@@ -4,19 +4,19 @@ import importlib.metadata
 import importlib.util
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 
 from posenc_jax import cli
 from posenc_jax.errors import UserError, nearest, not_installed
 
-from . import libraries, pretrained, repositories
+from . import exports, libraries, pretrained, repositories
 from .cases import CASES, ROPE_TYPES, cotangent, parameters
+from .pretrained import GOLDEN
 from .tensors import numbers, torch
 
 SMOLLM2 = 'smollm2'  # when it is asked for by name: it needs a package more, and a minute
-GOLDEN = Path(__file__).parents[3] / 'tests' / 'golden'
+EXPORTS = 'exports'  # all of them
 REFERENCES: dict[str, Callable] = libraries.REFERENCES | repositories.REFERENCES
 # Those whose gradients are kept, too.
 GRADIENTS = (
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> None:
   """Computes the entries with these names, or all of them. Raises UserError."""
   names = []
   cli.parse_args(argv, {}, names, takes_overrides=False)
-  known = {*ROPE_TYPES, *CASES, *pretrained.MODELS, SMOLLM2}
+  known = {*ROPE_TYPES, *CASES, *pretrained.MODELS, EXPORTS, SMOLLM2}
   for name in names:
     if name not in known:
       raise UserError(f'{name}: no such entry; {nearest(name, known)}')
@@ -103,5 +103,7 @@ def main(argv: list[str]) -> None:
   write('attention.json', {n: attention(n) for n in CASES if n in wanted})
   write('gradients.json', {n: gradients(n) for n in GRADIENTS if n in wanted})
   write('pretrained.json', {n: pretrained.record(n) for n in pretrained.MODELS if n in wanted})
+  if EXPORTS in wanted:
+    write('exports.json', {n: exports.record(n) for n in exports.EXPORTS})
   if SMOLLM2 in wanted:
     write('smollm2.json', {SMOLLM2: pretrained.smollm2()})

@@ -12,6 +12,8 @@ import numpy as np
 
 from .tensors import torch
 
+ROOT = Path(__file__).parents[3]
+GOLDEN = ROOT / 'tests' / 'golden'
 SIZES = {
   'vocab_size': 23,
   'hidden_size': 12,
@@ -182,13 +184,13 @@ TOKENS = np.random.default_rng(0).integers(0, 23, (2, 13))
 PROMPT = 'The capital of France is'
 CONTINUED = 64
 READ = 2048
-TEXT = Path(__file__).parents[3] / 'LICENSE'
+TEXT = ROOT / 'LICENSE'
 
 
 def weights(name: str, shape: tuple[int, ...]) -> np.ndarray:
-  """The float32 tensor of this name: small numbers, about 1 where norms multiply."""
+  """The float32 tensor, or parameter, of this name: small numbers, about 1 where norms multiply."""
   rng = np.random.default_rng(zlib.crc32(name.encode()))
-  is_scale = name.endswith('weight') and ('norm' in name or 'ln_' in name)
+  is_scale = name.endswith(('weight', 'scale')) and ('norm' in name or 'ln_' in name)
   return np.float32(0.3 * rng.standard_normal(shape) + is_scale)
 
 
