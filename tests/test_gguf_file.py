@@ -20,14 +20,63 @@ from posenc_jax.model.decoder import attention_options
 from posenc_jax.pretrained import families, gguf_file, gguf_tokenizer, importing, sources
 from scripts.maintenance.conformance.pretrained import TOKENS
 
+AS_THEY_ARE = ('llama', 'qwen2', 'qwen3', 'smollm3', 'olmo2', 'olmo3')
+AS_THEY_ARE += ('phi3', 'phi3_window', 'phi3_longrope', 'phi4_mini')
+# By the golden model: what is otherwise in it in a GGUF file, which cannot say it.
+MODELS = {name: {} for name in AS_THEY_ARE}
+MODELS |= {name: {'query_pre_attn_scalar': 6} for name in ('gemma2', 'gemma3', 'gemma3_linear')}
+MODELS['granite'] = {'attention_bias': False, 'mlp_bias': False}
 
-@pytest.mark.parametrize('name', gguf_file.SUPPORTED)
+
+@pytest.mark.parametrize('name', MODELS)
 def test_a_gguf_file_is_the_same_model(name, tmp_path):
-  _, expected, _ = imported(save(tmp_path / 'm', name))
-  config, model, source = imported(write_gguf(tmp_path / 'm.gguf', name))
+  biases = [key for key in RECORDS[name]['shapes'] if name == 'granite' and key.endswith('bias')]
+  folder = save(tmp_path / 'm', name, MODELS[name], without=biases)
+  expected_config, expected, _ = imported(folder)
+  config, model, source = imported(write_gguf(tmp_path / 'm.gguf', name, without=biases))
   jax.tree.map(np.testing.assert_array_equal, model, expected)
-  assert config.train.length == 32
+  assert config.train.length == expected_config.train.length
+  for section in ('model', 'attention'):
+    assert config[section] == expected_config[section]
   assert json.loads(source.tokenizer)['model']['merges'] == [['a', 'b']]
+
+
+def test_every_architecture_has_a_file():
+  kinds = {RECORDS[name]['config']['model_type'].removesuffix('_text') for name in MODELS}
+  assert kinds == {*gguf_file.ARCHITECTURES, 'olmo3'}
+
+
+@pytest.mark.parametrize(
+  ('kind', 'layers', 'scalar'),
+  [('gemma2', 26, 8), ('gemma2', 46, 6), ('gemma3', 46, 8), ('gemma3', 62, 6)],
+)
+def test_scores_of_the_largest_gemma_are_divided_otherwise(kind, layers, scalar):
+  """As by llama.cpp, since no file says it."""
+  sizes = {'block_count': layers, 'embedding_length': 12, 'attention.head_count': 2}
+  sizes |= {'attention.key_length': 8, 'feed_forward_length': 8, 'context_length': 8}
+  metadata = sizes | {'attention.sliding_window': 4, 'vocab_size': 9}
+  metadata |= {'attention.layer_norm_rms_epsilon': 1e-6}
+  if kind == 'gemma2':
+    metadata |= {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0}
+  named = {f'{kind}.{name}': value for name, value in metadata.items()}
+  config = gguf_file._config({'general.architecture': kind, **named}, False, 'm')
+  assert config['query_pre_attn_scalar'] == scalar
+
+
+@pytest.mark.parametrize(
+  ('name', 'said', 'message'),
+  [
+    ('phi3', {'rope.scaling.attn_factor': 1.5}, 'attn_factor, where its lengths give 1$'),
+    ('granite', {'rope.scaling.finetuned': False}, 'finetuned=False are not understood'),
+    ('olmo2', {'attention.sliding_window': 4}, 'lack olmo2.attention.sliding_window_pattern'),
+    ('gemma3', {'final_logit_softcapping': 30.0}, 'softcapping=30.0 are not understood'),
+  ],
+)
+def test_metadata_of_one_architecture_that_are_not_covered(name, said, message, tmp_path):
+  named = {f'{name}.{key}': value for key, value in said.items()}
+  path = write_gguf(tmp_path / 'm.gguf', name, **named)
+  with pytest.raises(UserError, match=message):
+    sources.open_source(str(path))
 
 
 def test_scaled_frequencies_of_a_gguf_file(tmp_path):
@@ -124,6 +173,7 @@ def test_a_gguf_file_with_an_unknown_tokenizer_takes_one_beside_it(tmp_path):
     ('gpt-2', "I'M 1234", ['I', "'", 'M', ' 1234']),
     ('refact', "I'M 1234", ['I', "'", 'M', ' ', '1', '2', '3', '4']),
     ('llama-bpe', "I'M 1234\n\n x.\n", ['I', "'M", ' ', '123', '4', '\n\n', ' x', '.\n']),
+    ('smaug-bpe', "I'M 1234\n\n x.\n", ['I', "'M", ' ', '123', '4', '\n\n', ' x', '.\n']),
     ('tekken', "I'M aBc 12./\n x", ['I', "'M", ' a', 'Bc', ' ', '1', '2', './\n', ' x']),
     ('qwen2', "I'M 1234\n\n x.\n", ['I', "'M", ' ', *'1234', '\n\n', ' x', '.\n']),
   ],

@@ -3,6 +3,7 @@
 The library `gguf` knows the format and undoes its quantization.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from posenc_jax.encodings.core.scaling.formulas import llama3, rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
+from posenc_jax.pretrained.families.layer_kinds import KINDS
 from posenc_jax.pretrained.gguf_tokenizer import special_token, tokenizer_of
 from posenc_jax.pretrained.tensor_rules import LAYER
 
@@ -22,6 +24,8 @@ TENSORS = {
   'output.weight': 'lm_head.weight',
   'blk.{n}.attn_norm.weight': f'{LAYER}input_layernorm.weight',
   'blk.{n}.ffn_norm.weight': f'{LAYER}post_attention_layernorm.weight',
+  'blk.{n}.post_attention_norm.weight': f'{LAYER}post_attention_layernorm.weight',
+  'blk.{n}.post_ffw_norm.weight': f'{LAYER}post_feedforward_layernorm.weight',
   **{
     f'blk.{{n}}.attn_{short}.{kind}': f'{LAYER}self_attn.{long}_proj.{kind}'
     for short, long in (('q', 'q'), ('k', 'k'), ('v', 'v'), ('output', 'o'))
@@ -34,7 +38,101 @@ TENSORS = {
     for part in ('gate', 'up', 'down')
   },
 }
-SUPPORTED = ('llama', 'qwen2', 'qwen3')
+
+
+def _granite(config: dict, take: Callable) -> dict:
+  names = {
+    'attention_multiplier': 'attention.scale',
+    'embedding_multiplier': 'embedding_scale',
+    'residual_multiplier': 'residual_scale',
+    'logits_scaling': 'logit_scale',
+  }
+  return config | {name: _as_published(take(key)) for name, key in names.items()}
+
+
+def _gemma2(config: dict, take: Callable) -> dict:
+  caps = [f'{of}_logit_softcapping' for of in ('attn', 'final')]
+  config |= {name: _as_published(take(name)) for name in caps}
+  return _gemma(config, take, layers_of_27b=46)
+
+
+def _gemma3(config: dict, take: Callable) -> dict:
+  config |= {'model_type': 'gemma3_text'}
+  config |= {'rope_local_base_freq': float(take('rope.freq_base_swa', 10_000.0))}
+  return _gemma(config, take, layers_of_27b=62)
+
+
+def _gemma(config: dict, take: Callable, layers_of_27b: int) -> dict:
+  """A file does not say by what scores are divided; llama.cpp knows the one size in which that is
+  not head_dim by its layers.
+  """
+  scalar = config['head_dim']
+  if config['num_hidden_layers'] == layers_of_27b:
+    scalar = config['hidden_size'] // config['num_attention_heads']
+  window = take('attention.sliding_window')
+  return config | {'sliding_window': window, 'query_pre_attn_scalar': scalar}
+
+
+def _olmo(config: dict, take: Callable) -> dict:
+  """OLMo 2 and, where some layers have a window, OLMo 3; in those RoPE is not scaled."""
+  if not (window := take('attention.sliding_window', 0)):
+    return config
+  base, scaling = config.pop('rope_theta'), config.pop('rope_scaling', {})
+  of_local = {'rope_theta': float(take('rope.freq_base_swa', base)), 'rope_type': 'default'}
+  of_whole = {'rope_theta': base, 'rope_type': 'default'} | scaling
+  is_local = take('attention.sliding_window_pattern')
+  return config | {
+    'model_type': 'olmo3',
+    'sliding_window': window,
+    'layer_types': [KINDS[not has_window] for has_window in is_local],
+    'rope_parameters': dict(zip(KINDS, (of_local, of_whole), strict=True)),
+  }
+
+
+def _phi3(config: dict, take: Callable) -> dict:
+  """The factor of attention is that which the two lengths give; a window of 0 is none."""
+  original, length = take('rope.scaling.original_context_length'), config['max_position_embeddings']
+  factor = math.sqrt(1 + math.log(max(length / original, 1)) / math.log(original))
+  if not math.isclose(take('rope.scaling.attn_factor', factor), factor, rel_tol=1e-5):
+    raise ValueError(f'rope.scaling.attn_factor, where its lengths give {factor:g}')
+  return config | {'sliding_window': take('attention.sliding_window') or None, ORIGINAL: original}
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+  """What the files of an architecture have that those of others have not, as llama.cpp converts
+  them.
+
+  Attributes:
+    has_pairs: whether rows of queries and keys that turn together stand side by side.
+    adds_one: whether 1 was added to norms.
+    tensors: names that translate otherwise here.
+    finish: (config of what all have, metadata by name and default) -> its config.
+  """
+
+  has_pairs: bool = False
+  adds_one: bool = False
+  tensors: dict[str, str] = dataclasses.field(default_factory=dict)
+  finish: Callable[[dict, Callable], dict] = lambda config, take: config
+
+
+BEFORE_MLP = {'blk.{n}.ffn_norm.weight': f'{LAYER}pre_feedforward_layernorm.weight'}
+JOINED = {
+  'blk.{n}.attn_qkv.weight': f'{LAYER}self_attn.qkv_proj.weight',
+  'blk.{n}.ffn_up.weight': f'{LAYER}mlp.gate_up_proj.weight',
+}
+FACTORS = {f'{of}_factor': f'rope_factors_{of}.weight' for of in ('short', 'long')}  # Phi-3's
+ARCHITECTURES = {
+  'llama': Architecture(has_pairs=True),
+  'qwen2': Architecture(),
+  'qwen3': Architecture(),
+  'smollm3': Architecture(has_pairs=True),  # each fourth layer without positions, as by default
+  'olmo2': Architecture(finish=_olmo),
+  'phi3': Architecture(tensors=JOINED, finish=_phi3),
+  'granite': Architecture(has_pairs=True, finish=_granite),
+  'gemma2': Architecture(adds_one=True, tensors=BEFORE_MLP, finish=_gemma2),
+  'gemma3': Architecture(adds_one=True, tensors=BEFORE_MLP, finish=_gemma3),
+}
 
 
 def open_model(
@@ -52,17 +150,24 @@ def open_model(
     reason = one_line(error, MAX_REASON)
     raise UserError(f'{field}: no whole GGUF file ({type(error).__name__}: {reason})') from None
   config = _config(metadata, 'output.weight' in found, field)
+  architecture = ARCHITECTURES[metadata['general.architecture']]
   if (divisors := found.pop('rope_freqs.weight', None)) is not None:
     config['rope_scaling'] = _scaling_of(divisors, config, field)
-  names = {}
+  if ORIGINAL in config and {*FACTORS.values()} <= found.keys():
+    factors = {
+      name: [_as_published(x) for x in found.pop(tensor).data.tolist()]
+      for name, tensor in FACTORS.items()
+    }
+    config['rope_scaling'] = {'rope_type': 'longrope'} | factors
+  names, translated = {}, TENSORS | architecture.tensors
   for name in found:
     _, _, rest = name.partition('.')
     number, _, rest = rest.partition('.')
     is_layer = name.startswith('blk.') and number.isdigit()
     general = f'blk.{{n}}.{rest}' if is_layer else name
-    if general not in TENSORS:
+    if general not in translated:
       raise UserError(f'{field}: a tensor {shown(name)} that no family uses')
-    names[TENSORS[general].format(n=number)] = name
+    names[translated[general].format(n=number)] = name
   shapes = {name: tuple(map(int, found[own].shape[::-1])) for name, own in names.items()}
 
   def read(name):
@@ -73,9 +178,9 @@ def open_model(
       kind = tensor.tensor_type.name
       raise UserError(f'{field}: {tensor.name} is {kind}, not readable ({error})') from None
     x = np.asarray(x, np.float32).reshape(shapes[name])
-    if metadata['general.architecture'] == 'llama' and name.endswith(
-      ('q_proj.weight', 'k_proj.weight')
-    ):
+    if architecture.adds_one and name.endswith('norm.weight'):
+      return x - 1
+    if architecture.has_pairs and name.endswith(('q_proj.weight', 'k_proj.weight')):
       heads = config['num_attention_heads' if 'q_proj' in name else 'num_key_value_heads']
       if len(x) % (2 * heads):
         raise UserError(f'{field}: {tensor.name} has {len(x)} rows, which are no {heads} heads')
@@ -123,12 +228,13 @@ def _unpermuted(x, heads: int):
 def _config(metadata: dict, has_output: bool, field: str) -> dict:
   """What config.json would say. Raises `UserError` for metadata that is not understood."""
   kind = metadata.get('general.architecture')
-  if kind not in SUPPORTED:
-    allowed = ', '.join(SUPPORTED)
+  if kind not in ARCHITECTURES:
+    allowed = ', '.join(ARCHITECTURES)
     raise UserError(f'{field}: a GGUF of architecture {shown(kind)}; allowed: {allowed}')
   # What stands beside is about the file, and some publishers have words of their own for that.
   left = {name: x for name, x in metadata.items() if name.startswith((f'{kind}.', 'split.'))}
-  left.pop(f'{kind}.rope.scaling.finetuned', None)  # llama.cpp reads it and computes nothing by it
+  if kind != 'granite' or left.get(f'{kind}.rope.scaling.finetuned'):  # whose layers then turn
+    left.pop(f'{kind}.rope.scaling.finetuned', None)  # else llama.cpp computes nothing by it
   if (parts := left.pop('split.count', 0)) in (0, 1):  # 0: llama.cpp has merged several
     left.pop('split.no', None)
     left.pop('split.tensors.count', None)
@@ -159,7 +265,7 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     'num_attention_heads': heads,
     'num_key_value_heads': take_size('attention.head_count_kv', heads),
     'head_dim': take_size('attention.key_length', width // heads),
-    'rms_norm_eps': float(np.round(take('attention.layer_norm_rms_epsilon'), 12)),
+    'rms_norm_eps': _as_published(take('attention.layer_norm_rms_epsilon')),
     'max_position_embeddings': take_size('context_length'),
     'rope_theta': float(take('rope.freq_base', 10000.0)),
     'tie_word_embeddings': not has_output,
@@ -181,9 +287,21 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     for name in ('attn_factor', 'beta_fast', 'beta_slow'):
       if (value := left.pop(f'{kind}.rope.scaling.yarn_{name}', None)) is not None:
         config['rope_scaling'][name] = value
+  try:
+    config = ARCHITECTURES[kind].finish(config, take)
+  except UserError:
+    raise
+  except (ArithmeticError, TypeError, ValueError) as error:
+    reason = one_line(error, MAX_REASON)
+    raise UserError(f'{field}: metadata that are none of {kind}: {reason}') from None
   if left:
     raise UserError(f'{field}: metadata {min(left)}={shown(left[min(left)])} are not understood')
   return config
+
+
+def _as_published(value: int | float) -> int | float:
+  """The number of a config.json whose nearest in float32 is this one of the file."""
+  return float(str(np.float32(value))) if isinstance(value, float) else value
 
 
 def _ends(metadata: dict) -> int | list[int] | None:

@@ -10,7 +10,8 @@ from posenc_jax.pretrained.exported_tokenizers import beginning_with
 
 # How text is cut before pairs are merged, by the name that the file gives: a file says no more
 # (llama.cpp, llm_tokenizer_bpe). 'smollm' and others: single digits apart, then GPT-2's rule;
-# 'llama-bpe' and 'qwen2': their published pattern, which differs in how many digits stay together;
+# 'llama-bpe' and 'qwen2': their published pattern, which differs in how many digits stay together
+# (SmolLM3's is Llama 3's, under the name 'smaug-bpe');
 # 'tekken', of Mistral: words also end where small letters are followed by large ones.
 GPT_2 = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': True}
 DIGITS_APART = [{'type': 'Digits', 'individual_digits': True}, GPT_2]
@@ -32,7 +33,7 @@ QWEN_2 = ('qwen2', 'deepseek-r1-qwen')
 PRE_TOKENIZERS = {
   'gpt-2': [GPT_2],
   **dict.fromkeys(('smollm', 'starcoder', 'refact'), DIGITS_APART),
-  **dict.fromkeys(LLAMA_3, _split(r'\p{N}{1,3}')),
+  **dict.fromkeys((*LLAMA_3, 'dbrx', 'smaug-bpe'), _split(r'\p{N}{1,3}')),
   **dict.fromkeys(QWEN_2, _split(r'\p{N}')),
   'tekken': _split(r'\p{N}', WORDS_BY_CASE, r'\r\n/'),
 }
