@@ -99,7 +99,8 @@ FOLDER = 'a folder that happens to have the name of the package'
 )
 def test_a_package_that_is_there_and_broken_is_not_missing(source, says, tmp_path, monkeypatch):
   monkeypatch.syspath_prepend(tmp_path)
-  monkeypatch.delitem(sys.modules, 'own_package', raising=False)
+  for name in ('own_package', 'own_package.part'):  # of the case before
+    monkeypatch.delitem(sys.modules, name, raising=False)
   if source == FOLDER:
     (tmp_path / 'own_package' / 'part').mkdir(parents=True)
   elif source is not None:
