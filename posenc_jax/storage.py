@@ -170,6 +170,11 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
       raise
 
 
+def name_of(folder: str | Path) -> str:
+  """The last name of a folder, also of one given as '.'; that of a link is its own."""
+  return Path(os.path.abspath(folder)).name
+
+
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
   """Yields an empty folder beside `path`, of this process alone, which moves there in one step once

@@ -1,6 +1,6 @@
 """Makes the board from the rows of folders: results/BOARD.md, results/board.html and its figure.
 
-python scripts/board.py results/board
+python scripts/board.py results/board results/board_code results/board_tasks
 python scripts/board.py results/board runs/mine --out=runs/board
 
 Of several folders, such as the kept results and a study of your own, the rows stand side by side.

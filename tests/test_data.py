@@ -746,7 +746,15 @@ def test_links_to_folders_are_followed_and_those_that_lead_back_are_not(tmp_path
   write(tmp_path / 'elsewhere', {'deep/b.txt': 'B'})
   (tmp_path / 'a' / 'train' / 'link').symlink_to(tmp_path / 'elsewhere')
   (tmp_path / 'elsewhere' / 'deep' / 'back').symlink_to(tmp_path / 'elsewhere')
-  assert contents(name, 'text')['train'] == {'a.txt': b'A', 'link/deep/b.txt': b'B'}
+  (tmp_path / 'a' / 'train' / 'above').symlink_to(tmp_path / 'a')  # where other splits are
+  write(tmp_path / 'a', {'train/z/c.txt': 'C', 'train/.z/d.txt': 'no'})
+  for link in ('b', '.hidden'):  # what lies below the folder has its own name
+    (tmp_path / 'a' / 'train' / link).symlink_to(tmp_path / 'a' / 'train' / 'z')
+  assert contents(name, 'text')['train'] == {
+    'a.txt': b'A',
+    'link/deep/b.txt': b'B',
+    'z/c.txt': b'C',
+  }
 
 
 def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):

@@ -264,7 +264,7 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
 
 def test_what_an_ngram_counts_is_named(study, tmp_path):
   ngram_line.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
-  counted = storage.read_json(tmp_path / 'a' / ngram_line.FILE)
+  counted = storage.read_json(tmp_path / 'a' / row_schema.N_GRAM_FILE)
   assert {name: counted[name] for name in ('context', 'tokens')} == {'context': 1, 'tokens': 260}
   rows = storage.read_rows(tmp_path / 'a' / 'eval.jsonl')
   assert rows[0]['label'] == 'n-gram (1 byte, Kneser-Ney, whole split)'

@@ -7,6 +7,7 @@ import gzip
 import math
 import random
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -444,12 +445,44 @@ def test_rows_of_a_renamed_run_are_of_the_folder_as_it_is_named_now(tmp_path):
   """So a new run of the old name is another one, with a config of its own."""
   runs_of_configs(tmp_path, {'a': {'label': 'x', 'optim.learning_rate': 1e-3}})
   (tmp_path / 'a').rename(tmp_path / 'b')
-  runs_of_configs(tmp_path, {'a': {'label': 'x', 'optim.learning_rate': 2e-3}})
+  runs_of_configs(tmp_path, {'a': {'label': 'x', 'optim.learning_rate': 2e-3, 'seed': 1}})
   rows = row_files.of_runs(tmp_path)
   assert {r['run']: r['config']['optim.learning_rate'] for r in rows} == {'a': 2e-3, 'b': 1e-3}
   assert len(one(rows).lines) == 2
   (tmp_path / 'c').symlink_to(tmp_path / 'b')
   assert {r['run'] for r in row_files.read(tmp_path / 'c')} == {'c'}
+
+
+def test_a_copy_of_a_run_beside_it_is_no_other_run(tmp_path):
+  runs_of_configs(tmp_path, {'a': {'label': 'x'}, 'b': {'label': 'x', 'seed': 1}})
+  alone = one(row_files.of_runs(tmp_path))
+  for name in ('0', 'z'):
+    shutil.copytree(tmp_path / 'a', tmp_path / name)
+  scores = one(row_files.of_runs(tmp_path))
+  assert scores.lines == alone.lines
+  assert scores.seed_scores('x', 8) == alone.seed_scores('x', 8)
+  assert any('repeat' in note for note in scores.notes)
+
+
+def test_rows_measured_again_after_a_run_was_renamed_take_the_place_of_those_before(tmp_path):
+  for name in ('a', 'b'):
+    runs_of_configs(tmp_path, {name: {'label': 'x'}})
+  again = row('x', 0, bits=5.0, run='b')
+  (tmp_path / 'b' / 'eval.jsonl').unlink()
+  for rows in ([row('x', 0, bits=1.0, run='old'), again], [again, row('x', 0, run='old')]):
+    storage.append_rows(tmp_path / 'b' / 'eval.jsonl', rows)
+    assert row_files.read(tmp_path / 'b') == [again, again]
+    (tmp_path / 'b' / 'eval.jsonl').unlink()
+
+
+def test_what_is_laid_over_a_run_that_was_renamed_has_its_parameters_still(tmp_path):
+  runs_of_configs(tmp_path, {'base': {'label': 'base'}, 'laid': {'label': 'laid'}})
+  start = {'run': 'base', 'step': 3}
+  (tmp_path / 'laid' / 'eval.jsonl').unlink()
+  storage.append_rows(tmp_path / 'laid' / 'eval.jsonl', [row('laid', run='laid', parameters=start)])
+  (tmp_path / 'base').rename(tmp_path / 'moved')
+  found = {r['run']: r.get('parameters') for r in row_files.read(tmp_path)}
+  assert found == {'moved': None, 'laid': {'run': 'moved', 'step': 3}}
 
 
 @pytest.mark.parametrize('is_there', [True, False])

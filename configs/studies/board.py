@@ -40,8 +40,7 @@ from posenc_jax.config import load
 ABOUT = """
 All models have KV shift beside their encoding: each key and value is mixed with that of the token
 before. Those of text have 0.8 to 1 million parameters in four layers, and see 3 million bytes of
-training. Rows of the corpus planted came in with the commits 5cdc461c to a56a1af7, of 26 and 27
-November 2026.
+training.
 """
 L = 128
 PAIRS, BASE = 16, 10_000.0  # RoPE's frequencies in a head, and its base

@@ -125,16 +125,22 @@ def prepare(name: str, cache: Path) -> Path:
 
 
 def _files_below(root: Path) -> Iterator[Path]:
-  """Yields the files below a folder, each once where links lead to a folder by several ways."""
-  seen = set()
-  for folder, subfolders, names in os.walk(root, followlinks=True):
-    subfolders.sort()
-    at = os.stat(folder)
-    if (place := (at.st_dev, at.st_ino)) in seen:
-      subfolders.clear()  # a link leads back
-      continue
-    seen.add(place)
-    yield from (path for path in map(Path(folder).joinpath, names) if path.is_file())
+  """Yields the files below a folder, hidden ones left out, each folder once: where it lies, if that
+  is below `root`, else behind the first link to it. A link to a folder that `root` is in leads
+  nowhere, for other splits are there.
+  """
+  places = [root]
+  seen = set(map(str, root.resolve().parents))
+  for place in places:  # links behind links join it
+    for folder, subfolders, names in os.walk(place):
+      subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
+      if (real := os.path.realpath(folder)) in seen:
+        subfolders.clear()
+        continue
+      seen.add(real)
+      places += [path for path in map(Path(folder).joinpath, subfolders) if path.is_symlink()]
+      paths = (Path(folder, name) for name in names if not name.startswith('.'))
+      yield from filter(Path.is_file, paths)
 
 
 @user_errors(*GONE)
@@ -143,8 +149,7 @@ def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
   `identity_of` says of these files, before they are read.
   """
   paths = (path for path in _files_below(root) if path.suffix in ('.txt', '.jsonl'))
-  names = sorted(path.relative_to(root).as_posix() for path in paths)
-  files = [name for name in names if not any(part.startswith('.') for part in name.split('/'))]
+  files = sorted(path.relative_to(root).as_posix() for path in paths)
   identity = identity_of((root / name for name in files), text_field)
   columns = numbers, lines, offsets, sizes = array('i'), array('q'), array('q'), array('q')
   for number, name in enumerate(files):

@@ -92,7 +92,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   source = source_of(workdir)
   row = functools.partial(
     row_schema.row,
-    run=workdir.resolve().name,
+    run=storage.name_of(workdir),
     encoding=config.encoding.name,
     label=config.label or saved.encoding.name,
     seed=config.seed,

@@ -69,7 +69,7 @@ def evaluator_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> d
     return {}
   check_evaluator(config, corpus)
   digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
-  run = Path(workdir).resolve().name
+  run = storage.name_of(workdir)
   return {EVALUATOR: {'run': run, 'step': step, 'config': digest}}
 
 

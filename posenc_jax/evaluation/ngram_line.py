@@ -25,7 +25,6 @@ from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.training import provenance
 from posenc_jax.training.run_dir import mark_finished
 
-FILE = 'ngram.json'  # what the rows beside it were counted from
 MAX_CONTEXT = 1000
 
 
@@ -71,14 +70,14 @@ def _evaluate_seed(
     'whole_split': whole_split,
     'tokens': sum(map(len, texts)),
   }
-  begins = not storage.exists(workdir / FILE)
+  begins = not storage.exists(workdir / row_schema.N_GRAM_FILE)
   _claim(workdir, counted | _unseen_settings(config))
   listings = train.listing, corpus.listing
   provenance.claim(workdir, provenance.MadeOf(tokenizer=None, listings=listings), begins)
   model = NGrams(texts, context, corpus.vocab, smoothing)
   row = functools.partial(
     row_schema.row,
-    run=workdir.resolve().name,
+    run=storage.name_of(workdir),
     encoding=row_schema.N_GRAM,
     label=_label(config, context, smoothing, whole_split),
     seed=config.seed,
@@ -148,7 +147,7 @@ def _unseen_settings(config: ConfigDict) -> dict[str, object]:
 
 def _claim(workdir: Path, counted: dict[str, object]) -> None:
   """Makes the directory that of this n-gram. Raises `UserError` where it is another's."""
-  path, field = workdir / FILE, f'workdir={str(workdir)!r}'
+  path, field = workdir / row_schema.N_GRAM_FILE, f'workdir={str(workdir)!r}'
   if storage.exists(workdir / 'config.json'):
     raise UserError(f'{field}: holds a trained run; allowed: another workdir')
   if storage.exists(path):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax import data, tasks
+from posenc_jax import data, storage, tasks
 from posenc_jax.config import check_one_seed, saved_config, trained_config
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
@@ -73,7 +73,7 @@ def parameters_of(workdir: Path) -> dict | None:
   """
   found = None
   while saved_config(workdir).train.steps == 0 and (start := start_of(workdir)) is not None:
-    found = {'run': start.resolve().name, 'step': saved_config(start).train.steps}
+    found = {'run': storage.name_of(start), 'step': saved_config(start).train.steps}
     workdir = start
   return found
 

@@ -51,25 +51,24 @@ def _granite(config: dict, take: Callable) -> dict:
 
 
 def _gemma2(config: dict, take: Callable) -> dict:
-  caps = [f'{of}_logit_softcapping' for of in ('attn', 'final')]
-  config |= {name: _as_published(take(name)) for name in caps}
-  return _gemma(config, take, layers_of_27b=46)
+  caps = {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0}
+  config |= {name: _as_published(take(name, usual)) for name, usual in caps.items()}
+  return _gemma(config, take('attention.sliding_window', 4096), layers_of_27b=46)
 
 
 def _gemma3(config: dict, take: Callable) -> dict:
   config |= {'model_type': 'gemma3_text'}
   config |= {'rope_local_base_freq': float(take('rope.freq_base_swa', 10_000.0))}
-  return _gemma(config, take, layers_of_27b=62)
+  return _gemma(config, take('attention.sliding_window'), layers_of_27b=62)
 
 
-def _gemma(config: dict, take: Callable, layers_of_27b: int) -> dict:
+def _gemma(config: dict, window: int, layers_of_27b: int) -> dict:
   """A file does not say by what scores are divided; llama.cpp knows the one size in which that is
   not head_dim by its layers.
   """
   scalar = config['head_dim']
   if config['num_hidden_layers'] == layers_of_27b:
     scalar = config['hidden_size'] // config['num_attention_heads']
-  window = take('attention.sliding_window')
   return config | {'sliding_window': window, 'query_pre_attn_scalar': scalar}
 
 
@@ -91,11 +90,13 @@ def _olmo(config: dict, take: Callable) -> dict:
 
 def _phi3(config: dict, take: Callable) -> dict:
   """The factor of attention is that which the two lengths give; a window of 0 is none."""
-  original, length = take('rope.scaling.original_context_length'), config['max_position_embeddings']
+  length = config['max_position_embeddings']
+  original = take('rope.scaling.original_context_length', length)
   factor = math.sqrt(1 + math.log(max(length / original, 1)) / math.log(original))
   if not math.isclose(take('rope.scaling.attn_factor', factor), factor, rel_tol=1e-5):
     raise ValueError(f'rope.scaling.attn_factor, where its lengths give {factor:g}')
-  return config | {'sliding_window': take('attention.sliding_window') or None, ORIGINAL: original}
+  window = take('attention.sliding_window', 0) or None
+  return config | {'sliding_window': window, ORIGINAL: original}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,11 +24,6 @@ def files_below(folder: str | Path, name: str) -> list[Path]:
   return [file for file in files if storage.exists(file)]
 
 
-def name_of(folder: str | Path) -> str:
-  """The last name of a folder, also of one given as '.'; that of a link is its own."""
-  return Path(os.path.abspath(folder)).name
-
-
 def _is_folder(entry: os.DirEntry) -> bool:
   try:
     return entry.is_dir()

@@ -1,11 +1,14 @@
 """Reading the rows that tables, figures and pages are made from."""
 
+import functools
 import re
+from collections import defaultdict
 from pathlib import Path
+from typing import NamedTuple
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.reporting.folders import files_below, is_folder, name_of
+from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.training.provenance import kept_code
@@ -89,20 +92,18 @@ def read(path: str | Path) -> list[dict]:
   """The rows of a file, or of a folder's `rows.jsonl[.gz]`, `eval.jsonl` and `*/eval.jsonl`.
 
   Every field is checked; what cannot be printed in a text stands there as an escape. Rows in a
-  run's directory are of the run of its name, also after that was renamed.
+  run's directory are of the run of its name, whatever its name was when they were written.
 
   Raises:
     UserError: there are no rows, or one is wrong: its file and line are named.
     Stopped: a file or folder cannot be read.
   """
-  rows, by_key = [], {}
+  rows, known = [], Known({}, defaultdict(set))
   with disk_errors(remedy=''):
     for file in _files(Path(path)):
-      is_of_run = file.name == 'eval.jsonl' and storage.exists(file.parent / 'config.json')
-      run = name_of(file.parent) if is_of_run else None
-      rows += storage.read_rows(
-        file, lambda row, file=file, run=run: _fault(row, file, run, by_key)
-      )
+      check = functools.partial(_fault, file=file, run=_run_of(file), known=known)
+      rows += storage.read_rows(file, check)
+  _settle_names(rows, known)
   if not rows:
     raise UserError(
       f'{path}: no rows; allowed: a folder with runs (RUN/eval.jsonl) or with rows.jsonl, or such '
@@ -125,22 +126,69 @@ def _files(path: Path) -> list[Path]:
   return [file for file in own if storage.exists(file)] + files_below(path, 'eval.jsonl')
 
 
-def _fault(
-  row: dict, file: Path, run: str | None, by_key: dict[str, tuple[dict, Path]]
-) -> str | None:
-  """What is wrong with a row by itself, or beside the rows before it; else it joins `by_key`, as a
-  row of `run` unless that is None.
+class Known(NamedTuple):
+  """What was read so far.
+
+  Attributes:
+    by_key: {key: (row, its file, whether it was written under another name of its run)}.
+    old_names: {run: the other names that its rows had}.
+  """
+
+  by_key: dict[str, tuple[dict, Path, bool]]
+  old_names: dict[str, set[str]]
+
+
+def _run_of(file: Path) -> str | None:
+  """The name of the run in whose directory a file of rows is; None elsewhere."""
+  is_run = any(
+    storage.exists(file.parent / name) for name in ('config.json', row_schema.N_GRAM_FILE)
+  )
+  return storage.name_of(file.parent) if file.name == 'eval.jsonl' and is_run else None
+
+
+def _fault(row: dict, file: Path, run: str | None, known: Known) -> str | None:
+  """What is wrong with a row by itself, or beside the rows before it; else it is `known`, as a row
+  of `run` unless that is None.
 
   Equal rows are no fault: a folder may hold runs and their collected rows.
   """
   if fault := row_schema.fault(row):
     return fault
-  if run is not None:
+  is_old = run is not None and row['run'] != run
+  if is_old:
+    known.old_names[run].add(row['run'])
     row['run'] = run
-  first, where = by_key.setdefault(row_schema.key(row), (row, file))
-  if first != row:
+  key = row_schema.key(row)
+  first, where, was_old = known.by_key.setdefault(key, (row, file, is_old))
+  if first == row:
+    return None
+  if where != file or is_old == was_old:
     return f'it measures the same as a row of {where}, with another result'
+  # measured again since the directory was renamed: what was found then counts
+  old, new = (row, first) if is_old else (first, row)
+  old.clear()
+  old.update(new)
+  known.by_key[key] = new, file, False
   return None
+
+
+def _settle_names(rows: list[dict], known: Known) -> None:
+  """Gives rows of a copy, which lies beside the run that it was copied from, that run's name again,
+  and what was laid over a run the name that this has now.
+  """
+  for run, old_names in known.old_names.items():
+    of_run = [row for row in rows if row['run'] == run]
+    for name in old_names:
+      written = [row | {'run': name} for row in of_run]
+      same = (known.by_key.get(row_schema.key(row), (None,))[0] == row for row in written)
+      if all(same):
+        for row in of_run:
+          row['run'] = name
+  present = {row['run'] for row in rows}
+  now = {old: run for run, names in known.old_names.items() for old in names - present}
+  for row in rows:
+    if (start := row.get(row_schema.PARAMETERS)) and start['run'] in now:
+      row[row_schema.PARAMETERS] = start | {'run': now[start['run']]}
 
 
 def visible_tree(tree: object) -> object:

@@ -10,6 +10,7 @@ from posenc_jax.protocols import POSITIONAL
 
 FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
+N_GRAM_FILE = 'ngram.json'  # what an n-gram was counted from; beside its rows
 NO_KEY_TOKENS, NO_WEIGHT = 'no_key_tokens', 'no_weight'
 STATUSES = ('ok', 'beyond_table', 'not_finite', NO_KEY_TOKENS, NO_WEIGHT, 'no_bytes')
 # Metrics that are shares of something, and so lie between 0 and 1.

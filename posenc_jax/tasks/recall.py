@@ -214,7 +214,7 @@ class IndexLookup(Task):
   Source: Ebrahimi et al. 2024, "Your Context Is Not an Array"
 
   The place is one of `places`, counted from 0; with `origin` = 'end', @0 is the last symbol, and
-  the answer to the example would be c. So longer strings ask for nothing that training did not ask
+  the answer to the example would be a. So longer strings ask for nothing that training did not ask
   for: from the start, whether a model still knows where the start is; from the end, whether a
   distance that it knows stays what it was. Ebrahimi et al. compare addresses by place with
   addresses by content in other tasks; this one is not theirs.

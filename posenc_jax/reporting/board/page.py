@@ -16,8 +16,8 @@ TEMPLATE = Path(__file__).with_name('board.html')
 ALTERNATIVE = 'What a step costs against bits at L'  # the words in the place of the figure
 LINES = (
   'Each line is an encoding that was trained here, on the same data and for as many steps as the '
-  'others but where the notes below its table say otherwise; lines called reference are there to '
-  'compare with. All were evaluated past their training length L.'
+  'others of its table but where the notes below that say otherwise; lines called reference are '
+  'there to compare with. All were evaluated past their training length L.'
 )
 INTRODUCTION = """# The board
 

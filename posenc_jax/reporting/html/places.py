@@ -11,7 +11,7 @@ from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, nearest, visible
 from posenc_jax.protocols import POSITIONAL
 from posenc_jax.reporting import row_files, study
-from posenc_jax.reporting.folders import files_below, is_folder, name_of
+from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import Series, length_series
@@ -152,7 +152,7 @@ def _configs(folder: Path, runs: list[str], notes: list[str]) -> dict[str, Confi
   files = [own] if storage.exists(own) else []
   found = {}
   for file in [*files, *files_below(folder, 'config.json')]:
-    run = visible(name_of(file.parent))
+    run = visible(storage.name_of(file.parent))
     if run not in runs:
       continue
     try:
