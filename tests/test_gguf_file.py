@@ -51,16 +51,26 @@ def test_every_architecture_has_a_file():
   [('gemma2', 26, 8), ('gemma2', 46, 6), ('gemma3', 46, 8), ('gemma3', 62, 6)],
 )
 def test_scores_of_the_largest_gemma_are_divided_otherwise(kind, layers, scalar):
-  """As by llama.cpp, since no file says it."""
+  """As by llama.cpp, since no file says it; nor need one say Gemma 2's window and caps."""
   sizes = {'block_count': layers, 'embedding_length': 12, 'attention.head_count': 2}
   sizes |= {'attention.key_length': 8, 'feed_forward_length': 8, 'context_length': 8}
-  metadata = sizes | {'attention.sliding_window': 4, 'vocab_size': 9}
-  metadata |= {'attention.layer_norm_rms_epsilon': 1e-6}
-  if kind == 'gemma2':
-    metadata |= {'attn_logit_softcapping': 50.0, 'final_logit_softcapping': 30.0}
+  metadata = sizes | {'vocab_size': 9, 'attention.layer_norm_rms_epsilon': 1e-6}
+  if kind == 'gemma3':
+    metadata |= {'attention.sliding_window': 4}
   named = {f'{kind}.{name}': value for name, value in metadata.items()}
   config = gguf_file._config({'general.architecture': kind, **named}, False, 'm')
   assert config['query_pre_attn_scalar'] == scalar
+  if kind == 'gemma2':
+    found = [config[f'{of}_logit_softcapping'] for of in ('attn', 'final')]
+    assert [config['sliding_window'], *found] == [4096, 50.0, 30.0]
+
+
+def test_phi3_without_a_word_of_windows_and_longer_lengths_has_neither():
+  sizes = {'block_count': 2, 'embedding_length': 12, 'attention.head_count': 2, 'vocab_size': 9}
+  sizes |= {'feed_forward_length': 8, 'context_length': 8, 'attention.layer_norm_rms_epsilon': 1e-6}
+  named = {f'phi3.{name}': value for name, value in sizes.items()}
+  config = gguf_file._config({'general.architecture': 'phi3', **named}, False, 'm')
+  assert (config['sliding_window'], config['original_max_position_embeddings']) == (None, 8)
 
 
 @pytest.mark.parametrize(
