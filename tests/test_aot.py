@@ -99,6 +99,23 @@ ENTRY %main (x: bf16[2,8]) -> bf16[8,8] {
   assert command.exchanged(cost) == '1 all-gather (bf16[8,8]), uncounted: 1 mine'
 
 
+def test_a_program_goes_on_behind_a_kernel_that_has_lines_of_its_own():
+  """As XLA for TPUs writes what splash attention says of its kernels."""
+  text = """\
+HloModule m
+
+ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %k = f32[8,8]{1,0} custom-call(%x), custom_call_target="mine", attributes={kernel_metadata={
+"xprof_metadata":"{\\"block_q\\": 512}"
+}}, metadata={op_name="kernel"}, backend_config={"estimated_cycles":"3"}
+  ROOT %d = f32[8,8]{1,0} add(%k, %x), backend_config={"estimated_cycles":"4"}
+}
+"""
+  cost = hlo.Program(text, 1.0, 1.0).cost()
+  assert (cost.launches, cost.cycles, dict(cost.uncounted)) == (2, 7, {'mine': 1})
+
+
 def test_what_is_started_costs_what_it_does_once():
   """Its operands, which stand among its results, are not counted again."""
   text = """\

@@ -386,7 +386,8 @@ def _meetings(sizes, stride: int, low: int, left_dilation: int, right_dilation: 
 def _parse(text: str) -> tuple[dict[str, list[Instruction]], str]:
   """The instructions of every computation, and the name of the one that a program starts with."""
   computations, entry, current = {}, None, None
-  for line in text.splitlines():
+  # what a kernel says of itself goes over several lines, in the midst of an instruction
+  for line in re.sub(r'\n(?="|}})', '', text).splitlines():
     if current is None:
       if match := COMPUTATION.match(line):
         current = computations.setdefault(match[2], [])
