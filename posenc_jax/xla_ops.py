@@ -128,6 +128,16 @@ def exact_matmul(x, y):
   return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
+def outer(x, y):
+  """x * y of every pair: [*x.shape, *y.shape].
+
+  `jnp.multiply.outer` merges the axes of x, so that tokens of several sequences would not stay cut:
+  each device would gather all of them.
+  """
+  x, y = jnp.asarray(x), jnp.asarray(y)
+  return x.reshape(*x.shape, *[1] * y.ndim) * y.reshape(*[1] * x.ndim, *y.shape)
+
+
 def add_rounded_once(x, y):
   """x + y in the dtype of x, added in float32.
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 FILES = sorted((Path(__file__).parent / 'eight_devices').glob('*.py'))
-# All that is slow there but for the laws of every encoding.
-SLOW = ('-m', 'slow', '-k', 'not test_equal_to_dense')
+# All that is slow there but for what every encoding is asked.
+SLOW = ('-m', 'slow', '-k', 'not test_equal_to_dense and not test_what_an_encoding_gathers')
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from posenc_jax.encodings.core.bounds import (
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import OF_CALLS, read_scaling
 from posenc_jax.encodings.rope import Rotary, rotate
+from posenc_jax.xla_ops import outer
 
 SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')
 
@@ -152,7 +153,7 @@ class AxialRoPE(Rotary):
     if self.order == 'heads':
       still = ((0, 0), (0, 0), (0, self.dims.kv_heads - sum(self.sections)))
       position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing rotates
-      angles_BTGK = jnp.multiply.outer(position_BTG, frequencies)
+      angles_BTGK = outer(position_BTG, frequencies)
       return rotate(x_BTHK, angles_BTGK, self.layout, factor)
     angles_BTK = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
     return rotate(x_BTHK, angles_BTK, self.layout, factor)

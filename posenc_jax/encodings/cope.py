@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.distributed.mesh import devices_of_batch
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import zeros
@@ -64,7 +65,7 @@ def interpolate(f_P, p_S):
   """f at the places p in [0, P - 1], linear between whole numbers: [..., P], [..., S] -> [..., S].
 
   The gradient for f is one flat scatter of pairs, where autodiff of the two lookups scatters twice
-  by four indices each.
+  by four indices each; where devices share the batch, one for each of its rows.
   """
   return _interpolate_forward(f_P, p_S)[0]
 
@@ -81,10 +82,17 @@ def _interpolate_backward(residuals, d_S):
   f_P, p_S, slope_S = residuals
   P = f_P.shape[-1]
   below = jnp.floor(p_S).astype(jnp.int32)
-  place = below.reshape(-1, below.shape[-1]) + P * jnp.arange(f_P.size // P)[:, None]
-  pairs = jnp.stack([d_S * (1 - (p_S - below)), d_S * (p_S - below)], axis=-1).reshape(-1, 2)
-  sums = jnp.zeros((f_P.size, 2), d_S.dtype)
-  sums = sums.at[place.ravel()].add(pairs, mode='promise_in_bounds')
+  pairs = jnp.stack([d_S * (1 - (p_S - below)), d_S * (p_S - below)], axis=-1)
+
+  def sums_of(below_S, pairs_S):
+    rows = below_S.size // below_S.shape[-1]
+    place = below_S.reshape(rows, -1) + P * jnp.arange(rows)[:, None]
+    sums = jnp.zeros((rows * P, 2), d_S.dtype)
+    return sums.at[place.ravel()].add(pairs_S.reshape(-1, 2), mode='promise_in_bounds')
+
+  if devices_of_batch() > 1:  # in one scatter each would gather the pairs of all
+    sums_of = jax.vmap(sums_of)
+  sums = sums_of(below, pairs).reshape(-1, 2)
   here, above = sums[:, 0].reshape(f_P.shape), sums[:, 1].reshape(f_P.shape)
   # The last place has nothing above it.
   return here.at[..., 1:].add(above[..., :-1]), slope_S * d_S

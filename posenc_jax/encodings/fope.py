@@ -10,6 +10,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, turn_pairs
+from posenc_jax.xla_ops import outer
 
 
 class FoPE(Encoding):
@@ -89,7 +90,7 @@ class FoPE(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Cosines and sines: float32 [B|1, S, G, K/2] each."""
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
-    angles_BSF = jnp.multiply.outer(position_ids.astype(jnp.float32), frequencies)
+    angles_BSF = outer(position_ids.astype(jnp.float32), frequencies)
     mixtures = jnp.asarray(self.mixtures(), jnp.float32)
     rest = self.dims.head_dim // 2 - mixtures.shape[-1]
 

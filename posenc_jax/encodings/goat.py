@@ -9,7 +9,7 @@ from posenc_jax.encodings.alibi import slopes
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_unread
 from posenc_jax.encodings.core.parameters import normal, zeros
-from posenc_jax.xla_ops import exact_matmul
+from posenc_jax.xla_ops import exact_matmul, outer
 
 UNITS = 4  # of the network, as released
 
@@ -98,8 +98,8 @@ class GOAT(Encoding):
     waves = _waves(j_BS, self.sink_waves, self.base)
     features_BSF = jnp.concatenate([*waves, jnp.stack(shares, axis=-1)], axis=-1)
     units_BSF = jax.nn.silu(exact_matmul(features_BSF, self.w_in[...]) + self.b_in[...][None, None])
-    u_BSG = jnp.multiply.outer(exact_matmul(units_BSF, self.w_out[...]), self.gains[...])
-    u_BSG += jnp.multiply.outer((j_BS == 0).astype(jnp.float32), self.first[...])
+    u_BSG = outer(exact_matmul(units_BSF, self.w_out[...]), self.gains[...])
+    u_BSG += outer((j_BS == 0).astype(jnp.float32), self.first[...])
     return self._of_queries(u_BSG)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
@@ -113,5 +113,5 @@ class GOAT(Encoding):
 def _waves(t, count: int, base: float):
   """cos and sin of t times each frequency: [..., count] each."""
   frequencies = base ** (-np.arange(count) / max(count - 1, 1))
-  angles = jnp.multiply.outer(t, jnp.asarray(frequencies, jnp.float32))
+  angles = outer(t, jnp.asarray(frequencies, jnp.float32))
   return jnp.cos(angles), jnp.sin(angles)

@@ -9,6 +9,7 @@ import numpy as np
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_between
 from posenc_jax.encodings.rope import ByAngles, check_rotary
+from posenc_jax.xla_ops import outer
 
 
 class GoldenGateRoPE(ByAngles):
@@ -70,9 +71,7 @@ class GoldenGateRoPE(ByAngles):
     """Angles: float32 [B|1, S, G, K/2]."""
     places, frequencies = position_ids.astype(jnp.float32), self.frequencies()
     along = lambda axis: jnp.asarray(frequencies[axis], jnp.float32)
-    return sum(
-      jnp.multiply.outer(places[..., axis], along(axis)) for axis in range(len(frequencies))
-    )
+    return sum(outer(places[..., axis], along(axis)) for axis in range(len(frequencies)))
 
 
 def directions(number: int, axes: int) -> np.ndarray:

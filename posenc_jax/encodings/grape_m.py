@@ -12,7 +12,7 @@ from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.core.running_sums import running_angle
 from posenc_jax.encodings.rope import ByAngles, Rotary, check_rotary
-from posenc_jax.xla_ops import exact_matmul
+from posenc_jax.xla_ops import exact_matmul, outer
 
 
 class GrapeM(ByAngles):
@@ -61,7 +61,7 @@ class GrapeM(ByAngles):
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles: float32 [B|1, S, G|1, K/2]."""
-    return jnp.multiply.outer(position_ids.astype(jnp.float32), self.frequencies())
+    return outer(position_ids.astype(jnp.float32), self.frequencies())
 
 
 class GrapeMContext(GrapeM):
@@ -92,5 +92,5 @@ class GrapeMContext(GrapeM):
     logits_BS = exact_matmul(x_BSD.astype(jnp.float32), self.u[...]) + self.b[...][None]
     steps_BS = jax.nn.sigmoid(logits_BS / 16)
     before_BS = jnp.where(index_BS > 0, jnp.pad(steps_BS, ((0, 0), (1, 0)))[:, :-1], 0.0)
-    turns_BSGM = jnp.multiply.outer(before_BS, self.frequencies() / (2 * math.pi))
+    turns_BSGM = outer(before_BS, self.frequencies() / (2 * math.pi))
     return running_angle(turns_BSGM, index_BS)

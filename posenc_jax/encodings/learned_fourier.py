@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
-from posenc_jax.xla_ops import add_rounded_once, exact_matmul
+from posenc_jax.xla_ops import add_rounded_once, exact_matmul, outer
 
 
 class LearnedFourier(Encoding):
@@ -42,7 +42,7 @@ class LearnedFourier(Encoding):
 
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
-    angles = jnp.multiply.outer(position_ids.astype(jnp.float32), self.frequencies[...])
+    angles = outer(position_ids.astype(jnp.float32), self.frequencies[...])
     f_BTF = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
     f_BTF = f_BTF * f_BTF.shape[-1] ** -0.5
     u_BTF = jax.nn.gelu(

@@ -10,6 +10,7 @@ from posenc_jax.encodings.core import parameters
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.rope import Rotary
+from posenc_jax.xla_ops import outer
 
 PHASES = ('zero', 'uniform')
 
@@ -62,7 +63,7 @@ class PoPE(Encoding):
       return jnp.concatenate(waves, axis=-1).astype(x.dtype)
 
     def angles(positions):
-      return jnp.multiply.outer(positions, frequencies)[:, :, None]
+      return outer(positions, frequencies)[:, :, None]
 
     phases = self.phases[...][None, None]
     return polar(q_BTHK, angles(i) - phases), polar(k_BSGK, angles(j))

@@ -7,6 +7,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import read_scaling
+from posenc_jax.xla_ops import outer
 
 LAYOUTS = ('half', 'interleaved')
 
@@ -63,7 +64,7 @@ def join_pairs(first_BTHM, second_BTHM, layout: str):
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):
   """`rotate` by position, [B|1, T] or [B|1, T, G], times frequency, [K/2] in radians a position."""
-  angles_BTK = jnp.multiply.outer(position_BT, jnp.asarray(frequencies, jnp.float32))
+  angles_BTK = outer(position_BT, jnp.asarray(frequencies, jnp.float32))
   return rotate(x_BTHK, angles_BTK, layout, factor)
 
 

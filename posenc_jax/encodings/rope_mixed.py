@@ -9,6 +9,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.rope import ByAngles, check_rotary
+from posenc_jax.xla_ops import outer
 
 
 class RoPEMixed(ByAngles):
@@ -51,5 +52,5 @@ class RoPEMixed(ByAngles):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Angles: float32 [B|1, S, G, K/2]."""
     places = position_ids.astype(jnp.float32)
-    each = (jnp.multiply.outer(places[..., n], self.frequencies[n]) for n in range(2))
+    each = (outer(places[..., n], self.frequencies[n]) for n in range(2))
     return sum(each)

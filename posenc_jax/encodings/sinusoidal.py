@@ -6,7 +6,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
-from posenc_jax.xla_ops import add_rounded_once
+from posenc_jax.xla_ops import add_rounded_once, outer
 
 LAYOUTS = ('interleaved', 'half', 'tensor2tensor')
 
@@ -24,9 +24,7 @@ def sinusoid(positions, width: int, *, layout: str = 'interleaved', base: float 
     frequencies = base ** (-np.arange(half) / max(half - 1, 1))
   else:
     frequencies = base ** (-2 * np.arange(half) / width)
-  angles = jnp.multiply.outer(
-    jnp.asarray(positions, jnp.float32), jnp.asarray(frequencies, jnp.float32)
-  )
+  angles = outer(jnp.asarray(positions, jnp.float32), jnp.asarray(frequencies, jnp.float32))
   sin, cos = jnp.sin(angles), jnp.cos(angles)
   if layout == 'interleaved':
     waves = jnp.stack([sin, cos], axis=-1).reshape(*angles.shape[:-1], 2 * half)

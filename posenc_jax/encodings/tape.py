@@ -8,6 +8,7 @@ from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, turn_pairs
+from posenc_jax.xla_ops import outer
 
 
 class TAPE(Encoding):
@@ -58,7 +59,7 @@ class TAPE(Encoding):
     """Cosines and sines, side by side: float32 [B, T, G, K]."""
     check_dtype_of_positions(position_ids.dtype)
     frequencies = jnp.asarray(rope_frequencies(self.dims.head_dim, self.base), jnp.float32)
-    angles_BTM = jnp.multiply.outer(position_ids.astype(jnp.float32), frequencies)
+    angles_BTM = outer(position_ids.astype(jnp.float32), frequencies)
     z_BTK = jnp.concatenate([jnp.cos(angles_BTM), jnp.sin(angles_BTM)], axis=-1)
     shape = batch, z_BTK.shape[1], self.dims.kv_heads, self.dims.head_dim
     return jnp.broadcast_to(z_BTK[:, :, None], shape)

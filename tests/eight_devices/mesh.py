@@ -17,7 +17,7 @@ from posenc_jax.attention import attend
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh
-from posenc_jax.encodings import make
+from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate
 from posenc_jax.model import token_nll as nll_module
@@ -115,6 +115,23 @@ def test_diagonals_leave_a_batch_cut():
   assert max(np.prod(array.shape) for _, array in exchanged) < 8 * 64
 
 
+TOKENS = 64
+
+
+def exchanged_in_a_step(monkeypatch, name: str, axes: dict[str, int], **fields) -> set:
+  """(kind of collective, array) of a training step in which devices share sequences.
+
+  The losses of what would be a large vocabulary are computed in pieces of every share.
+  """
+  batch = 8
+  monkeypatch.setattr(nll_module, 'MAX_LOGITS', TOKENS * batch * data.VOCAB // 8 // 3)
+  fields = {'encoding.name': name, 'train.length': TOKENS, 'train.batch': batch} | dotted(fields)
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  c = config.load(BASE, {**TINY, **fields, **sizes})
+  text = programs.trace_step(mesh.make_mesh(c.mesh), c).lower().compile().as_text()
+  return {*hlo.Program(text, 1.0, 1.0).cost().collectives}
+
+
 @pytest.mark.parametrize(
   ('name', 'axes'),
   [
@@ -123,20 +140,41 @@ def test_diagonals_leave_a_batch_cut():
   ],
 )
 def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
-  """Parameters alone are gathered, along `fsdp`; losses of large vocabularies are computed in
-  pieces of every share.
-  """
-  T, batch = 64, 8
-  fields = {'encoding.name': name, 'train.length': T, 'train.batch': batch}
-  monkeypatch.setattr(nll_module, 'MAX_LOGITS', T * batch * data.VOCAB // 8 // 3)
-  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
-  c = config.load(BASE, {**TINY, **fields, **sizes})
-  text = programs.trace_step(mesh.make_mesh(c.mesh), c).lower().compile().as_text()
-  exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
+  """Parameters alone are gathered, along `fsdp`."""
+  exchanged = exchanged_in_a_step(monkeypatch, name, axes)
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
   assert bool(gathered) == ('fsdp' in axes)
-  assert not [array for array in gathered if T in array.shape]
+  assert not [array for array in gathered if TOKENS in array.shape]
   assert 'collective-permute' in {kind for kind, _ in exchanged}
+
+
+# Whole rows of scores cannot be carried round the ring: each device gathers keys and values.
+WHOLE_ROWS = (
+  *('entmax', 'softpick', 'dape_v2', 'mta', 'talking_heads', 'selective', 'adaptive_temperature'),
+  *('urpe', 'elastic_softmax', 'cog', 'lssar'),
+)
+# What others gather, numbers that are summed up along tokens: segments of each row, positions.
+GATHERED = {'bipe': {'s32[2,64]'}, 'hyperbolic_rope': {'f32[1,64]', 's32[1,64]'}}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ENCODINGS)
+def test_what_an_encoding_gathers_of_sequences_that_are_cut(name, monkeypatch):
+  """Each device has all parameters here, so that nothing else would be gathered."""
+  step = functools.partial(exchanged_in_a_step, monkeypatch, name, {'data': 4, 'context': 2})
+  exchanged = step()
+  gathered = {
+    str(array)
+    for kind, array in exchanged
+    if kind == 'all-gather' or (kind == 'all-to-all' and TOKENS in array.shape)
+  }
+  if name in WHOLE_ROWS:
+    assert 'f32[2,2,64,8]' in gathered
+    with pytest.raises(NotImplementedError, match=r'backend ring: .* of whole rows of scores'):
+      step(attention__backend='ring')
+  else:
+    assert gathered == GATHERED.get(name, set())
+    assert 'collective-permute' in {kind for kind, _ in exchanged}
 
 
 @pytest.mark.slow
