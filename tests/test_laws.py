@@ -16,6 +16,7 @@ from flax import nnx
 from kinds import daily_if, representatives
 from oracles import RECORDS, attention_layer
 
+from posenc_jax import target
 from posenc_jax.attention import attend
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_readers import GatherDistance, ToeplitzDistance
@@ -332,6 +333,25 @@ def test_equal_to_the_oracle(variant, mode, backend):
   compared = ('dense',) if backend != 'dense' and mode == 'causal' else ()
   gradients = check_with_oracle(variant, MODES[mode], backend, block_sizes, compared)
   assert all(np.abs(leaf).max() > 1e-4 for leaf in gradients.values())
+
+
+PAIRS = [v for v in VARIANTS if declared(v).rotates_qk and hasattr(declared(v), 'layout')]
+
+
+@pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(
+      v,
+      marks=daily_if(v == 'carope_interleaved', 'ci' if v in ('rope_partial', 'xpos') else 'slow'),
+    )
+    for v in PAIRS
+  ],
+)
+def test_pairs_that_a_tpu_turns_are_equal_to_the_oracle(variant, monkeypatch):
+  """Values and gradients of the form that is traced for a TPU, computed here."""
+  monkeypatch.setattr(target, 'platform', lambda: 'tpu')
+  check_with_oracle(variant, MODES['causal'], 'dense')
 
 
 def check_with_oracle(

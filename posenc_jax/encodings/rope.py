@@ -3,11 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 
+from posenc_jax import target
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import read_scaling
-from posenc_jax.xla_ops import outer
+from posenc_jax.xla_ops import exact_matmul, outer
 
 LAYOUTS = ('half', 'interleaved')
 
@@ -38,13 +39,37 @@ def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
   inside and x's dtype outside. 'half': pairs (m, m + K/2), as GPT-NeoX and Llama; 'interleaved':
   pairs (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
   """
-  x, sets = x_BTHK.astype(jnp.float32), cos_BTGK.shape[2]
-  cos, sin = cos_BTGK, sin_BTGK
-  if sets > 1:
-    cos, sin = (jnp.repeat(wave, x.shape[2] // sets, axis=2) for wave in (cos, sin))
-  first, second = split_pairs(x, layout)
-  turned = join_pairs(first * cos - second * sin, second * cos + first * sin, layout)
-  return turned.astype(x_BTHK.dtype)
+  x = x_BTHK.astype(jnp.float32)
+  turn = _turn_by_products if target.platform() == 'tpu' else _turn_in_parts
+  return turn(x, cos_BTGK, sin_BTGK, layout).astype(x_BTHK.dtype)
+
+
+def _turn_in_parts(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
+  cos, sin = (_of_heads(wave, x_BTHK.shape[2]) for wave in (cos_BTGK, sin_BTGK))
+  first, second = split_pairs(x_BTHK, layout)
+  return join_pairs(first * cos - second * sin, second * cos + first * sin, layout)
+
+
+def _turn_by_products(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
+  """The same numbers: products with 0, 1 and -1 are exact.
+
+  By them a TPU moves channels in a fraction of the time that it takes to cut pairs apart and to
+  join them.
+  """
+  H, K = x_BTHK.shape[2:]
+  pair = np.arange(K // 2)
+  first, second = (2 * pair, 2 * pair + 1) if layout == 'interleaved' else (pair, pair + K // 2)
+  to_both_MK, to_other_KK = np.zeros((K // 2, K), np.float32), np.zeros((K, K), np.float32)
+  to_both_MK[pair, first] = to_both_MK[pair, second] = to_other_KK[first, second] = 1
+  to_other_KK[second, first] = -1
+  cos, sin = (_of_heads(exact_matmul(w, to_both_MK), H) for w in (cos_BTGK, sin_BTGK))
+  return x_BTHK * cos + exact_matmul(x_BTHK, to_other_KK) * sin
+
+
+def _of_heads(wave_BTGM, heads: int):
+  """What heads that share a set have each: [B|1, T, H|1, M]."""
+  sets = wave_BTGM.shape[2]
+  return jnp.repeat(wave_BTGM, heads // sets, axis=2) if sets > 1 else wave_BTGM
 
 
 def split_pairs(x_BTHK, layout: str):
