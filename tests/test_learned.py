@@ -50,9 +50,9 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
   }
   assert 'over seeds 0, 1, 2 that have learned. ' in table.caption
   assert table.notes == [
-    'means are over the seeds that have learned: nope, 0 of 3 learned (not seed 0: 0.30, seed 1: '
-    '0.20, seed 2: 0.60); rope, 2 of 3 learned (not seed 2: 0.59); a seed has learned where its '
-    'share of answers right at the training length exceeds 0.60'
+    'means are over the seeds that have learned: nope, 0 of 3 learned (not seed 0: 0.300, seed 1: '
+    '0.200, seed 2: 0.600); rope, 2 of 3 learned (not seed 2: 0.590); a seed has learned where its '
+    'share of answers right at the training length exceeds 0.600'
   ]
   ((_, _, every),) = table.per_seed
   assert [line[2] for line in every] == [

@@ -483,6 +483,10 @@ def test_what_is_laid_over_a_run_that_was_renamed_has_its_parameters_still(tmp_p
   (tmp_path / 'base').rename(tmp_path / 'moved')
   found = {r['run']: r.get('parameters') for r in row_files.read(tmp_path)}
   assert found == {'moved': None, 'laid': {'run': 'moved', 'step': 3}}
+  (tmp_path / 'base').symlink_to(tmp_path / 'moved')  # of which both are one run
+  found = {r['run']: r.get('parameters') for r in row_files.read(tmp_path)}
+  assert len(found) == 2
+  assert found['laid']['run'] in found
 
 
 @pytest.mark.parametrize('is_there', [True, False])

@@ -69,7 +69,7 @@ def evaluator_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> d
     return {}
   check_evaluator(config, corpus)
   digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
-  run = storage.name_of(workdir)
+  run = Path(workdir).resolve().name  # one run, whichever link leads to it
   return {EVALUATOR: {'run': run, 'step': step, 'config': digest}}
 
 

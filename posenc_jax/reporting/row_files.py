@@ -173,21 +173,23 @@ def _fault(row: dict, file: Path, run: str | None, known: Known) -> str | None:
 
 
 def _settle_names(rows: list[dict], known: Known) -> None:
-  """Gives rows of a copy, which lies beside the run that it was copied from, that run's name again,
-  and what was laid over a run the name that this has now.
+  """Gives rows of a copy, which lies beside the run that it was copied from, or of a link to that,
+  this run's name again; and what was laid over a run the name that its rows have now.
   """
+  now = {}
   for run, old_names in known.old_names.items():
     of_run = [row for row in rows if row['run'] == run]
     for name in old_names:
       written = [row | {'run': name} for row in of_run]
       same = (known.by_key.get(row_schema.key(row), (None,))[0] == row for row in written)
-      if all(same):
-        for row in of_run:
-          row['run'] = name
+      is_copy = all(same)
+      now |= {run: name} if is_copy else {name: run}
+      for row in of_run if is_copy else ():
+        row['run'] = name
   present = {row['run'] for row in rows}
-  now = {old: run for run, names in known.old_names.items() for old in names - present}
   for row in rows:
-    if (start := row.get(row_schema.PARAMETERS)) and start['run'] in now:
+    start = row.get(row_schema.PARAMETERS)
+    if start and start['run'] in now.keys() - present:
       row[row_schema.PARAMETERS] = start | {'run': now[start['run']]}
 
 

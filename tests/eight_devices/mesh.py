@@ -136,6 +136,8 @@ def exchanged_in_a_step(monkeypatch, name: str, axes: dict[str, int], **fields) 
   ('name', 'axes'),
   [
     pytest.param('t5', {'context': 8}, marks=pytest.mark.slow),
+    pytest.param('cope', {'data': 4, 'context': 2}, marks=pytest.mark.slow),
+    pytest.param('pose', {'data': 4, 'context': 2}, marks=pytest.mark.slow),
     ('fox', {'data': 2, 'fsdp': 2, 'context': 2}),
   ],
 )

@@ -328,7 +328,10 @@ def task_tables(
     [Cell(line), *(Cell(cells[line].get(name, DASH)) for name in names)]
     for line in sorted(cells, key=lambda line: rank.get(line, len(rank)))
   ]
-  bounds = {f'{row["learned"].bound:.2f}' for row in rows if row['learned'] is not None}
+  bounds = defaultdict(set)
+  for row in rows:
+    if row['learned'] is not None:
+      bounds[f'{row["learned"].bound:.3f}'].add(row['protocol'])
   caption = (
     'Tasks: how many seeds have learned one at L, and the share of answers right past it, mean ± '
     'standard deviation over those that have.'
@@ -336,7 +339,8 @@ def task_tables(
   if bounds:
     caption += (
       ' A seed has learned one where its share of answers right at its training length exceeds '
-      f'{join_unique(bounds)}. A dash: no score, or no length past its own training length.'
+      f'{"; ".join(f"{bound} ({join_unique(bounds[bound])})" for bound in sorted(bounds))}. A dash: '
+      'no score, or no length past its own training length.'
     )
   notes = [*asked, *_missing(_runs_of_studies(planned, of_tasks, rows), rows)]
   return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)], notes)]

@@ -91,9 +91,9 @@ def note(unlearned: dict[str, dict[int, Learned]], number_of: dict[str, int]) ->
   lines, bounds = [], set()
   for line, by_seed in unlearned.items():
     if by_seed:
-      scores = ', '.join(f'seed {seed}: {known.accuracy:.2f}' for seed, known in by_seed.items())
+      scores = ', '.join(f'seed {seed}: {known.accuracy:.3f}' for seed, known in by_seed.items())
       lines.append(f'{line}, {count(len(by_seed), number_of[line])} (not {scores})')
-      bounds |= {f'{known.bound:.2f}' for known in by_seed.values()}
+      bounds |= {f'{known.bound:.3f}' for known in by_seed.values()}
   if not lines:
     return []
   return [
