@@ -8,6 +8,7 @@ import types
 import jax
 import numpy as np
 import pytest
+from kinds import daily_if
 from small_models import RECORDS, SMALL_TOKENIZER, imported, save, write_gguf
 
 from configs import base
@@ -28,7 +29,12 @@ MODELS |= {name: {'query_pre_attn_scalar': 6} for name in ('gemma2', 'gemma3', '
 MODELS['granite'] = {'attention_bias': False, 'mlp_bias': False}
 
 
-@pytest.mark.parametrize('name', MODELS)
+DAILY = ('llama', 'qwen2', 'phi4_mini', 'gemma3_linear')
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in DAILY, 'ci')) for name in MODELS]
+)
 def test_a_gguf_file_is_the_same_model(name, tmp_path):
   biases = [key for key in RECORDS[name]['shapes'] if name == 'granite' and key.endswith('bias')]
   folder = save(tmp_path / 'm', name, MODELS[name], without=biases)

@@ -107,7 +107,7 @@ def test_a_figure_names_the_learned_and_draws_every_seed_thin(metric):
   assert len(thin) == 9
   assert not axes.collections  # no bands
   assert {line.get_label() for line in axes.lines} & {*STUDY} == {'alibi', 'rope'}
-  assert 'rope, 2 of 3 learned (not seed 2: 0.59)' in ' '.join(
+  assert 'rope, 2 of 3 learned (not seed 2: 0.590)' in ' '.join(
     figure.get_supxlabel().replace('\n', ' ').split()
   )
 

@@ -108,19 +108,19 @@ class Report:
     return cost_tables(costs.read(self.folder), self.runs)
 
   def write_tables(self, failed: dict[str, str] | None = None) -> None:
-    """Writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`, and shows the tables.
+    """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`.
 
     Raises Stopped where they cannot be written. `failed`: as for `_tables`.
     """
     spent = costs.read(self.folder)
     made = self._tables(spent, failed)
+    console = cli.wide_console(140)
+    for table in made:
+      console.print(table_writers.on_screen(table))
     with disk_errors(ELSEWHERE):
       out = self._made_out()
       costs.write(out, spent)
       table_writers.write(made, out)
-    console = cli.wide_console(140)
-    for table in made:
-      console.print(table_writers.on_screen(table))
     print(visible(f'{out}/table.md, .tex, .csv'))
 
   def write_figures(self) -> None:

@@ -337,10 +337,10 @@ def task_tables(
     'standard deviation over those that have.'
   )
   if bounds:
+    said = '; '.join(f'{bound} ({join_unique(bounds[bound])})' for bound in sorted(bounds))
     caption += (
       ' A seed has learned one where its share of answers right at its training length exceeds '
-      f'{"; ".join(f"{bound} ({join_unique(bounds[bound])})" for bound in sorted(bounds))}. A dash: '
-      'no score, or no length past its own training length.'
+      f'{said}. A dash: no score, or no length past its own training length.'
     )
   notes = [*asked, *_missing(_runs_of_studies(planned, of_tasks, rows), rows)]
   return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)], notes)]
