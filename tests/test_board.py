@@ -18,7 +18,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
-from posenc_jax.reporting.board import lines, page, pareto, tables
+from posenc_jax.reporting.board import lines, page, pareto, recall, tables
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
@@ -411,7 +411,7 @@ def test_one_seed_says_that_it_is_one():
 
 def test_characters_are_added_up_by_distance():
   rows = recall_rows()
-  (table,) = tables.recall_tables(rows, cost_rows())
+  (table,) = recall.recall_tables(rows, cost_rows())
   assert table.header == [
     'encoding',
     'new',
@@ -434,7 +434,7 @@ def test_characters_are_added_up_by_distance():
     assert cell.text == f'{statistics.fmean(seeds):.3f} ± {statistics.stdev(seeds):.3f}'
   assert [cell.text for cell in cells[-3:]] == ['2.00 M (1 of 3)', '0', '3']
   exact = [r | {'nats': r['nats'] / 8} if r['seed'] == 1 else r for r in rows]
-  ((cells,),) = (table.groups[0].lines for table in tables.recall_tables(exact, []))
+  ((cells,),) = (table.groups[0].lines for table in recall.recall_tables(exact, []))
   assert cells[-2].text == '1'
 
 
@@ -443,9 +443,9 @@ def test_recall_is_that_of_windows_that_most_have_and_of_seeds_that_did_not_fail
   farther = [
     r | {'label': 'mine', 'run': f'mine,seed={r["seed"]}', 'length': 128} for r in recall_rows(2)
   ]
-  assert tables.recall_tables(rows + farther, []) == tables.recall_tables(rows, [])
+  assert recall.recall_tables(rows + farther, []) == recall.recall_tables(rows, [])
   failed = [r | {'status': 'not_finite', 'nats': None} if r['position'] == 2 else r for r in rows]
-  ((cells,),) = (table.groups[0].lines for table in tables.recall_tables(failed, []))
+  ((cells,),) = (table.groups[0].lines for table in recall.recall_tables(failed, []))
   assert cells[2].text == '—' != cells[1].text
 
 
@@ -460,7 +460,7 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
       *recall_rows(label=label, control='windowed'),
     )
   ]
-  (table,) = tables.recall_tables(rows, [], ('far', 'rope', 'near'))
+  (table,) = recall.recall_tables(rows, [], ('far', 'rope', 'near'))
   names = ['Windows of L', 'Windows of 8 L', 'Windows of 8 L, attention windowed at L']
   assert [group.name for group in table.groups] == names
   for group in table.groups:
@@ -479,9 +479,9 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
 
 def test_bins_of_a_length_that_is_no_power_of_two_say_what_they_hold():
   words = 'Each distance stands for all from it to its double.'
-  (table,) = tables.recall_tables(recall_rows(), [])
+  (table,) = recall.recall_tables(recall_rows(), [])
   assert words not in table.caption
-  (table,) = tables.recall_tables([r | {'train_length': 6} for r in recall_rows()], [])
+  (table,) = recall.recall_tables([r | {'train_length': 6} for r in recall_rows()], [])
   assert words in table.caption
 
 
@@ -489,7 +489,7 @@ def test_onset_is_of_the_runs_that_were_asked_for_names():
   """Runs of tasks or of other text, which have the same label, are not counted."""
   spent = cost_rows()
   spent += [cost | {'run': f'task,{cost["run"]}', 'onset_tokens': None} for cost in spent]
-  (table,) = tables.recall_tables(recall_rows(), spent)
+  (table,) = recall.recall_tables(recall_rows(), spent)
   assert table.groups[0].lines[0][-3].text == '2.00 M (1 of 3)'
 
 

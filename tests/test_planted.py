@@ -15,7 +15,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, windows
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import BY_DEPTH, PROTOCOLS, TEXT_TASKS
-from posenc_jax.reporting.board.tables import EXACT_BITS
+from posenc_jax.reporting.board.recall import EXACT_BITS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.training import loop, setup

@@ -1,0 +1,121 @@
+"""The table of what is recalled of planted names, by how far back they stand."""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from posenc_jax.protocols import WINDOWED
+from posenc_jax.reporting.board import lines as board_lines
+from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.scores import score_notes
+from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import UNSEEN, Scores
+from posenc_jax.reporting.series import multiple_of
+from posenc_jax.reporting.table import Cell, RowGroup, Table
+from posenc_jax.reporting.table_forms.distances import PLANTED
+
+# Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
+# where the name stood before by one letter alone (LOG/136).
+EXACT_BITS = 0.3
+# Which windows the groups of recall are of.
+GROUPS = (
+  'Windows of L are those of training; longer ones show what is recalled past L, but where they '
+  'break an encoding nothing, not even from within L; with attention windowed at the training '
+  'length of each model they show what it recalls then.'
+)
+
+
+def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()) -> list[Table]:
+  """The table of bits a character of planted names by distance in training lengths, in a list; []
+  of rows without any.
+
+  A group of windows of L, one of those that most runs were evaluated with at the longest, and one
+  of these with attention windowed at L. `order`: names of lines, which stand so; others follow.
+  """
+  rows = [row for row in rows if row['protocol'] == PLANTED]
+  plain = [row for row in rows if row['control'] is None]
+  if not plain:
+    return []
+  longest = {}
+  for row in plain:
+    longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
+  window = statistics.mode(longest.values())
+  L = board_lines.usual_length(plain)
+  far = f'Windows of {multiple_of(window, L)}'
+  wanted = {'Windows of L': (L, None), far: (window, None)}
+  if window > L:
+    wanted[f'{far}, attention windowed at L'] = (window, WINDOWED)
+  found = {}
+  for name, which in wanted.items():
+    if some := [row for row in rows if (row['length'], row['control']) == which]:
+      (found[name],) = collect(some, (), [PLANTED], column_of=lambda row: row['position'])
+  bins = defaultdict(list)
+  for position in sorted({place for scores in found.values() for place in scores.columns}):
+    bins[_bin(position, L)].append(position)
+  rank = {name: place for place, name in enumerate(order)}
+  groups = []
+  for name, scores in found.items():
+    lines = sorted(scores.lines, key=lambda line: rank.get(line, len(rank)))
+    body = [_recall_cells(scores, line, bins, _onset(scores, line, costs)) for line in lines]
+    groups.append(RowGroup(name, body))
+  names = [_bin_name(name) for name in sorted(bins)]
+  caption = (
+    'Bits a character of planted names that only an earlier place in the window decides, by the '
+    f'distance to it, mean ± standard deviation over seeds; L = {L}. {GROUPS} Not to know one '
+    'costs 5.95 bits; "new": those that nothing decides. Onset: millions of tokens of training '
+    'after which validation within L first fell below half of that, the median of the seeds in '
+    f'which it did. Exact: how many seeds have at most {EXACT_BITS:g} bits for names within L / 2.'
+  )
+  if L & (L - 1):  # rows tell distances by powers of two
+    caption += ' Each distance stands for all from it to its double.'
+  header = ['encoding', *names, 'onset', 'exact', 'seeds']
+  notes = score_notes.joined(list(found.values()), list(found))
+  return [Table('Recall of planted names', caption, header, groups, notes)]
+
+
+def _recall_cells(scores: Scores, line: str, bins: dict[int, list[int]], onset: str) -> list[Cell]:
+  values = {number: _recalled(scores, line, bins[number]) for number in sorted(bins)}
+  texts = [DASH if some is None else scores.metric.text(some) for some in values.values()]
+  near = values.get(1)
+  exact = DASH if not near else str(sum(value <= EXACT_BITS for value in near))
+  return [*map(Cell, (line, *texts, onset, exact, str(len(scores.seeds_of(line)))))]
+
+
+def _onset(scores: Scores, line: str, costs: list[dict]) -> str:
+  """When the runs of a line began to recall."""
+  found = [cost['onset_tokens'] for cost in costs if cost['run'] in scores.runs_of[line]]
+  known = [tokens for tokens in found if tokens is not None]
+  if not known:
+    return DASH
+  count = f' ({len(known)} of {len(found)})' if len(known) < len(found) else ''
+  return f'{statistics.median(known) / 1e6:.2f} M{count}'
+
+
+def _bin(position: int, L: int) -> int:
+  """0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
+  if position == 0:
+    return 0
+  number = 1
+  while position >= L / 2 * 2 ** (number - 1):
+    number += 1
+  return number
+
+
+def _bin_name(number: int) -> str:
+  if number < 3:
+    return ('new', 'to L / 2', 'L / 2 to L')[number]
+  return f'{2 ** (number - 3)} to {2 ** (number - 2)} L'
+
+
+def _recalled(scores: Scores, line: str, positions: list[int]) -> list[float] | None:
+  """The score of these positions together, of each seed; None where one failed at one of them."""
+  values = []
+  for seed in scores.seeds_of(line):
+    found = [scores.by_seed[line, seed, place] for place in positions if place in scores.columns]
+    if any(score.status not in ('ok', *UNSEEN) for score in found):
+      return None
+    found = [score for score in found if score.status == 'ok']
+    if found:
+      nats, size = sum(some.nats for some in found), sum(some.bytes for some in found)
+      values.append(scores.metric.score(nats, size))
+  return values
