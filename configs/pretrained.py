@@ -109,12 +109,29 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
 
 
 def published() -> list[dict]:
-  """Perplexities a token of Llama 2 7B, L = 4,096, extended by 2 and fine-tuned: a table apart."""
+  """What others print of methods of this study at other scales: a table apart.
+
+  Of models that were not trained for it, as here, from their authors' released code; and of Llama
+  2 7B, L = 4,096, extended by 2 and fine-tuned, perplexities a token.
+  """
+  dca = 'An et al. 2024, released code, PG19'  # L = 8,192
+  rerope = 'Su 2023, released code, texts of 15,000 tokens'  # L = 4,096
+  untrained = (
+    ('none (Llama 3 8B, perplexity)', {4096: 9.04, 8192: 8.71, 16384: 78.88}, dca),
+    ('dca (Llama 3 8B, perplexity)', {4096: 9.04, 8192: 8.71, 16384: 8.61, 32768: 8.62}, dca),
+    ('none (Llama 2 13B, nats a token)', {4096: 1.4967, 8192: 8.8615}, rerope),
+    ('ntk (Llama 2 13B, nats a token)', {4096: 1.6081, 8192: 1.5417, 16384: 1.5163}, rerope),
+    ('rerope (Llama 2 13B, nats a token)', {4096: 1.4996, 8192: 1.4267, 16384: 1.4001}, rerope),
+  )
   yarn = load_study(Path(__file__).parent / 'paper' / 'yarn.py')
   by_2 = ('PI, s 2', 'NTK, base 20,000', 'YaRN, s 2')
-  lines = [entry for entry in yarn.REFERENCE if entry['line'] in by_2]
   return [
-    entry | {'line': f'{entry["line"]}, fine-tuned (Llama 2 7B, perplexity)'} for entry in lines
+    *(dict(line=line, values=values, source=source) for line, values, source in untrained),
+    *(
+      entry | {'line': f'{entry["line"]}, fine-tuned (Llama 2 7B, perplexity)'}
+      for entry in yarn.REFERENCE
+      if entry['line'] in by_2
+    ),
   ]
 
 

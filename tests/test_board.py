@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from scipy import stats
 from synthetic import row
 from test_page import browser  # noqa: F401
 
@@ -19,7 +20,7 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, recall, tables
-from posenc_jax.reporting.comparisons import effective_length
+from posenc_jax.reporting.comparisons import effective_length, significance
 from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
@@ -424,17 +425,24 @@ def test_characters_are_added_up_by_distance():
     'exact',
     'seeds',
   ]
-  (cells,) = table.groups[0].lines
+  cells, smallest = table.groups[0].lines
   bins = ([0], [1, 2], [4], [8], [16], [32])
-  for cell, positions in zip(cells[1:-3], bins, strict=True):
+  for cell, least, positions in zip(cells[1:-3], smallest[1:-3], bins, strict=True):
     seeds = []
     for seed in range(SEEDS):
       some = [r for r in rows if r['seed'] == seed and r['position'] in positions]
       seeds.append(sum(r['nats'] for r in some) / sum(r['bytes'] for r in some) / np.log(2))
     assert cell.text == f'{statistics.fmean(seeds):.3f} ± {statistics.stdev(seeds):.3f}'
+    assert least.text == f'{significance.smallest_between([seeds]):.3f}'
   assert [cell.text for cell in cells[-3:]] == ['2.00 M (1 of 3)', '0', '3']
+  assert [cell.text for cell in smallest[-3:]] == ['—', '—', '']
+  assert lines.SMALLEST_BETWEEN in table.notes
+  (table,) = recall.recall_tables(recall_rows(1), [])
+  assert [line[0].text for line in table.groups[0].lines] == ['rope']
+  assert lines.SMALLEST_BETWEEN not in table.notes
   exact = [r | {'nats': r['nats'] / 8} if r['seed'] == 1 else r for r in rows]
-  ((cells,),) = (table.groups[0].lines for table in recall.recall_tables(exact, []))
+  (table,) = recall.recall_tables(exact, [])
+  cells = table.groups[0].lines[0]
   assert cells[-2].text == '1'
 
 
@@ -445,7 +453,8 @@ def test_recall_is_that_of_windows_that_most_have_and_of_seeds_that_did_not_fail
   ]
   assert recall.recall_tables(rows + farther, []) == recall.recall_tables(rows, [])
   failed = [r | {'status': 'not_finite', 'nats': None} if r['position'] == 2 else r for r in rows]
-  ((cells,),) = (table.groups[0].lines for table in recall.recall_tables(failed, []))
+  (table,) = recall.recall_tables(failed, [])
+  cells = table.groups[0].lines[0]
   assert cells[2].text == '—' != cells[1].text
 
 
@@ -464,7 +473,8 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
   names = ['Windows of L', 'Windows of 8 L', 'Windows of 8 L, attention windowed at L']
   assert [group.name for group in table.groups] == names
   for group in table.groups:
-    assert [line[0].text for line in group.lines] == ['far', 'rope', 'near']
+    names = [line[0].text for line in group.lines]
+    assert names == ['far', 'rope', 'near', lines.SMALLEST_SHOWN]
   heads = table.header[1:-3]
   of_L, far, windowed = (group.lines[0][1:-3] for group in table.groups)
   dashes = [head for head, cell in zip(heads, of_L, strict=True) if cell.text == '—']
@@ -473,8 +483,23 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
   assert far[:3] == of_L[:3]
   every, _ = tables.tables([*text_rows(), *rows], [], cost_rows())
   order = [line[0].text for line in every[0].groups[0].lines]
-  recalled = [line[0].text for line in every[1].groups[0].lines]
+  *recalled, _ = (line[0].text for line in every[1].groups[0].lines)
   assert recalled == [name for name in order if name in ('near', 'rope', 'far')]
+
+
+def test_the_smallest_difference_between_lines_is_found_in_four_of_five_cases():
+  """Simulated, with scipy's test of two lines; by counts, with its exact test."""
+  scores_LS = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0], [0.0, 4.0, 8.0], [5.0, 5.0, 5.0]])
+  least = significance.smallest_between(scores_LS)  # of the spreads 1, 2 and 4
+  rng = np.random.default_rng(0)
+  ours_NS, theirs_NS = rng.normal(0, 2, (2, 20_000, 3))
+  found = stats.ttest_ind(ours_NS + least, theirs_NS, axis=1).pvalue < significance.ALPHA
+  assert found.mean() == pytest.approx(significance.POWER, abs=0.01)
+  assert significance.smallest_between([[1.0, 1.0], [2.0]]) is None
+  for seeds in range(1, 12):
+    ps = [stats.fisher_exact([[seeds, 0], [seeds - d, d]]).pvalue for d in range(seeds + 1)]
+    marked = [d for d, p in enumerate(ps) if p < significance.ALPHA]
+    assert significance.fewest_fewer(seeds) == (marked[0] if marked else None), seeds
 
 
 def test_bins_of_a_length_that_is_no_power_of_two_say_what_they_hold():
@@ -503,6 +528,7 @@ def test_tasks_say_how_many_seeds_have_learned():
   (table,) = tables.task_tables(rows)
   assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
   assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
+  assert len(table.groups[0].lines) == 1  # three seeds, and none that differ: nothing is told
   assert 'exceeds 0.955' in table.caption  # of 1, by 95 % of the way from 0.1
   longer = [r | {'label': 'long', 'run': f'long{r["seed"]}', 'train_length': 16} for r in rows]
   (table,) = tables.task_tables(
@@ -512,7 +538,13 @@ def test_tasks_say_how_many_seeds_have_learned():
   assert found['long'][1] == '—'  # 16 is its own L
   assert found['t5'] == ['2 of 3', '0.750 ± 0.000']
   (table,) = tables.task_tables(learned.mark(rows, 0.2))
-  assert [cell.text for cell in table.groups[0].lines[0]][1] == '3 of 3'
+  cells, smallest = ([cell.text for cell in line] for line in table.groups[0].lines)
+  assert cells[1] == '3 of 3'
+  least = significance.smallest_between([[0.4, 0.75, 0.75]])
+  assert smallest == [lines.SMALLEST_SHOWN, '—', f'{least:.3f}']
+  assert lines.SMALLEST_BETWEEN in table.notes
+  assert lines.fewest_text([8, 8, 3]) == '5 of 8'
+  assert lines.fewest_text([]) == '—'
   (table,) = tables.task_tables([r for r in rows if r['length'] > 8])
   assert [cell.text for cell in table.groups[0].lines[0]][:2] == ['t5', '—']
 

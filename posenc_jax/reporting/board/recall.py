@@ -17,6 +17,7 @@ from posenc_jax.reporting.table_forms.distances import PLANTED
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
 EXACT_BITS = 0.3
+ONSET_FORM = '{:.2f} M'  # of millions of tokens
 # Which windows the groups of recall are of.
 GROUPS = (
   'Windows of L are those of training; longer ones show what is recalled past L, but where they '
@@ -56,8 +57,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   groups = []
   for name, scores in found.items():
     lines = sorted(scores.lines, key=lambda line: rank.get(line, len(rank)))
-    body = [_recall_cells(scores, line, bins, _onset(scores, line, costs)) for line in lines]
-    groups.append(RowGroup(name, body))
+    groups.append(RowGroup(name, _body(scores, lines, bins, costs)))
   names = [_bin_name(name) for name in sorted(bins)]
   caption = (
     'Bits a character of planted names that only an earlier place in the window decides, by the '
@@ -70,25 +70,54 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
     caption += ' Each distance stands for all from it to its double.'
   header = ['encoding', *names, 'onset', 'exact', 'seeds']
   notes = score_notes.joined(list(found.values()), list(found))
+  if any(group.lines[-1][0].text == board_lines.SMALLEST_SHOWN for group in groups):
+    notes = [board_lines.SMALLEST_BETWEEN, *notes]
   return [Table('Recall of planted names', caption, header, groups, notes)]
 
 
-def _recall_cells(scores: Scores, line: str, bins: dict[int, list[int]], onset: str) -> list[Cell]:
-  values = {number: _recalled(scores, line, bins[number]) for number in sorted(bins)}
+def _body(
+  scores: Scores, lines: list[str], bins: dict[int, list[int]], costs: list[dict]
+) -> list[list[Cell]]:
+  """A line of cells for each line of scores, and one with the smallest differences."""
+  recalled = {
+    line: {number: _recalled(scores, line, bins[number]) for number in sorted(bins)}
+    for line in lines
+  }
+  onsets = {
+    line: [cost['onset_tokens'] for cost in costs if cost['run'] in scores.runs_of[line]]
+    for line in lines
+  }
+  body = [_cells(scores, line, recalled[line], onsets[line]) for line in lines]
+  smallest = [
+    board_lines.smallest_text(
+      [of_line[number] for of_line in recalled.values() if of_line[number]], scores.metric.form
+    )
+    for number in sorted(bins)
+  ]
+  known = [[tokens / 1e6 for tokens in found if tokens is not None] for found in onsets.values()]
+  smallest.append(board_lines.smallest_text(known, ONSET_FORM))
+  seeds = [len(of_line[1]) for of_line in recalled.values() if of_line.get(1)]
+  smallest.append(board_lines.fewest_text(seeds))
+  return body + board_lines.smallest_line([*smallest, ''])
+
+
+def _cells(
+  scores: Scores, line: str, values: dict[int, list[float] | None], onsets: list[int | None]
+) -> list[Cell]:
+  """The cells of one line: `values`: {bin: what each seed recalls}, `onsets`: of each run."""
   texts = [DASH if some is None else scores.metric.text(some) for some in values.values()]
   near = values.get(1)
   exact = DASH if not near else str(sum(value <= EXACT_BITS for value in near))
-  return [*map(Cell, (line, *texts, onset, exact, str(len(scores.seeds_of(line)))))]
+  return [*map(Cell, (line, *texts, _onset(onsets), exact, str(len(scores.seeds_of(line)))))]
 
 
-def _onset(scores: Scores, line: str, costs: list[dict]) -> str:
+def _onset(found: list[int | None]) -> str:
   """When the runs of a line began to recall."""
-  found = [cost['onset_tokens'] for cost in costs if cost['run'] in scores.runs_of[line]]
   known = [tokens for tokens in found if tokens is not None]
   if not known:
     return DASH
   count = f' ({len(known)} of {len(found)})' if len(known) < len(found) else ''
-  return f'{statistics.median(known) / 1e6:.2f} M{count}'
+  return ONSET_FORM.format(statistics.median(known) / 1e6) + count
 
 
 def _bin(position: int, L: int) -> int:

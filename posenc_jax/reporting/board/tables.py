@@ -5,7 +5,15 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import FAR, ROPE, Line, smallest_marked, smallest_shown
+from posenc_jax.reporting.board.lines import (
+  FAR,
+  ROPE,
+  SMALLEST_BETWEEN,
+  SMALLEST_SHOWN,
+  Line,
+  smallest_marked,
+  smallest_shown,
+)
 from posenc_jax.reporting.board.recall import recall_tables
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
@@ -18,7 +26,6 @@ from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
 
 UNSTABLE = '~'
-SMALLEST_SHOWN = 'smallest shown'
 signed_bits = '{:+.3f}'.format
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
 # What the columns of text say, below the table.
@@ -185,7 +192,7 @@ def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
   ]
   smallest = [marked, *map(smallest_shown, columns)]
   texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
-  return [[*map(Cell, (SMALLEST_SHOWN, '', *[DASH] * 3, *texts, '', ''))]]
+  return board_lines.smallest_line(['', *[DASH] * 3, *texts, '', ''])
 
 
 def task_tables(
@@ -201,27 +208,38 @@ def task_tables(
   of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
   if not of_tasks:
     return []
-  cells, names, asked = defaultdict(dict), [], []
+  cells, smallest, names, asked = defaultdict(dict), {}, [], []
   for task in sorted({row['protocol'] for row in of_tasks}):
     of_task = [row for row in of_tasks if row['protocol'] == task]
     for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
       asked.append(f'{task}: {join_unique(row["corpus"] for row in of_task)}, L = {L}')
       names.append(f'{task}, learned')
-      for line in scores.lines:
-        known, failed = _judged_seeds(scores, line), scores.unlearned[line]
+      judged = {line: _judged_seeds(scores, line) for line in scores.lines}
+      for line, known in judged.items():
         if known:
-          cells[line][f'{task}, learned'] = f'{len(known - failed.keys())} of {len(known)}'
+          learned_by = known - scores.unlearned[line].keys()
+          cells[line][names[-1]] = f'{len(learned_by)} of {len(known)}'
+      smallest[names[-1]] = board_lines.fewest_text(
+        len(known) for known in judged.values() if known
+      )
       for length in (length for length in scores.columns if length > L):
         names.append(f'{task} at {multiple_of(length, L)}')
-        for line in scores.lines:
-          if length > scores.exemplar_row[line]['train_length']:
-            cells[line][names[-1]] = scores.metric.text(scores.seed_scores(line, length))
+        past = {
+          line: scores.seed_scores(line, length)
+          for line in scores.lines
+          if length > scores.exemplar_row[line]['train_length']
+        }
+        for line, values in past.items():
+          cells[line][names[-1]] = scores.metric.text(values)
+        smallest[names[-1]] = board_lines.smallest_text(past.values(), scores.metric.form)
   rank = {name: place for place, name in enumerate(order)}
   body = [
     [Cell(line), *(Cell(cells[line].get(name, DASH)) for name in names)]
     for line in sorted(cells, key=lambda line: rank.get(line, len(rank)))
   ]
+  least = board_lines.smallest_line([smallest[name] for name in names])
+  body += least
   bounds = defaultdict(set)
   for row in rows:
     if row['learned'] is not None:
@@ -236,7 +254,11 @@ def task_tables(
       ' A seed has learned one where its share of answers right at its training length exceeds '
       f'{said}. A dash: no score, or no length past its own training length.'
     )
-  notes = [*asked, *_missing(_runs_of_studies(planned, of_tasks, rows), rows)]
+  notes = [
+    *asked,
+    *([SMALLEST_BETWEEN] if least else []),
+    *_missing(_runs_of_studies(planned, of_tasks, rows), rows),
+  ]
   return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)], notes)]
 
 

@@ -8,7 +8,9 @@ differ by a hundred times, so that every difference has its own (Welch 1947), an
 Holm's (1979).
 """
 
-from collections.abc import Sequence
+import math
+import statistics
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -208,6 +210,33 @@ def smallest_detectable(estimate: Estimate, limit: float) -> float:
     return float(weight_N @ found_N) - POWER
 
   return estimate.error * optimize.brentq(lack, 0, limit_N.max() + 10)
+
+
+def smallest_between(lines: Iterable[Sequence[float]]) -> float | None:
+  """The smallest difference between two lines that Welch's test marks with the chance POWER, both
+  of the median spread over seeds and of the usual number of seeds.
+
+  None where no line spreads. Lines without a spread, those in which every seed answers all, tell
+  nothing of others and are left out.
+  """
+  spreading = [line for line in lines if len(line) > 1 and not _is_flat(line)]
+  if not spreading:
+    return None
+  number = statistics.mode(map(len, spreading))
+  spread = statistics.median(map(statistics.stdev, spreading))
+  estimate = Estimate(0.0, spread * (2 / number) ** 0.5, 2 * (number - 1))
+  return smallest_detectable(estimate, Dunnett([number], number, estimate.freedom).limit())
+
+
+def fewest_fewer(number: int) -> int | None:
+  """By how many seeds a line must fall behind one in which all `number` do something for Fisher's
+  exact test (1935) to mark it; None: so few seeds are never marked.
+  """
+  for fewer in range(1, number + 1):
+    # of the tables with as many in all these two, either line behind, are the least likely
+    if 2 * math.comb(number, fewer) / math.comb(2 * number, fewer) < ALPHA:
+      return fewer
+  return None
 
 
 def _spreads(

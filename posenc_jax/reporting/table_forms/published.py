@@ -1,4 +1,4 @@
-"""Numbers that papers print, in a table apart from ours: never bold, never compared."""
+"""Numbers that others print, in a table apart from ours: never bold, never compared."""
 
 import re
 from collections.abc import Iterable
