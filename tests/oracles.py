@@ -1457,9 +1457,9 @@ def logn(dims, hyper, p):
 
 
 def infoscale(dims, hyper, p):
-  part = lambda n: 1 - n ** (-2 / dims.head_dim)
-  L = hyper.get('length', dims.train_length)
-  return tempered(dims, lambda n, h, x: math.sqrt(part(n) / part(L)))
+  part = lambda n: 1 - n ** (-2 / hyper.get('width', dims.head_dim))
+  L, floor = hyper.get('length', dims.train_length), hyper.get('floor', 1.0)
+  return tempered(dims, lambda n, h, x: max(floor, math.sqrt(part(n) / part(L))))
 
 
 def qassmax(dims, hyper, p):
@@ -2249,7 +2249,9 @@ RECORDS = {
       'alibi_sigmoid': {'members': ('alibi', 'sigmoid')},
       'alibi_selective': {'members': ('alibi', 'selective')},
       'balanced_sigmoid': {'members': ({'name': 'alibi', 'balanced': True}, 'sigmoid')},
-      'cos_scale_rope': {'members': ({'name': 'cos_scale', 'scale': 6.0}, 'rope', 'infoscale')},
+      'cos_scale_rope': {
+        'members': ({'name': 'cos_scale', 'scale': 6.0}, 'rope', {'name': 'infoscale', 'length': 4})
+      },
       'qassmax_rope': {'members': ('qassmax', 'rope')},
       'rope_qassmax': {'members': ('rope', {'name': 'qassmax', 'hidden': 5})},
       'lssa_rope': {'members': ('lssa', 'rope')},
@@ -2284,7 +2286,11 @@ RECORDS = {
     hyper={'length': 4},  # the factor is 1 up to it
     variants={'ratio': {'floor': 0.0}},
   ),
-  'infoscale': Record(infoscale, variants={'short': {'length': 4}}),
+  'infoscale': Record(
+    infoscale,
+    hyper={'length': 4},  # as of logn
+    variants={'no_floor': {'floor': 0.0}, 'all_heads': {'length': 4, 'width': 32}},
+  ),
   'qassmax': Record(
     qassmax,
     count_qassmax,

@@ -636,7 +636,7 @@ def test_a_scaling_that_is_laid_over_a_run_is_said(scaling, length, more, said, 
   'kind',
   [
     *('yarn', 'yarn_paper', 'yarn_log', 'linear', 'ntk', 'ntk_mixed', 'mrrope_uni', 'mrrope_pro'),
-    'theta_scale',
+    *('alpha_rope', 'theta_scale'),
   ],
 )
 def test_a_scaling_that_shortens_a_model_is_refused(kind, tmp_path):

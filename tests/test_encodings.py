@@ -2295,8 +2295,11 @@ def test_temperatures_at_known_factors():
   np.testing.assert_allclose(
     [logn[39], logn[40], ratio[0], ratio[39]], [1, np.log(41) / np.log(40), 0, 1], rtol=1e-6
   )
-  info = factors(build('infoscale'))
+  floored = factors(build('infoscale'))
+  np.testing.assert_allclose(floored[:40], 1, rtol=1e-6)
+  info = factors(build('infoscale', floor=0.0))
   np.testing.assert_allclose(info[np.array([0, 39])], [0, 1], atol=1e-6)
+  assert floored[40] == info[40] > 1
   # by hand, at K = 8: 1 - 16^(-1/4) over 1 - 40^(-1/4)
   np.testing.assert_allclose(info[15], (0.5 / (1 - 40**-0.25)) ** 0.5, rtol=1e-5)
   hype = factors(build('hype_temperature', a=6.0))
@@ -2641,7 +2644,7 @@ OUT_OF_BOUNDS = (
   (1, 'at least 2', 'golden_gate_rope.axes'),
   (0.0, 'greater than 0', 'golden_gate_rope.slowest'),
   (0.01, 'at least 0.03', 'golden_gate_rope.fastest'),
-  (0, 'at least 1', 'qassmax.hidden'),
+  (0, 'at least 1', 'qassmax.hidden infoscale.width'),
 )
 
 

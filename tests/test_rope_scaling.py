@@ -72,6 +72,11 @@ def scaled(K, base, length=None, L=4096, fraction=1.0, **scaling):
       dict(K=16, base=1e4, L=256, rope_type='mrrope_pro', factor=4),
       [1, 0.27529226, 0.06597540, 0.01376461, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
     ),
+    # the seventh channel is the first that does not turn once; powers of 1/3 and 2/3 by 0.831777
+    (
+      dict(K=16, base=1e4, L=256, rope_type='alpha_rope', factor=4),
+      [1, 0.181372, 0.0371789, 0.00790569, 0.0025, 7.9057e-4, 2.5e-4, 7.9057e-5],
+    ),
     (
       dict(K=16, base=1e4, rope_type='ntk_mixed', factor=4),
       [0.747192, 0.193704, 0.0514622, 0.0138680, 0.00377395, 0.00103463, 2.85308e-4, 7.9057e-5],
@@ -118,7 +123,7 @@ def test_attention_factors():
   longrope = functools.partial(scaled, 128, 1e4, rope_type='longrope', **lists)
   assert longrope(factor=16)[1] == pytest.approx(1.1547005, abs=5e-8)
   assert longrope(attention_factor=1.25)[1] == 1.25
-  for kind in ('yarn_paper', 'mrrope_pro'):  # what FORMULAS gives others
+  for kind in ('yarn_paper', 'mrrope_pro', 'alpha_rope'):  # what FORMULAS gives others
     assert scaled(128, 1e4, rope_type=kind, factor=16)[1] == yarn(factor=16)[1]
 
 
@@ -246,6 +251,18 @@ def by_cutoff(m, K, base, n, s, L):
   return 2 * math.pi / (16 * L) if turns >= 1 / 8 else 0
 
 
+def by_powers(alpha):
+  """AlphaRoPE: the channel that turns once in L positions, by search."""
+
+  def formula(m, K, base, n, s, L):
+    turns_of = lambda channel: L * base ** (-channel / K) / (2 * math.pi)
+    last = max(channel for channel in range(2 * K) if turns_of(channel) >= 1)
+    exponent = 1 if 2 * m > last else (2 * m / last) ** alpha if m else 0
+    return base ** (-2 * m / K) / s**exponent
+
+  return formula
+
+
 def by_steps(n, s, L):
   multiple = 1
   while n > L * multiple:
@@ -339,6 +356,11 @@ FORMULAS = {
     lambda K, s: TURNS | {'attention_factor': 0.9},
     by_radices(lambda d, steps: 2 * (1 + d) / ((1 + steps) * steps), SLOW, FAST),
     lambda n, s, L: 0.9,
+  ),
+  'alpha_rope': (
+    lambda K, s: {'alpha': 0.75},
+    by_powers(0.75),
+    lambda n, s, L: 1 + math.log(s) / 10,
   ),
   'dynamic_steps': (lambda K, s: {}, other_base(by_steps), lambda n, s, L: 1),
   'theta_scale': (lambda K, s: {}, same_turn, lambda n, s, L: 1),

@@ -24,7 +24,7 @@ MAX_RUNS = 10_000  # of a study
 # The types of a scaling of RoPE that are made for `factor` times the length that they start from.
 REACHING = (
   *('linear', 'ntk', 'ntk_mixed', 'yarn', 'yarn_paper', 'yarn_log', 'mrrope_uni', 'mrrope_pro'),
-  'theta_scale',
+  *('alpha_rope', 'theta_scale'),
 )
 # Those among them whose formula has no such length: it is known only where the scaling says it.
 WITHOUT_START = ('linear', 'ntk', 'ntk_mixed')

@@ -16,9 +16,9 @@ class ElasticSoftmax(Encoding):
   keys that are seen, and to no other. The released code divides by the number of tokens up to the
   query; here n_i is that, but within windows and packed documents it is as many keys as there are.
   To be chained behind an encoding of positions: ('rope', 'elastic_softmax'). Lazy Attention has
-  RoPE and a learned bias a head at each distance up to 512, and 0 farther away: ('rope', 't5',
-  'elastic_softmax') with `t5` as its docstring has DIET-REL, whose farthest distances share a
-  number. A row must be whole: `dense` alone takes it.
+  RoPE and a learned bias, from 0, a head and layer at each distance below 512, and 0 farther away:
+  ('rope', 't5', 'elastic_softmax') with `t5` as its docstring has DIET-REL, whose farthest
+  distances share a number, and a table a layer. A row must be whole: `dense` alone takes it.
   """
 
   paper = 'Fu et al. 2026, arXiv:2601.00919'

@@ -13,12 +13,15 @@ class UltraViCo(Encoding):
   has learned to give to near ones; this gives some of it back, without training. To be chained
   behind an encoding of positions, ('rope', 'ultravico'): s is all of the score before it. It was
   made for video models that see both ways, so that half of L lies on either side; alpha is the
-  released code's for 3 L. That code also hides all keys beyond L from queries of the first frame;
-  here nothing is hidden.
+  released code's for 3 L. The method has two parts more that are about frames, and are not here: a
+  smaller factor, beta, near multiples of the period after which a model repeats itself, and keys
+  beyond L that are hidden from queries of the first frame.
   """
 
   paper = 'Zhao et al. 2025, arXiv:2511.20123'
-  reported_extrapolation = "videos of 4 L: imaging quality 40.5% above others' best (its authors)"
+  reported_extrapolation = (
+    "videos of 4 L: imaging quality 40.5% above others' best (all of the method)"
+  )
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, alpha: float = 0.9):
     """Keeps the hyperparameters.

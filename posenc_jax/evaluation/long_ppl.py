@@ -51,7 +51,7 @@ def key_tokens(
 ) -> np.ndarray:
   """Returns which tokens of windows are key tokens of LongPPL, bool [W, T]: those for which far
   context matters (Fang et al. 2024, arXiv:2410.23771; as in the authors' code, longppl.py, which
-  has the signs of the parameters).
+  has the signs of the parameters, and where of the short contexts the first alone begins with BOS).
 
   A token is one if its log-likelihood given all tokens before it in its window is more than `beta`,
   and that is more than `alpha` better than given a short context alone. The first `context` tokens

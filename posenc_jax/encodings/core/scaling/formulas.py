@@ -1,4 +1,4 @@
-"""Context extension of RoPE: the formulas of rope types. Others are in yarn.py and mrrope.py.
+"""Context extension of RoPE: the formulas of rope types. Others are in modules beside.
 
 Each takes the number of rotated channels K, the base, the number of keys of the call and the fields
 of its type; L is `original_max_position_embeddings`. It returns frequencies, float64 [K / 2] in

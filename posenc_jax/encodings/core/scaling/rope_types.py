@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import math
 
+from posenc_jax.encodings.core.scaling.alpha_rope import alpha_rope
 from posenc_jax.encodings.core.scaling.formulas import (
   dynamic,
   dynamic_steps,
@@ -38,6 +39,7 @@ SCALINGS = {
   'ntk_mixed': ntk_mixed,
   'mrrope_uni': mrrope_uni,
   'mrrope_pro': mrrope_pro,
+  'alpha_rope': alpha_rope,
   'dynamic_steps': dynamic_steps,
   'theta_scale': theta_scale,
   'yarn_log': yarn_log,
