@@ -516,6 +516,12 @@ def test_onset_is_of_the_runs_that_were_asked_for_names():
   spent += [cost | {'run': f'task,{cost["run"]}', 'onset_tokens': None} for cost in spent]
   (table,) = recall.recall_tables(recall_rows(), spent)
   assert table.groups[0].lines[0][-3].text == '2.00 M (1 of 3)'
+  longer = [r | {'label': 'longer', 'train_length': 32} for r in recall_rows()]
+  longer = [r | {'run': r['run'].replace('rope', 'longer')} for r in longer]
+  spent += [cost | {'run': cost['run'].replace('rope', 'longer')} for cost in spent]
+  (table,) = recall.recall_tables(recall_rows() + longer, spent)
+  onsets = {line[0].text: line[-3].text for line in table.groups[0].lines}
+  assert onsets == {'rope': '2.00 M (1 of 3)', 'longer': '—', lines.SMALLEST_SHOWN: '—'}
 
 
 def test_tasks_say_how_many_seeds_have_learned():
@@ -527,8 +533,9 @@ def test_tasks_say_how_many_seeds_have_learned():
     rows.append(row('t5', seed, length, metric='token_chance', value=0.1, **fields))
   (table,) = tables.task_tables(rows)
   assert table.header == ['encoding', 'copy, learned', 'copy at 2 L']
-  assert [cell.text for cell in table.groups[0].lines[0]] == ['t5', '2 of 3', '0.750 ± 0.000']
-  assert len(table.groups[0].lines) == 1  # three seeds, and none that differ: nothing is told
+  cells, guessing = ([cell.text for cell in line] for line in table.groups[0].lines)
+  assert cells == ['t5', '2 of 3', '0.750 ± 0.000']
+  assert guessing == ['chance', '—', '0.100']
   assert 'exceeds 0.955' in table.caption  # of 1, by 95 % of the way from 0.1
   longer = [r | {'label': 'long', 'run': f'long{r["seed"]}', 'train_length': 16} for r in rows]
   (table,) = tables.task_tables(
@@ -538,7 +545,7 @@ def test_tasks_say_how_many_seeds_have_learned():
   assert found['long'][1] == '—'  # 16 is its own L
   assert found['t5'] == ['2 of 3', '0.750 ± 0.000']
   (table,) = tables.task_tables(learned.mark(rows, 0.2))
-  cells, smallest = ([cell.text for cell in line] for line in table.groups[0].lines)
+  cells, _, smallest = ([cell.text for cell in line] for line in table.groups[0].lines)
   assert cells[1] == '3 of 3'
   least = significance.smallest_between([[0.4, 0.75, 0.75]])
   assert smallest == [lines.SMALLEST_SHOWN, '—', f'{least:.3f}']

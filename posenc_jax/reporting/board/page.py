@@ -11,6 +11,7 @@ from posenc_jax.errors import visible
 from posenc_jax.reporting.board.lines import SMALLEST_SHOWN
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.table_writers import escape_markdown, markdown
+from posenc_jax.reporting.tasks.chance import CHANCE
 
 TEMPLATE = Path(__file__).with_name('board.html')
 ALTERNATIVE = 'What a step costs against bits at L'  # the words in the place of the figure
@@ -123,7 +124,7 @@ def _class(name: str) -> str:
 
 
 def _row(table: Table, line: list[Cell]) -> str:
-  is_summary = ' class="summary"' if line[0].text == SMALLEST_SHOWN else ''
+  is_summary = ' class="summary"' if line[0].text in (CHANCE, SMALLEST_SHOWN) else ''
   cells = (
     f'<td{_class(name)}>{html.escape(cell.text + cell.mark)}</td>'
     for name, cell in zip(table.header, line, strict=True)

@@ -20,9 +20,9 @@ EXACT_BITS = 0.3
 ONSET_FORM = '{:.2f} M'  # of millions of tokens
 # Which windows the groups of recall are of.
 GROUPS = (
-  'Windows of L are those of training; longer ones show what is recalled past L, but where they '
-  'break an encoding nothing, not even from within L; with attention windowed at the training '
-  'length of each model they show what it recalls then.'
+  'Windows of L are those of training, of lines trained at L; longer ones show what is recalled '
+  'past L, but where they break an encoding nothing, not even from within L; with attention '
+  'windowed at the training length of each model they show what it recalls then.'
 )
 
 
@@ -57,14 +57,15 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   groups = []
   for name, scores in found.items():
     lines = sorted(scores.lines, key=lambda line: rank.get(line, len(rank)))
-    groups.append(RowGroup(name, _body(scores, lines, bins, costs)))
+    groups.append(RowGroup(name, _body(scores, lines, bins, costs, L)))
   names = [_bin_name(name) for name in sorted(bins)]
   caption = (
     'Bits a character of planted names that only an earlier place in the window decides, by the '
     f'distance to it, mean ± standard deviation over seeds; L = {L}. {GROUPS} Not to know one '
     'costs 5.95 bits; "new": those that nothing decides. Onset: millions of tokens of training '
     'after which validation within L first fell below half of that, the median of the seeds in '
-    f'which it did. Exact: how many seeds have at most {EXACT_BITS:g} bits for names within L / 2.'
+    f'which it did, of lines trained at L. Exact: how many seeds have at most {EXACT_BITS:g} bits '
+    'for names within L / 2.'
   )
   if L & (L - 1):  # rows tell distances by powers of two
     caption += ' Each distance stands for all from it to its double.'
@@ -76,18 +77,20 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
 
 
 def _body(
-  scores: Scores, lines: list[str], bins: dict[int, list[int]], costs: list[dict]
+  scores: Scores, lines: list[str], bins: dict[int, list[int]], costs: list[dict], L: int
 ) -> list[list[Cell]]:
   """A line of cells for each line of scores, and one with the smallest differences."""
   recalled = {
     line: {number: _recalled(scores, line, bins[number]) for number in sorted(bins)}
     for line in lines
   }
+  # models of another training length were asked for names in other windows while they trained
+  of_L = [line for line in lines if scores.exemplar_row[line]['train_length'] == L]
   onsets = {
     line: [cost['onset_tokens'] for cost in costs if cost['run'] in scores.runs_of[line]]
-    for line in lines
+    for line in of_L
   }
-  body = [_cells(scores, line, recalled[line], onsets[line]) for line in lines]
+  body = [_cells(scores, line, recalled[line], onsets.get(line, [])) for line in lines]
   smallest = [
     board_lines.smallest_text(
       [of_line[number] for of_line in recalled.values() if of_line[number]], scores.metric.form

@@ -24,6 +24,7 @@ from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.tasks import learned
+from posenc_jax.reporting.tasks.chance import CHANCE, chance_scores
 
 UNSTABLE = '~'
 signed_bits = '{:+.3f}'.format
@@ -62,6 +63,8 @@ LEGEND = (
   'one was evaluated.',
   'seeds: how many the line has.',
 )
+# What a task is called in words, where its name does not say it.
+TITLES = {'mqar': 'mqar (recall of values by their keys)'}
 # What they say of the tables of further corpora.
 AS_ABOVE = ('Columns are those of the first table.',)
 
@@ -208,12 +211,14 @@ def task_tables(
   of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
   if not of_tasks:
     return []
-  cells, smallest, names, asked = defaultdict(dict), {}, [], []
+  cells, smallest, guessed, names, asked = defaultdict(dict), {}, {}, [], []
   for task in sorted({row['protocol'] for row in of_tasks}):
     of_task = [row for row in of_tasks if row['protocol'] == task]
     for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
-      asked.append(f'{task}: {join_unique(row["corpus"] for row in of_task)}, L = {L}')
+      of_guessing = chance_scores(rows, scores)
+      corpora = join_unique(row['corpus'] for row in of_task)
+      asked.append(f'{TITLES.get(task, task)}: {corpora}, L = {L}')
       names.append(f'{task}, learned')
       judged = {line: _judged_seeds(scores, line) for line in scores.lines}
       for line, known in judged.items():
@@ -233,11 +238,15 @@ def task_tables(
         for line, values in past.items():
           cells[line][names[-1]] = scores.metric.text(values)
         smallest[names[-1]] = board_lines.smallest_text(past.values(), scores.metric.form)
+        if (share := of_guessing.get(length)) is not None:
+          guessed[names[-1]] = scores.metric.form.format(share)
   rank = {name: place for place, name in enumerate(order)}
   body = [
     [Cell(line), *(Cell(cells[line].get(name, DASH)) for name in names)]
     for line in sorted(cells, key=lambda line: rank.get(line, len(rank)))
   ]
+  if guessed:
+    body.append([*map(Cell, (CHANCE, *(guessed.get(name, DASH) for name in names)))])
   least = board_lines.smallest_line([smallest[name] for name in names])
   body += least
   bounds = defaultdict(set)

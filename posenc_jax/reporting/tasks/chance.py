@@ -9,6 +9,8 @@ from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import Cell
 
+CHANCE = 'chance'  # the name of its line in a table
+
 
 def chance_scores(rows: Iterable[dict], scores: Scores) -> dict[int, float | None]:
   """{length: score of guessing}; None where runs or corpora disagree. {} without such rows."""
@@ -32,4 +34,4 @@ def chance_lines(rows: Iterable[dict], scores: Scores) -> list[list[Cell]]:
     return []
   values = [found.get(length) for length in scores.columns]
   texts = [DASH if value is None else scores.metric.form.format(value) for value in values]
-  return [[Cell('chance'), *map(Cell, texts)]]
+  return [[Cell(CHANCE), *map(Cell, texts)]]
