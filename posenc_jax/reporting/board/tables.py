@@ -3,6 +3,7 @@
 import statistics
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from typing import NamedTuple
 
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.lines import (
@@ -198,6 +199,15 @@ def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
   return board_lines.smallest_line(['', *[DASH] * 3, *texts, '', ''])
 
 
+class _Column(NamedTuple):
+  """A column of the table of tasks: {line: its text}, and what stands below the lines."""
+
+  name: str
+  texts: dict[str, str]
+  guessing: str
+  smallest: str
+
+
 def task_tables(
   rows: list[dict], planned: Sequence[Sequence[str]] = (), order: Sequence[str] = ()
 ) -> list[Table]:
@@ -211,44 +221,25 @@ def task_tables(
   of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
   if not of_tasks:
     return []
-  cells, smallest, guessed, names, asked = defaultdict(dict), {}, {}, [], []
+  columns, notes = [], []
   for task in sorted({row['protocol'] for row in of_tasks}):
     of_task = [row for row in of_tasks if row['protocol'] == task]
     for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
-      of_guessing = chance_scores(rows, scores)
       corpora = join_unique(row['corpus'] for row in of_task)
-      asked.append(f'{TITLES.get(task, task)}: {corpora}, L = {L}')
-      names.append(f'{task}, learned')
-      judged = {line: _judged_seeds(scores, line) for line in scores.lines}
-      for line, known in judged.items():
-        if known:
-          learned_by = known - scores.unlearned[line].keys()
-          cells[line][names[-1]] = f'{len(learned_by)} of {len(known)}'
-      smallest[names[-1]] = board_lines.fewest_text(
-        len(known) for known in judged.values() if known
-      )
-      for length in (length for length in scores.columns if length > L):
-        names.append(f'{task} at {multiple_of(length, L)}')
-        past = {
-          line: scores.seed_scores(line, length)
-          for line in scores.lines
-          if length > scores.exemplar_row[line]['train_length']
-        }
-        for line, values in past.items():
-          cells[line][names[-1]] = scores.metric.text(values)
-        smallest[names[-1]] = board_lines.smallest_text(past.values(), scores.metric.form)
-        if (share := of_guessing.get(length)) is not None:
-          guessed[names[-1]] = scores.metric.form.format(share)
+      notes.append(f'{TITLES.get(task, task)}: {corpora}, L = {L}')
+      columns += _task_columns(scores, L, chance_scores(rows, scores))
   rank = {name: place for place, name in enumerate(order)}
+  lines = dict.fromkeys(line for column in columns for line in column.texts)
   body = [
-    [Cell(line), *(Cell(cells[line].get(name, DASH)) for name in names)]
-    for line in sorted(cells, key=lambda line: rank.get(line, len(rank)))
+    [Cell(line), *(Cell(column.texts.get(line, DASH)) for column in columns)]
+    for line in sorted(lines, key=lambda line: rank.get(line, len(rank)))
   ]
-  if guessed:
-    body.append([*map(Cell, (CHANCE, *(guessed.get(name, DASH) for name in names)))])
-  least = board_lines.smallest_line([smallest[name] for name in names])
-  body += least
+  if any(column.guessing != DASH for column in columns):
+    body.append([*map(Cell, (CHANCE, *(column.guessing for column in columns)))])
+  if smallest := board_lines.smallest_line([column.smallest for column in columns]):
+    body += smallest
+    notes.append(SMALLEST_BETWEEN)
   bounds = defaultdict(set)
   for row in rows:
     if row['learned'] is not None:
@@ -263,12 +254,38 @@ def task_tables(
       ' A seed has learned one where its share of answers right at its training length exceeds '
       f'{said}. A dash: no score, or no length past its own training length.'
     )
-  notes = [
-    *asked,
-    *([SMALLEST_BETWEEN] if least else []),
-    *_missing(_runs_of_studies(planned, of_tasks, rows), rows),
-  ]
-  return [Table('Tasks', caption, ['encoding', *names], [RowGroup('', body)], notes)]
+  notes += _missing(_runs_of_studies(planned, of_tasks, rows), rows)
+  header = ['encoding', *(column.name for column in columns)]
+  return [Table('Tasks', caption, header, [RowGroup('', body)], notes)]
+
+
+def _task_columns(scores: Scores, L: int, guessing: dict[int, float | None]) -> list[_Column]:
+  """The columns of one task: who has learned it, and a column for each length past L.
+
+  `guessing`: {length: the share of answers that guessing gets right}.
+  """
+  task, form = scores.protocol, scores.metric.form
+  judged = {line: _judged_seeds(scores, line) for line in scores.lines}
+  judged = {line: seeds for line, seeds in judged.items() if seeds}
+  learned_by = {line: seeds - scores.unlearned[line].keys() for line, seeds in judged.items()}
+  counts = {line: f'{len(learned_by[line])} of {len(seeds)}' for line, seeds in judged.items()}
+  fewest = board_lines.fewest_text(map(len, judged.values()))
+  columns = [_Column(f'{task}, learned', counts, DASH, fewest)]
+  for length in (length for length in scores.columns if length > L):
+    past = {
+      line: scores.seed_scores(line, length)
+      for line in scores.lines
+      if length > scores.exemplar_row[line]['train_length']
+    }
+    columns.append(
+      _Column(
+        f'{task} at {multiple_of(length, L)}',
+        {line: scores.metric.text(values) for line, values in past.items()},
+        DASH if guessing.get(length) is None else form.format(guessing[length]),
+        board_lines.smallest_text(past.values(), form),
+      )
+    )
+  return columns
 
 
 def _judged_seeds(scores: Scores, line: str) -> set[int]:
