@@ -15,10 +15,10 @@ packages, and it is read without its chat template. configs/studies/pretrained_4
 Methods are in their published form, untuned, and factors are the extension: PI, NTK-aware scaling,
 its dynamic form, YaRN, Llama 3's rule, five times the base (ABF, there with training), log n,
 ReRoPE and Self-Extend, which see no distance that the model was not trained on, dual chunk
-attention, and of 2026 MrRoPE, uniform and progressive, and Jet-Long, with Su's NTK-RoPE-mixed of
-2023, which he compared ReRoPE with. Three see 8,192 tokens alone: `window`; `window_sink`, with the
-first four tokens at their true distance; and `streaming`, with these at their place in a cache
-(StreamingLLM).
+attention, and of 2026 MrRoPE, uniform and progressive, Jet-Long, and AlphaRoPE with its relative
+NTK-YaRN, with Su's NTK-RoPE-mixed of 2023, which he compared ReRoPE with. Three see 8,192 tokens
+alone: `window`; `window_sink`, with the first four tokens at their true distance; and `streaming`,
+with these at their place in a cache (StreamingLLM).
 
 Of a model with a scaling of its own, such as Llama 3.1, methods that are scalings take its place
 and count from where it starts; the others keep it, and ABF, which has none, is left out.
@@ -30,6 +30,9 @@ Predicted before the runs of the last four methods, from those of the others: pr
 at 16,384 tokens within 0.010 of YaRN's 0.645, and at L less than YaRN's 0.649; the uniform one has
 within 0.020 of YaRN's at 16,384; NTK-RoPE-mixed has 0.65 to 0.75 there; Jet-Long, at L the plain
 model, has below 0.655; none is shown to be better than the plain model given the last L tokens.
+Predicted before the runs of AlphaRoPE, which by a factor of 2 divides fast frequencies by more than
+any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at 16,384 shown to be worse
+than YaRN; NTK-YaRN has 0.650 to 0.670 at both.
 
 Cost on one core: 31 s a document at 8,192 tokens and 100 s at 16,384 for methods with one range, 47
 and 192 for Self-Extend, 72 and 215 for dual chunk attention; some six CPU-hours for all runs.
@@ -62,6 +65,8 @@ METHODS = (
     'jet_long',
     'mrrope_uni',
     'ntk_mixed',
+    'alpha_rope',
+    'ntk_yarn',
   ),
 )
 
@@ -101,6 +106,8 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
     'jet_long': rope(name='jet_long'),
     'mrrope_uni': scaled('mrrope_uni', factor=by, **original),
     'ntk_mixed': scaled('ntk_mixed', factor=by),
+    'alpha_rope': scaled('alpha_rope', factor=by, **original),
+    'ntk_yarn': scaled('alpha_rope', factor=by, alpha=1, **original),
     'window': {'attention.window': L},
     'window_sink': window,
     'streaming': rope(name='streaming_rope', window=L - SINKS, sink_tokens=SINKS) | window,
