@@ -340,22 +340,39 @@ def test_a_damaged_config_is_named(make, tmp_path):
     loop.train(make(), tmp_path)
 
 
+# What is added to the loss of a batch that begins with this byte, which the text has not, and what
+# its gradient is multiplied by.
+NOT_FINITE = {200: (np.nan, np.nan), 201: (np.inf, 1.0), 202: (0.0, np.nan)}
+
+
+@jax.custom_vjp
+def times_gradient(x, factor):
+  return x
+
+
+times_gradient.defvjp(lambda x, factor: (x, factor), lambda factor, g: (factor * g, None))
+
+
 @pytest.fixture
 def not_finite(monkeypatch):
-  """poison(*steps) makes the loss of these steps NaN."""
+  """poison(*steps) makes the loss of these steps NaN, and its gradient."""
   read, nll = data.Batches.__getitem__, step.token_nll
-  mark = 200  # a byte that the text has not
 
   def poison(*steps):
     def getitem(self, n):
       batch = read(self, n)
       tokens_BT = batch.tokens_BT.copy()
       if n + 1 in steps and len(tokens_BT) == 4:
-        tokens_BT[0, 0] = mark
+        tokens_BT[0, 0] = 200
       return batch._replace(tokens_BT=tokens_BT)
 
     def token_nll(model, tokens_BT, **options):
-      return nll(model, tokens_BT, **options) * jnp.where(tokens_BT[0, 0] == mark, jnp.nan, 1.0)
+      nats_BT = nll(model, tokens_BT, **options)
+      for mark, (more, factor) in NOT_FINITE.items():
+        is_marked = tokens_BT[0, 0] == mark
+        nats_BT = times_gradient(nats_BT, jnp.where(is_marked, factor, 1.0))
+        nats_BT = nats_BT + jnp.where(is_marked, more, 0.0)
+      return nats_BT
 
     monkeypatch.setattr(data.Batches, '__getitem__', getitem)
     monkeypatch.setattr(step, 'token_nll', token_nll)
@@ -392,10 +409,16 @@ def test_an_update_left_out_changes_the_count_of_steps_alone(make, not_finite):
   start = build(c, data.VOCAB, nnx.Rngs(0))
   model, opt_state, _ = step_fn(start, optimizer.init(start), data.Batch(tokens_BT))
   before = jax.tree.map(np.array, (model, opt_state))
-  model, opt_state, metrics = step_fn(model, opt_state, data.Batch(tokens_BT.at[0, 0].set(200)))
-  assert np.isnan(metrics['loss'])
-  jax.tree.map(np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1]))
-  assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
+  for mark, (more, factor) in NOT_FINITE.items():
+    model, opt_state, metrics = step_fn(
+      *jax.tree.map(jnp.array, before), data.Batch(tokens_BT.at[0, 0].set(mark))
+    )
+    names = ('loss', 'grad_norm')
+    assert [bool(np.isfinite(metrics[name])) for name in names] == [more == 0, factor == 1]
+    jax.tree.map(
+      np.testing.assert_array_equal, (model, opt_state[:-1]), (before[0], before[1][:-1])
+    )
+    assert (before[1][-1].count, opt_state[-1].count) == (1, 2)
   without, _, _ = step.make_step_fns(make(), optimizer)[0](
     *jax.tree.map(jnp.array, before), data.Batch(tokens_BT)
   )
