@@ -365,11 +365,12 @@ def test_cape_of_several_axes_moves_and_stretches_each():
   assert once.sample_positions(places, n, jax.random.key(0)).shape == (1, 12, 2)
 
 
-def test_a_step_draws_by_seed_and_step():
+def test_a_step_draws_by_seed_and_step_and_validation_draws_nothing():
   c = config(seed=3, optim__warmup=0)
-  overlay(c, {'encoding': {'name': 'random_positions'}})
+  overlay(c, {'encoding': {'name': 'pose'}})
   m, x, optimizer = build(c, VOCAB, nnx.Rngs(0)), tokens(), make_optimizer(c.optim, c.train.steps)
-  step, _ = make_step_fns(c, optimizer)
+  step, validate = make_step_fns(c, optimizer)
+  np.testing.assert_allclose(validate(m, Batch(x)), nll(m, x).mean(), rtol=1e-5)
   state = m, optimizer.init(m)
   for n in range(2):
     key = jax.random.fold_in(jax.random.key(3), n)

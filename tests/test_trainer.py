@@ -647,16 +647,24 @@ def test_parameters_of_the_encoding_take_steps_of_a_size_of_their_own():
     np.testing.assert_array_equal(scaled[path], update * (0.25 if path in tables else 1))
 
 
-def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
+NETWORK = {'w_q', 'w_k', 'w_v', 'w_o', 'w_in', 'w_out'}
+
+
+@pytest.mark.parametrize(
+  ('patterns', 'matrices'),
+  [((), {'embedding', 'w_logits', *NETWORK}), (('encodings/*', 'layers/*'), NETWORK)],
+)
+def test_weight_decay_acts_on_the_matrices_of_the_network_that_train_alone(patterns, matrices):
   overrides = {
     'encoding.name': 't5',
     'model.qk_norm': 'head',
     'model.tie_embeddings': False,
     'optim.weight_decay': 0.5,
+    'train.trained_parameters': patterns,
   }
   other = config.load(BASE, {**TINY, **overrides})
   model = build(other, data.VOCAB, nnx.Rngs(0))
-  optimizer = make_optimizer(other.optim, STEPS)
+  optimizer = make_optimizer(other.optim, STEPS, patterns)
   zero = jax.tree.map(jnp.zeros_like, model)
   updates, _ = jax.jit(optimizer.update)(zero, optimizer.init(model), model)
   rate = float(optimizers.learning_rate(other.optim, STEPS, 1))
@@ -667,7 +675,7 @@ def test_weight_decay_acts_on_the_matrices_of_the_network_alone():
     if np.any(update):
       np.testing.assert_allclose(update, -rate * 0.5 * w, rtol=1e-5)
       decayed.add(path[-2].name)
-  assert decayed == {'embedding', 'w_logits', 'w_q', 'w_k', 'w_v', 'w_o', 'w_in', 'w_out'}
+  assert decayed == matrices
 
 
 def test_gradients_of_what_does_not_train_do_not_count_in_the_clip():
@@ -739,6 +747,26 @@ def test_a_step_ends_in_the_domain_of_the_encoding(monkeypatch):
   assert any(np.any(leaf < 0) for leaf in jax.tree.leaves(free.encodings))
   free.encodings = jax.tree.map(lambda leaf: jnp.maximum(leaf, 0.01), free.encodings)
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), projected, free)
+
+
+def test_updates_are_those_of_adamw():
+  fields = {'beta1': 0.8, 'beta2': 0.7, 'epsilon': 0.1, 'weight_decay': 0.5, 'clip': 0.0}
+  o = config.load(BASE, {f'optim.{name}': value for name, value in fields.items()}).optim
+  draw = np.random.default_rng(0)
+  model, *gradients = (Two(draw.normal(size=3), draw.normal(size=(2, 3))) for _ in range(3))
+  as_float32 = lambda tree: jax.tree.map(jnp.float32, tree)
+  optimizer = make_optimizer(o, STEPS)
+  state = optimizer.init(as_float32(model))
+  mean = square = Two(0.0, 0.0)
+  for step, gradient in enumerate(gradients, 1):
+    updates, state = optimizer.update(as_float32(gradient), state, as_float32(model))
+    mean = jax.tree.map(lambda m, g: 0.8 * m + 0.2 * g, mean, gradient)
+    square = jax.tree.map(lambda v, g: 0.7 * v + 0.3 * g**2, square, gradient)
+    rate = float(optimizers.learning_rate(o, STEPS, step))
+    for update, m, v, w in zip(updates, mean, square, model, strict=True):
+      direction = m / (1 - 0.8**step) / (np.sqrt(v / (1 - 0.7**step)) + 0.1)
+      decay = 0.5 * w if w.ndim == 2 else 0.0
+      np.testing.assert_allclose(update, -rate * (direction + decay), rtol=1e-5)
 
 
 @pytest.mark.parametrize('clip', [0.0, 0.5, 100.0])

@@ -152,7 +152,7 @@ def adamw(model: nn.Module, o) -> torch.optim.AdamW:
     {'params': others, 'weight_decay': 0.0},
   ]
   rate = o.learning_rate / max(o.warmup, 1)
-  return torch.optim.AdamW(groups, lr=rate, betas=(o.beta1, o.beta2), eps=1e-8, fused=True)
+  return torch.optim.AdamW(groups, lr=rate, betas=(o.beta1, o.beta2), eps=o.epsilon, fused=True)
 
 
 class Step:
