@@ -930,6 +930,16 @@ def test_the_standard_error_is_that_of_drawn_documents():
   assert evaluate.bits_a_byte(alike) == (pytest.approx(score), None, 1)
 
 
+def test_the_standard_error_of_documents_of_one_size_is_that_of_their_mean():
+  bits = np.array([1.0, 2.0, 6.0])
+  rows = [
+    {'document': str(d), 'corpus': 'texts', 'nats': 10 * each * np.log(2), 'bytes': 10}
+    for d, each in enumerate(bits)
+  ]
+  error = np.std(bits, ddof=1) / np.sqrt(3)
+  assert evaluate.bits_a_byte(rows) == (pytest.approx(3), pytest.approx(error), 3)
+
+
 def test_another_encoding_than_the_trained_one_is_said(make_run, capsys):
   c, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   evaluate.evaluate(c, workdir)
@@ -1169,3 +1179,15 @@ def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(ma
 def test_a_metric_that_is_no_task_has_a_summary():
   row = {'protocol': 'sharpness', 'status': 'ok', 'metric': 'sharpness'}
   assert evaluate.summary([row | {'value': 0.25}, row | {'value': 0.5}]) == '0.375 sharpness'
+
+
+@pytest.mark.parametrize(
+  ('shares', 'reach'), [((0.5, 0.48, 0.015, 0.005), 9), ((0.5, 0.4, 0.08, 0.02), 15)]
+)
+def test_the_reach_of_a_gradient_is_the_end_of_the_bin_where_99_per_cent_are_passed(shares, reach):
+  row = {'protocol': 'receptive_field', 'status': 'ok', 'metric': 'gradient', 'length': 16}
+  rows = [
+    row | {'position': position, 'value': share}
+    for position, share in zip((0, 1, 4, 9), shares, strict=True)
+  ]
+  assert evaluate.summary(rows) == f'99 % of the gradient reaches {reach} tokens back'

@@ -451,6 +451,19 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
   assert cost_table.cost_tables(costs.read(tmp_path / 'b'), []) == []
 
 
+def test_the_onset_is_where_half_the_bits_of_planted_names_are_first_known(tmp_path):
+  """62 letters may stand at a place: these are 5.95 bits."""
+  name = run_of(tmp_path, 'a', [{'step': 0}], **{'train.batch': 4, 'train.length': 32})
+  (row,) = costs.read(tmp_path)
+  assert row['onset_tokens'] is None
+  metrics = tmp_path / name / 'metrics.jsonl'
+  storage.append_rows(metrics, [{'step': 5, 'loss': 1.0}])
+  for step, bits, onset in ((10, 5.9, None), (20, 3.0, None), (30, 2.9, 30), (40, 1.0, 30)):
+    storage.append_rows(metrics, [{'step': step, 'split': 'validation', 'recall_bits': bits}])
+    (row,) = costs.read(tmp_path)
+    assert row['onset_tokens'] == (onset and onset * 4 * 32)
+
+
 def test_a_report_reads_the_rows_of_its_folder_once(tmp_path, monkeypatch):
   storage.append_rows(tmp_path / 'rows.jsonl', rows_of({'rope': {8: [1.0], 16: [1.0]}}))
   read, of_runs = [], study.row_files.of_runs

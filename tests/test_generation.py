@@ -132,6 +132,19 @@ def test_logits_that_are_not_finite_are_no_text(run, monkeypatch):
     next(pieces)
 
 
+def test_products_are_exact_whatever_the_process_has_set(run, monkeypatch):
+  decode, seen = generation.decode, []
+
+  def observed(*arguments, **options):
+    seen.append(jax.config.jax_default_matmul_precision)
+    return decode(*arguments, **options)
+
+  monkeypatch.setattr(generation, 'decode', observed)
+  with jax.default_matmul_precision('default'):
+    text(run, count=1)
+  assert set(seen) == {'highest'}
+
+
 @pytest.mark.parametrize('script', ['scripts/generate.py', 'eval.py'])
 def test_a_pattern_of_layers_is_no_unknown_encoding(script, tmp_path, command):
   section = {'name': 'pattern', 'layers': ('rope',)}

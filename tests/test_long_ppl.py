@@ -384,3 +384,27 @@ def test_bad_settings_are_one_line(overrides, words):
   c = config.load(BASE, TINY)
   with pytest.raises(UserError, match=words):
     config.validate(overlaid(c, **LONG_PPL | overrides))
+
+
+def test_the_short_context_is_the_training_length_where_none_is_said(letters):
+  def measured(context):
+    c = overlaid(
+      config.load(BASE, {**TINY, 'data.corpus': letters}),
+      **LONG_PPL | {'eval__long_ppl_context': context},
+    )
+    measurements = plan.plan(c, data.opened(c.data, 'test'))
+    return {found.length: found.score(cosine_nll, [0]) for found in measurements}
+
+  assert measured(0) == measured(TINY['train.length'])
+  assert measured(0)[32] != measured(8)[32]
+
+
+def test_the_short_context_moves_on_by_a_quarter_where_no_stride_is_said():
+  documents = list(np.random.default_rng(0).integers(1, 50, (6, 40)))
+  keys = lambda **settings: [
+    tokens_T.tolist()
+    for tokens_T in scoring.score(cosine_nll, documents, 'long_ppl', length=40, **settings).tokens
+  ]
+  assert keys(context=8) == keys(context=8, stride=2)
+  assert keys(context=8) not in (keys(context=8, stride=1), keys(context=8, stride=3))
+  assert keys(context=3) == keys(context=3, stride=1)

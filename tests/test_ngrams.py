@@ -262,6 +262,15 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
   assert 'n-gram (2 bytes)' in report.all_tables()[0].groups[0].lines[0][0].text
 
 
+def test_an_ngram_counts_each_window_of_an_epoch_once_at_most(study):
+  """Of three batches of five, that is all of the 12 windows and three of the next epoch."""
+  changes = {'train.steps': 9, 'train.batch': 5}
+  longer = config.load(BASE, {**config.flat(study), **changes})
+  counted = ngram_line._texts(longer, data.opened(study.data, 'train'), False)
+  assert len({text.tobytes() for text in counted}) == len(counted) == 12
+  assert {text.size for text in counted} == {20}
+
+
 def test_what_an_ngram_counts_is_named(study, tmp_path):
   ngram_line.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
   counted = storage.read_json(tmp_path / 'a' / row_schema.N_GRAM_FILE)

@@ -120,6 +120,26 @@ def test_the_example_of_the_documents_takes_a_run_apart(make_run):
   assert not found['weights'][..., 12, :4].any(), 'the window of the run'
 
 
+def test_products_are_exact_whatever_the_process_has_set(make_run, monkeypatch):
+  _, workdir, model = make_run()
+  run, seen = runs.load_run(workdir), []
+
+  def observe(*_, **__):
+    seen.append(jax.config.jax_default_matmul_precision)
+    return jnp.zeros((1, 8))
+
+  monkeypatch.setattr(runs, 'token_nll', observe)
+  monkeypatch.setattr(scoring, 'token_nll', observe)
+  tokens_BT = np.arange(8)[None]
+  with jax.default_matmul_precision('default'):
+    run.nats(tokens_BT)
+    run.observe(tokens_BT, observe)
+    score(model, [tokens_BT[0]], 'by_position', length=8, batch_tokens=8)
+    assert jax.config.jax_default_matmul_precision == 'default'
+  assert len(seen) >= 3
+  assert set(seen) == {'highest'}
+
+
 def test_what_layers_of_a_run_have(make_run):
   """Scores, heads and biases of a layer are those that its weights are made of."""
   _, workdir, _ = make_run(model__layers=2, encoding__name='alibi')

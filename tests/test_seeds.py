@@ -4,6 +4,8 @@ import os
 import re
 import shutil
 import signal
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
 import numpy as np
@@ -85,6 +87,39 @@ def test_at_once_is_each_by_itself(make, alone, together, capsys):
     for f in (first, second)
   ]
   assert losses[0] != losses[1]
+
+
+def test_costs_of_seeds_in_one_program_are_those_of_one(make):
+  c = make(encoding__name='t5')
+  one = nnx.eval_shape(lambda: build(c, data.VOCAB, nnx.Rngs(0)))
+  two = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), one)
+  train_step = Mock()
+
+  def costs(model, count):
+    training = SimpleNamespace(config=c, model=model, seed_runs=[None] * count)
+    training.train_step, training.mesh = train_step, SimpleNamespace(size=1)
+    return loop._costs(training)
+
+  assert costs(two, 2) == costs(one, 1)
+  assert costs(one, 1)['encoding_parameters'] == 32 * c.model.heads
+
+
+def test_the_time_of_a_step_is_shared_by_the_seeds_of_a_program(make, tmp_path, monkeypatch):
+  c, clock = make().train, SimpleNamespace(perf_counter=lambda: clock.now, now=100.0)
+  monkeypatch.setattr(training_log, 'time', clock)
+  folders = [tmp_path / 'a', tmp_path / 'b']
+  for folder in folders:
+    folder.mkdir()
+  log = training_log.Log(tmp_path, c, 0, 'bits/byte', folders)
+  log.start(0, {'model_flops_per_step': 600, 'peak_flops_per_second': 1000.0})
+  clock.now += 6.0
+  log.push(c.log_every, {'loss': np.ones(2), 'learning_rate': np.ones(2)}, [1.0, 1.0])
+  log.flush()
+  speed = {'seconds_per_step': 1.0, 'tokens_per_second': c.batch * c.length, 'mfu': 0.6}
+  assert c.log_every == 3
+  for folder in folders:
+    row = storage.read_rows(folder / 'timing.jsonl')[-1]
+    assert row | speed == row
 
 
 @pytest.mark.slow
