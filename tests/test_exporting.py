@@ -3,6 +3,7 @@
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -182,6 +183,22 @@ def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_pat
     exported.append(files)
   assert exported[0] == exported[1]
   assert b'"linear"' in exported[1]['config.json']
+
+
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
+def test_an_export_has_the_precision_that_is_asked_for(dtype, tmp_path, command):
+  exported_run(tmp_path / 'run', {'encoding.name': 'rope'})
+  flags = f'--workdir={tmp_path}/run', f'--out={tmp_path}/out', f'--dtype={dtype}'
+  _, out, _ = command('scripts/export_model.py', *flags)
+  assert out.endswith(f'{tmp_path}/out: a model of the family llama, {dtype}\n')
+  assert json.loads((tmp_path / 'out' / 'config.json').read_text())['torch_dtype'] == dtype
+  exact, rounded = (
+    safetensors.numpy.load_file(folder / 'model.safetensors')
+    for folder in (tmp_path / 'run' / 'out', tmp_path / 'out')
+  )
+  assert {x.dtype for x in rounded.values()} == {jnp.dtype(dtype)}
+  for name, x in exact.items():
+    np.testing.assert_array_equal(rounded[name], x.astype(dtype))
 
 
 def test_what_transformers_takes_another_tokenizer_for_is_said(tmp_path, capsys):
