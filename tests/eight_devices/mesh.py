@@ -150,6 +150,13 @@ def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
   assert 'collective-permute' in {kind for kind, _ in exchanged}
 
 
+def test_microbatches_leave_rows_where_they_are(monkeypatch):
+  fields = {'train__batch': 16, 'train__grad_accum_steps': 2}
+  exchanged = exchanged_in_a_step(monkeypatch, 'rope', {'data': 8}, **fields)
+  assert {kind for kind, _ in exchanged} == {'all-reduce'}
+  assert not [array for _, array in exchanged if TOKENS in array.shape]
+
+
 # Whole rows of scores cannot be carried round the ring: each device gathers keys and values.
 WHOLE_ROWS = (
   *('entmax', 'softpick', 'dape_v2', 'mta', 'talking_heads', 'selective', 'adaptive_temperature'),
