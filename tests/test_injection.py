@@ -173,7 +173,8 @@ def test_negative_differences_stay_numbers_in_csv():
 def test_the_terminal_shows_it_as_text(rows, payload):
   for table in tables_of(rows, payload):
     file = io.StringIO()
-    Console(file=file, force_terminal=False, width=4000).print(table_writers.on_screen(table))
+    console = Console(file=file, force_terminal=False, width=4000)
+    console.print(table_writers.on_screen(table, console.width))
     assert all(line.isprintable() for line in file.getvalue().split('\n'))
   if payload == PAYLOADS[27]:
     assert payload in file.getvalue()

@@ -4,14 +4,17 @@ named.
 
 import csv
 import gzip
+import io
 import math
 import random
 import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from synthetic import LENGTHS, LN2, NINE, lines_of, realistic, row, rows_of
+from rich.console import Console
+from synthetic import LENGTHS, LN2, NINE, lines_of, of_documents, realistic, row, rows_of, tasks
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
@@ -577,6 +580,24 @@ def test_markdown_lists_every_seed_and_every_note():
     '—',
   ]
   assert 'Every seed' not in table_writers.markdown(made([row('rope')]))
+
+
+@pytest.mark.parametrize('width', [40, 80, 140])
+def test_a_terminal_of_any_width_shows_every_number_mark_and_head(width):
+  bits = {name: {n: [2.0 + n / 99] * 2 for n in LENGTHS} for name in ('rope', 'transformer_xl')}
+  scores = of_documents(bits, train_length=LENGTHS[0])
+  wanted = dict(form='effective_lengths', metric='exact_match', protocols=['copy'])
+  differences = next(table for table in make_tables(scores) if '[' in lines_of(table)[0][1].text)
+  long_scores = make_tables(tasks(names=('copy',)), **wanted)
+  for table in (differences, *long_scores, *make_tables(realistic())):
+    file = io.StringIO()
+    Console(file=file, width=width).print(table_writers.on_screen(table, width))
+    lines = file.getvalue().split('\n')
+    assert '…' not in file.getvalue()
+    assert max(map(len, lines)) <= width
+    texts = [cell.text + cell.mark for line in lines_of(table) for cell in line]
+    words = Counter(' '.join([*table.header, *texts]).split())
+    assert words <= Counter(file.getvalue().split())
 
 
 def test_latex_escapes_names_and_balances():

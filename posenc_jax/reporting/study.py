@@ -114,9 +114,9 @@ class Report:
     """
     spent = costs.read(self.folder)
     made = self._tables(spent, failed)
-    console = cli.wide_console(140)
+    console = cli.wide_console()
     for table in made:
-      console.print(table_writers.on_screen(table))
+      console.print(table_writers.on_screen(table, console.width))
     with disk_errors(ELSEWHERE):
       out = self._made_out()
       costs.write(out, spent)

@@ -3,10 +3,13 @@
 import csv
 import io
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 import rich.box
+import rich.cells
 import rich.console
+import rich.constrain
 import rich.table
 import rich.text
 import tabulate
@@ -180,27 +183,87 @@ def _in_csv(value: object) -> object:
   return f"'{visible(value)}" if value.startswith(FORMULA) else visible(value)
 
 
-def on_screen(table: Table) -> rich.console.Group:
-  """For a terminal: the table, and its caption and notes below."""
-  drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-  for index, name in enumerate(table.header):
-    heading = rich.text.Text(visible(name))
-    drawn.add_column(heading, justify='right' if index else 'left', no_wrap=True)
-  for group in table.groups:
-    if group.name:
-      drawn.add_section()
-      drawn.add_row(rich.text.Text(visible(group.name), 'italic'))
-    for line in group.lines:
-      drawn.add_row(*map(_on_screen, line))
+CAPTION = 140  # columns of a caption or a note on screen: longer lines are hard to follow
+
+
+def on_screen(table: Table, width: int) -> rich.console.Group:
+  """For a terminal of so many columns: the table, and its caption and notes below.
+
+  Nothing is cut off: cells break at spaces, and columns that have no room beside the others stand
+  below them, beside the names of the lines again.
+  """
+  columns = [_texts(table, index, name) for index, name in enumerate(table.header)]
+  blocks = [_block(table, columns, shown, width) for shown in _blocks(columns, width)]
   notes = [rich.text.Text(visible(note), 'yellow') for note in table.notes]
   title, caption = (
     rich.text.Text(visible(text), style)
     for text, style in ((table.title, 'bold'), (table.caption, 'dim'))
   )
-  return rich.console.Group(title, drawn, caption, *notes)
+  narrow = lambda text: rich.constrain.Constrain(text, CAPTION)
+  return rich.console.Group(narrow(title), *blocks, *map(narrow, (caption, *notes)))
+
+
+def _texts(table: Table, index: int, name: str) -> list[rich.text.Text]:
+  """The head of a column, and its cells; in the first column the name of a group before them."""
+  texts = [rich.text.Text(visible(name))]
+  for group in table.groups:
+    if group.name:
+      texts.append(rich.text.Text('' if index else visible(group.name), 'italic'))
+    texts += [_on_screen(line[index]) for line in group.lines]
+  return texts
 
 
 def _on_screen(cell: Cell) -> rich.text.Text:
   text = visible(f'{cell.text}{cell.mark}')
   text = text.replace(' [', '\n[')  # an interval stands below its difference
   return rich.text.Text(text, 'bold green' if cell.is_best else '')
+
+
+def _narrowest(column: list[rich.text.Text]) -> int:
+  """The width of the longest word."""
+  return max(rich.cells.cell_len(word) for text in column for word in text.plain.split() or [''])
+
+
+def _widest(column: list[rich.text.Text]) -> int:
+  """The width of the longest line."""
+  return max(rich.cells.cell_len(line) for text in column for line in text.plain.split('\n'))
+
+
+def _taken(widths: Collection[int]) -> int:
+  """What columns of these widths take, with the spaces about them."""
+  return sum(widths) + 3 * len(widths) + 1
+
+
+def _blocks(columns: list[list[rich.text.Text]], width: int) -> list[list[int]]:
+  """The columns that stand beside each other, as many as have room for their longest words: the
+  first one, in every block, and those that follow those of the block before.
+  """
+  blocks, least = [[0]], list(map(_narrowest, columns))
+  for index in range(1, len(columns)):
+    if len(blocks[-1]) > 1 and _taken([least[i] for i in (*blocks[-1], index)]) > width:
+      blocks.append([0])
+    blocks[-1].append(index)
+  return blocks
+
+
+def _block(
+  table: Table, columns: list[list[rich.text.Text]], shown: list[int], width: int
+) -> rich.table.Table:
+  """The table of the shown columns; if they lack room, the widest break their lines first."""
+  columns = [columns[index] for index in shown]
+  limits = [(_narrowest(column), _widest(column)) for column in columns]
+  for most in range(width, 0, -1):
+    widths = [min(widest, max(narrowest, most)) for narrowest, widest in limits]
+    if _taken(widths) <= width:
+      break
+  drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
+  for index, (column, column_width) in enumerate(zip(columns, widths, strict=True)):
+    justify = 'right' if index else 'left'
+    drawn.add_column(column[0], justify=justify, width=column_width, overflow='fold')
+  lines = iter(zip(*(column[1:] for column in columns), strict=True))
+  for group in table.groups:
+    if group.name:
+      drawn.add_section()
+    for _ in range(bool(group.name) + len(group.lines)):
+      drawn.add_row(*next(lines))
+  return drawn
