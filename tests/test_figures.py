@@ -178,6 +178,21 @@ def test_lines_that_leave_the_panel_end_with_an_arrow_where_they_leave():
   assert drawn['v'] == pytest.approx([2 * 4 ** (0.9 / 1.5), -1.0])
 
 
+def test_dashed_lines_that_leave_the_panel_have_an_arrow_and_stand_in_the_caption():
+  windowed = {'rises': {8: [2.0], 16: [2.2], 64: [2.7]}, 'flat': {8: [2.5], 16: [2.6], 64: [2.6]}}
+  plain = {line: {8: [2.0], 16: [2.0], 64: [2.0]} for line in windowed}
+  rows = rows_of(plain) + rows_of(windowed, control='windowed')
+  figure = figures.draw(rows)
+  arrows = [line for line in figure.axes[1].lines if line.get_marker() == '^']
+  # rises: from 0.2 at 2 L to 0.7 at 8 L; flat is never within the panel
+  assert sorted(line.get_xdata()[0] for line in arrows) == pytest.approx([1, 2 * 4**0.2])
+  assert [line.get_ydata()[0] for line in arrows] == [0.3] * 2
+  note = ' '.join(figure.get_supxlabel().split())
+  assert 'Dashed beyond the panel: flat +0.600, rises +0.700.' in note
+  within = figures.draw(rows_of(plain) + rows_of(plain, control='windowed'))
+  assert 'beyond the panel: ' not in within.get_supxlabel()
+
+
 def test_lines_of_several_training_lengths_are_compared_with_themselves():
   figure = figures.draw(trained_at())
   axes, changes = figure.axes

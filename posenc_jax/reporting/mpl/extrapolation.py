@@ -16,6 +16,7 @@ from posenc_jax.reporting.comparisons.own_changes import (
 from posenc_jax.reporting.metrics import SLACK
 from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
 from posenc_jax.reporting.mpl.curves import (
+  DASHES,
   curve_caption,
   draw_controls,
   draw_curves,
@@ -165,8 +166,7 @@ def _draw_changes(
     border = min(max(means[-1], bottom), HIGHEST)
     is_gone = border != means[-1]
     if is_gone:
-      arrow = dict(marker='^' if border == HIGHEST else 'v', color=color, clip_on=False, zorder=5)
-      axes.plot([_leaves(xs, means, border)], [border], **arrow)
+      _draw_arrow(axes, xs, means, border, color)
     text = f'{curve.label} {means[-1]:+.3f}'
     if xs[-1] < farthest:
       text += f' (to {xs[-1]:g} L)'
@@ -174,6 +174,7 @@ def _draw_changes(
   # Names of one height keep their order, so that of lines that left the panel is that of changes.
   names = {line: names[line] for line in sorted(names, key=last.get)}
   control_notes = draw_controls(axes, of_controls, looks)
+  control_notes += _draw_gone_controls(axes, of_controls, looks, (bottom, HIGHEST))
   _multiple_axis(axes, series, changes, grey)
   axes.set_ylabel('change from score at L (bits per byte)')
   strip_spines(axes)
@@ -186,10 +187,48 @@ def _draw_changes(
   return notes + control_notes
 
 
+def _draw_gone_controls(
+  axes,
+  of_controls: dict[str, dict[str, Curve]],
+  looks: dict[str, dict],
+  limits: tuple[float, float],
+) -> list[str]:
+  """Draws arrows where lines of controls go on beyond the panel; returns what the caption says of
+  them: they have no name at the right.
+  """
+  notes = []
+  for words, curves in zip(DASHES.values(), of_controls.values(), strict=False):
+    gone = {}
+    for line, curve in curves.items():
+      points = [point for point in zip(curve.x, curve.mean, strict=True) if point[1] is not None]
+      if line not in looks or not points:
+        continue
+      xs, means = zip(*points, strict=True)
+      border = min(max(means[-1], limits[0]), limits[1])
+      if border != means[-1]:
+        _draw_arrow(axes, xs, means, border, looks[line]['color'], markersize=4)
+        gone[line] = means[-1]
+    names = (f'{line} {gone[line]:+.3f}' for line in sorted(gone, key=gone.get))
+    notes += [f'{words} beyond the panel: {", ".join(names)}.'] if gone else []
+  return notes
+
+
+def _draw_arrow(
+  axes, xs: tuple[float, ...], ys: tuple[float, ...], border: float, color: str, **style
+) -> None:
+  """Draws an arrow where a line that ends beyond the border leaves the panel."""
+  style |= dict(color=color, clip_on=False, zorder=5)
+  axes.plot([_leaves(xs, ys, border)], [border], marker='^' if border > 0 else 'v', **style)
+
+
 def _leaves(xs: tuple[float, ...], ys: tuple[float, ...], border: float) -> float:
-  """The x at which a line, drawn on a logarithmic axis, crosses the border for good."""
-  # The first point, a change of 0, is on this side of it.
-  i = max(i for i, y in enumerate(ys) if (y > border) != (ys[-1] > border) or y == border)
+  """The x at which a line, drawn on a logarithmic axis, crosses the border for good; its first x,
+  where it is never on this side of it.
+  """
+  inside = [i for i, y in enumerate(ys) if (y > border) != (ys[-1] > border) or y == border]
+  if not inside:
+    return xs[0]
+  i = max(inside)
   share = (border - ys[i]) / (ys[i + 1] - ys[i])
   return math.exp((1 - share) * math.log(xs[i]) + share * math.log(xs[i + 1]))
 
