@@ -238,6 +238,7 @@ def test_the_page_opens_with_the_answer_and_the_training_length():
   )
   _, layout, _ = plot(text)
   assert [shape['x1'] for shape in layout['shapes']] == [8, 8], 'shaded up to the line'
+  assert 'shaded: up to the training length.' in text
   assert 'trained at 8 tokens' in [note['text'] for note in layout['annotations']]
 
 
@@ -265,7 +266,9 @@ def test_training_lengths_that_differ_are_not_measured_from():
   )
   text = rendered(rows)
   assert 'Trained at 8, 16 tokens, evaluated at up to 16 (last_k).' in text
-  assert [shape['x1'] for shape in plot(text)[1]['shapes']] == [8, 8, 16, 16]
+  assert 'shaded: up to the shortest training length.' in text
+  shapes = [(shape['type'], shape['x1']) for shape in plot(text)[1]['shapes']]
+  assert shapes == [('rect', 8), ('line', 8), ('line', 16)]
 
 
 def test_a_seed_that_failed_leaves_no_flattering_mean():

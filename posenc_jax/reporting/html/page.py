@@ -21,7 +21,7 @@ from posenc_jax.reporting.table_forms.lengths import extrapolation_table
 HERE = Path(__file__).parent
 TITLE = 'Which encodings hold past the training length?'
 CURVES = (
-  'Lines: means over seeds; {}; shaded: up to the training length. A line ends where its '
+  'Lines: means over seeds; {}; shaded: up to the {}. A line ends where its '
   'encoding has no value. Click a name to hide a line or bring it back, double-click to see it '
   'alone; the lists choose which measurement is drawn, and which other one dashed beside it. What '
   'each of them measures stands below its table.'
@@ -92,7 +92,9 @@ def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   """A plot and its caption; the first plot has no number in its name."""
   shows_seeds = shown[0].scores.metric.shows_seeds
   spread = 'thin: each seed' if shows_seeds else 'bands: one standard deviation'
-  caption = CURVES.format(spread)
+  has_several = len(plots.train_lengths_of_all(shown, labels)) > 1
+  seen = 'shortest training length' if has_several else 'training length'
+  caption = CURVES.format(spread, seen)
   if any(series.chance for series in shown):
     caption += DOTTED_LINES
   if any(references_of(series, labels) for series in shown):

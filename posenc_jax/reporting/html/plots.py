@@ -136,11 +136,16 @@ def std_band(series: Series, line: str) -> dict[str, list]:
   return outline
 
 
-def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str]) -> None:
-  """Lengths, those up to the training length shaded, and scores: accuracies from 0 to 1."""
-  lengths = sorted({length for series in shown for length in series.scores.columns})
+def train_lengths_of_all(shown: Sequence[Series], references: Collection[str]) -> list[int]:
+  """The training lengths of the lines of these series that are no references, in order."""
   of_series = (train_lengths_of(series, references_of(series, references)) for series in shown)
-  train_lengths = sorted(set().union(*of_series))
+  return sorted(set().union(*of_series))
+
+
+def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str]) -> None:
+  """Lengths, shaded up to the shortest training length, and scores: accuracies from 0 to 1."""
+  lengths = sorted({length for series in shown for length in series.scores.columns})
+  train_lengths = train_lengths_of_all(shown, references)
   low, high = (math.log10(end([*lengths, *train_lengths])) for end in (min, max))
   room = 0.04 * (high - low) or 0.1
   title, names = shown[0].x_title, [str(length) for length in lengths]
@@ -166,10 +171,10 @@ def _axes(figure: go.Figure, shown: Sequence[Series], references: Collection[str
     extent = dict(range=[-0.03, 1.05]) if metric.is_accuracy else dict(rangemode='tozero')
     scale = dict(type='linear', **extent)
   figure.update_yaxes(title_text=axis_title(shown[0]), tickformat='~g', **scale)
+  shade = dict(fillcolor=style.SHADE, line_width=0, layer='below')
+  figure.add_vrect(10 ** (low - room), train_lengths[0], **shade)
   for length in train_lengths:
-    start = 10 ** (low - room)
     side = 'left' if math.log10(length) < (low + high) / 2 else 'right'  # in sight on a phone
-    figure.add_vrect(start, length, fillcolor=style.SHADE, line_width=0, layer='below')
     figure.add_vline(length, line=dict(color=style.MUTED, dash='dot', width=1.5), layer='below')
     figure.add_annotation(
       x=math.log10(length),  # that of a logarithmic axis, unlike the x of the line

@@ -181,15 +181,17 @@ def plot_numbers(axes, xs: list, values: list, **style) -> None:
 
 
 def shade_training(axes, train_lengths: list[int]) -> None:
-  """Shades what was seen in training, without making the axis any longer.
+  """Shades what every line saw in training, and dots the training lengths, without making the axis
+  any longer.
 
   A training length beyond the axis has no line and no name: the name would push the axes away.
   """
   left, right = axes.get_xlim()
   name = 'training length' if len(train_lengths) == 1 else 'L = {}'
+  seen = min(train_lengths[0], right)
+  if seen > left:
+    axes.axvspan(left, seen, color='#f1f1f1', linewidth=0, zorder=-1)
   for length in train_lengths:
-    if length > left:
-      axes.axvspan(left, min(length, right), color='#f1f1f1', linewidth=0, zorder=-1)
     if not left <= length <= right:
       continue
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
