@@ -284,6 +284,18 @@ def test_controls_are_drawn_in_dashes_of_their_own_in_the_color_of_their_line():
   )
 
 
+@pytest.mark.parametrize(('at_16', 'pieces'), [([2.1, 'not_finite'], 2), ([], 1)])
+def test_a_line_has_a_gap_where_a_seed_failed_and_goes_past_what_nobody_asked_for(at_16, pieces):
+  bits = {8: [2.0, 2.1], 16: at_16, 32: [2.2, 2.3], 64: [2.1, 2.2]}
+  rows = rows_of({'rope': bits, 'alibi': {n: [2.0, 2.0] for n in bits}})
+  for axes, unit in zip(figures.draw(rows).axes, (1, 8), strict=True):
+    rope = curves_named(axes, ['rope'])['rope']
+    points = {unit * x: y for x, y in zip(*rope.get_data(), strict=True)}
+    assert [*points] == [8, *([16] if at_16 else []), 32, 64]
+    assert [x for x, y in points.items() if math.isnan(y)] == ([16] if at_16 else [])
+    assert sorted(len(band.get_paths()) for band in axes.collections) == [1, pieces]
+
+
 @pytest.mark.parametrize('kind', ['png', 'pdf'])
 def test_the_same_figure_is_the_same_bytes(kind, tmp_path):
   made = []

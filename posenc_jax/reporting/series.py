@@ -36,6 +36,16 @@ class Curve:
     return [statistics.fmean(values) if values else None for values in self.values]
 
   @property
+  def mean_or_status(self) -> list[float | str]:
+    """The mean at each x; in the place of one the status of a seed that failed, or 'missing'."""
+    found = []
+    for index, mean in enumerate(self.mean):
+      statuses = (scores[index] for scores in self.by_seed.values())
+      failed = (some for some in statuses if isinstance(some, str) and some not in UNSEEN)
+      found.append(next(failed, 'missing') if mean is None else mean)
+    return found
+
+  @property
   def spread(self) -> list[float | None]:
     """One standard deviation over seeds; 0 of a single seed."""
     return [

@@ -14,6 +14,7 @@ from posenc_jax.reporting.mpl.axes import (
   strip_spines,
   write_notes,
 )
+from posenc_jax.reporting.scores.score import UNSEEN
 from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of, position_series
 
 MARKED = 12  # a curve of more points has markers at about so many of them
@@ -147,12 +148,10 @@ def draw_curves(axes, series: Series, looks: dict[str, dict]) -> dict[str, tuple
     if points:
       # a single point would be hidden by the lines that go on
       over = {'zorder': 4} if len(points) == 1 else {}
-      plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line], **over)
+      plot_numbers(axes, curve.x, curve.mean_or_status, label=line, **looks[line], **over)
       ends[line] = points[-1]
     if points and not shows_seeds:
-      low, high = zip(*(ends_of for ends_of in curve.band if ends_of), strict=True)
-      xs = [x for x, _ in points]
-      axes.fill_between(xs, low, high, color=color, alpha=0.15, linewidth=0)
+      fill_band(axes, curve, curve.band, color=color, alpha=0.15)
   return ends
 
 
@@ -167,15 +166,35 @@ def draw_controls(
     for line, curve in curves.items():
       if line in looks:
         style = looks[line] | OF_CONTROLS | {'linestyle': dashes}
-        plot_numbers(axes, curve.x, curve.mean, label=line, **style)
+        plot_numbers(axes, curve.x, curve.mean_or_status, label=line, **style)
     notes.append(f'{words}: {CONTROLS[control].words.removeprefix("; ")}.')
   return notes
 
 
-def plot_numbers(axes, xs: list, values: list, **style) -> None:
-  """Draws a line through the values that are numbers."""
-  points = [(x, y) for x, y in zip(xs, values, strict=True) if isinstance(y, float)]
-  if points:
+def fill_band(axes, curve: Curve, band: list[tuple[float, float] | None], **style) -> None:
+  """Fills the band about a curve, with a gap where the line has one."""
+  ends_at = dict(zip(curve.x, band, strict=True))
+  xs = [x for x, _ in _points(curve.x, curve.mean_or_status)]
+  low, high = zip(*(ends_at[x] or (math.nan, math.nan) for x in xs), strict=True)
+  axes.fill_between(xs, low, high, linewidth=0, **style)
+
+
+def _points(xs: list[float], values: list[float | str]) -> list[tuple[float, float]]:
+  """The points of a line from its first number to its last: nan where a seed failed; what nobody
+  asked for is left out.
+  """
+  numbers = [index for index, value in enumerate(values) if isinstance(value, float)]
+  return [
+    (xs[index], math.nan if isinstance(values[index], str) else values[index])
+    for index in range(numbers[0], numbers[-1] + 1)
+    if values[index] not in UNSEEN
+  ]
+
+
+def plot_numbers(axes, xs: list[float], values: list[float | str], **style) -> None:
+  """Draws a line through the values that are numbers, with a gap where a seed failed."""
+  if any(isinstance(value, float) for value in values):
+    points = _points(xs, values)
     style = {'linewidth': 1.8, 'markeredgecolor': 'white', 'markeredgewidth': 0.7} | style
     axes.plot(*zip(*points, strict=True), markevery=math.ceil(len(points) / MARKED), **style)
 

@@ -20,6 +20,7 @@ from posenc_jax.reporting.mpl.curves import (
   curve_caption,
   draw_controls,
   draw_curves,
+  fill_band,
   line_looks,
   named,
   plot_numbers,
@@ -150,18 +151,17 @@ def _draw_changes(
   axes.set_xlim(0.93, 1.04 * farthest)
   names, last = {}, {}
   for line, curve in changes.items():
-    points = [
-      (x, mean, spread)
-      for x, mean, spread in zip(curve.x, curve.mean, curve.spread, strict=True)
-      if mean is not None
-    ]
+    points = [(x, mean) for x, mean in zip(curve.x, curve.mean, strict=True) if mean is not None]
     if len(points) < 2:
       continue  # the other panel says that it has no score past L
     color = looks[line]['color']
-    plot_numbers(axes, curve.x, curve.mean, label=line, **looks[line])
-    xs, means, spreads = zip(*points, strict=True)
-    low, high = ([m + sign * s for m, s in zip(means, spreads, strict=True)] for sign in (-1, 1))
-    axes.fill_between(xs, low, high, color=color, alpha=0.1, linewidth=0)
+    plot_numbers(axes, curve.x, curve.mean_or_status, label=line, **looks[line])
+    band = [
+      None if mean is None else (mean - spread, mean + spread)
+      for mean, spread in zip(curve.mean, curve.spread, strict=True)
+    ]
+    fill_band(axes, curve, band, color=color, alpha=0.1)
+    xs, means = zip(*points, strict=True)
     last[line] = means[-1]
     border = min(max(means[-1], bottom), HIGHEST)
     is_gone = border != means[-1]
