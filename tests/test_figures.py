@@ -234,7 +234,10 @@ def test_only_lines_of_the_labels_are_drawn_where_there_are_some():
   figure = figures.draw(rows, runs, labels=('t5', 'rope', 'not there'))
   for axes in figure.axes:
     assert {*curves_named(axes, ('rope', 'alibi', 't5'))} == {'rope', 't5'}
-  assert 'no rows' not in figure.get_supxlabel()  # of runs without rows, no label is known
+  # of runs without rows, no label is known
+  assert [line for line in figure.get_supxlabel().split('\n') if 'no rows' in line] == [
+    'no rows of label not there'
+  ]
   with pytest.raises(
     UserError, match=r"labels=\['x'\]: no rows of these; allowed: alibi, rope, t5"
   ):
@@ -251,10 +254,11 @@ def test_lines_that_are_not_drawn_are_compared_with_and_judged_by():
     for r in rows_of(bits, control=control)
   ]
   every = figures.draw(rows, form='differences', baseline='rope')
-  some = figures.draw(rows, form='differences', baseline='rope', labels=('a', 'b'))
+  some = figures.draw(rows, form='differences', baseline='rope', labels=('a', 'b', 'c'))
   names = lambda figure: [tick.get_text() for tick in figure.axes[0].get_yticklabels()]
   assert (names(every), names(some)) == (['rope', 'b', 'a'], ['b', 'a'])
   assert '"rope" where it attends to a window of L' in some.get_supxlabel()
+  assert some.get_supxlabel().endswith('no rows of label c')
   few = [r for r in rows if (r['label'], r['document']) not in {('a', 'z'), ('b', 'z')}]
   figure = figures.draw(few, labels=('a', 'b'))
   assert 'incomplete: a; b' in figure.get_supxlabel()

@@ -13,6 +13,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Contrast,
 )
 from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, write_notes
+from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import multiple_of
 
@@ -78,7 +79,8 @@ def differences(
   axes.spines[['top', 'right', 'left']].set_visible(False)
   axes.set_xlabel('difference in bits per byte; left is better')
   axes.set_title(_title(contrast, chosen, length), loc='left', fontsize=11, fontweight='bold')
-  write_notes(figure, [_note(contrast, length)], 108)
+  absent = score_notes.of_labels(labels, contrast.scores.exemplar_row.values())
+  write_notes(figure, [_note(contrast, length), *absent], 108)
   return figure
 
 

@@ -95,6 +95,7 @@ def collect(
       left = [row for row in group if row['label'] in labels]
       own_notes = own_notes[:number]
       line_names(left, *named_by, own_notes)
+      own_notes += score_notes.of_labels(labels, left)
     by_control = defaultdict(list)
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))

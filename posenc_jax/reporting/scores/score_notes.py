@@ -1,7 +1,7 @@
 """Notes on what a table's scores lack: which runs have no rows, which lines failed where."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.scores.score import Scores
@@ -19,6 +19,12 @@ def of_missing(runs: list[str], planned: int, what: str = 'rows') -> str:
   if len(runs) <= MOST_NAMED:
     return f'no {what} of {len(runs)} runs: {"; ".join(runs)}'
   return f'no {what} of {len(runs)} of {planned} runs: {runs[0]} and others'
+
+
+def of_labels(labels: Iterable[str], rows: Iterable[dict]) -> list[str]:
+  """Notes that name the labels that none of the rows has."""
+  present = {row['label'] for row in rows}
+  return [f'no rows of label {label}' for label in labels if label not in present]
 
 
 def joined(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
