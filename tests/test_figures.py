@@ -199,6 +199,7 @@ def test_lines_of_several_training_lengths_are_compared_with_themselves():
   assert [tick.get_text() for tick in axes.get_xticklabels()] == ['32', '64', '128', '256']
   assert [tick.get_text() for tick in changes.get_xticklabels()] == ['L', '2 L', '4 L', '8 L']
   assert figure.get_suptitle() == 'Extrapolation, last_k'
+  assert 'The title goes by' not in figure.get_supxlabel()
   (shade,) = axes.patches  # what all lines have seen
   assert shade.get_x() + shade.get_width() == 32
   dotted = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == ':']

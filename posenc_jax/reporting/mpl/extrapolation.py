@@ -81,8 +81,10 @@ def lengths(
     of_controls = {some.scores.control: some.curves for some in controls}
     notes += draw_controls(left, of_controls, looks)
     score_axis(left, series)
-  title = finding(bits, grey) or series.title
-  title = '\n'.join(textwrap.wrap(title, 115 if goes_beyond else 80))
+  found = finding(bits, grey)
+  if found and goes_beyond:
+    notes.append('The title goes by every seed and by intervals over documents.')
+  title = '\n'.join(textwrap.wrap(found or series.title, 115 if goes_beyond else 80))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
   if grey:
     notes.append('Grey: references.')
@@ -181,8 +183,8 @@ def _draw_changes(
   name_lines(axes, names, looks)
   notes = [
     'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
-    f'change at the longest length; shaded: {SLACK:g} bits per byte. The title goes by every seed '
-    'and by intervals over documents. Arrows: lines that go on beyond the panel.'
+    f'change at the longest length; shaded: {SLACK:g} bits per byte. Arrows: lines that go on '
+    'beyond the panel.'
   ]
   return notes + control_notes
 
