@@ -523,6 +523,21 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
     figures.draw(of_methods(bits), form='differences')
 
 
+@pytest.mark.parametrize(
+  ('far', 'ticks'),
+  [(0.04, [0, 0.01, 0.02]), (3.0, [-0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])],
+)
+def test_the_axis_of_differences_names_round_numbers_that_do_not_overlap(far, ticks):
+  bits = {'rope': {8: 1.0, 16: 1 + far}, 'yarn': {8: 1.0, 16: 1 - far / 30}}
+  rows = of_methods(bits) + of_methods({'rope': {16: 1.0}}, 'truncated')
+  figure = figures.draw(rows, form='differences')
+  (axes,) = figure.axes
+  figure.savefig(io.BytesIO(), dpi=40)
+  assert list(axes.get_xticks()) == ticks
+  boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
+  assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+
+
 def test_without_intervals_the_figure_says_so():
   bits = {'rope': {8: 1.0, 16: 3.0}, 'yarn': {8: 1.0, 16: 0.9}}
   rows = of_methods(bits) + of_methods({'rope': {16: 1.0}}, 'truncated')

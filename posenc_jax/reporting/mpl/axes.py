@@ -2,6 +2,7 @@
 
 import math
 import textwrap
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
@@ -44,6 +45,17 @@ def strip_spines(axes) -> None:
   axes.grid(axis='y', color='#e6e6e6', linewidth=0.8)
   axes.set_axisbelow(True)
   axes.spines[['top', 'right']].set_visible(False)
+
+
+def with_room(places: Iterable[float], scale: Callable[[float], float], room: float) -> list[float]:
+  """The places on an axis that are `room` apart on its scale, the first ones rather than others; in
+  ascending order.
+  """
+  kept = []
+  for place in places:
+    if all(abs(scale(place) - scale(other)) >= room for other in kept):
+      kept.append(place)
+  return sorted(kept)
 
 
 def write_notes(figure, notes: list[str], width: int = 118) -> None:

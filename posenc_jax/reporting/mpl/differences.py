@@ -12,12 +12,13 @@ from posenc_jax.reporting.comparisons.contrast import (
   BASELINE_WINDOWED,
   Contrast,
 )
-from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, write_notes
+from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, with_room, write_notes
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import multiple_of
 
 BLUE, ORANGE = '#0072b2', '#d55e00'
+WIDTH, TICK = 6.5, 0.4  # inches: about that of the axis, and that of a number below it
 LINEAR = 0.05  # bits a byte around 0 in which the axis is linear; beyond it is logarithmic
 
 
@@ -69,8 +70,8 @@ def differences(
   for y, line in enumerate(lines):
     _draw(axes, y, chosen[line])
   axes.set_xscale('symlog', linthresh=LINEAR)
-  axes.xaxis.set_major_formatter('{x:g}')
   axes.axvline(0, color='#333333', linewidth=1)
+  _name_differences(axes)
   axes.set_yticks(range(len(lines)), [shorten(contrast.scores.label(line)) for line in lines])
   axes.set_ylim(-0.6, len(lines) - 0.4)
   axes.tick_params(axis='y', length=0)
@@ -93,6 +94,22 @@ def _draw(axes, y: int, difference) -> None:
   axes.plot(difference.mean, y, 'o', color=color, markersize=6)
   place = {'xycoords': ('axes fraction', 'data'), 'va': 'center', 'fontsize': 9}
   axes.annotate(f'{difference.mean:+.3f}', (1.01, y), color=color, **place, annotation_clip=False)
+
+
+def _name_differences(axes) -> None:
+  """Names 0 and the round differences within the axis that have room for their names."""
+  from matplotlib.ticker import FixedLocator, NullLocator
+
+  low, high = axes.get_xlim()
+  # where there is no room for all of them: 0.1 and 1 before 0.5, and that before 0.2
+  round_numbers = [m * 10.0**decade for m in (1, 5, 2) for decade in (-1, 0, 1, -2)]
+  within = [x for number in (0.0, *round_numbers) for x in (number, -number) if low <= x <= high]
+  scale = axes.xaxis.get_transform().transform
+  room = TICK / WIDTH * (scale(high) - scale(low))
+  axes.xaxis.set_major_locator(FixedLocator(with_room(dict.fromkeys(within), scale, room)))
+  axes.xaxis.set_minor_locator(NullLocator())
+  axes.xaxis.set_major_formatter('{x:g}')
+  axes.tick_params(axis='x', labelsize=9)
 
 
 def _title(contrast: Contrast, chosen: dict, length: int) -> str:

@@ -14,7 +14,14 @@ from posenc_jax.reporting.comparisons.own_changes import (
   train_lengths_of,
 )
 from posenc_jax.reporting.metrics import SLACK
-from posenc_jax.reporting.mpl.axes import Name, name_lines, new_figure, strip_spines, write_notes
+from posenc_jax.reporting.mpl.axes import (
+  Name,
+  name_lines,
+  new_figure,
+  strip_spines,
+  with_room,
+  write_notes,
+)
 from posenc_jax.reporting.mpl.curves import (
   DASHES,
   curve_caption,
@@ -275,8 +282,4 @@ def _with_room(
   scale = math.log if is_log else float
   ends = scale(places[0]), scale(places[-1])
   room = TICK / inches * (ends[1] - ends[0])
-  kept = []
-  for place in sorted(places, key=lambda place: (place not in wanted, place)):
-    if all(abs(scale(place) - scale(other)) >= room for other in kept):
-      kept.append(place)
-  return sorted(kept)
+  return with_room(sorted(places, key=lambda place: (place not in wanted, place)), scale, room)
