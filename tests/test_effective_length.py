@@ -53,6 +53,8 @@ def test_the_largest_length_to_which_all_hold(bits, expected):
     sign = '≥ ' * is_longest
     cells = [f'{sign}{length}', f'{sign}{length // 8}']
   assert texts(made) == {'rope': cells}
+  says_it = 'a dash without a score at L, or where no interval past L says' in made.caption
+  assert says_it == (expected is None)
 
 
 def test_the_effective_length_is_the_last_of_all_lengths_up_to_which_all_hold():
@@ -328,6 +330,8 @@ def test_lines_of_different_training_lengths_have_each_their_own():
 
 def test_no_table_without_lengths_past_the_training_length():
   assert make_tables(rows_of({'rope': {4: [2.0], 8: [2.0]}}), form='effective_lengths') == []
+  of_keys = rows_of({'rope': {8: [2.0], 16: [2.0]}}, protocol='long_ppl')
+  assert make_tables(of_keys, form='effective_lengths') == []
 
 
 def test_tables_of_scores_by_length_are_followed_by_it():

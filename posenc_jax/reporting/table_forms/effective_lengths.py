@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
+from posenc_jax.protocols import CHOSEN_BY_MODEL
 from posenc_jax.reporting.captions import caption, join_unique
 from posenc_jax.reporting.comparisons import bootstrap, effective_length
 from posenc_jax.reporting.comparisons.compare import (
@@ -56,7 +57,8 @@ def effective_lengths(
   baseline: str | dict[str, str] | None = None,
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
-  """A table for each protocol and control that was evaluated past a training length.
+  """A table for each protocol and control that was evaluated past a training length, and whose
+  tokens are those that a text or task has, not those that a model chose.
 
   `margin` (bits a byte, the slack) and `share` say what holds, and `score_to_keep` beside what: a
   line's own score at L or that of `baseline`, by which a line of other tokens is not judged; see
@@ -75,7 +77,9 @@ def effective_lengths(
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
       raise UserError(f'table: metric={metric!r} of effective_lengths; allowed: {allowed}')
-    if scores.columns[-1] > min(scores.train_lengths):
+    # tokens that a model chose in windows of one length are others than those of another length
+    is_kept = scores.protocol not in CHOSEN_BY_MODEL
+    if is_kept and scores.columns[-1] > min(scores.train_lengths):
       made.append(_table(rows, scores, margin, share, baselines))
   return made
 
@@ -85,7 +89,7 @@ def _table(
 ) -> Table:
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
-  lines, records, notes = [], [], []
+  lines, records, notes, lacks_L = [], [], [], False
   keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
   judged = None if baselines is None else _judged(scores, baselines, notes)
   changes = {} if is_accuracy else changes_from(scores, judged)
@@ -108,6 +112,7 @@ def _table(
       notes.append(
         f'not judged, as {reference} has no score at L of these: {line} seed {join_unique(without)}'
       )
+    lacks_L |= worst is None and any(values.get(L) is None for values in known.values())
     cells = [scores.label(line), _text(worst), _text(worst, L)]
     if len(scores.seeds) > 1:
       cells.append(', '.join(map(_text, lengths.values())) or DASH)
@@ -129,7 +134,8 @@ def _table(
   header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
     f'Effective length, {scores.title}',
-    caption(scores, drawn='Of {}', are_scores=False) + _sentences(scores, margin, share, judged),
+    caption(scores, drawn='Of {}', are_scores=False)
+    + _sentences(scores, margin, share, judged, lacks_L),
     header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
     [RowGroup('', lines)],
     [*scores.notes, *notes],
@@ -169,11 +175,15 @@ def _long_score_cells(
   return [Cell(text([] if None in values else values)) for values in (*columns, means)]
 
 
-def _sentences(scores: Scores, margin: float, share: float, judged: dict[str, str] | None) -> str:
-  whose, kept_by = 'the own score at L', ''
+def _sentences(
+  scores: Scores, margin: float, share: float, judged: dict[str, str] | None, lacks_L: bool
+) -> str:
+  """What the caption says of lengths; `lacks_L`: a line has a dash for want of a score at L."""
+  whose, kept_by = 'the own score at L', 'without a score at L, or ' * lacks_L
   if judged is not None:
     names = ' or '.join(dict.fromkeys(judged.values())) or 'the baseline'
-    whose, kept_by = f'the score at L of {names}', 'where it is not so at L itself, or '
+    whose = f'the score at L of {names}'
+    kept_by += 'where it is not so at L itself, or '
   begins = (
     ' Effective length: the largest evaluated length in tokens up to which, at every length, '
   )
