@@ -429,7 +429,7 @@ def test_the_heat_map_has_a_panel_a_line_with_depth_down_and_length_across():
   ticks = [tick.get_text() for tick in panels['rope'].get_xticklabels()]
   assert ticks == ['0.5 L\n64', 'L\n128', '2 L\n256', '4 L\n512']
   assert [text.get_text() for text in panels['alibi'].texts].count('—') == 1
-  assert 'missing: alibi at (512, 50)' in figure.get_supxlabel()
+  assert 'missing: alibi at 512 (depth 50 %)' in figure.get_supxlabel()
 
 
 def test_panels_of_a_heat_map_share_their_colors():
@@ -550,7 +550,7 @@ def test_without_intervals_the_figure_says_so():
 
 def test_a_cell_is_the_worst_seed_and_the_title_says_how_many_find_all():
   fields = dict(protocol='needle', k=None, document=None, metric='exact_match')
-  found = {0: (1.0, 0.999), 50: (0.4, 1.0), 100: (1.0, 1.0)}
+  found = {0: (0.999, 1.0, 1.0), 50: (1.0, 1.0, 0.4), 100: (1.0, 1.0, 1.0)}
   rows = [
     row(label, seed, 16, position=depth, value=1.0 if label == 'nope' else value, **fields)
     for label in ('rope', 'nope')
@@ -561,10 +561,10 @@ def test_a_cell_is_the_worst_seed_and_the_title_says_how_many_find_all():
   nope, rope = figure.axes
   assert rope.images[0].get_array().ravel().tolist() == [0.999, 0.4, 1.0]
   texts = [text.get_text() for text in rope.texts]
-  assert [text for text in texts if len(text) < 9] == ['1', '0.40', '1']
-  assert '1 of 2 seeds right in every cell' in texts
-  assert '2 of 2 seeds right in every cell' in [text.get_text() for text in nope.texts]
-  assert 'Cells: the worst of seeds 0, 1' in figure.get_supxlabel()
+  assert [text for text in texts if len(text) < 9] == ['0.99', '0.40', '1']
+  assert '1 of 3 seeds right in every cell' in texts
+  assert '3 of 3 seeds right in every cell' in [text.get_text() for text in nope.texts]
+  assert 'Cells: the worst of seeds 0, 1, 2' in figure.get_supxlabel()
   assert 'Mean' not in figure.get_supxlabel()
 
 

@@ -114,16 +114,17 @@ def _whole(scores: Scores, line: str) -> str:
     values = [scores.by_seed[line, seed, column].value(scores.metric) for column in scores.columns]
     known = [value for value in values if value is not None]
     number += bool(known)
-    whole += bool(known) and all(_text(value) == '1' for value in known)
+    whole += bool(known) and all(value == 1 for value in known)
   return f'{whole} of {number} seeds right in every cell'
 
 
-def _text(value: float) -> str:
-  """The score of a cell: '0.83', and '1' for what is right to the digits that are printed."""
+def _text(value: float, metric: Metric) -> str:
+  """The score of a cell: '0.83', and of accuracies '1' for what is right without exception."""
   if math.isnan(value):
     return DASH
-  text = f'{value:.2f}'
-  return '1' if text == '1.00' else text
+  if not metric.is_accuracy:
+    return f'{value:.2f}'
+  return '1' if value == 1 else f'{min(value, 0.99):.2f}'
 
 
 def _highest(panels: Iterable[list[list[float]]], metric: Metric) -> float:
@@ -140,7 +141,7 @@ def _draw_cells(panel, cells: list[list[float]], metric: Metric, highest: float)
     for x, cell in enumerate(of_depth):
       darkness = cell / highest if metric.best is not min else 1 - cell / highest
       color = GREY if math.isnan(cell) else 'white' if darkness > 0.55 else '#333333'
-      panel.text(x, y, _text(cell), ha='center', va='center', fontsize=7, color=color)
+      panel.text(x, y, _text(cell, metric), ha='center', va='center', fontsize=7, color=color)
   panel.set_xticks([x - 0.5 for x in range(1, len(cells[0]))], minor=True)
   panel.set_yticks([y - 0.5 for y in range(1, len(cells))], minor=True)
   panel.grid(which='minor', color='white', linewidth=1.4)

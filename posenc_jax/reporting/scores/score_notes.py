@@ -76,9 +76,15 @@ def _describe(scores: Scores, place: tuple, lines: list[str]) -> str:
   """
   columns, seeds = place
   seed = '' if list(seeds) == scores.seeds else f' seed {join_unique(seeds)}'
-  where = seed + ('' if list(columns) == scores.columns else f' at {join_unique(columns)}')
+  places = join_unique(map(_name, columns))
+  where = seed + ('' if list(columns) == scores.columns else f' at {places}')
   others = [line for line in scores.lines if line not in lines]
   if len(lines) > MOST_NAMED and len(others) < len(lines):
     but = f' but {", ".join(map(repr, others))}' if others else ''
     return f'{where.strip()} of all lines{but}'.removeprefix(' of ')
   return '; '.join(line + where for line in lines)
+
+
+def _name(column: object) -> str:
+  """A length, or '512 (depth 50 %)' of a length and a depth."""
+  return '{} (depth {} %)'.format(*column) if isinstance(column, tuple) else str(column)
