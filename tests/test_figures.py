@@ -29,10 +29,10 @@ from synthetic import (
 
 from posenc_jax import storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.colors import GREY, looks
+from posenc_jax.reporting.colors import GREY, TEXT_GREY, looks
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
-from posenc_jax.reporting.mpl.differences import BLUE, ORANGE
+from posenc_jax.reporting.mpl.differences import BLUE, IN_WORDS, ORANGE
 from posenc_jax.reporting.scores.collecting import collect
 from scripts import figures as figures_script
 
@@ -506,7 +506,10 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   means = [line.get_xdata()[0] for line in points]
   assert means == pytest.approx([2.0, 0.0, -0.1], abs=0.002)  # the best is on top
   assert [label.get_text() for label in axes.get_yticklabels()] == ['rope', 'logn', 'yarn']
-  assert [point.get_color() for point in points] == [ORANGE, GREY, BLUE]
+  colors = [ORANGE, GREY, BLUE]
+  assert [point.get_color() for point in points] == colors
+  assert [text.get_color() for text in axes.texts] == [IN_WORDS[color] for color in colors]
+  assert figure._supxlabel.get_color() == TEXT_GREY
   assert axes.get_title('left').startswith('At 2 L, 1 of 3 lines are better; yarn by the most, 0.1')
   note = ' '.join(figure.get_supxlabel().split())
   assert 'from the line "rope" where it is given the last L tokens alone (L = 8)' in note

@@ -10,8 +10,9 @@ from configs import addition, classic, needle, tasks
 from configs.paper import kerple
 from configs.studies import board
 from posenc_jax.encodings import ENCODINGS
-from posenc_jax.reporting.colors import COLORS, GREY, KNOWN, LOOKS, MARKERS, looks
+from posenc_jax.reporting.colors import COLORS, GREY, KNOWN, LOOKS, MARKERS, TEXT_GREY, looks
 from posenc_jax.reporting.html.style import SYMBOLS
+from posenc_jax.reporting.mpl.differences import IN_WORDS
 
 # What stands together in studies of this repository and of papers.
 STUDIES = {
@@ -50,11 +51,15 @@ SIGHTS = {
 APART = {'usual': 0.15, 'protanopia': 0.1, 'deuteranopia': 0.1}
 
 
+def linear_rgb(color):
+  """The light of '#rrggbb', 0 to 1."""
+  rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+  return np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+
+
 def oklab(color, sight):
   """L, a, b of '#rrggbb' (Ottosson 2020)."""
-  rgb = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-  linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-  linear = np.clip(SIGHTS[sight] @ linear, 0, 1)
+  linear = np.clip(SIGHTS[sight] @ linear_rgb(color), 0, 1)
   cones = np.array([
     [0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566],
     [0.0883024619, 0.2817188376, 0.6299787005],
@@ -101,6 +106,12 @@ def test_no_two_colors_are_near_and_none_is_the_grey_of_references(sight):
 def test_colors_are_seen_on_white():
   for color in COLORS:
     assert np.linalg.norm(oklab(color, 'usual') - oklab('#ffffff', 'usual')) > 0.2, color
+
+
+@pytest.mark.parametrize('color', [TEXT_GREY, *IN_WORDS.values()])
+def test_small_letters_have_the_contrast_to_white_that_wcag_wants(color):
+  luminance = np.dot([0.2126, 0.7152, 0.0722], linear_rgb(color))
+  assert 1.05 / (luminance + 0.05) >= 4.5
 
 
 def test_every_encoding_has_a_look_of_its_own_whoever_else_is_there():

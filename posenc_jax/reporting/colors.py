@@ -10,7 +10,8 @@ COLORS = (
   '#550077', '#aa1155', '#ff55cc', '#ff99aa', '#006699', '#6655ff',
 )  # fmt: skip
 MARKERS = 'osDXv^Pphd<>'  # as matplotlib names them
-GREY = '#7f7f7f'  # of what is no encoding: reference lines, chance, notes
+GREY = '#7f7f7f'  # of what is no encoding: reference lines, chance
+TEXT_GREY = '#666666'  # of captions and notes: GREY is too light to be read in small letters
 
 # The n-th name has the n-th look, so that names of one line below differ in color: what stands
 # together in studies stands in one line, or in columns of its own. New names go to the end, or

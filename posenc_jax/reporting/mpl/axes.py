@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.colors import TEXT_GREY
 
 MOST_LINES = 200  # of a figure
 MOST_NOTE_LINES = 14
@@ -69,7 +69,7 @@ def write_notes(figure, notes: list[str], width: int = 118) -> None:
   # Room for some is there; more must not take it from the curves.
   figure.set_figheight(figure.get_figheight() + 0.14 * max(0, len(lines) - 5))
   text = '\n'.join(lines)
-  figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=GREY)
+  figure.supxlabel(text, x=0.01, ha='left', fontsize=8, color=TEXT_GREY)
 
 
 class Name(NamedTuple):

@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from posenc_jax.reporting.colors import COLORS, GREY
+from posenc_jax.reporting.colors import COLORS, GREY, TEXT_GREY
 from posenc_jax.reporting.mpl.axes import write_notes
 from posenc_jax.reporting.mpl.panels import distance_axis, label_axes, panels
 
@@ -37,7 +37,7 @@ def draw_sinusoid():
   waves.set_yscale('log')
   waves.axhline(4096, color=GREY, linestyle=':', linewidth=1.2)
   place = dict(xytext=(2, 3), textcoords='offset points')
-  waves.annotate('4096 tokens', (0, 4096), **place, color=GREY, fontsize=9)
+  waves.annotate('4096 tokens', (0, 4096), **place, color=TEXT_GREY, fontsize=9)
   label_axes(waves, 'pair of channels m', 'tokens a turn, 2π base^(2m/D)')
   label_axes(products, 'distance r (tokens)', 'P[t + r] · P[t], over its value at r = 0')
   products.set_xscale('log')

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.protocols import CONTROLS, WINDOWED
 from posenc_jax.reporting.captions import caption
-from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.colors import GREY, TEXT_GREY
 from posenc_jax.reporting.mpl.axes import (
   Name,
   check_number,
@@ -216,7 +216,7 @@ def shade_training(axes, train_lengths: list[int]) -> None:
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
     place = dict(xycoords=axes.get_xaxis_transform(), xytext=(-3, 3), textcoords='offset points')
     # above the axes, where no curve is
-    axes.annotate(name.format(length), (length, 1), **place, color=GREY, fontsize=9)
+    axes.annotate(name.format(length), (length, 1), **place, color=TEXT_GREY, fontsize=9)
   axes.set_xlim(left, right)
 
 

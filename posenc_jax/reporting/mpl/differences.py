@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.captions import join_unique
-from posenc_jax.reporting.colors import GREY
+from posenc_jax.reporting.colors import GREY, TEXT_GREY
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
@@ -18,6 +18,8 @@ from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import multiple_of
 
 BLUE, ORANGE = '#0072b2', '#d55e00'
+# The color of a number beside a point of another: what is light is hard to read in small letters.
+IN_WORDS = {BLUE: BLUE, ORANGE: '#b34700', GREY: TEXT_GREY}
 WIDTH, TICK = 6.5, 0.4  # inches: about that of the axis, and that of a number below it
 LINEAR = 0.05  # bits a byte around 0 in which the axis is linear; beyond it is logarithmic
 
@@ -93,7 +95,8 @@ def _draw(axes, y: int, difference) -> None:
     axes.plot([low, high], [y, y], color=color, linewidth=2.2, solid_capstyle='butt')
   axes.plot(difference.mean, y, 'o', color=color, markersize=6)
   place = {'xycoords': ('axes fraction', 'data'), 'va': 'center', 'fontsize': 9}
-  axes.annotate(f'{difference.mean:+.3f}', (1.01, y), color=color, **place, annotation_clip=False)
+  place |= {'color': IN_WORDS[color], 'annotation_clip': False}
+  axes.annotate(f'{difference.mean:+.3f}', (1.01, y), **place)
 
 
 def _name_differences(axes) -> None:

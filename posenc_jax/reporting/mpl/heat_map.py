@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import of_rows
 from posenc_jax.reporting.captions import caption
-from posenc_jax.reporting.colors import GREY, Look, looks
+from posenc_jax.reporting.colors import TEXT_GREY, Look, looks
 from posenc_jax.reporting.metrics import DASH, Metric
 from posenc_jax.reporting.mpl.axes import new_figure, shorten, write_notes
 from posenc_jax.reporting.scores.collecting import check_depths, collect
@@ -140,7 +140,7 @@ def _draw_cells(panel, cells: list[list[float]], metric: Metric, highest: float)
   for y, of_depth in enumerate(cells):
     for x, cell in enumerate(of_depth):
       darkness = cell / highest if metric.best is not min else 1 - cell / highest
-      color = GREY if math.isnan(cell) else 'white' if darkness > 0.55 else '#333333'
+      color = TEXT_GREY if math.isnan(cell) else 'white' if darkness > 0.55 else '#333333'
       panel.text(x, y, _text(cell, metric), ha='center', va='center', fontsize=7, color=color)
   panel.set_xticks([x - 0.5 for x in range(1, len(cells[0]))], minor=True)
   panel.set_yticks([y - 0.5 for y in range(1, len(cells))], minor=True)
@@ -163,4 +163,4 @@ def _name_panel(panel, name: str, whole: str, look: Look) -> None:
   above = offset_copy(panel.transAxes, panel.figure, y=22, units='points')
   panel.plot([0.03], [1], color=look.color, marker=look.marker, transform=above, clip_on=False)
   place = dict(xycoords='axes fraction', xytext=(0, 5), textcoords='offset points')
-  panel.annotate(whole, (0, 1), **place, fontsize=8, color=GREY)
+  panel.annotate(whole, (0, 1), **place, fontsize=8, color=TEXT_GREY)
