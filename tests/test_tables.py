@@ -602,10 +602,11 @@ def test_a_terminal_of_any_width_shows_every_number_mark_and_head(width):
 
 def test_latex_escapes_names_and_balances():
   text = table_writers.latex(
-    made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ <': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})),
+    made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ < |': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})),
     'tab:a',
   )
-  name = r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ $<$'
+  name = r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ $<$ '
+  name += r'\textbar{}'
   assert name + r' & \textbf{1.500 $\pm$ 0.707} \\' in text
   assert r'c & --- \\' in text
   plain = text.replace(r'\{', '').replace(r'\}', '')

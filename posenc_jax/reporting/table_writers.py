@@ -94,7 +94,7 @@ def _paragraph(text: str) -> str:
 LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
   '\\': r'\textbackslash{}', '~': r'\textasciitilde{}', '^': r'\textasciicircum{}', '±': r'$\pm$',
   DASH: '---', '†': r'\textsuperscript{\textdagger}', '*': r'\textsuperscript{*}', '[': '{[}',
-  ']': '{]}', '<': '$<$', '>': '$>$',
+  ']': '{]}', '<': '$<$', '>': '$>$', '|': r'\textbar{}',
   '≥': r'$\geq$',
 }  # fmt: skip
 
@@ -119,7 +119,8 @@ def latex_labels(titles: list[str]) -> list[str]:
 def latex(table: Table, label: str) -> str:
   """A `table` environment with its title as caption, and all else that is said of it below.
 
-  The document needs `booktabs` and `graphicx`. A table wider than the page is made smaller.
+  The document needs `booktabs` and `graphicx`, and where names have letters outside ASCII XeLaTeX
+  or LuaLaTeX and a font that has them. A table wider than the page is made smaller.
   """
   width, body = len(table.header), []
   for group in table.groups:
