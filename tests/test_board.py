@@ -706,7 +706,7 @@ def test_the_command_writes_the_same_bytes_again(folder, capsys):
     # but for the command that made it
     assert first == second.replace(f'--out={folder}/b'.encode(), f'--out={folder}/a'.encode())
   text = (folder / 'a' / 'board.html').read_text()
-  assert '<td class="text">&lt;b&gt;</td>' in text
+  assert '<th scope="row" class="text">&lt;b&gt;</th><td' in text
   assert '{{' not in text
   assert text.count('<tr class="summary">') == 1  # it stays below the lines that are sorted
   assert '<th scope="col" class="text"><button>verdict</button></th>' in text

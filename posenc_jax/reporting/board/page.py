@@ -125,9 +125,10 @@ def _class(name: str) -> str:
 
 def _row(table: Table, line: list[Cell]) -> str:
   is_summary = ' class="summary"' if line[0].text in (CHANCE, SMALLEST_SHOWN) else ''
+  tags = ['th scope="row"', *['td'] * (len(line) - 1)]
   cells = (
-    f'<td{_class(name)}>{html.escape(cell.text + cell.mark)}</td>'
-    for name, cell in zip(table.header, line, strict=True)
+    f'<{tag}{_class(name)}>{html.escape(cell.text + cell.mark)}</{tag[:2]}>'
+    for tag, name, cell in zip(tags, table.header, line, strict=True)
   )
   return f'<tr{is_summary}>{"".join(cells)}</tr>'
 

@@ -100,7 +100,10 @@ def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   if any(references_of(series, labels) for series in shown):
     caption += GREY_LINES
   name = f'curves-{number}' if number else 'curves'
-  return dict(div=Markup(style.to_div(plots.draw(shown, labels), name)), caption=caption)
+  y, x = plots.axis_title(shown[0]), shown[0].x_title
+  label = f'Curves of {y} against {x}, one an encoding; the tables below have every number'
+  div = Markup(style.to_div(plots.draw(shown, labels), name))
+  return dict(div=div, label=label, caption=caption)
 
 
 def _study_tables(places: Places) -> list[dict]:
