@@ -857,6 +857,10 @@ def test_heads_sort_one_way_and_then_the_other(browser, folder):  # noqa: F811
     assert head.get_attribute('aria-sort') == order
     found = cells.all_text_contents()
     assert (found[0], found[-1]) == ends
+  # counts of seeds are sorted by their share, and dashes stand last
+  shares = ['0 of 4', '10 of 30', '2 of 3', '1 of 1', '—']
+  sort = 'texts => texts.sort((a, b) => compare(a, b, true, 1))'
+  assert page_.evaluate(sort, sorted(shares)) == shares
   page_.close()
 
 
