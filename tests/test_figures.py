@@ -635,6 +635,7 @@ assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
     *('one.png', 'one.pdf', 'two.png', 'two.pdf'),
   }
   assert 'Perplexity per token' in done.stdout
+  assert '…' not in done.stdout
   assert 'transformer_xl' in done.stdout
   assert 'last_k, windowed' not in done.stdout
 

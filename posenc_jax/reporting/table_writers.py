@@ -220,9 +220,15 @@ def _on_screen(cell: Cell) -> rich.text.Text:
   return rich.text.Text(text, 'bold green' if cell.is_best else '')
 
 
+def _broken(text: rich.text.Text) -> rich.text.Text:
+  """The text with a deviation below its mean, where both have no room in a line."""
+  return rich.text.Text(text.plain.replace(' ± ', '\n± '), text.style)
+
+
 def _narrowest(column: list[rich.text.Text]) -> int:
-  """The width of the longest word."""
-  return max(rich.cells.cell_len(word) for text in column for word in text.plain.split() or [''])
+  """The width of the longest word; a deviation and its sign are one."""
+  words = (word for text in column for word in re.split(r'(?<!±)\s', text.plain))
+  return max(map(rich.cells.cell_len, words))
 
 
 def _widest(column: list[rich.text.Text]) -> int:
@@ -261,6 +267,8 @@ def _block(
   for index, (column, column_width) in enumerate(zip(columns, widths, strict=True)):
     justify = 'right' if index else 'left'
     drawn.add_column(column[0], justify=justify, width=column_width, overflow='fold')
+    if column_width < limits[index][1]:
+      columns[index] = list(map(_broken, column))
   lines = iter(zip(*(column[1:] for column in columns), strict=True))
   for group in table.groups:
     if group.name:
