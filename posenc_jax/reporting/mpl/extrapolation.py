@@ -80,17 +80,15 @@ def lengths(
   height = max(5.2, 2.2 + 0.135 * len(series.curves))  # inches: names stand below each other
   figure = new_figure(11.5 if goes_beyond else 8, height)
   left, *right = figure.subplots(1, 2 if goes_beyond else 1, squeeze=False)[0]
+  found = finding(bits, grey)
   notes = _draw_scores(left, series, looks, grey, 4 if goes_beyond else 5.5)
   if goes_beyond:
     of_controls = {some.scores.control: own_changes(some, grey, bits) for some in bits_controls}
-    notes += _draw_changes(right[0], bits, changes, of_controls, looks, grey)
+    notes += _draw_changes(right[0], bits, changes, of_controls, looks, grey, found)
   elif controls:
     of_controls = {some.scores.control: some.curves for some in controls}
     notes += draw_controls(left, of_controls, looks)
     score_axis(left, series)
-  found = finding(bits, grey)
-  if found and goes_beyond:
-    notes.append('The title goes by every seed and by intervals over documents.')
   title = '\n'.join(textwrap.wrap(found or series.title, 115 if goes_beyond else 80))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
   if grey:
@@ -143,8 +141,12 @@ def _draw_changes(
   of_controls: dict[str, dict[str, Curve]],
   looks: dict[str, dict],
   grey: Collection[str],
+  found: str,
 ) -> list[str]:
-  """Draws what becomes of each line's score from L on; returns what the caption says of it."""
+  """Draws what becomes of each line's score from L on; returns what the caption says of it.
+
+  `found`: the title, if it says what was found, or ''.
+  """
   axes.axhspan(-SLACK, SLACK, color='#e6e6e6', linewidth=0, zorder=-1)
   axes.axhline(0, color=GREY, linewidth=0.8, zorder=0)
   lowest = min(
@@ -190,10 +192,11 @@ def _draw_changes(
   name_lines(axes, names, looks)
   notes = [
     'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
-    f'change at the longest length; shaded: {SLACK:g} bits per byte. Arrows: lines that go on '
-    'beyond the panel.'
+    f'change at the longest length; shaded: {SLACK:g} bits per byte.'
   ]
-  return notes + control_notes
+  if found:
+    notes.append('The title goes by every seed and by intervals over documents.')
+  return [*notes, 'Arrows: lines that go on beyond the panel.', *control_notes]
 
 
 def _draw_gone_controls(
