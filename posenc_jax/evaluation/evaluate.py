@@ -279,9 +279,9 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   lengths = sorted({length for _, length in cells})
   has_errors = any('±' in text for text in cells.values())
   table = Table(title=Text(title))  # no markup: names may have brackets
-  table.add_column('bits/byte', no_wrap=True)
+  table.add_column('bits/byte', overflow='fold')
   for length in lengths:
-    table.add_column(str(length))
+    table.add_column(str(length), overflow='fold')
   table.caption = '± standard error over documents' if has_errors else None
   for name in dict.fromkeys(name for name, _ in cells):
     table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
