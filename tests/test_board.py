@@ -489,9 +489,8 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
 
 def test_the_smallest_difference_between_lines_is_found_in_four_of_five_cases():
   """Simulated, with scipy's test of two lines; by counts, with its exact test."""
-  scores_LS = np.array([[0.0, 1.0, 2.0], [0.0, 2.0, 4.0], [0.0, 4.0, 8.0], [5.0, 5.0, 5.0]])
-  least = significance.smallest_between(scores_LS)  # of the spreads 1, 2 and 4
   rng = np.random.default_rng(0)
+  least = significance.smallest_between([*rng.normal(7, 2, (4000, 3)), [5.0, 5.0, 5.0]])
   ours_NS, theirs_NS = rng.normal(0, 2, (2, 20_000, 3))
   found = stats.ttest_ind(ours_NS + least, theirs_NS, axis=1).pvalue < significance.ALPHA
   assert found.mean() == pytest.approx(significance.POWER, abs=0.01)

@@ -189,6 +189,11 @@ def test_dashed_lines_that_leave_the_panel_have_an_arrow_and_stand_in_the_captio
   assert [line.get_ydata()[0] for line in arrows] == [0.3] * 2
   note = ' '.join(figure.get_supxlabel().split())
   assert 'Dashed beyond the panel: flat +0.600, rises +0.700.' in note
+  many = {f'line{n}': {8: [2.0], 16: [3.0 + n / 10]} for n in range(12)}
+  rows += rows_of({line: {8: [2.0], 16: [2.0]} for line in many})
+  rows += rows_of(many, control='windowed')
+  note = ' '.join(figures.draw(rows).get_supxlabel().split())
+  assert 'line7 +1.700, 4 more.' in note
   within = figures.draw(rows_of(plain) + rows_of(plain, control='windowed'))
   assert 'beyond the panel: ' not in within.get_supxlabel()
 
@@ -309,6 +314,14 @@ def test_the_same_figure_is_the_same_bytes(kind, tmp_path):
     made.append((tmp_path / f'{name}.{kind}').read_bytes())
   assert made[0] == made[1]
   assert b'CreationDate' not in made[0]
+
+
+def test_a_point_between_two_gaps_has_a_marker():
+  bits = {n: [2.0] for n in range(8, 40)} | {9: ['not_finite'], 11: ['not_finite']}
+  left, _ = figures.draw(rows_of({'rope': bits})).axes
+  rope = curves_named(left, ['rope'])['rope']
+  assert {x for x in rope.get_xdata()[rope.get_markevery()]} >= {8, 10}
+  assert len(rope.get_markevery()) < 20
 
 
 def test_names_are_kept_apart_in_order_and_no_further_than_needed():
@@ -528,7 +541,11 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
 
 @pytest.mark.parametrize(
   ('far', 'ticks'),
-  [(0.04, [0, 0.01, 0.02]), (3.0, [-0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2])],
+  [
+    (0.004, [-0.001, 0, 0.001, 0.002, 0.005]),
+    (0.04, [0, 0.01, 0.02]),
+    (3.0, [-0.1, -0.05, -0.02, 0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2]),
+  ],
 )
 def test_the_axis_of_differences_names_round_numbers_that_do_not_overlap(far, ticks):
   bits = {'rope': {8: 1.0, 16: 1 + far}, 'yarn': {8: 1.0, 16: 1 - far / 30}}

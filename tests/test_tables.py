@@ -589,13 +589,16 @@ def test_a_terminal_of_any_width_shows_every_number_mark_and_head(width):
   wanted = dict(form='effective_lengths', metric='exact_match', protocols=['copy'])
   differences = next(table for table in make_tables(scores) if '[' in lines_of(table)[0][1].text)
   long_scores = make_tables(tasks(names=('copy',)), **wanted)
-  for table in (differences, *long_scores, *make_tables(realistic())):
+  long_name = 'a' * 60
+  long_names = make_tables(rows_of({'rope': {8: [1.0]}, long_name: {8: [2.0]}}))
+  for table in (differences, *long_scores, *make_tables(realistic()), *long_names):
     file = io.StringIO()
     Console(file=file, width=width).print(table_writers.on_screen(table, width))
     lines = file.getvalue().split('\n')
     assert '…' not in file.getvalue()
     assert max(map(len, lines)) <= width
     texts = [cell.text + cell.mark for line in lines_of(table) for cell in line]
+    texts = [group.name for group in table.groups] + [text for text in texts if text != long_name]
     # a deviation is not parted from its sign
     words = lambda text: Counter(re.findall(r'± \S+|\S+', text))
     assert words(' '.join([*table.header, *texts])) <= words(file.getvalue())

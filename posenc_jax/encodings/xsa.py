@@ -13,12 +13,13 @@ class XSA(Encoding):
 
   Exclusive self attention: with a = 1, as in the paper, the output is orthogonal to the value v_i
   of the query's own token, which the residual stream has anyway; a token that sees no other gets 0.
-  That is BeliefFormer's form a head, too. modded-nanogpt's records from the end of April 2026 on
-  have a = tanh(s) with a learned s a head, here `learned`: every layer has its own, and they start
-  at 0, where this does nothing. (There only some layers have it, which is a pattern here; later
-  records compute s of each token.) Heads that share a head of values share v_i. It is v_i as the
-  weights met it, beside `kv_shift` the mixed one, wherever this stands in a chain. To be chained
-  with an encoding of positions: ('rope', 'xsa').
+  That is BeliefFormer's form of each head, too (openreview.net/forum?id=Ard2QzPAUK).
+  modded-nanogpt's records from the end of April 2026 on have a = tanh(s) with a learned s a head,
+  here `learned`: every layer has its own, and they start at 0, where this does nothing. (There only
+  some layers have it, which is a pattern here; later records compute s of each token.) Heads that
+  share a head of values share v_i. It is v_i as the weights met it, beside `kv_shift` the mixed
+  one, wherever this stands in a chain. To be chained with an encoding of positions: ('rope',
+  'xsa').
   """
 
   paper = 'Zhai 2026, arXiv:2603.09078'

@@ -37,13 +37,12 @@ class Curve:
 
   @property
   def mean_or_status(self) -> list[float | str]:
-    """The mean at each x; in the place of one the status of a seed that failed, or 'missing'."""
-    found = []
-    for index, mean in enumerate(self.mean):
-      statuses = (scores[index] for scores in self.by_seed.values())
-      failed = (some for some in statuses if isinstance(some, str) and some not in UNSEEN)
-      found.append(next(failed, 'missing') if mean is None else mean)
-    return found
+    """The mean at each x; where there is none 'missing', if no seed has been asked, or 'failed'."""
+    at_each = zip(*self.by_seed.values(), strict=True)
+    return [
+      ('missing' if all(some in UNSEEN for some in scores) else 'failed') if mean is None else mean
+      for mean, scores in zip(self.mean, at_each, strict=True)
+    ]
 
   @property
   def spread(self) -> list[float | None]:

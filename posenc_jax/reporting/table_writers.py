@@ -184,6 +184,7 @@ def _in_csv(value: object) -> object:
   return f"'{visible(value)}" if value.startswith(FORMULA) else visible(value)
 
 
+LEAST_NAME = 8  # columns for the names of lines, however wide the others are
 CAPTION = 140  # columns of a caption or a note on screen: longer lines are hard to follow
 
 
@@ -232,8 +233,9 @@ def _narrowest(column: list[rich.text.Text]) -> int:
 
 
 def _widest(column: list[rich.text.Text]) -> int:
-  """The width of the longest line."""
-  return max(rich.cells.cell_len(line) for text in column for line in text.plain.split('\n'))
+  """The width of the longest line; 0 of no text."""
+  lines = (line for text in column for line in text.plain.split('\n'))
+  return max(map(rich.cells.cell_len, lines), default=0)
 
 
 def _taken(widths: Collection[int]) -> int:
@@ -241,11 +243,20 @@ def _taken(widths: Collection[int]) -> int:
   return sum(widths) + 3 * len(widths) + 1
 
 
+def _narrowest_of_all(columns: list[list[rich.text.Text]], width: int) -> list[int]:
+  """The least width of each column: its longest words, but of names no more than leaves room for
+  any one of the others.
+  """
+  names, *others = map(_narrowest, columns)
+  room = width - _taken([0, max(others, default=0)])
+  return [min(names, max(room, LEAST_NAME)), *others]
+
+
 def _blocks(columns: list[list[rich.text.Text]], width: int) -> list[list[int]]:
   """The columns that stand beside each other, as many as have room for their longest words: the
   first one, in every block, and those that follow those of the block before.
   """
-  blocks, least = [[0]], list(map(_narrowest, columns))
+  blocks, least = [[0]], _narrowest_of_all(columns, width)
   for index in range(1, len(columns)):
     if len(blocks[-1]) > 1 and _taken([least[i] for i in (*blocks[-1], index)]) > width:
       blocks.append([0])
@@ -257,19 +268,19 @@ def _block(
   table: Table, columns: list[list[rich.text.Text]], shown: list[int], width: int
 ) -> rich.table.Table:
   """The table of the shown columns; if they lack room, the widest break their lines first."""
-  columns = [columns[index] for index in shown]
-  limits = [(_narrowest(column), _widest(column)) for column in columns]
+  least = _narrowest_of_all(columns, width)
+  limits = [(least[index], _widest(columns[index])) for index in shown]
   for most in range(width, 0, -1):
     widths = [min(widest, max(narrowest, most)) for narrowest, widest in limits]
     if _taken(widths) <= width:
       break
-  drawn = rich.table.Table(box=rich.box.SIMPLE_HEAD)
-  for index, (column, column_width) in enumerate(zip(columns, widths, strict=True)):
+  drawn, bodies = rich.table.Table(box=rich.box.SIMPLE_HEAD), []
+  for index, column_width in zip(shown, widths, strict=True):
+    head, *cells = columns[index]
     justify = 'right' if index else 'left'
-    drawn.add_column(column[0], justify=justify, width=column_width, overflow='fold')
-    if column_width < limits[index][1]:
-      columns[index] = list(map(_broken, column))
-  lines = iter(zip(*(column[1:] for column in columns), strict=True))
+    drawn.add_column(head, justify=justify, width=column_width, overflow='fold')
+    bodies.append(cells if column_width >= _widest(cells) else list(map(_broken, cells)))
+  lines = iter(zip(*bodies, strict=True))
   for group in table.groups:
     if group.name:
       drawn.add_section()

@@ -31,7 +31,7 @@ ROPE = 'rope'  # the label of the line that costs and scores at L are relative t
 SMALLEST_SHOWN = 'smallest shown'  # the line of the smallest differences that columns can tell
 # What that line says in tables of recall and of tasks.
 SMALLEST_BETWEEN = (
-  f'"{SMALLEST_SHOWN}": the smallest difference that a test of two lines finds in four of five '
+  f'"{SMALLEST_SHOWN}": the smallest difference of two means that a t-test finds in four of five '
   'cases, both of the median spread over seeds among lines that spread, uncorrected for the number '
   'of lines; of counts, by how many seeds a line must fall behind one that all seeds count for.'
 )

@@ -97,8 +97,7 @@ def _body(
     )
     for number in sorted(bins)
   ]
-  known = [[tokens / 1e6 for tokens in found if tokens is not None] for found in onsets.values()]
-  smallest.append(board_lines.smallest_text(known, ONSET_FORM))
+  smallest.append(DASH)  # the column of onsets has medians, of the seeds that have one
   seeds = [len(of_line[1]) for of_line in recalled.values() if of_line.get(1)]
   smallest.append(board_lines.fewest_text(seeds))
   return body + board_lines.smallest_line([*smallest, ''])

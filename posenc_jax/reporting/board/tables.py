@@ -64,8 +64,6 @@ LEGEND = (
   'one was evaluated.',
   'seeds: how many the line has.',
 )
-# What a task is called in words, where its name does not say it.
-TITLES = {'mqar': 'mqar (recall of values by their keys)'}
 # What they say of the tables of further corpora.
 AS_ABOVE = ('Columns are those of the first table.',)
 
@@ -227,7 +225,7 @@ def task_tables(
     for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
       corpora = join_unique(row['corpus'] for row in of_task)
-      notes.append(f'{TITLES.get(task, task)}: {corpora}, L = {L}')
+      notes.append(f'{task}: {corpora}, L = {L}')
       columns += _task_columns(scores, L, chance_scores(rows, scores))
   rank = {name: place for place, name in enumerate(order)}
   lines = dict.fromkeys(line for column in columns for line in column.texts)

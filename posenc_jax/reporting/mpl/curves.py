@@ -196,7 +196,16 @@ def plot_numbers(axes, xs: list[float], values: list[float | str], **style) -> N
   if any(isinstance(value, float) for value in values):
     points = _points(xs, values)
     style = {'linewidth': 1.8, 'markeredgecolor': 'white', 'markeredgewidth': 0.7} | style
-    axes.plot(*zip(*points, strict=True), markevery=math.ceil(len(points) / MARKED), **style)
+    axes.plot(*zip(*points, strict=True), markevery=_marked([y for _, y in points]), **style)
+
+
+def _marked(ys: list[float]) -> list[int]:
+  """The indices of the points with a marker: about MARKED of them, and those between two gaps,
+  which no line would show.
+  """
+  step, around = math.ceil(len(ys) / MARKED), [math.nan, *ys, math.nan]
+  alone = lambda index: math.isnan(around[index]) and math.isnan(around[index + 2])
+  return [index for index in range(len(ys)) if index % step == 0 or alone(index)]
 
 
 def shade_training(axes, train_lengths: list[int]) -> None:

@@ -104,12 +104,15 @@ def _name_differences(axes) -> None:
   from matplotlib.ticker import FixedLocator, NullLocator
 
   low, high = axes.get_xlim()
-  # where there is no room for all of them: 0.1 and 1 before 0.5, and that before 0.2
-  round_numbers = [m * 10.0**decade for m in (1, 5, 2) for decade in (-1, 0, 1, -2)]
-  within = [x for number in (0.0, *round_numbers) for x in (number, -number) if low <= x <= high]
   scale = axes.xaxis.get_transform().transform
   room = TICK / WIDTH * (scale(high) - scale(low))
-  axes.xaxis.set_major_locator(FixedLocator(with_room(dict.fromkeys(within), scale, room)))
+  for finest in (-2, -3, -4):
+    # where there is no room for all of them: 0.1 and 1 before 0.5, and that before 0.2
+    round_numbers = [m * 10.0**decade for m in (1, 5, 2) for decade in (-1, 0, 1, finest)]
+    within = [x for number in (0.0, *round_numbers) for x in (number, -number) if low <= x <= high]
+    if len(ticks := with_room(dict.fromkeys(within), scale, room)) > 2:
+      break
+  axes.xaxis.set_major_locator(FixedLocator(ticks))
   axes.xaxis.set_minor_locator(NullLocator())
   axes.xaxis.set_major_formatter('{x:g}')
   axes.tick_params(axis='x', labelsize=9)

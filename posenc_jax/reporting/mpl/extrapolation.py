@@ -40,6 +40,7 @@ from posenc_jax.reporting.series import Curve, Series, length_series, multiple_o
 LOWEST, HIGHEST = -0.05, 0.3  # bits a byte, of the panel of changes
 DEEPEST = -1.0  # where a line gains more than LOWEST, the panel reaches down to here
 TICK = 0.52  # inches that a tick's name needs
+MOST_NAMED = 10  # dashed lines of a control beyond the panel that the caption names
 
 
 def lengths(
@@ -51,7 +52,7 @@ def lengths(
   references: Collection[str] = (),
   labels: Collection[str] = (),
 ):
-  """Score against evaluation length, up to the training length L shaded: a matplotlib `Figure`.
+  """Score against evaluation length, shaded up to the shortest training length: a `Figure`.
 
   Of likelihoods a second panel shows what becomes of each line's own score at L, in bits a byte
   near 0, and the title says what it shows. Bands are one standard deviation over seeds; of
@@ -220,7 +221,9 @@ def _draw_gone_controls(
       if border != means[-1]:
         _draw_arrow(axes, xs, means, border, looks[line]['color'], markersize=4)
         gone[line] = means[-1]
-    names = (f'{line} {gone[line]:+.3f}' for line in sorted(gone, key=gone.get))
+    names = [f'{line} {gone[line]:+.3f}' for line in sorted(gone, key=gone.get)]
+    if len(names) > MOST_NAMED:
+      names[MOST_NAMED:] = [f'{len(names) - MOST_NAMED} more']
     notes += [f'{words} beyond the panel: {", ".join(names)}.'] if gone else []
   return notes
 
