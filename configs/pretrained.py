@@ -35,12 +35,13 @@ frequencies by more than any other method here but PI: 0.66 to 0.80 at L and at 
 16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both.
 
 Cost on one core: 31 s a document at 8,192 tokens and 100 s at 16,384 for methods with one range, 47
-and 192 for Self-Extend, 72 and 215 for dual chunk attention; some six CPU-hours for all runs.
-Result: results/pretrained/table.md, LOG/119, 124, 156 and 163. Bits per byte at 8,192 and 16,384
-tokens: nothing 0.641 and 2.880, Jet-Long 0.641 and 0.637, Self-Extend 0.641 and 0.639, StreamingLLM
-0.641 and 0.642, dual chunk attention 0.640 and 0.644, YaRN and both forms of MrRoPE 0.649 and
-0.645, ReRoPE 0.642 and 0.649, Llama 3's rule 0.660 and 0.659, NTK-RoPE-mixed 0.660 and 0.663, NTK
-0.655 and 0.689, ABF 0.694 and 0.700, PI 1.131 and 1.139, log n 0.641 and 2.946.
+and 192 for Self-Extend, 72 and 215 for dual chunk attention; some seven CPU-hours for all runs.
+Result: results/pretrained/table.md, LOG/119, 124, 156, 163 and 186. Bits per byte at 8,192 and
+16,384 tokens: nothing 0.641 and 2.880, Jet-Long 0.641 and 0.637, Self-Extend 0.641 and 0.639,
+StreamingLLM 0.641 and 0.642, dual chunk attention 0.640 and 0.644, YaRN and both forms of MrRoPE
+0.649 and 0.645, ReRoPE 0.642 and 0.649, Llama 3's rule 0.660 and 0.659, NTK-RoPE-mixed 0.660 and
+0.663, NTK-YaRN 0.653 and 0.648, AlphaRoPE 0.669 and 0.666, NTK 0.655 and 0.689, ABF 0.694 and
+0.700, PI 1.131 and 1.139, log n 0.641 and 2.946.
 """
 
 from pathlib import Path
