@@ -116,9 +116,10 @@ def get_config() -> ConfigDict:
         trained_parameters=(),
         # 'float32' or 'bfloat16', for activations; parameters and optimizer are float32.
         compute_dtype='float32',
-        # jax_default_matmul_precision of the training; evaluation always has 'highest'. With
-        # 'default', products of float32 have the digits of TensorFloat-32 on NVIDIA GPUs since
-        # Ampere and of bfloat16 on TPUs; with 'highest' all digits, which takes longer.
+        # jax_default_matmul_precision of the training: 'default', 'high' or 'highest', which
+        # evaluation always has. With 'default', products of float32 have the digits of
+        # TensorFloat-32 on NVIDIA GPUs since Ampere and of bfloat16 on TPUs, with 'high' of three
+        # products of bfloat16 on TPUs; with 'highest' all digits, which takes longer.
         matmul_precision='default',
         log_every=20,  # steps
         validate_every=200,  # steps; 0: only at the end

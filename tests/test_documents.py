@@ -12,10 +12,17 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
+from posenc_jax import cli
+from posenc_jax.config import load, load_study, to_json
 from posenc_jax.encodings import Encoding, make
 from posenc_jax.encodings.core.registry import BUILT_IN
-from posenc_jax.reporting import row_files, study
+from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
+from posenc_jax.reporting import row_files, study, table_forms
 from posenc_jax.reporting.board.lines import corpora, lines
+from posenc_jax.reporting.metrics import METRICS
+from posenc_jax.reporting.mpl import figures
+from posenc_jax.reporting.report_settings import VALUES
+from posenc_jax.tasks import TASKS
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,6 +106,42 @@ def test_links_lead_somewhere():
       assert path.exists(), f'{page}: {link}'
       assert not anchor or anchor in anchors_of(path), f'{page}: {link}'
   assert links > 50
+
+
+@pytest.mark.parametrize(
+  ('page', 'names'),
+  [
+    ('docs/train.md', TASKS),
+    ('docs/evaluate.md', [*PROTOCOLS, TASK_PROTOCOL, *CONTROLS]),
+    ('docs/studies.md', [*VALUES, *METRICS, *table_forms.FORMS, *figures.FORMS]),
+  ],
+)
+def test_a_page_names_all_that_there_is(page, names):
+  text = (ROOT / page).read_text()
+  assert [name for name in names if not re.search(rf'`[^`\n]*\b{name}\b', text)] == []
+
+
+def test_the_members_with_hyperparameters_of_readme_are_a_chain():
+  (members,) = re.findall(r'--config\.encoding\.members="(.*?)"', (ROOT / 'README.md').read_text())
+  given = ['--config.encoding.name=chain', f'--config.encoding.members={members}']
+  _, overrides = cli.parse_args(given, {})
+  c = load(ROOT / 'configs' / 'base.py', overrides)
+  assert to_json(c.encoding)['members'][1]['max_distance'] == 1024
+
+
+def test_pages_count_the_methods_of_studies():
+  counted = {}
+  for name in ('pretrained', 'studies/pretrained_passkey', 'studies/pretrained_long_ppl'):
+    counted[name] = len({*load_study(ROOT / 'configs' / f'{name}.py').METHODS} - {'none'})
+  words = {19: 'nineteen', 8: 'eight', 6: 'six'}
+  pretrained, passkey, long_ppl = (words[count] for count in counted.values())
+  pages = ('README.md', 'docs/pretrained.md', 'results/FINDINGS.md')
+  readme, page, findings = (' '.join((ROOT / name).read_text().split()) for name in pages)
+  assert all(f'{pretrained} methods' in text for text in (readme, page, findings))
+  assert f'asks {passkey} of them for a pass key' in page
+  assert f'scores {long_ppl} on the tokens' in page
+  of_4 = f'3 of {counted["pretrained"] + 1} lines'
+  assert (ROOT / 'results' / 'README.md').read_text().count(of_4) == 2
 
 
 @functools.cache

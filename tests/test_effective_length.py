@@ -347,7 +347,7 @@ def test_tables_of_scores_by_length_are_followed_by_it():
   assert after_lengths(part)[1] == {'form': 'effective_lengths', **part[0]}
   own = [{'metric': 'token_accuracy'}, {'margin': 0.1}, {'form': 'effective_lengths', 'share': 0.5}]
   assert after_lengths(own) == own
-  assert after_lengths(own[:2]) == [*own[:2], {'form': 'effective_lengths', 'margin': 0.1}]
+  assert after_lengths(own[:2]) == [*own[:2], {'form': 'effective_lengths'}]
 
 
 def test_bad_settings_are_one_line():

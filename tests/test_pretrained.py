@@ -965,8 +965,8 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
   ('name', 'runs'),
   [
-    ('pretrained', 18),
-    ('studies/pretrained_4', 18),
+    ('pretrained', 20),
+    ('studies/pretrained_4', 20),
     ('studies/pretrained_passkey', 9),
     ('studies/pretrained_long_ppl', 7),
     ('studies/pretrained_speeches', 6),

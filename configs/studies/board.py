@@ -24,7 +24,8 @@ and Transformer-XL at least one no longer hangs on a single seed; none is marked
 L.
 
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
---kept=results/board goes on from there; the n-gram is scripts/ngram.py's, and the times of a step
+--kept=results/board goes on from there; the line of the n-gram is python scripts/ngram.py
+--config=configs/studies/board.py --workdir=runs/board/ngram, and the times of a step are
 scripts/step_times.py's. The tasks of the same lines are configs/studies/board_tasks.py.
 
 Cost: 99 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one

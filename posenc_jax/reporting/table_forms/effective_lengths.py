@@ -30,7 +30,8 @@ OF_LINE, OF_BASELINE = 'own', 'baseline'
 
 def after_lengths(wanted: list[dict]) -> list[dict]:
   """The settings of tables, each of scores by length followed by that of effective lengths with the
-  same settings; as they are where a study names that form itself.
+  same settings but `margin`, which is about marks there; as they are where a study names that form
+  itself.
   """
   if any(settings.get('form') == FORM for settings in wanted):
     return wanted
@@ -39,7 +40,7 @@ def after_lengths(wanted: list[dict]) -> list[dict]:
     made.append(settings)
     is_by_length = settings.get('form', 'lengths') == 'lengths'
     if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
-      names = ['metric', 'protocols', 'margin', 'learned']
+      names = ['metric', 'protocols', 'learned']
       if settings.get('score_to_keep', OF_LINE) == OF_BASELINE:
         names += ['baseline', 'score_to_keep']
       made.append({'form': FORM, **{k: settings[k] for k in names if k in settings}})
