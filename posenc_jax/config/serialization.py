@@ -45,7 +45,7 @@ def saved_config(workdir: str | Path) -> ConfigDict:
   except (FileNotFoundError, NotADirectoryError):
     runs = sorted(Path(workdir).glob('*/config.json'))
     holds = f', but it holds runs, such as {runs[0].parent}' if runs else ''
-    allowed = 'the directory of a run that train.py made'
+    allowed = 'the directory of a run that train.py or scripts/import_model.py made'
     raise UserError(
       f'workdir={shown(str(workdir))}: no config.json{holds}; allowed: {allowed}'
     ) from None
