@@ -20,6 +20,7 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, recall, tables
+from posenc_jax.reporting.board import smallest as smallest_of
 from posenc_jax.reporting.comparisons import effective_length, significance
 from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
@@ -293,7 +294,7 @@ def test_without_the_baseline_no_line_stands_for_it():
   rows = [r | {'label': 'plain' if r['label'] == 'rope' else r['label']} for r in text_rows()]
   found = lines.lines(rows, (), cost_rows(), CORPUS)
   assert {line.at_L for line in found} == {None}
-  assert lines.smallest_marked(found) is None
+  assert smallest_of.smallest_marked(found) is None
   assert {line.cost for line in found} == {costs.Cost(None, None, None)}
 
 
@@ -436,10 +437,10 @@ def test_characters_are_added_up_by_distance():
     assert least.text == f'{significance.smallest_between([seeds]):.3f}'
   assert [cell.text for cell in cells[-3:]] == ['2.00 M (1 of 3)', '0', '3']
   assert [cell.text for cell in smallest[-3:]] == ['—', '—', '']
-  assert lines.SMALLEST_BETWEEN in table.notes
+  assert smallest_of.SMALLEST_BETWEEN in table.notes
   (table,) = recall.recall_tables(recall_rows(1), [])
   assert [line[0].text for line in table.groups[0].lines] == ['rope']
-  assert lines.SMALLEST_BETWEEN not in table.notes
+  assert smallest_of.SMALLEST_BETWEEN not in table.notes
   exact = [r | {'nats': r['nats'] / 8} if r['seed'] == 1 else r for r in rows]
   (table,) = recall.recall_tables(exact, [])
   cells = table.groups[0].lines[0]
@@ -474,7 +475,7 @@ def test_recall_is_shown_in_windows_of_L_in_long_ones_and_in_these_windowed_at_L
   assert [group.name for group in table.groups] == names
   for group in table.groups:
     names = [line[0].text for line in group.lines]
-    assert names == ['far', 'rope', 'near', lines.SMALLEST_SHOWN]
+    assert names == ['far', 'rope', 'near', smallest_of.SMALLEST_SHOWN]
   heads = table.header[1:-3]
   of_L, far, windowed = (group.lines[0][1:-3] for group in table.groups)
   dashes = [head for head, cell in zip(heads, of_L, strict=True) if cell.text == '—']
@@ -520,7 +521,7 @@ def test_onset_is_of_the_runs_that_were_asked_for_names():
   spent += [cost | {'run': cost['run'].replace('rope', 'longer')} for cost in spent]
   (table,) = recall.recall_tables(recall_rows() + longer, spent)
   onsets = {line[0].text: line[-3].text for line in table.groups[0].lines}
-  assert onsets == {'rope': '2.00 M (1 of 3)', 'longer': '—', lines.SMALLEST_SHOWN: '—'}
+  assert onsets == {'rope': '2.00 M (1 of 3)', 'longer': '—', smallest_of.SMALLEST_SHOWN: '—'}
 
 
 def test_tasks_say_how_many_seeds_have_learned():
@@ -547,10 +548,10 @@ def test_tasks_say_how_many_seeds_have_learned():
   cells, _, smallest = ([cell.text for cell in line] for line in table.groups[0].lines)
   assert cells[1] == '3 of 3'
   least = significance.smallest_between([[0.4, 0.75, 0.75]])
-  assert smallest == [lines.SMALLEST_SHOWN, '—', f'{least:.3f}']
-  assert lines.SMALLEST_BETWEEN in table.notes
-  assert lines.fewest_text([8, 8, 3]) == '5 of 8'
-  assert lines.fewest_text([]) == '—'
+  assert smallest == [smallest_of.SMALLEST_SHOWN, '—', f'{least:.3f}']
+  assert smallest_of.SMALLEST_BETWEEN in table.notes
+  assert smallest_of.fewest_text([8, 8, 3]) == '5 of 8'
+  assert smallest_of.fewest_text([]) == '—'
   (table,) = tables.task_tables([r for r in rows if r['length'] > 8])
   assert [cell.text for cell in table.groups[0].lines[0]][:2] == ['t5', '—']
 
@@ -869,7 +870,7 @@ def test_what_is_outlined_is_best_for_its_cost(of_corpus):
   (axes,) = figure.axes
   bold = {text.get_text() for text in axes.texts if text.get_fontweight() == 'bold'}
   assert bold == {'rope', 'lost'}  # cheapest, and best at L
-  smallest = lines.smallest_marked(of_corpus.values())
+  smallest = smallest_of.smallest_marked(of_corpus.values())
   found = f'by the means\nthese seeds find a difference from rope of {smallest:.3f} in four of five'
   assert found in axes.get_title()
   alone = [dataclasses.replace(line, at_L=None) for line in of_corpus.values()]

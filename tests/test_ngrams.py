@@ -263,7 +263,7 @@ def test_an_ngram_is_scored_as_runs_are(study, tmp_path, capsys):
 
 
 def test_an_ngram_counts_each_window_of_an_epoch_once_at_most(study):
-  """Of 14 windows: the last of three batches of five is of the next epoch."""
+  """An epoch has 14 windows; the last of three batches of five begins the next one."""
   changes = {'train.steps': 9, 'train.batch': 5}
   longer = config.load(BASE, {**config.flat(study), **changes})
   counted = ngram_line._texts(longer, data.opened(study.data, 'train'), False)

@@ -2,39 +2,30 @@
 
 import dataclasses
 import statistics
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting import costs
-from posenc_jax.reporting.comparisons import effective_length, significance
+from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
-  EQUIVALENT,
   OWN,
   OWN_SHUFFLED,
   OWN_WINDOWED,
   Difference,
   Reference,
 )
-from posenc_jax.reporting.metrics import DASH, METRICS, SLACK
+from posenc_jax.reporting.metrics import METRICS, SLACK
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
-from posenc_jax.reporting.table import Cell
 from posenc_jax.rows.row_schema import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
 FAR = 4  # training lengths of context, at which use of far context is told
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
-SMALLEST_SHOWN = 'smallest shown'  # the line of the smallest differences that columns can tell
-# What that line says in tables of recall and of tasks.
-SMALLEST_BETWEEN = (
-  f'"{SMALLEST_SHOWN}": the smallest difference of two means that a t-test finds in four of five '
-  'cases, both of the median spread over seeds among lines that spread, uncorrected for the number '
-  'of lines; of counts, by how many seeds a line must fall behind one that all seeds count for.'
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -315,47 +306,6 @@ def _holds_windowed(
 
 def _rank(line: Line) -> tuple:
   return line.is_reference, not line.holds_far, line.mean is None, line.mean or 0.0, line.name
-
-
-def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
-  """The smallest difference from ROPE at L that seeds mark in four of five cases, the median
-  over lines; None: they mark none.
-  """
-  return costs.median(line.at_L.smallest for line in of_corpus if line.at_L)
-
-
-def smallest_shown(differences: Iterable[Difference | None]) -> float | None:
-  """The smallest change whose interval over documents leaves out 0 in four of five cases, the
-  median over differences; None: they have no intervals. What is EQUIVALENT to 0 tells nothing of
-  others and is left out: lines that look no farther back have intervals of no width.
-  """
-  normal = statistics.NormalDist()
-  half = normal.inv_cdf(1 - significance.ALPHA / 2)
-  factor = 1 + normal.inv_cdf(significance.POWER) / half
-  telling = [some for some in differences if some is not None and some.mark != EQUIVALENT]
-  intervals = [some.interval for some in telling if some.interval is not None]
-  return costs.median(factor * (upper - lower) / 2 for lower, upper in intervals)
-
-
-def smallest_text(scores_of_lines: Iterable[Sequence[float]], form: str) -> str:
-  """The cell of SMALLEST_SHOWN below scores over seeds, those of each line."""
-  least = significance.smallest_between(scores_of_lines)
-  return DASH if least is None else form.format(least)
-
-
-def fewest_text(seeds_of_lines: Iterable[int]) -> str:
-  """The cell of SMALLEST_SHOWN below counts of seeds: by how many a line must fall behind one that
-  all seeds count for; `seeds_of_lines`: the number of seeds that each line has.
-  """
-  numbers = list(seeds_of_lines)
-  number = statistics.mode(numbers) if numbers else 0
-  fewest = significance.fewest_fewer(number)
-  return DASH if fewest is None else f'{fewest} of {number}'
-
-
-def smallest_line(texts: Sequence[str]) -> list[list[Cell]]:
-  """The line of SMALLEST_SHOWN with these cells, in a list; [] where it can tell nothing."""
-  return [[*map(Cell, (SMALLEST_SHOWN, *texts))]] if {*texts} - {DASH, ''} else []
 
 
 def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool:

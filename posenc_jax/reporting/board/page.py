@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from posenc_jax.errors import visible
-from posenc_jax.reporting.board.lines import SMALLEST_SHOWN
+from posenc_jax.reporting.board.smallest import SMALLEST_SHOWN
 from posenc_jax.reporting.table import Cell, RowGroup, Table
 from posenc_jax.reporting.table_writers import escape_markdown, markdown
 from posenc_jax.reporting.tasks.chance import CHANCE

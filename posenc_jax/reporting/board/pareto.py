@@ -3,7 +3,8 @@
 import math
 from collections.abc import Collection, Iterable
 
-from posenc_jax.reporting.board.lines import Line, smallest_marked
+from posenc_jax.reporting.board.lines import Line
+from posenc_jax.reporting.board.smallest import smallest_marked
 from posenc_jax.reporting.colors import looks
 from posenc_jax.reporting.mpl.axes import as_text, new_figure, shorten, strip_spines
 

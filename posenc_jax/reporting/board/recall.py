@@ -6,6 +6,13 @@ from collections.abc import Sequence
 
 from posenc_jax.protocols import WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
+from posenc_jax.reporting.board.smallest import (
+  SMALLEST_BETWEEN,
+  SMALLEST_SHOWN,
+  fewest_text,
+  smallest_line,
+  smallest_text,
+)
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
@@ -71,8 +78,8 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
     caption += ' Each distance stands for all from it to its double.'
   header = ['encoding', *names, 'onset', 'exact', 'seeds']
   notes = score_notes.joined(list(found.values()), list(found))
-  if any(group.lines[-1][0].text == board_lines.SMALLEST_SHOWN for group in groups):
-    notes = [board_lines.SMALLEST_BETWEEN, *notes]
+  if any(group.lines[-1][0].text == SMALLEST_SHOWN for group in groups):
+    notes = [SMALLEST_BETWEEN, *notes]
   return [Table('Recall of planted names', caption, header, groups, notes)]
 
 
@@ -92,15 +99,15 @@ def _body(
   }
   body = [_cells(scores, line, recalled[line], onsets.get(line, [])) for line in lines]
   smallest = [
-    board_lines.smallest_text(
+    smallest_text(
       [of_line[number] for of_line in recalled.values() if of_line[number]], scores.metric.form
     )
     for number in sorted(bins)
   ]
   smallest.append(DASH)  # the column of onsets has medians, of the seeds that have one
   seeds = [len(of_line[1]) for of_line in recalled.values() if of_line.get(1)]
-  smallest.append(board_lines.fewest_text(seeds))
-  return body + board_lines.smallest_line([*smallest, ''])
+  smallest.append(fewest_text(seeds))
+  return body + smallest_line([*smallest, ''])
 
 
 def _cells(

@@ -6,16 +6,17 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from posenc_jax.reporting.board import lines as board_lines
-from posenc_jax.reporting.board.lines import (
-  FAR,
-  ROPE,
+from posenc_jax.reporting.board.lines import FAR, ROPE, Line
+from posenc_jax.reporting.board.recall import recall_tables
+from posenc_jax.reporting.board.smallest import (
   SMALLEST_BETWEEN,
   SMALLEST_SHOWN,
-  Line,
+  fewest_text,
+  smallest_line,
   smallest_marked,
   smallest_shown,
+  smallest_text,
 )
-from posenc_jax.reporting.board.recall import recall_tables
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
 from posenc_jax.reporting.metrics import DASH, MARGIN, SLACK
@@ -194,7 +195,7 @@ def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
   ]
   smallest = [marked, *map(smallest_shown, columns)]
   texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
-  return board_lines.smallest_line(['', *[DASH] * 3, *texts, '', ''])
+  return smallest_line(['', *[DASH] * 3, *texts, '', ''])
 
 
 class _Column(NamedTuple):
@@ -235,7 +236,7 @@ def task_tables(
   ]
   if any(column.guessing != DASH for column in columns):
     body.append([*map(Cell, (CHANCE, *(column.guessing for column in columns)))])
-  if smallest := board_lines.smallest_line([column.smallest for column in columns]):
+  if smallest := smallest_line([column.smallest for column in columns]):
     body += smallest
     notes.append(SMALLEST_BETWEEN)
   bounds = defaultdict(set)
@@ -267,7 +268,7 @@ def _task_columns(scores: Scores, L: int, guessing: dict[int, float | None]) -> 
   judged = {line: seeds for line, seeds in judged.items() if seeds}
   learned_by = {line: seeds - scores.unlearned[line].keys() for line, seeds in judged.items()}
   counts = {line: f'{len(learned_by[line])} of {len(seeds)}' for line, seeds in judged.items()}
-  fewest = board_lines.fewest_text(map(len, judged.values()))
+  fewest = fewest_text(map(len, judged.values()))
   columns = [_Column(f'{task}, learned', counts, DASH, fewest)]
   for length in (length for length in scores.columns if length > L):
     past = {
@@ -280,7 +281,7 @@ def _task_columns(scores: Scores, L: int, guessing: dict[int, float | None]) -> 
         f'{task} at {multiple_of(length, L)}',
         {line: scores.metric.text(values) for line, values in past.items()},
         DASH if guessing.get(length) is None else form.format(guessing[length]),
-        board_lines.smallest_text(past.values(), form),
+        smallest_text(past.values(), form),
       )
     )
   return columns
