@@ -46,6 +46,8 @@ DIGESTS = {
   'copy': ('89b1eb9e09f0a5b4', '124c0df4c94dc9bf'),
   'copy/symbols=2': ('fb9c80f333e14ff1', 'aca48c49a30e9bf8'),
   'copy/distinct=1/times=2': ('1adcf60a91670fdd', 'e64ecd82dfd8d4f0'),
+  'copy/blanks=9': ('8b1005c7e352e4c7', '23b58029e14b6505'),
+  'copy/blanks=0': ('89b1eb9e09f0a5b4', '124c0df4c94dc9bf'),
   'copy/distinct=3': ('2f79ae4d5ef9a8b6', '124c0df4c94dc9bf'),
   'reverse': ('afbc736c33be63f9', '124c0df4c94dc9bf'),
   'reverse/times=2': ('e179732bb5000256', 'e64ecd82dfd8d4f0'),
@@ -167,12 +169,16 @@ def solve_induction(words, **_):
   return words[words.index(words[-1]) + 1] if words[-2:-1] == ['?'] else None
 
 
+def without_blanks(words):
+  return [word for word in words if word != '_']
+
+
 def solve_copy(words, times=1, **_):
-  return after(words, '>', lambda string: string * times + ['.'])
+  return after(words, '>', lambda string: without_blanks(string) * times + ['.'])
 
 
 def solve_reverse(words, times=1, **_):
-  return after(words, '>', lambda string: string[::-1] * times + ['.'])
+  return after(words, '>', lambda string: without_blanks(string)[::-1] * times + ['.'])
 
 
 def solve_sort(words, times=1, **_):
@@ -180,7 +186,7 @@ def solve_sort(words, times=1, **_):
 
 
 def solve_selective_copy(words, **_):
-  return after(words, '>', lambda context: [word for word in context if word != '_'])
+  return after(words, '>', without_blanks)
 
 
 def solve_addition(words, reverse, pad, hints, **_):
@@ -469,7 +475,8 @@ def test_symbols_are_those_of_the_vocabulary_and_each_occurs(make, text):
   if text.startswith('passkey'):
     assert seen <= set(range(task.vocab - 1))
   else:
-    assert seen == set(range(task.vocab - 1))
+    never = {task.blank} if text.endswith('/blanks=0') else set()
+    assert seen == set(range(task.vocab - 1)) - never
 
 
 @pytest.mark.parametrize('text', VARIANTS)
@@ -618,6 +625,28 @@ def test_the_key_is_needed_where_values_are_distinct(make):
     assert sorted(word for word in words[:-1] if word[0] == 'v') == ['v0', 'v1', 'v2', 'v3']
 
 
+def test_blanks_move_a_copy_away_and_change_nothing_else(make):
+  """Their number is even from 0 to what is asked for, as far as the length has room."""
+  task, plain = make('copy/blanks=6/symbols=16'), make('copy/symbols=16')
+  counts = Counter()
+  for index in range(700):
+    example = task.example('train', 0, index, 40, 40)
+    words = [task.token_names[token] for token in example.tokens_T]
+    blanks = words.count('_')
+    at = words.index('>')
+    assert words[at - blanks : at] == ['_'] * blanks
+    assert len(words) == 2 * (at - blanks) + blanks + 2
+    without = [word for word in words if word != '_']
+    tokens_T = np.array([plain.token_names.index(word) for word in without], np.int32)
+    assert task.identity(example) == tokens_T.tobytes()
+    counts[blanks] += 1
+  assert {*counts} == {*range(7)}
+  assert min(counts.values()) > 60
+  assert max(task.example('train', 0, i, 9, 9).tokens_T.size for i in range(50)) <= 9
+  none = make('copy/blanks=0/symbols=16').example('test', 0, 3, 40, 40)
+  assert np.array_equal(none.tokens_T, plain.example('test', 0, 3, 40, 40).tokens_T)
+
+
 def test_every_task_has_a_variant():
   assert {text.split('/')[0] for text in VARIANTS} == {*tasks.TASKS}
 
@@ -643,7 +672,9 @@ def test_examples_stay_the_same(make, text):
   [
     ('copi', "no task 'copi'; did you mean 'copy'?"),
     ('copy/symbol=3', "no option 'symbol'; did you mean 'symbols'?"),
-    ('copy/x=3', "no option 'x'; allowed: distinct, symbols, times"),
+    ('copy/x=3', "no option 'x'; allowed: blanks, distinct, symbols, times"),
+    ('copy/blanks=-1', 'blanks=-1; allowed: 0 or more'),
+    ('copy/blanks=2.5', 'blanks=2.5; allowed: 0 or more'),
     ('parity/bits=3', "no option 'bits'; allowed: no options"),
     ('copy/symbols', "'symbols' in 'copy/symbols'; allowed: NAME/option=value"),
     ('copy/symbols=3/symbols=4', 'each option once'),

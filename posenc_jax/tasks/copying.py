@@ -24,11 +24,18 @@ class Copy(Task):
   string (0: no limit); `times` says how often the string is repeated. Kazemnejad et al. train to 20
   symbols and test to 40, with variants of (`distinct`, `times`): (1, 1) is one symbol repeated;
   also (1, 2) and (0, 2). Beyond the training length, models usually stop too early.
+
+  With `blanks`, up to so many of them stand between the string and '>', where the length has room
+  for them beside a shortest string; their number is drawn evenly. So a symbol and its copy lie
+  farther apart than the string is long, and models can be trained on more distances than on
+  numbers of symbols. A model that was trained with some is asked without them by 0; None: there are
+  none, nor are they in the vocabulary.
   """
 
   symbols: int = 26
   distinct: int = 0
   times: int = 1
+  blanks: int | None = None
 
   ends = True
 
@@ -36,25 +43,37 @@ class Copy(Task):
     self.require_at_least(2, 'symbols')
     self.require_at_least(0, 'distinct')
     self.require_at_least(1, 'times')
+    if self.blanks is not None:
+      self.require_at_least(0, 'blanks')
     if self.distinct > self.symbols:
       raise ValueError(f'distinct={self.distinct!r}; allowed: 0 to symbols={self.symbols}')
     if self.distinct == 1:
       self.require_at_least(MIN_STRINGS, 'symbols')
     self.unit = 1 + self.times
     self.token_names = [*letter_names(self.symbols), '>', *(['.'] if self.ends else [])]
+    self.blank = len(self.token_names)
+    if self.blanks is not None:
+      self.token_names.append('_')
     self.shortest = self.unit * min_string_length(self.symbols) + 1 + self.ends
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    n = (length - 1 - self.ends) // self.unit
+    most = min(self.blanks or 0, length - self.shortest)
+    num_blanks = int(rng.integers(most + 1)) if self.blanks else 0
+    n = (length - num_blanks - 1 - self.ends) // self.unit
     if self.distinct:
       string = rng.choice(rng.permutation(self.symbols)[: self.distinct], n)
     else:
       string = rng.integers(self.symbols, size=n)
     answer = np.tile(self.answer(string), self.times)
-    segments = [(string, 0), ([self.symbols], 0), (answer, self.symbols)]
+    question = [self.blank] * num_blanks + [self.symbols]
+    segments = [(string, 0), (question, 0), (answer, self.symbols)]
     if self.ends:
       segments.append(([self.symbols + 1], 1))
     return join_segments(*segments)
+
+  def identity(self, example: Example) -> bytes:
+    """The bytes of the tokens but for blanks: one string is one instance, however far its copy."""
+    return example.tokens_T[example.tokens_T != self.blank].tobytes()
 
   def answer(self, string: np.ndarray) -> np.ndarray:
     """The string that is to be said."""
