@@ -148,7 +148,7 @@ def write_gguf(
     writer.add_bos_token_id(bos)
   for key, value in metadata.items():
     adds = {bool: writer.add_bool, str: writer.add_string, int: writer.add_uint32}
-    adds[float] = writer.add_float32
+    adds |= {float: writer.add_float32, list: writer.add_array}
     adds[type(value)](key, value)
   numbers = {name: number for number, name in gguf.MODEL_ARCH_NAMES.items()}
   names = gguf.get_tensor_name_map(numbers[family], config['num_hidden_layers'])

@@ -71,6 +71,30 @@ def test_scores_of_the_largest_gemma_are_divided_otherwise(kind, layers, scalar)
     assert [config['sliding_window'], *found] == [4096, 50.0, 30.0]
 
 
+def test_granite_4_says_of_each_layer_and_of_parts_that_it_lacks(tmp_path):
+  """A model with attention in all layers and no experts, as converters write it."""
+  heads = RECORDS['granite']['config']['num_key_value_heads']
+  layers = RECORDS['granite']['config']['num_hidden_layers']
+  said = {'attention.head_count_kv': [heads] * layers, 'expert_count': 0, 'ssm.conv_kernel': 4}
+  said |= {'ssm.state_size': 256, 'expert_used_count': 0, 'rope.scaling.finetuned': True}
+  named = {f'granite.{key}': value for key, value in said.items()}
+  without = [key for key in RECORDS['granite']['shapes'] if key.endswith('bias')]
+  files = [tmp_path / 'a.gguf', tmp_path / 'b.gguf']
+  write_gguf(files[0], 'granite', without=without)
+  write_gguf(files[1], 'granite', without=without, **named)
+  plain, found = (sources.open_source(str(file)) for file in files)
+  assert (found.fields, found.shapes) == (plain.fields, plain.shapes)
+
+
+@pytest.mark.parametrize(('base', 'is_said'), [(10_000.0, True), (1_000_000.0, False)])
+def test_a_window_that_no_gguf_file_says_is_said(base, is_said):
+  """Mistral 7B v0.1 has one; v0.2 and v0.3, of the same sizes, have none and another base."""
+  notes = gguf_file._notes(gguf_file.MISTRAL_V01 | {'rope_theta': base, 'vocab_size': 32000})
+  assert [note[:60] for note in notes] == [
+    'such a file does not say the window of 4,096 tokens that Mis'
+  ] * is_said
+
+
 def test_phi3_without_a_word_of_windows_and_longer_lengths_has_neither():
   sizes = {'block_count': 2, 'embedding_length': 12, 'attention.head_count': 2, 'vocab_size': 9}
   sizes |= {'feed_forward_length': 8, 'context_length': 8, 'attention.layer_norm_rms_epsilon': 1e-6}
@@ -86,6 +110,13 @@ def test_phi3_without_a_word_of_windows_and_longer_lengths_has_neither():
     ('granite', {'rope.scaling.finetuned': False}, 'finetuned=False are not understood'),
     ('olmo2', {'attention.sliding_window': 4}, 'lack olmo2.attention.sliding_window_pattern'),
     ('gemma3', {'final_logit_softcapping': 30.0}, 'softcapping=30.0 are not understood'),
+    ('granite', {'expert_count': 8}, 'none of granite: expert_count, of experts in place of MLPs'),
+    ('granite', {'attention.head_count_kv': [2, 0, 2]}, r'_kv=\[2, 0, 2\]; allowed: 1 or'),
+    (
+      'olmo2',
+      {'rope.scaling.type': 'yarn', 'rope.scaling.factor': 8.0, 'rope.scaling.attn_factor': 1.5},
+      r'attn_factor=1.5; allowed: 1.20794, which its factor gives$',
+    ),
   ],
 )
 def test_metadata_of_one_architecture_that_are_not_covered(name, said, message, tmp_path):
@@ -131,6 +162,10 @@ def test_scaled_frequencies_of_a_gguf_file(tmp_path):
     (
       {'type': 'linear', 'factor': 4.0},
       {'rope_type': 'linear', 'factor': 4.0, 'original_max_position_embeddings': 8},
+    ),
+    (
+      {'type': 'yarn', 'factor': 8.0, 'original_context_length': 4, 'attn_factor': 1.20794416},
+      {'rope_type': 'yarn', 'factor': 8.0, 'original_max_position_embeddings': 4},
     ),
     ({'type': 'none'}, None),
   ],

@@ -23,7 +23,7 @@ from small_runs import write_text_corpus
 
 from configs import base
 from posenc_jax import data, storage, sweep
-from posenc_jax.config import load_study, overlay, saved_config, to_json
+from posenc_jax.config import BASE, load, load_study, overlay, saved_config, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight, runs
@@ -35,6 +35,7 @@ from posenc_jax.model.decoder import attention_options, build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting, families, image_models, importing, sources
 from posenc_jax.pretrained.config_json import HARMLESS, bos_of
+from posenc_jax.pretrained.exported_tokenizers import beginning_with
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
@@ -338,6 +339,7 @@ def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(
     sources.open_source('owner/name')
   assert len(calls) == 1
   assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in calls[0])
+  assert 'pytorch_model.bin.index.json' in calls[0]
 
 
 @pytest.mark.parametrize('is_of_hub', [True, False])
@@ -451,6 +453,11 @@ def only_pickles(folder):
   (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin')
 
 
+def index_of_pickles(folder):
+  """All that is fetched of a model on the hub that has pickles alone."""
+  (folder / 'model.safetensors').rename(folder / 'pytorch_model.bin.index.json')
+
+
 @pytest.mark.parametrize(
   ('change', 'message'),
   [
@@ -463,7 +470,7 @@ def only_pickles(folder):
     ),
     (with_field('rms_norm_eps', 'NaN'), 'it holds NaN; allowed: finite numbers, or the field left'),
     (with_field('initializer_range', '1e999'), 'it holds 1e999; allowed: finite numbers'),
-    (without_file('model.safetensors'), 'no *.safetensors'),
+    (without_file('model.safetensors'), 'no *.safetensors in it (pickles, such as *.bin, are not'),
     (cut_in_half, 'model.safetensors is damaged'),
     (with_text('model.safetensors', ''), 'model.safetensors is damaged'),
     (lose_a_shard, 'b.safetensors is missing, one of 2'),
@@ -472,6 +479,7 @@ def only_pickles(folder):
     (one_tensor_twice, 'lm_head.weight is in a.safetensors and in b.safetensors'),
     (list_more, 'lists more, which a.safetensors does not hold'),
     (only_pickles, 'its weights are pickles, which can run code'),
+    (index_of_pickles, 'its weights are pickles, which can run code'),
   ],
 )
 def test_a_damaged_folder_is_one_line(change, message, tmp_path):
@@ -616,7 +624,6 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('bloom', {'n_inner': None, 'skip_bias_add': True, 'skip_bias_add_qkv': False}),
     ('gpt2', {'n_special': 0, 'predict_special_tokens': True, '_num_labels': 1}),
     ('gemma2', {'sliding_window_size': 5}),
-    ('cohere', {'model_max_length': 131072}),
     ('cohere2', {'layer_switch': 4, 'sliding_window_pattern': 4, 'rotary_pct': 1.0}),
     ('cohere2', {'order_of_interleaved_layers': 'local_attn_first', 'use_qk_norm': False}),
     ('cohere2', {'position_embedding_type': 'rope_gptj', 'use_gated_activation': True}),
@@ -787,6 +794,38 @@ def test_added_tokens_without_a_row_are_no_tokens(tmp_path, capsys):
   assert theirs.tolist() == [0, 23]
   assert own[:2].tolist() == [0, 20]
   assert max(own) < config.model.vocab == 23
+
+
+@pytest.mark.parametrize(
+  ('template', 'about', 'config', 'flags', 'own'),
+  [
+    (7, None, {'bos_token_id': 3}, {}, 7),
+    (7, None, {'bos_token_id': 7}, {}, None),
+    (7, None, {'bos_token_id': 3}, {'model.bos': 3}, None),  # as was asked for
+    (None, None, {'bos_token_id': 3}, {}, None),
+    (None, {'add_bos_token': True, 'bos_token': 'b'}, {'bos_token_id': 3}, {}, 4),
+    (None, {'add_bos_token': True, 'bos_token': {'content': 'a'}}, {'bos_token_id': 4}, {}, 3),
+    (None, {'add_bos_token': False, 'bos_token': 'b'}, {'bos_token_id': 3}, {}, None),
+    (None, {'add_bos_token': True, 'bos_token': None}, {'bos_token_id': 3}, {}, None),
+    (None, [], {'bos_token_id': 3}, {}, None),
+  ],
+)
+def test_another_token_that_a_tokenizer_puts_before_a_text_is_said(
+  template, about, config, flags, own, tmp_path, capsys
+):
+  """As in DeepSeek's models on Qwen 2.5, whose config.json names the end of a text."""
+  folder = save(tmp_path / 'm', 'llama', config)
+  tree = json.loads(SMALL_TOKENIZER)
+  if template is not None:
+    tree['post_processor'] = beginning_with(template, '?')
+  (folder / 'tokenizer.json').write_text(json.dumps(tree))
+  if about is not None:
+    (folder / 'tokenizer_config.json').write_text(json.dumps(about))
+  source, bos = sources.open_source(str(folder)), flags.get('model.bos', config['bos_token_id'])
+  run = importing.import_model(load(BASE, flags), source, tmp_path / 'run')
+  said = f'm: windows begin with token {bos}, as its config.json says; its tokenizer puts {own} '
+  expected = f'{said}before a text: --config.model.bos={own} takes that\n' if own else ''
+  assert (capsys.readouterr().out, run.model.bos) == (expected, bos)
 
 
 def test_chunks_that_transformers_does_not_read_are_said(tmp_path, capsys):

@@ -1,4 +1,6 @@
-"""The files by which transformers cuts text as a run does, with the run's BOS before it."""
+"""The files by which transformers cuts text as a run does, with the run's BOS before it, and which
+token a model's own files put there.
+"""
 
 import json
 from collections.abc import Mapping
@@ -67,11 +69,21 @@ def with_bos(contents: bytes, bos: int) -> bytes:
   return contents
 
 
-def begins_with(contents: bytes, bos: int) -> bool:
-  """Whether a tokenizer.json puts this token before a text."""
+def first_token(contents: bytes, about: bytes | None = None) -> int | None:
+  """The token that a tokenizer.json puts before a text; where it puts none, the one that
+  transformers would by `about`, the tokenizer_config.json beside it; None where neither says one.
+  """
   import tokenizers
 
-  return tokenizers.Tokenizer.from_buffer(contents).encode('').ids[:1] == [bos]
+  tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+  if before := tokenizer.encode('').ids:
+    return before[0]
+  try:
+    said = json.loads(about or b'{}')
+    token = said['bos_token'] if said.get('add_bos_token') is True else None
+    return tokenizer.token_to_id(token['content'] if isinstance(token, dict) else token)
+  except (ValueError, RecursionError, AttributeError, KeyError, TypeError):
+    return None  # no such file as transformers writes: only a hint hangs on it
 
 
 def _added(bos: int) -> dict:

@@ -22,8 +22,8 @@ from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.exported_fields import fields_of
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
-  begins_with,
   byte_tokenizer,
+  first_token,
   naming_bos,
   with_bos,
 )
@@ -139,7 +139,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
-  if config.train.steps and tokenizer is not None and not begins_with(tokenizer, bos):
+  if config.train.steps and tokenizer is not None and first_token(tokenizer) != bos:
     problem = f'it was tuned on windows that begin with token {bos}'
     print(f"{workdir}: {problem}, which its source's tokenizer puts before no text")
   if kind == 'qwen2' and (source or {}).get('model_type') != kind:

@@ -12,6 +12,7 @@ import numpy as np
 
 from posenc_jax.encodings.core.scaling.formulas import llama3, rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
+from posenc_jax.encodings.core.scaling.yarn import default_attention_factor
 from posenc_jax.errors import MAX_REASON, UserError, imported, one_line, shown
 from posenc_jax.pretrained.families.layer_kinds import KINDS
 from posenc_jax.pretrained.gguf_tokenizer import special_token, tokenizer_of
@@ -41,6 +42,14 @@ TENSORS = {
 
 
 def _granite(config: dict, take: Callable) -> dict:
+  """Granite 3, and models of Granite 4 that have attention in all layers and no experts: their
+  files have numbers of parts that they lack.
+  """
+  for key in ('expert_count', 'expert_used_count'):
+    if take(key, 0):
+      raise ValueError(f'{key}, of experts in place of MLPs')
+  for key in ('conv_kernel', 'state_size', 'group_count', 'inner_size', 'time_step_rank'):
+    take(f'ssm.{key}', 0)
   names = {
     'attention_multiplier': 'attention.scale',
     'embedding_multiplier': 'embedding_scale',
@@ -122,6 +131,14 @@ JOINED = {
   'blk.{n}.attn_qkv.weight': f'{LAYER}self_attn.qkv_proj.weight',
   'blk.{n}.ffn_up.weight': f'{LAYER}mlp.gate_up_proj.weight',
 }
+# Its later versions have another base.
+MISTRAL_V01 = {
+  'model_type': 'llama',
+  'num_hidden_layers': 32,
+  'intermediate_size': 14336,
+  'max_position_embeddings': 32768,
+  'rope_theta': 10_000.0,
+}
 FACTORS = {f'{of}_factor': f'rope_factors_{of}.weight' for of in ('short', 'long')}  # Phi-3's
 ARCHITECTURES = {
   'llama': Architecture(has_pairs=True),
@@ -138,9 +155,9 @@ ARCHITECTURES = {
 
 def open_model(
   path: Path, field: str
-) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None, str, dict]:
-  """Returns (config, shapes, read, tokenizer, no_tokenizer, beside) as in `sources.Source`. Raises
-  `UserError`.
+) -> tuple[dict, dict[str, tuple], Callable[[str], np.ndarray], bytes | None, str, dict, tuple]:
+  """Returns (config, shapes, read, tokenizer, no_tokenizer, beside, notes) as in `sources.Source`.
+  Raises `UserError`.
   """
   gguf = imported('gguf', field, 'pretrained')
   try:
@@ -190,7 +207,17 @@ def open_model(
 
   template = metadata.get('tokenizer.chat_template')
   beside = {'chat_template.jinja': template.encode()} if isinstance(template, str) else {}
-  return config, shapes, read, *tokenizer_of(metadata), beside
+  return config, shapes, read, *tokenizer_of(metadata), beside, _notes(config)
+
+
+def _notes(config: dict) -> tuple[str, ...]:
+  """Lines for whoever imports the model: converters write no window of the architecture `llama`,
+  and of the models that are converted to it, those of Mistral's first 7B have one.
+  """
+  if MISTRAL_V01.items() <= config.items():
+    what = 'such a file does not say the window of 4,096 tokens that Mistral 7B v0.1 has'
+    return (f'{what}: without it here, as in llama.cpp; its folder of safetensors says it',)
+  return ()
 
 
 def _scaling_of(divisors, config: dict, field: str) -> dict:
@@ -257,6 +284,12 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
       raise UserError(f'{field}: metadata {kind}.{name}={shown(value)}; allowed: 1 or more')
     return value
 
+  def take_kv_heads():
+    by_layer = left.get(name := f'{kind}.attention.head_count_kv')
+    if isinstance(by_layer, list) and len(set(by_layer)) == 1:
+      left[name] = by_layer[0]
+    return take_size('attention.head_count_kv', heads)
+
   heads, width = take_size('attention.head_count'), take_size('embedding_length')
   config = {
     'model_type': kind,
@@ -264,7 +297,7 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     'intermediate_size': take_size('feed_forward_length'),
     'num_hidden_layers': take_size('block_count'),
     'num_attention_heads': heads,
-    'num_key_value_heads': take_size('attention.head_count_kv', heads),
+    'num_key_value_heads': take_kv_heads(),
     'head_dim': take_size('attention.key_length', width // heads),
     'rms_norm_eps': _as_published(take('attention.layer_norm_rms_epsilon')),
     'max_position_embeddings': take_size('context_length'),
@@ -288,6 +321,13 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
     for name in ('attn_factor', 'beta_fast', 'beta_slow'):
       if (value := left.pop(f'{kind}.rope.scaling.yarn_{name}', None)) is not None:
         config['rope_scaling'][name] = value
+    usual = default_attention_factor(config['rope_scaling']['factor'])
+    written = take('rope.scaling.attn_factor', usual)  # as some converters do
+    if not math.isclose(written, usual, rel_tol=1e-5):
+      allowed = f'{usual:g}, which its factor gives'
+      raise UserError(
+        f'{field}: metadata {kind}.rope.scaling.attn_factor={written}; allowed: {allowed}'
+      )
   try:
     config = ARCHITECTURES[kind].finish(config, take)
   except UserError:

@@ -1,6 +1,7 @@
 """Makes a run directory of a pretrained model: a config, a checkpoint and its tokenizer."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import MAX_REASON, UserError, one_line, shown, user_errors
 from posenc_jax.model import decoder
 from posenc_jax.pretrained.config_json import bos_of
+from posenc_jax.pretrained.exported_tokenizers import first_token
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source
@@ -146,11 +148,11 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
   form = form_of(source.fields, source.name)
   no_tokenizer = source.no_tokenizer * (source.tokenizer is None)
   check_tokens(base.model.bos, None, source.name, source.fields, form, no_tokenizer)
-  for note in form.notes:
-    print(f'{source.name}: {note}')
   config = config_of(base, source, form)
   path = workdir / OWN_TOKENIZER
   tokenizer = TokenizerJson(source.tokenizer, str(path))
+  for note in (*form.notes, *source.notes, *_other_bos(base, config, source)):
+    print(f'{source.name}: {note}')
   contents = source.tokenizer
   if tokenizer.vocab - 1 > config.model.vocab:
     contents = _without_added(source.name, contents, config.model.vocab)
@@ -172,6 +174,16 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
       checkpoints.save(0, model, NO_OPTIMIZER.init(model))
     storage.write_json(unfinished / 'config.json', to_json(config))
   return config
+
+
+def _other_bos(base: ConfigDict, config: ConfigDict, source: Source) -> Iterator[str]:
+  """A line where the model's tokenizer puts another token before a text than windows here begin
+  with, which is config.json's unless one is given.
+  """
+  own = first_token(source.tokenizer, source.beside.get('tokenizer_config.json'))
+  if base.model.bos < 0 and own is not None and own != config.model.bos:
+    said = f'windows begin with token {config.model.bos}, as its config.json says'
+    yield f'{said}; its tokenizer puts {own} before a text: --config.model.bos={own} takes that'
 
 
 def _without_added(name: str, contents: bytes, vocab: int) -> bytes:

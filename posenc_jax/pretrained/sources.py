@@ -29,6 +29,7 @@ from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, BESIDE
 
 CONFIG, TOKENIZER = 'config.json', 'tokenizer.json'
 WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
+INDEX_OF_PICKLES = 'pytorch_model.bin.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
 SMOLLM2 = {
@@ -55,6 +56,7 @@ class Source:
     sha256: over all that is read, and what was given in its place.
     no_tokenizer: why there is none, where there is none.
     beside: {name: contents} of those of BESIDE that it has.
+    notes: lines for whoever imports it.
   """
 
   name: str
@@ -65,6 +67,7 @@ class Source:
   sha256: str
   no_tokenizer: str = NO_TOKENIZER
   beside: dict[str, bytes] = dataclasses.field(default_factory=dict)
+  notes: tuple[str, ...] = ()
 
 
 def open_source(source: str, check: Check = lambda *_: None) -> Source:
@@ -113,8 +116,8 @@ def gguf_source(path: Path, field: str, expected: str | None = None) -> Source:
   digest = _sha256(path)
   if expected is not None and digest != expected:
     raise UserError(f'{field}: {path} has SHA-256 {digest}; allowed: {expected}')
-  config, shapes, read, tokenizer, why, beside = gguf_file.open_model(path, field)
-  return Source(path.stem, config, shapes, read, tokenizer, digest, why, beside)
+  config, shapes, read, tokenizer, *others = gguf_file.open_model(path, field)
+  return Source(path.stem, config, shapes, read, tokenizer, digest, *others)
 
 
 def _smollm2(field: str) -> Source:
@@ -159,7 +162,7 @@ def _download(source: str, field: str, check: Check) -> Path:
   what = f'{field}: no such folder, and of the hub'
   huggingface_hub = imported('huggingface_hub', what, 'pretrained')
   download = functools.partial(huggingface_hub.snapshot_download, name)
-  patterns = [CONFIG, INDEX, TOKENIZER, *BESIDE]
+  patterns = [CONFIG, INDEX, INDEX_OF_PICKLES, TOKENIZER, *BESIDE]
   try:
     folder = Path(download(revision=revision or None, allow_patterns=patterns))
     _covered(folder, field, check)  # before gigabytes come
@@ -243,10 +246,11 @@ def _weight_files(folder: Path, field: str) -> list[Path]:
     return files
   if files:
     raise UserError(f'{field}: {len(files)} safetensors files and no {INDEX}; allowed: with it')
-  if any(folder.glob('*.bin')) or any(folder.glob('*.pt')):
+  if any(any(folder.glob(name)) for name in ('*.bin', '*.pt', INDEX_OF_PICKLES)):
     problem = 'its weights are pickles, which can run code when they are read'
     raise UserError(f'{field}: {problem}; allowed: safetensors')
-  raise UserError(f'{field}: no *.safetensors in it; allowed: a folder that transformers saved')
+  problem = 'no *.safetensors in it (pickles, such as *.bin, are not read)'
+  raise UserError(f'{field}: {problem}; allowed: a folder that transformers saved')
 
 
 def _listed(folder: Path, field: str) -> list[str]:

@@ -1,5 +1,7 @@
 """Cohere's Command and Aya: attention and a gated MLP side by side, behind one LayerNorm."""
 
+import dataclasses
+
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.families.common_fields import GATED, activation, interleaved_rope, sizes
 from posenc_jax.pretrained.families.layer_kinds import by_kind, period_of_windows
@@ -19,9 +21,11 @@ ONE_FORM = {
 
 def cohere(fields: Fields) -> Form:
   """Command R of 2024, Aya 23: RoPE of neighboring channels in all layers."""
-  fields.optional('model_max_length', int)  # which transformers does not read
   model = _model(fields)
-  return _form(fields, model, interleaved_rope(fields, 500_000.0))
+  form = _form(fields, model, interleaved_rope(fields, 500_000.0))
+  # Of the first Command R, whose max_position_embeddings is what its tables once held.
+  trained = fields.optional('model_max_length', int) or 0
+  return dataclasses.replace(form, train_length=max(form.train_length, trained))
 
 
 def cohere2(fields: Fields) -> Form:
