@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import re
+import weakref
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +15,16 @@ from kinds import daily_if, representatives, slow
 from test_laws import ANGLES_THAT_ARE_READ, DIMS, VARIANTS, build, inputs
 from test_model import PATTERNS, VOCAB, config, tokens
 
+from posenc_jax import attend
 from posenc_jax.attention import choice
 from posenc_jax.attention.tiled import schedule
 from posenc_jax.encodings import ENCODINGS, LengthError, make
 from posenc_jax.inspection.laws import layer
 from posenc_jax.model import decoding
 from posenc_jax.model.decoder import LM
-from posenc_jax.model.decoding import decode, empty_cache, unstack_layers
+from posenc_jax.model.decoding import decode, empty_cache, take_layers
 
+ROOT = Path(__file__).parent.parent
 T = 9
 step = jax.jit(decode, static_argnames=('last', 'window', 'chunk', 'sink_tokens', 'softcap'))
 STATIC = ('window', 'chunk', 'sink_tokens', 'softcap', 'backend')
@@ -40,9 +45,10 @@ def assert_decodes(made, sizes=(1,) * T, size=T, **options):
   """Checks logits of tokens that come so many at a time against those of one call."""
   x_BT = tokens(B=2, T=T)
   wanted_BTV = forward(made, x_BT, backend='dense', **options)
-  cache, layers, logits = empty_cache(made, 2, size), unstack_layers(made), []
+  cache, rest, logits = empty_cache(made, 2, size), jax.tree.map(lambda leaf: leaf, made), []
+  layers = take_layers(rest)
   for part_BT in np.split(np.asarray(x_BT), np.cumsum(sizes)[:-1], axis=1):
-    found_BTV, cache = step(made, layers, part_BT, cache, **options)
+    found_BTV, cache = step(rest, layers, part_BT, cache, **options)
     logits.append(found_BTV)
   np.testing.assert_allclose(np.concatenate(logits, axis=1), wanted_BTV, atol=2e-5, rtol=2e-5)
   assert int(cache.count) == T
@@ -105,7 +111,7 @@ def test_the_memory_of_a_long_prompt_is_not_that_of_its_scores():
   made, places = model('rope'), 2**15
   cache = jax.eval_shape(lambda: empty_cache(made, 1, places))
   part_BT = jax.ShapeDtypeStruct((1, 512), jnp.int32)
-  compiled = step.lower(made, unstack_layers(made), part_BT, cache, last=1).compile()
+  compiled = step.lower(made, take_layers(made), part_BT, cache, last=1).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2**20
 
 
@@ -200,14 +206,68 @@ def test_a_cache_beyond_a_table_is_refused():
 def test_logits_are_those_of_the_last_tokens_and_no_parameter_is_copied():
   """A step neither cuts layers out of their stack nor turns the embedding."""
   made = model('rope', layers=3)
-  layers, x_BT = unstack_layers(made), tokens(B=2, T=4)
-  wanted_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T))
-  found_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T), last=1)
-  none_BTV, _ = step(made, layers, x_BT, empty_cache(made, 2, T), last=0)
+  shapes = [leaf.shape for leaf in jax.tree.leaves(made.layers)]
+  cache, layers, x_BT = empty_cache(made, 2, T), take_layers(made), tokens(B=2, T=4)
+  wanted_BTV, _ = step(made, layers, x_BT, cache)
+  found_BTV, _ = step(made, layers, x_BT, cache, last=1)
+  none_BTV, _ = step(made, layers, x_BT, cache, last=0)
   assert none_BTV.shape == (2, 0, VOCAB)
   np.testing.assert_allclose(found_BTV, wanted_BTV[:, -1:], rtol=1e-6, atol=1e-6)
-  text = str(jax.make_jaxpr(decode)(made, layers, x_BT, empty_cache(made, 2, T)))
+  text = str(jax.make_jaxpr(decode)(made, layers, x_BT, cache))
   assert 'transpose[permutation=(1, 0)]' not in text
-  for leaf in jax.tree.leaves(made.layers):
-    cut = f'f32[{",".join(map(str, leaf.shape[1:]))}] = squeeze'
+  for shape in shapes:
+    cut = f'f32[{",".join(map(str, shape[1:]))}] = squeeze'
     assert cut not in text
+
+
+def test_layers_are_taken_out_of_a_stack_one_parameter_after_another():
+  made = model('rope', layers=3)
+  expected = [jax.tree.map(lambda leaf, n=n: leaf[n], made.layers) for n in range(3)]
+  stacked = [weakref.ref(leaf) for leaf in jax.tree.leaves(made.layers)]
+  held, flatten = [], jax.tree.flatten
+
+  class Watched(list):
+    def pop(self):
+      held.append(sum(leaf() is not None for leaf in stacked))
+      return super().pop()
+
+  def watched(tree):
+    leaves, structure = flatten(tree)
+    return Watched(leaves), structure
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(decoding.jax.tree, 'flatten', watched)
+    layers = take_layers(made)
+  assert held == [len(stacked), *range(len(stacked), 1, -1)]  # one is cut while others wait
+  jax.tree.map(np.testing.assert_array_equal, list(layers), expected)
+
+
+@pytest.mark.ci
+def test_the_cache_that_is_written_in_place_serves_what_the_page_says():
+  """The block of docs/attend.md with each encoding that it can be asked of, after 12 tokens."""
+  page = (ROOT / 'docs' / 'attend.md').read_text()
+  blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  (block,) = (block for block in blocks if 'slots, window' in block)
+  names = {'__name__': 'page'}
+  exec(block[: block.index('\nq, k, v = ')], names)
+  slots, window, step = (names[name] for name in ('slots', 'window', 'step'))
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 12, 2, 1, 8, 8))
+  before = jnp.zeros((2, 2, slots + 1, 8, 8))
+  before = before.at[:, :, :11].set(jnp.stack([k, v])[:, :11, :, 0].swapaxes(1, 2))
+  at_once = [x[:, :, 0].swapaxes(0, 1) for x in (q, k, v)]
+  others, served = set(), []
+  for name in ENCODINGS:
+    enc = make(name, model_dim=64, heads=8, head_dim=8, train_length=16, rngs=nnx.Rngs(0))
+    names['enc'] = enc
+    try:
+      _, o = jax.jit(lambda token: step(before, token))((11, q[11], k[11], v[11]))
+    except ValueError:  # it reads more than positions, or is no encoding of a call alone
+      continue
+    expected = attend(*at_once, enc, window=window)[:, -1:]
+    served.append(name)
+    if not abs(o - expected).max() < 1e-5:
+      others.add(name)
+  assert {'stick_breaking', 'xsa', 'rope', 't5', 'rerope', 'sandwich'} <= {*served} - others
+  (said,) = re.findall(r'and so neither (.*?), nor\s+what reads how long', page, re.DOTALL)
+  assert {name for name in others if re.search(rf'\b{name}\b', said)} == others - {'jet_long'}
+  assert 'jet_long without `context`' in ' '.join(page.split())  # of what reads how long a call is

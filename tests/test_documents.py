@@ -54,6 +54,19 @@ assert abs(o - expected).max() < 1e-5
 assert lse.shape == (2, 512, 8)
 """,
   """
+import numpy as np
+def turned(x, positions):
+  x = np.asarray(x, np.float64)
+  angles = np.asarray(positions)[:, None] * 10_000.0 ** (-np.arange(16) / 16)
+  a, b, cos, sin = x[..., :16], x[..., 16:], np.cos(angles)[:, None], np.sin(angles)[:, None]
+  return np.concatenate([a * cos - b * sin, a * sin + b * cos], axis=-1)
+scores = np.einsum(
+  'bthk,bshk->bhts', turned(q, 2 * np.arange(12)), turned(k, 4 * np.arange(5))
+) / 32**0.5
+shares = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+assert abs(o - np.einsum('bhts,bshk->bthk', shares, np.asarray(v, np.float64))).max() < 1e-5
+""",
+  """
 for n, prefix in enumerate((100, 300)):
   expected = attend(q[n:][:1], k[n:][:1], v[n:][:1], enc, prefix=prefix)
   assert abs(o[n] - expected[0]).max() < 1e-5
@@ -77,7 +90,7 @@ def test_python_blocks_run():
   pages = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md')))
   blocks = {page: found for page in pages if (found := blocks_of(page))}
   counts = {page: len(found) for page, found in blocks.items()}
-  assert counts == {'README.md': 3, 'docs/attend.md': 7}
+  assert counts == {'README.md': 3, 'docs/attend.md': 8}
   attend = zip(blocks['docs/attend.md'], AFTER_BLOCKS, strict=True)
   blocks['docs/attend.md'] = [block + check for block, check in attend]
   run = "exec(compile({!r}, {!r}, 'exec'), {{'__name__': '__main__'}})".format

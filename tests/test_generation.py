@@ -13,10 +13,11 @@ import pytest
 from small_runs import BASE, TINY
 
 from posenc_jax import config, storage
+from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import generation
 from posenc_jax.evaluation.generation import Sampling, end_tokens, generate
-from posenc_jax.evaluation.runs import load_run
+from posenc_jax.evaluation.runs import load_run, without_bos
 from posenc_jax.training import loop
 from posenc_jax.training.run_dir import claim_run_dir
 
@@ -98,6 +99,17 @@ def test_a_text_is_the_same_in_parts_and_without_the_cache(run, fields, monkeypa
   assert text_without_cache(run, **fields) == made
   monkeypatch.setattr(generation, 'PART', 2)  # BOS and five bytes come in three parts
   assert text(run, **fields) == made
+
+
+def test_a_prompt_that_begins_with_bos_gets_no_second(run, monkeypatch):
+  """As one that a chat template has made."""
+  expected, bos = text(run, temperature=0.0), load_run(run[0]).model.bos
+  encode = Bytes.encode
+  monkeypatch.setattr(Bytes, 'encode', lambda self, text: np.append(bos, encode(self, text)))
+  assert load_run(run[0]).inputs(b'ab').tolist() == [[bos, *b'ab']]
+  assert text(run, temperature=0.0) == expected
+  assert without_bos(np.array([bos, bos, 5]), bos).tolist() == [bos, 5]
+  assert without_bos(np.array([], np.int32), bos).tolist() == []
 
 
 def test_layers_are_held_once(run, monkeypatch):

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown
-from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.evaluation.runs import check_corpus, restore, without_bos
 from posenc_jax.model.decoder import LM, attention_options
-from posenc_jax.model.decoding import decode, empty_cache, unstack_layers, without_layers
+from posenc_jax.model.decoding import decode, empty_cache, take_layers
 from posenc_jax.pretrained.sources import read_json
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.own_tokenizer import GENERATION, kept_tokenizer, tokenizer_path
@@ -109,7 +109,7 @@ def tokens_after(
 
   inputs_1T = np.append(model.bos, prompt_T).astype(np.int32)[None]
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
-  layers, model = unstack_layers(model), without_layers(model)
+  layers = take_layers(model)
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
   for part_1T in before:
     *_, cache = step(model, layers, part_1T, cache, 0)
@@ -161,7 +161,7 @@ def generate(
     raise UserError(f'{field}: the run writes no text; allowed: one that was trained on text')
   check_corpus(saved, config, corpus, workdir)
   model, _ = restore(config, corpus, workdir)
-  prompt_T = corpus.tokenizer.encode(prompt)
+  prompt_T = without_bos(corpus.tokenizer.encode(prompt), model.bos)
   _check_length(model, len(prompt_T), count)
   ends = () if ignore_eos else end_tokens(workdir, tokenizer_path(workdir, config.data).parent)
   is_drawn_V = np.arange(model.vocab) < corpus.tokenizer.vocab - 1  # its BOS is no symbol of text

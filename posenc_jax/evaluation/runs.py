@@ -140,6 +140,13 @@ def _is_bfloat16(leaf: np.ndarray) -> bool:
   return not any((numbers[n : n + 2**24] & 0xFFFF).any() for n in parts)
 
 
+def without_bos(tokens_T: np.ndarray, bos: int) -> np.ndarray:
+  """The tokens of a text without a BOS at its start, as chat templates write one; windows have one
+  of their own.
+  """
+  return tokens_T[1:] if len(tokens_T) and tokens_T[0] == bos else tokens_T
+
+
 @dataclasses.dataclass
 class Run:
   """A trained run, as `load_run` gives it.
@@ -159,12 +166,13 @@ class Run:
   options: dict
 
   def inputs(self, text: bytes) -> np.ndarray:
-    """Integers [1, T]: BOS, with which windows begin, and the tokens of a text. Raises UserError of
-    a run that was trained on a task.
+    """Integers [1, T]: BOS, with which windows begin, and the tokens of a text, without a BOS of
+    its own. Raises UserError of a run that was trained on a task.
     """
     if self.tokenizer is None:
       raise UserError(f'inputs: the run is of {self.config.data.corpus!r}; allowed: one of text')
-    return np.append(self.model.bos, self.tokenizer.encode(text)).astype(np.int32)[None]
+    tokens_T = without_bos(self.tokenizer.encode(text), self.model.bos)
+    return np.append(self.model.bos, tokens_T).astype(np.int32)[None]
 
   def examples(self, count: int, length: int) -> data.Batch:
     """The examples that evaluation has of the run's task, of at most `length` tokens, one a row:

@@ -63,23 +63,21 @@ def empty_cache(model: LM, batch: int, size: int) -> Cache:
   return Cache(count, tokens_BS, tuple(layers))
 
 
-def unstack_layers(model: LM) -> tuple[Layer, ...]:
-  """The layers of a model one by one, as `decode` takes them.
+def take_layers(model: LM) -> tuple[Layer, ...]:
+  """Takes the layers out of a model, one by one as `decode` has them beside the rest.
 
   A step of one token reads every parameter once. If it had to cut the layers out of the stack, it
-  would write and read each once more.
+  would write and read each once more. The model has no layers afterwards: their stacked parameters
+  are given up one after another, so that few are held twice.
   """
-  layer = lambda n: jax.tree.map(lambda leaf: leaf[n], model.layers)
-  return tuple(map(layer, range(model.num_layers)))
-
-
-def without_layers(model: LM) -> LM:
-  """The rest of a model, all that `decode` reads of it beside its layers one by one: who has no
-  other use for the model need not hold them twice.
-  """
-  rest = jax.tree.map(lambda leaf: leaf, model)
-  del rest.layers
-  return rest
+  numbers = range(model.num_layers)
+  stacked, structure = jax.tree.flatten(model.layers)
+  del model.layers
+  cut = []
+  while stacked:
+    leaf = stacked.pop()
+    cut.append([leaf[n] for n in numbers])
+  return tuple(jax.tree.unflatten(structure, layer) for layer in zip(*reversed(cut), strict=True))
 
 
 def decode(
@@ -94,7 +92,8 @@ def decode(
   sink_tokens: int = 0,
   softcap: float | None = None,
 ):
-  """Logits of the token after each of tokens_BT, which follow those of the cache.
+  """Logits of the token after each of tokens_BT, which follow those of the cache, as many in each
+  row.
 
   They are, up to rounding, those of a call of the model with all S tokens that the cache has places
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
@@ -102,8 +101,8 @@ def decode(
   Attention is by the backend `dense`, and by the fastest where many tokens meet many places.
 
   Args:
-    model: with its layers or, from `without_layers`, without them.
-    layers: from `unstack_layers`.
+    model: what `take_layers` has left of it.
+    layers: what that has taken.
     last: of how many tokens at the end logits are wanted; None: all.
     window, chunk, sink_tokens, softcap: as for `LM.__call__`.
   Returns:
