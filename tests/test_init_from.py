@@ -54,11 +54,22 @@ FOX, CAROPE = {'name': 'fox'}, {'name': 'carope'}
 LEARNED, TUPE = {'name': 'learned'}, {'name': 'tupe'}
 LOG, POWER = {'name': 'kerple_log'}, {'name': 'kerple_power'}
 ROPE_FOX, ROPE_CAROPE = ({'name': 'chain', 'members': ('nope', x)} for x in ('fox', 'carope'))
+KV_FOX = {'name': 'chain', 'members': ('kv_shift', 'fox')}
 RANDOM_LOG, RANDOM_POWER = (
   {'name': 'random_positions', 'inner': inner, 'longest': 64}
   for inner in ('kerple_log', {'name': 'kerple_power'})
 )
 PATTERN = {'name': 'pattern', 'layers': ('kerple_power', 'kerple_log')}
+INNER = ('inner/p', 'inner/a')
+SHIFT, GATE = ('w_k', 'w_v'), ('w_f', 'b_f')
+
+
+def chain(members):
+  return {'name': 'chain', 'members': members}
+
+
+def members(number, names):
+  return tuple(f'members/{number}/{name}' for name in names)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +83,15 @@ PATTERN = {'name': 'pattern', 'layers': ('kerple_power', 'kerple_log')}
     (ROPE_FOX, {'name': 'chain', 'members': 'ssmax,fox'}, ('members/1/w_f', 'members/1/b_f')),
     (FOX, {'name': 'chain', 'members': 'rope,fox'}, ('members/1/w_f', 'members/1/b_f')),
     (RANDOM_LOG, RANDOM_POWER, ()),
-    (RANDOM_LOG, RANDOM_LOG | {'longest': 32}, ('inner/p', 'inner/a')),
+    (RANDOM_LOG, RANDOM_LOG | {'longest': 32}, INNER),
+    (LOG, RANDOM_LOG, INNER),
+    (RANDOM_LOG, LOG, ('p', 'a')),
+    (RANDOM_LOG, {'name': 'pose', 'inner': 'kerple_log', 'longest': 64}, INNER),
+    (KV_FOX, chain('ssmax,kv_shift,fox'), members(1, SHIFT) + members(2, GATE)),
+    (KV_FOX, chain('fox,kv_shift'), members(0, GATE) + members(1, SHIFT)),
+    # two of a name: which one is meant is not known but in its own place
+    (LOG, chain('kerple_log,kerple_log'), ()),
+    (chain('kerple_log,kerple_log'), LOG, ()),
   ],
 )
 def test_a_parameter_of_another_encoding_is_new_though_its_name_and_shape_are_the_same(
@@ -88,7 +107,21 @@ def test_layers_of_a_pattern_take_the_parameters_of_their_own_encoding(tmp_path)
     '1/encoding/p': True,
     '1/encoding/a': True,
   }
-  assert not any(started(run, PATTERN | {'layers': 'kerple_log,kerple_power'}).values())
+  assert all(started(run, PATTERN | {'layers': 'kerple_log,kerple_power'}).values())
+  alone = finished(tmp_path / 'alone', LOG)
+  assert started(alone, PATTERN) == {
+    '0/encoding/p': False,
+    '0/encoding/a': False,
+    '1/encoding/p': True,
+    '1/encoding/a': True,
+  }
+
+
+def test_what_is_dropped_is_said_and_what_has_moved_is_not(tmp_path, capsys):
+  started(finished(tmp_path, KV_FOX), FOX)
+  said = capsys.readouterr().out
+  assert f'{tmp_path} has encodings/variants/0/encoding/members/0/w_k, ' in said
+  assert 'members/1' not in said
 
 
 class Holding(Encoding):

@@ -1,6 +1,7 @@
 """Parameters that a training starts from: those of the run that `train.init_from` names."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -36,8 +37,9 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
 
   Parameters that only one of them has, as with another encoding or another flag of the model, are
   left as `model` has them, or dropped; a line says which. So are those of an encoding in the place
-  of another that has the same names and shapes. An encoding that becomes a member of a chain keeps
-  its own. Raises `UserError` where no training has ended there, or the model has other sizes.
+  of another that has the same names and shapes. An encoding that moves, as into a chain, a pattern
+  of layers or another encoding, keeps its own where it is the only one of its name before and
+  after. Raises `UserError` where no training has ended there, or the model has other sizes.
   """
   saved_run = finished_config(workdir)
   held = parameters_in(workdir)
@@ -96,12 +98,18 @@ def _paths(
   if differing:
     said = [f'{key}={shown(before.get(key))} (here {shown(here[key])})' for key in differing]
     lines.append(f'{workdir} has {", ".join(said)}')
-  saved = {_as_member(path, saved_run.encoding, config.encoding): path for path in there}
+  parts_before, parts_here = _parts(saved_run.encoding), _parts(config.encoding)
+  name_before = {path: parts_before.get(_holder(path, parts_before)) for path in there}
+  name_here = {path: parts_here.get(_holder(path, parts_here)) for path in leaves}
+  places = {path: _place(path, parts_before, parts_here) for path in there}
+  # where two come to one place, the one whose encoding stands there
+  is_known = lambda path: name_before[path] == name_here.get(places[path])
+  saved = {places[path]: path for path in sorted(there, key=is_known)}
   kept = {
     path
     for path in leaves.keys() & saved.keys()
     if leaves[path].shape == there[saved[path]].shape
-    and _encoding_of(saved[path], saved_run.encoding) == _encoding_of(path, config.encoding)
+    and name_before[saved[path]] == name_here[path]
   }
   for path in sorted((leaves.keys() & saved.keys()) - kept):
     if not path.startswith('encodings/'):
@@ -112,7 +120,7 @@ def _paths(
       )
   if new := sorted(leaves.keys() - kept):
     lines.append(f'{workdir} has no {", ".join(new)}: as a new model has them')
-  if gone := sorted(saved.keys() - kept):
+  if gone := sorted(there.keys() - {saved[path] for path in kept}):
     lines.append(f'{workdir} has {", ".join(gone)}: dropped')
   return {path: saved[path] for path in leaves if path in kept}, lines
 
@@ -127,30 +135,41 @@ def _of_model(config: ConfigDict) -> dict[str, object]:
   return fields | {'train.length': config.train.length, 'encoding': tree['encoding']}
 
 
-def _encoding_of(path: str, encoding: ConfigDict) -> str | None:
-  """The name of the encoding that holds a parameter of a model, such as that of a chain's member at
-  encodings/variants/0/encoding/members/1/w; None: no encoding does.
+def _parts(encoding: ConfigDict) -> dict[str, str]:
+  """{path: name} of all encodings that a model has, such as that of a chain's member at
+  encodings/variants/0/encoding/members/1.
   """
-  steps = path.split('/')
-  if steps[0] != 'encodings':
-    return None
-  spec = read_pattern(to_json(encoding))[0][int(steps[2])]
-  for step, number in itertools.pairwise(steps[4:]):
-    defaults = hyperparameters(spec['name']) if spec['name'] in ENCODINGS else {}
-    held = (defaults | spec).get(step)
-    if step == 'members' and held is not None:
-      spec = read_members(held)[int(number)]
-    elif step == 'inner' and isinstance(held, str | dict):
-      spec = {'name': held} if isinstance(held, str) else held
-  return spec['name']
+  variants = read_pattern(to_json(encoding))[0]
+  walked = (_walk(f'encodings/variants/{n}/encoding', spec) for n, spec in enumerate(variants))
+  return dict(itertools.chain.from_iterable(walked))
 
 
-def _as_member(path: str, there: ConfigDict, here: ConfigDict) -> str:
-  """The path of a parameter of a run; of one of its encoding where the chain `here` has it, if one
-  of its members is of the same name.
+def _walk(path: str, spec: dict) -> Iterator[tuple[str, str]]:
+  """(path, name) of an encoding and of those that it holds."""
+  yield path, spec['name']
+  defaults = hyperparameters(spec['name']) if spec['name'] in ENCODINGS else {}
+  held = defaults | spec
+  for number, member in enumerate(read_members(held['members']) if held.get('members') else ()):
+    yield from _walk(f'{path}/members/{number}', member)
+  inner = held.get('inner')
+  if isinstance(inner, str | dict):
+    yield from _walk(f'{path}/inner', {'name': inner} if isinstance(inner, str) else inner)
+
+
+def _holder(path: str, parts: dict[str, str]) -> str | None:
+  """The path of the encoding that holds a parameter; None: none does."""
+  return max((part for part in parts if path.startswith(f'{part}/')), key=len, default=None)
+
+
+def _place(path: str, before: dict[str, str], here: dict[str, str]) -> str:
+  """Where a parameter of a run stands in a model: with the encoding that holds it, where both have
+  one of that name alone, else in the same place.
   """
-  members = read_members(here.members) if here.name == 'chain' and 'members' in here else []
-  names = [member['name'] for member in members]
-  if names.count(there.name) != 1:
+  holder = _holder(path, before)
+  name = before.get(holder)
+  if holder is None or here.get(holder) == name:
     return path
-  return path.replace('/encoding/', f'/encoding/members/{names.index(there.name)}/')
+  places = [part for part in here if here[part] == name]
+  if len(places) != 1 or [*before.values()].count(name) != 1:
+    return path
+  return places[0] + path.removeprefix(holder)
