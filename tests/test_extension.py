@@ -86,6 +86,21 @@ class Untyped(SquareRoot):
     super().__init__(dims, rngs, rate=rate)
 
 
+class BeforeStar(SquareRoot):
+  def __init__(self, dims, rngs, rate: float = 0.5):
+    super().__init__(dims, rngs, rate=rate)
+
+
+class OfDict(SquareRoot):
+  def __init__(self, dims, rngs, *, values: int = 8):
+    super().__init__(dims, rngs)
+
+
+class Named(SquareRoot):
+  def __init__(self, dims, rngs, *, name: str = 'mine'):
+    super().__init__(dims, rngs)
+
+
 class Literally(SquareRoot):
   def __init__(self, dims, rngs, *, kind: typing.Literal['a', 'b'] = 'a'):
     super().__init__(dims, rngs)
@@ -124,6 +139,13 @@ def changed(**attributes):
   [
     (Undefaulted, 'own: hyperparameter rate has no default; allowed: one, such as rate: float = 1'),
     (Untyped, 'own: hyperparameter rate has no type; allowed: one, such as rate: float = 1.0'),
+    (
+      BeforeStar,
+      r'own: hyperparameter rate stands before \*; allowed: '
+      r'\(self, dims, rngs, \*, rate: float = 1\.0\)$',
+    ),
+    (OfDict, 'own: hyperparameter values has a name that configs have for themselves; allowed: an'),
+    (Named, 'own: hyperparameter name has a name that configs have for themselves; allowed: anot'),
     (Literally, 'own: hyperparameter kind is of type .*Literal.*; allowed: int, float, bool, str'),
     (Arrays, 'own: slopes is an array, and would be trained; allowed: a number or a tuple, or nnx'),
     (holding(lambda _: np.ones(2)), 'own: held is an array, and would be trained'),

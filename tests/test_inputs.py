@@ -106,7 +106,10 @@ def test_one_seed_may_stand_for_a_tuple_of_seeds():
     ('--config.encoding.x=' + '[' * 5000, 'allowed: at most 1000 characters'),
     ('--config.encoding.x=' + '-' * 50_000 + '1', 'allowed: a value that is nested less deeply'),
     ('--config.encoding.' + 'a.' * 5000 + 'b=1', 'and at most 8 dots'),
-    ('--config.encoding.items=1', "a field named 'items'"),
+    (
+      '--config.encoding.items=1',
+      "a field named 'items' in 'encoding.items'; allowed: a name that configs do not have for",
+    ),
     ('--config.encoding..x=1', "a field named ''"),
     ('--config.encoding.scaling={"a.b": 1}', "a field named 'a.b'"),
     ('--config.optim.clip=' + '9' * 400, 'is int; allowed: float'),

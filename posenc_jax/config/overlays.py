@@ -166,6 +166,8 @@ def _check_names(path: str, names: tuple[str, ...]) -> None:
   for name in names:
     if not _is_name(name) or path.count('.') > MAX_SECTIONS:
       allowed = f'letters, digits and underscores, and at most {MAX_SECTIONS} dots'
+      if hasattr(ConfigDict, str(name)):
+        allowed = 'a name that configs do not have for themselves'
       where = f'a field named {shown(name)} in {shown(path)}'
       raise UserError(f'config: {where}; allowed: {allowed}')
 

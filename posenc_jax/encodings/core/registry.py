@@ -227,21 +227,38 @@ def _with_values(words: str, module: types.ModuleType) -> str:
 
 def _signature(name: str) -> list[inspect.Parameter]:
   """The keyword-only parameters of a class; where it takes **others, of its base class too."""
-  check_name(name)
   found = {}
+  for parameters in _parameters(name):
+    found = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY} | found
+  return list(found.values())
+
+
+def _parameters(name: str) -> Iterator[list[inspect.Parameter]]:
+  """Yields those of the `__init__` of a class; where it takes **others, of its base class too."""
+  check_name(name)
   for kind in ENCODINGS[name].__mro__:
     if '__init__' not in vars(kind):
       continue
-    parameters = inspect.signature(kind.__init__, eval_str=True).parameters.values()
-    found = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY} | found
+    parameters = [*inspect.signature(kind.__init__, eval_str=True).parameters.values()]
+    yield parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
       break
-  return list(found.values())
 
 
 NAMES = r'`\w+`(?:, `\w+`)*'  # of hyperparameters, in a docstring of one paragraph
 MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
 MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in int32
+# What stands beside hyperparameters in a config, and methods of its sections: no hyperparameter of
+# such a name could be set there.
+OF_CONFIGS = frozenset(
+  (
+    *('name', 'allow_dotted_keys', 'convert_dict', 'copy_and_resolve_references'),
+    *('eq_as_configdict', 'get', 'get_oneway_ref', 'get_ref', 'get_type', 'ignore_type'),
+    *('is_locked', 'is_type_safe', 'items', 'iteritems', 'iterkeys', 'itervalues', 'keys', 'lock'),
+    *('to_dict', 'to_json', 'to_json_best_effort', 'to_yaml', 'unlock', 'unlocked', 'update'),
+    *('update_from_flattened_dict', 'values'),
+  )
+)
 
 
 def check_name(name: str, field: str = 'name') -> None:
@@ -256,16 +273,8 @@ def check_name(name: str, field: str = 'name') -> None:
 
 def check(name: str, hyper: dict[str, object]) -> None:
   """Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type."""
+  _check_parameters(name)
   known = {p.name: p.annotation for p in _signature(name)}
-  for p in _signature(name):
-    if p.default is p.empty or p.annotation is p.empty:
-      lacks = 'default' if p.default is p.empty else 'type'
-      allowed = f'such as {p.name}: float = 1.0'
-      raise ValueError(f'{name}: hyperparameter {p.name} has no {lacks}; allowed: one, {allowed}')
-    if not is_known(p.annotation):
-      problem = f'hyperparameter {p.name} is of type {p.annotation}'
-      allowed = 'int, float, bool, str, tuple, dict, None, or several with |'
-      raise ValueError(f'{name}: {problem}; allowed: {allowed}')
   for key, value in hyper.items():
     if key not in known:
       allowed = nearest_of_all(key, known)
@@ -275,6 +284,27 @@ def check(name: str, hyper: dict[str, object]) -> None:
     most = MAX_WHOLE_NUMBER if has_type(0.5, known[key]) else MAX_INTEGER
     if isinstance(value, numbers.Integral) and abs(value) > most:
       raise ValueError(f'{name}: {key}={shown(value)}; allowed: at most {most} in size')
+
+
+def _check_parameters(name: str) -> None:
+  """Raises ValueError, one line, for a class with a hyperparameter that nothing could set."""
+  own = next(_parameters(name))  # a base class may have some that its subclasses set
+  by_place = [p for p in own if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+  for p in by_place[3:]:  # behind self, dims and rngs
+    allowed = f'(self, dims, rngs, *, {p.name}: float = 1.0)'
+    raise ValueError(f'{name}: hyperparameter {p.name} stands before *; allowed: {allowed}')
+  for p in _signature(name):
+    if p.name in OF_CONFIGS:
+      problem = f'hyperparameter {p.name} has a name that configs have for themselves'
+      raise ValueError(f'{name}: {problem}; allowed: another')
+    if p.default is p.empty or p.annotation is p.empty:
+      lacks = 'default' if p.default is p.empty else 'type'
+      allowed = f'such as {p.name}: float = 1.0'
+      raise ValueError(f'{name}: hyperparameter {p.name} has no {lacks}; allowed: one, {allowed}')
+    if not is_known(p.annotation):
+      problem = f'hyperparameter {p.name} is of type {p.annotation}'
+      allowed = 'int, float, bool, str, tuple, dict, None, or several with |'
+      raise ValueError(f'{name}: {problem}; allowed: {allowed}')
 
 
 def make(
