@@ -176,6 +176,10 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def table(): return {'baseline': {}}", r'baseline={}; allowed: .* {label: baseline} of at'),
     ("def table(): return {'baseline': {'t5': 3}}", r"baseline={'t5': 3}; allowed: a text"),
     ("def table(): return {'metric': 'gradient', 'baseline': 'rope'}", 'a metric with a better'),
+    (
+      "def table(): return {'metric': 'induction', 'baseline': 'rope'}",
+      "metric='induction' compared; allowed: a metric with a better end: bpb, ppl, exact_match, ",
+    ),
     ("def table(): return {'margin': 0}", 'margin=0; allowed: a number above 0, at most 10'),
     ("def table(): return {'margin': 11}", 'margin=11; allowed: a number above 0'),
     ("def table(): return {'margin': True}", 'margin=True; allowed: a number above 0'),
@@ -218,6 +222,15 @@ def test_what_cannot_work_is_one_line_before_the_first_run(source, message, tmp_
     study.of_study(path, tmp_path)
   assert str(error.value).removeprefix('config: ').startswith(str(path))
   assert len(str(error.value)) < 600
+
+
+@pytest.mark.parametrize(
+  ('name', 'own'),
+  [('metric', 'attention_entropy'), ('metric', 'accuracy'), ('protocol', 'induction_score')],
+)
+def test_a_metric_or_protocol_of_ones_own_may_have_a_name_like_one_of_these(name, own):
+  wanted = {'form': 'distances'} if name == 'protocol' else {}
+  assert report_settings.check_tables('x', wanted | {name: own}) == [wanted | {name: own}]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from ml_collections import ConfigDict
 
 from posenc_jax import tasks
-from posenc_jax.errors import UserError, hint, nearest, shown, visible
+from posenc_jax.errors import UserError, closest, hint, nearest, shown, visible
 from posenc_jax.protocols import CONTROLS, PROTOCOLS
 from posenc_jax.reporting import table_forms
 from posenc_jax.reporting.metrics import METRICS
@@ -32,6 +32,9 @@ LENGTHS = {'form': 'lengths'}  # the form that settings without one have
 OF_ALL_TABLES = {'form', 'learned'}
 OF_ALL_FIGURES = {*OF_ALL_TABLES, 'labels'}
 OF_LINES = ('labels', 'references')  # settings that name lines by label
+# The share of a metric's or protocol's name that one of a user's own may have in common with it:
+# 'accuracy' is no misspelt 'token_accuracy'.
+ALIKE = 0.8
 
 
 def _are_names(value: object) -> bool:
@@ -222,16 +225,18 @@ def _check_known(where: str, name: str, value: object) -> None:
     'protocols': {*PROTOCOLS, *tasks.TASKS},
   }
   for word in value if type(value) is list else [value]:
-    if name in known and word not in known[name] and (near := hint(word, known[name])):
-      raise UserError(f'{where}: {name}={shown(value)}; {near}')
+    near = closest(word, known[name], ALIKE) if name in known else word
+    if near not in (None, word):
+      raise UserError(f'{where}: {name}={shown(value)}; did you mean {near!r}?')
 
 
 def _check_better_end(where: str, settings: dict) -> None:
-  """Raises UserError for a comparison by a metric of which neither more nor less is better."""
-  metric = METRICS.get(settings.get('metric'))
-  if metric is None or metric.best is not None:
-    return
-  if settings.get('baseline') or settings.get('form') == 'ranks':
-    raise UserError(
-      f'{where}: metric={metric.name!r} compared; allowed: a metric with a better end'
-    )
+  """Raises UserError for a comparison by a metric of which neither more nor less is better, such as
+  one of a user's own.
+  """
+  name = settings.get('metric')
+  is_compared = settings.get('baseline') or settings.get('form') == 'ranks'
+  compared = [known for known, metric in METRICS.items() if metric.best is not None]
+  if name is not None and is_compared and name not in compared:
+    allowed = f'a metric with a better end: {", ".join(compared)}'
+    raise UserError(f'{where}: metric={name!r} compared; allowed: {allowed}')
