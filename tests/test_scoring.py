@@ -1,6 +1,8 @@
 """Scores of models without run directories: the same numbers as rows have, of any function."""
 
+import csv
 import inspect
+import math
 import re
 import textwrap
 from pathlib import Path
@@ -10,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compiled_models import nll
+from small_runs import STEPS
 from test_evaluation import Stub, chosen_documents, rows_of, state
 
 from posenc_jax import config, data, heads_of_layer, score, scores_of_heads, weights_of_heads
@@ -17,6 +20,7 @@ from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs, scoring, windows
 from posenc_jax.model import decoder
+from posenc_jax.reporting import row_files
 
 BITS = 1 / np.log(2)
 
@@ -103,10 +107,12 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
   assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)
 
 
+PAGE = (Path(__file__).parent.parent / 'docs' / 'evaluate.md').read_text()
+
+
 def test_the_example_of_the_documents_takes_a_run_apart(make_run):
   c, workdir, model = make_run(model__layers=2, attention__window=8)
-  page = (Path(__file__).parent.parent / 'docs' / 'evaluate.md').read_text()
-  (block,) = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
+  block, _ = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
   exec(block.replace('runs/a', str(workdir)), found := {})
   text = b'My fellow citizens'
   assert found['inputs'].tolist() == [[256, *text]]
@@ -118,6 +124,41 @@ def test_the_example_of_the_documents_takes_a_run_apart(make_run):
   assert found['weights'].shape == (2, 1, c.model.heads, length, length)
   np.testing.assert_allclose(found['weights'].sum(-1), 1, rtol=1e-5)
   assert not found['weights'][..., 12, :4].any(), 'the window of the run'
+  (labels,) = re.findall(r'`(\[\(run\.tokenizer.*?)`', PAGE)
+  pieces, losses = zip(*eval(labels, found), strict=True)
+  assert b''.join(pieces) == text
+  np.testing.assert_array_equal(losses, found['nats'][0])
+
+
+def test_the_examples_of_rows_make_tables(make_run, command, tmp_path):
+  """A score out of rows is that of the table; a metric of one's own gets a table."""
+  protocols = {'eval__protocols': ('last_k',), 'eval__controls': ()}
+  c, workdir, _ = make_run(step=STEPS, **protocols)
+  evaluate.evaluate(c, workdir)
+  (reading,) = re.findall(r"`(rows = read\('runs/a'\))`", PAGE)
+  exec(reading.replace('runs/a', str(workdir)), found := {'read': row_files.read, 'math': math})
+  (score_of_rows,) = re.findall(r"`(sum\(r\['nats'\].*?)`", PAGE)
+  found['rows'] = [row for row in found['rows'] if row['length'] == 32]
+  assert len(found['rows']) > 1
+  _, recipe = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
+  exec(recipe.replace('runs/a', str(workdir)), own := {})
+  study = tmp_path / 'my_study.py'
+  wanted = [{}, {'metric': 'induction_weight'}]
+  study.write_text(f'def get_config(): ...\ndef table(): return {wanted}')
+  out = tmp_path / 'out'
+  code, _, error = command('scripts/table.py', tmp_path, f'--config={study}', f'--out={out}')
+  assert not code, error
+  with (out / 'table.csv').open() as file:
+    records = [record for record in csv.DictReader(file) if record['status']]
+  (bpb,) = (r['bpb'] for r in records if r['length'] == '32')
+  assert eval(score_of_rows, found) == pytest.approx(float(bpb), rel=1e-12)
+  (record,) = (r for r in records if r['metric'] == 'induction_weight')
+  assert (record['protocol'], record['length']) == ('repeats', '128')
+  assert float(record['value']) == float(own['of_heads'].max()) > 0
+  assert 'induction_weight' in (out / 'table.md').read_text()
+  rows = rows_of(workdir)
+  evaluate.evaluate(c, workdir)
+  assert rows_of(workdir) == rows
 
 
 def test_products_are_exact_whatever_the_process_has_set(make_run, monkeypatch):
