@@ -5,6 +5,7 @@ stands in a table is a test of test_commands.py.
 
 import re
 import typing
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import encodings
+from posenc_jax import encodings, load_run
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.inspection.laws import check_laws
@@ -396,3 +397,42 @@ def test_laws_are_those_of_an_encoding_with_some_positions():
   few = encodings.make('learned', **SIZES, rngs=nnx.Rngs(0), max_length=7)
   with pytest.raises(ValueError, match=r'^positions end at 7; allowed: at least 8$'):
     check_laws(few)
+
+
+@pytest.fixture
+def of_page(monkeypatch):
+  """What docs/encodings.md defines; the names that it registers are forgotten after a test."""
+  page = (Path(__file__).parent.parent / 'docs' / 'encodings.md').read_text()
+  for name in ('nudged', 'slower'):
+    monkeypatch.setitem(encodings.ENCODINGS, name, SquareRoot)
+  found = {'__name__': 'my_study'}
+  for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
+    exec(block, found)
+  return found
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize('name', ['nudged', 'slower'])
+def test_an_encoding_of_the_page_keeps_the_laws(name, of_page):
+  verdicts = check_laws(encodings.make(name, **SIZES, rngs=nnx.Rngs(0)))
+  assert [str(verdict) for verdict in verdicts if verdict.holds is False] == []
+  assert sum(verdict.holds is True for verdict in verdicts) > 5
+
+
+def test_a_rotation_of_the_page_is_rope_where_content_moves_nothing(of_page):
+  nudged, rope = (encodings.make(n, **SIZES, rngs=nnx.Rngs(0)) for n in ('nudged', 'rope'))
+  q, k, v = jax.random.normal(jax.random.key(0), (3, 1, 11, 2, 8))
+  x = jax.random.normal(jax.random.key(1), (1, 11, 16))
+  np.testing.assert_allclose(attend(q, k, v, nudged, x=x), attend(q, k, v, rope), atol=1e-5)
+  nudged.w[...] = jnp.ones(16)
+  assert abs(attend(q, k, v, nudged, x=x) - attend(q, k, v, rope)).max() > 1e-2
+
+
+def test_a_scaling_of_the_page_is_laid_over_a_run(of_page, make_run):
+  """It keeps what the run has of RoPE."""
+  _, workdir, _ = make_run(encoding__name='rope', encoding__base=500.0)
+  tokens = np.arange(97, 113)[None]
+  slower = load_run(workdir, {'encoding.name': 'slower', 'encoding.slower': 2.0}).nats(tokens)
+  linear = {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 2.0}
+  np.testing.assert_allclose(slower, load_run(workdir, linear).nats(tokens), rtol=1e-6)
+  assert abs(slower - load_run(workdir).nats(tokens)).max() > 1e-4

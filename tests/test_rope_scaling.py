@@ -387,6 +387,12 @@ def test_every_type_has_a_formula():
   assert list(FORMULAS) == list(SCALINGS)
 
 
+def test_no_formula_is_added_from_outside():
+  """Rows would not say by which code they were made; a subclass of RoPE has its hash in them."""
+  with pytest.raises(TypeError):
+    SCALINGS['mine'] = SCALINGS['linear']
+
+
 @pytest.mark.parametrize('rope_type', SCALINGS)
 @pytest.mark.parametrize(('K', 'base', 'L'), [(6, 1e4, 64), (10, 500.0, 8192), (32, 5e5, 100)])
 def test_type_is_its_formula(rope_type, K, base, L):

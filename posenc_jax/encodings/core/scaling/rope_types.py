@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import math
+import types
 
 from posenc_jax.encodings.core.scaling.alpha_rope import alpha_rope
 from posenc_jax.encodings.core.scaling.formulas import (
@@ -24,27 +25,30 @@ from posenc_jax.encodings.core.scaling.yarn import dynamic_yarn, yarn, yarn_log,
 from posenc_jax.errors import nearest, nearest_of_all
 
 # (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see formulas.py.
-SCALINGS = {
-  'linear': linear,
-  'ntk': ntk,
-  'dynamic': dynamic,
-  'yarn': yarn,
-  'yarn_paper': yarn_paper,
-  'dynamic_yarn': dynamic_yarn,
-  'longrope': longrope,
-  'llama3': llama3,
-  'proportional': proportional,
-  'power': power,
-  'truncated': truncated,
-  'ntk_mixed': ntk_mixed,
-  'mrrope_uni': mrrope_uni,
-  'mrrope_pro': mrrope_pro,
-  'alpha_rope': alpha_rope,
-  'dynamic_steps': dynamic_steps,
-  'theta_scale': theta_scale,
-  'yarn_log': yarn_log,
-  'riflex': riflex,
-}
+# None can be added from outside, for rows would not name its code: that takes a subclass of RoPE.
+SCALINGS = types.MappingProxyType(
+  {
+    'linear': linear,
+    'ntk': ntk,
+    'dynamic': dynamic,
+    'yarn': yarn,
+    'yarn_paper': yarn_paper,
+    'dynamic_yarn': dynamic_yarn,
+    'longrope': longrope,
+    'llama3': llama3,
+    'proportional': proportional,
+    'power': power,
+    'truncated': truncated,
+    'ntk_mixed': ntk_mixed,
+    'mrrope_uni': mrrope_uni,
+    'mrrope_pro': mrrope_pro,
+    'alpha_rope': alpha_rope,
+    'dynamic_steps': dynamic_steps,
+    'theta_scale': theta_scale,
+    'yarn_log': yarn_log,
+    'riflex': riflex,
+  }
+)
 # Types whose frequencies depend on the number of keys of the call.
 OF_CALLS = ('dynamic', 'dynamic_yarn', 'dynamic_steps', 'longrope')
 ORIGINAL = 'original_max_position_embeddings'
