@@ -1951,6 +1951,18 @@ def test_bounds_are_those_of_named_parameters(name, hyper, monkeypatch):
   np.testing.assert_array_equal(constrained.held.p, np.float32(0.01))
 
 
+@pytest.mark.parametrize('share', ['all', 'none'])
+def test_stacked_parameters_are_constrained_as_those_of_each_layer(share):
+  stacked = StackedEncoding(lambda: build('kerple_log'), 3, share)
+  moved = jax.tree.map(lambda leaf: jnp.linspace(-1, 1, leaf.size).reshape(leaf.shape), stacked)
+  constrained = moved.constrain_parameters()
+  for n in range(3):
+    of_layer = constrained.layer(n), moved.layer(n).constrain_parameters()
+    jax.tree.map(np.testing.assert_array_equal, *of_layer)
+  assert min(leaf.min() for leaf in jax.tree.leaves(moved)) == -1, 'it is a copy'
+  assert min(leaf.min() for leaf in jax.tree.leaves(constrained)) > 0
+
+
 def test_names_that_a_config_has_for_itself_are_known():
   """`make` refuses hyperparameters of these names, and builds every encoding."""
   assert {name for name in dir(ConfigDict) if not name.startswith('_')} <= OF_CONFIGS

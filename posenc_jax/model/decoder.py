@@ -73,8 +73,9 @@ class LM(nnx.Module):
   def constrain_parameters(self):
     """The same model with the encodings' parameters back in their domain, after an update."""
     model = jax.tree.map(lambda leaf: leaf, self)
-    for variant in model.encodings.variants:
-      variant.encoding = variant.encoding.constrain_parameters()
+    variants = model.encodings.variants
+    for n, variant in enumerate(variants):
+      variants[n] = variant.constrain_parameters()
     return model
 
   def __call__(self, tokens_BT, **options):

@@ -57,6 +57,12 @@ class StackedEncoding(nnx.Module):
       tree, [next(slices) if self.is_stacked(path) else leaf for path, leaf in leaves]
     )
 
+  def constrain_parameters(self):
+    """The same with the encoding's parameters back in their domain, after an update."""
+    own = jax.tree.map(lambda leaf: leaf, self)
+    own.encoding = self.encoding.constrain_parameters()
+    return own
+
   def layer(self, n: int):
     """The encoding as the n-th of its layers has it."""
     return self.with_parameters([leaf[n] for leaf in self.stacked_parameters()])
