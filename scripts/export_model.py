@@ -36,6 +36,7 @@ def main(argv):
   from posenc_jax.pretrained import exporting
 
   runs.check_registered(run, overrides, 'one of posenc_jax, since no family has one of your own')
+  runs.check_kept_hyperparameters(config.saved_config(flags.workdir), run)
   preflight.check_model(run)
   if flags.dtype not in exporting.DTYPES:
     raise UserError(f'--dtype={flags.dtype!r}; allowed: {", ".join(exporting.DTYPES)}')

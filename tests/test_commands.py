@@ -215,6 +215,57 @@ def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
     json.loads(line) for line in (tmp_path / 'scaled' / 'eval.jsonl').read_text().splitlines()
   ]
   assert [r['overrides'] for r in rows] == [{'encoding.scaling.factor': 8}] * 2
+  code, _, error = command('eval.py', trained, '--config.encoding.name=alibi')
+  problem = "scaling is the run's own, of rope, and no hyperparameter of alibi"
+  words, flag = f"config.encoding.name='alibi': {problem}", "--config.encoding={'name': 'alibi'}"
+  allowed = flag.replace('=', '="', 1) + '"'
+  assert (code, error) == (2, f'eval.py: {words}; allowed: {allowed}, which leaves it out\n')
+  assert command('eval.py', trained, flag)[0] is None
+
+
+ROPE, SINK = {'name': 'rope', 'base': 5e5}, {'name': 'sink'}
+LOCAL, CHAIN = ROPE | {'attention_window': 4}, {'name': 'chain', 'members': [ROPE, SINK]}
+ALIBI = {'name': 'alibi'}
+
+
+@pytest.mark.parametrize(
+  ('trained', 'overrides', 'allowed'),
+  [
+    (ROPE, {'encoding.name': 'alibi'}, ALIBI),
+    (ROPE, {'encoding.name': 'alibi', 'encoding.factor': 2}, ALIBI | {'factor': 2}),
+    (ROPE, {'encoding.name': 'rerope', 'encoding.window': 3}, None),  # which has a base
+    (ROPE, {'encoding.name': 'alibi', 'encoding.base': 1e4}, None),  # what was asked for is said
+    (ROPE, {'encoding.name': 'unknown'}, None),
+    (CHAIN, {'encoding.name': 'alibi'}, CHAIN | {'members': [ALIBI, SINK]}),
+    (
+      {'name': 'pattern', 'layers': [LOCAL, ROPE, CHAIN]},
+      {'encoding.name': 'alibi'},
+      {'name': 'pattern', 'layers': [LOCAL, ALIBI, CHAIN | {'members': [ALIBI, SINK]}]},
+    ),
+    (
+      {'name': 'cape', 'inner': ROPE},
+      {'encoding.inner.name': 'alibi'},
+      {'name': 'cape', 'inner': ALIBI},
+    ),
+    ({'name': 'pattern', 'layers': ['nope']}, {'encoding.name': 'alibi'}, ALIBI),
+    (
+      ROPE,
+      {'encoding.name': 'pattern', 'encoding.layers': 'nope'},
+      {'name': 'pattern', 'layers': 'nope'},
+    ),
+  ],
+)
+def test_hyperparameters_of_a_run_that_another_encoding_lacks_are_said(trained, overrides, allowed):
+  saved, laid = (config.load(BASE, {'encoding': trained}) for _ in range(2))
+  config.overlay(laid, overrides)
+  if allowed is None:
+    runs.check_kept_hyperparameters(saved, laid)
+    return
+  with pytest.raises(UserError, match="is the run's own, of") as error:
+    runs.check_kept_hyperparameters(saved, laid)
+  (flag,) = re.findall('--config.encoding="(.*)", which', str(error.value))
+  _, given = cli.parse_args([f'--config.encoding={flag}'], {})
+  assert config.to_json(given['encoding']) == allowed
 
 
 PRIVATE = """

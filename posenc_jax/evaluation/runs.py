@@ -12,15 +12,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
-from posenc_jax.config import check_one_seed, saved_config, trained_config
+from posenc_jax.config import check_one_seed, saved_config, to_json, trained_config
+from posenc_jax.config.overlays import PARTS
 from posenc_jax.data.tokenizers import Bytes
 from posenc_jax.distributed.processes import check_one_host
-from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation.model_functions import compiled, observed
 from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data
-from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
+from posenc_jax.model.layer_pattern import HOLDERS, MASK, PATTERN, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
@@ -47,6 +48,42 @@ def check_registered(
   missing = [name for name in encoding_names(config.encoding) if name not in ENCODINGS]
   if missing and not any(field.rpartition('.')[2] in HOLDERS for field in overrides):
     raise UserError(f'config.encoding: {missing[0]!r} is not registered; allowed: {allowed}')
+
+
+def check_kept_hyperparameters(saved: ConfigDict, config: ConfigDict) -> None:
+  """Raises `UserError` where another encoding was laid over a run by its name, which leaves the
+  rest of the section as it is, and lacks a hyperparameter that the run has there.
+  """
+  lost = []
+  encoding = _without_lost(to_json(saved.encoding), to_json(config.encoding), lost)
+  for was, name, field in lost[:1]:
+    problem = f"{field} is the run's own, of {was}, and no hyperparameter of {name}"
+    allowed = f'--config.encoding="{encoding}", which leaves it out'
+    raise UserError(f'config.encoding.name={name!r}: {problem}; allowed: {allowed}')
+
+
+def _without_lost(before: object, after: object, lost: list[tuple[str, str, str]]) -> object:
+  """An encoding without the hyperparameters that it has from one of another name before it, and that
+  its class lacks; so, too, its layers and members.
+
+  Args:
+    before, after: sections `encoding`, or parts of them, as JSON trees.
+    lost: (name before, name, hyperparameter) of each is added here.
+  """
+  if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+    return [_without_lost(*both, lost) for both in zip(before, after, strict=True)]
+  if not (isinstance(before, dict) and isinstance(after, dict)):
+    return after
+  was, name = before.get('name'), after.get('name')
+  if was == name:
+    parts = {PARTS.get(name), 'inner'} & before.keys() & after.keys()
+    return after | {part: _without_lost(before[part], after[part], lost) for part in parts}
+  if name not in (PATTERN, *ENCODINGS):
+    return after
+  known = {'name', *MASK, *((PARTS[name],) if name == PATTERN else hyperparameters(name))}
+  own = [field for field in after.keys() - known if before.get(field) == after[field]]
+  lost += [(was, name, field) for field in sorted(own)]
+  return {field: value for field, value in after.items() if field not in own}
 
 
 def check_corpus(
@@ -98,6 +135,7 @@ def restore(
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
   check_code(workdir, own_code(config))
+  check_kept_hyperparameters(saved_config(workdir), config)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = decoder.shapes(config, corpus.vocab)
