@@ -63,7 +63,7 @@ def check_kept_hyperparameters(saved: ConfigDict, config: ConfigDict) -> None:
 
 
 def _without_lost(before: object, after: object, lost: list[tuple[str, str, str]]) -> object:
-  """An encoding without the hyperparameters that it has from one of another name before it, and that
+  """An encoding without the hyperparameters that it has from one of another name before it and that
   its class lacks; so, too, its layers and members.
 
   Args:
