@@ -834,7 +834,7 @@ def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
   ('files', 'split', 'field', 'says'),
   [
     ({}, 'train', 'text', ['no documents', '.txt or .jsonl']),
-    ({'a.md': 'x'}, 'train', 'text', ['no documents']),
+    ({'a.md': 'x'}, 'train', 'text', ['no documents', 'only .md; allowed: .txt or .jsonl files$']),
     ({'a.txt': 'x'}, 'train', 'text', ["'train'", '3 documents']),
     ({'train/a.txt': 'x'}, 'test', 'text', ["'test'", 'train']),
     ({'train/a.txt': 'x', 'test/a.md': ''}, 'test', 'text', ["'test'", 'no documents']),
@@ -848,7 +848,7 @@ def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
 def test_bad_folders_are_one_line(tmp_path, files, split, field, says):
   with pytest.raises(UserError) as error:
     corpus(write(tmp_path, files), split, field, '').sizes.sum()
-  assert all(word in one_line(error) for word in says)
+  assert all(word in f'{one_line(error)}$' for word in says)
 
 
 @pytest.mark.parametrize(
@@ -1575,11 +1575,16 @@ def hf_folder(hf_set, kind, folder):
   folder.mkdir()
   for split, rows in hf_set.items():
     name = str(folder / f'{split}-00000-of-00001.{kind}')
-    rows.to_parquet(name) if kind == 'parquet' else rows.to_json(name, force_ascii=False)
+    if kind == 'parquet':
+      rows.to_parquet(name)
+    elif kind == 'csv':
+      rows.to_csv(name)
+    else:
+      rows.to_json(name, force_ascii=False, compression='infer')
   return folder
 
 
-@pytest.mark.parametrize('kind', ['saved', 'parquet', 'jsonl'])
+@pytest.mark.parametrize('kind', ['saved', 'parquet', 'jsonl', 'csv', 'jsonl.gz'])
 def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
   folder = hf_folder(hf_set, kind, tmp_path / 'set')
   # The library itself takes files that are named `dev` for the validation split.

@@ -473,7 +473,12 @@ def test_a_folder_that_nothing_can_be_moved_to_is_refused(tmp_path, monkeypatch)
     ({'a.txt': b'a\0b'}, 'is compressed, binary or UTF-16; allowed: text in UTF-8'),
     ({'a.jsonl': b'[' * 100_000}, 'is not JSON: '),
     ({'a.jsonl': b'{"text": ' + b'9' * 5000 + b'}'}, 'is not JSON: '),
-    ({'a.txt.gz': b'x', 'b.md': b'x'}, 'only .gz, .md; allowed: .txt or .jsonl files'),
+    (
+      {'a.txt.gz': b'x', 'b.md': b'x'},
+      'only .gz, .md; allowed: .txt or .jsonl files; '
+      "Parquet, Arrow, CSV, JSON and compressed lines, with the extra hf, as data.corpus='hf:",
+    ),
+    ({'a.parquet': b'x'}, 'only .parquet; allowed: .txt or .jsonl files; Parquet, '),
   ],
 )
 def test_files_that_are_no_text(files, words, tmp_path):

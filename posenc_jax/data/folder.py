@@ -25,6 +25,8 @@ from posenc_jax.errors import UserError, one_line, user_errors
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # How files of gzip, zstd, bzip2, xz and zip begin.
 COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x04')
+# Ends of files that the library `datasets` reads: those of its tables, and of lines compressed.
+OF_LIBRARY = ('.arrow', '.bz2', '.csv', '.gz', '.json', '.parquet', '.tsv', '.xz', '.zst')
 
 # A .txt file of so many bytes or more is not read as a whole: windows are read from where it lies.
 MAPPED_BYTES = 2**25
@@ -103,9 +105,11 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   if not len(documents):
     kinds = sorted({path.suffix for path in _files_below(root) if path.suffix})
     has = f', only {", ".join(kinds[:5])}' if kinds else ''
-    raise UserError(
-      f'{field}: no documents for split {split!r}{has}; allowed: .txt or .jsonl files'
-    )
+    allowed = '.txt or .jsonl files'
+    if {*kinds} & {*OF_LIBRARY}:
+      what = 'Parquet, Arrow, CSV, JSON and compressed lines'
+      allowed += f"; {what}, with the extra hf, as data.corpus='hf:{name}'"
+    raise UserError(f'{field}: no documents for split {split!r}{has}; allowed: {allowed}')
   listing = listing_of(split if subfolders else '.', documents.names(), _numbers(documents.size_D))
   if not subfolders:
     total = len(documents)
