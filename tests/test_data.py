@@ -38,6 +38,7 @@ from posenc_jax.data import (
 )
 from posenc_jax.data import documents as documents_of_files
 from posenc_jax.data import folder as folders
+from posenc_jax.data.batches import _Joined
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
@@ -128,6 +129,25 @@ def test_over_epochs_cuts_take_every_phase():
   times = Counter(phases)
   assert set(times) == set(range(length))
   assert max(times.values()) < 30  # 12.5 expected
+
+
+@pytest.mark.parametrize('size', [16 * 9, 16 * 9 + 1, 16 * 2])
+def test_over_epochs_the_cuts_of_one_long_document_take_every_phase(size):
+  """Also where its length is a multiple of a window's, as it is by chance of joined documents."""
+  length, data = 16, synthetic((size,))
+  batches = Batches(data, length, 1, seed=0)
+  per_epoch = batches.windows_per_epoch
+  assert per_epoch == -(-(size + length - 1) // length)
+  phases = set()
+  for epoch in range(90):
+    steps = range(epoch * per_epoch, (epoch + 1) * per_epoch)
+    rows = np.concatenate([batches[step].tokens_BT for step in steps])
+    starts = sorted(start for _, start in places(data.documents, rows))
+    assert starts[0] == 0
+    assert starts[-1] == size - length
+    assert max(np.diff(starts)) <= length
+    phases |= {start % length for start in starts if 0 < start < size - length} or {0}
+  assert phases == set(range(length))
 
 
 def test_batches_depend_on_seed_and_step_alone():
@@ -523,6 +543,58 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
   with pytest.raises(UserError, match='damaged; delete it') as error:
     of(299)
   one_line(error)
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'kinds'),
+  [
+    ((300, 300, 300), 'aaabbbccc'),  # within the limit: all, in their order
+    ((400, 400, 400), None),
+    ((5000,), 'aaaaaaaaaa'),
+    ((5000, 5000), None),
+  ],
+)
+def test_a_tokenizer_is_learned_from_some_of_all_documents_of_a_large_text(
+  sizes, kinds, monkeypatch
+):
+  """Not from those that come first by name, and from no more bytes than are said."""
+  monkeypatch.setattr(tokenizers, 'MAX_TRAINING_BYTES', 1000)
+  texts = [kind.encode() * size for kind, size in zip('abc', sizes, strict=False)]
+  sample = tokenizers._sample(texts)
+  assert sample == sorted(sample)
+  assert sum(map(len, sample)) == min(sum(sizes), 1000)
+  if kinds:
+    assert b''.join(sample)[::100].decode() == kinds
+  many = [b'%04d' % n for n in range(900)]
+  numbers = [int(text) for text in tokenizers._sample(many)]
+  assert numbers == sorted({*numbers})
+  assert len(numbers) == 250
+  assert 400 < np.mean(numbers) < 500
+
+
+def test_text_of_a_large_file_is_hashed_without_a_copy(tmp_path):
+  """Where its tokens are kept, it is read for its hash alone."""
+  path = tmp_path / 'large.txt'
+  path.write_bytes(b'abc\n' * 2**22)
+  with path.open('rb') as file:
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+  digest, copied = hashlib.sha256(), hashlib.sha256(b' %d ' % 2**24 + path.read_bytes())
+  tracemalloc.start()
+  token_cache._update(digest, mapped)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 2**16
+  assert digest.digest() == copied.digest()
+
+
+def test_joined_documents_take_few_bytes_each():
+  counts = np.full(10**5, 7)
+  tracemalloc.start()
+  joined = _Joined([], counts, np.zeros(2, np.uint8))
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert len(joined) == 9 * 10**5 - 2
+  assert peak < 5 * counts.nbytes
 
 
 def test_windows_of_learned_tokens_lie_within_documents(small_text):
@@ -1777,7 +1849,7 @@ def test_concatenated_documents_are_joined_in_order(tmp_path, monkeypatch):
   assert list(data.opened(section, 'test').documents) == [b'T']
   # training joins these again, so that no remainder is lost
   whole = b'\n\n'.join(found.documents)
-  assert found.batches(14, 2, seed=0).windows_per_epoch == -(-len(whole) // 14)
+  assert found.batches(14, 2, seed=0).windows_per_epoch == -(-(len(whole) + 13) // 14)
   assert places([whole], np.array(found.batches(len(whole), 1, seed=0)[0].tokens_BT)) == [(0, 0)]
 
 
@@ -1809,7 +1881,8 @@ def test_joined_documents_lose_nothing_at_any_length(
   batches = found.batches(length, 1, seed=1)
   steps = range(batches.windows_per_epoch)
   assert found.left_out(length) is None
-  assert len(steps) == -(-len(stream) // length)
+  more = length - 1 if len(stream) >= 2 * length else 0
+  assert len(steps) == -(-(len(stream) + more) // length)
   is_read, read_bytes = np.zeros(len(stream), bool), 0
   for step in steps:
     batch = batches[step]

@@ -44,7 +44,7 @@ class _Joined:
   def __init__(self, documents: Sequence[np.ndarray], counts: np.ndarray, between: np.ndarray):
     """`counts`: how long each document is; `between`: what stands between two of them."""
     self._documents, self._between = documents, between
-    self._starts = np.cumsum([0, *(counts + len(between))])
+    self._starts = np.concatenate([[0], np.cumsum(counts + len(between))])
 
   def __len__(self) -> int:
     return int(self._starts[-1]) - len(self._between)
@@ -83,7 +83,9 @@ class Batches:
   The cuts lie T tokens apart and are shifted by a phase drawn for (seed, epoch, document), from 0
   to the surplus ceil(n / T) T - n; the first and the last window are then pushed back inside the
   document. So an epoch reads every token at least once, and reads the surplus, which lies within 2
-  T of the document's ends, twice. Shorter documents are skipped. A batch may cross epochs.
+  T of the document's ends, twice. A split that is one document of 2 T tokens or more, such as one
+  that is joined, has a window more: else its surplus, by chance 0, would decide for the whole
+  training where it is cut. Shorter documents are skipped. A batch may cross epochs.
 
   Attributes:
     windows_per_epoch: the number of windows in an epoch.
@@ -111,7 +113,8 @@ class Batches:
       problem = f'{what} {corpus.name!r} ({corpus.split}) has {longest} tokens'
       raise UserError(f'config.train.length={length}: {problem}; allowed: at most that')
     self._corpus, self._length, self._seed = corpus, length, seed
-    self._windows = np.where(counts >= length, -(-counts // length), 0)
+    more = length - 1 if len(counts) == 1 and counts[0] >= 2 * length else 0
+    self._windows = np.where(counts >= length, -(-(counts + more) // length), 0)
     self._ends = np.cumsum(self._windows)
     self.windows_per_epoch = int(self._ends[-1])
     # given, since what Grain would derive depends on where in the pipeline it shuffles
@@ -149,6 +152,6 @@ class Batches:
     surplus = windows * self._length - len(tokens)
     epoch = index // self.windows_per_epoch
     digest = hashlib.blake2b(b'%d %d %d' % (self._seed, epoch, document), digest_size=8).digest()
-    phase = int.from_bytes(digest, 'big') % (surplus + 1)
+    phase = int.from_bytes(digest, 'big') % (min(surplus, self._length - 1) + 1)
     start = min(max(window_in_document * self._length - phase, 0), len(tokens) - self._length)
     return tokens[start : start + self._length]

@@ -132,7 +132,7 @@ def tokenized(
   digest = _digest(tokenizer)
   size = 0
   for document in documents:
-    digest.update(_framed(document))
+    _update(digest, document)
     size += len(document)
   name = digest.hexdigest()[:NAME]
   folder = cache / name
@@ -194,8 +194,10 @@ def _kinds(tokenizer: Bytes) -> dict[str, type]:
   return kinds | {'tokens': np.uint16 if tokenizer.vocab <= 2**16 else np.int32, 'bytes': np.uint8}
 
 
-def _framed(document: bytes) -> bytes:
-  return b' %d ' % len(document) + document
+def _update(digest, document: bytes) -> None:
+  """Hashes a document and where it ends. A file of gigabytes is not copied for that."""
+  digest.update(b' %d ' % len(document))
+  digest.update(document)
 
 
 class _Writer:
@@ -234,7 +236,7 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
   try:
     for chunk in _chunks(documents):
       for document in chunk:
-        digest.update(_framed(document))
+        _update(digest, document)
         size += len(document)
       for cut in tokenizer.cut(chunk):
         places = np.flatnonzero(cut.bytes_T >= LARGE)

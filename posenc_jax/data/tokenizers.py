@@ -19,7 +19,7 @@ from posenc_jax.errors import MAX_REASON, UserError, one_line
 from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the bytes of a text
-MAX_TRAINING_BYTES = 2**26  # a model is learned from the first bytes of the training split
+MAX_TRAINING_BYTES = 2**26  # of the training split, from which a model is learned
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
 
 # Byte-level pieces write bytes as characters: those that can be printed as themselves, the others
@@ -319,15 +319,11 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
   The model has byte pairs and all single bytes as pieces, and does not normalize text. Raises
   `UserError`.
   """
-  sample, size = [], 0
-  for text in texts:
-    if size >= MAX_TRAINING_BYTES:
-      break
-    sample.append(text)
-    size += len(text)
+  sample = _sample(texts)
   digest = hashlib.sha256(b'%d' % vocab)
   for text in sample:
-    digest.update(b' %d ' % len(text) + text)
+    digest.update(b' %d ' % len(text))
+    digest.update(text)
   path = cache / 'tokenizers' / f'sentencepiece-{vocab}-{digest.hexdigest()[:16]}.model'
   if not path.exists():
     model = _learn(sample, vocab)
@@ -339,6 +335,27 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
         f'config.data.cache: cannot write {path} ({error.strerror}); allowed: a folder'
       ) from error
   return learned_before(path, vocab)
+
+
+def _sample(texts: Sequence[bytes]) -> list[bytes]:
+  """The texts in their order; where they have more than MAX_TRAINING_BYTES, so many of some that
+  are drawn from all: the first by name may be all of one kind.
+  """
+  sample, room = [], MAX_TRAINING_BYTES
+  for text in texts:
+    if len(text) > room:
+      break
+    sample.append(text)
+    room -= len(text)
+  else:
+    return sample
+  drawn, room = {}, MAX_TRAINING_BYTES
+  for n in np.random.default_rng(0).permutation(len(texts)):
+    if not room:
+      break
+    drawn[n] = texts[n][:room]
+    room -= len(drawn[n])
+  return [drawn[n] for n in sorted(drawn)]
 
 
 def learned_before(path: Path, vocab: int) -> SentencePiece:
