@@ -127,6 +127,9 @@ def get_config() -> ConfigDict:
         checkpoint_every=500,  # steps; the last step is always saved
         # Checkpoints kept. If the only one is damaged, the run begins anew once you remove it.
         max_to_keep=1,
+        # Steps, a multiple of checkpoint_every: checkpoints of its multiples are kept, too; 0: none
+        # but the last ones.
+        keep_every=0,
         # Updates that may be skipped because loss or gradient norm is NaN or infinite. One more
         # stops the run.
         max_nonfinite_updates=0,
@@ -160,11 +163,11 @@ def get_config() -> ConfigDict:
         # The learning rate of an encoding's own parameters (tables, slopes, gates) as a multiple of
         # that of the network.
         encoding_multiple=1.0,
-        beta1=0.9,  # decay of AdamW's first moment per step
+        beta1=0.9,  # decay of AdamW's first moment per step; Muon's momentum is 0.95
         beta2=0.95,  # decay of AdamW's second moment per step
         epsilon=1e-8,  # AdamW's, added to the root of the second moment
-        # Decoupled, per step and learning rate, on the matrices of the network only, not on an
-        # encoding's; 0: off.
+        # Decoupled, per step and learning rate, on the matrices of the network, token embedding and
+        # output matrix among them, not on an encoding's; 0: off.
         weight_decay=0.0,
         clip=1.0,  # the largest norm that the gradient of all parameters may have; 0: off
       ),

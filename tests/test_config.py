@@ -136,6 +136,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('train.length', 0, '1 or more'),
     ('train.steps', 0, '1 or more; 0 with train.init_from'),
     ('train.max_to_keep', 0, '1 or more'),
+    ('train.keep_every', 750, 'a multiple of train.checkpoint_every=500, or 0'),
     ('train.grad_accum_steps', 0, '1 or more'),
     ('mesh.data', 0, '1 or more'),
     ('mesh.context', -1, '1 or more'),

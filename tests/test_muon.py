@@ -1,9 +1,11 @@
 """Muon moves each matrix of each layer by itself, leaves all else to Adam, and resumes exactly."""
 
+import inspect
 import shutil
 
 import jax
 import numpy as np
+import optax
 import pytest
 from flax import nnx
 from small_runs import BASE, STEPS, TINY
@@ -54,6 +56,17 @@ def gradients():
     return (draw.normal(size=leaf.shape) * (sizes if is_layer else 1)).astype(np.float32)
 
   return [jax.tree_util.tree_map_with_path(gradient, model) for _ in range(2)]
+
+
+def test_nothing_of_muon_is_left_to_the_defaults_of_optax(monkeypatch):
+  given, scale = {}, optax.contrib.scale_by_muon
+  monkeypatch.setattr(
+    optax.contrib, 'scale_by_muon', lambda **options: given.update(options) or scale(**options)
+  )
+  c = config.load(BASE, FIELDS)
+  make_optimizer(c.optim, STEPS, c.train.trained_parameters)
+  known = inspect.signature(scale).parameters
+  assert given.keys() == known.keys() - {'mu_dtype', 'adaptive'}  # None and False: as AdamW
 
 
 def muon_update(gradients):

@@ -143,6 +143,21 @@ def test_model_flops_are_what_xla_counts_but_for_elementwise_work(overrides):
   assert 1 <= counted / mfu.model_flops(c, model) <= 1.06
 
 
+def test_weights_that_do_not_train_need_no_gradient_of_their_own():
+  c = config.load(BASE, {'train.length': 100, 'train.batch': 1, 'encoding.name': 't5'})
+  model = decoder.shapes(c, 10)
+  sizes = {path: leaf.size for path, leaf in leaves_by_path(model).items()}
+  matrices = sum(n for path, n in sizes.items() if path.startswith('layers/w_'))
+
+  def flops(*patterns):
+    config.overlay(c, {'train.trained_parameters': patterns})
+    return mfu.model_flops(c, model)
+
+  assert flops() - flops('encodings/*') == 2 * 100 * (matrices + sizes['embedding'])
+  assert flops() - flops('layers/w_*') == 2 * 100 * sizes['embedding']
+  assert flops('layers/w_q', 'encodings/*') - flops('encodings/*') == 2 * 100 * sizes['layers/w_q']
+
+
 def test_windows_of_the_run_and_of_layers_limit_the_keys():
   c = config.load(BASE, {'train.length': 100, 'model.layers': 3, 'train.batch': 1})
   per_key = 12 * 100 * c.model.heads * c.model.head_dim

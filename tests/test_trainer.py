@@ -507,6 +507,17 @@ def noise(seed):
   return {'w': jax.random.normal(jax.random.key(seed), (64, 64)), 'b': jnp.zeros(3)}
 
 
+def test_checkpoints_at_multiples_are_kept_beside_the_last(tmp_path):
+  for steps in ((2, 4, 6), (8, 10)):  # as after a stop
+    with Checkpoints(tmp_path, max_to_keep=1, keep_every=4) as checkpoints:
+      for step in steps:
+        checkpoints.save(step, noise(step), {'count': jnp.array(step)})
+  kept = sorted(int(path.name) for path in (tmp_path / 'checkpoints').iterdir())
+  assert kept == [4, 8, 10]
+  with Checkpoints(tmp_path) as reader:
+    assert reader.latest == 10
+
+
 unraisable = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 
 

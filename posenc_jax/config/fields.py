@@ -136,7 +136,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'length': whole(1, MAX_TOKENS),
     **_same(POSITIVE, 'batch', 'grad_accum_steps', 'log_every', 'validate_batches'),
     **_same(POSITIVE, 'checkpoint_every', 'max_to_keep'),
-    **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates'),
+    **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates', 'keep_every'),
     'init_from': text(),
     'profile_steps': TRACED_STEPS,
     'trained_parameters': several(

@@ -71,6 +71,9 @@ def training(config: ConfigDict) -> Relations:
   yield 'data.vocab', config.data.vocab > 0, allowed
   fits = config.data.shortest <= train.length
   yield 'data.shortest', fits, f'at most train.length={train.length}'
+  fits = train.keep_every % max(train.checkpoint_every, 1) == 0
+  allowed = f'a multiple of train.checkpoint_every={train.checkpoint_every}, or 0'
+  yield 'train.keep_every', fits, allowed
   traced = train.profile_steps
   is_range = traced == () or (len(traced) == 2 and traced[0] <= traced[1] <= max(1, steps))
   allowed = f'(first step, last step) within 1 to train.steps={steps}, or ()'

@@ -18,11 +18,11 @@ NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_st
 
 # What is kept of a training, which changes no number either; they stay in the hash of a config, for
 # what is finished.
-CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep')
+CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep', 'train.keep_every')
 
 # Fields that came when many runs had been made, each with the value that says what these did: a run
 # without the field has it, and hashes are the same with it as without.
-ADDED = {'optim.name': 'adamw'}
+ADDED = {'optim.name': 'adamw', 'train.keep_every': 0}
 
 OWN_TOKENIZER = Path('tokenizer') / 'tokenizer.json'  # in the directory of a run that keeps one
 

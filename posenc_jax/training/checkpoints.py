@@ -35,11 +35,12 @@ class Checkpoints:
   each process reads all of it, and each writes the shards that it holds.
   """
 
-  def __init__(self, workdir: str | Path, max_to_keep: int | None = None):
+  def __init__(self, workdir: str | Path, max_to_keep: int | None = None, keep_every: int = 0):
     """Opens the checkpoints.
 
     Args:
       max_to_keep: how many of the latest checkpoints stay; None opens the folder for reading.
+      keep_every: those of steps that are multiples of it stay, too; 0: of none.
     Raises:
       UserError: Orbax cannot write the name of the folder, which is not UTF-8. OSError: the folder
         cannot be read or made.
@@ -48,6 +49,7 @@ class Checkpoints:
     with user_errors(UnicodeEncodeError):
       str(self._folder).encode()
     self._max_to_keep, self._is_read_only = max_to_keep, max_to_keep is None
+    self._keep_period = keep_every or None
     self._is_saving, self._is_shared = False, not processes.is_multiprocess()
     self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
     silence_tracebacks()
@@ -64,6 +66,7 @@ class Checkpoints:
     group = set(range(jax.process_count())) if self._is_shared else {jax.process_index()}
     options = ocp.CheckpointManagerOptions(
       max_to_keep=self._max_to_keep,
+      keep_period=self._keep_period,
       create=False,
       lightweight_initialize=True,  # else it reads times that nobody needs, and fails if damaged
       cleanup_tmp_directories=not self._is_read_only and self._is_shared,

@@ -3,6 +3,7 @@
 from ml_collections import ConfigDict
 
 from posenc_jax.training.checkpoints import leaves_by_path
+from posenc_jax.training.optimizer import trained_mask
 
 # Dense FLOP/s of matrix products with float32 sums, from the makers' data sheets, by jax's
 # `device_kind`: of bfloat16, and of float32 as jax multiplies it by default on that device
@@ -37,7 +38,8 @@ def model_flops(config: ConfigDict, model, num_seeds: int = 1) -> int:
 
   These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
   (Chowdhery et al. 2022, appendix B), so that the utilization compares with what others report.
-  They count the network's matrix products alone: without the halving by the causal mask, as if a
+  Of a weight that does not train they are 4, for its own gradient is not computed; where first
+  layers do not, the gradient of their inputs is not, either, and these are too many. They count the network's matrix products alone: without the halving by the causal mask, as if a
   row of several documents were one, without anything that is computed twice, and without the
   encoding, whose cost lowers the utilization.
 
@@ -47,11 +49,12 @@ def model_flops(config: ConfigDict, model, num_seeds: int = 1) -> int:
     num_seeds: how many models `model` holds, along a first axis of every array.
   """
   c, leaves, masks = config.train, leaves_by_path(model), model.encodings.masks
+  trains = leaves_by_path(trained_mask(model, c.trained_parameters))
   logits = 'embedding' if model.tied else 'w_logits'
-  matrices = [leaf for path, leaf in leaves.items() if path.startswith('layers/w_')]
-  weights = sum(leaf.size for leaf in (*matrices, leaves[logits])) // num_seeds
+  matrices = [logits, *(path for path in leaves if path.startswith('layers/w_'))]
+  of_weights = sum((6 if trains[path] else 4) * leaves[path].size for path in matrices)
   output_dim = leaves['layers/w_o'].shape[-2]  # channels of all heads
-  flops_per_token = 6 * weights
+  flops_per_token = of_weights // num_seeds
   for layer in range(config.model.layers):
     limits = [c.length, config.attention.window, config.attention.chunk]
     limits += [masks[layer % len(masks)].get(name) for name in ('window', 'chunk')]

@@ -81,7 +81,16 @@ def _scale_by_muon() -> optax.GradientTransformation:
   def scale(update, _):
     return update * (0.2 * max(update.shape[-2:]) ** 0.5)
 
-  muon = optax.contrib.scale_by_muon(weight_dimension_numbers=axes)
+  # All said here, whatever the defaults of the installed optax are.
+  muon = optax.contrib.scale_by_muon(
+    ns_coeffs=(3.4445, -4.775, 2.0315),
+    ns_steps=5,
+    beta=0.95,
+    eps=1e-8,
+    nesterov=True,
+    preconditioning='frobenius',
+    weight_dimension_numbers=axes,
+  )
 
   def update(stacks, state, params=None):
     """Devices iterate on matrices of their own, where a mesh has several: see `mesh`."""

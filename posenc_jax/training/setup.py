@@ -254,7 +254,8 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
     if config.seeds:
       for seed_config, folder in training.seed_runs:
         stack.enter_context(primary_context(run_dir.locked_run_dir(folder, seed_config)))
-    checkpoints = stack.enter_context(Checkpoints(workdir, config.train.max_to_keep))
+    kept = config.train.max_to_keep, config.train.keep_every
+    checkpoints = stack.enter_context(Checkpoints(workdir, *kept))
     has_taken = run_on_primary(run_dir.takes_parameters, workdir)
     begins = checkpoints.latest is None and not has_taken
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
