@@ -1,5 +1,8 @@
-"""Announcing the devices, advice on the extra for a GPU, and the cache of compiled functions."""
+"""Announcing the devices, advice on the extra for a GPU, and the cache of compiled functions; the
+meshes of devices that are on several hosts.
+"""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -10,7 +13,7 @@ import jax
 import pytest
 
 from posenc_jax import data
-from posenc_jax.distributed import devices, memory
+from posenc_jax.distributed import devices, memory, mesh
 from posenc_jax.errors import Stopped
 
 
@@ -223,3 +226,62 @@ def test_a_network_card_of_googles_is_no_tpu(number, is_tpu, tmp_path, monkeypat
     (folder / name).write_text(f'{value}\n')
   monkeypatch.setattr(devices.glob, 'glob', lambda pattern: [f'{folder}/vendor'])
   assert devices.has_tpu() == is_tpu
+
+
+@dataclasses.dataclass(frozen=True)
+class StandIn:
+  """What arranging asks of a device: GPUs of a host, or chips of a TPU in a row, are a slice."""
+
+  id: int
+  platform: str
+  slice_index: int
+  core_on_chip: int = 0
+
+  @property
+  def device_kind(self):
+    return {'gpu': 'NVIDIA H100 80GB HBM3', 'tpu': 'TPU v6 lite'}[self.platform]
+
+  @property
+  def process_index(self):
+    return self.slice_index
+
+  @property
+  def coords(self):
+    return (self.id % 2, 0, 0)
+
+
+def mesh_of_slices(platform, **sizes):
+  """{axis: size} -> the ids of the devices of a mesh, two of each of two slices."""
+  there = [StandIn(number, platform, number // 2) for number in range(4)]
+  sizes = types.SimpleNamespace(**dict.fromkeys(mesh.AXES, 1) | sizes)
+  made = mesh.make_mesh(sizes, there[::-1] if platform == 'gpu' else there)
+  assert made.axis_names == mesh.AXES
+  assert set(made.axis_types) == {jax.sharding.AxisType.Auto}
+  return [[device.id for device in row] for row in made.devices.reshape(-1, 2)]
+
+
+@pytest.mark.parametrize(
+  'sizes',
+  [{'data': 4}, {'fsdp': 4}, {'data': 2, 'fsdp': 2}, {'seeds': 2, 'context': 2}, {'context': 4}],
+)
+def test_gpus_of_several_hosts_are_a_mesh(sizes):
+  """The first axes cross hosts, of which jax says that each is a slice of its own."""
+  assert mesh_of_slices('gpu', **sizes) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'ids'),
+  [
+    ({'data': 4}, [[0, 1], [2, 3]]),
+    ({'data': 2, 'fsdp': 2}, [[0, 1], [2, 3]]),
+    ({'data': 2, 'context': 2}, [[0, 1], [2, 3]]),
+    ({'fsdp': 4}, [[0, 1], [2, 3]]),
+    ({'context': 4}, None),
+  ],
+)
+def test_slices_of_a_tpu_are_crossed_by_what_exchanges_little(sizes, ids):
+  if ids is not None:
+    assert mesh_of_slices('tpu', **sizes) == ids
+    return
+  with pytest.raises(ValueError, match=r'mesh\.context=4: a TPU of 2 slices; allowed: mesh'):
+    mesh_of_slices('tpu', **sizes)

@@ -10,6 +10,7 @@ import math
 from types import SimpleNamespace
 
 import jax
+import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -26,26 +27,46 @@ def make_mesh(sizes, devices=None) -> Mesh:
   """Makes the mesh that the section `mesh` of a config asks for, of the first devices.
 
   `devices`: those to choose from, such as of a machine that is not there; None: what jax runs on.
-  Raises ValueError, in one line, where there are too few devices, or where one of several processes
-  could be left without any.
+  Raises ValueError, in one line, where there are too few devices, where one of several processes
+  could be left without any, or where no axis can cross the slices of a TPU.
   """
   shape = sizes.seeds, sizes.data, sizes.fsdp, sizes.context  # in the order of AXES
   devices = jax.devices() if devices is None else devices
   needed = math.prod(shape)
-  asked = ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
   if needed > len(devices):
-    raise ValueError(
-      f'{asked}: their product must be at most the number of devices, {len(devices)}'
-    )
+    at_most = f'at most the number of devices, {len(devices)}'
+    raise ValueError(f'{_asked(shape)}: their product must be {at_most}')
   if jax.process_count() > 1 and needed < len(devices):
     everyone = f'the devices of all {jax.process_count()} processes'
-    raise ValueError(f'{asked}: their product must be {len(devices)}, {everyone}')
-  axis_types = (AxisType.Auto,) * len(AXES)
+    raise ValueError(f'{_asked(shape)}: their product must be {len(devices)}, {everyone}')
+  return Mesh(_arranged(shape, devices[:needed]), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def _asked(shape: tuple[int, ...]) -> str:
+  return ', '.join(f'mesh.{axis}={size}' for axis, size in zip(AXES, shape, strict=True))
+
+
+def _arranged(shape: tuple[int, ...], devices) -> np.ndarray:
+  """The devices as an array of this shape, in which neighbors are near one another in the network.
+
+  jax.make_mesh would refuse devices of several slices, and each host of GPUs is a slice of its own.
+  GPUs stand in the order of their ids, host by host, so that the first axes cross hosts.
+  """
+  arrange = functools.partial(mesh_utils.create_device_mesh, shape)
+  slices = len({getattr(device, 'slice_index', 0) for device in devices})
+  if devices[0].platform == 'tpu' and slices > 1:
+    # between slices the network is slow: an axis crosses it that exchanges little
+    crossing = next((axis for axis in AXES[:3] if shape[AXES.index(axis)] % slices == 0), None)
+    if crossing is None:
+      allowed = f'mesh.seeds, mesh.data or mesh.fsdp a multiple of {slices}'
+      raise ValueError(f'{_asked(shape)}: a TPU of {slices} slices; allowed: {allowed}')
+    across = [slices if axis == crossing else 1 for axis in AXES]
+    within = [size // number for size, number in zip(shape, across, strict=True)]
+    arrange = functools.partial(mesh_utils.create_hybrid_device_mesh, within, across)
   try:
-    return jax.make_mesh(shape, AXES, axis_types=axis_types, devices=devices[:needed])
-  except NotImplementedError:  # an axis is a part of one of the network's: jax splits a v5e's alone
-    split = mesh_utils.create_device_mesh(shape, devices[:needed], allow_split_physical_axes=True)
-    return Mesh(split, AXES, axis_types=axis_types)
+    return arrange(devices)
+  except NotImplementedError:  # an axis is a part of one of the network's
+    return arrange(devices, allow_split_physical_axes=True)
 
 
 def mesh_of_batches() -> Mesh:
