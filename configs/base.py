@@ -221,7 +221,7 @@ def get_config() -> ConfigDict:
         account='',  # '': the cluster's default
         minutes=1440,  # after these the run saves its state and queues again
         nodes=1,  # nodes that a training is spread over; `mesh` says how
-        tasks_per_node=1,  # processes of the training on each node; with GPUs, each has one
+        tasks_per_node=1,  # processes on each node: one has all GPUs, of several each has one
         cpus=4,  # CPUs of each process
         gpus=0,  # GPUs of each node; 0: the cluster's default
         memory_gb=16,  # gigabytes of each node

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.experimental import topologies
 from jax.sharding import AbstractMesh, AxisType
 
 from posenc_jax import config, data, target
@@ -398,6 +399,18 @@ def test_every_mesh_of_as_many_devices_is_one(topology):
     mesh = meshes.make_mesh(sizes, targets.devices(f'tpu:{topology}', 16))
     assert mesh.devices.shape == (1, batch, fsdp, 1)
     assert len({*mesh.devices.flat}) == 16
+
+
+@pytest.mark.aot
+@pytest.mark.usefixtures('libtpu')
+@pytest.mark.parametrize('axes', [{'data': 8}, {'data': 2, 'fsdp': 4}, {'fsdp': 8}])
+def test_two_slices_are_the_halves_of_a_mesh(axes):
+  of_two = {'platform': 'tpu', 'topology_name': 'v6e:2x2', 'num_slices': 2}
+  devices = topologies.get_topology_desc(**of_two).devices
+  sizes = config.load(BASE, {f'mesh.{axis}': size for axis, size in axes.items()}).mesh
+  mesh = meshes.make_mesh(sizes, devices[::-1])
+  assert [device.slice_index for device in mesh.devices.flat] == [0] * 4 + [1] * 4
+  assert {*mesh.devices.flat} == {*devices}
 
 
 @pytest.mark.parametrize(

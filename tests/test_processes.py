@@ -366,6 +366,9 @@ STEP = {
   'SLURM_LOCALID': '0',
 }
 TWO_TASKS = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
+FOUR_TASKS = {'SLURM_NTASKS': '4', 'SLURM_STEP_NUM_TASKS': '4'}
+TWO_NODES = {'SLURM_STEP_NUM_NODES': '2'}
+GIVEN = 'JAX_LOCAL_DEVICE_IDS'
 
 
 @pytest.mark.parametrize(
@@ -381,10 +384,29 @@ TWO_TASKS = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
     # each task with a GPU of its own
     (
       {**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '3'},
-      {'cluster_detection_method': 'slurm', 'local_device_ids': 0},
+      {'cluster_detection_method': 'slurm', 'local_device_ids': [0]},
+    ),
+    # with all GPUs of a node of its own
+    (
+      {**STEP, **TWO_TASKS, **TWO_NODES, 'CUDA_VISIBLE_DEVICES': '0,1,2,3'},
+      {'cluster_detection_method': 'slurm', 'local_device_ids': [0, 1, 2, 3]},
+    ),
+    # with two of a node's GPUs
+    (
+      {**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '2,3', 'SLURM_GPUS_PER_TASK': 'h100:2'},
+      {'cluster_detection_method': 'slurm', 'local_device_ids': [0, 1]},
+    ),
+    # one for each GPU of two nodes
+    (
+      {**STEP, **FOUR_TASKS, **TWO_NODES, 'CUDA_VISIBLE_DEVICES': '0,1'},
+      {'cluster_detection_method': 'slurm'},
     ),
     (
-      {**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '3', 'JAX_LOCAL_DEVICE_IDS': '0'},
+      {**STEP, **FOUR_TASKS, **TWO_NODES, 'CUDA_VISIBLE_DEVICES': '0,1,2', GIVEN: '0,2'},
+      {'cluster_detection_method': 'slurm'},
+    ),
+    (
+      {**STEP, **TWO_TASKS, 'CUDA_VISIBLE_DEVICES': '3', GIVEN: '0'},
       {'cluster_detection_method': 'slurm'},
     ),
     ({**STEP, **TWO_TASKS, 'JAX_NUM_PROCESSES': '1'}, None),
@@ -397,13 +419,51 @@ TWO_TASKS = {'SLURM_NTASKS': '2', 'SLURM_STEP_NUM_TASKS': '2'}
 def test_whether_a_process_is_alone_is_seen_from_its_environment(
   environment, expected, monkeypatch
 ):
-  gpus = ('CUDA_VISIBLE_DEVICES', 'JAX_LOCAL_DEVICE_IDS')
+  only(environment, monkeypatch)
+  assert processes._initialize_options() == expected
+
+
+def only(environment, monkeypatch):
+  """Sets these of the variables that say what a process is one of, and no other."""
   for name in (*os.environ,):
-    if name.startswith('SLURM_') or name in (*processes.ENVIRONMENT, *gpus):
+    if name.startswith('SLURM_') or name in (*processes.ENVIRONMENT, 'CUDA_VISIBLE_DEVICES', GIVEN):
       monkeypatch.delenv(name)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
-  assert processes._initialize_options() == expected
+
+
+@pytest.mark.parametrize(('tasks', 'nodes'), [(TWO_TASKS, {}), (FOUR_TASKS, TWO_NODES)])
+def test_tasks_that_would_leave_gpus_are_refused(tasks, nodes, monkeypatch):
+  only({**STEP, **tasks, **nodes, 'CUDA_VISIBLE_DEVICES': '0,1,2,3'}, monkeypatch)
+  allowed = 'one task a node, one a GPU, or JAX_LOCAL_DEVICE_IDS'
+  with pytest.raises(
+    UserError, match=f'VISIBLE_DEVICES=0,1,2,3: some are left; allowed: {allowed}'
+  ):
+    processes._initialize_options()
+
+
+@pytest.mark.parametrize(
+  ('platform', 'folder', 'is_kept'),
+  [('gpu', None, False), ('gpu', '/of/all', True), ('tpu', None, True), ('cpu', None, True)],
+)
+def test_processes_on_gpus_keep_programs_where_a_folder_is_said_to_be_of_all(
+  platform, folder, is_kept, monkeypatch
+):
+  updated = {}
+  stand_in = SimpleNamespace(update=updated.__setitem__)
+  monkeypatch.setattr(processes.jax, 'default_backend', lambda: platform)
+  monkeypatch.setattr(processes.jax, 'config', stand_in)
+  monkeypatch.setattr(processes, '_initialize_options', dict)
+  monkeypatch.setattr(processes, '_connect', lambda options, seconds: None)
+  monkeypatch.delenv('JAX_COMPILATION_CACHE_DIR', raising=False)
+  if folder:
+    monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', folder)
+  with processes.distributed_context():
+    assert updated.get('jax_enable_compilation_cache', True) == is_kept
+
+
+def test_a_new_file_is_waited_for_as_long_as_nfs_may_hide_it():
+  assert processes.SEE_SECONDS > 60
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,9 @@ from posenc_jax.errors import Stopped, UserError
 # jax itself reads the first of these.
 ENVIRONMENT = ('JAX_COORDINATOR_ADDRESS', 'JAX_NUM_PROCESSES', 'JAX_PROCESS_ID')
 CONNECT_SECONDS = 300  # how long a process waits for the others when it starts
-SEE_SECONDS = 30  # until which a network's file system shows a new file to all
+# Until which a network's file system shows a new file to all: a client of NFS may believe for up to
+# 60 s (acdirmax) that there is none.
+SEE_SECONDS = 90
 ERROR_SECONDS = 10  # how long a process with an error waits to see whether all have it
 
 
@@ -53,6 +55,7 @@ def distributed_context(connect_seconds: int = CONNECT_SECONDS) -> Iterator[None
   # jax's preemption service would take the SIGTERM that stop_signal.StopRequest waits for.
   jax.config.update('jax_enable_preemption_service', False)
   _connect(options, connect_seconds)
+  _compile_alike()
   if not is_primary():
     sys.stdout = open(os.devnull, 'w')  # noqa: SIM115 (until the process ends)
   try:
@@ -77,16 +80,30 @@ def _initialize_options() -> dict | None:
       raise UserError(f'{values}; allowed: {allowed}')
     return {'num_processes': int(count), 'process_id': int(index), detection: 'deactivate'}
   # SLURM_NTASKS would not do: in a shell with one task it can be that of the whole job.
-  if int(os.environ.get('SLURM_STEP_NUM_TASKS', 1)) > 1:
-    options = {detection: 'slurm'}
-    visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
-    if visible and ',' not in visible and 'JAX_LOCAL_DEVICE_IDS' not in os.environ:
-      # With `srun --gpus-per-task=1` a task sees its own GPU alone, as number 0, where jax would
-      # take the one with the number of the task.
-      options['local_device_ids'] = 0
-    return options
+  if (tasks := int(os.environ.get('SLURM_STEP_NUM_TASKS', 1))) > 1:
+    return {detection: 'slurm'} | _gpus_of_task(tasks)
   cluster = _slice_of_hosts()
   return None if cluster is None else {detection: cluster.name}
+
+
+def _gpus_of_task(tasks: int) -> dict:
+  """Which GPUs a task of SLURM takes, as an argument for `jax.distributed.initialize`, unless the
+  one that has its number on the node, as jax would by itself. Raises UserError where some GPUs of a
+  node would then be left.
+  """
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
+  if not visible or 'JAX_LOCAL_DEVICE_IDS' in os.environ:
+    return {}
+  gpus, nodes = visible.count(',') + 1, int(os.environ.get('SLURM_STEP_NUM_NODES', 1))
+  # 'a100:2', say, with `srun --gpus-per-task`: a task sees its own alone, counted from 0
+  *_, of_task = os.environ.get('SLURM_GPUS_PER_TASK', '').split(':')
+  if gpus == 1 or tasks == nodes or of_task == str(gpus):
+    return {'local_device_ids': [*range(gpus)]}
+  if tasks < nodes * gpus:
+    values = f'SLURM_STEP_NUM_TASKS={tasks} SLURM_STEP_NUM_NODES={nodes}'
+    allowed = 'one task a node, one a GPU, or JAX_LOCAL_DEVICE_IDS, the GPUs of each task'
+    raise UserError(f'{values} CUDA_VISIBLE_DEVICES={visible}: some are left; allowed: {allowed}')
+  return {}
 
 
 def check_one_host() -> None:
@@ -132,6 +149,18 @@ def _connect(options: dict, seconds: int) -> None:
     jax.distributed.initialize(**options, initialization_timeout=seconds + 60)
   finally:
     timer.cancel()
+
+
+def _compile_alike() -> None:
+  """Keeps no compiled programs where processes on GPUs may not all find them.
+
+  Those processes share out the search for the fastest kernels: who compiles a program waits, up to
+  a day, for what each of the others finds. Who has it from the cache finds nothing, and the primary
+  process alone writes the cache, which by default is in the user's folder on its own host, perhaps.
+  With JAX_COMPILATION_CACHE_DIR a user says that the folder is one for all.
+  """
+  if jax.default_backend() == 'gpu' and 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+    jax.config.update('jax_enable_compilation_cache', False)
 
 
 def _exit_after(error: Exception) -> None:
