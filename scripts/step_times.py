@@ -110,9 +110,14 @@ def measure(configs: dict, rounds: int) -> dict:
 
 
 def processor() -> str:
-  """What the machine calls its processor."""
+  """What the machine calls the processor that jax computes on."""
+  import jax
+
   from scripts.bench import measure
 
+  device = jax.devices()[0]
+  if device.platform != 'cpu':
+    return device.device_kind
   return measure.machine()['cpu'] or platform.machine()
 
 

@@ -8,6 +8,7 @@ import statistics
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.text import Text
@@ -27,6 +28,7 @@ from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, step_times
+from scripts.bench import measure as bench_measure
 from scripts.maintenance import remake
 
 ROOT = Path(__file__).parent.parent
@@ -666,6 +668,14 @@ def test_of_seeds_in_one_program_the_step_of_one_is_timed(tmp_path, monkeypatch)
   seeds = ['--config.seeds=(0, 1)', '--config.vmap_seeds=True', '--config.mesh.seeds=2']
   step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', *seeds])
   assert [(c.seeds, c.vmap_seeds, c.mesh.seeds) for c in timed] == [((), False, 1)] * 3
+
+
+@pytest.mark.parametrize('platform', ['gpu', 'cpu'])
+def test_times_are_of_the_processor_that_made_the_steps(platform, monkeypatch):
+  device = SimpleNamespace(platform=platform, device_kind='NVIDIA H200')
+  monkeypatch.setattr(jax, 'devices', lambda: [device])
+  monkeypatch.setattr(bench_measure, 'machine', lambda: {'cpu': 'a CPU'})
+  assert step_times.processor() == {'gpu': 'NVIDIA H200', 'cpu': 'a CPU'}[platform]
 
 
 @pytest.mark.slow

@@ -11,12 +11,16 @@ from flax import nnx
 from small_runs import BASE, MODEL, dotted
 
 from posenc_jax import config, data, storage
+from posenc_jax.attention.backends import fused
 from posenc_jax.errors import UserError
 from posenc_jax.model import decoder
 from posenc_jax.model.decoder import build
+from posenc_jax.reporting import costs
 from posenc_jax.training import loop, mfu, setup, trackers
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
+from scripts.aot import targets
+from scripts.bench import jax_cases
 
 TINY = {
   **MODEL,
@@ -69,6 +73,17 @@ def test_what_looks_on_changes_no_result(run, monkeypatch):
     for row in rows:
       reached = first['model_flops_per_step'] / row['seconds_per_step']
       assert row['mfu'] == (None if peak is None else pytest.approx(reached / peak))
+
+
+def test_a_compiler_that_says_nothing_of_memory_ends_no_training(run, monkeypatch):
+  monkeypatch.setattr(jax.stages.Compiled, 'memory_analysis', lambda self: None)
+  workdir = run('run', {})
+  assert storage.read_rows(workdir / 'timing.jsonl')[0]['temporary_bytes'] is None
+  (cost,) = costs.read(workdir.parent)
+  assert (cost['temporary_bytes'], cost['parameters'] > 0) == (None, True)
+  program, facts = jax_cases.compile_within_memory(jax.jit(jnp.sin), jnp.ones(2))
+  assert facts == {'temporary_bytes': None}
+  assert program(jnp.ones(2)).shape == (2,)
 
 
 def test_a_program_that_cannot_be_compiled_leaves_no_tracker_open(run, monkeypatch):
@@ -183,6 +198,13 @@ def test_windows_of_the_run_and_of_layers_limit_the_keys():
 )
 def test_peaks_are_of_known_devices_alone(kind, dtype, precision, peak):
   assert mfu.peak_flops(kind, dtype, precision) == peak
+
+
+def test_peaks_of_tpus_are_known_by_all_their_names():
+  assert mfu.PEAKS.keys() >= {*fused.HAVE_HALF}
+  for name, other in (('TPU v5', 'TPU v5p'), ('TPU v5 lite', 'TPU v5e')):
+    assert mfu.PEAKS[name] == mfu.PEAKS[other]
+    assert targets.BANDWIDTHS[name] == targets.BANDWIDTHS[other]
 
 
 def test_a_library_that_is_missing_is_one_line_before_anything_is_written(

@@ -210,8 +210,9 @@ def _costs(training: setup.Training) -> dict:
   num_seeds = len(training.seed_runs)
   device_kind = jax.devices()[0].device_kind
   peak = mfu.peak_flops(device_kind, config.train.compute_dtype, config.train.matmul_precision)
+  memory = training.train_step.memory_analysis()  # None where a compiler does not say
   return {
-    'temporary_bytes': training.train_step.memory_analysis().temp_size_in_bytes,
+    'temporary_bytes': None if memory is None else memory.temp_size_in_bytes,
     'parameters': sum(x.size for x in jax.tree.leaves(model)) // num_seeds,
     'encoding_parameters': sum(x.size for x in jax.tree.leaves(model.encodings)) // num_seeds,
     'model_flops_per_step': mfu.model_flops(config, model, num_seeds),

@@ -7,7 +7,8 @@ from posenc_jax.training.optimizer import trained_mask
 
 # Dense FLOP/s of matrix products with float32 sums, from the makers' data sheets, by jax's
 # `device_kind`: of bfloat16, and of float32 as jax multiplies it by default on that device
-# (TensorFloat-32 on NVIDIA, one bfloat16 pass on TPUs).
+# (TensorFloat-32 on NVIDIA, one bfloat16 pass on TPUs). jax knows two names of each TPU v5. A chip
+# of TPU7x is two devices (docs.cloud.google.com/tpu/docs/tpu7x: 2307 TFLOP/s a chip).
 PEAKS = {
   'NVIDIA A100-SXM4-40GB': (312e12, 156e12),
   'NVIDIA A100-SXM4-80GB': (312e12, 156e12),
@@ -18,8 +19,11 @@ PEAKS = {
   'NVIDIA H200': (989.4e12, 494.7e12),
   'TPU v4': (275e12, 275e12),
   'TPU v5 lite': (197e12, 197e12),
+  'TPU v5e': (197e12, 197e12),
   'TPU v5': (459e12, 459e12),
+  'TPU v5p': (459e12, 459e12),
   'TPU v6 lite': (918e12, 918e12),
+  'TPU7x': (1153.5e12, 1153.5e12),
 }
 
 

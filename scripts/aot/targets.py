@@ -14,7 +14,9 @@ from posenc_jax.training import mfu
 BANDWIDTHS = {
   'TPU v4': 1228e9,
   'TPU v5 lite': 819e9,
+  'TPU v5e': 819e9,
   'TPU v5': 2765e9,
+  'TPU v5p': 2765e9,
   'TPU v6 lite': 1640e9,
   'NVIDIA H100 80GB HBM3': 3352e9,
 }

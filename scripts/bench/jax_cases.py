@@ -164,11 +164,13 @@ def evaluation(case: Case) -> Work:
 
 
 def compile_within_memory(jitted, *arguments, **static):
-  """The compiled function and the memory that it takes beyond its arguments. Raises `Unsupported`
-  if a process may not take that much. The function does not take the `static` arguments again.
+  """A compiled function and the memory that it takes beyond its arguments, None where its compiler
+  does not say. Raises `Unsupported` if a process may not take that much. The function does not take
+  the `static` arguments again.
   """
   compiled = jitted.lower(*arguments, **static).compile()
-  sizes = compiled.memory_analysis()
+  if (sizes := compiled.memory_analysis()) is None:
+    return compiled, {'temporary_bytes': None}
   temporary = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   if jax.default_backend() == 'cpu' and (reason := memory.excess(temporary)):
     raise Unsupported(reason)
