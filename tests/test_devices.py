@@ -285,3 +285,17 @@ def test_slices_of_a_tpu_are_crossed_by_what_exchanges_little(sizes, ids):
     return
   with pytest.raises(ValueError, match=r'mesh\.context=4: a TPU of 2 slices; allowed: mesh'):
     mesh_of_slices('tpu', **sizes)
+
+
+@pytest.mark.parametrize(
+  ('stats', 'axis'),
+  [(None, 'data'), ({}, 'data'), ({'bytes_limit': 200}, 'data'), ({'bytes_limit': 199}, 'fsdp')],
+)
+def test_an_evaluation_cuts_parameters_that_fill_half_of_a_device(stats, axis, monkeypatch):
+  """A card of another kind has no part in it."""
+  cards = [StandIn(number, 'gpu', 0) for number in range(4)]
+  monkeypatch.setattr(StandIn, 'memory_stats', lambda self: stats, raising=False)
+  monkeypatch.setattr(jax, 'local_devices', lambda: [*cards, StandIn(4, 'tpu', 0)])
+  made = mesh.mesh_of_evaluation(100)
+  assert [*made.devices.flat] == cards
+  assert {name: size for name, size in made.shape.items() if size > 1} == {axis: 4}

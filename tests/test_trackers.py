@@ -17,6 +17,7 @@ from posenc_jax.model import decoder
 from posenc_jax.model.decoder import build
 from posenc_jax.reporting import costs
 from posenc_jax.training import loop, mfu, setup, trackers
+from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 from scripts.aot import targets

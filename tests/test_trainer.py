@@ -157,7 +157,8 @@ def test_documents_that_are_too_short_are_said_to_be_left_out(tiny, corpus, tmp_
       'validation: 1 of 2 documents (99.9 % of tokens) have 16 tokens or more; the others are',
     ):
       assert (said in printed) == (packing == 'none')
-    windows = 57 + 3 * (packing != 'none')  # of 900 tokens, and of 45 and what joins them
+    # of 900 tokens; of 945 that are joined, and of 951, in every phase
+    windows = {'none': 57, 'separate': 60, 'concatenated': 61}[packing]
     epochs = f'2 steps of 4 are {8 / windows:.2f} epochs'
     assert f'train: {windows} windows of 16 tokens an epoch; {epochs}\n' in printed
     assert 'some count more than once' not in printed

@@ -69,13 +69,16 @@ def _arranged(shape: tuple[int, ...], devices) -> np.ndarray:
     return arrange(devices, allow_split_physical_axes=True)
 
 
-def mesh_of_batches() -> Mesh:
-  """Makes a mesh of this process' devices, which share out batches alone. It leaves out those of
-  another kind than the first, such as a small card for the screen.
+def mesh_of_evaluation(parameter_bytes: int) -> Mesh:
+  """Makes a mesh of this process' devices, which share out batches, and parameters only where these
+  take more than half of the memory of one. It leaves out devices of another kind than the first,
+  such as a small card for the screen.
   """
   first, *others = jax.local_devices()
   devices = [first, *(d for d in others if d.device_kind == first.device_kind)]
-  return make_mesh(SimpleNamespace(**dict.fromkeys(AXES, 1) | {'data': len(devices)}), devices)
+  memory = (first.memory_stats() or {}).get('bytes_limit', math.inf)  # of a CPU nobody says
+  axis = 'data' if parameter_bytes <= memory / 2 else 'fsdp'
+  return make_mesh(SimpleNamespace(**dict.fromkeys(AXES, 1) | {axis: len(devices)}), devices)
 
 
 def devices_of_batch() -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 from rich.table import Table
 from rich.text import Text
@@ -18,7 +17,6 @@ from posenc_jax import cli, data, storage
 from posenc_jax.config import config_hash, saved_config, single_seed_runs, validate
 from posenc_jax.distributed.devices import kinds_of_devices
 from posenc_jax.distributed.memory import memory_errors
-from posenc_jax.distributed.mesh import mesh_of_batches
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.errors import disk_errors, user_errors
 from posenc_jax.evaluation import task_scoring
@@ -86,9 +84,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
   check_one_host()
-  mesh = mesh_of_batches()
-  everywhere = NamedSharding(mesh, PartitionSpec())
-  model, step = restore(config, corpus, workdir, at=at, holds_half=True, sharding=everywhere)
+  model, step = restore(config, corpus, workdir, at=at, holds_half=True, on_all=True)
   source = source_of(workdir)
   row = functools.partial(
     row_schema.row,
@@ -121,7 +117,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     put_on_record = recorder(workdir)
     for measurement in measurements:
       started = time.perf_counter()
-      function = on_devices(functions[measurement.function], model, mesh)
+      function = on_devices(functions[measurement.function], model)
       asked = measurement, row, changed, function, model.max_length, workdir
       rows, num_new = measure(*asked, put_on_record)
       measured.append((measurement, rows))

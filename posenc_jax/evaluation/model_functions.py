@@ -11,7 +11,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
 from posenc_jax.distributed.mesh import TOKENS
@@ -88,12 +88,13 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
   return jax.jit(call, static_argnames=('window', 'sink_tokens', 'max_position_distance', 'last'))
 
 
-def on_devices(function: Callable, model, mesh: Mesh) -> Callable:
+def on_devices(function: Callable, model) -> Callable:
   """Returns (tokens_BT, *positions, **options) -> the numbers of `function`, one from `compiled`.
 
-  The devices of the mesh, which all have the model, compute equally many rows of a batch each: what
-  they do not divide gets rows of zeros.
+  The devices of the mesh that the model is on compute equally many rows of a batch each: what they
+  do not divide gets rows of zeros.
   """
+  mesh = jax.tree.leaves(model)[0].sharding.mesh
   if mesh.size == 1:
     on_one = jax.tree.map(lambda leaf: leaf.addressable_shards[0].data, model)
     return functools.partial(function, on_one)

@@ -15,6 +15,7 @@ from posenc_jax import data, storage, tasks
 from posenc_jax.config import check_one_seed, saved_config, to_json, trained_config
 from posenc_jax.config.overlays import PARTS
 from posenc_jax.data.tokenizers import Bytes
+from posenc_jax.distributed.mesh import mesh_of_evaluation, parameter_shardings
 from posenc_jax.distributed.processes import check_one_host
 from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.errors import UserError, user_errors
@@ -122,7 +123,7 @@ def restore(
   *,
   at: int | None = None,
   holds_half: bool = False,
-  sharding: jax.sharding.Sharding | None = None,
+  on_all: bool = False,
 ) -> tuple[decoder.LM, int]:
   """Returns the model of the last checkpoint, or of the one `at` a step, and its step. Raises
   `UserError`.
@@ -130,7 +131,8 @@ def restore(
   Args:
     holds_half: whether, where activations of evaluation are bfloat16, matrices are held as that,
       too, which takes half the memory: those of layers, and others whose numbers all are.
-    sharding: of all parameters; None: they are on the first device.
+    on_all: whether it is on all devices of this process, as `mesh_of_evaluation` says, or on the
+      first alone.
   """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
@@ -140,8 +142,6 @@ def restore(
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = decoder.shapes(config, corpus.vocab)
     check_fits_data(config, model, corpus)
-  sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), model)
   if (held := parameters_in(workdir, at=at)) is None:
     raise UserError(
       f'workdir={str(workdir)!r}: no checkpoint; '
@@ -156,7 +156,14 @@ def restore(
   if held.step < config.train.steps and at is None:
     ends = f'its training ends at step {config.train.steps}'
     print(f'{workdir}: step {held.step}; {ends}', file=sys.stderr)  # text goes to stdout
-  return filled(model, leaves), held.step
+  if on_all:
+    mesh = mesh_of_evaluation(sum(leaf.nbytes for leaf in leaves.values()))
+    shardings = parameter_shardings(mesh, model)
+  else:
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    shardings = jax.tree.map(lambda x: first, model)
+  placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  return filled(jax.tree.map(placed, model, shardings), leaves), held.step
 
 
 def _half(path: str, leaf: np.ndarray) -> np.ndarray:

@@ -41,11 +41,12 @@ def model_flops(config: ConfigDict, model, num_seeds: int = 1) -> int:
   """FLOPs that a training step of one seed needs, however it is computed.
 
   These are 6 a weight and token, and 12 a query, visible key and channel, as PaLM counts them
-  (Chowdhery et al. 2022, appendix B), so that the utilization compares with what others report.
-  Of a weight that does not train they are 4, for its own gradient is not computed; where first
-  layers do not, the gradient of their inputs is not, either, and these are too many. They count the network's matrix products alone: without the halving by the causal mask, as if a
-  row of several documents were one, without anything that is computed twice, and without the
-  encoding, whose cost lowers the utilization.
+  (Chowdhery et al. 2022, appendix B), so that the utilization compares with what others report. Of
+  a weight that does not train they are 4, for its own gradient is not computed; where the first
+  layers do not train, neither are those of their inputs, and these are too many. They count the
+  network's matrix products alone: without the halving by the causal mask, as if a row of several
+  documents were one, without anything that is computed twice, and without the encoding, whose cost
+  lowers the utilization.
 
   Args:
     config: the config of the run.

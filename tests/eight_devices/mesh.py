@@ -19,7 +19,7 @@ from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate
+from posenc_jax.evaluation import evaluate, runs
 from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
@@ -411,41 +411,52 @@ OF_TEXT = {
   'fields', [OF_TEXT, pytest.param(OF_DATA, marks=pytest.mark.slow)], ids=['text', 'data']
 )
 def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, monkeypatch):
-  """Batches have eight windows of 16 tokens, or four of 32, which eight devices do not divide."""
+  """Batches have eight windows of 16 tokens, or four of 32, which eight devices do not divide. Each
+  device has the model, or an eighth of each matrix.
+  """
   trained, _ = run(**fields, eval__split='validation', eval__batch_tokens=128, eval__controls=())
-  on_devices, on_all = evaluate.on_devices, evaluate.mesh_of_batches()
-  on_one = jax.sharding.Mesh(on_all.devices[:, :1], on_all.axis_names)
+  on_devices, on_all = evaluate.on_devices, runs.mesh_of_evaluation(0)
+  on_one, cut = (
+    jax.sharding.Mesh(devices, on_all.axis_names)
+    for devices in (on_all.devices[:, :1], on_all.devices.swapaxes(1, 2))
+  )
   rows = []
-  for number, devices, of_each in (
-    (1, on_one, {(16, 8), (32, 4)}),
-    (8, on_all, {(16, 1), (32, 1)}),
+  for devices, of_each, pieces in (
+    (on_one, {(16, 8), (32, 4)}, {1}),
+    (on_all, {(16, 1), (32, 1)}, {1}),
+    (cut, {(16, 1), (32, 1)}, {8}),
   ):
-    used, workdir = set(), tmp_path / str(number) / 'run'
+    used, cuts, workdir = set(), set(), tmp_path / str(len(rows)) / 'run'
     shutil.copytree(trained, workdir)
-    monkeypatch.setattr(evaluate, 'mesh_of_batches', lambda devices=devices: devices)
-    monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used))
+    monkeypatch.setattr(runs, 'mesh_of_evaluation', lambda size, devices=devices: devices)
+    monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used, cuts))
     evaluate.evaluate(config.saved_config(workdir), workdir)
-    assert used == of_each
+    assert (used, cuts) == (of_each, pieces)
     rows.append({row_schema.key(row): row for row in rows_of(workdir)})
-  one, eight = rows
-  assert one.keys() == eight.keys()
-  for key, row in one.items():
-    assert eight[key]['status'] == row['status'] == 'ok'
-    scores = [[r['value'], r['nats'], r['tokens'], r['bytes']] for r in (row, eight[key])]
-    np.testing.assert_allclose(*np.array(scores, float), rtol=1e-6, atol=1e-6)
+  one, *others = rows
+  for other in others:
+    assert one.keys() == other.keys()
+    for key, row in one.items():
+      assert other[key]['status'] == row['status'] == 'ok'
+      scores = [[r['value'], r['nats'], r['tokens'], r['bytes']] for r in (row, other[key])]
+      np.testing.assert_allclose(*np.array(scores, float), rtol=1e-6, atol=1e-6)
 
 
-def watched(on_devices, used):
-  """`on_devices` that adds to `used` (tokens of a window, windows that a device is given)."""
+def watched(on_devices, used, cuts):
+  """`on_devices` that adds to `used` (tokens of a window, windows that a device is given), and to
+  `cuts` of how many pieces a device has one of a matrix.
+  """
 
-  def make(function, model, devices):
+  def make(function, model):
     def call(model, tokens_BT, *positions, **options):
       is_shared = isinstance(tokens_BT, jax.Array)
       rows = tokens_BT.addressable_shards[0].data if is_shared else tokens_BT
       used.add((tokens_BT.shape[1], len(rows)))
+      for matrix in (model.embedding[...], model.layers.w_in[...], model.layers.w_o[...]):
+        cuts.add(matrix.size // matrix.addressable_shards[0].data.size)
       return function(model, tokens_BT, *positions, **options)
 
-    return on_devices(call, model, devices)
+    return on_devices(call, model)
 
   return make
 
