@@ -69,6 +69,7 @@ class Protocol(NamedTuple):
     controls: those that it is measured again under.
     truncated_words: what captions say of it under the control TRUNCATED, where that has a form of
       its own.
+    bytes_words: what captions of likelihoods say of its bytes, where those are of answers alone.
     fields: fields of the config that change its numbers and not those of every other: where one is
       overridden, rows of the others stay as they are.
     is_by_position: whether its rows are told apart by position, and are no score of a length.
@@ -85,6 +86,7 @@ class Protocol(NamedTuple):
   reads: str
   controls: tuple[str, ...] = ()
   truncated_words: str = ''
+  bytes_words: str = ''
   fields: tuple[str, ...] = ()
   is_by_position: bool = False
   is_by_depth: bool = False
@@ -93,6 +95,7 @@ class Protocol(NamedTuple):
   own_remark: str = ''
 
 
+_BYTES_OF_LIST = '; bytes are those of the list'
 _FEWER_STARTS = ' Longer windows have fewer starts, and that alone makes them better.'
 # Of text.
 PROTOCOLS = {
@@ -160,38 +163,40 @@ PROTOCOLS = {
     is_by_position=True,
   ),
   'text_passkey': Protocol(
-    'text_passkey, a key of five digits hidden in text at several depths and asked for in words; '
-    'bytes are its digits (to guess one costs 3.32 bits)',
+    'text_passkey, a key of five digits hidden in text at several depths and asked for in words',
     PROMPTS,
+    bytes_words='; bytes are its digits (to guess one costs 3.32 bits)',
     is_by_depth=True,
   ),
   'text_multikey': Protocol(
-    'text_multikey, the code of one of four names hidden in text; bytes are its digits',
+    'text_multikey, the code of one of four names hidden in text',
     PROMPTS,
+    bytes_words='; bytes are its digits',
     is_by_depth=True,
   ),
   'text_needles': Protocol(
-    'text_needles, the code of one name in a text that is codes of names; bytes are its digits',
+    'text_needles, the code of one name in a text that is codes of names',
     PROMPTS,
+    bytes_words='; bytes are its digits',
     is_by_depth=True,
   ),
   'text_multivalue': Protocol(
-    'text_multivalue, the four codes of a name hidden in text, in their order; bytes are those of '
-    'the list',
+    'text_multivalue, the four codes of a name hidden in text, in their order',
     PROMPTS,
+    bytes_words=_BYTES_OF_LIST,
   ),
   'text_multiquery': Protocol(
-    'text_multiquery, the codes of four names hidden in text; bytes are those of the list', PROMPTS
+    'text_multiquery, the codes of four names hidden in text', PROMPTS, bytes_words=_BYTES_OF_LIST
   ),
   'text_variables': Protocol(
-    'text_variables, the five names that stand for a number, each set to the one before it; bytes '
-    'are those of the list',
+    'text_variables, the five names that stand for a number, each set to the one before it',
     PROMPTS,
+    bytes_words=_BYTES_OF_LIST,
   ),
   'text_frequent_words': Protocol(
-    'text_frequent_words, the three most frequent words of a text that is words in no order; bytes '
-    'are those of the list',
+    'text_frequent_words, the three most frequent words of a text that is words in no order',
     PROMPTS,
+    bytes_words=_BYTES_OF_LIST,
   ),
 }
 TASK_PROTOCOL = 'answers'  # the only protocol for a task; in rows stands the task's name
@@ -215,10 +220,10 @@ def of_rows(name: str) -> Protocol:
   return PROTOCOLS.get(name, TASK)
 
 
-def caption_words(protocol: str, control: str | None, **values: object) -> str:
+def caption_words(protocol: str, control: str | None, is_likelihood: bool, **values: object) -> str:
   """What captions say of rows of a protocol under a control; `values`: its k, stride and length."""
   asked = of_rows(protocol)
-  words = asked.words.format(protocol=protocol, **values)
+  words = asked.words.format(protocol=protocol, **values) + asked.bytes_words * is_likelihood
   if control is None:
     return words
   if control == TRUNCATED and asked.truncated_words:

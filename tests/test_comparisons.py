@@ -2,6 +2,8 @@
 windowed baseline; each number by hand, each mark planted.
 """
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,6 +12,7 @@ from synthetic import by_position, extended, lines_of, row, rows_of, tasks
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import table_writers
 from posenc_jax.reporting.comparisons import bootstrap, significance
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
@@ -464,6 +467,28 @@ def test_models_that_do_not_change_past_l_are_equivalent():
   assert record(table, 'flat', 16)['p'] is None
 
 
+@pytest.mark.parametrize(('examples', 'mark'), [(220, '.'), (440, '='), (None, '.')])
+def test_all_answers_right_are_equivalent_only_of_enough_examples(examples, mark):
+  """The rule of three: of 220 right, 3 of 220 may be wrong of others, which is more than 0.01."""
+  fields = dict(protocol='needle', k=None, document=None)
+  guessing = {'chance': 1 / 16**2, 'nats_chance': math.log(16)}
+  if examples is None:
+    del guessing['nats_chance']
+  rows = [
+    row('rope', seed, length, metric=metric, value=value, **fields)
+    | {'tokens': 2 * (examples or 9)}
+    for seed in range(3)
+    for length in (8, 16)
+    for metric, value in {'exact_match': 1.0, 'symbol_nats': 0.5, **guessing}.items()
+  ]
+  table = contrasts(rows, metric='exact_match')[OWN]
+  assert marks(table) == {'rope': mark}
+  assert 'one-sided and counting the error of other examples, too, Holm' in table.caption
+  nats = contrasts(rows, metric='symbol_nats')[OWN]
+  assert marks(nats) == {'rope': '='}  # a likelihood
+  assert 'other examples' not in nats.caption
+
+
 def test_one_seed_gives_intervals_but_no_mark():
   made = contrasts(
     documents({line: {n: v[:1] for n, v in of.items()} for line, of in BITS.items()})
@@ -483,7 +508,7 @@ def test_documents_of_a_year_are_one_cluster():
   rows = documents(BITS, names)
   table = contrasts(rows)[OWN]
   assert {r['clusters'] for r in table.records} == {7}
-  assert '7 of them, those of one year or package taken as one' in table.caption
+  assert '(7 of them, those of one year taken as one; 4,000 resamples;' in table.caption
   (main, *_) = make_tables(rows)
   top_SD, size_1D = sums(rows, 't5', 8)
   error = bootstrap.standard_error(
@@ -492,8 +517,41 @@ def test_documents_of_a_year_are_one_cluster():
   assert texts(main)['t5'][0].endswith(f' ({error:.3f})')
   assert 'In parentheses: the standard error over documents' in main.caption
   few = contrasts(documents(BITS, names[:10]))[OWN]
-  assert 'No intervals: they need rows of the same 6 or more single documents, of' in few.caption
+  assert 'the same 6 or more single documents, of different years.' in few.caption
   assert few.records[0]['low'] is None
+
+
+@pytest.mark.parametrize(
+  ('sizes', 'words'),
+  [
+    (
+      (19, 6, 3, 3, 1, 1, 1, 1),
+      '; the largest has 54 % of what is scored, so that they count as 2.9 equal ones; ',
+    ),
+    ((5,) * 8, '(8 of them; '),
+    ((5, 4, 3, 1, 1, 1, 1, 1), '(8 of them; '),
+  ],
+)
+def test_a_document_that_decides_what_an_interval_says_is_named(sizes, words):
+  """(19 + 6 + 3 + 3 + 4)^2 / (19^2 + 6^2 + 2 x 3^2 + 4) is 2.92."""
+  rows = [
+    r for n, size in enumerate(sizes) for r in rows_of(BITS, document=f'd{n}', tokens=10 * size)
+  ]
+  assert words in contrasts(rows)[OWN].caption
+  figure = figures.draw(
+    rows + [r | {'control': 'windowed'} for r in rows if r['length'] == 16], form='differences'
+  )
+  assert words.strip('(; ') in ' '.join(figure.get_supxlabel().split())
+
+
+def test_files_of_one_folder_are_one_cluster_and_the_caption_says_so():
+  names = [f'{folder}/{file}' for folder in 'abcdefg' for file in ('x', 'y')]
+  table = contrasts(documents(BITS, names, corpus='texts'))[OWN]
+  assert {r['clusters'] for r in table.records} == {7}
+  assert '(7 of them, those of one folder taken as one; ' in table.caption
+  table = contrasts(documents(BITS, names[:10], corpus='texts'))[OWN]
+  assert {r['clusters'] for r in table.records} == {10}
+  assert '(10 of them; ' in table.caption
 
 
 def test_without_single_documents_there_is_no_interval_and_no_standard_error():

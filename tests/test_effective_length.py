@@ -311,6 +311,33 @@ def test_seeds_that_have_not_learned_are_left_out():
   assert texts(table(rows, metric='exact_match')) == {'rope (1 of 2 learned)': expected}
 
 
+def test_one_rule_says_which_accuracies_are_kept_in_tables_and_in_titles():
+  """Two seeds keep all and one 0.70, of which the mean of 0.9 says nothing. Seeds that have not
+  learned are none of those that have to keep it.
+  """
+
+  def rows_of_seeds(line, *at_16, learned=1.0):
+    rows = []
+    for seed, share in enumerate(at_16):
+      rows += accuracies({line: {8: 1.0, 16: share}}, seed=seed)
+      fields = dict(protocol='copy', k=None, document=None)
+      rows.append(row(line, seed, 8, metric='token_accuracy', value=learned, **fields))
+      rows.append(row(line, seed, 8, metric='token_chance', value=0.1, **fields))
+    return rows
+
+  title_of = lambda rows: finding(length_series(collect(rows, metric='exact_match')[0], rows))
+  rows = rows_of_seeds('rope', 1.0, 1.0, 0.7) + rows_of_seeds('t5', 1.0, 0.9, 0.85)
+  found = texts(table(rows, metric='exact_match'))
+  assert {name: cells[0] for name, cells in found.items()} == {'rope': '8', 't5': '≥ 16'}
+  said = 'copy: of 2 encodings, 1 keeps 85 % of its exact match at L up to 2 L with every seed'
+  assert title_of(rows) == said
+  unlearned = rows_of_seeds('t5', 0.1, 0.1, 0.1, 0.0, learned=0.2)
+  rows += [r for r in unlearned if r['seed'] == 3]
+  found = texts(table(rows, metric='exact_match'))
+  assert found['t5 (3 of 4 learned)'][0] == '≥ 16'
+  assert title_of(rows) == f'{said} that has learned'
+
+
 def test_long_score_is_averaged_over_seeds():
   rows = [
     r

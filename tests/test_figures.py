@@ -152,7 +152,8 @@ def shares(lines, **more):
     (
       SHARES,
       {},
-      'copy: of 4 encodings, 3 learn it and 1 keeps 85 % of its exact match at L up to 8 L',
+      'copy: of 4 encodings, 3 learn it and 1 keeps 85 % of its exact match at L up to 8 L with '
+      'every seed',
     ),
     (
       ['guesses', 'fails'],
@@ -523,7 +524,9 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   assert [point.get_color() for point in points] == colors
   assert [text.get_color() for text in axes.texts] == [IN_WORDS[color] for color in colors]
   assert figure._supxlabel.get_color() == TEXT_GREY
-  assert axes.get_title('left').startswith('At 2 L, 1 of 3 lines are better; yarn by the most, 0.1')
+  assert axes.get_title('left').startswith(
+    'At 2 L, 1 of 3 lines are better, each by its own 95 % interval; yarn by the most, 0.1'
+  )
   note = ' '.join(figure.get_supxlabel().split())
   assert 'from the line "rope" where it is given the last L tokens alone (L = 8)' in note
   short = [
@@ -533,6 +536,9 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   figure = figures.draw(rows + short, form='differences', baseline='rope')
   assert '(L = 8)' in figure.get_supxlabel()  # of the baseline, not of the shortest line
   assert figure.axes[0].get_title('left').startswith('At 2 L')
+  worse = of_methods({'rope': {8: 1.0, 16: 3.0}}) + of_methods({'rope': {16: 1.0}}, 'truncated')
+  title = figures.draw(worse, form='differences').axes[0].get_title('left')
+  assert title == 'At 2 L, none of 1 lines is better by its own 95 % interval'
   with pytest.raises(UserError, match='length=8 has no differences; allowed: 16'):
     figures.draw(rows, form='differences', length=8)
   with pytest.raises(UserError, match='allowed: rows of that control'):
@@ -564,7 +570,8 @@ def test_without_intervals_the_figure_says_so():
   few = [row for row in rows if row['document'] < 'd4']
   figure = figures.draw(few, form='differences')
   assert figure.axes[0].get_title('left').startswith('At 2 L, yarn is lowest of 2 lines; too few')
-  assert 'No intervals: they need the same documents, of 6 or more' in figure.get_supxlabel()
+  note = ' '.join(figure.get_supxlabel().split())
+  assert 'No intervals: they need rows of the same 6 or more single documents.' in note
   assert 'Bars' not in figure.get_supxlabel()
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.comparisons.significance import ALPHA, POWER, Dunnett, holm
-from posenc_jax.rows.row_schema import cluster_of
+from posenc_jax.rows.clusters import FEWEST, clusters_of, kinds_of, taken_as_one
 
 SAME = lambda ratio: ratio
 
@@ -51,7 +51,7 @@ def interval_of(line, baseline, link, weights_CR):
 @pytest.mark.parametrize(
   ('seeds', 'clusters', 'link', 'number'),
   [
-    (3, bootstrap.FEWEST, SAME, 1600),
+    (3, FEWEST, SAME, 1600),
     (1, 40, SAME, 1600),
     (2, 60, np.exp, 1600),
     pytest.param(3, 12, SAME, 8000, marks=pytest.mark.slow),
@@ -68,7 +68,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link
     covered += [(low_N <= truth_N) & (truth_N <= high_N)]
   # The simulations share 4000 resamples, whose two tails have errors of their own; and the sums of
   # so few clusters as FEWEST have other tails than t.
-  slack = 2 * math.sqrt(0.025 * 0.975 / 4000) + (0.02 if clusters == bootstrap.FEWEST else 0)
+  slack = 2 * math.sqrt(0.025 * 0.975 / 4000) + (0.02 if clusters == FEWEST else 0)
   level = bootstrap.LEVEL
   assert abs(np.mean(covered) - level) < three_errors(level, number) + slack
 
@@ -104,15 +104,34 @@ def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_n
   ],
 )
 def test_a_document_of_a_year_is_of_its_cluster(document, cluster):
-  assert cluster_of(document, 'sotu') == cluster
-  assert cluster_of(document, 'planted') == cluster
-  assert cluster_of(document, 'texts') == document
+  for corpus in ('sotu', 'planted'):
+    assert clusters_of([document, 'other'], corpus) == {document: cluster, 'other': 'other'}
+  assert clusters_of([document], 'texts') == {document: document}
 
 
-def test_a_package_is_a_cluster_of_code_alone():
-  for document in ('dns', 'dns/rdtypes', 'dns/rdtypes/ANY'):
-    assert cluster_of(document, 'code') == 'dns'
-    assert cluster_of(document, 'hf:them/set') == document
+def test_a_package_is_a_cluster_and_so_is_a_folder_where_there_are_enough_of_them():
+  """Files of one project share names and style whatever the corpus is called: without regard to
+  that an interval would be too narrow. But a few folders, such as 'text' or 'train', are no
+  projects, and would leave no interval at all.
+  """
+  documents = ('dns', 'dns/rdtypes', 'dns/rdtypes/ANY')
+  assert {*clusters_of(documents, 'code').values()} == {'dns'}
+  projects = [f'p{n}' for n in range(FEWEST)]
+  many = [f'{project}/{file}' for project in projects for file in ('a', 'b/c')]
+  for corpus in ('texts', 'hf:them/set'):
+    assert clusters_of(documents, corpus) == {document: document for document in documents}
+    assert clusters_of(many, corpus) == {name: name.partition('/')[0] for name in many}
+    assert clusters_of(many[:-2], corpus) == {name: name for name in many[:-2]}
+    assert kinds_of((corpus, name) for name in many) == ['folder']
+    assert kinds_of((corpus, name) for name in (*many[:-4], *documents)) == []
+
+
+def test_it_is_said_which_documents_are_one_cluster():
+  code = [('code', 'dns/a'), ('code', 'dns/b')]
+  years = [('planted', '1790-x-1'), ('planted', '1790-x-2'), ('sotu', '1790-x-1')]
+  assert taken_as_one(kinds_of(years)) == ', those of one year taken as one'
+  assert taken_as_one(kinds_of(code + years)) == ', those of one year or package taken as one'
+  assert taken_as_one(kinds_of([*code[1:], *years[1:]])) == ''
 
 
 def test_the_interval_is_that_of_a_bootstrap_by_loops():
@@ -200,6 +219,46 @@ def test_without_seeds_or_spread_there_is_no_estimate(a):
   assert significance.paired(a) is None
   assert significance.welch(a, [0.0] * len(a)) is None
   assert significance.pooled([a], [0.0] * len(a), shares_seeds=True) == []
+
+
+@pytest.mark.parametrize('error', [significance.ROUNDING, 0.001])
+def test_shares_are_equivalent_only_where_examples_are_enough(error):
+  """All right of n bounds the wrong by the rule of three, 3 / n: within 0.01 of 300 or more. With
+  seeds that spread, too, and so with fewer degrees of freedom, it takes more.
+  """
+  same = significance.Estimate(0.0, error, 2)
+  assert significance.equivalence(same, 0.01) < 0.01
+  called = {
+    number: significance.equivalence(
+      significance.with_examples(same, (1.0, 1.0), (number, number)), 0.01
+    )
+    for number in (100, 220, 440, 2000)
+  }
+  assert called[100] > called[220] > 0.05 > called[440] > called[2000]
+  wider = significance.with_examples(same, (0.9, 0.9), (440, 440))
+  assert significance.equivalence(wider, 0.01) > 0.3
+  unknown = significance.with_examples(same, (1.0, 1.0), (2000, None))
+  assert significance.equivalence(unknown, 0.01) == 0.5
+
+
+@pytest.mark.parametrize('share', [0.5, 0.9, 0.985])
+def test_shares_that_differ_by_the_margin_are_called_equivalent_as_seldom_as_it_says(share):
+  """Two models whose seeds all answer the same 1,000 examples, the same ones right: of other
+  examples they differ by 0.01 in truth.
+  """
+  rng, number, examples = np.random.default_rng(3), 4000, 1000
+  right = rng.binomial(examples, [[share], [share + 0.01]], (2, number)) / examples
+  called = [
+    significance.equivalence(
+      significance.with_examples(
+        significance.Estimate(a - b, significance.ROUNDING, 2), (a, b), (examples, examples)
+      ),
+      0.01,
+    )
+    < ALPHA
+    for a, b in right.T
+  ]
+  assert np.mean(called) < ALPHA + three_errors(ALPHA, number)
 
 
 def test_what_is_the_same_in_every_seed_is_equivalent():

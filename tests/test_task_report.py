@@ -5,10 +5,13 @@ import dataclasses
 import pytest
 from synthetic import row, rows_of
 
-from posenc_jax import storage
+from posenc_jax import storage, tasks
 from posenc_jax.reporting import study
+from posenc_jax.reporting.board.tables import task_tables
+from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores.collecting import collect
-from posenc_jax.reporting.tasks import task_report
+from posenc_jax.reporting.table_forms import make_tables
+from posenc_jax.reporting.tasks import examples, task_report
 from posenc_jax.reporting.tasks.chance import chance_scores
 
 METRICS = ('exact_match', 'token_accuracy', 'symbol_nats', 'chance', 'token_chance', 'nats_chance')
@@ -127,6 +130,91 @@ def test_a_folder_of_tasks_without_a_study_has_all_tables_and_figures(tmp_path, 
 def test_a_folder_without_rows_says_so_of_each_figure(tmp_path):
   report = dataclasses.replace(study.load(tmp_path), figures={'a': {}, 'b': {}})
   assert {*report.write_all_possible()} == {'tables', 'figure a', 'figure b'}
+
+
+def of_task(task, length, number, metrics=METRICS, **fields):
+  """Rows of what `number` examples of a task score and guess."""
+  drawn = [tasks.make(task, tuple).example('test', 0, n, length, length) for n in range(number)]
+  fields |= dict(protocol=task, k=None, document=None)
+  guessing = tasks.chance(drawn)
+  values = dict.fromkeys(METRICS[:3], 0.5) | dict(
+    zip(('chance', 'token_chance', 'nats_chance'), guessing, strict=True)
+  )
+  answers = sum(int(example.answers_T.sum()) for example in drawn)
+  return [
+    row('rope', length=length, metric=metric, value=values[metric], **fields) | {'tokens': answers}
+    for metric in metrics
+  ]
+
+
+@pytest.mark.parametrize('task', [name for name in tasks.TASKS if name != 'passkey'])
+def test_rows_say_how_many_examples_they_are_of(task):
+  """All but those whose examples of one length have different numbers of answers."""
+  rows = examples.mark(of_task(task, 128, 33))
+  found = {r['metric']: r.get('examples') for r in rows}
+  has_no_one_number = task in ('addition', 'flip_flop', 'stack')
+  assert found == dict.fromkeys(METRICS) | dict.fromkeys(
+    METRICS[:3], None if has_no_one_number else 33
+  )
+  assert examples.mark(rows) == rows
+
+
+def test_examples_too_long_to_be_guessed_are_as_many_as_shorter_ones():
+  rows = of_task('copy', 64, 5) + of_task('copy', 2000, 5)
+  assert [r['value'] for r in rows if r['metric'] == 'chance'][1] == 0
+  assert {r['examples'] for r in examples.mark(rows) if r['metric'] == 'exact_match'} == {5}
+  unknown = examples.mark(rows[len(METRICS) :])
+  assert {r['examples'] for r in unknown if r['metric'] == 'exact_match'} == {None}
+  other = [r | {'overrides': {'eval.examples': 7}} for r in of_task('copy', 64, 7)]
+  found = [r['examples'] for r in examples.mark(rows + other) if r['metric'] == 'exact_match']
+  assert found == [5, 5, 7]
+
+
+def test_captions_say_how_many_examples_were_scored():
+  rows = [
+    r | {'label': label, 'run': label, 'position': depth}
+    for label in ('rope', 't5')
+    for depth in (0, 50, 100)
+    for length in (64, 128)
+    for r in of_task('needle', length, 20)
+  ]
+  table, *_ = make_tables(rows, metric='exact_match')
+  assert 'test split: each score of 60 examples, the same for all lines. Higher' in table.caption
+  figure = figures.draw(rows, form='heat_map')
+  assert 'each score of 20 examples, the same for all lines.' in ' '.join(
+    figure.get_supxlabel().split()
+  )
+  (board,) = task_tables(rows)
+  assert board.notes[0] == 'needle: sotu, L = 8; each score of 60 examples'
+  lacking = [r for r in rows if r['metric'] != 'nats_chance']
+  assert 'test split. Higher' in make_tables(lacking, metric='exact_match')[0].caption
+  asked = [
+    row(
+      'rope', document=f'd{n // 2}', position=50 * (n % 2), protocol='text_passkey', k=None, **some
+    )
+    for n in range(4)
+    for some in ({'bits': 3.0}, {'metric': 'exact_match', 'value': float(n == 3)})
+  ]
+  exact, *_ = make_tables(asked, metric='exact_match')
+  assert 'asked for in words. Seed' in exact.caption
+  assert 'test split: each score of 4 examples of 2 documents. Higher' in exact.caption
+  bits, *_ = make_tables(asked)
+  assert (
+    'asked for in words; bytes are its digits (to guess one costs 3.32 bits). S' in bits.caption
+  )
+
+
+@pytest.mark.parametrize(('right', 'text'), [(0, '0.000 (—)'), (1, '0.250 (0.250)')])
+def test_documents_that_all_have_the_same_share_right_tell_no_error(right, text):
+  shares = [float(n < right) for n in range(4)]
+  rows = [
+    row(
+      'rope', document=f'd{n}', protocol='text_passkey', k=None, metric='exact_match', value=share
+    )
+    for n, share in enumerate(shares)
+  ]
+  table, *_ = make_tables(rows, metric='exact_match')
+  assert table.groups[0].lines[0][1].text == text
 
 
 def test_chance_is_not_averaged_over_corpora():

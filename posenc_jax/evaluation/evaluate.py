@@ -26,8 +26,8 @@ from posenc_jax.evaluation.model_functions import compiled, on_devices
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
 from posenc_jax.rows import row_schema, sessions
+from posenc_jax.rows.clusters import clusters_of
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
-from posenc_jax.rows.row_schema import cluster_of
 from posenc_jax.training.own_encodings import code_laid_over, own_code
 from posenc_jax.training.own_tokenizer import kept_tokenizer
 from posenc_jax.training.provenance import MadeOf, claim, source_of
@@ -241,14 +241,17 @@ def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
   """Returns (bits a byte of all rows together, its standard error over documents, their number).
 
   The error is that of a ratio of sums, to first order: it says what other documents would do to the
-  score, not what another training would. Documents that are alike count as one (`cluster_of`), as
-  in tables. None where rows do not tell two documents apart.
+  score, not what another training would. Documents that are alike count as one (`clusters_of`),
+  as in tables. None where rows do not tell two documents apart.
   """
   bits, size = collections.Counter(), collections.Counter()
+  cluster_of = {None: None}
+  if documents := {r['document'] for r in rows} - {None}:
+    cluster_of |= clusters_of(documents, rows[0]['corpus'])
   for r in rows:
-    document = r['document'] and cluster_of(r['document'], r['corpus'])
-    bits[document] += r['nats'] / math.log(2)
-    size[document] += r['bytes']
+    cluster = cluster_of[r['document']]
+    bits[cluster] += r['nats'] / math.log(2)
+    size[cluster] += r['bytes']
   score = math.fsum(bits.values()) / size.total()
   if None in size or len(size) < 2:
     return score, None, len(size)

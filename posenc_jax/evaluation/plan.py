@@ -17,6 +17,7 @@ from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS
+from posenc_jax.rows.clusters import top_folder
 from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
 
@@ -359,7 +360,7 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
     )
   chosen = windows.spread_evenly(len(long_enough), e.documents or len(long_enough))
   chosen = [long_enough[i] for i in chosen]
-  folders = {windows.top_folder(corpus.names[i]) for i in chosen}
+  folders = {top_folder(corpus.names[i]) for i in chosen}
   if SHUFFLED_FAR in e.controls and len(folders) < 2:
     raise UserError(
       f'config.eval.controls={tuple(e.controls)!r}: all of the {len(chosen)} documents lie in '

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
+from posenc_jax.rows.clusters import top_folder
+
 TokenFunction = Callable[[np.ndarray], np.ndarray]  # tokens_BT -> a number for each token
 
 
@@ -155,11 +157,6 @@ def target_windows(
       start = (len(other_T) - far) // 2
       window_T = np.concatenate([other_T[start : start + far], window_T[far:]])
     yield window_T
-
-
-def top_folder(name: str) -> str:
-  """The folder of a document's name that all others are in; the name itself if it has none."""
-  return name.partition('/')[0]
 
 
 def next_of_other_folder(names: Sequence[str]) -> list[int]:

@@ -8,6 +8,8 @@ from posenc_jax.reporting.metrics import SCALE
 from posenc_jax.rows.row_schema import DTYPE, FULL, SOURCE
 
 MEANS = 'Mean ± standard deviation over {}'
+# What has to exceed a bound lies a little too high at L, where no other examples tell it.
+CHOSEN = ' Which have is told by the same examples that are scored at L.'
 
 
 def caption(*scores, drawn: str = MEANS, are_scores: bool = True) -> str:
@@ -23,7 +25,7 @@ def caption(*scores, drawn: str = MEANS, are_scores: bool = True) -> str:
   are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seed_caption(seeds, drawn, are_learned)}. '
+    f'{seed_caption(seeds, drawn, are_learned)}.{CHOSEN * are_learned} '
     f'{training(scores)}; evaluated in {dtypes(rows)}. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption if are_scores else SCALE.capitalize()}'
@@ -67,19 +69,29 @@ def dtypes(rows: Iterable[dict]) -> str:
 def _protocol(scores) -> str:
   rows = scores.exemplar_row.values()
   values = {name: join_unique(row[name] for row in rows) for name in ('k', 'stride', 'length')}
-  return caption_words(scores.protocol, scores.control, **values)
+  is_likelihood = bool(scores.metric.denominator)
+  return caption_words(scores.protocol, scores.control, is_likelihood, **values)
 
 
 def _amount_scored(scores) -> str:
   rows = scores.exemplar_row.values()
   corpus, split = (join_unique(row[name] for row in rows) for name in ('corpus', 'split'))
   scored = [score for score in scores.by_seed.values() if score.status == 'ok']
-  counts = []
+  counts, for_all = [], ''
   if scores.metric.denominator:
     counts.append(f'{join_unique(f"{score.tokens:,}" for score in scored)} tokens')
+  elif examples := examples_scored(scores):
+    counts.append(examples)
+    for_all = ', the same for all lines' * (len(scores.lines) > 1 and scores.has_same_tokens)
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
-  return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}'
+  return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}{for_all}'
+
+
+def examples_scored(scores) -> str:
+  """'each score of 220 examples' of a task; '' where their number is not known."""
+  numbers = {score.examples for score in scores.by_seed.values() if score.status == 'ok'}
+  return f'each score of {join_unique(numbers)} examples' if numbers and None not in numbers else ''
 
 
 def _join_sentences(texts: Iterable[str]) -> str:

@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.samples import sample
-from posenc_jax.reporting.metrics import LIKELIHOODS, METRICS, Metric
+from posenc_jax.reporting.comparisons.significance import ROUNDING
+from posenc_jax.reporting.metrics import DASH, LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.rows import clusters
 
 # Fields that forms give rows whose column is no length: where a range of positions ends, counted
 # from 1; the bytes back to what decides a character; the depth in the text, in per cent.
@@ -77,7 +79,7 @@ def bold_sentence(metric: Metric, where: str, *scores: Scores) -> str:
     where: 'column' or 'line'.
     scores: those in the table, of which `cells` were made.
   """
-  apart = any(len(set(map(scored_on, some.exemplar_row.values()))) > 1 for some in scores)
+  apart = not all(some.has_same_tokens for some in scores)
   among = ', among those that score the same tokens,' * apart
   return f' The best of each {where}{among} is bold.' if metric.best else ''
 
@@ -86,9 +88,8 @@ def error_sentence(scores: Scores) -> str:
   """The sentence that says what stands in parentheses, with a space before it, or ''."""
   if not any(score.documents > 1 for score in scores.by_seed.values()):
     return ''
-  return (
-    ' In parentheses: the standard error over documents, those of one year or package taken as one.'
-  )
+  alike = clusters.taken_as_one(scores.alike)
+  return f' In parentheses: the standard error over documents{alike}.'
 
 
 def header(scores: Scores) -> list[str]:
@@ -133,10 +134,16 @@ def cells(scores: Scores, lines: list[str]) -> list[list[Cell]]:
 
 
 def _document_error(scores: Scores, line: str, column) -> str:
-  """The standard error over documents, in parentheses with a space before it, or ''."""
-  found = sample(scores, line, column, scores.metric)
-  error = found and found.standard_error(scores.metric)
-  return '' if error is None else f' ({scores.metric.form.format(error)})'
+  """The standard error over documents, in parentheses with a space before it, or ''; a dash in its
+  place where all documents have the same share right, which tells nothing of others.
+  """
+  metric = scores.metric
+  found = sample(scores, line, column, metric)
+  error = found and found.standard_error(metric)
+  if error is None:
+    return ''
+  is_known = error > ROUNDING or not metric.is_accuracy
+  return f' ({metric.form.format(error) if is_known else DASH})'
 
 
 def text_of_seed(scores: Scores, line: str, seed: int, column) -> str:

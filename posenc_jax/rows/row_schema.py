@@ -18,7 +18,6 @@ SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
   *('chance', 'token_chance', 'gradient', 'sink_rate'),
 )
-OF_YEARS = ('sotu', 'planted')  # corpora whose documents are named after years
 MAX_COUNT = 2**53  # whole numbers up to here are exact as floats
 MAX_NUMBER = 1e300
 MAX_EXPONENT = 709  # exp of more is no float
@@ -331,17 +330,6 @@ def _fault_of_likelihood(row: dict) -> str | None:
     if not math.isclose(row[name], value, rel_tol=1e-9, abs_tol=1e-12):
       return _refusal(row, name, f'{value!r}, as nats, tokens and bytes say,')
   return None
-
-
-def cluster_of(document: str, corpus: str) -> str:
-  """The cluster of a document, of those that are alike and tell a score as one, not as several:
-  'mpmath' of 'mpmath/matrices' of the corpus `code`, '1790' of '1790-Washington-1' of those whose
-  documents begin with a year, else the document itself.
-  """
-  if corpus == 'code':
-    return document.partition('/')[0]
-  year = re.match(r'(\d{4})-', document, re.ASCII) if corpus in OF_YEARS else None
-  return year[1] if year else document
 
 
 def key(row: dict) -> str:

@@ -17,7 +17,7 @@ from posenc_jax.reporting.board.smallest import (
   smallest_shown,
   smallest_text,
 )
-from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.captions import examples_scored, join_unique
 from posenc_jax.reporting.comparisons.difference_tables import cell
 from posenc_jax.reporting.metrics import DASH, MARGIN, SLACK
 from posenc_jax.reporting.scores import score_notes
@@ -25,13 +25,14 @@ from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
-from posenc_jax.reporting.tasks import learned
+from posenc_jax.reporting.tasks import examples, learned
 from posenc_jax.reporting.tasks.chance import CHANCE, chance_scores
+from posenc_jax.rows import clusters
 
 UNSTABLE = '~'
 signed_bits = '{:+.3f}'.format
 HEADER = ('parameters', 'step', 'memory', 'bits at L')
-# What the columns of text say, below the table.
+# What the columns of text say, below the table; {alike}: which documents are taken as one.
 LEGEND = (
   f'encoding: those that hold to {FAR} L come first, by bits at L, then the others likewise, then '
   f'references. "{SMALLEST_SHOWN}": at L the smallest difference from {ROPE} that these seeds mark '
@@ -53,8 +54,8 @@ LEGEND = (
   'training took it where it ran.',
   f'bits at L: its mark compares with {ROPE}. Marks, here and in other columns, are about '
   f'other seeds: * better, † worse, = within {MARGIN:g}.',
-  'at n L: difference from the own score at L; in brackets the 95 % interval over documents, those '
-  'of one year or package taken as one. Its mark compares with the own score, too.',
+  'at n L: difference from the own score at L; in brackets the 95 % interval over '
+  'documents{alike}. Its mark compares with the own score, too.',
   'window of L: that difference with attention windowed at L.',
   f'{FAR} L, other text: the score at {FAR} L minus that where tokens farther back than L from the '
   "first target are another document's, the placebo, which may do harm of its own.",
@@ -83,7 +84,8 @@ def tables(
     references: labels of lines that are there to compare others with.
   """
   rows, costs = list(rows), list(costs)
-  made, lines_of, legend = [], {}, LEGEND
+  made, lines_of = [], {}
+  legend = [note.replace('{alike}', clusters.taken_as_one(_alike(rows))) for note in LEGEND]
   for corpus in board_lines.corpora(rows):
     runs = _runs_of_studies(planned, board_lines.of_corpus(rows, corpus), rows)
     notes = []
@@ -94,6 +96,14 @@ def tables(
   # a line of several corpora stands where it does in the first table
   order = list(dict.fromkeys(line.name for of_one in lines_of.values() for line in of_one))
   return made + recall_tables(rows, costs, order) + task_tables(rows, planned, order), lines_of
+
+
+def _alike(rows: list[dict]) -> list[str]:
+  """The `clusters.kinds_of` all documents of text."""
+  of_text = [row for row in rows if row['protocol'] == board_lines.PROTOCOL]
+  return clusters.kinds_of(
+    {(row['corpus'], row['document']) for row in of_text if row['document'] is not None}
+  )
 
 
 def _runs_of_studies(
@@ -112,9 +122,7 @@ def _missing(runs: list[str], rows: list[dict]) -> list[str]:
   return [score_notes.of_missing(missing, len(runs))] if missing else []
 
 
-def text_table(
-  rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequence[str] = LEGEND
-) -> Table:
+def text_table(rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequence[str]) -> Table:
   """The board of one corpus of text; `of_corpus`: its lines, `notes`: what stands below it."""
   of_text = board_lines.of_corpus(rows, corpus)
   L = board_lines.usual_length(of_text)
@@ -217,6 +225,7 @@ def task_tables(
     order: names of lines, which stand so; others follow.
   """
   rows = learned.mark(rows)
+  rows = examples.mark(rows)
   of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
   if not of_tasks:
     return []
@@ -226,7 +235,9 @@ def task_tables(
     for scores in collect(of_task, (), [task], learned.ACCURACY):
       L = statistics.mode(row['train_length'] for row in scores.exemplar_row.values())
       corpora = join_unique(row['corpus'] for row in of_task)
-      notes.append(f'{task}: {corpora}, L = {L}')
+      known = {line: learned.known_seeds(_rows_of(scores, line)) for line in scores.lines}
+      more = examples_scored(scores), learned.close_seeds(known)
+      notes.append('; '.join(filter(None, (f'{task}: {corpora}, L = {L}', *more))))
       columns += _task_columns(scores, L, chance_scores(rows, scores))
   rank = {name: place for place, name in enumerate(order)}
   lines = dict.fromkeys(line for column in columns for line in column.texts)
@@ -289,6 +300,10 @@ def _task_columns(scores: Scores, L: int, guessing: dict[int, float | None]) -> 
 
 def _judged_seeds(scores: Scores, line: str) -> set[int]:
   """The seeds of a line that were asked at L, where it shows whether they have learned the task."""
-  places = ((seed, column) for seed in scores.seeds_of(line) for column in scores.columns)
-  rows = (row for place in places for row in scores.by_seed[line, *place].rows)
-  return {row['seed'] for row in rows if row['learned'] is not None}
+  return {*learned.known_seeds(_rows_of(scores, line))}
+
+
+def _rows_of(scores: Scores, line: str) -> list[dict]:
+  """The rows of the scores of a line."""
+  places = ((seed, column) for seed in scores.seeds for column in scores.columns)
+  return [row for place in places for row in scores.by_seed[line, *place].rows]

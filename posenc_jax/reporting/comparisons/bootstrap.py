@@ -1,8 +1,7 @@
 """Other documents: how far scores and their differences would move with them.
 
 The trained models, all seeds of every line, stay as they are. Documents that are alike are drawn
-together, as one *cluster*: speeches of one year repeat each other, and sub-packages of one package
-have its names and its style.
+together, as one *cluster* (`rows.clusters`).
 """
 
 import functools
@@ -11,9 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 RESAMPLES = 4000
-# Clusters of an interval: fewer tell too little; more need much memory, so that several are drawn
-# together.
-FEWEST, MOST = 6, 5_000
+MOST = 5_000  # clusters of an interval: more need much memory, so that several are drawn together
 LEVEL = 0.95
 
 

@@ -34,6 +34,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import MARGIN, METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.rows import clusters
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
@@ -357,7 +358,11 @@ class _Comparer:
       if not pair.sample.seeds:
         continue
       interval = self._interval(pair)
-      differences[line, column] = Difference(pair.mean, len(pair.sample.seeds), *interval)
+      difference = Difference(pair.mean, len(pair.sample.seeds), *interval)
+      if difference.interval is not None:
+        sizes_C = pair.sample.size_C
+        difference = difference._replace(shares=tuple(sizes_C / sizes_C.sum()))
+      differences[line, column] = difference
       pairs_of[column][line] = pair
     if unlike:
       name = reference.name.format(baseline=baseline)
@@ -394,7 +399,7 @@ class _Comparer:
     samples have not the same.
     """
     number = len(pair.sample.clusters)
-    if number < bootstrap.FEWEST or pair.sample.clusters != pair.reference.clusters:
+    if number < clusters.FEWEST or pair.sample.clusters != pair.reference.clusters:
       return None, 0
     difference_R = self._resample(pair.sample) - self._resample(pair.reference)
     return tuple(map(float, bootstrap.interval(difference_R, number))), number

@@ -3,7 +3,9 @@
 import dataclasses
 from typing import NamedTuple
 
+from posenc_jax.reporting.comparisons import significance
 from posenc_jax.reporting.comparisons.samples import Sample
+from posenc_jax.reporting.comparisons.significance import Estimate
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores.score import Scores
 
@@ -73,11 +75,12 @@ class Difference(NamedTuple):
 
   Attributes:
     interval: over `clusters` clusters of documents.
+    shares: the part of what is scored that each of these has.
     p: of a two-sided test over seeds.
     corrected: p after correction for its family: the lines of the column in Dunnett's test, or all
       others by Holm's method.
     p_equivalent: of two one-sided tests that it is `margin` or more, after correction by Holm's
-      method within its family.
+      method within its family; of accuracies they count the error of other examples, too.
     smallest: the smallest difference that is marked with the chance `significance.POWER`, of lines
       that are tested with one variance. What few seeds of a line alone would find says nothing.
   """
@@ -91,6 +94,7 @@ class Difference(NamedTuple):
   p_equivalent: float | None = None
   smallest: float | None = None
   mark: str = ''
+  shares: tuple[float, ...] = ()
 
 
 class Pair(NamedTuple):
@@ -121,6 +125,12 @@ class Pair(NamedTuple):
   @property
   def mean(self) -> float:
     return float(self.sample.scores_S.mean() - self.reference.scores_S.mean())
+
+  def with_examples(self, estimate: Estimate) -> Estimate:
+    """The estimate of the difference of two shares as `significance.with_examples` makes it."""
+    both = self.sample, self.reference
+    shares = [float(some.scores_S.mean()) for some in both]
+    return significance.with_examples(estimate, shares, [some.examples for some in both])
 
   def of_common_seeds(self) -> 'Pair':
     """The pair with the seeds that both have."""

@@ -1,5 +1,6 @@
 """The tables of a comparison, lines down and columns across, and captions that say all of it."""
 
+import math
 import statistics
 from collections.abc import Callable
 
@@ -18,6 +19,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 )
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, RowGroup, Table, column_record, header, record_keys
+from posenc_jax.rows import clusters
 
 SMALLEST_MARKED = 'smallest marked'
 OVER_COLUMN = 'Holm-corrected over the lines of a column'
@@ -25,6 +27,7 @@ POOLED = (
   "Dunnett's test of all lines of a column against {baseline}, with the variance over seeds pooled "
   'over lines, which are taken to spread alike{shared} ({freedom} degrees of freedom)'
 )
+MUCH = 1 / 3  # of what is scored: a cluster that has more decides what an interval says
 PAIRED, UNPAIRED = "a t-test of the seeds' own differences", "Welch's t-test over seeds"
 
 
@@ -107,25 +110,56 @@ def _caption(contrast: Contrast, has_smallest: bool) -> str:
 
 
 def _interval_sentence(contrast: Contrast) -> str:
-  clusters = {difference.clusters for difference in contrast.differences.values()} - {0}
-  if not clusters:
-    return (
-      f'No intervals: they need rows of the same {bootstrap.FEWEST} or more single documents, of '
-      'different years or packages.'
-    )
+  documents = documents_of_intervals(contrast)
+  if not documents:
+    return no_intervals(contrast)
   return (
-    f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents '
-    f'({join_unique(clusters)} of them, those of one year or package taken as one; '
+    f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents ({documents}; '
     f'{bootstrap.RESAMPLES:,} resamples; the trained models stay as they are).'
   ).replace('%', ' %')
 
 
+def no_intervals(contrast: Contrast) -> str:
+  """The sentence on what documents intervals would need."""
+  alike = ' or '.join(f'{kind}s' for kind in contrast.scores.alike)
+  different = alike and f', of different {alike}'
+  return (
+    f'No intervals: they need rows of the same {clusters.FEWEST} or more single documents'
+    f'{different}.'
+  )
+
+
+def documents_of_intervals(contrast: Contrast) -> str:
+  """What the documents are that intervals are over: '18 of them, those of one year taken as one';
+  '' where there is no interval.
+
+  Where the largest cluster has more than MUCH of what is scored, how many equal ones would tell as
+  much: Kish's effective number, the square of the sum of weights over the sum of their squares
+  (Kish 1965, section 11.7).
+  """
+  differences = [some for some in contrast.differences.values() if some.interval is not None]
+  if not differences:
+    return ''
+  number = join_unique({difference.clusters for difference in differences})
+  words = f'{number} of them{clusters.taken_as_one(contrast.scores.alike)}'
+  least_even = max((difference.shares for difference in differences), key=max)
+  if max(least_even) > MUCH:
+    up_to = 'up to ' * (len({round(max(difference.shares), 2) for difference in differences}) > 1)
+    equal = 1 / math.fsum(share**2 for share in least_even)
+    words += (
+      f'; the largest has {up_to}{max(least_even):.0%} of what is scored, so that they count as '
+      f'{equal:.1f} equal ones'
+    )
+  return words
+
+
 def _test_sentence(contrast: Contrast, has_smallest: bool) -> str:
   level = f'p < {significance.ALPHA:g}'
+  examples = ' and counting the error of other examples, too' * contrast.metric.is_accuracy
   sentence = (
     f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {_tests(contrast)}. '
     f'{EQUIVALENT} equivalent: within {contrast.margin:g} of 0 though it may not be 0, {level} in '
-    f'two such tests, one-sided, {OVER_COLUMN}. No mark: undecided, or too few seeds.'
+    f'two such tests, one-sided{examples}, {OVER_COLUMN}. No mark: undecided, or too few seeds.'
   )
   if has_smallest:
     sentence += (

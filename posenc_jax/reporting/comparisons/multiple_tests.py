@@ -86,7 +86,8 @@ def _test_together(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
   limit = dunnett.limit()
   smallest = [significance.smallest_detectable(estimate, limit) for estimate in estimates]
   corrected = list(map(dunnett.p, estimates))
-  _mark(contrast, column, dict(zip(pairs, estimates, strict=True)), corrected, smallest)
+  of_lines = dict(zip(pairs, estimates, strict=True))
+  _mark(contrast, column, pairs, of_lines, corrected, smallest)
 
 
 def _test_apart(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
@@ -100,19 +101,23 @@ def _test_apart(contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
     if estimate is not None:
       estimates[line] = estimate
   corrected = significance.holm(list(map(significance.two_sided, estimates.values())))
-  _mark(contrast, column, estimates, corrected, [None] * len(estimates))
+  _mark(contrast, column, pairs, estimates, corrected, [None] * len(estimates))
 
 
 def _mark(
   contrast: Contrast,
   column,
+  pairs: dict[str, Pair],
   estimates: dict[str, significance.Estimate],
   corrected: list[float],
   smallest: list[float | None],
 ) -> None:
   """Writes what tests found of one family of lines, {line: its estimate}, into the contrast."""
+  whole = estimates
+  if contrast.metric.is_accuracy:
+    whole = {line: pairs[line].with_examples(estimate) for line, estimate in estimates.items()}
   equivalent = significance.holm(
-    [significance.equivalence(estimate, contrast.margin) for estimate in estimates.values()]
+    [significance.equivalence(estimate, contrast.margin) for estimate in whole.values()]
   )
   for (line, estimate), p, p_equivalent, least in zip(
     estimates.items(), corrected, equivalent, smallest, strict=True

@@ -143,30 +143,31 @@ def _of_bits(series: Series, references: Collection[str], lengths: list[int]) ->
 
 
 def _of_accuracies(series: Series, references: Collection[str], lengths: list[int]) -> str:
-  """The sentence on how many lines keep SHARE of their accuracy at L at those of `lengths` past it.
+  """The sentence on how many lines keep SHARE of their accuracy at L up to the last of `lengths`.
 
-  Means are over the seeds that have learned; a line that is no better than guessing at L has
-  nothing to keep.
+  A line does by the rule of the table of effective lengths: with every seed that has learned. One
+  that is no better than guessing at L has nothing to keep.
   """
-  columns, rows = series.scores.columns, _counted(series, references)
+  scores, rows = series.scores, _counted(series, references)
   (base,) = train_lengths_of(series, references)
-  if base not in columns:
+  if base not in scores.columns:
     return ''
-  beyond = [columns.index(length) for length in lengths if length > base]
-  knowing, keeping = [], []
-  for line in rows:
-    mean = series.curves[line].mean
-    own, others = mean[columns.index(base)], [mean[i] for i in beyond]
-    if own is None or own <= series.chance.get(base, 0):
-      continue
-    knowing.append(line)
-    if None not in others and min(others) >= SHARE * own:
+  chance, at_L = series.chance.get(base, 0), scores.columns.index(base)
+  means = {line: series.curves[line].mean[at_L] for line in rows}
+  knowing = [line for line, mean in means.items() if mean is not None and mean > chance]
+  keeping = []
+  for line in knowing:
+    of_seeds = effective_length.of_seeds(scores, line, SLACK, SHARE, chance)
+    kept = effective_length.summary(of_seeds)
+    if kept is not None and kept.length >= lengths[-1]:
       keeping.append(line)
-  kept = f'{SHARE:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
+  share = f'{SHARE:.0%} of {"its" if len(keeping) < 2 else "their"}'.replace('%', ' %')
   known = '' if len(knowing) == len(rows) else f'{_count(knowing, "learn")} it and '
+  learned = ' that has learned' * any(scores.unlearned[line] for line in rows)
+  seeds = f' with every seed{learned}' * (len(scores.seeds) > 1)
   return (
-    f'{series.scores.title}: of {_number(rows)}, {known}{_count(keeping, "keep")} {kept} '
-    f'{series.y_title} at L up to {multiple_of(lengths[-1], base)}'
+    f'{scores.title}: of {_number(rows)}, {known}{_count(keeping, "keep")} {share} '
+    f'{series.y_title} at L up to {multiple_of(lengths[-1], base)}{seeds}'
   )
 
 

@@ -8,7 +8,8 @@ import numpy as np
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores.score import Scores, scored_on
-from posenc_jax.rows.row_schema import PARAMETERS, cluster_of
+from posenc_jax.rows.clusters import clusters_of
+from posenc_jax.rows.row_schema import PARAMETERS
 
 
 class Sample(NamedTuple):
@@ -23,6 +24,7 @@ class Sample(NamedTuple):
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
       Of more than `bootstrap.MOST` clusters several share a place.
     tokens: what was scored: `scored_on`, and {(document, position): size}.
+    examples: of a task, the number of examples; None: it is not known, or rows are of no task.
   """
 
   place: tuple
@@ -33,6 +35,7 @@ class Sample(NamedTuple):
   top_SC: np.ndarray
   size_C: np.ndarray
   tokens: tuple[str, dict]
+  examples: int | None = None
 
   def of_seeds(self, seeds: list[int]) -> 'Sample':
     """The sample of some of its seeds."""
@@ -83,10 +86,8 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   if any(size != sizes[0] for size in sizes):
     return None
   corpus = scores.exemplar_row[line]['corpus']
-  cluster_by_document = {
-    document: None if document is None else cluster_of(document, corpus) for document in tops[0]
-  }
-  clusters = sorted(set(cluster_by_document.values()), key=str)
+  cluster_by_document = {None: None} | clusters_of(tops[0].keys() - {None}, corpus)
+  clusters = sorted({cluster_by_document[document] for document in tops[0]}, key=str)
   place = {cluster: index % bootstrap.MOST for index, cluster in enumerate(clusters)}
   places = min(len(clusters), bootstrap.MOST)
   top_SC, size_C = np.zeros((len(tops), places)), np.zeros(places)
@@ -104,4 +105,5 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     top_SC=top_SC,
     size_C=size_C,
     tokens=(scored_on(scores.exemplar_row[line]), sizes[0]),
+    examples=next(iter(scored.values())).examples,
   )

@@ -12,6 +12,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   BASELINE_WINDOWED,
   Contrast,
 )
+from posenc_jax.reporting.comparisons.difference_tables import documents_of_intervals, no_intervals
 from posenc_jax.reporting.mpl.axes import check_number, new_figure, shorten, with_room, write_notes
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
@@ -21,6 +22,7 @@ BLUE, ORANGE = '#0072b2', '#d55e00'
 # The color of a number beside a point of another: what is light is hard to read in small letters.
 IN_WORDS = {BLUE: BLUE, ORANGE: '#b34700', GREY: TEXT_GREY}
 WIDTH, TICK = 6.5, 0.4  # inches: about that of the axis, and that of a number below it
+LEVEL = f'{bootstrap.LEVEL:.0%}'.replace('%', ' %')
 LINEAR = 0.05  # bits a byte around 0 in which the axis is linear; beyond it is logarithmic
 
 
@@ -127,10 +129,11 @@ def _title(contrast: Contrast, chosen: dict, length: int) -> str:
     least = min(chosen, key=lambda line: chosen[line].mean)
     return f'{where}, {shorten(least)} is lowest of {number} lines; too few documents to tell more'
   if not better:
-    return f'{where}, none of {number} lines is better beyond doubt'
+    return f'{where}, none of {number} lines is better by its own {LEVEL} interval'
   best = min(better, key=lambda line: chosen[line].mean)
   gain = f'{shorten(best)} by the most, {-chosen[best].mean:.3f} bits a byte'
-  return f'{where}, {len(better)} of {number} lines are better; {gain}'
+  each = f'each by its own {LEVEL} interval'
+  return f'{where}, {len(better)} of {number} lines are better, {each}; {gain}'
 
 
 def _train_length(contrast: Contrast) -> int:
@@ -145,15 +148,13 @@ def _note(contrast: Contrast, length: int) -> str:
     if contrast.reference is BASELINE_TRUNCATED
     else 'attends to a window of L'
   )
-  clusters = join_unique({d.clusters for d in contrast.differences.values()} - {0})
+  documents = documents_of_intervals(contrast)
   bars = (
-    f'Bars: {bootstrap.LEVEL:.0%} intervals over documents ({clusters} of them, those of one year '
-    'or package taken as one), each line by itself; blue lies below 0, orange above, grey is '
-    'undecided.'
+    f'Bars: {bootstrap.LEVEL:.0%} intervals over documents ({documents}), each line by itself; '
+    'blue lies below 0, orange above, grey is undecided.'
   )
-  if not clusters:
-    fewest = bootstrap.FEWEST
-    bars = f'No intervals: they need the same documents, of {fewest} or more years or packages.'
+  if not documents:
+    bars = no_intervals(contrast)
   return (
     f'Difference at {length:,} tokens from the line "{contrast.baseline}" where it {what} '
     f'(L = {L:,}): '

@@ -90,7 +90,7 @@ def lengths(
     of_controls = {some.scores.control: some.curves for some in controls}
     notes += draw_controls(left, of_controls, looks)
     score_axis(left, series)
-  title = '\n'.join(textwrap.wrap(found or series.title, 115 if goes_beyond else 80))
+  title = '\n'.join(textwrap.wrap(found or series.title, 115 if goes_beyond else 84))
   figure.suptitle(title, x=0.01, ha='left', fontsize=12, fontweight='bold')
   if grey:
     notes.append('Grey: references.')

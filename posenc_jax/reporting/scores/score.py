@@ -13,7 +13,7 @@ from posenc_jax.protocols import CHOSEN_BY_MODEL
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores.line_names import OF_EVALUATION
 from posenc_jax.reporting.tasks import learned
-from posenc_jax.rows import row_schema
+from posenc_jax.rows import clusters, row_schema
 
 # Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
 SCORED = (*OF_EVALUATION, 'overrides')
@@ -60,6 +60,12 @@ class SeedScore(NamedTuple):
     """
     tokens = [row['tokens'] for row in self.rows if row['protocol'] not in CHOSEN_BY_MODEL]
     return sum(filter(None, tokens)) or len({row['document'] for row in self.rows})
+
+  @property
+  def examples(self) -> int | None:
+    """The number of examples of a task; None where rows do not say it, or are of no task."""
+    numbers = [row.get('examples') for row in self.rows]
+    return None if not numbers or None in numbers else sum(numbers)
 
   @property
   def documents(self) -> int:
@@ -115,6 +121,19 @@ class Scores:
   def name(self) -> str:
     """The title and, where it is no likelihood, the metric: 'copy, exact match'."""
     return self.title + ('' if self.metric.denominator else f', {self.metric.title.lower()}')
+
+  @property
+  def has_same_tokens(self) -> bool:
+    """Whether all lines score the same tokens at a length, as far as rows say it."""
+    return len({*map(scored_on, self.exemplar_row.values())}) == 1
+
+  @property
+  def alike(self) -> list[str]:
+    """The `clusters.kinds_of` their documents."""
+    places = {
+      (row['corpus'], row['document']) for score in self.by_seed.values() for row in score.rows
+    }
+    return clusters.kinds_of(place for place in places if place[1] is not None)
 
   def learned_seeds(self, line: str) -> list[int]:
     """The seeds but those that have not learned the task of the line, as far as that is known."""

@@ -8,6 +8,7 @@ the seeds that have learned, and say of how many.
 """
 
 import json
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -20,21 +21,33 @@ from posenc_jax.reporting.captions import join_unique
 # half of it would make means of exact matches of 0.08 and 0.98.
 PART = 0.95
 ACCURACY, CHANCE = 'token_accuracy', 'token_chance'
+BY_THE_RULE = 'a seed has learned where its share of answers right at the training length exceeds'
 # Rows of one trained model in one task are equal in these fields.
 MODEL = ('run', 'seed', 'step', 'corpus', 'split', 'train_length', 'protocol')
 
 
 class Learned(NamedTuple):
   """Whether a trained model has learned a task: its share of answers right at the training length,
-  and the bound that this must exceed.
+  the bound that this must exceed, and of how many answers it is; 0: that is not known.
   """
 
   accuracy: float
   bound: float
+  answers: int = 0
 
   @property
   def is_learned(self) -> bool:
     return self.accuracy > self.bound
+
+  @property
+  def error(self) -> float:
+    """The standard error of a share of so many answers whose true value is the bound."""
+    return math.sqrt(self.bound * (1 - self.bound) / self.answers) if self.answers else 0.0
+
+  @property
+  def is_close(self) -> bool:
+    """Whether other answers may well have put the model on the other side of the bound."""
+    return abs(self.accuracy - self.bound) <= self.error
 
 
 def mark(rows: Iterable[dict], part: float = PART) -> list[dict]:
@@ -47,16 +60,18 @@ def mark(rows: Iterable[dict], part: float = PART) -> list[dict]:
   rows = list(rows)
   if rows and 'learned' in rows[0]:
     return rows
-  at_train_length = defaultdict(lambda: defaultdict(list))
+  at_train_length, answers = defaultdict(lambda: defaultdict(list)), defaultdict(int)
   for row in rows:
     is_asked = row['metric'] in (ACCURACY, CHANCE) and row['control'] is None
     if is_asked and row['status'] == 'ok' and row['length'] == row['train_length']:
-      at_train_length[_model(row), _changes(row)][row['metric']].append(row['value'])
+      model = _model(row), _changes(row)
+      at_train_length[model][row['metric']].append(row['value'])
+      answers[model] += (row['tokens'] or 0) * (row['metric'] == ACCURACY)
   found = {}
   for model, values in at_train_length.items():
     if len(values) == 2:
       accuracy, chance = (statistics.fmean(values[name]) for name in (ACCURACY, CHANCE))
-      found[model] = Learned(accuracy, chance + part * (1 - chance))
+      found[model] = Learned(accuracy, chance + part * (1 - chance), answers[model])
   if not found:
     return [row | {'learned': None} for row in rows]
   made = []
@@ -74,32 +89,53 @@ def _changes(row: dict) -> str:
   return json.dumps(row['overrides'], sort_keys=True)
 
 
-def unlearned_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
-  """{seed: what is known of it} of the seeds that have not learned, of marked rows of one line."""
+def known_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
+  """{seed: what is known of it} of marked rows of one line, of the seeds of which something is."""
   known = {row['seed']: row['learned'] for row in rows if row['learned'] is not None}
-  return {seed: found for seed, found in sorted(known.items()) if not found.is_learned}
+  return dict(sorted(known.items()))
 
 
-def note(unlearned: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> list[str]:
-  """The note that says which seeds have not learned, and what they would have to, in a list; []
-  where all have.
+def unlearned_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
+  """The seeds of `known_seeds` that have not learned."""
+  return {seed: known for seed, known in known_seeds(rows).items() if not known.is_learned}
+
+
+def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> list[str]:
+  """The note that says which seeds have not learned, what they would have to, and which seeds are
+  close to that, in a list; [] where all have, by far.
 
   Args:
-    unlearned: {line: its `unlearned_seeds`}.
+    known: {line: its `known_seeds`}.
     number_of: {line: the number of its seeds}.
   """
   lines, bounds = [], set()
-  for line, by_seed in unlearned.items():
-    if by_seed:
-      scores = ', '.join(f'seed {seed}: {known.accuracy:.3f}' for seed, known in by_seed.items())
-      lines.append(f'{line}, {count(len(by_seed), number_of[line])} (not {scores})')
-      bounds |= {f'{known.bound:.3f}' for known in by_seed.values()}
+  for line, by_seed in known.items():
+    if unlearned := {seed: some for seed, some in by_seed.items() if not some.is_learned}:
+      scores = ', '.join(f'seed {seed}: {some.accuracy:.3f}' for seed, some in unlearned.items())
+      lines.append(f'{line}, {count(len(unlearned), number_of[line])} (not {scores})')
+      bounds |= {f'{some.bound:.3f}' for some in unlearned.values()}
+  close = close_seeds(known)
   if not lines:
-    return []
+    return [f'{BY_THE_RULE} its bound: {close}'] if close else []
   return [
-    f'means are over the seeds that have learned: {"; ".join(lines)}; a seed has learned where its '
-    f'share of answers right at the training length exceeds {join_unique(bounds)}'
+    f'means are over the seeds that have learned: {"; ".join(lines)}; {BY_THE_RULE} '
+    f'{join_unique(bounds)}' + (close and f'; {close}')
   ]
+
+
+def close_seeds(known: dict[str, dict[int, Learned]]) -> str:
+  """The words that name the seeds which other answers may well have put on the other side of their
+  bound: those within a standard error of it. '' without any. `known` as for `note`.
+  """
+  named = defaultdict(list)
+  for line, by_seed in known.items():
+    for seed, some in by_seed.items():
+      if some.is_close:
+        within = (
+          f'{some.error:.3f} of {some.bound:.3f}, a standard error of {some.answers:,} answers'
+        )
+        named[within].append(f'{line} seed {seed} ({some.accuracy:.3f})')
+  return '; '.join(f'within {within}: {", ".join(seeds)}' for within, seeds in named.items())
 
 
 def count(unlearned: int, seeds: int) -> str:
