@@ -223,8 +223,8 @@ def test_without_seeds_or_spread_there_is_no_estimate(a):
 
 @pytest.mark.parametrize('error', [significance.ROUNDING, 0.001])
 def test_shares_are_equivalent_only_where_examples_are_enough(error):
-  """All right of n bounds the wrong by the rule of three, 3 / n: within 0.01 of 300 or more. With
-  seeds that spread, too, and so with fewer degrees of freedom, it takes more.
+  """All right of n bounds the wrong by the rule of three, 3 / n, so that they are within 0.01 where
+  n is 300 or more. Where seeds spread, too, it takes more.
   """
   same = significance.Estimate(0.0, error, 2)
   assert significance.equivalence(same, 0.01) < 0.01
@@ -235,6 +235,13 @@ def test_shares_are_equivalent_only_where_examples_are_enough(error):
     for number in (100, 220, 440, 2000)
   }
   assert called[100] > called[220] > 0.05 > called[440] > called[2000]
+  of_three = [
+    significance.equivalence(
+      significance.with_examples(same, (1.0, 1.0), (number, number)), 3 / number
+    )
+    for number in (50, 300, 1000)
+  ]
+  assert min(of_three) > 0.049
   wider = significance.with_examples(same, (0.9, 0.9), (440, 440))
   assert significance.equivalence(wider, 0.01) > 0.3
   unknown = significance.with_examples(same, (1.0, 1.0), (2000, None))

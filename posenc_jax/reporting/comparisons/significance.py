@@ -130,22 +130,26 @@ def with_examples(
   All seeds have the same examples, so that their spread says nothing of it: three seeds that have
   all of 220 examples right do not spread, and may yet be wrong in one of 100. The error is that of
   a difference of two shares with a right and a wrong example added to each (Agresti and Caffo 2000,
-  The American Statistician 54, 280), which does not vanish where all are right; there it says
-  nearly what the rule of three does (at most 3 / examples are wrong, 95 %; Hanley and Lippman-Hand
-  1983, JAMA 249, 1743). That two lines tend to fail in the same examples is left out, and so is
-  that several answers of an example tell more than one, both of which make the error smaller.
+  The American Statistician 54, 280), and at least so much that of n examples, all right, up to
+  3 / n may be wrong at the level ALPHA (the rule of three, Hanley and Lippman-Hand 1983, JAMA 249,
+  1743). That two lines tend to fail in the same examples is left out, and so is that several
+  answers of an example tell more than one, both of which make the error smaller.
 
   Args:
     shares: the share of each of the two, a mean over seeds.
     examples: their numbers of examples; None: that is not known, and the error has no bound.
   """
-  variance = 0.0
+  from scipy import special
+
+  variance, examples = 0.0, list(examples)
+  if None in examples:
+    return estimate._replace(error=math.inf)
   for share, number in zip(shares, examples, strict=True):
-    if number is None:
-      return estimate._replace(error=math.inf)
     padded = (share * number + 1) / (number + 2)
     variance += padded * (1 - padded) / (number + 2)
-  square = estimate.error**2 + variance
+  three = -math.log(ALPHA)
+  least = three / min(examples) / float(special.ndtri(1 - ALPHA))
+  square = estimate.error**2 + max(variance, least**2)
   # as Welch: the error of examples is known, so it has degrees of freedom without end
   freedom = estimate.freedom * (square / estimate.error**2) ** 2
   return Estimate(estimate.mean, square**0.5, min(freedom, MOST_FREEDOM))
