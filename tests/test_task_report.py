@@ -170,6 +170,18 @@ def test_examples_too_long_to_be_guessed_are_as_many_as_shorter_ones():
   assert found == [5, 5, 7]
 
 
+@pytest.mark.parametrize(
+  ('chance', 'nats'), [(1 - 1e-16, 1e300), (1.0, 0.0), (0.5, -1.0), (0.5, 1e-300), (1.000001, 1.0)]
+)
+def test_guessing_that_no_task_has_tells_no_number(chance, nats):
+  values = {'chance': chance, 'nats_chance': nats, 'token_chance': chance}
+  rows = [r | {'value': values.get(r['metric'], 0.5)} for r in of_task('copy', 8, 3)]
+  assert {r['examples'] for r in examples.mark(rows) if 'examples' in r} == {None}
+  assert {r.get('examples') for r in examples.mark([r | {'tokens': None} for r in rows])} == {None}
+  (table, *_) = make_tables(rows, metric='exact_match')
+  assert 'examples' not in table.caption.replace('the same examples', '')
+
+
 def test_captions_say_how_many_examples_were_scored():
   rows = [
     r | {'label': label, 'run': label, 'position': depth}
@@ -215,6 +227,7 @@ def test_documents_that_all_have_the_same_share_right_tell_no_error(right, text)
   ]
   table, *_ = make_tables(rows, metric='exact_match')
   assert table.groups[0].lines[0][1].text == text
+  assert 'over documents; a dash where all have the same share right.' in table.caption
 
 
 def test_chance_is_not_averaged_over_corpora():

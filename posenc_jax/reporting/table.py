@@ -89,7 +89,8 @@ def error_sentence(scores: Scores) -> str:
   if not any(score.documents > 1 for score in scores.by_seed.values()):
     return ''
   alike = clusters.taken_as_one(scores.alike)
-  return f' In parentheses: the standard error over documents{alike}.'
+  unknown = '; a dash where all have the same share right' * scores.metric.is_accuracy
+  return f' In parentheses: the standard error over documents{alike}{unknown}.'
 
 
 def header(scores: Scores) -> list[str]:

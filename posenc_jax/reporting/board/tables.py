@@ -224,8 +224,7 @@ def task_tables(
     planned: as for `tables`.
     order: names of lines, which stand so; others follow.
   """
-  rows = learned.mark(rows)
-  rows = examples.mark(rows)
+  rows = examples.mark(learned.mark(rows))
   of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
   if not of_tasks:
     return []

@@ -55,5 +55,6 @@ def _number(chance: dict, nats_chance: dict) -> set[int]:
   if not (0 < exact < 1 and nats > 0 and answers):
     return set()
   number = answers * nats / -math.log(exact)
-  is_whole = number > 0.5 and abs(number - round(number)) < NEAR * number
+  is_possible = 0.5 < number < answers + 0.5  # rows may be anyone's
+  is_whole = is_possible and abs(number - round(number)) < NEAR * number
   return {round(number)} if is_whole else set()

@@ -42,7 +42,8 @@ class Learned(NamedTuple):
   @property
   def error(self) -> float:
     """The standard error of a share of so many answers whose true value is the bound."""
-    return math.sqrt(self.bound * (1 - self.bound) / self.answers) if self.answers else 0.0
+    spread = max(0.0, self.bound * (1 - self.bound))  # rounding may put a bound above 1
+    return math.sqrt(spread / self.answers) if self.answers else 0.0
 
   @property
   def is_close(self) -> bool:
