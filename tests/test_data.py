@@ -131,7 +131,7 @@ def test_over_epochs_cuts_take_every_phase():
   assert max(times.values()) < 30  # 12.5 expected
 
 
-@pytest.mark.parametrize('size', [16 * 9, 16 * 9 + 1, 16 * 2])
+@pytest.mark.parametrize('size', [16 * 9, 16 * 9 + 1, 16 * 9 + 7, 16 * 2])
 def test_over_epochs_the_cuts_of_one_long_document_take_every_phase(size):
   """Also where its length is a multiple of a window's, as it is by chance of joined documents."""
   length, data = 16, synthetic((size,))

@@ -138,6 +138,20 @@ class Holding(Encoding):
     return self.inner.bias(r_R) + self.members[0].bias(r_R)
 
 
+class Worded(Holding):
+  """Has hyperparameters of the names by which other encodings hold encodings."""
+
+  def __init__(self, dims, rngs, *, members: int = 4, inner: dict | None = None):
+    super().__init__(dims, rngs)
+
+
+@pytest.mark.parametrize('inner', [None, {'scale': 2}])
+def test_hyperparameters_that_hold_no_encoding_are_no_encodings(inner, tmp_path, monkeypatch):
+  monkeypatch.setitem(ENCODINGS, 'worded', Worded)
+  spec = {'name': 'worded', 'inner': inner}
+  assert [*started(finished(tmp_path, spec), spec).values()] == [True] * 4
+
+
 def test_an_own_encoding_keeps_parameters_of_what_it_holds(tmp_path, monkeypatch):
   monkeypatch.setitem(ENCODINGS, 'holding', Holding)
   run = finished(tmp_path, {'name': 'holding'})

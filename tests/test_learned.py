@@ -48,7 +48,7 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
     'nope (0 of 3 learned)': ['—', '—'],
     'rope (2 of 3 learned)': ['0.650 ± 0.354', '0.150 ± 0.071'],
   }
-  assert 'over seeds 0, 1, 2 that have learned. Which have is told by the same examples' in (
+  assert 'over seeds 0, 1, 2 that have learned. The examples scored at L also decide' in (
     table.caption
   )
   assert table.notes == [
@@ -63,19 +63,20 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
 
 
 @pytest.mark.parametrize('label', ['t5', 'nope'])
-def test_seeds_that_other_answers_may_well_have_judged_otherwise_are_named(label):
+def test_seeds_that_other_examples_may_well_have_judged_otherwise_are_named(label):
   """Within a standard error of 0.6, which is 0.049 of 100 answers and 0.015 of 1,000."""
   shares = {'t5': (1.0, 0.64, 0.65), 'nope': (0.56, 0.64, 0.65)}[label]
   study = {label: [[(share, 0.5), (share, 0.5)] for share in shares]}
-  close = {'t5': 't5 seed 1 (0.640)', 'nope': 'nope seed 0 (0.560), nope seed 1 (0.640)'}[label]
+  close = {'t5': 'seed 1 of t5 (0.640)'}
+  close |= {'nope': 'seed 0 of nope (0.560), seed 1 of nope (0.640)'}
   notes = {}
   for answers in (100, 1000):
     rows = [r | {'tokens': answers} for r in rows_of(study)]
     notes[answers] = make_tables(rows, metric='exact_match', learned=0.5)[0].notes
-  within = f'within 0.049 of 0.600, a standard error of 100 answers: {close}'
+  within = f'near 0.600, within the standard error of 100, 0.049: {close[label]}'
   assert [note.endswith(within) for note in notes[100]] == [True]
   assert 'exceeds' in notes[100][0]
-  assert not any('within' in note for note in notes[1000])
+  assert not any('near' in note for note in notes[1000])
 
 
 @pytest.mark.parametrize(

@@ -801,6 +801,7 @@ def test_added_tokens_without_a_row_are_no_tokens(tmp_path, capsys):
   [
     (7, None, {'bos_token_id': 3}, {}, 7),
     (7, None, {'bos_token_id': 7}, {}, None),
+    ('end', None, {'bos_token_id': 3}, {}, None),  # which stands behind a text
     (7, None, {'bos_token_id': 3}, {'model.bos': 3}, None),  # as was asked for
     (None, None, {'bos_token_id': 3}, {}, None),
     (None, {'add_bos_token': True, 'bos_token': 'b'}, {'bos_token_id': 3}, {}, 4),
@@ -817,14 +818,17 @@ def test_another_token_that_a_tokenizer_puts_before_a_text_is_said(
   folder = save(tmp_path / 'm', 'llama', config)
   tree = json.loads(SMALL_TOKENIZER)
   if template is not None:
-    tree['post_processor'] = beginning_with(template, '?')
+    tree['post_processor'] = beginning_with(7, '?')
+    if template == 'end':
+      tree['post_processor']['single'].reverse()
   (folder / 'tokenizer.json').write_text(json.dumps(tree))
   if about is not None:
     (folder / 'tokenizer_config.json').write_text(json.dumps(about))
   source, bos = sources.open_source(str(folder)), flags.get('model.bos', config['bos_token_id'])
   run = importing.import_model(load(BASE, flags), source, tmp_path / 'run')
-  said = f'm: windows begin with token {bos}, as its config.json says; its tokenizer puts {own} '
-  expected = f'{said}before a text: --config.model.bos={own} takes that\n' if own else ''
+  said = f'm: windows begin with token {bos}, its BOS or end of text by its config; '
+  said += f'its tokenizer puts {own} before a text: --config.model.bos={own} takes that\n'
+  expected = said if own else ''
   assert (capsys.readouterr().out, run.model.bos) == (expected, bos)
 
 

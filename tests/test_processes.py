@@ -423,10 +423,19 @@ def test_whether_a_process_is_alone_is_seen_from_its_environment(
   assert processes._initialize_options() == expected
 
 
+def test_tasks_on_cpus_leave_gpus_alone(monkeypatch):
+  on_cpus = {'CUDA_VISIBLE_DEVICES': '0,1,2,3', 'JAX_PLATFORMS': 'cpu'}
+  only({**STEP, **TWO_TASKS, **on_cpus}, monkeypatch)
+  assert processes._initialize_options() == {'cluster_detection_method': 'slurm'}
+
+
+OTHERS = ('CUDA_VISIBLE_DEVICES', GIVEN, 'JAX_PLATFORMS')
+
+
 def only(environment, monkeypatch):
   """Sets these of the variables that say what a process is one of, and no other."""
   for name in (*os.environ,):
-    if name.startswith('SLURM_') or name in (*processes.ENVIRONMENT, 'CUDA_VISIBLE_DEVICES', GIVEN):
+    if name.startswith('SLURM_') or name in (*processes.ENVIRONMENT, *OTHERS):
       monkeypatch.delenv(name)
   for name, value in environment.items():
     monkeypatch.setenv(name, value)
@@ -460,10 +469,6 @@ def test_processes_on_gpus_keep_programs_where_a_folder_is_said_to_be_of_all(
     monkeypatch.setenv('JAX_COMPILATION_CACHE_DIR', folder)
   with processes.distributed_context():
     assert updated.get('jax_enable_compilation_cache', True) == is_kept
-
-
-def test_a_new_file_is_waited_for_as_long_as_nfs_may_hide_it():
-  assert processes.SEE_SECONDS > 60
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,13 @@ def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path)
   assert {path: path.read_bytes() for path in tmp_path.rglob('*') if path.is_file()} == before
 
 
+def test_checkpoints_between_are_of_seeds_one_after_another_alone(make):
+  fields = {'seeds': SEEDS, 'train__keep_every': 500, 'train__checkpoint_every': 500}
+  config.validate(make(**fields))
+  with pytest.raises(UserError, match=r'keep_every=500; allowed: 0 with config\.vmap_seeds'):
+    config.validate(make(**fields, vmap_seeds=True))
+
+
 @pytest.mark.parametrize('vmap_seeds', [False, True])
 def test_what_is_refused_leaves_no_directory(make, tmp_path, vmap_seeds):
   """It would refuse the command once that is corrected."""

@@ -122,6 +122,8 @@ def test_a_package_is_a_cluster_and_so_is_a_folder_where_there_are_enough_of_the
     assert clusters_of(documents, corpus) == {document: document for document in documents}
     assert clusters_of(many, corpus) == {name: name.partition('/')[0] for name in many}
     assert clusters_of(many[:-2], corpus) == {name: name for name in many[:-2]}
+    loose = [*many[:2], *'abcdef']  # files of no folder
+    assert clusters_of(loose, corpus) == {name: name for name in loose}
     assert kinds_of((corpus, name) for name in many) == ['folder']
     assert kinds_of((corpus, name) for name in (*many[:-4], *documents)) == []
 

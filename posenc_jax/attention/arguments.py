@@ -70,7 +70,9 @@ def check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> N
     raise ValueError(f'k has shape {k_BSGK.shape}; allowed: {said}'.replace("'", ''))
   if T > S:
     problem = f'{T} queries for {S} keys: the queries are the last T of the keys'
-    raise ValueError(f'{problem}; allowed: for another sequence, as docs/attend.md has it')
+    raise ValueError(
+      f'{problem}; allowed: as many keys or more; for another sequence see docs/attend.md'
+    )
   if T < S and enc.needs_all_queries:
     allowed = f'as many queries as keys, for {type(enc).__name__} reads the scores of all'
     raise ValueError(f'{T} queries for {S} keys; allowed: {allowed}')

@@ -53,7 +53,7 @@ def sizes(config: ConfigDict) -> Relations:
   # jax 0.12 cannot compile a ring for seeds that are cut
   yield 'mesh.context', 1 in (mesh.seeds, mesh.context), f'1 with mesh.seeds={mesh.seeds}'
   each = launch.tasks_per_node
-  fits = launch.nodes * each == 1 or launch.gpus in (0, each)
+  fits = each == 1 or launch.gpus in (0, each)
   yield 'launch.gpus', fits, f'0 or launch.tasks_per_node={each}: several tasks have a GPU each'
 
 
@@ -71,6 +71,8 @@ def training(config: ConfigDict) -> Relations:
   yield 'data.vocab', config.data.vocab > 0, allowed
   fits = config.data.shortest <= train.length
   yield 'data.shortest', fits, f'at most train.length={train.length}'
+  fits = not (train.keep_every and config.vmap_seeds)
+  yield 'train.keep_every', fits, '0 with config.vmap_seeds, whose runs keep their last checkpoint'
   fits = train.keep_every % max(train.checkpoint_every, 1) == 0
   allowed = f'a multiple of train.checkpoint_every={train.checkpoint_every}, or 0'
   yield 'train.keep_every', fits, allowed

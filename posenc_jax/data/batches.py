@@ -84,8 +84,9 @@ class Batches:
   to the surplus ceil(n / T) T - n; the first and the last window are then pushed back inside the
   document. So an epoch reads every token at least once, and reads the surplus, which lies within 2
   T of the document's ends, twice. A split that is one document of 2 T tokens or more, such as one
-  that is joined, has a window more: else its surplus, by chance 0, would decide for the whole
-  training where it is cut. Shorter documents are skipped. A batch may cross epochs.
+  that is joined, has as many windows as every phase below T needs: else its surplus, by chance 0,
+  would decide for the whole training where it is cut. Its last window may then come twice. Shorter
+  documents are skipped. A batch may cross epochs.
 
   Attributes:
     windows_per_epoch: the number of windows in an epoch.

@@ -92,7 +92,8 @@ def _gpus_of_task(tasks: int) -> dict:
   node would then be left.
   """
   visible = os.environ.get('CUDA_VISIBLE_DEVICES', '')
-  if not visible or 'JAX_LOCAL_DEVICE_IDS' in os.environ:
+  on_cpus = os.environ.get('JAX_PLATFORMS') == 'cpu'
+  if not visible or on_cpus or 'JAX_LOCAL_DEVICE_IDS' in os.environ:
     return {}
   gpus, nodes = visible.count(',') + 1, int(os.environ.get('SLURM_STEP_NUM_NODES', 1))
   # 'a100:2', say, with `srun --gpus-per-task`: a task sees its own alone, counted from 0

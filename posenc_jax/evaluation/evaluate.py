@@ -24,7 +24,12 @@ from posenc_jax.evaluation.long_ppl_evaluator import evaluator_of
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled, on_devices
 from posenc_jax.evaluation.plan import plan
-from posenc_jax.evaluation.runs import check_corpus, parameters_of, restore
+from posenc_jax.evaluation.runs import (
+  check_corpus,
+  check_kept_hyperparameters,
+  parameters_of,
+  restore,
+)
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.clusters import clusters_of
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
@@ -74,6 +79,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 
   workdir = Path(workdir)
   saved = saved_config(workdir)
+  check_kept_hyperparameters(saved, config)  # before its text is read
   changed = overrides_between(saved, config) | code_laid_over(saved, config)
   corpus = data.opened(config.data, config.eval.split, kept_tokenizer(workdir, config.data))
   check_corpus(saved, config, corpus, workdir)

@@ -76,8 +76,9 @@ def first_token(contents: bytes, about: bytes | None = None) -> int | None:
   import tokenizers
 
   tokenizer = tokenizers.Tokenizer.from_buffer(contents)
-  if before := tokenizer.encode('').ids:
-    return before[0]
+  text = tokenizer.encode('a')
+  if any(text.special_tokens_mask[:1]):
+    return text.ids[0]
   try:
     said = json.loads(about or b'{}')
     token = said['bos_token'] if said.get('add_bos_token') is True else None

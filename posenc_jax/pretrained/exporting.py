@@ -32,7 +32,7 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files_beside
 from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
-from posenc_jax.training.own_tokenizer import check_same_tokenizer, tokenizer_path
+from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, check_same_tokenizer, tokenizer_path
 from posenc_jax.training.taken_parameters import parameters_in
 
 LARGEST_FILE = 2**30  # bytes of tensors
@@ -139,7 +139,8 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
-  if config.train.steps and tokenizer is not None and first_token(tokenizer) != bos:
+  own = tokenizer and first_token(tokenizer, beside.get(ABOUT_TOKENIZER[0]))
+  if config.train.steps and tokenizer is not None and own != bos:
     problem = f'it was tuned on windows that begin with token {bos}'
     print(f"{workdir}: {problem}, which its source's tokenizer puts before no text")
   if kind == 'qwen2' and (source or {}).get('model_type') != kind:

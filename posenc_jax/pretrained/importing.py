@@ -24,6 +24,7 @@ from posenc_jax.pretrained.tensor_rules import Rule
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import NO_OPTIMIZER, leaves_by_path
+from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER
 
 
 def check_tokens(
@@ -178,11 +179,11 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
 
 def _other_bos(base: ConfigDict, config: ConfigDict, source: Source) -> Iterator[str]:
   """A line where the model's tokenizer puts another token before a text than windows here begin
-  with, which is config.json's unless one is given.
+  with, which are its fields' unless one is given.
   """
-  own = first_token(source.tokenizer, source.beside.get('tokenizer_config.json'))
+  own = first_token(source.tokenizer, source.beside.get(ABOUT_TOKENIZER[0]))
   if base.model.bos < 0 and own is not None and own != config.model.bos:
-    said = f'windows begin with token {config.model.bos}, as its config.json says'
+    said = f'windows begin with token {config.model.bos}, its BOS or end of text by its config'
     yield f'{said}; its tokenizer puts {own} before a text: --config.model.bos={own} takes that'
 
 

@@ -9,7 +9,7 @@ from posenc_jax.rows.row_schema import DTYPE, FULL, SOURCE
 
 MEANS = 'Mean ± standard deviation over {}'
 # What has to exceed a bound lies a little too high at L, where no other examples tell it.
-CHOSEN = ' Which have is told by the same examples that are scored at L.'
+CHOSEN = ' The examples scored at L also decide which have learned.'
 
 
 def caption(*scores, drawn: str = MEANS, are_scores: bool = True) -> str:

@@ -30,7 +30,8 @@ def clusters_of(documents: Collection[str], corpus: str) -> dict[str, str]:
     years = {document: re.match(r'(\d{4})-', document, re.ASCII) for document in documents}
     return {document: year[1] if year else document for document, year in years.items()}
   found = {document: top_folder(document) for document in documents}
-  if kind == FOLDER and len({*found.values()}) < FEWEST:
+  folders = {folder for document, folder in found.items() if folder != document}
+  if kind == FOLDER and len(folders) < FEWEST:
     return {document: document for document in documents}
   return found
 

@@ -196,7 +196,7 @@ class Checkpoints:
       kept = ', '.join(map(str, sorted(steps))) or 'a run that was trained'
       raise UserError(
         f'{self._folder}: no checkpoint of step {at}; allowed: {kept} '
-        '(config.train.max_to_keep says how many a run keeps)'
+        '(config.train.max_to_keep and keep_every say which a run keeps)'
       )
     for step in steps if at is None else [at]:
       try:

@@ -1,5 +1,6 @@
 """Parameters that a training starts from: those of the run that `train.init_from` names."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,11 +150,15 @@ def _walk(path: str, spec: dict) -> Iterator[tuple[str, str]]:
   yield path, spec['name']
   defaults = hyperparameters(spec['name']) if spec['name'] in ENCODINGS else {}
   held = defaults | spec
-  for number, member in enumerate(read_members(held['members']) if held.get('members') else ()):
-    yield from _walk(f'{path}/members/{number}', member)
-  inner = held.get('inner')
-  if isinstance(inner, str | dict):
-    yield from _walk(f'{path}/inner', {'name': inner} if isinstance(inner, str) else inner)
+  parts = {}
+  with contextlib.suppress(TypeError, ValueError):  # of an encoding of one's own, other things
+    parts = {f'members/{n}': part for n, part in enumerate(read_members(held.get('members')))}
+  if 'inner' in held:
+    inner = held['inner']
+    parts['inner'] = {'name': inner} if isinstance(inner, str) else inner
+  for step, part in parts.items():
+    if isinstance(part, dict) and isinstance(part.get('name'), str):
+      yield from _walk(f'{path}/{step}', part)
 
 
 def _holder(path: str, parts: dict[str, str]) -> str | None:

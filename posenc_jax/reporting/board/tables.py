@@ -25,7 +25,7 @@ from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.series import multiple_of
 from posenc_jax.reporting.table import Cell, RowGroup, Table
-from posenc_jax.reporting.tasks import examples, learned
+from posenc_jax.reporting.tasks import learned
 from posenc_jax.reporting.tasks.chance import CHANCE, chance_scores
 from posenc_jax.rows import clusters
 
@@ -224,7 +224,7 @@ def task_tables(
     planned: as for `tables`.
     order: names of lines, which stand so; others follow.
   """
-  rows = examples.mark(learned.mark(rows))
+  rows = learned.mark(rows)
   of_tasks = [row for row in rows if row['metric'] == learned.ACCURACY and row['control'] is None]
   if not of_tasks:
     return []

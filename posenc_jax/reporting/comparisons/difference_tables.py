@@ -147,15 +147,15 @@ def documents_of_intervals(contrast: Contrast) -> str:
     up_to = 'up to ' * (len({round(max(difference.shares), 2) for difference in differences}) > 1)
     equal = 1 / math.fsum(share**2 for share in least_even)
     words += (
-      f'; the largest has {up_to}{max(least_even):.0%} of what is scored, so that they count as '
-      f'{equal:.1f} equal ones'
+      f'; the largest has {up_to}{max(least_even):.0%} of what is scored, so that all tell as '
+      f'much as {equal:.1f} equal ones'
     )
   return words
 
 
 def _test_sentence(contrast: Contrast, has_smallest: bool) -> str:
   level = f'p < {significance.ALPHA:g}'
-  examples = ' and counting the error of other examples, too' * contrast.metric.is_accuracy
+  examples = ' and allowing for other examples, too' * contrast.metric.is_accuracy
   sentence = (
     f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {_tests(contrast)}. '
     f'{EQUIVALENT} equivalent: within {contrast.margin:g} of 0 though it may not be 0, {level} in '

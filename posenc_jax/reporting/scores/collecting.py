@@ -18,7 +18,7 @@ from posenc_jax.reporting.metrics import Metric, metric_of
 from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.line_names import line_names
 from posenc_jax.reporting.scores.score import LINE, Scores, SeedScore, scored_on
-from posenc_jax.reporting.tasks import examples, learned
+from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import row_schema
 
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
@@ -41,8 +41,8 @@ def collect(
   """The scores of each protocol, each followed by those of its controls.
 
   Args:
-    rows: those of other metrics say which seeds have learned a task (`learned.mark`), and of how
-      many examples its scores are (`examples.mark`).
+    rows: those of other metrics say which seeds have learned a task, and of how many examples its
+      scores are (`learned.mark`).
     runs: the runs that should be there, in the order of lines; other runs follow by name.
     protocols: None: all that rows have, except `hidden`.
     controls: whether the rows of controls are taken too.
@@ -56,7 +56,7 @@ def collect(
   Raises:
     UserError: an unknown metric, or no row of these protocols and labels.
   """
-  runs, rows = list(runs), examples.mark(learned.mark(rows))
+  runs, rows = list(runs), learned.mark(rows)
   place_of = {id(row): place for place, row in enumerate(rows)}
   metric = metric_of(metric, rows)
   rank = {run: index for index, run in enumerate(runs)}

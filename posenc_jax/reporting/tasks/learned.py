@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.tasks import examples
 
 # Of the way from guessing to 1, unless a study says otherwise. Of the 54 trainings on tasks whose
 # rows are kept in results/, 41 went 98 % of it or more, and 13 less than 92 %: of some of these,
@@ -28,12 +29,13 @@ MODEL = ('run', 'seed', 'step', 'corpus', 'split', 'train_length', 'protocol')
 
 class Learned(NamedTuple):
   """Whether a trained model has learned a task: its share of answers right at the training length,
-  the bound that this must exceed, and of how many answers it is; 0: that is not known.
+  the bound that this must exceed, and of how many examples it is (of answers, where rows do not
+  tell examples); 0: that is not known.
   """
 
   accuracy: float
   bound: float
-  answers: int = 0
+  number: int = 0
 
   @property
   def is_learned(self) -> bool:
@@ -41,19 +43,22 @@ class Learned(NamedTuple):
 
   @property
   def error(self) -> float:
-    """The standard error of a share of so many answers whose true value is the bound."""
+    """The standard error of a share whose true value is the bound. Answers of one example may be
+    right or wrong together: examples count, where rows tell them.
+    """
     spread = max(0.0, self.bound * (1 - self.bound))  # rounding may put a bound above 1
-    return math.sqrt(spread / self.answers) if self.answers else 0.0
+    return math.sqrt(spread / self.number) if self.number else 0.0
 
   @property
   def is_close(self) -> bool:
-    """Whether other answers may well have put the model on the other side of the bound."""
-    return abs(self.accuracy - self.bound) <= self.error
+    """Whether other examples may well have put the model on the other side of the bound."""
+    return 0 < self.error >= abs(self.accuracy - self.bound)
 
 
 def mark(rows: Iterable[dict], part: float = PART) -> list[dict]:
-  """The rows, each with a field `learned`: what is known of its model in its task, a `Learned`, or
-  None where no rows say its share of answers right, and that of guessing, at the training length.
+  """The rows as `examples.mark` gives them, each with a field `learned`: what is known of its model
+  in its task, a `Learned`, or None where no rows say its share of answers right, and that of
+  guessing, at the training length.
   A model that was evaluated with changes is judged as it was trained, where rows say that.
 
   Rows that have the field already stay as they are.
@@ -61,18 +66,20 @@ def mark(rows: Iterable[dict], part: float = PART) -> list[dict]:
   rows = list(rows)
   if rows and 'learned' in rows[0]:
     return rows
-  at_train_length, answers = defaultdict(lambda: defaultdict(list)), defaultdict(int)
+  rows = examples.mark(rows)
+  at_train_length, numbers = defaultdict(lambda: defaultdict(list)), defaultdict(int)
   for row in rows:
     is_asked = row['metric'] in (ACCURACY, CHANCE) and row['control'] is None
     if is_asked and row['status'] == 'ok' and row['length'] == row['train_length']:
       model = _model(row), _changes(row)
       at_train_length[model][row['metric']].append(row['value'])
-      answers[model] += (row['tokens'] or 0) * (row['metric'] == ACCURACY)
+      if row['metric'] == ACCURACY:
+        numbers[model] += row['examples'] or row['tokens'] or 0
   found = {}
   for model, values in at_train_length.items():
     if len(values) == 2:
       accuracy, chance = (statistics.fmean(values[name]) for name in (ACCURACY, CHANCE))
-      found[model] = Learned(accuracy, chance + part * (1 - chance), answers[model])
+      found[model] = Learned(accuracy, chance + part * (1 - chance), numbers[model])
   if not found:
     return [row | {'learned': None} for row in rows]
   made = []
@@ -125,18 +132,16 @@ def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> lis
 
 
 def close_seeds(known: dict[str, dict[int, Learned]]) -> str:
-  """The words that name the seeds which other answers may well have put on the other side of their
+  """The words that name the seeds which other examples may well have put on the other side of their
   bound: those within a standard error of it. '' without any. `known` as for `note`.
   """
   named = defaultdict(list)
   for line, by_seed in known.items():
     for seed, some in by_seed.items():
       if some.is_close:
-        within = (
-          f'{some.error:.3f} of {some.bound:.3f}, a standard error of {some.answers:,} answers'
-        )
-        named[within].append(f'{line} seed {seed} ({some.accuracy:.3f})')
-  return '; '.join(f'within {within}: {", ".join(seeds)}' for within, seeds in named.items())
+        near = f'near {some.bound:.3f}, within the standard error of {some.number:,}'
+        named[f'{near}, {some.error:.3f}'].append(f'seed {seed} of {line} ({some.accuracy:.3f})')
+  return '; '.join(f'{near}: {", ".join(seeds)}' for near, seeds in named.items())
 
 
 def count(unlearned: int, seeds: int) -> str:
