@@ -27,7 +27,7 @@ def main(argv):
 
   cli.keep_compiled_programs()
   with processes.distributed_context():
-    # here, so that its error is printed once
+    # inside the context, so that several processes print its error once
     first, folder = config.single_seed_runs(run, flags.workdir)[0]
     preflight.check_evaluation(preflight.with_own_tokenizer(first, folder))
     devices.announce_devices(run.mesh)

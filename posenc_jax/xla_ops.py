@@ -4,7 +4,7 @@ on CPUs.
 Under plain autodiff the gradient of a product's second factor contracts the rows of both its
 factors, which takes up to 2.5 times as long as the product itself, and that of a shift pads in two
 directions at once, element by element. Here the narrower factor is transposed first, and padding is
-two steps. `materialize_on_cpu` keeps XLA from undoing either. The log has figures.
+two steps. `materialize_on_cpu` keeps XLA from undoing either. LOG/040 and LOG/041 have figures.
 """
 
 import functools

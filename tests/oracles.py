@@ -19,30 +19,29 @@ def softmax(s_S):
 
 @dataclasses.dataclass
 class Oracle:
-  """What a formula says: score(q_i, k_j, i, j, h), and what is added to the input at i and to the
-  value v_j.
+  """A formula: score(q_i, k_j, i, j, h) of a pair, and what else differs from plain attention.
 
-  Where a pair needs the tokens between: along(q_i, k_nK, x_nD, h, seen_n) is added to the scores of
-  the n keys from the first that i sees to i itself or a later one; i sees those of seen_n. x is the
-  input of the layer, or what `tokens` makes of it and of the positions of a row. Where heads
-  mix: across(s_HS, i, j_S, place_S) takes the scores of all heads of a row, of keys at the places
-  place_S of the sequence, to new ones. Where queries do: among(rows, starts) takes (i, seen, s_HS)
-  of all queries in their order, places of the sequence, and the places where documents start, to
-  such rows; spread does so with weights.
+  x is the input of the layer, or what `tokens` makes of it and of the positions of a row.
   """
 
   score: callable
-  position: callable = lambda t: 0.0  # added to the input of the layer
+  position: callable = lambda t: 0.0  # added to the input of the layer at t
   value: callable = lambda i, j, h: 0.0  # added to v_j
   move: callable = lambda v, i, j, h: v  # what i gets of v_j
-  # (v, x_i, x_j, h) -> what the token i gets of it, x as for `along`
+  # (v, x_i, x_j, h) -> what the token i gets of it
   convey: callable = lambda v, x_i, x_j, h: v
   leave: callable = lambda o, v, h: o  # what is left of an output where v is the token's own value
+  # (q_i, k_nK, x_nD, h, seen_n) -> added to the scores of the n keys from the first that i sees to
+  # i itself or a later one, where a pair needs the tokens between; i sees those of seen_n
   along: callable = lambda q, k_nK, x_nD, h, seen_n: np.zeros(len(k_nK))
   tokens: callable = lambda x_SD, position_S: x_SD
-  # (q_i, k_j, x_i, x_j, n, h) -> added to a score, x as for `along`, where i sees n keys
+  # (q_i, k_j, x_i, x_j, n, h) -> added to a score, where i sees n keys
   pair: callable = lambda q, k, x_i, x_j, n, h: 0.0
+  # where heads mix: (s_HS, i, j_S, place_S) -> new scores of all heads of a row, of keys at the
+  # places place_S of the sequence
   across: callable = lambda s_HS, i, j_S, place_S: s_HS
+  # where queries mix: ((i, seen, s_HS) of all queries in order, with the places that each sees,
+  # and the places where documents start) -> such rows; `spread` does so with weights
   among: callable = lambda rows, starts: rows
   weights: callable = softmax  # of the scores of a row
   spread: callable = lambda rows, starts: rows
@@ -54,7 +53,7 @@ class Oracle:
   mix: callable = lambda k_SGK, x_SD, position_S, which: k_SGK
   heads_per_query: int = 1  # out of each head of q, next to each other
   bend: callable = lambda x: x  # of queries and keys, before all else: [..., K] -> [..., K]
-  # (n, h, x_i) -> the factor of a query that sees n keys, x as for `along`, then
+  # (n, h, x_i) -> the factor of a query that sees n keys, then
   temper: callable = lambda n, h, x: 1.0
   # what becomes of a query of the head h that sees n keys, then: (q, n, h) -> q
   requery: callable = lambda q, n, h: q

@@ -91,7 +91,7 @@ def test_a_study_that_was_edited_since_is_named_in_one_line(tmp_path, capsys):
 
 @pytest.mark.parametrize('name', ['/dev/zero', '/proc/kcore', '\0', 'configs', '../' * 90])
 def test_what_study_json_names_is_not_read_where_it_can_be_no_study(name, tmp_path):
-  assert study.news(study.Report(tmp_path, study=name), ROOT) == ''
+  assert study.note_if_edited(study.Report(tmp_path, study=name), ROOT) == ''
 
 
 # The kept results
@@ -115,7 +115,7 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
   """
   folder = ROOT / 'results' / name
   kept = study.load(folder)
-  assert study.news(kept, ROOT) == ''
+  assert study.note_if_edited(kept, ROOT) == ''
   assert study.of_study(ROOT / kept.study, folder, kept.runs).tables == kept.tables
   assert study.of_study(ROOT / kept.study, folder).figures == kept.figures
   if kept.study not in OF_IMPORTED:

@@ -193,8 +193,8 @@ def _as_data(position_ids):
 
 
 def _coordinates(enc: Encoding, x, position_ids, segment_ids, mask: Mask, index_BS):
-  """The coordinates of the keys. Raises ValueError where they are not floats, or of other than 32
-  bits where pairs read them, which know each other by their differences.
+  """The coordinates of the keys. Raises ValueError where they are no floats, or not float32 where
+  pairs read them, which take differences.
   """
   visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)

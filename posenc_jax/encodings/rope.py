@@ -1,4 +1,6 @@
-"""Rotary position embedding."""
+"""Rotary position embedding: the class RoPE, below. `rotate_at`, `rotate` and `turn_pairs` compute
+it, for other encodings, too.
+"""
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +26,7 @@ def check_rotary(width: int, base: float, layout: str) -> None:
 def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
   """Rotates the pairs of channels of x by angles [B|1, T, K/2] or [B|1, T, G, K/2] in radians.
 
-  The efficient form of the paper's eq. 34. All is multiplied by `factor`. See `turn_pairs`.
+  The efficient form of Su et al. 2021, eq. 34, times `factor`. See `turn_pairs`.
   """
   cos, sin = (wave(angles) for wave in (jnp.cos, jnp.sin))
   if angles.ndim == 3:
@@ -94,7 +96,9 @@ def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0
 
 
 class Rotary(Encoding):
-  """An encoding that rotates pairs of the first channels of each head by position * frequency."""
+  """The hyperparameters and frequencies of encodings that rotate pairs of the first channels of
+  each head by position * frequency.
+  """
 
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
   position_kind = 'floats'

@@ -82,13 +82,13 @@ class BucketTable(Encoding):
 
 
 class T5(BucketTable):
-  """s_ij = q_i . k_j + B[bucket(j - i), head], without 1/sqrt(K) (Raffel et al. 2020, sec. 2.1).
+  """s_ij = q_i . k_j + B[bucket(i - j), head], without 1/sqrt(K) (Raffel et al. 2020, sec. 2.1).
 
   One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries
   smaller by sqrt(K) in place of the scale. Steps differ: T5 trains with Adafactor, whose steps are
   relative to a parameter's size. For Adam the initial sizes become factors: K^-1/2 on queries of
   usual size (`query_scale`), and K^1/2 on a smaller table as in x-transformers and GPT-NeoX.
-  Without them a small model hardly leaves NoPE's plateau; the log has figures.
+  Without them a small model hardly leaves NoPE's plateau; LOG/074 and LOG/082 have figures.
 
   With `buckets` 2 (c - 1) and `max_distance` c each distance below c has a number of its own, and
   those from c on share one: DIET-REL of Chen et al. 2021 (arXiv:2104.08698), clipped at c. Its

@@ -124,8 +124,9 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     for measurement in measurements:
       started = time.perf_counter()
       function = on_devices(functions[measurement.function], model)
-      asked = measurement, row, changed, function, model.max_length, workdir
-      rows, num_new = measure(*asked, put_on_record)
+      rows, num_new = measure(
+        measurement, row, changed, function, model.max_length, workdir, put_on_record
+      )
       measured.append((measurement, rows))
       if num_new:
         seconds = time.perf_counter() - started
@@ -138,8 +139,11 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 
 
 def recorder(workdir: Path) -> Callable[[], None]:
-  """What adds, when it is called first, a session of an evaluation that begins now."""
+  """A function that adds this evaluation, which begins now, to sessions.jsonl when it is called
+  first, and then does nothing.
+  """
   work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
+  # cached, since `measure` calls it before every part
   return functools.cache(functools.partial(sessions.add, *work))
 
 

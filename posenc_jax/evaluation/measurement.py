@@ -43,11 +43,11 @@ class Measurement:
   rows_at_a_time: int | None = None
   same_as: 'Measurement | None' = None
 
-  def scored_in_parts(self, function: TokenFunction, rows: list[int]) -> Iterator[tuple]:
+  def scored_in_parts(self, function: TokenFunction, indices: list[int]) -> Iterator[tuple]:
     """Yields (indices of rows, their scores) of all these rows, as soon as they are measured."""
-    size = self.rows_at_a_time or len(rows)
-    for start in range(0, len(rows), size):
-      part = rows[start : start + size]
+    size = self.rows_at_a_time or len(indices)
+    for start in range(0, len(indices), size):
+      part = indices[start : start + size]
       yield part, self.score(function, part)
 
   @property

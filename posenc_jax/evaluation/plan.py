@@ -48,11 +48,11 @@ class Planner:
     self._train_length = config.train.length
     chosen = choose_indices(config, corpus)
     self._names = [corpus.names[i] for i in chosen]
-    self._texts = [corpus.tokens[i] for i in chosen]
+    self._tokens = [corpus.tokens[i] for i in chosen]
     self._bytes = [corpus.token_bytes[i] for i in chosen]  # of each token
     self._excerpts, self._excerpt_bytes = (
       [windows.excerpt(array_T, self._eval.document_tokens) for array_T in arrays]
-      for arrays in (self._texts, self._bytes)
+      for arrays in (self._tokens, self._bytes)
     )
     self._originals = Originals()
 
@@ -68,7 +68,7 @@ class Planner:
 
   def _targets(self, scored: int) -> list[tuple[int, int]]:
     """The targets (document, end), of which each scores so many tokens."""
-    e, sizes = self._eval, list(map(len, self._texts))
+    e, sizes = self._eval, list(map(len, self._tokens))
     return windows.choose_targets(sizes, e.target_context, e.spans, scored)
 
   def _score(self, nats: np.ndarray, num_bytes: np.ndarray) -> dict:
@@ -77,20 +77,21 @@ class Planner:
 
   def non_overlapping(self, length: int) -> Iterator[Measurement]:
     fields = {'protocol': 'non_overlapping', 'control': None, 'length': length}
-    yield self._whole_documents(fields, length)
+    yield self._by_document(fields, length)
 
   def sliding(self, length: int) -> Iterator[Measurement]:
     stride = self._eval.stride
     fields = {'protocol': 'sliding', 'control': None, 'length': length, 'stride': stride}
-    yield self._whole_documents(fields, stride)
+    yield self._by_document(fields, stride)
 
-  def _whole_documents(self, fields: dict, stride: int) -> Measurement:
+  def _by_document(self, fields: dict, stride: int) -> Measurement:
+    """A row a document: the excerpt of each, in windows `stride` apart."""
     length = fields['length']
 
-    def score(nll, rows):
-      texts = [self._excerpts[i] for i in rows]
+    def score(nll, indices):
+      texts = [self._excerpts[i] for i in indices]
       nats = windows.sliding(nll, texts, length, stride, self._eval.batch_tokens)
-      num_bytes = (self._excerpt_bytes[i][:] for i in rows)
+      num_bytes = (self._excerpt_bytes[i][:] for i in indices)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
     return Measurement(length, [fields | {'document': name} for name in self._names], score)
@@ -108,9 +109,9 @@ class Planner:
       near = self._train_length + k
       others = windows.next_of_other_folder(self._names)
 
-    def score(nll, rows):
-      chosen = [targets[i] for i in rows]
-      at_targets = windows.target_windows(self._texts, chosen, inputs.length, near, others)
+    def score(nll, indices):
+      chosen = [targets[i] for i in indices]
+      at_targets = windows.target_windows(self._tokens, chosen, inputs.length, near, others)
       nats = windows.last_k(nll, at_targets, inputs.length, k, self._eval.batch_tokens)
       num_bytes = (self._bytes[document][end - k : end] for document, end in chosen)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
@@ -155,7 +156,7 @@ class Planner:
     """
     inputs = inputs_under(control, length, self._config)
 
-    def score(nll, rows):
+    def score(nll, indices):
       tokens_WT, bytes_WT = (
         windows.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
       )
@@ -164,7 +165,7 @@ class Planner:
         nats_WT = windows.by_position(nll, tokens_WT, size)
       else:
         nats_WT = windows.truncated_by_position(nll, tokens_WT, inputs.length, size)
-      chosen = [list(places.values())[i] for i in rows]
+      chosen = [list(places.values())[i] for i in indices]
       return [self._score(nats_WT[where], bytes_WT[where]) for where in chosen]
 
     fields = {'protocol': protocol, 'control': control, 'length': length}
@@ -178,7 +179,7 @@ class Planner:
     """
     e, encode = self._eval, self._corpus.tokenizer.encode
     depths = [(2 * n + 1) / (2 * e.spans) for n in range(e.spans)]
-    asked = [(document, depth) for document in range(len(self._texts)) for depth in depths]
+    asked = [(document, depth) for document in range(len(self._tokens)) for depth in depths]
     prompts = [text_tasks.prompt_of(task, f'{self._names[i]} {depth}') for i, depth in asked]
     sizes = [text_tasks.sizes(encode, prompt) for prompt in prompts]
     least, last = map(max, zip(*sizes, strict=True))
@@ -188,7 +189,7 @@ class Planner:
     def example(number):
       document, depth = asked[number]
       prompt = text_tasks.prompt_of(task, f'{self._names[document]} {depth}')
-      tokens_T, scored = text_tasks.window(encode, self._texts[document], length, depth, prompt)
+      tokens_T, scored = text_tasks.window(encode, self._tokens[document], length, depth, prompt)
       choices_T = np.zeros(length, np.int32)
       choices_T[-scored:] = self._corpus.vocab
       return Example(tokens_T, choices_T)
@@ -201,12 +202,12 @@ class Planner:
     ]
     per_prompt = len(text_tasks.PROMPT_METRICS)
 
-    def score(predict, rows):
-      numbers = sorted({row // per_prompt for row in rows})
+    def score(predict, indices):
+      numbers = sorted({row // per_prompt for row in indices})
       found = predict_answers(predict, map(example, numbers), length, e.batch_tokens)
       by_number = dict(zip(numbers, found, strict=True))
       scores = []
-      for row in rows:
+      for row in indices:
         number = row // per_prompt
         right_A, nats_A = by_number[number].right_A, by_number[number].nats_A
         if key_fields[row]['metric'] is None:
@@ -232,11 +233,11 @@ class Planner:
     """
     bins, targets = windows.log_bins(length - 1), self._targets(1)
 
-    def score(norms, rows):
-      at_targets = windows.target_windows(self._texts, targets, length)
+    def score(norms, indices):
+      at_targets = windows.target_windows(self._tokens, targets, length)
       shares = windows.receptive_field(norms, at_targets, length, self._eval.batch_tokens)
       share_R = np.mean(list(shares), axis=0)
-      return [{'value': float(share_R[slice(*bins[i])].sum())} for i in rows]
+      return [{'value': float(share_R[slice(*bins[i])].sum())} for i in indices]
 
     fields = {'protocol': 'receptive_field', 'control': None, 'length': length}
     key_fields = [fields | {'position': first} for first, _ in bins]
@@ -252,8 +253,8 @@ class Planner:
       return
     by_document = bool(e.long_ppl_evaluator)
 
-    def score(nll, rows):
-      documents = rows if by_document else range(len(self._names))
+    def score(nll, indices):
+      documents = indices if by_document else range(len(self._names))
       texts, sizes = (
         [arrays[i] for i in documents] for arrays in (self._excerpts, self._excerpt_bytes)
       )
@@ -303,10 +304,10 @@ class Planner:
     if length > min(e.lengths):
       return
 
-    def score(sums, rows):
+    def score(sums, indices):
       windows_WT = windows.whole_windows(self._excerpts, e.sink_rate_tokens)
       sums_WNHC = windows.sums_of_windows(sums, windows_WT, e.sink_rate_tokens, e.batch_tokens)
-      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(rows)
+      return [{'value': attention_weights.sink_rate(sums_WNHC, e.sink_rate_epsilon)}] * len(indices)
 
     fields = {'protocol': 'sink_rate', 'control': None, 'length': e.sink_rate_tokens}
     function = attention_weights.weight_sums

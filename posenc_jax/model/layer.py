@@ -170,7 +170,7 @@ class Layer(nnx.Module):
     B, T, _ = y_BTD.shape
     q_BTHK = _heads(project(y_BTD, self.w_q, self.b_q), H, self.q_norm)
     k_BTGK = _heads(project(y_BTD, self.w_k, self.b_k), G, self.k_norm)
-    v_BTGK = k_BTGK
+    v_BTGK = k_BTGK  # with model.shared_kv values are the keys, as their norm left them
     if self.w_v is not None:
       v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
     if enc.query_scale != 1:

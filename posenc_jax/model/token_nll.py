@@ -63,8 +63,8 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   nats of its segments by themselves. With `segment_ids`, which are those of the inputs, BOS stands
   before the window only: the first token of a later segment is predicted from the token before it.
 
-  Logits are never there all at once where a device would have more than MAX_LOGITS numbers, in the
-  backward pass neither.
+  Logits are computed in chunks where a device would hold more than MAX_LOGITS numbers, in the
+  backward pass, too.
 
   Args:
     last: how many tokens at the end of each window are scored, no others having logits; None: all.

@@ -296,7 +296,7 @@ def _check_hashes(where: str, hashes: object) -> dict[str, str]:
   return dict(zip(names, values, strict=True))
 
 
-def news(report: Report, root: Path) -> str:
+def note_if_edited(report: Report, root: Path) -> str:
   """A line that says that the study was edited since it gave the report its settings, or ''.
 
   The study is looked for in the repository `root`, and only read. The line has no command to copy,
@@ -322,7 +322,7 @@ def news(report: Report, root: Path) -> str:
 def of_arguments(argv: list[str], root: Path) -> Report:
   """The report of the command line `DIR [--config=STUDY] [--out=DIR]` in the repository `root`.
 
-  Prints what `news` says, to the error stream.
+  Prints what `note_if_edited` says, to the error stream.
   """
   folders = []
   flags, _ = cli.parse_args(argv, {'config': None, 'out': None}, folders, takes_overrides=False)
@@ -335,6 +335,6 @@ def of_arguments(argv: list[str], root: Path) -> Report:
   if flags.out is not None:
     report.out = Path(flags.out)
     cli.check_folder(f'--out={report.out}', report.out)
-  if line := news(report, root):
+  if line := note_if_edited(report, root):
     print(visible(line), file=sys.stderr)
   return report

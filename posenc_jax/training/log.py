@@ -34,7 +34,7 @@ class Log:
       c: the section `train` of the run's config.
       unit: of `bpb` on the screen: 'bits/byte', or 'bits/answer' of a task, which has no bytes.
       seed_dirs: the directory of each seed that is trained in the program, which gets its part of
-        metrics [S] and of the time of a step; of one run, `workdir`, and metrics are numbers.
+        metrics [seeds] and of the time of a step; of one run, `workdir`, and metrics are numbers.
     Raises:
       UserError: metrics.jsonl is damaged.
     """

@@ -81,14 +81,16 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   _train_one(setup.prepare(config, Path(workdir)))
 
 
-def _train_one(training: setup.Training, *others: tuple[ConfigDict, str | Path]) -> int | None:
+def _train_one(
+  training: setup.Training, of_all_seeds: tuple[ConfigDict, str | Path] | None = None
+) -> int | None:
   """Trains a run, or seeds at once; returns the signal that came while it ended, if one did.
 
-  `others`: as for `setup.restored`.
+  `of_all_seeds`: as for `setup.restored`.
   """
   config, workdir = training.config, training.workdir
   steps, stop_signal = config.train.steps, None
-  with setup.restored(training, *others) as checkpoints:
+  with setup.restored(training, of_all_seeds) as checkpoints:
     if training.start_step < steps:
       stop_signal = _train_loop(training, checkpoints)
     else:
@@ -113,19 +115,7 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
   Step n is dispatched before the metrics of step n - 1 are read, so that the device never waits.
   """
   workdir, start_step, c = training.workdir, training.start_step, training.config.train
-  if start_step:
-    print(f'{workdir}: going on from step {start_step}')
-  elif not c.init_from:
-    announce_symbols(training.model.embedding.shape[-2])
-  for corpus in (training.corpus, training.val_corpus):
-    if left_out := corpus.left_out(c.length):
-      print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
-  if windows := training.train_batches[0].windows_per_epoch:
-    epochs = f'{c.steps:,} steps of {c.batch:,} are {c.steps * c.batch / windows:,.2f} epochs'
-    print(f'train: {windows:,} windows of {c.length:,} tokens an epoch; {epochs}')
-    taken, there = c.validate_batches * c.batch, training.val_batches.windows_per_epoch
-    if taken > there:
-      print(f'validation: {taken:,} windows of {there:,}, so that some count more than once')
+  _announce(training)
   # first, since it raises where the rows of before are damaged
   log = Log(workdir, c, start_step, training.corpus.unit, training.seed_dirs)
   tracker_names, profile_steps = (c.trackers, c.profile_steps) if is_primary() else ((), ())
@@ -173,6 +163,24 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
   return late_signal
 
 
+def _announce(training: setup.Training) -> None:
+  """Prints where the run goes on, which documents are left out, and how many epochs it is."""
+  c = training.config.train
+  if training.start_step:
+    print(f'{training.workdir}: going on from step {training.start_step}')
+  elif not c.init_from:
+    announce_symbols(training.model.embedding.shape[-2])
+  for corpus in (training.corpus, training.val_corpus):
+    if left_out := corpus.left_out(c.length):
+      print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
+  if windows := training.train_batches[0].windows_per_epoch:
+    epochs = f'{c.steps:,} steps of {c.batch:,} are {c.steps * c.batch / windows:,.2f} epochs'
+    print(f'train: {windows:,} windows of {c.length:,} tokens an epoch; {epochs}')
+    taken, there = c.validate_batches * c.batch, training.val_batches.windows_per_epoch
+    if taken > there:
+      print(f'validation: {taken:,} windows of {there:,}, so that some count more than once')
+
+
 def _validate(training: setup.Training, model) -> list[dict[str, float]]:
   """What the validation batches measure, {name: value} for each seed.
 
@@ -180,15 +188,15 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
   byte of what an earlier place in the same window decides.
   """
 
-  def mean_nats(step, batch):
-    return np.atleast_1d(np.float64(step(model, training.put_val_batch(batch))))
+  def nats_of_seeds(val_step, batch):
+    return np.atleast_1d(np.float64(val_step(model, training.put_val_batch(batch))))
 
-  def bits_a_byte(step, batches):
+  def bits_a_byte(val_step, batches):
     """Bits a byte of the tokens that are scored, all batches together; None: none is scored."""
     # of text all are scored, and each batch has as many
     counts = [1 if batch.scored_BT is None else int(batch.scored_BT.sum()) for batch in batches]
     scored = [(n, count) for n, count in enumerate(counts) if count]
-    nats = sum(count * mean_nats(step, batches[n]) for n, count in scored)
+    nats = sum(count * nats_of_seeds(val_step, batches[n]) for n, count in scored)
     size = sum(count * training.val_batches.bytes_per_token(n) for n, count in scored)
     return nats / size * BITS if scored else None
 

@@ -1,4 +1,4 @@
-"""Several seeds in one program: `jax.vmap` over a first axis [S] of every array."""
+"""Several seeds in one program: `jax.vmap` over a first axis [seeds] of every array."""
 
 from collections.abc import Callable
 from pathlib import Path

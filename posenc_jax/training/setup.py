@@ -42,7 +42,9 @@ OF_EACH_PROCESS = ('launch.', 'data.cache', 'train.trackers')
 
 @dataclasses.dataclass
 class Training:
-  """What the loop needs. With seeds in one program, arrays of the state have a first axis [S]."""
+  """What the loop needs. With seeds in one program, arrays of the state have a first axis
+  [seeds].
+  """
 
   config: ConfigDict
   workdir: Path  # it holds the checkpoints of all seeds
@@ -97,13 +99,15 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   seed_runs = single_seed_runs(config, workdir)
   has_taken = run_on_primary(run_dir.takes_parameters, workdir)
   begins = latest_step(workdir) is None and not has_taken
-  kept = None
+  tokenizer = None
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
-    kept = own_tokenizer.kept_tokenizer(first.train.init_from if begins else folder, config.data)
+    before = first.train.init_from if begins else folder
+    tokenizer = own_tokenizer.kept_tokenizer(before, config.data)
   # A run of no steps reads no text, and its corpus may have none but that of its evaluation.
   open_split = data.opened if c.steps else data.without_documents
-  corpus, val_corpus = (open_split(config.data, split, kept) for split in ('train', 'validation'))
+  splits = 'train', 'validation'
+  corpus, val_corpus = (open_split(config.data, split, tokenizer) for split in splits)
   train_batches, val_batches = [], None
   if c.steps:
     # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
@@ -121,14 +125,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   check_trained_parameters(config, as_shapes)
   source, taken = None, None
   if c.init_from and begins:
-    for run, _ in seed_runs:
-      if storage.exists(Path(run.train.init_from) / 'config.json'):  # else below: there is no run
-        if not c.steps:
-          check_first_tokens(saved_config(run.train.init_from), run)
-        allowed = f'its tokenizer: {taken_from(run.train.init_from)}'
-        own_tokenizer.check_same_tokenizer(
-          run.train.init_from, corpus.tokenizer_sha256, run_dir.STARTS_FROM, allowed
-        )
+    _check_start(seed_runs, corpus.tokenizer_sha256)
     source = provenance.source_of(seed_runs[0][0].train.init_from)
     if not c.steps and not config.seeds:
       taken = all_taken(c.init_from, as_shapes, config)
@@ -179,6 +176,18 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     if (recalled := val_corpus.recalled(val_batches[0])) is not None:
       training.recall_step = val_step.lower(model, training.put_val_batch(recalled))
   return training
+
+
+def _check_start(seed_runs: list[tuple[ConfigDict, Path]], tokenizer_sha256: str | None) -> None:
+  """Raises UserError where a run that one of the seeds starts from reads text otherwise."""
+  for run, _ in seed_runs:
+    start = run.train.init_from
+    if not storage.exists(Path(start) / 'config.json'):  # refused later: there is no run
+      continue
+    if not run.train.steps:
+      check_first_tokens(saved_config(start), run)
+    allowed = f'its tokenizer: {taken_from(start)}'
+    own_tokenizer.check_same_tokenizer(start, tokenizer_sha256, run_dir.STARTS_FROM, allowed)
 
 
 def _check_processes(configs: list[ConfigDict], *corpora) -> None:
@@ -235,11 +244,14 @@ def _made_in_shards(mesh: Mesh, make: Callable, *given, has_seed_axis: bool = Fa
 
 
 @contextlib.contextmanager
-def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iterator[Checkpoints]:
+def restored(
+  training: Training, of_all_seeds: tuple[ConfigDict, str | Path] | None = None
+) -> Iterator[Checkpoints]:
   """Locks the directories of a training, restores its last checkpoint, and yields the checkpoints.
 
   Args:
-    others: (config, directory) of what is extended with this run, if its training is.
+    of_all_seeds: (config, directory) of the run of all seeds, which gets more steps when this one,
+      of a single seed, does; None: there is none.
   Raises:
     UserError: a directory holds another run, or its checkpoints cannot be used.
   """
@@ -275,6 +287,7 @@ def restored(training: Training, *others: tuple[ConfigDict, str | Path]) -> Iter
       )
       training.model, training.opt_state = state['model'], state['opt_state']
     # last: what is refused above stays as it was, and finished
-    for run, folder in ((config, workdir), *training.seed_runs, *others):
+    extended = [(config, workdir), *training.seed_runs, *filter(None, [of_all_seeds])]
+    for run, folder in extended:
       run_on_primary(run_dir.extend, folder, run)
     yield checkpoints

@@ -28,7 +28,7 @@ def make_step_fns(
     val_step(model, batch) -> nats per token, a mean over the tokens of `batch` that count.
 
   What an encoding samples at a step depends, as the batch does, on seed and step alone. With
-  `config.seeds`, every array has a first axis [S], except the batch of `val_step`.
+  `config.seeds`, every array has a first axis [seeds], except the batch of `val_step`.
   """
 
   def mean_nats(model, batch, key=None, **options):
@@ -75,7 +75,7 @@ def make_step_fns(
     del key  # nothing is sampled
     return mean_nats(model, batch, logits_dtype='float32')
 
-  def val_step(model, batch):  # in pieces as training is, whose memory may hold no more
+  def val_step(model, batch):  # in microbatches as in training: memory may hold no more
     key = jax.random.key(0)
     return accumulate(nats_of_validation, model, batch, key, config.train.grad_accum_steps)
 

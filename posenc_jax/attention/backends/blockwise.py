@@ -39,7 +39,7 @@ def run(request: AttentionRequest):
 
 
 def _forward(tiles: TileRange, arrays, ids):
-  finish = functools.partial(passes.normalize, arrays['whole'])
+  finish = functools.partial(passes.divide_out, arrays['whole'])
   return passes.forward_pass(tiles, arrays, arrays['tables'], ids, finish=finish)
 
 

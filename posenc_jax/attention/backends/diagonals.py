@@ -61,7 +61,7 @@ def run(request: AttentionRequest):
 
 def _forward(tiles: TileRange, arrays, ids):
   state = diagonal_passes.forward_pass(tiles, arrays, arrays['tables'], ids)
-  return passes.normalize(arrays['whole'], state)
+  return passes.divide_out(arrays['whole'], state)
 
 
 def _backward(tiles: TileRange, arrays, ids, per_row):

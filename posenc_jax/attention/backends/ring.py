@@ -67,7 +67,7 @@ def _tiles_of_step(schedule: TileSchedule, devices: int, arrays, t) -> TileRange
 
 def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   enc = arrays['whole']
-  rows, of_one_row = len(arrays['row']['q']), passes.initial_state(enc, arrays)
+  rows, of_one_row = len(arrays['row']['q']), passes.empty_row(enc, arrays)
   states = jax.tree.map(lambda x: jnp.broadcast_to(x, (rows, *x.shape)), of_one_row)
 
   def step(so_far, t):
@@ -89,7 +89,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
   steps = jnp.arange(num_steps(schedule, devices, arrays))
   travelling = arrays['column'], ids['column']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
-  return *passes.normalize(enc, states), carried
+  return *passes.divide_out(enc, states), carried
 
 
 def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carried):

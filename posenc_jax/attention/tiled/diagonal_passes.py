@@ -16,7 +16,7 @@ from jax import lax
 
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.pairs import Pairs
-from posenc_jax.attention.tiled.passes import add_tile, initial_state, reader_and_terms
+from posenc_jax.attention.tiled.passes import add_tile, empty_row, reader_and_terms
 from posenc_jax.attention.tiled.schedule import TileRange, zeros_like
 from posenc_jax.attention.tiled.tile import attend_pairs
 
@@ -171,7 +171,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids):
   """The state of every row after all of its columns: as `passes.forward_pass` gives it."""
   enc, walk = arrays['whole'], Walk(tiles, arrays['whole'])
   columns, ids = walk.pad(arrays['column']), ids | {'column': walk.pad(ids['column'])}
-  state = _initial_states(enc, arrays)
+  state = _empty_rows(enc, arrays)
   for stretch in walk.stretches:
     row = stretch.cut(arrays['row'])
 
@@ -194,7 +194,7 @@ def backward_pass(tiles: TileRange, arrays, tables, ids, per_row):
   """
   enc, walk = arrays['whole'], Walk(tiles, arrays['whole'])
   columns, ids = walk.pad(arrays['column']), ids | {'column': walk.pad(ids['column'])}
-  _, carry = _initial_states(enc, arrays)
+  _, carry = _empty_rows(enc, arrays)
   into = []
   for stretch in walk.stretches if carry else ():
     row, lse = stretch.cut((arrays['row'], per_row[2]))
@@ -239,7 +239,7 @@ def backward_pass(tiles: TileRange, arrays, tables, ids, per_row):
   return d_enc, d_row, walk.unpad(d_columns), d_tables
 
 
-def _initial_states(enc, arrays):
-  """`passes.initial_state` for every row of tiles."""
+def _empty_rows(enc, arrays):
+  """`passes.empty_row` for every row of tiles."""
   repeat = lambda x: jnp.broadcast_to(x, (len(arrays['row']['q']), *x.shape))
-  return jax.tree.map(repeat, initial_state(enc, arrays))
+  return jax.tree.map(repeat, empty_row(enc, arrays))

@@ -71,7 +71,7 @@ def _cond_constant(tiles: TileRange, enc, a, b, function):
   return lax.cond(is_constant, lambda: function(True), lambda: function(False))
 
 
-def initial_state(enc, arrays):
+def empty_row(enc, arrays):
   """The state of a row of tiles before its first tile.
 
   Returns:
@@ -126,7 +126,7 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
   Args:
     arrays, ids: from `cut_into_tiles`.
     tables: from `TileRange.make_tables`.
-    states: the state of each row after the columns further right; None: `initial_state`.
+    states: the state of each row after the columns further right; None: `empty_row`.
     finish: what is made of the state of a row at its end.
 
   Returns:
@@ -151,13 +151,13 @@ def forward_pass(tiles: TileRange, arrays, tables, ids, states=None, finish=lamb
 
       return add_tile(enc, state, _cond_constant(tiles, enc, a, b, attend_tile))
 
-    state = initial_state(enc, arrays) if state is None else state
+    state = empty_row(enc, arrays) if state is None else state
     return finish(_scan_left(enc, tiles.schedule.softcap, stop - start, visit, state)[1])
 
   return lax.map(one_row, (jnp.arange(tiles.rows), arrays['row'], ids['row'], states))
 
 
-def normalize(enc, state):
+def divide_out(enc, state):
   """(o, log-sum-exp) from the state of rows at their end."""
   (o, denominator, maxima), _ = state
   if enc.normalizer != 'softmax':
@@ -182,7 +182,7 @@ def backward_pass(
     totals; the gradients of rows; the cotangent of `carried`.
   """
   enc = arrays['whole']
-  _, no_carry = initial_state(enc, arrays)
+  _, no_carry = empty_row(enc, arrays)
 
   def one_row(totals, inputs):
     a, row, row_ids, (do_row, d_denominator_row, lse_row), carried, d_carry = inputs

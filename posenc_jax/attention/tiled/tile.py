@@ -174,22 +174,23 @@ def tile_attention(
   if bias_BHTS is not None:
     s_BHTS += bias_BHTS
   s_BHTS = _mask_scores(s_BHTS, tile.mask, lse_BHT is None)
+  relative_to_BHT = lse_BHT
   if enc.normalizer != 'softmax':
-    lse_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
+    relative_to_BHT = jnp.zeros(s_BHTS.shape[:-1], s_BHTS.dtype)
   elif lse_BHT is None:
     at_least = LOWEST_SEEN if max_BHT is None else max_BHT
-    lse_BHT = jnp.maximum(lax.stop_gradient(s_BHTS.max(axis=-1)), at_least)
+    relative_to_BHT = jnp.maximum(lax.stop_gradient(s_BHTS.max(axis=-1)), at_least)
   if enc.has('normalize'):
     is_seen_BHTS = s_BHTS > LOWEST_SEEN
     p_BHTS = enc.normalize(jnp.where(is_seen_BHTS, s_BHTS, MASKED), tile)
     _check_pairs(enc, 'normalize', p_BHTS, s_BHTS.shape)
     p_BHTS = jnp.where(is_seen_BHTS, p_BHTS, 0.0)  # equal ones, where a query sees no key
   else:
-    p_BHTS = _weights(s_BHTS, lse_BHT)
+    p_BHTS = _weights(s_BHTS, relative_to_BHT)
   o_BHTK = per_kv_head(weighted_sum, p_BHTS, v_BGSK)
   if 'relative_values' in tile.terms:
     o_BHTK += tile.reader.sum_by_distance(p_BHTS, tile.terms['relative_values'])
-  return o_BHTK, p_BHTS.sum(axis=-1), lse_BHT
+  return o_BHTK, p_BHTS.sum(axis=-1), relative_to_BHT
 
 
 def without_zeros(denominator):

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# Every hook, and the place where it acts on a token's way through a layer (None: it only prepares
-# what other hooks read). A wrapper delegates all of them, and a class that does not define a hook
-# pays nothing for it.
+# Every hook, and the place where it acts on a token's way through a layer (None: none that
+# `acts_on` reports, as of what prepares for other hooks, of `scale` and of a state). A wrapper
+# delegates all of them, and a class that does not define a hook pays nothing for it.
 HOOKS = {
   'positions_of_tokens': None,
   'sample_positions': None,

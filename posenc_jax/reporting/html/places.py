@@ -131,7 +131,7 @@ def _read(path: Path, root: str | Path | None) -> Places:
   if not is_of_runs:
     return Places(rows, [], configs, notes, hashes=hashes)
   report = study.load(path)
-  if root is not None and (line := study.news(report, Path(root))):
+  if root is not None and (line := study.note_if_edited(report, Path(root))):
     notes.append(visible(line))
   tables = {place: _tables(report, notes)}
   hashes |= report.hashes

@@ -59,18 +59,18 @@ def collect(
   runs, rows = list(runs), learned.mark(rows)
   place_of = {id(row): place for place, row in enumerate(rows)}
   metric = metric_of(metric, rows)
-  rank = {run: index for index, run in enumerate(runs)}
+  rank_of_run = {run: index for index, run in enumerate(runs)}
   # Of the runs that should be there, those evaluated by other metrics only are not missing.
   present_runs = {row['run'] for row in rows}
   rows = list(filter(metric.matches, rows))
   key_of = {id(row): row_schema.key(row) for row in rows}
-  rows.sort(key=lambda row: (rank.get(row['run'], len(runs)), key_of[id(row)]))
+  rows.sort(key=lambda row: (rank_of_run.get(row['run'], len(runs)), key_of[id(row)]))
   notes = []
   if missing := [run for run in runs if run not in present_runs]:
     notes.append(score_notes.of_missing(missing, len(runs)))
-  rank = {name: index for index, name in enumerate(PROTOCOLS)}
+  rank_of_protocol = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
-  present = sorted(present, key=lambda name: (rank.get(name, len(rank)), name))
+  present = sorted(present, key=lambda name: (rank_of_protocol.get(name, len(PROTOCOLS)), name))
   if protocols is None:
     wanted = [name for name in present if name not in hidden]
   else:

@@ -25,7 +25,7 @@ from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import is_table
 from posenc_jax.attention.tiled.pairs import Pairs
-from posenc_jax.attention.tiled.passes import add_tile, normalize
+from posenc_jax.attention.tiled.passes import add_tile, divide_out
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import attend_pairs
 from posenc_jax.encodings.core.base import LOWEST_SEEN
@@ -84,7 +84,7 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids):
     ids: those of 'row' and 'column'.
   """
   grid, (number, B) = schedule.grid, arrays['row']['q'].shape[:2]
-  finish = lambda state: normalize(arrays['whole'], (state, ()))  # nothing is carried on
+  finish = lambda state: divide_out(arrays['whole'], (state, ()))  # nothing is carried on
   walks = Walks.along(Visits.forward(grid), 'row', number)
   program, heads = forward_program(schedule, arrays, ids)
   kernel, state = Kernel('attention', 'row', walks, B, heads, interpret), _shapes_of_state(arrays)
