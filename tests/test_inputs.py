@@ -235,6 +235,10 @@ def test_an_error_that_a_study_names_passes_through(tmp_path):
       'def sweep(): return vary("encoding.base", 1, "1")',
       'two different runs have one name, encoding.base=1',
     ),
+    (
+      'def sweep(): return vary("label", "RoPE", "rope")',
+      'label=RoPE and label=rope differ in case alone; allowed: names that differ otherwise',
+    ),
     ('def sweep(): return vary("seed", 10**400)', 'allowed: at most 4294967296 in size'),
     (
       'def sweep(): return vary("train.init_from", "nowhere")',

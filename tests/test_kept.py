@@ -5,6 +5,7 @@ import gzip
 import json
 import shutil
 import subprocess
+import threading
 from collections import Counter
 from pathlib import Path
 from unittest import mock
@@ -251,6 +252,20 @@ def test_a_sweep_that_was_killed_while_it_brings_rows_goes_on(run, tmp_path, mon
   assert swept(run, other, kept=out) == 0
   for name in FILES_KEPT[1:]:
     assert storage.read_rows(other / name) == storage.read_rows(whole / name) != []
+
+
+def test_two_that_keep_at_once_wait_for_each_other(run, tmp_path):
+  """Else the one that writes last would lose what the other has added."""
+  out = tmp_path / 'results'
+  out.mkdir()
+  second = threading.Thread(target=kept.keep, args=(run.out, out))
+  with storage.file_lock(out / kept.LOCK):
+    second.start()
+    second.join(0.5)
+    assert second.is_alive()
+    assert not (out / kept.ROWS).exists()
+  second.join(60)
+  assert (out / kept.ROWS).exists()
 
 
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):

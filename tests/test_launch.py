@@ -106,6 +106,22 @@ def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
 
 
+def test_what_a_killed_process_has_started_ends_with_it(tmp_path):
+  """Else it would hold the lock of the log, and no sweep could start the run again."""
+  log = tmp_path / 'log.txt'
+  code = (
+    'import signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); '
+    'subprocess.Popen(["sleep", "60"]); print("ready"); time.sleep(60)'
+  )
+  process = subprocesses.run_process([*python, code], log)
+  wait_for(log, '\nready')
+  subprocesses.stop([process], patience=0.1)
+  deadline = time.monotonic() + 10
+  while storage.is_locked(log) and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert not storage.is_locked(log)
+
+
 def test_a_sweep_waits_for_a_step_however_long_it_takes():
   done = []
 

@@ -16,6 +16,7 @@ from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'
+LOCK = 'keep.lock'
 
 
 def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
@@ -58,24 +59,26 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   of_others = {*report.hashes} - finished  # which `bring` has added there
   new_rows += [row for row in _rows_in(folder) if row['run'] in of_others]
   finished |= {row['run'] for row in new_rows}
-  old_rows = _rows_in(out)
-  kept = {row['run'] for row in old_rows}
-  if old_rows:
-    before = _report_of(out)
-    if Path(before.study).name != Path(report.study).name:
-      allowed = 'results of one study, or another folder'
-      raise UserError(f'{out}: kept of {before.study}; allowed: {allowed}')
-    _check_same_configs(before, kept, report.hashes)
-    # in the order of the more complete list
-    both = sorted((report.runs, before.runs), key=len, reverse=True)
-    report.runs = [*dict.fromkeys(itertools.chain(*both))]
-    report.hashes = before.hashes | report.hashes
   new_costs = [row for row in costs.read(folder) if row['run'] in finished]
   report.folder = out
   with disk_errors(remedy=''):
     worked = [row for run in runs for row in sessions.of_run(run)]
     worked += [row for row in sessions.kept_in(folder) if row['run'] in finished]
-  _add(out, old_rows, new_rows, new_costs, worked, [*runs, folder], report)
+    out.mkdir(parents=True, exist_ok=True)
+  with storage.file_lock(out / LOCK, wait=True):  # two that add at once would lose what one adds
+    old_rows = _rows_in(out)
+    kept = {row['run'] for row in old_rows}
+    if old_rows:
+      before = _report_of(out)
+      if Path(before.study).name != Path(report.study).name:
+        allowed = 'results of one study, or another folder'
+        raise UserError(f'{out}: kept of {before.study}; allowed: {allowed}')
+      _check_same_configs(before, kept, report.hashes)
+      # in the order of the more complete list
+      both = sorted((report.runs, before.runs), key=len, reverse=True)
+      report.runs = [*dict.fromkeys(itertools.chain(*both))]
+      report.hashes = before.hashes | report.hashes
+    _add(out, old_rows, new_rows, new_costs, worked, [*runs, folder], report)
   added, every = ({*report.runs} & names for names in (finished - kept, kept | finished))
   return len(added), len(every)
 

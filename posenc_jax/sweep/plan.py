@@ -175,7 +175,7 @@ def runs_of(
       # seed each it is the same run.
       laid_over = {field: value for field, value in overrides.items() if field != 'seed'}
       swept_runs = of_seed
-  runs = {}
+  runs, names = {}, {}
   for swept in swept_runs:
     fields, init_from = _fields(swept, laid_over), None
     workdir = Path(out, _name(swept, laid_over))
@@ -190,6 +190,10 @@ def runs_of(
     if workdir in runs and config.differing_keys(runs[workdir].config, run.config):
       problem = f'two different runs have one name, {run.name}'
       raise UserError(f'config: {path}: sweep(): {problem}; allowed: values that differ as text')
+    if (other := names.setdefault(run.name.casefold(), run.name)) != run.name:
+      # to some file systems both are one folder
+      problem = f'{other} and {run.name} differ in case alone'
+      raise UserError(f'config: {path}: sweep(): {problem}; allowed: names that differ otherwise')
     runs[workdir] = run
   _check_overrides(overrides, swept_runs, len(runs))
   return list(runs.values())

@@ -28,7 +28,7 @@ from posenc_jax.sweep.plan import PlannedRun
 
 POLL = 2.0  # seconds between looks at the directories
 QUEUE_POLL = 15.0  # seconds between questions to the scheduler
-PATIENCE = 60.0  # seconds until a file that a node wrote is seen here
+PATIENCE = 90.0  # seconds until a file that a node wrote is seen here: NFS may hide it for 60
 WARNING = 120  # seconds between SLURM's warning (SIGUSR2) and the end of a job's time
 MAX_TASKS = 1000  # of an array: SLURM's MaxArraySize is 1001 unless a cluster sets another
 RESTARTS = 100  # how often a job may run out of time

@@ -165,6 +165,15 @@ def stop(processes: list[subprocess.Popen | Orphan], patience: float | None = No
         process.wait(left)
   finally:  # also after a second Ctrl-C
     for process in processes:
-      process.kill()
+      _kill(process)
     for process in processes:
       process.wait()
+
+
+def _kill(process: subprocess.Popen | Orphan) -> None:
+  """Ends a process that still runs, and those that it started, which may hold its log's lock."""
+  if not isinstance(process, subprocess.Popen):
+    process.kill()
+  elif process.poll() is None:
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)  # it has a session of its own
