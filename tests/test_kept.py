@@ -256,16 +256,24 @@ def test_a_sweep_that_was_killed_while_it_brings_rows_goes_on(run, tmp_path, mon
 
 def test_two_that_keep_at_once_wait_for_each_other(run, tmp_path):
   """Else the one that writes last would lose what the other has added."""
-  out = tmp_path / 'results'
-  out.mkdir()
+  out, part = tmp_path / 'results', tmp_path / 'part'
+  shutil.copytree(run.out, part)
+  for folder in part.glob('encoding.name=rope,*'):
+    shutil.rmtree(folder)
+  kept.keep(part, out)
+  of_part = (out / kept.ROWS).read_bytes()
+  for folder in run.out.glob('encoding.name=alibi,*'):
+    shutil.rmtree(folder)
+  (out / kept.ROWS).unlink()
   second = threading.Thread(target=kept.keep, args=(run.out, out))
   with storage.file_lock(out / kept.LOCK):
     second.start()
     second.join(0.5)
     assert second.is_alive()
-    assert not (out / kept.ROWS).exists()
+    (out / kept.ROWS).write_bytes(of_part)  # which the first writes meanwhile
   second.join(60)
-  assert (out / kept.ROWS).exists()
+  encodings = {row['encoding'] for row in row_files.read(out / kept.ROWS)}
+  assert (second.is_alive(), encodings) == (False, {'rope', 'alibi'})
 
 
 def test_a_keep_that_was_killed_goes_on(run, tmp_path, monkeypatch):

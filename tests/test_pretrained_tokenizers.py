@@ -20,7 +20,7 @@ from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.generation import end_tokens
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.pretrained import exporting, importing, sources
-from posenc_jax.pretrained.exported_tokenizers import beginning_with
+from posenc_jax.pretrained.exported_tokenizers import beginning_with, first_token
 from posenc_jax.pretrained.gguf_tokenizer import tokenizer_of
 from posenc_jax.training import loop, provenance, run_dir
 from scripts import import_model
@@ -57,6 +57,12 @@ def exported(run, out):
   tokenizer = tokenizers.Tokenizer.from_file(str(out / 'tokenizer.json'))
   names = ('tokenizer_config.json', 'config.json')
   return tokenizer, *(json.loads((out / name).read_text()) for name in names)
+
+
+def test_a_tokenizer_that_cannot_cut_a_letter_says_no_first_token():
+  model = {'type': 'WordLevel', 'vocab': {'A': 0}, 'unk_token': '?'}
+  tree = {'version': '1.0', 'model': model, 'post_processor': beginning_with(0, 'A')}
+  assert first_token(json.dumps(tree).encode()) is None
 
 
 @pytest.mark.parametrize(

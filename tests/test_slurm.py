@@ -284,9 +284,8 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
     UserError, match=r'^config.launch.gpus=4; allowed: 0 or launch.tasks_per_node=2'
   ):
     run(spread, launcher='slurm')
-  config.load(
-    ROOT / 'configs' / 'base.py', spread | {'launch.tasks_per_node': 1}
-  )  # a task has all GPUs of its node
+  one_a_node = spread | {'launch.tasks_per_node': 1}  # each has all GPUs of its node
+  config.validate(config.load(ROOT / 'configs' / 'base.py', one_a_node))
   monkeypatch.setenv('PATH', '/nowhere')
   with pytest.raises(UserError, match='no sbatch on this machine; allowed: local, or a node'):
     run(launcher='slurm')

@@ -76,8 +76,12 @@ def first_token(contents: bytes, about: bytes | None = None) -> int | None:
   import tokenizers
 
   tokenizer = tokenizers.Tokenizer.from_buffer(contents)
-  text = tokenizer.encode('a')
-  if any(text.special_tokens_mask[:1]):
+  try:
+    text = tokenizer.encode('a')
+  except Exception:  # the library raises nothing more special; only a hint hangs on it
+    return None
+  is_special = text.special_tokens_mask
+  if is_special[:1] == [1] and 0 in is_special:  # else it may stand behind a text that is empty
     return text.ids[0]
   try:
     said = json.loads(about or b'{}')

@@ -65,7 +65,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     worked = [row for run in runs for row in sessions.of_run(run)]
     worked += [row for row in sessions.kept_in(folder) if row['run'] in finished]
     out.mkdir(parents=True, exist_ok=True)
-  with storage.file_lock(out / LOCK, wait=True):  # two that add at once would lose what one adds
+  # two that add at once would lose what one of them adds
+  with disk_errors(remedy=''), storage.file_lock(out / LOCK, wait=True):
     old_rows = _rows_in(out)
     kept = {row['run'] for row in old_rows}
     if old_rows:
