@@ -84,7 +84,7 @@ def test_whether_terms_are_in_the_scale_is_said_of_what_has_some(explained, fiel
 
 
 def test_brackets_of_formulas_are_shown(explained):
-  assert 'B[bucket(j - i), head]' in explained('--config.encoding.name=t5')
+  assert 'B[bucket(i - j), head]' in explained('--config.encoding.name=t5')
 
 
 def test_what_is_switched_on_is_named(explained):
