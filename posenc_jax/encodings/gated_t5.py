@@ -12,7 +12,7 @@ UNITS = 4  # outputs of W that are summed to one gate
 
 
 class GatedT5(BucketTable):
-  """s_ij = q_i . k_j / sqrt(K) + g_ih B[bucket(j - i), h], g = a (b c_h - 1) + 2.
+  """s_ij = q_i . k_j / sqrt(K) + g_ih B[bucket(i - j), h], g = a (b c_h - 1) + 2.
 
   Gated relative position bias of XLM-E, as WavLM has released it (Chen et al. 2021). u_ih is the
   h-th of H equal slices of x_i, the layer's input that queries are projections of: y = W u + w in

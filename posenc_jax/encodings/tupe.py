@@ -12,7 +12,7 @@ from posenc_jax.encodings.t5 import buckets_of
 
 
 class TUPE(Encoding):
-  """s_ij = [q_i . k_j + (p_i U_Q) . (p_j U_K)] / sqrt(2K) (+ b[bucket(j - i), h]).
+  """s_ij = [q_i . k_j + (p_i U_Q) . (p_j U_K)] / sqrt(2K) (+ b[bucket(i - j), h]).
 
   TUPE-A (TUPE-R) of Ke et al. 2020. p is a learned position after a LayerNorm; it and its
   projections are shared by all layers. The two products are one: p U is set beside q and k. With
