@@ -20,7 +20,7 @@ SEEDS = 'seeds'
 SEEDS_AT_ONCE = 'seeds_at_once'  # the axis of jax.vmap that seeds in one program have
 AXES = (SEEDS, 'data', 'fsdp', SEQUENCE_AXIS)
 TOKENS = PartitionSpec(('data', 'fsdp'), SEQUENCE_AXIS)  # of [B, T, ...]
-SEED_TOKENS = PartitionSpec(SEEDS, *TOKENS)  # of [S, B, T, ...]
+SEED_TOKENS = PartitionSpec(SEEDS, *TOKENS)  # of [seeds, B, T, ...]
 
 
 def make_mesh(sizes, devices=None) -> Mesh:
