@@ -18,7 +18,14 @@ from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
 from posenc_jax.errors import UserError
 from posenc_jax.model.decoder import attention_options
-from posenc_jax.pretrained import families, gguf_file, gguf_tokenizer, importing, sources
+from posenc_jax.pretrained import (
+  families,
+  gguf_architectures,
+  gguf_file,
+  gguf_tokenizer,
+  importing,
+  sources,
+)
 from scripts.maintenance.conformance.pretrained import TOKENS
 
 AS_THEY_ARE = ('llama', 'qwen2', 'qwen3', 'smollm3', 'olmo2', 'olmo3')
@@ -49,7 +56,7 @@ def test_a_gguf_file_is_the_same_model(name, tmp_path):
 
 def test_every_architecture_has_a_file():
   kinds = {RECORDS[name]['config']['model_type'].removesuffix('_text') for name in MODELS}
-  assert kinds == {*gguf_file.ARCHITECTURES, 'olmo3'}
+  assert kinds == {*gguf_architectures.ARCHITECTURES, 'olmo3'}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +96,9 @@ def test_granite_4_says_of_each_layer_and_of_parts_that_it_lacks(tmp_path):
 @pytest.mark.parametrize(('base', 'is_said'), [(10_000.0, True), (1_000_000.0, False)])
 def test_a_window_that_no_gguf_file_says_is_said(base, is_said):
   """Mistral 7B v0.1 has one; v0.2 and v0.3, of the same sizes, have none and another base."""
-  notes = gguf_file._notes(gguf_file.MISTRAL_V01 | {'rope_theta': base, 'vocab_size': 32000})
+  notes = gguf_architectures.notes(
+    gguf_architectures.MISTRAL_V01 | {'rope_theta': base, 'vocab_size': 32000}
+  )
   assert [note[:60] for note in notes] == [
     'such a file does not say the window of 4,096 tokens that Mis'
   ] * is_said
