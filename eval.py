@@ -7,20 +7,22 @@ it (config.train.max_to_keep).
 
 What is evaluated is the run's own config, as saved in its directory, with the overrides given.
 --config=STUDY.py is needed only for an encoding that the study registers: the file is executed, so
-that its encodings are known, and nothing else of it is read.
+that its encodings are known, and nothing else of it is read. --planned=HASH is as for train.py.
 """
 
 from posenc_jax import cli, config
 from posenc_jax.distributed import devices
+from posenc_jax.training import run_dir
 
 
 def main(argv):
   flags, overrides = cli.parse_args(
-    argv, {'workdir': cli.REQUIRED, 'config': '', 'step': -1}, lists_fields=True
+    argv, {'workdir': cli.REQUIRED, 'config': '', 'step': -1, 'planned': ''}, lists_fields=True
   )
   if flags.config:
     config.load_study(flags.config)
   run = config.trained_config(flags.workdir, overrides)
+  run_dir.check_planned(run, flags.workdir, flags.planned)
 
   from posenc_jax.distributed import processes
   from posenc_jax.evaluation import evaluate, runs  # jax takes seconds to import: after the check

@@ -1,6 +1,8 @@
 """Trains one run, or goes on with it: the same command resumes from the last checkpoint.
 
 python train.py --config=configs/base.py --workdir=runs/base --config.encoding.name=alibi
+
+With --planned=HASH, which a sweep gives, it refuses another config than the one of that hash.
 """
 
 import shlex
@@ -8,13 +10,15 @@ from pathlib import Path
 
 from posenc_jax import cli, config, storage
 from posenc_jax.distributed import devices
+from posenc_jax.training import run_dir
 
 
 def main(argv):
   flags, overrides = cli.parse_args(
-    argv, {'config': cli.REQUIRED, 'workdir': cli.REQUIRED}, lists_fields=True
+    argv, {'config': cli.REQUIRED, 'workdir': cli.REQUIRED, 'planned': ''}, lists_fields=True
   )
   run = config.load(flags.config, overrides)
+  run_dir.check_planned(run, flags.workdir, flags.planned)
   config.validate(run)
   for folder in (flags.workdir, *(config.seed_workdir(flags.workdir, seed) for seed in run.seeds)):
     cli.check_folder(f'--workdir={folder}', folder)

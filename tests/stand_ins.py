@@ -23,8 +23,9 @@ from posenc_jax.rows import row_schema
 from posenc_jax.training import run_dir
 
 required = dict.fromkeys(('config', 'workdir'), cli.REQUIRED)
-flags, overrides = cli.parse_args(sys.argv[1:], required)
+flags, overrides = cli.parse_args(sys.argv[1:], required | {'planned': ''})
 run = config.load(flags.config, overrides)
+run_dir.check_planned(run, flags.workdir, flags.planned)
 workdir, name = Path(flags.workdir), Path(sys.argv[0]).stem
 with open(workdir / 'calls.txt', 'a') as file:
   print(name, *sorted(os.sched_getaffinity(0)), file=file)

@@ -275,7 +275,7 @@ def test_numbers_of_numpy_and_sections_become_those_of_python(tmp_path):
   assert len({run.name for run in runs}) == 6
   for run in runs:
     assert 'np.' not in run.name
-    _, overrides = parse_args(run.commands[0][4:], {})  # as train.py reads them
+    _, overrides = parse_args(run.commands[0][5:], {})  # as train.py reads them
     again = load(path, overrides)
     assert config.differing_keys(again, run.config) == []
     validate(again)

@@ -358,14 +358,40 @@ def test_a_later_evaluation_of_a_kept_run_brings_its_session(run, tmp_path):
   assert [(row['run'], row['device']) for row in after[len(before) :]] == [(name, 'gpu')]
 
 
-def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
-  kept.keep(run.out, tmp_path / 'kept')
-  file = run.out / 'encoding.name=rope,seed=0' / 'eval.jsonl'
-  (row,) = storage.read_rows(file)
+def give_another_result(workdir):
+  (row,) = storage.read_rows(workdir / 'eval.jsonl')
   same = ('run', 'encoding', 'label', 'seed', 'step', 'train_length', 'corpus', 'split')
   same += ('protocol', 'length', 'k', 'document', 'tokens', 'bytes')
-  another = row_schema.row(**{name: row[name] for name in same}, nats=11.0)
-  storage.rewrite_rows(file, [another])
+  another = row_schema.row(**{name: row[name] for name in same}, nats=12.0)
+  storage.rewrite_rows(workdir / 'eval.jsonl', [another])
+
+
+def test_parts_whose_runs_start_from_one_are_joined_though_machines_round_differently(
+  run, tmp_path, capsys
+):
+  started = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
+  run.path.write_text(f'{started}\ndef figures(): return {{}}\n')
+  first, third, fourth, _ = (planned.name for planned in sweep.plan(run.path, run.out, {}))
+  out = tmp_path / 'kept'
+  for part, is_other_machine in (('2/4', False), ('3/4', True)):
+    folder = tmp_path / part[0]
+    assert swept(run, folder, part=part) == 0
+    if is_other_machine:
+      give_another_result(folder / first)
+    assert kept.keep(folder, out)[0] == (1 if is_other_machine else 2)
+  assert f'not kept, {out} has another result: {first}\n' in capsys.readouterr().out
+  rows = {row['run']: row['nats'] for row in row_files.read(out)}
+  assert rows.keys() == {first, third, fourth}
+  assert 12.0 not in rows.values()
+
+  give_another_result(tmp_path / '3' / fourth)  # from which no run starts
+  with pytest.raises(UserError, match='keeps another result of label=d'):
+    kept.keep(tmp_path / '3', out)
+
+
+def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
+  kept.keep(run.out, tmp_path / 'kept')
+  give_another_result(run.out / 'encoding.name=rope,seed=0')
   with pytest.raises(UserError, match='keeps another result of encoding'):
     kept.keep(run.out, tmp_path / 'kept')
 

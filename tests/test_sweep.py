@@ -10,6 +10,7 @@ import time
 
 import pytest
 from kinds import daily_if
+from rich.console import Console
 from stand_ins import ROOT, STARTED, Study
 
 from posenc_jax import config, storage, sweep
@@ -296,10 +297,27 @@ def test_a_folder_of_text_in_another_spelling_makes_no_other_runs(study, tmp_pat
   for name in ('texts/', './texts', 'texts/../texts'):
     again = planned(name)
     assert [run.hashes for run in again] == [begun.hashes, other.hashes]
-    _, overrides = parse_args(again[1].commands[0][4:], {})  # as train.py reads them
+    _, overrides = parse_args(again[1].commands[0][5:], {})  # as train.py reads them
     assert config.load(run.path, overrides).data.corpus == str(tmp_path / 'texts')
   with pytest.raises(UserError, match=r'holds a run of another config: data\.corpus'):
     planned('.')
+
+
+def test_runs_of_a_study_that_was_edited_since_it_was_planned_are_refused(tmp_path):
+  """Tables would leave them out."""
+  run = Study(tmp_path, ['rope', 'alibi'])
+  runs = sweep.plan(run.path, run.out, {}, run.scripts)
+  source = run.path.read_text()
+  run.path.write_text(source.replace("{'train.steps': 60}", "{'train.steps': 61}"))
+  failed = sweep.local.execute(runs, 1, Console())
+  assert failed.keys() == {planned.name for planned in runs}
+  reason = 'the study was edited after its sweep began; allowed: the same sweep again'
+  assert all(reason in why for why in failed.values())
+  assert run.calls() == {}
+
+  run.path.write_text(source)
+  assert run()[0] == 0
+  assert all(calls == ['train', 'eval'] for calls in run.calls().values())
 
 
 def test_overrides_win_and_runs_of_one_seed_are_one(study):

@@ -4,10 +4,11 @@ several machines, a part of its runs on each.
 
 import itertools
 import json
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
-from posenc_jax import storage
+from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.reporting.folders import files_below
@@ -23,7 +24,9 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   """Adds the finished runs in `folder`, n-grams beside them and what its sweep was given of results
   that were kept before, to the results kept in `out`.
 
-  What is kept already stays: rows.jsonl.gz and costs.jsonl get the new runs behind it.
+  What is kept already stays: rows.jsonl.gz and costs.jsonl get the new runs behind it. Each part of
+  a study trains the runs that its others start from, and machines round differently: such a run
+  stays as it was kept first, and a line says where another result of it is left out.
 
   Returns:
     The numbers of the study's runs that were added, and that are kept now.
@@ -75,6 +78,10 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
         allowed = 'results of one study, or another folder'
         raise UserError(f'{out}: kept of {before.study}; allowed: {allowed}')
       _check_same_configs(before, kept, report.hashes)
+      if again := _starts_with_other_results(runs, new_rows, old_rows):
+        print(f'{folder}: not kept, {out} has another result: {visible("; ".join(sorted(again)))}')
+        without = lambda rows: [row for row in rows if row['run'] not in again]
+        new_rows, new_costs, worked = map(without, (new_rows, new_costs, worked))
       # in the order of the more complete list
       both = sorted((report.runs, before.runs), key=len, reverse=True)
       report.runs = [*dict.fromkeys(itertools.chain(*both))]
@@ -93,6 +100,21 @@ def bring(folder: str | Path, out: Path, runs: Collection[str]) -> None:
   with disk_errors(remedy=''):
     worked = of_runs(sessions.kept_in(folder))
   _add(out, _rows_in(out), of_runs(_rows_in(folder)), of_runs(costs.read(folder)), worked, [folder])
+
+
+def _starts_with_other_results(
+  runs: Iterable[Path], rows: Iterable[dict], kept_rows: Iterable[dict]
+) -> set[str]:
+  """The names of those runs from which others of `runs` start, and of which `kept_rows` are others
+  than `rows`.
+  """
+  with_config = [run for run in runs if storage.exists(run / 'config.json')]
+  starts = [config.saved_config(run).train.init_from for run in with_config]
+  results = defaultdict(list)
+  for row in (*kept_rows, *rows):
+    results[row['run'], row_schema.key(row)].append(row)
+  other = {run for (run, _), found in results.items() if any(row != found[0] for row in found)}
+  return other & {Path(start).name for start in starts if start}
 
 
 def _rows_in(folder: str | Path) -> list[dict]:

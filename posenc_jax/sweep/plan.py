@@ -133,7 +133,8 @@ def plan(
       if named is not run.config:
         run.config, run.fields['data.corpus'] = named, named.data.corpus
     _check_startable(run, by_workdir.get(run.init_from))
-    flags = [f'--config={path}', f'--workdir={run.workdir}']
+    planned = config.config_hash(run.config)
+    flags = [f'--config={path}', f'--workdir={run.workdir}', f'--planned={planned}']
     flags += [_flag(*item) for item in {**run.fields, **_edited(run.config, run.workdir)}.items()]
     run.commands = [[sys.executable, str(script), *flags] for script in scripts]
   return runs

@@ -37,7 +37,7 @@ def sweep(
   Args:
     overrides: {'dotted.path': value}, laid over every run's config.
     scripts: train.py and eval.py of a clone of the repository, which fill a run's directory one
-      after the other; each takes --config, --workdir and --config.FIELD.
+      after the other; each takes --config, --workdir, --planned and --config.FIELD.
     jobs: how many runs are at work at a time on this machine ('local').
     launcher: 'local' runs `jobs` at a time, and 'slurm' makes each run a job of a cluster.
     kept: a folder of results that `reporting.kept` made: its runs, each of the same config as here,

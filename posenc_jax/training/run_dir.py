@@ -11,6 +11,7 @@ from posenc_jax.config import (
   CHECKPOINT_FIELDS,
   NOT_TRAINING,
   check_one_seed,
+  config_hash,
   differing_keys,
   flat,
   from_json,
@@ -250,6 +251,17 @@ def _make_folder(workdir: Path) -> None:
   except OSError as error:
     allowed = 'a folder, or where one can be made'
     raise UserError(f'workdir={str(workdir)!r}: {error.strerror}; allowed: {allowed}') from None
+
+
+def check_planned(config: ConfigDict, workdir: str | Path, planned: str) -> None:
+  """Raises `UserError` where the config is not the one of the hash `planned`, '' for any: a sweep
+  has planned another one, and its tables would leave this run out.
+  """
+  if planned and planned != (found := config_hash(as_begun(config, workdir))):
+    raise UserError(
+      f'--planned={planned}: the config has the hash {found}, since the study was edited after '
+      'its sweep began; allowed: the same sweep again, which plans its runs anew'
+    )
 
 
 def is_finished(workdir: str | Path, config_hash: str) -> bool:
