@@ -157,7 +157,7 @@ PROTOCOLS = {
   'planted': Protocol(
     'planted, the last eight characters of invented names in windows of {length} tokens, by the '
     'distance in bytes to where the name stood before (0: it is new; not to know one costs 5.95 '
-    'bits)',
+    'bits), and the text between names',
     EXCERPTS,
     _MASKED_OR_CUT,
     is_by_position=True,
@@ -209,6 +209,7 @@ def _names(holds: Callable[[Protocol], bool]) -> tuple[str, ...]:
 
 TEXT_TASKS = _names(lambda protocol: protocol.reads == PROMPTS)
 OF_EXCERPTS = _names(lambda protocol: protocol.reads == EXCERPTS)
+PLANTED = 'planted'  # its rows have no position where they are of text between names
 POSITIONAL = _names(lambda protocol: protocol.is_by_position)
 BY_DEPTH = _names(lambda protocol: protocol.is_by_depth)
 SAME_TARGETS = _names(lambda protocol: protocol.has_same_targets)

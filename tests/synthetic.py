@@ -93,12 +93,14 @@ def tasks(
   return rows
 
 
-def planted(seeds=2, lines=('rope', 'alibi', 'fox'), distances=(0, 16, 32, 64)):
-  """Bits a letter by the distance to what decides it, in windows of 32 tokens."""
+def planted(seeds=2, lines=('rope', 'alibi', 'fox'), distances=(None, 0, 16, 32, 64)):
+  """Bits a letter by the distance to what decides it, and of text, in windows of 32 tokens."""
   noise = random.Random(3)
   fields = dict(protocol='planted', corpus='planted', k=None, document=None)
   return [
-    row(label, seed, 32, rank + math.log2(1 + place) + noise.random(), position=place, **fields)
+    row(
+      label, seed, 32, rank + math.log2(1 + (place or 0)) + noise.random(), position=place, **fields
+    )
     for (rank, label), seed, place in itertools.product(enumerate(lines), range(seeds), distances)
   ]
 

@@ -73,7 +73,7 @@ def test_seeds_that_other_examples_may_well_have_judged_otherwise_are_named(labe
   for answers in (100, 1000):
     rows = [r | {'tokens': answers} for r in rows_of(study)]
     notes[answers] = make_tables(rows, metric='exact_match', learned=0.5)[0].notes
-  within = f'near 0.600, within the standard error of 100, 0.049: {close[label]}'
+  within = f'near 0.600, within the standard error of 100 answers, 0.049: {close[label]}'
   assert [note.endswith(within) for note in notes[100]] == [True]
   assert 'exceeds' in notes[100][0]
   assert not any('near' in note for note in notes[1000])

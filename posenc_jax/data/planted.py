@@ -32,6 +32,8 @@ from posenc_jax.data.sotu import check_sha256
 
 SHA256 = '5315f624c6dba4db7a6abe97ae1a7f99745b436fceb8cfe64431752b65b262e8'
 NAME = re.compile(rb'<[A-Za-z0-9]{10}>')
+# Of text that is cut from a document, the last name may have lost its end.
+NAME_OR_START = re.compile(rb'<[A-Za-z0-9]{10}>|<[A-Za-z0-9]*\Z')
 CHARACTERS = string.ascii_letters + string.digits
 GAP = 400  # the most bytes of text between a name that is new and the next one; half on average
 COMES_AGAIN = 0.75  # the probability, each time
@@ -125,6 +127,16 @@ def names_alone(seed: str, size: int) -> bytes:
 
 def _characters(draw: Callable[[], float], number: int) -> str:
   return ''.join(CHARACTERS[int(len(CHARACTERS) * draw())] for _ in range(number))
+
+
+def is_text(document: bytes) -> np.ndarray:
+  """Returns bool is_text_T of the bytes of a document, or of its beginning: whether they stand
+  outside of all names.
+  """
+  is_text_T = np.ones(len(document), bool)
+  for match in NAME_OR_START.finditer(document):
+    is_text_T[match.start() : match.end()] = False
+  return is_text_T
 
 
 def distances(window: bytes) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data
-from posenc_jax.data.planted import distances
+from posenc_jax.data import planted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import long_ppl, text_tasks, windows
 from posenc_jax.evaluation.controls import Originals, inputs_under
@@ -138,18 +138,22 @@ class Planner:
 
   def planted(self, length: int) -> Iterator[Measurement]:
     """Letters of planted names, by the distance to what decides them; see `data.planted`. A row's
-    `position` is the shortest distance of an octave; 0: the names that are new in a window.
+    `position` is the shortest distance of an octave; 0: the names that are new in a window; None:
+    the text between names.
     """
+    as_bytes = lambda tokens_T: tokens_T.astype(np.uint8).tobytes()
     windows_WT = windows.whole_windows(self._excerpts, length)
-    texts = (window.astype(np.uint8).tobytes() for window in windows_WT)
-    places = windows.by_octave(np.stack(list(map(distances, texts))))
+    places = windows.by_octave(np.stack([planted.distances(as_bytes(w)) for w in windows_WT]))
     if not places:
       raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
+    # told apart in whole documents: windows begin and end within names, too
+    of_text = [planted.is_text(as_bytes(excerpt)) for excerpt in self._excerpts]
+    places[None] = windows.whole_windows(of_text, length)
     for control in self._controls('planted'):
       yield self._by_place('planted', length, control, places)
 
   def _by_place(
-    self, protocol: str, length: int, control: str | None, places: dict[int, object]
+    self, protocol: str, length: int, control: str | None, places: dict[int | None, object]
   ) -> Measurement:
     """The measurement of whole windows with a row for each position in `places`, which says where
     in the array [W, T] of all windows its tokens are.

@@ -225,7 +225,7 @@ def _by_position(
   labels: Collection[str],
 ) -> tuple[list[Scores], int]:
   """The scores by position in windows of one length, and that length."""
-  rows = [row for row in rows if row['protocol'] == protocol]
+  rows = [row for row in rows if row['protocol'] == protocol and row['position'] is not None]
   lengths = sorted({row['length'] for row in rows})
   if length is not None and length not in lengths:
     raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths))}')

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Collection
 
 from posenc_jax.errors import shown
-from posenc_jax.protocols import POSITIONAL
+from posenc_jax.protocols import PLANTED, POSITIONAL
 
 FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
@@ -268,7 +268,7 @@ def fault(row: dict) -> str | None:
     return _wrong_names(row)
   if wrong := fault_of(row, FIELDS) or fault_of(row, OPTIONAL):
     return wrong
-  if row['position'] is None and row['protocol'] in POSITIONAL:
+  if row['position'] is None and row['protocol'] in POSITIONAL and row['protocol'] != PLANTED:
     return _refusal(row, 'position', f'a number for the protocol {row["protocol"]}')
   return _fault_of_score(row)
 

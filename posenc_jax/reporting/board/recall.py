@@ -4,7 +4,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from posenc_jax.protocols import WINDOWED
+from posenc_jax.protocols import PLANTED, WINDOWED
 from posenc_jax.reporting.board import lines as board_lines
 from posenc_jax.reporting.board.smallest import (
   SMALLEST_BETWEEN,
@@ -18,8 +18,7 @@ from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import UNSEEN, Scores
 from posenc_jax.reporting.series import multiple_of
-from posenc_jax.reporting.table import Cell, RowGroup, Table
-from posenc_jax.reporting.table_forms.distances import PLANTED
+from posenc_jax.reporting.table import TEXT, Cell, RowGroup, Table
 
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
@@ -56,7 +55,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   found = {}
   for name, which in wanted.items():
     if some := [row for row in rows if (row['length'], row['control']) == which]:
-      (found[name],) = collect(some, (), [PLANTED], column_of=lambda row: row['position'])
+      (found[name],) = collect(some, (), [PLANTED], column_of=_place)
   bins = defaultdict(list)
   for position in sorted({place for scores in found.values() for place in scores.columns}):
     bins[_bin(position, L)].append(position)
@@ -129,10 +128,15 @@ def _onset(found: list[int | None]) -> str:
   return ONSET_FORM.format(statistics.median(known) / 1e6) + count
 
 
+def _place(row: dict) -> int:
+  """The distance of which a row is; TEXT where it is of the text between names."""
+  return TEXT if row['position'] is None else row['position']
+
+
 def _bin(position: int, L: int) -> int:
-  """0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
-  if position == 0:
-    return 0
+  """-1: text; 0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
+  if position <= 0:
+    return position
   number = 1
   while position >= L / 2 * 2 ** (number - 1):
     number += 1
@@ -141,7 +145,7 @@ def _bin(position: int, L: int) -> int:
 
 def _bin_name(number: int) -> str:
   if number < 3:
-    return ('new', 'to L / 2', 'L / 2 to L')[number]
+    return ('text', 'new', 'to L / 2', 'L / 2 to L')[number + 1]
   return f'{2 ** (number - 3)} to {2 ** (number - 2)} L'
 
 

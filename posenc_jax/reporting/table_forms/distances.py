@@ -5,15 +5,24 @@ character of a planted name, or the depths at which a prompt hides what it asks 
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
+from posenc_jax.protocols import PLANTED
 from posenc_jax.reporting.scores.collecting import check_depths, collect, windows_of
 from posenc_jax.reporting.scores.score import LINE, Scores
-from posenc_jax.reporting.table import DEPTH, DISTANCE, Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import (
+  DEPTH,
+  DISTANCE,
+  TEXT,
+  Cell,
+  RowGroup,
+  Table,
+  cells,
+  from_scores,
+)
 from posenc_jax.reporting.table_forms.published import published
 
-PLANTED = 'planted'
 DISTANCES = (
   ' Columns: bytes from a character to the same one of the same name before, from the number to '
-  'twice it; 0: the name is new in the window.'
+  'twice it; 0: the name is new in the window; text: what stands between names.'
 )
 DEPTHS = ' Columns: how much of the text stands before what is asked for, in per cent.'
 
@@ -34,15 +43,17 @@ def distances(
   `published`. Raises `UserError`.
   """
   check_depths('table', protocol, [PLANTED])
-  rows = [row for row in rows if row['protocol'] == protocol and row['position'] is not None]
+  is_planted = protocol == PLANTED
+  of_place = lambda row: TEXT if is_planted and row['position'] is None else row['position']
+  rows = [row for row in rows if row['protocol'] == protocol and of_place(row) is not None]
   lengths = sorted({row['length'] for row in rows})
   if not rows or length not in (None, *lengths):
     allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
     raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
-  place = DISTANCE if protocol == PLANTED else DEPTH
+  place = DISTANCE if is_planted else DEPTH
   windows = windows_of(rows, runs, length)
   found = collect(
-    [row | {place: row['position']} for row in windows.rows],
+    [row | {place: of_place(row)} for row in windows.rows],
     windows.runs,
     [protocol],
     metric,
@@ -51,7 +62,7 @@ def distances(
     group_fields=(*LINE, 'length'),
   )
   found[0].notes += windows.notes
-  return [_table(scores, protocol == PLANTED) for scores in found] + published(reference)
+  return [_table(scores, is_planted) for scores in found] + published(reference)
 
 
 def _table(scores: Scores, of_names: bool) -> Table:

@@ -139,7 +139,7 @@ def close_seeds(known: dict[str, dict[int, Learned]]) -> str:
   for line, by_seed in known.items():
     for seed, some in by_seed.items():
       if some.is_close:
-        near = f'near {some.bound:.3f}, within the standard error of {some.number:,}'
+        near = f'near {some.bound:.3f}, within the standard error of {some.number:,} answers'
         named[f'{near}, {some.error:.3f}'].append(f'seed {seed} of {line} ({some.accuracy:.3f})')
   return '; '.join(f'{near}: {", ".join(seeds)}' for near, seeds in named.items())
 
