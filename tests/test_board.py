@@ -115,10 +115,9 @@ def of_corpus():
 
 
 def test_the_numbers_of_a_line(of_corpus):
-  rows = [r for r in text_rows() if r['label'] == 'far']
-
-  def bits(seed, length, control=None):
-    some = [r for r in rows if (r['seed'], r['length'], r['control']) == (seed, length, control)]
+  def bits(seed, length, control=None, label='far'):
+    wanted = (label, seed, length, control)
+    some = [r for r in text_rows() if (r['label'], r['seed'], r['length'], r['control']) == wanted]
     return sum(r['nats'] for r in some) / sum(r['bytes'] for r in some) / np.log(2)
 
   line = of_corpus['far']
@@ -134,6 +133,8 @@ def test_the_numbers_of_a_line(of_corpus):
   assert line.windowed.mean == pytest.approx(windowed)
   beyond = statistics.fmean(bits(s, 32) - bits(s, 32, 'windowed') for s in range(SEEDS))
   assert line.beyond_window.mean == pytest.approx(beyond)
+  default = statistics.fmean(bits(s, 32) - bits(s, 32, 'windowed', 'rope') for s in range(SEEDS))
+  assert line.beyond_default.mean == pytest.approx(default)
   assert line.cost == pytest.approx((1030 / 1000, 0.401 / 0.101, 1300 / 1000))
 
 

@@ -11,6 +11,7 @@ from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
+  BASELINE_WINDOWED,
   OWN,
   OWN_SHUFFLED,
   OWN_WINDOWED,
@@ -49,6 +50,7 @@ class Line:
       windowed at L.
     beyond_shuffled: likewise, from the own score where tokens farther back than L are another
       document's.
+    beyond_default: likewise, from the score of ROPE with attention windowed at L.
     holds_to: the largest length up to which, at every length, no seed is worse by more than SLACK
       than at L, and the interval of the change ends below SLACK. None: there is no score at L.
     fails_by: the shortest length at which that interval lies above SLACK, or a score of a seed is
@@ -70,6 +72,7 @@ class Line:
   holds_windowed: bool | None
   beyond_window: Difference | None
   beyond_shuffled: Difference | None
+  beyond_default: Difference | None
   holds_to: int | None
   fails_by: int | None
   all_gain: bool
@@ -197,7 +200,9 @@ def lines(
     dataclasses.replace(
       line,
       is_reference=line.is_reference or line.label in references,
-      at_L=line.at_L if baseline else None,  # another line of that encoding is no measure
+      # another line of that encoding is no measure
+      at_L=line.at_L if baseline else None,
+      beyond_default=line.beyond_default if baseline else None,
     )
     for line in made
   ]
@@ -239,6 +244,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Co
     holds_windowed=holds_windowed,
     beyond_window=of_far(OWN_WINDOWED),
     beyond_shuffled=of_far(OWN_SHUFFLED),
+    beyond_default=of_far(BASELINE_WINDOWED),
     holds_to=(held.length if held else L) if own else None,
     fails_by=next((length for length in past if fails(length)), None),
     all_gain=bool(far) and all(None not in pair and pair[1] < pair[0] for pair in far),

@@ -61,6 +61,8 @@ LEGEND = (
   "first target are another document's, the placebo, which may do harm of its own.",
   f'{FAR} L, window of L: the score at {FAR} L minus that at the same length with attention '
   'windowed at L, which may do harm of its own, too.',
+  f'{FAR} L, {ROPE} with window: the score at {FAR} L minus that of {ROPE} there with attention '
+  'windowed at L, what any model of it has for nothing. Its mark compares these two.',
   f'holds to: the largest length up to which, at every length, no seed is more than {SLACK:g} '
   f'bits worse than at L and the interval of the change ends at +{SLACK:g} or below; ≥: no longer '
   'one was evaluated.',
@@ -141,6 +143,7 @@ def text_table(rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequ
     f'window of L, at {multiple_of(past[-1], L)}' if past else 'window of L',
     f'{FAR} L, other text',
     f'{FAR} L, window of L',
+    f'{FAR} L, {ROPE} with window',
     'holds to',
     'seeds',
   ]
@@ -175,6 +178,7 @@ def _cells(line: Line, past: list[int], verdict: str):
   yield cell(line.windowed if past and line.longest == past[-1] else None, signed_bits)
   yield cell(line.beyond_shuffled, signed_bits)
   yield cell(line.beyond_window, signed_bits)
+  yield cell(line.beyond_default, signed_bits)
   if line.holds_to is None or line.is_reference:
     yield Cell(DASH)
   else:
@@ -200,6 +204,7 @@ def _smallest_cells(of_corpus: list[Line], past: list[int]) -> list[list[Cell]]:
     [line.windowed for line in holding if line.longest == longest],
     [line.beyond_shuffled for line in holding],
     [line.beyond_window for line in holding],
+    [line.beyond_default for line in holding],
   ]
   smallest = [marked, *map(smallest_shown, columns)]
   texts = [DASH if some is None else f'{some:.3f}' for some in smallest]
