@@ -157,7 +157,7 @@ PROTOCOLS = {
   'planted': Protocol(
     'planted, the last eight characters of invented names in windows of {length} tokens, by the '
     'distance in bytes to where the name stood before (0: it is new; not to know one costs 5.95 '
-    'bits), and the text between names',
+    'bits)',
     EXCERPTS,
     _MASKED_OR_CUT,
     is_by_position=True,

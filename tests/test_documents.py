@@ -309,7 +309,14 @@ STUDIES_OF_SECTIONS = {
   ],
   ('results/FINDINGS.md', 'The same on Python source'): ['board_code'],
   ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
-  ('results/FINDINGS.md', 'In tasks'): ['board_tasks', 'grid', 'nope', 'tasks', 'temperatures'],
+  ('results/FINDINGS.md', 'In tasks'): [
+    'board_tasks',
+    'distances',
+    'grid',
+    'nope',
+    'tasks',
+    'temperatures',
+  ],
 }
 
 

@@ -22,8 +22,9 @@ from posenc_jax.reporting.table_forms.published import published
 
 DISTANCES = (
   ' Columns: bytes from a character to the same one of the same name before, from the number to '
-  'twice it; 0: the name is new in the window; text: what stands between names.'
+  'twice it; 0: the name is new in the window.'
 )
+OF_TEXT = ' text: the bytes between names.'
 DEPTHS = ' Columns: how much of the text stands before what is asked for, in per cent.'
 
 
@@ -70,4 +71,6 @@ def _table(scores: Scores, of_names: bool) -> Table:
   line_cells = zip(scores.lines, cells(scores, scores.lines), strict=True)
   group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in line_cells])
   sentences = DISTANCES if of_names else DEPTHS
+  if TEXT in scores.columns:
+    sentences += OF_TEXT
   return from_scores(scores, title, 'encoding', [group], sentences)
