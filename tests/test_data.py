@@ -1036,6 +1036,19 @@ def test_tfds_problems_are_one_line(small):
   assert '--file_format=array_record' in message('tfds:small')
 
 
+def test_a_tfds_set_on_disk_runs_no_code(small, monkeypatch):
+  (small / 'strange.py').write_text(f'open({str(small / "was_run")!r}, "w")')
+  monkeypatch.syspath_prepend(small)
+  features = small / 'small' / '2.0.0' / 'features.json'
+  own = 'tensorflow_datasets.core.features.text_feature.Text'
+  assert own in features.read_text()
+  features.write_text(features.read_text().replace(own, 'strange.Text'))
+  with pytest.raises(UserError, match='features.json names .*strange.Text') as error:
+    corpus('tfds:small', 'train', 'body', str(small))
+  assert 'allowed: features of tensorflow_datasets' in one_line(error)
+  assert not (small / 'was_run').exists()
+
+
 # A tokenizer.json
 
 WORDS = ["l'été — 日本語 text 🙂🙂 and more text, the text of the day. " * 20, 'naïve café ﬁne ①']

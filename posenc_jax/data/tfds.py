@@ -5,14 +5,16 @@ A split that a set lacks is cut off the end of its train split: the last tenth f
 twentieth before it for validation (the last twentieth where the set has a test split).
 """
 
+import contextlib
 import hashlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
 
 from posenc_jax.data.documents import Documents, Listing, identity_of
-from posenc_jax.errors import MAX_REASON, UserError, hint, one_line
+from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown
 
 
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
@@ -82,9 +84,12 @@ def known() -> list[str]:
 def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
   for data_dir in (cache, tfds.core.constants.DATA_DIR):
     try:
-      builder = tfds.core.read_only_builder.builder_from_files(_bare(name), data_dir=data_dir)
+      with _no_code_of(name):
+        builder = tfds.core.read_only_builder.builder_from_files(_bare(name), data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
       continue
+    except UserError:
+      raise
     except ValueError as error:
       raise UserError(
         f'config.data.corpus={name!r}: allowed: tfds:NAME[/CONFIG][:VERSION]'
@@ -98,6 +103,29 @@ def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
       )
     return builder
   return None
+
+
+@contextlib.contextmanager
+def _no_code_of(name: str) -> Iterator[None]:
+  """Refuses features that are not TFDS' own: it imports the module that a features.json names, and
+  a set on disk may be a stranger's.
+  """
+  connector = tfds.features.FeatureConnector
+  original = connector.__dict__['cls_from_name']
+
+  def cls_from_name(cls, python_class_name):
+    if not python_class_name.startswith('tensorflow_datasets.'):
+      raise UserError(
+        f'config.data.corpus={name!r}: its features.json names {shown(python_class_name)}; '
+        'allowed: features of tensorflow_datasets'
+      )
+    return original.__get__(None, cls)(python_class_name)
+
+  connector.cls_from_name = classmethod(cls_from_name)
+  try:
+    yield
+  finally:
+    connector.cls_from_name = original
 
 
 def _split_slices(present: set[str]) -> dict[str, str]:
