@@ -1043,7 +1043,7 @@ def test_a_tfds_set_on_disk_runs_no_code(small, monkeypatch):
   own = 'tensorflow_datasets.core.features.text_feature.Text'
   assert own in features.read_text()
   features.write_text(features.read_text().replace(own, 'strange.Text'))
-  with pytest.raises(UserError, match='features.json names .*strange.Text') as error:
+  with pytest.raises(UserError, match=r'features\.json names .*strange\.Text') as error:
     corpus('tfds:small', 'train', 'body', str(small))
   assert 'allowed: features of tensorflow_datasets' in one_line(error)
   assert not (small / 'was_run').exists()
