@@ -131,8 +131,8 @@ def restore(
   Args:
     holds_half: whether, where activations of evaluation are bfloat16, matrices are held as that,
       too, which takes half the memory: those of layers, and others whose numbers all are.
-    on_all: whether it is on all devices of this process, as `mesh_of_evaluation` says, or on the
-      first alone.
+    on_all: whether it is on all devices of this process, as `mesh_of_evaluation` says, or on one
+      alone: the first, or jax's default device where the caller has chosen one.
   """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
@@ -160,10 +160,15 @@ def restore(
     mesh = mesh_of_evaluation(sum(leaf.nbytes for leaf in leaves.values()))
     shardings = parameter_shardings(mesh, model)
   else:
-    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    shardings = jax.tree.map(lambda x: first, model)
+    one = jax.sharding.SingleDeviceSharding(_default_device())
+    shardings = jax.tree.map(lambda x: one, model)
   placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
   return filled(jax.tree.map(placed, model, shardings), leaves), held.step
+
+
+def _default_device() -> jax.Device:
+  device = jax.config.jax_default_device  # or the name of a platform, or None
+  return device if isinstance(device, jax.Device) else jax.local_devices(backend=device)[0]
 
 
 def _half(path: str, leaf: np.ndarray) -> np.ndarray:

@@ -442,6 +442,15 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
       np.testing.assert_allclose(*np.array(scores, float), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize('named', [3, 'cpu'])
+def test_a_run_is_loaded_upon_the_default_device(named, on_one):
+  chosen = jax.devices()[named] if isinstance(named, int) else named
+  with jax.default_device(chosen):
+    model = runs.load_run(on_one[0]).model
+  expected = {jax.devices()[named] if isinstance(named, int) else jax.devices()[0]}
+  assert {x.sharding.device_set == expected for x in jax.tree.leaves(model)} == {True}
+
+
 def watched(on_devices, used, cuts):
   """`on_devices` that adds to `used` (tokens of a window, windows that a device is given), and to
   `cuts` of how many pieces a device has one of a matrix.
