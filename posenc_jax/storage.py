@@ -23,6 +23,7 @@ import re
 import shutil
 import socket
 import stat
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -270,7 +271,8 @@ def lock(fd: int, path: str | Path, wait: bool = False) -> None:
       raise OSError(error.errno, error.strerror, str(path)) from error
     print(
       f'{path}: no lock on this file system ({error.strerror}); '
-      'see to it that one process at a time works there'
+      'see to it that one process at a time works there',
+      file=sys.stderr,  # text or JSON goes to stdout
     )
 
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import json
+import logging
 import os
 import random
 import shutil
@@ -1061,6 +1062,19 @@ def test_a_run_by_a_ring_is_evaluated_on_one_device(make_run):
   assert {(row['status'], row['overrides']) for row in rows_of(workdir)} == {('ok', None)}
   run = runs.load_run(workdir)
   assert run.model(run.inputs(b'the q'), **run.options).shape[:2] == (1, 6)
+
+
+def test_a_run_that_is_loaded_leaves_the_process_as_it_is(make_run, monkeypatch):
+  """What commands hide of Orbax' tracebacks is theirs, not that of a program with other errors."""
+  _, workdir, _ = make_run()
+  loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
+  for logger in loggers:
+    monkeypatch.setattr(logger, 'filters', [])
+  for hook in ('excepthook', 'unraisablehook'):
+    monkeypatch.setattr(sys, hook, getattr(sys, f'__{hook}__'))
+  runs.load_run(workdir)
+  assert (sys.excepthook, sys.unraisablehook) == (sys.__excepthook__, sys.__unraisablehook__)
+  assert [logger.filters for logger in loggers] == [[], []]
 
 
 def test_a_placebo_out_of_one_folder_is_refused(tmp_path):

@@ -240,9 +240,9 @@ def test_two_go_on_from_the_last_whole_checkpoint_of_one(run, on_one, tmp_path):
   shutil.copytree(on_one, workdir)
   damage_arrays(workdir / 'checkpoints' / str(STEPS))
   start(tmp_path, {'of_one': [run(workdir, mesh__data=2)]})
-  printed = (tmp_path / 'of_one.0.out').read_text()
-  assert f'{workdir}/checkpoints: the checkpoint of step 12 is damaged' in printed
-  assert f'{workdir}: going on from step 8' in printed
+  damaged = f'{workdir}/checkpoints: the checkpoint of step 12 is damaged'
+  assert damaged in (tmp_path / 'of_one.0.err').read_text()
+  assert f'{workdir}: going on from step 8' in (tmp_path / 'of_one.0.out').read_text()
   assert (workdir / 'checkpoints' / '12.damaged').exists()
   np.testing.assert_allclose(losses(workdir), losses(on_one), rtol=2e-6)
 

@@ -261,7 +261,7 @@ def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(
 
   monkeypatch.setattr(storage.fcntl, 'flock', flock(errno.ENOLCK))
   with storage.file_lock(tmp_path / 'train.lock'):
-    assert 'train.lock: no lock on this file system (No locks available)' in capsys.readouterr().out
+    assert 'train.lock: no lock on this file system (No locks available)' in capsys.readouterr().err
   monkeypatch.setattr(storage.fcntl, 'flock', flock(errno.EIO))
   with (
     pytest.raises(OSError, match=r'train\.lock') as error,

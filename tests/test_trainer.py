@@ -541,7 +541,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
     assert step == 2
     assert_same(restored, {'model': noise(2), 'opt_state': {'count': jnp.array(2)}})
     checkpoints.save(3, noise(3), {'count': jnp.array(3)})  # the way is free
-  assert 'the checkpoint of step 3 is damaged' in capsys.readouterr().out
+  assert 'the checkpoint of step 3 is damaged' in capsys.readouterr().err
   assert (tmp_path / 'checkpoints' / '3.damaged').exists()
   with Checkpoints(tmp_path) as reader:
     assert reader.restore(**trees)[1] == 3
@@ -588,7 +588,7 @@ def test_a_checkpoint_that_a_training_removes_meanwhile_is_not_called_damage(tmp
       restored, step = reader.restore(model=noise(0))
       assert (step, reader.latest) == (2, 2)
   assert_same(restored['model'], noise(2))
-  assert 'damaged' not in capsys.readouterr().out
+  assert 'damaged' not in capsys.readouterr().err
 
 
 def test_a_wrong_shape_is_not_called_damage(tmp_path):

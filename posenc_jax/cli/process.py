@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from posenc_jax.cli.orbax_tracebacks import silence_tracebacks
 from posenc_jax.cli.streams import streams_that_outlive_readers
 from posenc_jax.errors import Stopped, UserError, disk_errors
 from posenc_jax.storage import REPOSITORY
@@ -24,6 +25,7 @@ def main(function: Callable[[list[str]], int | None]) -> None:
   """
   is_other = lambda folder: Path(folder).resolve() != REPOSITORY / 'scripts'
   sys.path[:] = filter(is_other, sys.path)
+  silence_tracebacks()
   with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
     try:
       with disk_errors():

@@ -3,6 +3,7 @@
 import errno
 import functools
 import os
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ import orbax.checkpoint as ocp
 from posenc_jax import storage
 from posenc_jax.distributed import processes
 from posenc_jax.errors import Stopped, UserError, not_finite, user_errors
-from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror, silence_tracebacks
+from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror
 
 # What an OSError says where files of a checkpoint are missing or are others; None: Orbax raises it.
 OF_DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
@@ -52,7 +53,6 @@ class Checkpoints:
     self._keep_period = keep_every or None
     self._is_saving, self._is_shared = False, not processes.is_multiprocess()
     self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
-    silence_tracebacks()
     with self._disk_errors():
       if not self._is_read_only and processes.is_primary():
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,8 @@ class Checkpoints:
         self._check_readable(step)
         if isinstance(error, OSError) and error.errno not in OF_DAMAGE:
           raise  # it could not be read a moment ago: the system, not the checkpoint, is to blame
-        print(f'{self._folder}: the checkpoint of step {step} is damaged ({type(error).__name__})')
+        problem = f'the checkpoint of step {step} is damaged ({type(error).__name__})'
+        print(f'{self._folder}: {problem}', file=sys.stderr)  # text or JSON goes to stdout
         damaged.append(step)
       else:
         self._set_aside(damaged)
