@@ -4,9 +4,11 @@ added by a user.
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import re
 import sys
+import typing
 from types import SimpleNamespace
 
 import jax
@@ -69,6 +71,23 @@ def with_gradients(f, argnums):
     return out, *grads
 
   return jax.jit(both)
+
+
+def test_types_say_what_attend_returns_with_the_arguments_that_it_has():
+  """A type checker reads the overloads alone."""
+  flag, own = 'return_logsumexp', dict(inspect.signature(attend).parameters)
+  assert own.pop(flag).default is False
+  returned = {}
+  for overload in typing.get_overloads(attend):
+    signature = inspect.signature(overload)
+    arguments = dict(signature.parameters)
+    chosen = arguments.pop(flag)
+    assert arguments == own
+    returned[chosen.annotation, chosen.default] = signature.return_annotation
+  assert returned == {
+    (typing.Literal[False], False): jax.Array,
+    (typing.Literal[True], inspect.Parameter.empty): tuple[jax.Array, jax.Array],
+  }
 
 
 @pytest.mark.parametrize(

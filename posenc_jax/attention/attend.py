@@ -7,6 +7,7 @@ xla_ops.py of the package: why tiles are fast on a CPU.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,24 +22,80 @@ from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.xla_ops import vary, varying_axes
 
+Array = jax.Array | np.ndarray  # what attention takes; it returns those of jax
 
+
+@overload
 def attend(
-  q_BTHK: jax.Array,
-  k_BSGK: jax.Array,
-  v_BSGK: jax.Array,
+  q_BTHK: Array,
+  k_BSGK: Array,
+  v_BSGK: Array,
   enc: Encoding,
   *,
-  x: jax.Array | None = None,
-  position_ids: jax.Array | None = None,
-  segment_ids: jax.Array | None = None,
+  x: Array | None = None,
+  position_ids: Array | None = None,
+  segment_ids: Array | None = None,
   is_causal: bool = True,
   window: int | None = None,
   chunk: int | None = None,
   sink_tokens: int = 0,
   prefix: int = 0,
-  mask: Callable | jax.Array | None = None,
-  mask_ids: jax.Array | None = None,
-  bias: jax.Array | None = None,
+  mask: Callable | Array | None = None,
+  mask_ids: Array | None = None,
+  bias: Array | None = None,
+  softcap: float | None = None,
+  backend: str = 'auto',
+  block_sizes: tuple[int, int] | None = None,
+  max_position_distance: int | None = None,
+  outer_hooks_applied: bool = False,
+  return_logsumexp: Literal[False] = False,
+) -> jax.Array: ...
+
+
+@overload
+def attend(
+  q_BTHK: Array,
+  k_BSGK: Array,
+  v_BSGK: Array,
+  enc: Encoding,
+  *,
+  x: Array | None = None,
+  position_ids: Array | None = None,
+  segment_ids: Array | None = None,
+  is_causal: bool = True,
+  window: int | None = None,
+  chunk: int | None = None,
+  sink_tokens: int = 0,
+  prefix: int = 0,
+  mask: Callable | Array | None = None,
+  mask_ids: Array | None = None,
+  bias: Array | None = None,
+  softcap: float | None = None,
+  backend: str = 'auto',
+  block_sizes: tuple[int, int] | None = None,
+  max_position_distance: int | None = None,
+  outer_hooks_applied: bool = False,
+  return_logsumexp: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
+
+
+def attend(
+  q_BTHK: Array,
+  k_BSGK: Array,
+  v_BSGK: Array,
+  enc: Encoding,
+  *,
+  x: Array | None = None,
+  position_ids: Array | None = None,
+  segment_ids: Array | None = None,
+  is_causal: bool = True,
+  window: int | None = None,
+  chunk: int | None = None,
+  sink_tokens: int = 0,
+  prefix: int = 0,
+  mask: Callable | Array | None = None,
+  mask_ids: Array | None = None,
+  bias: Array | None = None,
   softcap: float | None = None,
   backend: str = 'auto',
   block_sizes: tuple[int, int] | None = None,

@@ -11,11 +11,13 @@ of single tokens, so that whoever adds them up divides once.
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+import jax
 import numpy as np
 
 from posenc_jax.rows.clusters import top_folder
 
-TokenFunction = Callable[[np.ndarray], np.ndarray]  # tokens_BT -> a number for each token
+# tokens_BT -> a number for each token
+TokenFunction = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 
 def sliding(
