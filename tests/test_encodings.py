@@ -1963,6 +1963,16 @@ def test_stacked_parameters_are_constrained_as_those_of_each_layer(share):
   assert min(leaf.min() for leaf in jax.tree.leaves(constrained)) > 0
 
 
+@pytest.mark.parametrize('n', [-1, 3, np.int64(3)])
+def test_a_layer_that_is_not_there_is_refused(n):
+  """jax would take the nearest one."""
+  stacked = StackedEncoding(lambda: build('alibi'), 3, 'paper')
+  with pytest.raises(ValueError, match=rf'^layer {n}; allowed: 0 to 2$'):
+    stacked.layer(n)
+  with pytest.raises(ValueError, match=r'^layers=0; allowed: 1 or more$'):
+    StackedEncoding(lambda: build('alibi'), 0, 'paper')
+
+
 def test_names_that_a_config_has_for_itself_are_known():
   """`make` refuses hyperparameters of these names, and builds every encoding."""
   assert {name for name in dir(ConfigDict) if not name.startswith('_')} <= OF_CONFIGS

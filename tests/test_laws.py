@@ -1101,6 +1101,12 @@ def test_given_positions_are_moved_as_declared(variant):
   assert np.abs((further - moved) / 100 - 1).max() < 0.1
 
 
+def test_what_a_class_may_declare_otherwise_has_its_type_written_down():
+  """From None or () type checkers would infer a type that a subclass of a user has not."""
+  inferred = {name for name, value in vars(Encoding).items() if value is None or value == ()}
+  assert {'bias_in_scale', 'per_layer'} <= inferred <= {*Encoding.__annotations__}
+
+
 def test_every_class_attribute_is_a_declaration_but_for_what_wrappers_say_of_themselves():
   public = {name for name in vars(Encoding) if not name.startswith('_')}
   attributes = {name for name in public if not callable(getattr(Encoding, name))}

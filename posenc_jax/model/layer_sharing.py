@@ -23,8 +23,11 @@ class StackedEncoding(nnx.Module):
         set) or 'none' (each layer its own set).
       field: what errors call `share`, where it comes from a config.
     Raises:
-      ValueError: an unknown `share`; or 'none' for parameters that act once, at the input.
+      ValueError: an unknown `share`; no layer; or 'none' for parameters that act once, at the
+        input.
     """
+    if layers < 1:
+      raise ValueError(f'layers={layers}; allowed: 1 or more')
     if share not in SHARING:
       raise ValueError(f'{field}={share!r}; allowed: {", ".join(SHARING)}')
     first, *others = (make() for _ in range(layers))
@@ -64,7 +67,11 @@ class StackedEncoding(nnx.Module):
     return own
 
   def layer(self, n: int):
-    """The encoding as the n-th of its layers has it."""
+    """The encoding as the n-th of its layers has it, from 0. Raises ValueError for an integer out
+    of range.
+    """
+    if not isinstance(n, jax.core.Tracer) and not 0 <= n < self.num_layers:
+      raise ValueError(f'layer {n}; allowed: 0 to {self.num_layers - 1}')
     return self.with_parameters([leaf[n] for leaf in self.stacked_parameters()])
 
 

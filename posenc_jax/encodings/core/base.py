@@ -104,7 +104,8 @@ class Encoding(nnx.Module):
   # `coordinates` or `transform_output` reads x, the layer's normalized input
   needs_inputs = False
   needs_visible = False  # `coordinates` reads how many keys each query sees
-  position_kind = 'integers'  # or 'floats', which holds integers too; None: positions are not read
+  # 'integers', or 'floats', which holds integers too; None: positions are not read
+  position_kind: str | None = 'integers'
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
   # Positions may be [B|1, S, G], too: of each head of keys, and of the queries that share it
   takes_positions_per_head = False
@@ -116,11 +117,11 @@ class Encoding(nnx.Module):
   moves_given_positions = False
   # Ids of the tokens that `positions_of_tokens` looks for; as bytes, of text whose tokens are bytes
   tokens_read: tuple[int, ...] | bytes = ()
-  max_length = None  # an int: the number of positions that there are
-  max_relative_distance = None  # an int: distance terms are constant from that distance on
+  max_length: int | None = None  # the number of positions that there are
+  max_relative_distance: int | None = None  # distance terms are constant from it on
   # Whether `scale` multiplies the terms added to scores; None: nothing is added. An encoding with
   # such a term has to say it.
-  bias_in_scale = None
+  bias_in_scale: bool | None = None
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
   normalizer = 'softmax'
   qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
@@ -131,7 +132,8 @@ class Encoding(nnx.Module):
 
   # Declarations of an encoding that has a `score` or `normalize`.
 
-  scans_keys = ()  # shape per head and query of each value that `score` carries along the keys
+  # shape per head and query of each value that `score` carries along the keys
+  scans_keys: tuple[tuple[int, ...], ...] = ()
   recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
   needs_all_queries = False  # `normalize` reads the scores of other queries: T must be S
 
@@ -162,8 +164,9 @@ class Encoding(nnx.Module):
 
   # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
   # All layers share the others.
-  per_layer = ()
-  switched_off = ()  # hooks of the class that this instance's hyperparameters leave out
+  per_layer: tuple[str, ...] = ()
+  # hooks of the class that this instance's hyperparameters leave out
+  switched_off: tuple[str, ...] = ()
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
     self.dims = dims
