@@ -335,6 +335,32 @@ def test_equal_to_the_oracle(variant, mode, backend):
   assert all(np.abs(leaf).max() > 1e-4 for leaf in gradients.values())
 
 
+@pytest.mark.ci
+@pytest.mark.parametrize(
+  ('variant', 'backend'),
+  [(v, backend) for v in VARIANTS if declares_anew(v) for backend in backends_of(v)],
+)
+def test_a_program_that_has_float64_gets_float32(variant, backend):
+  """Under `jax_enable_x64` no array of attention or of its gradient is float64; the outputs of what
+  hyperparameters do not change are those without it.
+  """
+  enc, (x, weights, _) = build(variant), inputs()
+  block_sizes = (3, 5) if backend == 'blockwise' else None
+  options = {'backend': backend, 'block_sizes': block_sizes, **MODES[ONE_MODE[variant]]}
+  if 'position_ids' in options:
+    options['position_ids'] = jnp.asarray(options['position_ids'], jnp.int32)
+  run = jax.jit(lambda *args: layer(*args, **options))
+  loss = lambda *args: (run(*args) * cotangent_of(enc)).sum()
+  with jax.enable_x64(True):
+    program = jax.make_jaxpr(jax.value_and_grad(loss, argnums=(0, 1, 2)))(enc, weights, x)
+    found = run(enc, weights, x) if is_daily(variant) else None
+  assert not re.findall(r'f64\[\d.*?\]', str(program))
+  assert {str(shape.dtype) for shape in program.out_avals} == {'float32'}
+  if found is not None:
+    assert found.dtype == np.float32
+    close(found, run(enc, weights, x))
+
+
 PAIRS = [v for v in VARIANTS if declared(v).rotates_qk and hasattr(declared(v), 'layout')]
 
 

@@ -30,5 +30,5 @@ class AdaptiveTemperature(Encoding):
     # Masked keys have no weight and a logarithm of some -1e30.
     terms_BHTS = jnp.where(tile.mask[:, None], jnp.exp(log_p_BHTS) * log_p_BHTS, 0.0)
     h_BHT1 = -terms_BHTS.sum(axis=-1, keepdims=True)
-    b_BHT1 = jnp.maximum(jnp.polyval(jnp.array(COEFFICIENTS), h_BHT1), 1.0)
+    b_BHT1 = jnp.maximum(jnp.polyval(jnp.array(COEFFICIENTS, jnp.float32), h_BHT1), 1.0)
     return jax.nn.softmax(jnp.where(h_BHT1 > LEAST_ENTROPY, b_BHT1, 1.0) * s_BHTS, axis=-1)

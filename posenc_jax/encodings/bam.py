@@ -54,7 +54,9 @@ class BAM(Encoding):
     return self.factor[...][None, None] * jnp.log(visible_BS.astype(jnp.float32))[..., None]
 
   def bias(self, r_R):
-    mean_H = 2 * jnp.sinh(self.theta[...]) if self.has_mean else jnp.zeros(self.dims.heads)
+    mean_H = jnp.zeros(self.dims.heads, jnp.float32)
+    if self.has_mean:
+      mean_H = 2 * jnp.sinh(self.theta[...])
     distance_RH = jnp.abs(r_R.astype(jnp.float32)[:, None] + mean_H[None]) + EPSILON
     log_bias_RH = self.log_size[...][None] + self.exponent[...][None] * jnp.log(distance_RH)
     return -jnp.exp(jnp.minimum(log_bias_RH, LARGEST))

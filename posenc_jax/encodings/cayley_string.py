@@ -55,7 +55,7 @@ class CayleyString(Encoding):
   def basis(self):
     """P, float32 [G, K, K]."""
     s_GKK = antisymmetric(self.entries[...], self.dims.head_dim)
-    i_GKK = jnp.broadcast_to(jnp.eye(self.dims.head_dim), s_GKK.shape)
+    i_GKK = jnp.broadcast_to(jnp.eye(self.dims.head_dim, dtype=jnp.float32), s_GKK.shape)
     return jnp.linalg.solve(i_GKK + s_GKK, i_GKK - s_GKK)  # the two factors commute
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):

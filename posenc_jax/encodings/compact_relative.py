@@ -62,7 +62,7 @@ class CompactRelative(Encoding):
     x_R, c = -r_R.astype(jnp.float32), math.sqrt(self.width)
     y_R = c * jnp.sign(x_R) * jnp.log1p(jnp.abs(x_R) / c)
     z_R = jnp.arctan(2 * math.pi / (self.length_factor * self.width) * y_R)
-    angles_RM = jnp.multiply.outer(z_R, jnp.arange(1.0, self.width // 2 + 1))
+    angles_RM = jnp.multiply.outer(z_R, jnp.arange(1, self.width // 2 + 1, dtype=jnp.float32))
     pairs_RM2 = jnp.stack([jnp.cos(angles_RM), jnp.sin(angles_RM)], axis=-1)
     return pairs_RM2.reshape(len(r_R), -1).at[:, -1].set(1.0)
 

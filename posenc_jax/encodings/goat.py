@@ -1,5 +1,7 @@
 """A prior over keys that is trained: waves of the distance, and a bias of each place."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,7 +96,7 @@ class GOAT(Encoding):
     j_BS = position_ids.astype(jnp.float32)
     if not self.has('score'):
       return j_BS
-    shares = [j_BS / self.length, jnp.log1p(jnp.maximum(j_BS, 0.0)) / np.log1p(self.length)]
+    shares = [j_BS / self.length, jnp.log1p(jnp.maximum(j_BS, 0.0)) / math.log1p(self.length)]
     waves = _waves(j_BS, self.sink_waves, self.base)
     features_BSF = jnp.concatenate([*waves, jnp.stack(shares, axis=-1)], axis=-1)
     units_BSF = jax.nn.silu(exact_matmul(features_BSF, self.w_in[...]) + self.b_in[...][None, None])

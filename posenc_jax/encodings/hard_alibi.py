@@ -39,4 +39,4 @@ class HardALiBi(Encoding):
   def bias(self, r_R):
     windows_H = [*self.windows, *[FOREVER] * (self.dims.heads - len(self.windows))]
     is_seen_RH = jnp.abs(r_R)[:, None] < jnp.array(windows_H)[None]
-    return jnp.where(is_seen_RH, 0.0, MASKED)
+    return jnp.where(is_seen_RH, jnp.float32(0), MASKED)

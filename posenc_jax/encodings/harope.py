@@ -58,7 +58,8 @@ class HARoPE(Encoding):
   def matrices(self):
     """M and its inverse, transposed: float32 [G, K, K] each."""
     K = self.dims.head_dim
-    u_GKK, v_GKK = jnp.eye(K)[None, None] + expm1_skew(antisymmetric(self.entries[...], K))
+    one_KK = jnp.eye(K, dtype=jnp.float32)
+    u_GKK, v_GKK = one_KK[None, None] + expm1_skew(antisymmetric(self.entries[...], K))
     s_G1K = jax.nn.softplus(self.sigma[...])[:, None] + LEAST
     v_GKK = v_GKK.swapaxes(-1, -2)
     made = (exact_matmul(u_GKK * stretch, v_GKK) for stretch in (s_G1K, 1 / s_G1K))

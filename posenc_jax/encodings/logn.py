@@ -1,7 +1,8 @@
 """Logits that grow with the logarithm of the context."""
 
+import math
+
 import jax.numpy as jnp
-import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
@@ -33,4 +34,4 @@ class LogN(VisibleKeys):
     check_at_least(0, floor=floor)
 
   def factor(self, i):
-    return jnp.maximum(jnp.log(i)[..., None] / np.log(self.length), self.floor)
+    return jnp.maximum(jnp.log(i)[..., None] / math.log(self.length), self.floor)

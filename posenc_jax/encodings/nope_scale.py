@@ -37,7 +37,9 @@ class NoPEScale(Temperature):
       self.scales = nnx.Param(jnp.full(dims.heads, scale, jnp.float32))
 
   def factor(self, i):
-    return self.scales[...][None, None] if self.learned else jnp.full((1, 1, 1), self.constant)
+    if self.learned:
+      return self.scales[...][None, None]
+    return jnp.full((1, 1, 1), self.constant, jnp.float32)
 
   def constrain_parameters(self):
     return clipped(super().constrain_parameters(), scales=(1.0, math.inf))

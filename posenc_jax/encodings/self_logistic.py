@@ -68,7 +68,7 @@ class SelfLogistic(TwoRangeRoPE):
   def groups_before(self, position):
     """g, as a float."""
     ends, position = self.ends(), position.astype(jnp.float32)
-    last = ends[-1] if len(ends) else 0.0
+    last = float(ends[-1]) if len(ends) else 0.0
     growing = jnp.searchsorted(jnp.asarray(ends, jnp.float32), position, side='right')
     grown = len(ends) + self._groups_before(position - last, self.capacity - 1)
     return jnp.where(position < last, growing.astype(jnp.float32), grown)

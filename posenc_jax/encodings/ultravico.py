@@ -38,7 +38,7 @@ class UltraViCo(Encoding):
     self.max_relative_distance = self.window + 1
 
   def tables(self, r_R):
-    return jnp.where(jnp.abs(r_R) > self.window, self.alpha, 1.0).astype(jnp.float32)[:, None]
+    return jnp.where(jnp.abs(r_R) > self.window, jnp.float32(self.alpha), 1.0)[:, None]
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     return jnp.where(s_BHTS >= 0, s_BHTS * tile.tables, s_BHTS)

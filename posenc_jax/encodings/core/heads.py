@@ -82,7 +82,7 @@ class Heads(Composite):
   def sink(self, q_BTHK, i):
     sinks = []
     for e, q, own_i in zip(self.members, self._cut(q_BTHK, 2), i, strict=True):
-      sink = e.sink(q, own_i) if e.has('sink') else jnp.full((1, 1, 1), MASKED)
+      sink = e.sink(q, own_i) if e.has('sink') else jnp.full((1, 1, 1), MASKED, jnp.float32)
       sinks.append(jnp.broadcast_to(sink, q.shape[:3]))
     return jnp.concatenate(sinks, axis=2)
 
@@ -96,7 +96,7 @@ class Heads(Composite):
       shape = (
         (len(r_R), e.dims.heads) if hook == 'bias' else (len(r_R), e.dims.heads, e.dims.head_dim)
       )
-      term = e.term_of_hook(hook, r_R) if e.has(hook) else jnp.zeros((1, *shape[1:]))
+      term = e.term_of_hook(hook, r_R) if e.has(hook) else jnp.zeros((1, *shape[1:]), jnp.float32)
       if e.bias_in_scale and not self.bias_in_scale and hook in SCORE_TERMS:
         term = term * self.scale(self.dims.head_dim)
       terms.append(jnp.broadcast_to(term, shape))
