@@ -27,6 +27,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from posenc_jax.errors import Damaged, one_line, visible
 
@@ -156,12 +157,21 @@ def atomic_write(path: str | Path, content: str | bytes) -> None:
   or containers, whose process ids can be equal: the last one wins.
   Raises OSError, which names the file.
   """
+  with new_file(path) as file:
+    file.write(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def new_file(path: str | Path) -> Iterator[BinaryIO]:
+  """Yields an empty file, which is in the place of `path` once it is filled: `atomic_write` of what
+  is written piece by piece.
+  """
   path = Path(path)
   new = path.with_name(f'{path.name}.{socket.gethostname()}.{os.getpid()}.new')
   with _errors_name(path):
     try:
       with open(new, 'wb') as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
       os.replace(new, path)

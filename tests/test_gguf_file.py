@@ -356,6 +356,26 @@ def test_gguf_files_that_are_not_covered(tmp_path):
     gguf_file._config(lacking, False, 'm')
 
 
+@pytest.mark.parametrize(
+  ('values', 'reason'),
+  [
+    ((8, 2**40), rf'an array of {2**40} values'),  # of texts
+    ((4, 2**20), r'its metadata end at byte \d+ of \d+'),  # of numbers
+    ((9, 1), r'a value of type 9'),  # of arrays
+  ],
+)
+def test_an_array_longer_than_its_gguf_file_is_refused_at_once(values, reason, tmp_path):
+  """The library reads value by value, also behind the end of a file."""
+  path, key = write_gguf(tmp_path / 'm.gguf'), b'tokenizer.ggml.tokens'
+  contents = bytearray(path.read_bytes())
+  place = contents.index(key) + len(key)
+  assert struct.unpack_from('<II', contents, place) == (gguf_file.ARRAY, gguf_file.TEXT)
+  struct.pack_into('<IQ', contents, place + 4, *values)
+  path.write_bytes(contents)
+  with pytest.raises(UserError, match=rf'no whole GGUF file .*{reason}'):
+    sources.open_source(str(path))
+
+
 def test_a_kind_of_number_that_is_not_readable_is_one_line(tmp_path, monkeypatch):
   import gguf
 

