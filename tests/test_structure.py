@@ -69,6 +69,14 @@ def tree_of(path: Path) -> ast.Module:
   return ast.parse(path.read_text())
 
 
+def test_files_of_text_are_utf_8_whatever_the_locale_says():
+  for path in MODULES:
+    for node in ast.walk(tree_of(path)):
+      if isinstance(node, ast.Attribute) and node.attr in ('read_text', 'write_text'):
+        line = path.read_text(encoding='utf-8').splitlines()[node.lineno - 1]
+        assert "encoding='utf-8'" in line, f'{path}:{node.lineno}'
+
+
 @functools.cache
 def imports(path: Path, at_import_time: bool = False) -> frozenset[str]:
   """The names that a module imports, everywhere or outside of its functions."""

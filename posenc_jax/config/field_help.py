@@ -28,7 +28,7 @@ def text(path: str | Path | None) -> str:
   said = {}
   for file in (BASE, path):
     if file and Path(file).is_file():
-      said |= comments(Path(file).read_text(errors='replace'))
+      said |= comments(Path(file).read_text(encoding='utf-8', errors='replace'))
   values = dict(leaves(load(path or BASE)))
   # In the order of the file; fields without a comment, such as hyperparameters, come last.
   fields = [field for field in said if field in values]

@@ -125,7 +125,7 @@ def gpu_extra() -> str | None:
   in_wsl = Path('/dev/dxg').exists() and shutil.which('nvidia-smi')
   if not (glob.glob('/dev/nvidia[0-9]*') or in_wsl):
     return None
-  text = NVIDIA_DRIVER.read_text() if NVIDIA_DRIVER.exists() else ''
+  text = NVIDIA_DRIVER.read_text(encoding='utf-8') if NVIDIA_DRIVER.exists() else ''
   driver = re.search(r'\s(\d{3,})\.\d', text)
   return 'cuda13' if driver and int(driver[1]) >= CUDA13_DRIVER else 'cuda12'
 

@@ -54,7 +54,7 @@ class WandB:
       self._run = wandb.init(
         project=os.environ.get('WANDB_PROJECT', 'posenc_jax'),
         dir=str(workdir),
-        id=path.read_text(),
+        id=path.read_text(encoding='utf-8'),
         resume='allow',
         reinit='create_new',  # of several seeds in one program, each has a run of its own
         name=workdir.name,

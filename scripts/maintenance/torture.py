@@ -219,7 +219,7 @@ def results(folder: Path) -> dict[str, object]:
   """{name: content} of all in a folder of runs that must not differ."""
   import orbax.checkpoint as ocp
 
-  table = (folder / 'table.csv').read_text().splitlines()
+  table = (folder / 'table.csv').read_text(encoding='utf-8').splitlines()
   found = {'table.csv': [line for line in table if ',costs,' not in line]}  # times differ
   for workdir in (path.parent for path in folder.glob('*/config.json')):
     for name in ('config.json', 'metrics.jsonl', 'eval.jsonl', 'finished.json'):

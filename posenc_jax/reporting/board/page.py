@@ -115,7 +115,8 @@ def in_html(tables: Iterable[Table], figure: str | None, facts: dict[str, str]) 
   facts = facts | {'lines': LINES}
   names |= {name: html.escape(visible(fact)) for name, fact in facts.items()}
   # at once: what a name or a fact says is no field
-  return re.sub(r'\{\{ (\w+) \}\}', lambda match: names[match[1]], TEMPLATE.read_text())
+  template = TEMPLATE.read_text(encoding='utf-8')
+  return re.sub(r'\{\{ (\w+) \}\}', lambda match: names[match[1]], template)
 
 
 def _class(name: str) -> str:

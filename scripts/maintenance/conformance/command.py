@@ -76,14 +76,14 @@ def write(file: str, entries: dict) -> None:
   if not entries:
     return
   path = GOLDEN / file
-  old = json.loads(path.read_text()) if path.exists() else {}
+  old = json.loads(path.read_text(encoding='utf-8')) if path.exists() else {}
   made = old.pop('made by', {}) | dict.fromkeys(entries, versions())
   lines = [
     f'{json.dumps(name)}: {json.dumps(entry)}'
     for name, entry in ({**old, **entries, 'made by': made}).items()
   ]
   path.parent.mkdir(exist_ok=True)
-  path.write_text('{\n' + ',\n'.join(lines) + '\n}\n')
+  path.write_text('{\n' + ',\n'.join(lines) + '\n}\n', encoding='utf-8')
 
 
 def main(argv: list[str]) -> None:

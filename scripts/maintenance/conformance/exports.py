@@ -115,7 +115,7 @@ def run(name: str) -> tuple[ConfigDict, dict | None]:
     overlay(config, OWN | RUNS[name])
     return config, None
   golden, changes = TUNED[name]
-  fields = json.loads((GOLDEN / 'pretrained.json').read_text())[golden]['config']
+  fields = json.loads((GOLDEN / 'pretrained.json').read_text(encoding='utf-8'))[golden]['config']
   source = sources.Source('golden', fields, {}, None, None, '0' * 64)
   config = importing.config_of(base.get_config(), source, families.form_of(fields, golden))
   overlay(config, changes)
@@ -135,7 +135,7 @@ def export(name: str, folder: Path) -> tuple[dict, dict]:
   config, source = run(name)
   exporting.export_model(config, parameters(config), BOS, source, None, folder)
   tensors = load_file(folder / sources.WHOLE)
-  fields = json.loads((folder / sources.CONFIG).read_text())
+  fields = json.loads((folder / sources.CONFIG).read_text(encoding='utf-8'))
   return fields, {key: list(tensor.shape) for key, tensor in tensors.items()}
 
 

@@ -208,7 +208,7 @@ def record(name: str) -> dict:
   config = getattr(transformers, kind)(**arguments)
   with tempfile.TemporaryDirectory() as folder:
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
-    said = json.loads((Path(folder) / 'config.json').read_text())
+    said = json.loads((Path(folder) / 'config.json').read_text(encoding='utf-8'))
     file = Path(folder) / 'model.safetensors'
     shapes = {key: tensor.shape for key, tensor in load_file(file).items()}
     save_file({key: weights(key, shape) for key, shape in shapes.items()}, file, {'format': 'pt'})
@@ -241,7 +241,7 @@ def smollm2() -> dict:
   model = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
   tokenizer = Tokenizer.from_str(open_source('smollm2').tokenizer.decode())
   cut = lambda text: torch.tensor([[1, *tokenizer.encode(text, add_special_tokens=False).ids]])
-  prompt, read = cut(PROMPT), cut(TEXT.read_text())[:, : 1 + READ]
+  prompt, read = cut(PROMPT), cut(TEXT.read_text(encoding='utf-8'))[:, : 1 + READ]
   with torch.no_grad():
     written = model.generate(prompt, max_new_tokens=CONTINUED, do_sample=False, eos_token_id=None)
     nats = torch.nn.functional.cross_entropy(model(read).logits[0, :-1].double(), read[0, 1:])

@@ -68,7 +68,7 @@ def markdown() -> str:
   tables.append(
     f'## {SCALING_TITLE}\n\n{SCALING_INTRODUCTION}\n\n{_table(SCALING_COLUMNS, scalings())}'
   )
-  words = string.Template(Path(__file__).with_suffix('.md').read_text())
+  words = string.Template(Path(__file__).with_suffix('.md').read_text(encoding='utf-8'))
   return words.substitute(tables='\n\n'.join(tables), limits=limits())
 
 
