@@ -57,7 +57,14 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
 def __getattr__(name: str):
   if name not in _MODULES:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  return getattr(importlib.import_module(_MODULES[name]), name)
+  try:
+    return getattr(importlib.import_module(_MODULES[name]), name)
+  except ModuleNotFoundError as error:
+    if error.name is None or error.name.partition('.')[0] == __name__:
+      raise
+    problem = f'posenc_jax.{name} needs {error.name}: pip install posenc_jax with its dependencies'
+    # No AttributeError: `from posenc_jax import name` would drop its message.
+    raise ModuleNotFoundError(problem, name=error.name) from error
 
 
 def __dir__() -> list[str]:

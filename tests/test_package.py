@@ -41,6 +41,14 @@ def test_an_unknown_name_is_an_attribute_error():
     posenc_jax.atend  # noqa: B018
 
 
+@pytest.mark.parametrize('statement', ['from posenc_jax import score', 'posenc_jax.score'])
+def test_a_name_whose_dependencies_are_not_installed_says_so(statement):
+  code = f'import sys; sys.modules["ml_collections"] = None\nimport posenc_jax\n{statement}'
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+  words = 'posenc_jax.score needs ml_collections: pip install posenc_jax with its dependencies'
+  assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {words}'
+
+
 def test_importing_the_package_imports_no_jax():
   code = (
     'import sys\n'

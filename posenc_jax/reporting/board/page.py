@@ -114,8 +114,8 @@ def in_html(tables: Iterable[Table], figure: str | None, facts: dict[str, str]) 
   names = {'sections': '\n'.join(map(_section, tables)), 'image': image}
   facts = facts | {'lines': LINES}
   names |= {name: html.escape(visible(fact)) for name, fact in facts.items()}
-  # at once: what a name or a fact says is no field
   template = TEMPLATE.read_text(encoding='utf-8')
+  # at once: what a name or a fact says is no field
   return re.sub(r'\{\{ (\w+) \}\}', lambda match: names[match[1]], template)
 
 
