@@ -707,6 +707,7 @@ def folder(tmp_path):
   return tmp_path
 
 
+@pytest.mark.ci
 def test_the_command_writes_the_same_bytes_again(folder, capsys):
   for name in ('a', 'b'):
     board.main([str(folder), f'--out={folder / name}'])

@@ -152,6 +152,7 @@ def test_a_folder_of_text_that_has_changed_is_refused(command, corpus, tmp_path)
   assert '2 when its run began, 1 now' in command(*train, '--config.train.steps=3')[2]
 
 
+@pytest.mark.ci
 def test_context_extension_of_a_trained_run(command, corpus, tmp_path):
   """Other frequencies or another indexing, on the weights of `rope`; rows say which; a bad field is
   one line.

@@ -85,6 +85,7 @@ def blocks_of(name: str) -> list[str]:
   return [block for block in blocks if 'load_run' not in block and 'load_study' not in block]
 
 
+@pytest.mark.ci
 def test_python_blocks_run():
   """In one process, each document with names of its own."""
   pages = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md')))

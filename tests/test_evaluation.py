@@ -523,6 +523,7 @@ evaluate(config, sys.argv[2])
 """
 
 
+@pytest.mark.ci
 def test_an_installed_package_evaluates_without_files_of_a_clone(make_run, tmp_path):
   _, workdir, _ = make_run(eval__protocols=('last_k',), eval__lengths=(16,), eval__controls=())
   site = tmp_path / 'site-packages'

@@ -38,6 +38,7 @@ def registered(monkeypatch):
   monkeypatch.setitem(encodings.ENCODINGS, 'square_root', SquareRoot)
 
 
+@pytest.mark.ci
 def test_through_every_backend(registered):
   enc = encodings.make(
     'square_root', model_dim=16, heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0), rate=1
@@ -337,11 +338,11 @@ def growing(self, s, q, k, tile):
 @pytest.mark.parametrize(
   ('attributes', 'broken', 'where'),
   [
-    ({}, (), ''),
     ({'score': counted}, ('tiles', 'kernel'), 'tiles: .* by .*, causal, in tiles of 16 x 16'),
     *(
       pytest.param(*case, marks=pytest.mark.ci)
       for case in (
+        ({}, (), ''),
         (
           {'transform_qk': neighbors(0, 1)},
           ('packing', 'decoding', 'causality'),

@@ -36,14 +36,16 @@ REFUSED = {
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a kernel gets at what it needs: numbers by distance (with tiles that no
 # query sees), coordinates, vectors by distance read by queries and keys, sums along keys.
-DAILY = {
+EACH_WAY = {
   't5': 'last_queries_sinks',
   'fox': 'packed',
   'deberta': 'causal',
   'stick_breaking': 'causal',
 }
-DAILY_AHEAD = ('shaw', 'prefix')  # keys to the right
-ON_A_TPU = [('splash', 'rope'), *(('fused', name) for name in ('nope', *DAILY))]
+# And with keys to the right.
+IN_FEW = [*EACH_WAY.items(), ('shaw', 'prefix')]
+DAILY = ('fox', 'deberta', 'stick_breaking')
+ON_A_TPU = [('splash', 'rope'), *(('fused', name) for name in ('nope', *EACH_WAY))]
 # Encodings whose tiles differ, for which kernels are compiled at full length; the tiles of all
 # others are that of `nope`.
 COMPILED = (
@@ -57,14 +59,16 @@ COMPILED = (
 @pytest.mark.parametrize(
   ('name', 'mode'),
   [
-    *DAILY.items(),
+    *(
+      pytest.param(*case, marks=() if case[0] in DAILY else (pytest.mark.ci, pytest.mark.fused))
+      for case in IN_FEW
+    ),
     # rows beyond the clip are one
     pytest.param('shaw_clipped', 'causal', marks=pytest.mark.fused),
-    DAILY_AHEAD,
     *(
       pytest.param(*case, marks=pytest.mark.fused)
       for case in cases_of(KERNELS)
-      if case not in [*DAILY.items(), DAILY_AHEAD]
+      if case not in IN_FEW
     ),
   ],
 )
@@ -221,7 +225,8 @@ def products(jaxpr, in_kernel=False):
 
 
 @pytest.mark.parametrize(
-  ('backend', 'name'), [('splash', 'rope'), ('fused', 'rope'), *(('fused', name) for name in DAILY)]
+  ('backend', 'name'),
+  [('splash', 'rope'), ('fused', 'rope'), *(('fused', name) for name in EACH_WAY)],
 )
 def test_kernels_multiply_bfloat16_at_the_default_precision(monkeypatch, backend, name):
   """At 'highest', at which everything is evaluated, Mosaic does not compile such a product."""

@@ -102,7 +102,7 @@ def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
   for log in logs[:2]:
     wait_for(log, '\nready')
   processes[2].wait()
-  subprocesses.stop(processes, patience=5.0)
+  subprocesses.stop(processes, patience=2.0)
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
 
 

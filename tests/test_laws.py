@@ -269,6 +269,16 @@ def is_daily(variant: str) -> bool:
   return variant in representatives() or variant in ('chain', 'heads')
 
 
+def marks_of_law(variant: str, declaration: str) -> tuple:
+  """The marks of a law that asks little of what does not declare this: every day it is asked of the
+  encodings that do, and of those that are looked at closely.
+  """
+  asks_much = is_daily(variant) or getattr(declared(variant), declaration)
+  if variant not in ENCODINGS:
+    return daily_if(False, 'ci' if asks_much else 'slow')
+  return daily_if(asks_much, 'ci')
+
+
 def is_quick(variant: str, mode: str, backend: str) -> bool:
   """Whether a case is in the suite of every day: `pytest -m slow` has the others.
 
@@ -832,7 +842,7 @@ def test_positions_are_taken_as_declared(variant):
 
 
 @pytest.mark.parametrize(
-  'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
+  'variant', [pytest.param(v, marks=marks_of_law(v, 'takes_positions_per_head')) for v in VARIANTS]
 )
 def test_positions_of_each_head_are_taken_as_declared(variant):
   """Heads that share keys are at the positions given for these; others refuse them."""
@@ -861,8 +871,7 @@ def test_positions_of_each_head_are_taken_as_declared(variant):
 
 
 @pytest.mark.parametrize(
-  'variant',
-  [pytest.param(v, marks=daily_if(v in ENCODINGS or declared(v).needs_visible)) for v in VARIANTS],
+  'variant', [pytest.param(v, marks=marks_of_law(v, 'needs_visible')) for v in VARIANTS]
 )
 def test_visible_keys_are_counted_as_declared(variant):
   """Coordinates are others where tokens see other numbers of keys, or do not need to be told."""

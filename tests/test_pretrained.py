@@ -945,6 +945,7 @@ def test_an_import_leaves_nothing_half_written(tmp_path):
       import_model.main(['--source=x', f'--workdir={tmp_path / "r"}', f'--config.{name}'])
 
 
+@pytest.mark.ci
 def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
   """It is evaluated, tuned with another encoding, and goes back to a folder of transformers."""
   folder = save(tmp_path / 'm', 'llama3_tied')

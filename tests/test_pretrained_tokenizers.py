@@ -302,7 +302,9 @@ def test_a_moved_import_keeps_its_tokenizer(tmp_path):
   assert exported(moved, tmp_path / 'out')[0].encode('ab').ids == [1, 3, 4]
 
 
-@pytest.mark.parametrize('seeds', [(), pytest.param((0, 1), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'seeds', [pytest.param((), marks=pytest.mark.ci), pytest.param((0, 1), marks=pytest.mark.slow)]
+)
 def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monkeypatch):
   """Also what is tuned from that: whatever lies where the import lay, and from anywhere."""
   monkeypatch.chdir(tmp_path)

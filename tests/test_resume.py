@@ -135,6 +135,7 @@ for name, command, kill in (
 """
 
 
+@pytest.mark.ci
 def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken, make, tmp_path):
   workdir, c = tmp_path / 'run', make()
   arguments = [str(workdir), json.dumps(config.to_json(c))]

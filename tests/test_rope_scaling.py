@@ -716,6 +716,7 @@ def test_groups_of_self_grow_as_released():
   np.testing.assert_array_equal(i - j, [[8, 8]])  # the distance `window` is seen as itself
 
 
+@pytest.mark.ci
 def test_jet_long_is_rope_up_to_the_length_and_no_further():
   """The group is that of the number of keys: last queries of a call see what all see."""
   x, weights, _ = inputs()

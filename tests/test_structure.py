@@ -92,11 +92,13 @@ def imports(path: Path, at_import_time: bool = False) -> frozenset[str]:
 
 @pytest.mark.parametrize('path', MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_go_downward(path):
+  """And not to what an installed package lacks."""
   here = path.relative_to(PACKAGE).parts[0].removesuffix('.py')
   for module in imports(path):
     if module.startswith('posenc_jax.'):
       other = module.split('.')[1]
       assert other == here or LEVEL_OF[other] < LEVEL_OF[here], f'{here} imports {other}'
+    assert module.split('.')[0] not in ('configs', 'scripts')
   if here in WITHOUT_JAX:
     assert not {m.split('.')[0] for m in imports(path)} & {'jax', 'flax', 'optax', 'orbax'}
 
