@@ -548,6 +548,10 @@ def test_logits_of_the_scored_tokens_alone_are_the_same(unevaluated):
   text = str(jax.make_jaxpr(lambda m: token_nll(m, x, last=5))(model))
   assert f'2,5,{data.VOCAB}]' in text
   assert f'32,{data.VOCAB}]' not in text
+  # gradients by inputs are those of one token's nats
+  text = str(jax.make_jaxpr(lambda m: model_functions.gradient_norms(m, x))(model))
+  assert f'2,1,{data.VOCAB}]' in text
+  assert f'32,{data.VOCAB}]' not in text
 
 
 def test_activations_may_be_bfloat16_and_logits_are_float32(make_run):

@@ -36,7 +36,7 @@ def gradient_norms(model, tokens_BT, **options):
   """
 
   def last_nats(added_BTD):
-    return token_nll(model, tokens_BT, added_BTD=added_BTD, **options)[:, -1].sum()
+    return token_nll(model, tokens_BT, added_BTD=added_BTD, last=1, **options).sum()
 
   zeros_BTD = jnp.zeros((*tokens_BT.shape, model.embedding.shape[1]))
   return jnp.linalg.norm(jax.grad(last_nats)(zeros_BTD), axis=-1)
