@@ -102,6 +102,8 @@ def test_sliding_scores_every_token_once_with_the_context_that_is_said(
     expected.append([state(doc[t - before : t + 1]) for t, before in enumerate(context)])
   same(windows.sliding(stub, documents, length, stride, batch_tokens), expected)
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
+  of_last = lambda tokens_BT, last=length: stub(tokens_BT)[:, length - last :]
+  same(windows.sliding(of_last, documents, length, stride, batch_tokens, True), expected)
   if stride == 1:  # all the context that fits
     same(
       expected,
@@ -735,6 +737,30 @@ def test_an_evaluation_at_other_lengths_scores_the_same_targets(measured, tmp_pa
   (tmp_path / 'eval.jsonl').unlink()
   _, at_once = measured(eval__lengths=(16, 20, 30, 32), **fields)
   assert sorted(at_once, key=row_schema.key) == sorted(rows, key=row_schema.key)
+
+
+def test_of_many_symbols_windows_that_overlap_are_asked_for_what_they_score(
+  measured, tmp_path, monkeypatch
+):
+  """The first of a document scores all of its tokens."""
+  fields = dict(eval__protocols=('sliding', 'non_overlapping', 'by_position', 'long_ppl'))
+  fields |= dict(eval__stride=5, eval__long_ppl_context=9, eval__controls=('truncated',))
+  stubbed, asked = MaskedStub.__call__, []
+
+  def record(self, tokens_BT, last=None, **options):
+    asked.append((tokens_BT.shape[1], last))
+    return stubbed(self, tokens_BT, last=last, **options)
+
+  monkeypatch.setattr(MaskedStub, '__call__', record)
+  _, rows = measured(**fields, eval__lengths=(16, 32))
+  assert {last for _, last in asked} == {None}
+  asked.clear()
+  monkeypatch.setattr(plan, 'MANY_SYMBOLS', data.VOCAB)
+  (tmp_path / 'eval.jsonl').unlink()
+  _, again = measured(**fields, eval__lengths=(16, 32))
+  # sliding, what is truncated to 16 tokens, and short contexts of 9 to 13
+  assert {*asked} == {(16, None), (16, 5), (32, None), (32, 5), (16, 8), (14, None), (14, 5)}
+  assert again == rows
 
 
 def test_targets_that_are_measured_stay_when_the_next_ones_fail(measured, tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ def deciding_nats(
   stride: int,
   batch_tokens: int,
   full_WT: np.ndarray | None = None,
+  takes_last: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the nats by which a model decides on key tokens of windows: (of each token given all
   before it in its window, given the last `context` to `context + stride - 1` of them), each [W, T].
@@ -34,13 +35,15 @@ def deciding_nats(
     stride: tokens that share the start of their short context; a quarter of `context` in the paper
       that `key_tokens` names.
     full_WT: the first of the two, where they are known.
+    takes_last: as for `sliding`.
   Raises:
     NotFinite: nats are no numbers.
   """
   length = min(context + stride, windows_WT.shape[1])
   if full_WT is None:
     full_WT = by_position(nll, windows_WT, batch_tokens)
-  short_WT = np.stack(list(sliding(nll, windows_WT, length, min(stride, length), batch_tokens)))
+  asked = nll, windows_WT, length, min(stride, length), batch_tokens, takes_last
+  short_WT = np.stack(list(sliding(*asked)))
   for nats_WT in (full_WT, short_WT):
     check_finite(nats_WT, 'the model that decides on key tokens')
   return full_WT, short_WT

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, config_hash, saved_config
+from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import Damaged, UserError, user_errors
 from posenc_jax.evaluation import long_ppl
 from posenc_jax.evaluation.runs import check_corpus, restored_run
@@ -122,7 +123,9 @@ class Evaluator:
     windows_WT = np.concatenate([*windows_of.values()])
     e, ends = self._config.eval, np.cumsum([len(some) for some in windows_of.values()])[:-1]
     try:
-      found = long_ppl.deciding_nats(self._nll, windows_WT, context, e.stride, e.batch_tokens)
+      asked = self._nll, windows_WT, context, e.stride, e.batch_tokens
+      takes_last = self._corpus.vocab >= MANY_SYMBOLS
+      found = long_ppl.deciding_nats(*asked, takes_last=takes_last)
     except long_ppl.NotFinite as error:
       field = f'config.eval.long_ppl_evaluator={str(self._workdir)!r}'
       raise UserError(f'{field}: {error}; allowed: another run, or shorter windows') from None

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data
 from posenc_jax.data import planted
+from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import long_ppl, text_tasks, windows
 from posenc_jax.evaluation.controls import Originals, inputs_under
@@ -55,6 +56,8 @@ class Planner:
       for arrays in (self._tokens, self._bytes)
     )
     self._originals = Originals()
+    # Of few symbols, logits take less than compiling another program does.
+    self._takes_last = corpus.vocab >= MANY_SYMBOLS
 
   def measurements(self, protocol: str, length: int) -> Iterator[Measurement]:
     """Yields the measurements of a protocol at a length."""
@@ -90,7 +93,8 @@ class Planner:
 
     def score(nll, indices):
       texts = [self._excerpts[i] for i in indices]
-      nats = windows.sliding(nll, texts, length, stride, self._eval.batch_tokens)
+      asked = nll, texts, length, stride, self._eval.batch_tokens, self._takes_last
+      nats = windows.sliding(*asked)
       num_bytes = (self._excerpt_bytes[i][:] for i in indices)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
@@ -168,7 +172,8 @@ class Planner:
       if inputs.length == length:
         nats_WT = windows.by_position(nll, tokens_WT, size)
       else:
-        nats_WT = windows.truncated_by_position(nll, tokens_WT, inputs.length, size)
+        asked = nll, tokens_WT, inputs.length, size, self._takes_last
+        nats_WT = windows.truncated_by_position(*asked)
       chosen = [list(places.values())[i] for i in indices]
       return [self._score(nats_WT[where], bytes_WT[where]) for where in chosen]
 
@@ -268,7 +273,7 @@ class Planner:
       if by_document:
         deciding = self._evaluator.deciding_nats(np.split(windows_WT, ends), context)
       else:
-        asked = nll, windows_WT, context, e.stride, e.batch_tokens, nats_WT
+        asked = nll, windows_WT, context, e.stride, e.batch_tokens, nats_WT, self._takes_last
         try:
           deciding = long_ppl.deciding_nats(*asked)
         except long_ppl.NotFinite:

@@ -237,15 +237,17 @@ class Run:
     corpus = data.opened(self.config.data, self.config.eval.split)
     return data.pad_examples(corpus.examples(count, length), count, length)
 
-  def nats(self, tokens_BT, positions=None) -> jax.Array:
+  def nats(self, tokens_BT, positions=None, last: int | None = None) -> jax.Array:
     """The loss of each token in float32, [B, T], of windows without BOS: for `score`.
 
     Args:
       positions: those that the tokens of a task carry: `position_ids` of `examples`.
+      last: of how many tokens at the end of each window alone; None: of all.
     Raises:
-      UserError: there are none, where the run was trained with some.
+      UserError: there are no positions, where the run was trained with some.
     """
-    return self._of_windows(self._token_nll, tokens_BT, positions)
+    nll = functools.partial(self._token_nll, last=last)
+    return self._of_windows(nll, tokens_BT, positions)
 
   def observe(self, tokens_BT, function: Callable, positions=None):
     """What a function sees in each layer, [layers, B, ...], computed as `nats` is.

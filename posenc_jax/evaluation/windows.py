@@ -8,6 +8,7 @@ padding is cut off here and changes no score, since the model is causal. Protoco
 of single tokens, so that whoever adds them up divides once.
 """
 
+import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -21,7 +22,12 @@ TokenFunction = Callable[[np.ndarray], jax.Array | np.ndarray]
 
 
 def sliding(
-  nll: TokenFunction, documents: Sequence[np.ndarray], length: int, stride: int, batch_tokens: int
+  nll: TokenFunction,
+  documents: Sequence[np.ndarray],
+  length: int,
+  stride: int,
+  batch_tokens: int,
+  takes_last: bool = False,
 ) -> Iterator[np.ndarray]:
   """Yields float64 nats_T of each document. Windows begin at 0, stride, 2 stride, ...; each scores
   the tokens that the window before did not reach, so every token is scored once.
@@ -33,20 +39,31 @@ def sliding(
 
   Args:
     documents: integer tokens_T each.
+    takes_last: whether `nll` takes `last` as `token_nll` does. Then it is asked for the tokens that
+      are scored alone, which saves logits and is one more program to compile.
   Raises:
     ValueError: for a stride that is not 1 to `length`.
   """
   if not 1 <= stride <= length:
     raise ValueError(f'stride={stride}; allowed: 1 to length={length}')
   starts = [range(0, max(1, len(doc) - length + stride), stride) for doc in documents]
-  windows = (
-    doc[start : start + length]
-    for doc, doc_starts in zip(documents, starts, strict=True)
-    for start in doc_starts
-  )
-  nats = score_windows(nll, windows, length, batch_tokens)
+  known = length - stride  # tokens that the window before has scored
+
+  def windows_from(first):
+    for doc, doc_starts in zip(documents, starts, strict=True):
+      yield from (doc[start : start + length] for start in doc_starts[first:])
+
+  if takes_last and known:
+    of_first = score_windows(nll, (doc[:length] for doc in documents), length, batch_tokens)
+    nll_of_last = functools.partial(nll, last=stride)
+    of_later = score_windows(nll_of_last, windows_from(1), length, batch_tokens, skipped=known)
+    for doc_starts in starts:
+      later = itertools.islice(of_later, len(doc_starts) - 1)
+      yield np.concatenate([next(of_first), *later])
+    return
+  nats = score_windows(nll, windows_from(0), length, batch_tokens)
   for doc_starts in starts:
-    yield np.concatenate([next(nats)[length - stride if start else 0 :] for start in doc_starts])
+    yield np.concatenate([next(nats)[known if start else 0 :] for start in doc_starts])
 
 
 def last_k(
@@ -177,7 +194,11 @@ def next_of_other_folder(names: Sequence[str]) -> list[int]:
 
 
 def truncated_by_position(
-  nll: TokenFunction, tokens_WT: np.ndarray, context: int, batch_tokens: int
+  nll: TokenFunction,
+  tokens_WT: np.ndarray,
+  context: int,
+  batch_tokens: int,
+  takes_last: bool = False,
 ) -> np.ndarray:
   """Returns what `by_position` does, without the context that lies farther back than `context`
   tokens: each window is scored by `sliding` windows of `context` tokens, half of that apart.
@@ -186,7 +207,7 @@ def truncated_by_position(
   one has at least context / 2 and less than `context` tokens.
   """
   stride = max(1, context // 2)
-  return np.stack(list(sliding(nll, tokens_WT, context, stride, batch_tokens)))
+  return np.stack(list(sliding(nll, tokens_WT, context, stride, batch_tokens, takes_last)))
 
 
 def whole_windows(documents: Iterable[np.ndarray], length: int) -> np.ndarray:
@@ -225,15 +246,20 @@ def log_bins(stop: int) -> list[tuple[int, int]]:
 
 
 def score_windows(
-  function: TokenFunction, windows: Iterable[np.ndarray], length: int, batch_tokens: int
+  function: TokenFunction,
+  windows: Iterable[np.ndarray],
+  length: int,
+  batch_tokens: int,
+  skipped: int = 0,
 ) -> Iterator[np.ndarray]:
   """Yields float64 [T] of each window of T <= `length` tokens: the function's numbers for its
-  tokens. Calls the function on batches of whole windows.
+  tokens. Calls the function on batches of whole windows. `skipped`: how many tokens at the start of
+  each window it returns no numbers of.
   """
   for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
     results_BT = np.asarray(function(tokens_BT), np.float64)
     for result_T, window in zip(results_BT, batch, strict=False):
-      yield result_T[: len(window)]
+      yield result_T[: len(window) - skipped]
 
 
 def sums_of_windows(
