@@ -117,15 +117,18 @@ def test_devices_that_idle_are_announced(mesh, said, monkeypatch, capsys):
 def test_a_full_device_is_told_in_one_line(said, platform, words, monkeypatch):
   """Not what one tile of a kernel takes within a core, which no smaller batch mends."""
   monkeypatch.setattr(jax, 'default_backend', lambda: platform)
-  raised = pytest.raises(jax.errors.JaxRuntimeError if words is None else Stopped)
-  with raised as error, memory.memory_errors('smaller batches'):
-    raise jax.errors.JaxRuntimeError(said)
-  if words:
-    line = str(error.value)
-    assert words in line
-    assert '; to take less: smaller batches' in line
-    assert '\n' not in line
-    assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu')
+  monkeypatch.delenv(memory.FRACTION, raising=False)
+  for is_set in (False, True):
+    raised = pytest.raises(jax.errors.JaxRuntimeError if words is None else Stopped)
+    with raised as error, memory.memory_errors('smaller batches'):
+      raise jax.errors.JaxRuntimeError(said)
+    if words:
+      line = str(error.value)
+      assert words in line
+      assert '; to take less: smaller batches' in line
+      assert '\n' not in line
+      assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu' and not is_set)
+    monkeypatch.setenv(memory.FRACTION, '0.45')
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,20 @@ def test_the_environment_adds_and_never_overrides(monkeypatch):
   assert 'GLIBC_TUNABLES' not in subprocesses.environment()
 
 
+def test_processes_side_by_side_share_the_memory_of_a_gpu(monkeypatch, tmp_path):
+  fraction, preallocate = 'XLA_PYTHON_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_PREALLOCATE'
+  for name in (fraction, preallocate):
+    monkeypatch.delenv(name, raising=False)
+  assert fraction not in subprocesses.environment()
+  code = f'import os; print("share", os.environ["{fraction}"])'
+  assert subprocesses.run_process([*python, code], tmp_path / 'log', jobs=2).wait() == 0
+  assert 'share 0.45' in (tmp_path / 'log').read_text().splitlines()
+  for name in (fraction, preallocate):
+    monkeypatch.setenv(name, 'mine')
+    assert fraction not in subprocesses.environment(jobs=2)
+    monkeypatch.delenv(name)
+
+
 @pytest.mark.parametrize('jobs', [1, 2, 3, 7])
 @pytest.mark.parametrize('cpus', [{0}, {0, 1}, {1, 3, 5, 7, 8}])
 def test_cpus_are_shared_out(jobs, cpus, monkeypatch):

@@ -17,7 +17,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.cli import parse_args
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
-from posenc_jax.sweep import launching
+from posenc_jax.sweep import launching, subprocesses
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts.maintenance import torture
@@ -139,12 +139,17 @@ def test_settings_of_a_cluster_without_it_are_said_to_do_nothing(study, capsys):
   assert 'SLURM' not in capsys.readouterr().out
 
 
-def test_two_jobs_share_the_cpus_and_make_the_same_table(study):
+def test_two_jobs_share_the_cpus_and_make_the_same_table(study, monkeypatch):
+  given, environment = [], subprocesses.environment
+  monkeypatch.setattr(subprocesses, 'environment', lambda n: given.append(n) or environment(n))
   one, names = study(['rope', 'alibi'], (0, 1)), ('table.md', 'table.csv')
   assert one()[0] == 0
   made = [(one.out / name).read_text() for name in names]
   shutil.rmtree(one.out)
+  assert {*given} == {1}
+  given.clear()
   assert one(jobs=2)[0] == 0
+  assert {*given} == {2}  # and so the memory of a GPU
   assert [(one.out / name).read_text() for name in names] == made
   shares = [
     call.split()[1:] for p in one.out.glob('*/calls.txt') for call in p.read_text().splitlines()

@@ -1,6 +1,7 @@
 """The memory of a device that is full, told in one line."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
 
@@ -9,6 +10,7 @@ import jax
 from posenc_jax.distributed.devices import kinds_of_devices
 from posenc_jax.errors import MAX_REASON, Stopped, one_line
 
+FRACTION = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
 FULL = re.compile('RESOURCE_EXHAUSTED|out of memory', re.IGNORECASE)
 # The memory within a core, of which one tile of a kernel takes too much, however small a batch is.
 WITHIN_A_CORE = re.compile('shared memory|memory space (?!hbm)', re.IGNORECASE)
@@ -27,7 +29,8 @@ def memory_errors(remedy: str) -> Iterator[None]:
     said = str(error)
     if not FULL.search(said) or WITHIN_A_CORE.search(said):
       raise
-    if jax.default_backend() == 'gpu':
-      remedy += '; XLA_PYTHON_CLIENT_MEM_FRACTION=0.95 gives jax more than three quarters of a GPU'
+    # a user, or a sweep that shares the GPU, may have set it
+    if jax.default_backend() == 'gpu' and FRACTION not in os.environ:
+      remedy += f'; {FRACTION}=0.95 gives jax more than three quarters of a GPU'
     problem = f'{kinds_of_devices()}: {one_line(said, MAX_REASON)}'
     raise Stopped(f'{problem}; to take less: {remedy}') from error

@@ -54,7 +54,7 @@ def execute(runs: list[PlannedRun], jobs: int, console: Console) -> dict[str, st
       while waiting or active:
         while free_cpus and (run := _next(waiting, active)):
           waiting.remove(run)
-          job = Job(run, _take_share(free_cpus, run))
+          job = Job(run, _take_share(free_cpus, run), jobs)
           active.append(job)
           if not job.process:
             say(console, f'{run.name}: waiting for the process that is at work on it')
@@ -143,9 +143,12 @@ class Job:
     failure: why the run has failed; '' if it has not.
   """
 
-  def __init__(self, run: PlannedRun, cpus: set[int] | None, **state_fields: str):
-    """`state_fields` are added to all that is written to the run's state.json."""
+  def __init__(self, run: PlannedRun, cpus: set[int] | None, jobs: int = 1, **state_fields: str):
+    """`jobs`: how many are in progress at a time on this machine. `state_fields` are added to all
+    that is written to the run's state.json.
+    """
     self.run, self.cpus, self.failure, self.process = run, cpus, '', None
+    self._jobs = jobs
     self._state_fields = state_fields
     self._seconds = {}  # of each script that has ended
     self._begin = self._begin_command = time.monotonic()
@@ -189,7 +192,9 @@ class Job:
     """Starts the next command, if no other process is at work on the run."""
     self.process, self._begin_command = None, time.monotonic()
     try:
-      self.process = subprocesses.run_process(self._commands[0], self.run.log, self.cpus)
+      self.process = subprocesses.run_process(
+        self._commands[0], self.run.log, self.cpus, self._jobs
+      )
     except BlockingIOError:  # the state.json of the other process stays
       return
     self._commands.popleft()

@@ -23,18 +23,24 @@ GLIBC_TUNABLES = (
 )
 
 
-def environment() -> dict[str, str]:
-  """Variables to add to the environment of a run's process; none that the user has set."""
+def environment(jobs: int = 1) -> dict[str, str]:
+  """Variables to add to the environment of a run's process, of which `jobs` are at work at a time;
+  none that the user has set.
+  """
   wanted = {'PYTHONUNBUFFERED': '1'}  # its log is read while it runs
+  if jobs > 1 and 'XLA_PYTHON_CLIENT_PREALLOCATE' not in os.environ:
+    # else each would take three quarters of a GPU's memory at once
+    wanted['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / jobs:.2f}'
   if sys.platform == 'linux':
     wanted['GLIBC_TUNABLES'] = GLIBC_TUNABLES
   return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 def run_process(
-  command: list[str], log: str | Path, cpus: set[int] | None = None
+  command: list[str], log: str | Path, cpus: set[int] | None = None, jobs: int = 1
 ) -> subprocess.Popen:
-  """Starts a command on these CPUs only (None: on all); `log` gets the command and its output.
+  """Starts a command on these CPUs only (None: on all), one of `jobs` at a time; `log` gets the
+  command and its output.
 
   The process has a session of its own, so that Ctrl-C reaches only the starter. It holds the lock
   of `log` until it ends, even if its starter is killed: then it is an `Orphan`. SIGUSR2 does not
@@ -58,7 +64,7 @@ def run_process(
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=subprocess.STDOUT,
-        env=os.environ | environment(),
+        env=os.environ | environment(jobs),
         start_new_session=True,
       )
     except BlockingIOError as error:  # not the lock: there are too many processes
