@@ -103,7 +103,9 @@ def test_sliding_scores_every_token_once_with_the_context_that_is_said(
   same(windows.sliding(stub, documents, length, stride, batch_tokens), expected)
   assert all(len(set((window - 1) // 64)) == 1 for window in stub.windows())
   of_last = lambda tokens_BT, last=length: stub(tokens_BT)[:, length - last :]
-  same(windows.sliding(of_last, documents, length, stride, batch_tokens, True), expected)
+  of_all = lambda tokens_BT, **_: stub(tokens_BT)  # as an n-gram, to which they cost nothing
+  for nll in (of_last, of_all):
+    same(windows.sliding(nll, documents, length, stride, batch_tokens, True), expected)
   if stride == 1:  # all the context that fits
     same(
       expected,

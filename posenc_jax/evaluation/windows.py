@@ -40,7 +40,7 @@ def sliding(
   Args:
     documents: integer tokens_T each.
     takes_last: whether `nll` takes `last` as `token_nll` does. Then it is asked for the tokens that
-      are scored alone, which saves logits and is one more program to compile.
+      are scored, which saves logits and is one more program to compile; it may return all.
   Raises:
     ValueError: for a stride that is not 1 to `length`.
   """
@@ -253,13 +253,13 @@ def score_windows(
   skipped: int = 0,
 ) -> Iterator[np.ndarray]:
   """Yields float64 [T] of each window of T <= `length` tokens: the function's numbers for its
-  tokens. Calls the function on batches of whole windows. `skipped`: how many tokens at the start of
-  each window it returns no numbers of.
+  tokens but the first `skipped`, of which it need return none. Calls the function on batches of
+  whole windows.
   """
   for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
     results_BT = np.asarray(function(tokens_BT), np.float64)
     for result_T, window in zip(results_BT, batch, strict=False):
-      yield result_T[: len(window) - skipped]
+      yield result_T[skipped - length :][: len(window) - skipped]
 
 
 def sums_of_windows(
