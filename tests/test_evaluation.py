@@ -25,7 +25,15 @@ from posenc_jax.data import planted
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.evaluation import evaluate, model_functions, plan, preflight, runs, windows
+from posenc_jax.evaluation import (
+  evaluate,
+  model_functions,
+  plan,
+  preflight,
+  runs,
+  whole_windows,
+  windows,
+)
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
@@ -763,6 +771,41 @@ def test_of_many_symbols_windows_that_overlap_are_asked_for_what_they_score(
   # sliding, what is truncated to 16 tokens, and short contexts of 9 to 13
   assert {*asked} == {(16, None), (16, 5), (32, None), (32, 5), (16, 8), (14, None), (14, 5)}
   assert again == rows
+
+
+@pytest.mark.parametrize(
+  ('names', 'stride', 'again'),
+  [
+    # what is left of each of three documents
+    (('non_overlapping', 'by_position', 'sliding'), 32, 3),
+    (('long_ppl', 'by_position', 'non_overlapping'), 5, 0),
+  ],
+)
+def test_windows_that_several_protocols_score_are_read_once(
+  names, stride, again, measured, tmp_path, monkeypatch
+):
+  fields = dict(eval__stride=stride, eval__long_ppl_context=9, eval__lengths=(32,))
+  fields |= dict(eval__controls=('windowed',), eval__batch_tokens=64)
+  stubbed, read = MaskedStub.__call__, []
+
+  def record(self, tokens_BT, **options):
+    read.extend((tuple(row_T), options['window']) for row_T in tokens_BT if row_T.any())
+    return stubbed(self, tokens_BT, **options)
+
+  def rows_of_all(*names):
+    (tmp_path / 'eval.jsonl').unlink(missing_ok=True)
+    read.clear()
+    return measured(eval__protocols=names, **fields)[1]
+
+  monkeypatch.setattr(MaskedStub, '__call__', record)
+  rows, times = rows_of_all(*names), len(read)
+  assert times == len({*read}) + again
+  by_itself = [(rows_of_all(name), len(read)) for name in names]
+  assert [row for alone, _ in by_itself for row in alone] == rows
+  assert sum(number for _, number in by_itself) > times
+  monkeypatch.setattr(whole_windows, 'MOST_KEPT', 0)
+  assert rows_of_all(*names) == rows
+  assert len(read) == sum(number for _, number in by_itself)
 
 
 def test_targets_that_are_measured_stay_when_the_next_ones_fail(measured, tmp_path, monkeypatch):

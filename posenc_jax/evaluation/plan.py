@@ -11,11 +11,12 @@ from posenc_jax.data import planted
 from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import long_ppl, text_tasks, windows
-from posenc_jax.evaluation.controls import Originals, inputs_under
+from posenc_jax.evaluation.controls import Inputs, Originals, inputs_under
 from posenc_jax.evaluation.long_ppl_evaluator import Evaluator
 from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
+from posenc_jax.evaluation.whole_windows import WholeWindows
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS
 from posenc_jax.rows.clusters import top_folder
@@ -26,8 +27,9 @@ HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both c
 
 
 def plan(config: ConfigDict, corpus: data.Corpus) -> list[Measurement]:
-  """Returns the measurements of text that `config.eval` asks for, shortest windows first. Raises
-  `UserError` where documents are too short or too few.
+  """Returns the measurements of text that `config.eval` asks for, shortest windows first; of one
+  model, which reads once what several of them score. Raises `UserError` where documents are too
+  short or too few.
   """
   planner = Planner(config, corpus)
   return [
@@ -58,6 +60,8 @@ class Planner:
     self._originals = Originals()
     # Of few symbols, logits take less than compiling another program does.
     self._takes_last = corpus.vocab >= MANY_SYMBOLS
+    size = self._eval.batch_tokens
+    self._whole_windows = WholeWindows(self._excerpts, size, self._takes_last)
 
   def measurements(self, protocol: str, length: int) -> Iterator[Measurement]:
     """Yields the measurements of a protocol at a length."""
@@ -92,9 +96,12 @@ class Planner:
     length = fields['length']
 
     def score(nll, indices):
-      texts = [self._excerpts[i] for i in indices]
-      asked = nll, texts, length, stride, self._eval.batch_tokens, self._takes_last
-      nats = windows.sliding(*asked)
+      if stride == length:
+        nats = self._whole_windows.nats_with_rests(nll, length, indices)
+      else:
+        texts = [self._excerpts[i] for i in indices]
+        asked = nll, texts, length, stride, self._eval.batch_tokens, self._takes_last
+        nats = windows.sliding(*asked)
       num_bytes = (self._excerpt_bytes[i][:] for i in indices)
       return [self._score(*pair) for pair in zip(nats, num_bytes, strict=True)]
 
@@ -165,15 +172,9 @@ class Planner:
     inputs = inputs_under(control, length, self._config)
 
     def score(nll, indices):
-      tokens_WT, bytes_WT = (
-        windows.whole_windows(arrays, length) for arrays in (self._excerpts, self._excerpt_bytes)
-      )
-      size = self._eval.batch_tokens
-      if inputs.length == length:
-        nats_WT = windows.by_position(nll, tokens_WT, size)
-      else:
-        asked = nll, tokens_WT, inputs.length, size, self._takes_last
-        nats_WT = windows.truncated_by_position(*asked)
+      bytes_WT = windows.whole_windows(self._excerpt_bytes, length)
+      documents = range(len(self._names))
+      nats_WT = np.concatenate(self._whole_windows.nats(nll, length, inputs, documents))
       chosen = [list(places.values())[i] for i in indices]
       return [self._score(nats_WT[where], bytes_WT[where]) for where in chosen]
 
@@ -268,7 +269,8 @@ class Planner:
         [arrays[i] for i in documents] for arrays in (self._excerpts, self._excerpt_bytes)
       )
       windows_WT, bytes_WT = (windows.whole_windows(some, length) for some in (texts, sizes))
-      nats_WT = windows.by_position(nll, windows_WT, e.batch_tokens)
+      own = Inputs(length)
+      nats_WT = np.concatenate(self._whole_windows.nats(nll, length, own, documents))
       ends = np.cumsum([len(text) // length for text in texts])[:-1] if by_document else []
       if by_document:
         deciding = self._evaluator.deciding_nats(np.split(windows_WT, ends), context)
