@@ -1630,7 +1630,7 @@ def test_validation_counts_the_bytes_of_its_own_windows(tmp_path):
   validation = training.val_batches.bytes_per_token(0)
   assert training.train_batches[0].bytes_per_token(0) > 1.2 * validation
   assert validation == pytest.approx(1, abs=0.02), 'whose pieces are single letters'
-  training.val_step = lambda model, batch: 1.0
+  training.val_step = lambda model, batch: (1.0,)
   (found,) = loop._validate(training, None)
   assert found['bpb'] == pytest.approx(1 / np.log(2) / validation)
 

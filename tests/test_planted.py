@@ -185,12 +185,16 @@ def test_the_corpus_is_that_of_sotu_with_names(monkeypatch):
     planted._verified.__wrapped__(sotu.prepare('sotu', cache), cache)
 
 
-def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_path):
+def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_path, monkeypatch):
   changes = {**MODEL, 'data.corpus': 'planted', 'train.length': 256, 'train.batch': 2}
   changes |= {'train.steps': 1, 'optim.warmup': 1, 'train.validate_batches': 3}
   c = config.load(BASE, changes)
   training = setup.prepare(c, tmp_path)
+  put, read = setup.Training.put_val_batch, []
+  record = lambda self, batch: read.append(batch) or put(self, batch)
+  monkeypatch.setattr(setup.Training, 'put_val_batch', record)
   loop.train(c, tmp_path)
+  assert len(read) == 1 + 3  # the first to compile; then all batches once
   (row,) = (row for row in storage.read_rows(tmp_path / 'metrics.jsonl') if 'split' in row)
   parameters = finished_parameters(tmp_path, training.model, c)
   nll = jax.jit(token_nll)

@@ -103,9 +103,9 @@ def test_a_validation_weighs_each_batch_by_the_tokens_that_count_in_it():
   training = SimpleNamespace(
     config=config.load(BASE, {'train.validate_batches': 2}),
     val_batches=of_task(batches),
+    val_batch=lambda n: batches[n]._replace(scored_BT=(batches[n].scored_BT,)),
     put_val_batch=lambda batch: batch,
-    val_step=lambda model, batch: float(batch.scored_BT.sum()),
-    recall_step=None,
+    val_step=lambda model, batch: [float(mask_BT.sum()) for mask_BT in batch.scored_BT],
     seed_runs=[None],
   )
   (found,) = loop._validate(training, None)
@@ -226,6 +226,8 @@ def test_validation_in_pieces_weighs_them_by_what_they_score(tiny):
     c.train.grad_accum_steps = microbatches
     _, val_step = make_step_fns(c, make_optimizer(c.optim, c.train.steps))
     found.append([val_step(model, batch._replace(scored_BT=each)) for each in (None, scored_BT)])
+    at_once = val_step(model, batch._replace(scored_BT=(None, scored_BT)))
+    assert list(at_once) == found[-1]  # bit for bit
     memory = jax.make_jaxpr(val_step)(model, batch)
     assert ('f32[4,16,257]' in str(memory)) == (microbatches == 1)
   np.testing.assert_allclose(*found, rtol=1e-6)

@@ -1,5 +1,6 @@
 """The training loop, on one page. `setup` prepares what it needs, `step` has what it computes."""
 
+import collections
 import contextlib
 import time
 from pathlib import Path
@@ -185,27 +186,18 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
   """What the validation batches measure, {name: value} for each seed.
 
   `bpb` is bits per byte. `recall_bits`, of a corpus in which something can be recalled, is bits a
-  byte of what an earlier place in the same window decides.
+  byte of what an earlier place in the same window decides. One forward pass gives both.
   """
-
-  def nats_of_seeds(val_step, batch):
-    return np.atleast_1d(np.float64(val_step(model, training.put_val_batch(batch))))
-
-  def bits_a_byte(val_step, batches):
-    """Bits a byte of the tokens that are scored, all batches together; None: none is scored."""
-    # of text all are scored, and each batch has as many
-    counts = [1 if batch.scored_BT is None else int(batch.scored_BT.sum()) for batch in batches]
-    scored = [(n, count) for n, count in enumerate(counts) if count]
-    nats = sum(count * nats_of_seeds(val_step, batches[n]) for n, count in scored)
-    size = sum(count * training.val_batches.bytes_per_token(n) for n, count in scored)
-    return nats / size * BITS if scored else None
-
-  batches = [training.val_batches[n] for n in range(training.config.train.validate_batches)]
-  found = {'bpb': bits_a_byte(training.val_step, batches)}
-  if training.recall_step is not None:
-    recalled = list(map(training.val_corpus.recalled, batches))
-    if (bits := bits_a_byte(training.recall_step, recalled)) is not None:
-      found['recall_bits'] = bits
+  nats, sizes = collections.defaultdict(float), collections.defaultdict(float)
+  for number in range(training.config.train.validate_batches):
+    batch = training.val_batch(number)
+    means = training.val_step(model, training.put_val_batch(batch))
+    for name, mask_BT, mean in zip(('bpb', 'recall_bits'), batch.scored_BT, means, strict=False):
+      # of text all are scored, and each batch has as many
+      if count := 1 if mask_BT is None else int(mask_BT.sum()):
+        nats[name] += count * np.atleast_1d(np.float64(mean))
+        sizes[name] += count * training.val_batches.bytes_per_token(number)
+  found = {name: nats[name] / sizes[name] * BITS for name in nats}
   return [
     {name: float(values[index]) for name, values in found.items()}
     for index in range(len(training.seed_runs))

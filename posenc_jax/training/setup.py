@@ -62,11 +62,9 @@ class Training:
   start_step: int = 0
   train_step: Lowered | Compiled | None = None
   val_step: Lowered | Compiled | None = None
-  recall_step: Lowered | Compiled | None = None  # val_step of what can be recalled, if anything can
 
   def compile(self) -> None:
     self.train_step, self.val_step = self.train_step.compile(), self.val_step.compile()
-    self.recall_step = self.recall_step and self.recall_step.compile()
 
   @property
   def seed_dirs(self) -> list[Path]:
@@ -82,6 +80,15 @@ class Training:
     spec = meshes.SEED_TOKENS if self.config.seeds else meshes.TOKENS
     batch = multi_seed.stack(seed_batches, self.config.seeds)
     return device_put_global(batch, NamedSharding(self.mesh, spec))
+
+  def val_batch(self, number: int) -> data.Batch:
+    """A batch of validation, with a tuple of masks: of what counts, and of what an earlier place in
+    the same window decides, where a corpus knows that.
+    """
+    batch = self.val_batches[number]
+    recalled = self.val_corpus.recalled(batch)
+    more = () if recalled is None else (recalled.scored_BT,)
+    return batch._replace(scored_BT=(batch.scored_BT, *more))
 
   def put_val_batch(self, batch: data.Batch) -> data.Batch:
     return device_put_global(batch, NamedSharding(self.mesh, meshes.TOKENS))
@@ -172,9 +179,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   ):
     batch = training.put_train_batch(first_batch)
     training.train_step = train_step.lower(model, opt_state, batch)
-    training.val_step = val_step.lower(model, training.put_val_batch(val_batches[0]))
-    if (recalled := val_corpus.recalled(val_batches[0])) is not None:
-      training.recall_step = val_step.lower(model, training.put_val_batch(recalled))
+    training.val_step = val_step.lower(model, training.put_val_batch(training.val_batch(0)))
   return training
 
 

@@ -25,7 +25,8 @@ def make_step_fns(
     largest_position: a bound on the positions that batches carry; None: they carry none.
   Returns:
     train_step(model, opt_state, batch) -> (model, opt_state, metrics), which donates the first two;
-    val_step(model, batch) -> nats per token, a mean over the tokens of `batch` that count.
+    val_step(model, batch) -> nats per token, a mean over the tokens of `batch` that count; of a
+    tuple of masks `scored_BT`, a tuple of means.
 
   What an encoding samples at a step depends, as the batch does, on seed and step alone. With
   `config.seeds`, every array has a first axis [seeds], except the batch of `val_step`.
@@ -43,7 +44,8 @@ def make_step_fns(
       **attention_options(config),
       **options,
     )
-    return jnp.average(nats_BT, weights=batch.scored_BT)
+    mean_over = lambda mask_BT: jnp.average(nats_BT, weights=mask_BT)
+    return of_masks(mean_over, batch.scored_BT)
 
   def train_step(model, opt_state, batch, seed=config.seed):
     step = opt_state[-1].count  # the learning rate's state, last in the chain, counts all steps
@@ -90,9 +92,10 @@ def accumulate(means_of: Callable, model, batch: Batch, key, microbatches: int):
   """means_of(model, batch, key), such as a loss and its gradient, computed one microbatch after
   another.
 
-  The result is a pytree of means over the tokens that count. Each microbatch is weighted by the
-  tokens that count in it, where there are any, and has a key of its own. It takes every
-  `microbatches`-th row, so that a device holds an equal share of each.
+  The result is a pytree of means over the tokens that count, or a tuple of these where `scored_BT`
+  is a tuple of masks. Each microbatch is weighted by the tokens that count in it, where there are
+  any, and has a key of its own. It takes every `microbatches`-th row, so that a device holds an
+  equal share of each.
   """
   if microbatches == 1:
     return means_of(model, batch, key)
@@ -100,18 +103,30 @@ def accumulate(means_of: Callable, model, batch: Batch, key, microbatches: int):
   def split(x_BT):
     return x_BT.reshape(-1, microbatches, *x_BT.shape[1:]).swapaxes(0, 1)
 
-  def add(total, numbered_batch):
+  def add(totals, numbered_batch):
     microbatch, index = numbered_batch
     scored_BT = microbatch.scored_BT
-    count = microbatch.tokens_BT.size if scored_BT is None else scored_BT.sum()
     microbatch = mesh.constrain_tokens(microbatch)
     means = means_of(model, microbatch, jax.random.fold_in(key, index))
-    add_up = lambda x, y: x + jnp.where(count > 0, count * y, 0)  # a mean over none is NaN
-    return jax.tree.map(add_up, total, (means, 1.0)), None
+
+    def add_up(mask_BT, total, mean):
+      count = microbatch.tokens_BT.size if mask_BT is None else mask_BT.sum()
+      add = lambda x, y: x + jnp.where(count > 0, count * y, 0)  # a mean over none is NaN
+      return jax.tree.map(add, total, (mean, 1.0))
+
+    return of_masks(add_up, scored_BT, totals, means), None
 
   stacked = jax.tree.map(split, batch)
   shapes = jax.eval_shape(means_of, model, jax.tree.map(lambda x: x[0], stacked), key)
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-  carry = zeros, jnp.zeros(())
-  (total, count), _ = lax.scan(add, carry, (stacked, jnp.arange(microbatches)))
-  return jax.tree.map(lambda x: x / count, total)
+  carry = of_masks(lambda _, zeros: (zeros, jnp.zeros(())), batch.scored_BT, zeros)
+  totals, _ = lax.scan(add, carry, (stacked, jnp.arange(microbatches)))
+  mean = lambda _, total: jax.tree.map(lambda x: x / total[1], total[0])
+  return of_masks(mean, batch.scored_BT, totals)
+
+
+def of_masks(function: Callable, scored_BT, *others):
+  """What the function returns of a mask, and what others have for it, or of each in a tuple; None,
+  of which all tokens count, is a mask.
+  """
+  return jax.tree.map(function, scored_BT, *others, is_leaf=lambda mask_BT: mask_BT is None)
