@@ -34,7 +34,7 @@ from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training import log as training_log
 from posenc_jax.training import loop, run_dir, setup, step
 from posenc_jax.training.checkpoints import Checkpoints
-from posenc_jax.training.optimizer import learning_rate, make_optimizer
+from posenc_jax.training.optimizer import NO_OPTIMIZER, learning_rate, make_optimizer
 
 ROOT = Path(__file__).parent.parent
 OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
@@ -176,6 +176,61 @@ def stopped(make, tmp_path_factory):
   assert stopped.value.code == 143
   assert heard() == handlers
   return workdir
+
+
+def test_a_run_that_goes_on_holds_its_state_once(unbroken, stopped, make, tmp_path, monkeypatch):
+  """Its parameters are read, and none is drawn beside them."""
+  monkeypatch.setattr(setup, 'build', lambda *_: pytest.fail('parameters were drawn'))
+  c, workdir = make(), tmp_path / 'run'
+  shutil.copytree(stopped, workdir)
+  training = setup.prepare(c, workdir)
+  state = training.model, training.opt_state
+  assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(state))
+  loop.train(c, workdir)
+  assert_same_run(workdir, unbroken, c)
+
+
+@pytest.mark.parametrize(
+  'fields',
+  [
+    {},
+    pytest.param(
+      {'optim__name': 'muon', 'train__trained_parameters': ('encodings/*', 'layers/*')},
+      marks=pytest.mark.ci,
+    ),
+    pytest.param({'seeds': (2, 0), 'vmap_seeds': True}, marks=pytest.mark.ci),
+  ],
+)
+def test_a_run_that_goes_on_is_the_program_of_one_that_begins(make, tmp_path, monkeypatch, fields):
+  c = make(**fields)
+  begun = setup.prepare(c, tmp_path / 'run')
+  monkeypatch.setattr(setup, 'latest_step', lambda _: 4)
+  going_on = setup.prepare(c, tmp_path / 'run')
+  for attribute in ('train_step', 'val_step'):
+    texts = [getattr(training, attribute).as_text() for training in (begun, going_on)]
+    assert texts[0] == texts[1]
+  states = [(training.model, training.opt_state) for training in (begun, going_on)]
+  of = lambda x: (x.shape, x.dtype, x.sharding)
+  jax.tree.map(lambda *leaves: np.testing.assert_equal(*map(of, leaves)), *states)
+  removed = 'its checkpoints were removed meanwhile; allowed: the same command again'
+  with pytest.raises(UserError, match=removed), setup.restored(going_on):
+    pass
+
+
+def test_a_run_that_falls_back_on_a_checkpoint_of_step_0_has_a_new_optimizer(make, tmp_path):
+  c = make(train__max_to_keep=2)
+  begun = setup.prepare(c, tmp_path)
+  run_dir.claim_run_dir(tmp_path, c)
+  with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+    checkpoints.save(0, begun.model, NO_OPTIMIZER.init(begun.model))
+    checkpoints.save(4, begun.model, begun.opt_state)
+  shutil.rmtree(tmp_path / 'checkpoints' / '4' / 'model')
+  training = setup.prepare(c, tmp_path)
+  with setup.restored(training):
+    assert training.start_step == 0
+  for attribute in ('model', 'opt_state'):
+    states = [getattr(of, attribute) for of in (training, begun)]
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')

@@ -25,7 +25,7 @@ from posenc_jax.distributed.processes import (
   run_on_primary,
 )
 from posenc_jax.encodings import LengthError
-from posenc_jax.errors import user_errors
+from posenc_jax.errors import UserError, user_errors
 from posenc_jax.model.decoder import build, shapes
 from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
@@ -57,8 +57,10 @@ class Training:
   model: nnx.Module
   opt_state: tuple
   source: str | None = None  # SHA-256 of the pretrained model that parameters come from
-  # As `init_from.all_taken` gives them; then `model` has shapes alone. None: it has arrays.
+  # As `init_from.all_taken` gives them; then `model` has shapes alone.
   taken: tuple[Parameters, dict[str, str]] | None = None
+  # That of the latest checkpoint; where there is one, model and opt_state may be shapes until
+  # `restored` fills them.
   start_step: int = 0
   train_step: Lowered | Compiled | None = None
   val_step: Lowered | Compiled | None = None
@@ -97,7 +99,8 @@ class Training:
 def prepare(config: ConfigDict, workdir: Path) -> Training:
   """Makes data, model and lowered step functions; nothing is written or compiled. A run of no steps
   has neither batches nor step functions, nor an optimizer with moments; where it takes all of its
-  parameters from the run that it starts from, these are not read, and none is drawn.
+  parameters from the run that it starts from, these are not read, and none is drawn. None is drawn
+  either where `restored` reads all from a checkpoint: a device may have no room for both.
 
   Raises UserError where the config cannot be trained, or another of several processes has another
   config, code, text or tokenizer.
@@ -105,7 +108,8 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   c = config.train
   seed_runs = single_seed_runs(config, workdir)
   has_taken = run_on_primary(run_dir.takes_parameters, workdir)
-  begins = latest_step(workdir) is None and not has_taken
+  saved_step = latest_step(workdir)
+  begins = saved_step is None and not has_taken
   tokenizer = None
   if c.init_from or config.data.tokenizer == 'sentencepiece':
     first, folder = seed_runs[0]  # once it has begun, the run that it started from may be gone
@@ -142,6 +146,9 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   held = parameters_in(workdir, as_shapes=not c.steps) if has_taken else None
   if taken or (held and not c.steps):
     model, opt_state = as_shapes, ()
+  elif saved_step and 0 not in run_on_primary(run_dir.checkpoint_steps, workdir):
+    # that of step 0, which is read where later ones are damaged, has no optimizer's state
+    model, opt_state = _state_as_shapes(mesh, [as_shapes] * len(seed_runs), optimizer, config.seeds)
   else:
     with user_errors(ValueError):
       models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
@@ -167,6 +174,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     opt_state,
     source,
     taken,
+    saved_step or 0,
   )
   if not c.steps:
     return training
@@ -230,12 +238,25 @@ def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
 
 def _state(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple:
   """The model of all seeds and its optimizer's state, on the devices of the mesh."""
-  make = lambda models: multi_seed.stack([(m, optimizer.init(m)) for m in models], seeds)
+  make = _new_state(optimizer, seeds)
   if mesh.shape['fsdp'] > 1:
     return _made_in_shards(mesh, make, models, has_seed_axis=bool(seeds))
   state = make(models)
   shardings = meshes.parameter_shardings(mesh, state, has_seed_axis=bool(seeds))
   return device_put_global(state, shardings)
+
+
+def _state_as_shapes(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple:
+  """What `_state` gives, as shapes with shardings, of models that are shapes."""
+  shapes = jax.eval_shape(_new_state(optimizer, seeds), models)
+  shardings = meshes.parameter_shardings(mesh, shapes, has_seed_axis=bool(seeds))
+  placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  return jax.tree.map(placed, shapes, shardings)
+
+
+def _new_state(optimizer, seeds: tuple[int, ...]) -> Callable[[list], tuple]:
+  """The function from the models of all seeds to them as one and its optimizer's state."""
+  return lambda models: multi_seed.stack([(m, optimizer.init(m)) for m in models], seeds)
 
 
 def _made_in_shards(mesh: Mesh, make: Callable, *given, has_seed_axis: bool = False):
@@ -275,6 +296,9 @@ def restored(
     checkpoints = stack.enter_context(Checkpoints(workdir, *kept))
     has_taken = run_on_primary(run_dir.takes_parameters, workdir)
     begins = checkpoints.latest is None and not has_taken
+    if begins and training.start_step:
+      again = 'the same command again, which trains from the start'
+      raise UserError(f'{workdir}: its checkpoints were removed meanwhile; allowed: {again}')
     learned = getattr(training.corpus, 'tokenizer', data.BYTES).learned
     for run, folder in training.seed_runs:
       made_of = provenance.MadeOf(
