@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from small_runs import BASE, MODEL
 
 from posenc_jax import config, data, storage
 from posenc_jax.data import corpora, planted, sotu
+from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, windows
 from posenc_jax.model.token_nll import token_nll
@@ -174,15 +176,38 @@ def test_names_of_another_document_of_the_row_are_not_recalled():
   assert not scored[1][0, : 2 * len(name)].any()
 
 
-def test_the_corpus_is_that_of_sotu_with_names(monkeypatch):
+def test_the_corpus_is_that_of_sotu_with_names(tmp_path, monkeypatch):
   for split in ('validation', 'test'):
     found, plain = (data.corpus(name, split, 'text', '') for name in ('planted', 'sotu'))
     assert list(found.names) == list(plain.names)
     assert re.sub(rb'<[A-Za-z0-9]{10}> ', b'', found.documents[3]) == plain.documents[3]
-  cache = corpora.cache_folder('')
   monkeypatch.setattr(planted, 'plant', lambda name, text: text[:9])
-  with pytest.raises(UserError, match=r'what is planted into .* is not the embedded corpus: SHA'):
-    planted._verified.__wrapped__(sotu.prepare('sotu', cache), cache)
+  plain = {split: sotu.open_split('sotu', split, '', corpora.cache_folder('')) for split in SPLITS}
+  with pytest.raises(UserError, match=r'what is planted into sotu is not the embedded corpus: SHA'):
+    planted._build(plain, tmp_path)
+  assert not [*tmp_path.iterdir()]
+
+
+def test_names_are_planted_once_and_verified_by_every_process(tmp_path, monkeypatch):
+  folder = data.prepare('planted', '')
+  monkeypatch.setattr(planted, 'plant', lambda *_: pytest.fail('names were planted again'))
+  monkeypatch.setattr(sotu, 'open_split', lambda *_: pytest.fail('sotu was read'))
+  read = planted._verified.__wrapped__  # as another process
+  assert read(folder) == planted._verified(folder)
+  copy = shutil.copytree(folder, tmp_path / 'copy')
+  text = copy / planted.TEXT
+  contents = text.read_bytes()
+  anew = f'delete {copy} and run again'
+  for damaged in (contents[:-1], contents[:99] + b'X' + contents[100:], b''):
+    text.write_bytes(damaged)
+    with pytest.raises(UserError, match=rf'{anew}\) is not the embedded corpus: SHA-256'):
+      read(copy)
+  text.unlink()
+  with pytest.raises(UserError, match=f'documents is gone; allowed: {anew}'):
+    read(copy)
+  (copy / planted.INDEX).write_text('{"documents": []}')
+  with pytest.raises(UserError, match=rf'index\.json is damaged: its check .*; allowed: {anew}'):
+    read(copy)
 
 
 def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_path, monkeypatch):

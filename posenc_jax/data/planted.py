@@ -11,8 +11,9 @@ control.
 The text is that of `sotu`, with the same splits and documents: without the names it is the same,
 byte for byte. A name begins every 50 bytes or so. To learn that names come again, small models need
 more of them than text has: the training split holds, for each document of text, one as long that is
-a list of names of 4 to 15 characters, most of which come again within a few names. One SHA-256 over
-all documents is checked by every process that opens the corpus.
+a list of names of 4 to 15 characters, most of which come again within a few names. What is planted
+is built once into the user's cache. One SHA-256 over all documents is checked at the build, and by
+every process that opens the corpus.
 """
 
 import functools
@@ -26,9 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
+from posenc_jax import storage
 from posenc_jax.data import sotu
+from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.data.sotu import check_sha256
+from posenc_jax.errors import UserError
 
 SHA256 = '5315f624c6dba4db7a6abe97ae1a7f99745b436fceb8cfe64431752b65b262e8'
 NAME = re.compile(rb'<[A-Za-z0-9]{10}>')
@@ -43,38 +47,70 @@ FIRST_DECIDED, LAST_DECIDED = 3, 10
 SHORTEST, LONGEST = 4, 16  # characters of a name in a list, the longest excluded
 FARTHEST_BACK = 8  # names from one in a list to where it stood before
 NEW = 0.3  # the probability that a name in a list is new
+# Files of the cache: all documents, one after another, and [split, name, size] of each.
+TEXT, INDEX = 'documents', 'index.json'
 
 
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
   """Returns the documents of a split. Raises `UserError`."""
-  documents = _verified(sotu.prepare('sotu', cache), cache)[split]
+  documents = _verified(prepare(name, cache))[split]
   return Documents(len(documents), lambda n: documents[n][0], lambda n: documents[n][1])
 
 
 def prepare(name: str, cache: Path) -> Path:
-  """Makes the corpus `sotu` ready; returns its folder. The names are planted when the corpus is
-  opened. Raises `UserError`.
+  """Plants the names into the corpus `sotu` if that is not done, and verifies the hash of what is
+  there, once a process; returns its folder. Raises `UserError`.
   """
-  folder = sotu.prepare('sotu', cache)
-  _verified(folder, cache)
+  folder = cache / 'planted' / SHA256[:16]
+  if not storage.exists(folder):
+    # opened here, since it is built under the same lock
+    plain = {split: sotu.open_split('sotu', split, '', cache) for split in SPLITS}
+    build_once(folder, cache, functools.partial(_build, plain))
+  _verified(folder)
   return folder
 
 
 @functools.lru_cache(maxsize=1)
-def _verified(folder: Path, cache: Path) -> dict[str, list[tuple[str, bytes]]]:
-  """{split: (name, text) of each document}. A training opens three splits: it is made once."""
+def _verified(folder: Path) -> dict[str, list[tuple[str, bytes]]]:
+  """{split: (name, text) of each document}. A training opens three splits: they are read once."""
+  remedy = f'delete {folder} and run again'
+  splits, start = {split: [] for split in SPLITS}, 0
+  try:
+    index = storage.read_json(folder / INDEX, {'documents': list}, remedy)['documents']
+    text = (folder / TEXT).read_bytes()
+  except FileNotFoundError as error:
+    raise UserError(f'{error.filename} is gone; allowed: {remedy}') from None
+  for split, name, size in index:
+    splits[split].append((name, text[start : start + size]))
+    start += size
+  _check(splits, f'what {folder} holds (to make it anew, {remedy})')
+  return splits
+
+
+def _build(plain: dict[str, Documents], scratch: Path) -> Path:
+  """Writes the documents with names into an empty directory; returns their folder there."""
   splits = {}
-  for split in SPLITS:
-    plain = sotu.open_split('sotu', split, '', cache)
-    names = map(plain.name_of, range(plain.count))
-    splits[split] = [(name, plant(name, plain.read(n))) for n, name in enumerate(names)]
+  for split, documents in plain.items():
+    names = map(documents.name_of, range(documents.count))
+    splits[split] = [(name, plant(name, documents.read(n))) for n, name in enumerate(names)]
     if split == 'train':
       splits[split] += [
         (f'{name}-names', names_alone(name, len(text))) for name, text in splits[split]
       ]
+  _check(splits, 'what is planted into sotu')
+  folder = scratch / 'planted'
+  folder.mkdir()
+  rows = [(split, name, text) for split, some in splits.items() for name, text in some]
+  storage.atomic_write(folder / TEXT, b''.join(text for *_, text in rows))
+  index = [[split, name, len(text)] for split, name, text in rows]
+  storage.write_json(folder / INDEX, {'documents': index})
+  return folder
+
+
+def _check(splits: dict[str, list[tuple[str, bytes]]], origin: str) -> None:
+  """Raises `UserError` unless these are the documents of the corpus."""
   documents = ((name, split, text) for split, some in splits.items() for name, text in some)
-  check_sha256(sorted(documents), SHA256, f'what is planted into {folder}')
-  return splits
+  check_sha256(sorted(documents), SHA256, origin)
 
 
 def plant(seed: str, text: bytes) -> bytes:
