@@ -17,10 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import synthetic
 from flax import nnx
 from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
-from posenc_jax import config, data
+from posenc_jax import config, data, storage
 from posenc_jax.data import planted
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.encodings import ENCODINGS
@@ -716,7 +717,7 @@ def measure_stub(corpus, workdir, overrides):
   config.validate(c)
   row = functools.partial(
     row_schema.row,
-    run='run',
+    run=workdir.name,
     encoding='stub',
     label='stub',
     seed=0,
@@ -725,9 +726,9 @@ def measure_stub(corpus, workdir, overrides):
     split=c.eval.split,
     train_length=c.train.length,
   )
-  stub = MaskedStub()
+  stub, kept = MaskedStub(), evaluate.KeptRows(workdir)
   for measurement in plan.plan(c, data.opened(c.data, c.eval.split)):
-    evaluate.measure(measurement, row, {}, stub, None, workdir)
+    evaluate.measure(measurement, row, {}, stub, None, kept)
   return sorted(getattr(stub, 'asked', []), key=str), rows_of(workdir)
 
 
@@ -808,25 +809,68 @@ def test_windows_that_several_protocols_score_are_read_once(
   assert len(read) == sum(number for _, number in by_itself)
 
 
-def test_targets_that_are_measured_stay_when_the_next_ones_fail(measured, tmp_path, monkeypatch):
+@pytest.mark.parametrize('error', [MemoryError, KeyboardInterrupt])
+def test_targets_that_are_measured_stay_when_the_next_ones_fail(
+  measured, tmp_path, monkeypatch, error
+):
   fields = dict(eval__protocols=('last_k',), eval__controls=(), eval__lengths=(32,))
   fields |= {'eval__batch_tokens': 64}  # two windows at a time
   stubbed = MaskedStub.__call__
 
   def fail(self, tokens_BT, **options):
     if len(getattr(self, 'asked', [])) == 2:
-      raise MemoryError
+      raise error
     return stubbed(self, tokens_BT, **options)
 
   with monkeypatch.context() as patched:
     patched.setattr(MaskedStub, '__call__', fail)
-    with pytest.raises(MemoryError):
+    with pytest.raises(error):
       measured(**fields)
   kept = rows_of(tmp_path)
   assert len(kept) == 4
   asked, rows = measured(**fields)
   assert rows[:4] == kept
   assert (len(rows), len(asked)) == (6, 1)
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'counts'), [(0.1, [6]), (evaluate.WRITTEN_EVERY / 2, [4, 2]), (9.0, [2, 2, 2])]
+)
+def test_rows_of_fast_passes_are_written_together(measured, monkeypatch, seconds, counts):
+  """The file is read once, and written when passes have taken a while, and at their end."""
+  fields = dict(eval__protocols=('last_k',), eval__controls=(), eval__lengths=(32,))
+  clock, append, read, written, reads = [0.0], storage.append_rows, storage.read_rows, [], []
+  stubbed = MaskedStub.__call__
+
+  def call(self, *args, **options):
+    clock[0] += seconds
+    return stubbed(self, *args, **options)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(MaskedStub, '__call__', call)
+    patch.setattr(evaluate.time, 'monotonic', lambda: clock[0])
+    patch.setattr(storage, 'append_rows', lambda *of: written.append(len(of[1])) or append(*of))
+    patch.setattr(storage, 'read_rows', lambda *of: reads.append(of[0].name) or read(*of))
+    _, rows = measured(eval__batch_tokens=64, **fields)
+  assert (len(rows), [count for count in written if count]) == (6, counts)
+  assert reads == ['eval.jsonl']
+
+
+def test_rows_of_a_write_that_failed_are_not_written_twice(tmp_path, monkeypatch):
+  kept, append = evaluate.KeptRows(tmp_path), storage.append_rows
+
+  def fail(path, rows):
+    append(path, rows[:1])
+    raise OSError(28, 'No space left on device')
+
+  row = synthetic.row('rope', 0, 128, 1.0, 'a.txt')
+  with monkeypatch.context() as patch:
+    patch.setattr(storage, 'append_rows', fail)
+    kept.add([row, row | {'document': 'b.txt'}])
+    with pytest.raises(OSError, match='No space'):
+      kept.write()
+  kept.write()
+  assert storage.read_rows(kept.path) == [row]
 
 
 def test_rows_of_an_evaluation_that_is_killed_have_their_session(make_run, monkeypatch):

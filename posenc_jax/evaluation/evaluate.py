@@ -41,6 +41,7 @@ from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, m
 __all__ = ['evaluate', 'measure']
 
 
+WRITTEN_EVERY = 2.0  # seconds of measuring that a kill may cost
 LESS_MEMORY = 'fewer eval.batch_tokens, or eval.compute_dtype=bfloat16'
 
 
@@ -120,13 +121,11 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     listings = [corpus.listing] if is_own else []  # a test split is opened here first
     code = dict(own_code(config).items() & own_code(saved).items())
     claim(workdir, MadeOf(corpus.tokenizer_sha256, listings=listings, code=code), begins=False)
-    put_on_record = recorder(workdir)
+    kept = KeptRows(workdir, recorder(workdir))
     for measurement in measurements:
       started = time.perf_counter()
       function = on_devices(functions[measurement.function], model)
-      rows, num_new = measure(
-        measurement, row, changed, function, model.max_length, workdir, put_on_record
-      )
+      rows, num_new = measure(measurement, row, changed, function, model.max_length, kept)
       measured.append((measurement, rows))
       if num_new:
         seconds = time.perf_counter() - started
@@ -143,8 +142,44 @@ def recorder(workdir: Path) -> Callable[[], None]:
   first, and then does nothing.
   """
   work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
-  # cached, since `measure` calls it before every part
+  # cached, since `KeptRows` calls it before all that it writes
   return functools.cache(functools.partial(sessions.add, *work))
+
+
+class KeptRows:
+  """The rows of a run in its eval.jsonl, for the holder of eval.lock: they are read once, since no
+  other process adds any.
+
+  Attributes:
+    path: the file.
+    by_key: {key: row} of those that are there, or soon will be.
+  """
+
+  def __init__(self, workdir: Path, before_rows: Callable[[], None] = lambda: None):
+    """`before_rows` is called before rows are written. Raises UserError where some are damaged."""
+    self.path, self._before_rows = workdir / 'eval.jsonl', before_rows
+    with user_errors(ValueError):
+      rows = storage.read_rows(self.path, row_schema.fault)
+    run = storage.name_of(workdir)  # what rows say of it is of before the folder was renamed
+    self.by_key = {row_schema.key(r | {'run': run}): r for r in rows}
+    self._waiting, self._written = [], time.monotonic()
+
+  def add(self, rows: list[dict]) -> None:
+    """Adds rows, and writes them unless others were written just before: that may take longer than
+    to measure them.
+    """
+    self.by_key |= {row_schema.key(r): r for r in rows}
+    self._waiting += rows
+    if time.monotonic() - self._written >= WRITTEN_EVERY:
+      self.write()
+
+  def write(self) -> None:
+    """Writes the rows that wait. Rows of a write that fails wait no longer: some may be there."""
+    rows, self._waiting = self._waiting, []
+    if rows:
+      self._before_rows()
+      storage.append_rows(self.path, rows)
+    self._written = time.monotonic()
 
 
 def measure(
@@ -153,11 +188,10 @@ def measure(
   changed: dict[str, object],
   function: Callable,
   max_length: int | None,
-  workdir: Path,
-  before_rows: Callable[[], None] = lambda: None,
+  kept: KeptRows,
 ) -> tuple[list[dict], int]:
-  """Measures the rows that eval.jsonl lacks and appends them; returns all rows of the measurement
-  and how many are new.
+  """Measures the rows that eval.jsonl lacks and appends them, also those that were measured before
+  an error or Ctrl-C; returns all rows of the measurement and how many are new.
 
   Args:
     row: `row_schema.row` with the fields of the run.
@@ -166,9 +200,7 @@ def measure(
     max_length: the number of positions that the model has, or None. Rows of windows that need more
       get the status 'beyond_table' and no score, also under the windowed control: its positions go
       as far.
-    before_rows: is called before rows are appended.
   """
-  path = workdir / 'eval.jsonl'
 
   def made(fields, **score):
     own = overrides_of(changed, fields['protocol'], fields['control'])
@@ -177,15 +209,11 @@ def measure(
   def keys_of(some):
     return [row_schema.key(made(fields, status='asked')) for fields in some.key_fields]
 
-  with user_errors(ValueError):
-    rows = storage.read_rows(path, row_schema.fault)
-  run = made(measurement.key_fields[0], status='asked')['run']
-  # what rows say of it is of before the folder was renamed
-  present = {row_schema.key(r | {'run': run}): r for r in rows}
+  present = kept.by_key
   keys = keys_of(measurement)
   missing = [i for i, key in enumerate(keys) if key not in present]
   if missing:
-    storage.append_rows(path, [])  # a disk that refuses should do so before the work
+    storage.append_rows(kept.path, [])  # a disk that refuses should do so before the work
   originals = keys_of(measurement.same_as) if measurement.same_as else []
   if not missing:
     parts = []
@@ -200,12 +228,12 @@ def measure(
     if measurement.largest_position is not None:
       options['max_position_distance'] = measurement.largest_position
     parts = measurement.scored_in_parts(functools.partial(function, **options), missing)
-  for part, scores in parts:
-    pairs = zip(part, scores, strict=True)
-    new = [made(measurement.key_fields[i], **score) for i, score in pairs]
-    before_rows()
-    storage.append_rows(path, new)
-    present |= {row_schema.key(r): r for r in new}
+  try:
+    for part, scores in parts:
+      pairs = zip(part, scores, strict=True)
+      kept.add([made(measurement.key_fields[i], **score) for i, score in pairs])
+  finally:
+    kept.write()
   return [present[key] for key in keys], len(missing)
 
 

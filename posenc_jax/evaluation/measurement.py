@@ -24,8 +24,8 @@ class Measurement:
     input_length: tokens that the model is given at a time; None: `length`.
     last: how many tokens at the end of each window are scored, where `function` need not make
       logits of the others; None: all.
-    rows_at_a_time: how many rows one forward pass scores, which are kept as soon as it has; None:
-      rows are not measured one by one.
+    rows_at_a_time: how many rows one forward pass scores, which are kept soon after; None: rows are
+      not measured one by one.
     same_as: the measurement whose rows have the same scores, one by one, since the model is given
       the same; None: there is none.
   """

@@ -16,7 +16,7 @@ from posenc_jax import data, storage, tasks
 from posenc_jax.config import config_hash, decides_results, flat, single_seed_runs, validate
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
-from posenc_jax.evaluation.evaluate import measure, recorder, show, summary
+from posenc_jax.evaluation.evaluate import KeptRows, measure, recorder, show, summary
 from posenc_jax.evaluation.long_ppl_evaluator import evaluator_of
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model.token_nll import token_nll
@@ -90,12 +90,12 @@ def _evaluate_seed(
   measured, left_out = [], []
   put_on_record = recorder(workdir)
   with storage.file_lock(workdir / 'eval.lock', wait=True):
+    kept = KeptRows(workdir, put_on_record)
     for measurement in measurements:
       if measurement.function is not token_nll:  # only likelihoods are of an n-gram
         left_out.append(measurement.name)
         continue
-      asked = measurement, row, evaluator, functools.partial(_nats, model), None, workdir
-      rows, _ = measure(*asked, put_on_record)
+      rows, _ = measure(measurement, row, evaluator, functools.partial(_nats, model), None, kept)
       measured.append((measurement, rows))
       print(f'{measurement.name} at {measurement.length}: {summary(rows)}')
   if left_out:
