@@ -144,6 +144,21 @@ def test_logits_that_are_not_finite_are_no_text(run, monkeypatch):
     next(pieces)
 
 
+def test_a_token_is_read_while_the_next_is_computed(run, monkeypatch):
+  jit, steps = jax.jit, []
+
+  def counted(function, **options):
+    compiled = jit(function, **options)
+    return lambda *arguments: steps.append(arguments[-1]) or compiled(*arguments)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(generation.jax, 'jit', counted)
+    pieces = generate(run[1], run[0], b'the q', 4, Sampling())
+    counts = [len(steps) for _ in pieces]
+  assert counts == [2, 3, 4, 4]
+  assert steps == [0, 1, 2, 3]
+
+
 def test_products_are_exact_whatever_the_process_has_set(run, monkeypatch):
   decode, seen = generation.decode, []
 

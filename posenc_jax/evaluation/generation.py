@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,14 +115,22 @@ def tokens_after(
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
   for part_1T in before:
     *_, cache = step(model, layers, part_1T, cache, 0)
-  for number in range(count):
-    tokens_1T, is_finite, cache = step(model, layers, tokens_1T, cache, number)
+
+  def dispatched():
+    nonlocal tokens_1T, cache
+    for number in range(count):
+      tokens_1T, is_finite, cache = step(model, layers, tokens_1T, cache, number)
+      yield tokens_1T, is_finite
+
+  # a token is read when the next step is dispatched, so that the device never waits
+  ahead = itertools.pairwise(itertools.chain(dispatched(), [None]))
+  for number, ((token_11, is_finite), _) in enumerate(ahead):
     if not is_finite:
       place = inputs_1T.shape[1] + number
       raise UserError(
         f'no finite logits after {place} tokens; allowed: fewer tokens, or another model'
       )
-    yield int(tokens_1T[0, 0])
+    yield int(token_11[0, 0])
 
 
 def generate(
