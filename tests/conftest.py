@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import runpy
 import shutil
@@ -51,6 +52,7 @@ import pytest  # noqa: E402
 from initial_parameters import in_few_programs, in_no_program  # noqa: E402
 from small_runs import SIZES, TEXT, dotted, write_text_corpus  # noqa: E402
 
+from posenc_jax.cli.orbax_tracebacks import silence_tracebacks  # noqa: E402
 from posenc_jax.distributed import devices  # noqa: E402
 from posenc_jax.encodings.core import parameters  # noqa: E402
 
@@ -153,6 +155,16 @@ def libtpu():
     for name, value in targets.ENVIRONMENT.items():
       patch.setenv(name, value)
     yield
+
+
+@pytest.fixture
+def orbax_is_silent(monkeypatch):
+  """Hides, as commands do, what Orbax logs of errors that it raises as well."""
+  for name in ('absl', 'asyncio'):
+    monkeypatch.setattr(logging.getLogger(name), 'filters', [])
+  for hook in ('excepthook', 'unraisablehook'):
+    monkeypatch.setattr(sys, hook, getattr(sys, hook))
+  silence_tracebacks()
 
 
 @pytest.fixture

@@ -18,7 +18,6 @@ import pytest
 from small_runs import BASE, write_text_corpus
 
 from posenc_jax import cli, config, storage, sweep
-from posenc_jax.cli.orbax_tracebacks import silence_tracebacks
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.errors import UserError
@@ -618,14 +617,10 @@ def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
     ('/x/asyncio/base_events.py', "NOT_FOUND: Error opening [tensorstore_spec='{}']", True),
   ],
 )
-def test_a_command_hides_what_orbax_logs_and_nothing_else(path, message, is_hidden, monkeypatch):
-  logger = logging.getLogger('absl')
-  monkeypatch.setattr(logger, 'filters', [])
-  for hook in ('excepthook', 'unraisablehook'):
-    monkeypatch.setattr(sys, hook, getattr(sys, hook))
-  silence_tracebacks()
+@pytest.mark.usefixtures('orbax_is_silent')
+def test_a_command_hides_what_orbax_logs_and_nothing_else(path, message, is_hidden):
   record = logging.LogRecord('absl', logging.ERROR, path, 1, message, (), None)
-  assert bool(logger.filter(record)) != is_hidden
+  assert bool(logging.getLogger('absl').filter(record)) != is_hidden
 
 
 def test_ctrl_c_before_a_step_is_one_line_and_ends_at_once():

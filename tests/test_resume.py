@@ -285,7 +285,7 @@ def test_a_full_disk_is_one_line_and_harms_nothing(
 
 
 @pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
-@pytest.mark.usefixtures('orbax_cleans_up')
+@pytest.mark.usefixtures('orbax_cleans_up', 'orbax_is_silent')
 def test_what_a_full_disk_does_to_a_save_shows_soon_and_in_no_other_words(tmp_path, caplog):
   model, limits = (
     {'w': jax.random.normal(jax.random.key(0), (64, 64))},
