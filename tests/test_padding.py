@@ -3,13 +3,16 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
-from against_dense import gradients_of_layer
+from against_dense import gradients, gradients_of_layer
 from flax import nnx
 from kinds import daily_if
 from test_laws import DIMS, close
 
-from posenc_jax.encodings import ENCODINGS, make
+from posenc_jax.attention import attend
+from posenc_jax.encodings import ENCODINGS, Encoding, make
 
 UNNORMALIZED = [name for name, kind in ENCODINGS.items() if kind.normalizer == 'none']
 NOT_IN_TRITON = [(name, 'triton_interpret') for name in ('stick_breaking', 'screening')]
@@ -44,3 +47,33 @@ def test_weights_that_are_not_normalized_behind_terms_that_need_no_query(term, n
   enc = chain_of(term, name)
   desired = gradients_of_layer(enc, 'causal', 'dense')
   jax.tree.map(close, gradients_of_layer(enc, 'causal', backend, SIZES[backend]), desired)
+
+
+class Cosine(Encoding):
+  """Scores are q . k over both norms: of queries and keys of zeros they have no gradient."""
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    q_BHT, k_BGS = (jnp.sqrt((x * x).sum(axis=-1)) for x in (q_BHTK, k_BGSK))
+    k_BHS = jnp.repeat(k_BGS, q_BHT.shape[1] // k_BGS.shape[1], axis=1)
+    return s_BHTS / (q_BHT[..., None] * k_BHS[:, :, None])
+
+
+@pytest.mark.parametrize(('backend', 'tile'), SIZES.items())
+def test_scores_that_divide_by_norms_of_queries_and_keys(backend, tile):
+  enc = Cosine(DIMS, nnx.Rngs(0))
+  desired = gradients_of_layer(enc, 'causal', 'dense')
+  jax.tree.map(close, gradients_of_layer(enc, 'causal', backend, tile), desired)
+
+
+def test_rows_of_diagonals_that_meet_no_column():
+  """Of 8 rows of tiles, the first has a tile on the first of the two diagonals of a loop alone."""
+  enc = Cosine(DIMS, nnx.Rngs(0))
+  shapes = [(1, 32, n, DIMS.head_dim) for n in (DIMS.heads, DIMS.kv_heads, DIMS.kv_heads)]
+  rng = np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal(shape).astype('f4') for shape in (*shapes, shapes[0]))
+
+  def by(backend, tile=None):
+    run = lambda *qkv: attend(*qkv, enc, backend=backend, block_sizes=tile)
+    return gradients(run, weight, q, k, v)
+
+  jax.tree.map(close, by('diagonals', (4, 4)), by('dense'))

@@ -106,8 +106,13 @@ class Walk:
     self._behind = max(0, *(s.stop + s.shift - tiles.columns for s in self.stretches))
 
   def pad(self, columns):
-    """Pytrees over all columns of tiles, [tiles, ...], padded."""
-    pad = lambda x: jnp.pad(x, [(self._before, self._behind)] + [(0, 0)] * (x.ndim - 1))
+    """Pytrees over all columns of tiles, [tiles, ...], padded with the first and the last: of zeros
+    a score might have no gradient (`schedule.pad_as_last`).
+    """
+
+    def pad(x):
+      return jnp.pad(x, [(self._before, self._behind)] + [(0, 0)] * (x.ndim - 1), mode='edge')
+
     return jax.tree.map(pad, columns)
 
   def unpad(self, columns):

@@ -22,8 +22,11 @@ MOST_SCORES = 2**25  # of one tile on a device of a GPU, which has a few such ar
 MOST_IN_TABLES = 2**28  # numbers that are laid out beforehand for tiles of each diagonal
 
 # What padding has of the last token; of the rest it has zeros.
-AS_LAST = ('i', 'j', 'position_ids', 'segment_ids', 'index_BS', 'mask_ids')
-ALONG = ('q_BTHK', 'k_BSGK', 'v_BSGK', 'sink_BTH', *AS_LAST)
+AS_LAST = (
+  *('q_BTHK', 'k_BSGK', 'v_BSGK', 'i', 'j'),
+  *('position_ids', 'segment_ids', 'index_BS', 'mask_ids'),
+)
+ALONG = ('sink_BTH', *AS_LAST)
 
 
 class TileSchedule(NamedTuple):
@@ -194,8 +197,8 @@ def pad_as_last(x, padding: int):
   """x [B, T, ...] with so many tokens more, which have what the last one has.
 
   At another position padding could be farther away than tables reach, and be NaN; with a segment of
-  its own, the last tiles would seem to share that segment. Of coordinates that no token has, such
-  as those of a query that sees 0 keys, scores may be infinite, and gradients NaN.
+  its own, the last tiles would seem to share that segment. Of what no token has, such as a query of
+  zeros, of which a score may take the norm, or one that sees 0 keys, gradients may be NaN.
   """
   if not padding:
     return x
@@ -235,7 +238,7 @@ def _cut_as_last(tree, n: int):
 
 def _cut_heads(x_BTHK, n: int):
   """[B, T, H, K] -> [tiles, B, H, n, K]."""
-  x_NBTHK = _cut(x_BTHK, n)
+  x_NBTHK = _cut(x_BTHK, n, pad_as_last)
   N, B, _, H, K = x_NBTHK.shape
   # B and H as one axis are laid out at once; XLA would copy twice otherwise.
   flat = x_NBTHK.swapaxes(2, 3).reshape(N, B * H, n, K)
