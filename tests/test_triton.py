@@ -283,6 +283,32 @@ def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
   jax.tree.map(close, by('triton_interpret'), by('dense'))
 
 
+class Named(Encoding):
+  """Scores fall with the distance in a coordinate that is called as ids are."""
+
+  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    return {'segment': position_ids.astype(jnp.float32)}
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    apart_BTS = jnp.abs(tile.i['segment'][:, :, None] - tile.j['segment'][:, None])
+    return s_BHTS - apart_BTS[:, None]
+
+
+@pytest.mark.parametrize('is_packed', [False, True])
+def test_coordinates_called_segment_are_not_taken_for_segments(is_packed):
+  """Kernels pass over tiles whose queries and keys have no segment in common."""
+  rng = np.random.default_rng(0)
+  q, k, v, weight = (rng.standard_normal((2, 12, 2, 8)).astype('f4') for _ in range(4))
+  enc = Named(Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
+  options = {'segment_ids': (np.arange(12) >= 5).astype(int)[None]} if is_packed else {}
+
+  def by(backend):
+    run = lambda *qkv: attend(*qkv, enc, backend=backend, block_sizes=(4, 4), **options)
+    return gradients(run, weight, q, k, v)
+
+  jax.tree.map(close, by('triton_interpret'), by('dense'))
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize('name', ['nope', 'alibi', 't5', 'fox', 'rerope'])
 def test_kernels_equal_dense_on_a_gpu(name):

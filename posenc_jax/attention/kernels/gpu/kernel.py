@@ -15,6 +15,7 @@ from jax.experimental import pallas as pl
 
 from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
 from posenc_jax.attention.kernels.gpu.operands import Heads, operands_of
+from posenc_jax.attention.kernels.inputs import arrays_and_ids
 from posenc_jax.attention.kernels.visits import Visits
 
 WARPS = 4
@@ -162,5 +163,7 @@ class Kernel:
 
 def _segments(inputs: dict) -> list[int]:
   """Which leaves of the inputs are the segments of rows and of columns; none without packing."""
-  paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(inputs)]
-  return [n for n, path in enumerate(paths) if getattr(path[-1], 'key', None) == 'segment']
+  leaves, structure = jax.tree.flatten(inputs)
+  _, ids = arrays_and_ids(jax.tree.unflatten(structure, range(len(leaves))))
+  numbers = [ids[kind]['segment'] for kind in ('row', 'column')]
+  return [] if None in numbers else numbers
