@@ -1,5 +1,6 @@
 """Kernels: interpreted they equal `dense`, values and gradients; for TPUs they compile."""
 
+import dataclasses
 import functools
 import inspect
 
@@ -99,6 +100,54 @@ def test_scores_that_hide_all_keys_of_a_tile():
     return gradients(run, cotangent, weights, x)
 
   jax.tree.map(close, by('fused_interpret', (4, 4)), by('dense', None))
+
+
+class OwnVectors(Encoding):
+  """A score that reads vectors of its own by distance, by the queries or by the keys."""
+
+  def __init__(self, table: str, reads: str):
+    super().__init__(DIMS, nnx.Rngs(0))
+    self.table, self.reads = table, reads
+
+  def tables(self, r_R):
+    channels = jnp.arange(1.0, 1 + self.dims.head_dim)
+    return {self.table: jnp.sin(r_R[:, None, None] / channels[None, None])}
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    k_BHSK = jnp.repeat(k_BGSK, q_BHTK.shape[1] // k_BGSK.shape[1], axis=1)
+    x = q_BHTK if self.reads == 'query_dot' else k_BHSK
+    return s_BHTS + getattr(tile.reader, self.reads)(x, tile.tables[self.table])
+
+
+@pytest.mark.parametrize(
+  ('table', 'reads', 'reason'),
+  [
+    ('mine', 'query_dot', None),
+    ('relative_queries', 'key_dot', None),
+    ('mine', 'key_dot', 'OwnVectors lets keys read vectors other than `relative_queries`'),
+    ('relative_queries', 'query_dot', 'OwnVectors has vectors called `relative_queries` that keys'),
+  ],
+)
+def test_vectors_that_a_score_reads_lie_in_the_order_of_their_readers(table, reads, reason):
+  enc, (x, weights, _) = OwnVectors(table, reads), inputs()
+  by = lambda backend, tile=None: layer(enc, weights, x, backend=backend, block_sizes=tile)
+  if reason is None:
+    close(by('fused_interpret', (4, 8)), by('dense'))
+    return
+  with pytest.raises(NotImplementedError, match=f'backend fused_interpret: {reason}'):
+    by('fused_interpret', (4, 8))
+
+
+@pytest.mark.fused
+def test_vectors_that_keys_read_of_a_later_member_of_a_chain():
+  """Its terms are among the chain's own tables."""
+  enc, (x, weights, _) = make_chain('fox', 'deberta'), inputs()
+  by = lambda backend, tile=None: layer(enc, weights, x, backend=backend, block_sizes=tile)
+  close(by('fused_interpret', (4, 8)), by('dense'))
+
+
+def make_chain(*members):
+  return make('chain', **dataclasses.asdict(DIMS), members=members, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize('name', REFUSED)

@@ -92,10 +92,13 @@ def refuse_tile(request: AttentionRequest) -> str | None:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
   schedule = schedule_of(request)
   arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
-  needed = forward_program(schedule, arrays, ids, is_constant=False).primitives()
+  name = type(request.enc).__name__
+  try:
+    needed = forward_program(schedule, arrays, ids, is_constant=False).primitives()
+  except NotImplementedError as what:
+    return f'{name} {what}, which lie in another order in a kernel'
   for primitive, what in NOT_IN_KERNELS.items():
     if primitive in needed:
-      name = type(request.enc).__name__
       return f'{name} {what} in every tile ({primitive}), which Mosaic does not compile'
   return None
 

@@ -104,11 +104,18 @@ def tables_by_diagonal(grid: TileGrid, enc):
     blocks = values.reshape(-1, grid.stride, *values.shape[1:])
     shifted = [blocks[n : n + grid.diagonals] for n in range(size // grid.stride)]
     values = jnp.moveaxis(jnp.concatenate(shifted, axis=1), 1, 2)[:, None]
-    is_of_keys = getattr(path[-1], 'key', None) == 'relative_queries'
-    values = jnp.roll(values, -1, axis=3) if is_of_keys else jnp.flip(values, axis=3)
+    by_keys = is_read_by_keys(path)
+    values = jnp.roll(values, -1, axis=3) if by_keys else jnp.flip(values, axis=3)
     return (Scalars if is_scalar else Vectors)(values)
 
   return jax.tree_util.tree_map_with_path(cut, terms, is_leaf=is_table)
+
+
+def is_read_by_keys(path) -> bool:
+  """Whether the table at a path of the terms by distance is one that keys read; chains have those
+  of their members among their own tables.
+  """
+  return getattr(path[-1], 'key', None) == 'relative_queries'
 
 
 def spread(descending, rows: int, columns: int):

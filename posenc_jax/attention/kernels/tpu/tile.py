@@ -8,7 +8,7 @@ from jax import lax
 
 from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
 from posenc_jax.attention.tiled.carry import RowCarry
-from posenc_jax.attention.tiled.distance_tables import Scalars, is_table
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_read_by_keys, is_table
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.attention.tiled.tile import attend_pairs
@@ -33,25 +33,42 @@ class KernelCarry(RowCarry):
 
 @dataclasses.dataclass(frozen=True)
 class RotatedDistance:
-  """Tables hold the distances of a tile in the order of `tables_by_diagonal`: [H|1, T' + S', K]."""
+  """Tables hold the distances of a tile in the order of `tables_by_diagonal`: [H|1, T' + S', K].
+
+  Attributes:
+    of_keys: the tables that lie in the order in which keys read them. Of the others, reversed, a
+      TPU has no cheap way to make that.
+  """
 
   rows: int
   columns: int
+  of_keys: tuple
 
   def query_dot(self, q_BHTK, table_HRK):
     """q_i . table[i - j]: float32 [B, H, T', S']."""
+    self._check_order(table_HRK, False)
     return shear(self._dot(q_BHTK, table_HRK), self.columns)
 
   def key_dot(self, k_BHSK, table_HRK):
     """k_j . table[i - j]: `query_dot` of the keys, with rows and columns exchanged."""
+    self._check_order(table_HRK, True)
     return shear(self._dot(k_BHSK, table_HRK), self.rows).swapaxes(-1, -2)
 
   def sum_by_distance(self, p_BHTS, table_HRK):
     """sum_j p_ij table[i - j]: [B, H, T', K]."""
+    self._check_order(table_HRK, False)
     by_distance = unshear(p_BHTS)
     (_, H, _, _), (G, R, K) = p_BHTS.shape, table_HRK.shape
     stacked = by_distance.reshape(1, G, -1, R)
     return weighted_sum(stacked, table_HRK[None]).reshape(1, H, self.rows, K)
+
+  def _check_order(self, table_HRK, by_keys: bool) -> None:
+    """Raises NotImplementedError for a table that lies in the other order."""
+    if any(table_HRK is table for table in self.of_keys) == by_keys:
+      return
+    if by_keys:
+      raise NotImplementedError('lets keys read vectors other than `relative_queries`')
+    raise NotImplementedError('has vectors called `relative_queries` that keys do not read')
 
   @staticmethod
   def _dot(x_BHTK, table_HRK):
@@ -109,6 +126,9 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
     return table.values[0]
 
   terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
-  reader = (FirstRow if is_constant else RotatedDistance)(*shape)
+  reader = FirstRow(*shape)
+  if not is_constant:
+    by_path = jax.tree_util.tree_leaves_with_path(terms)
+    reader = RotatedDistance(*shape, tuple(x for path, x in by_path if is_read_by_keys(path)))
   pairs = Pairs.of_tile(schedule, a, b, ids)
   return attend_pairs(schedule, pairs, arrays, terms, reader, KernelCarry(carried), lse)
