@@ -16,14 +16,14 @@ from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedShar
 from oracles import RECORDS
 from test_laws import DIMS, S, build, close, inputs, layer
 
-from posenc_jax.attention import BACKENDS, attend
+from posenc_jax.attention import BACKENDS, attend, fastest
 from posenc_jax.attention.backends import fused, splash
 from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid
-from posenc_jax.encodings import ENCODINGS, Encoding, make
+from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 from scripts.aot import targets
 
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
@@ -339,6 +339,58 @@ def test_tiles_of_wide_heads_have_room(kind, heads, width, dtype, sides):
   with jax.sharding.use_abstract_mesh(mesh):
     jax.eval_shape(ask, q)
   assert taken == sides
+
+
+@jax.custom_vjp
+def with_another_gradient(x):
+  """x, with a gradient by a function that Mosaic does not have."""
+  return x
+
+
+with_another_gradient.defvjp(lambda x: (x, x), lambda x, d: (d * jnp.sinh(x),))
+
+
+class Bent(Encoding):
+  """Scores through a function of theirs."""
+
+  def __init__(self, bend):
+    super().__init__(Dims(16, 4, 4, 8, 64), nnx.Rngs(0))
+    self.bend = bend
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return self.bend(s_BHTS)
+
+
+@pytest.mark.parametrize(
+  ('bend', 'primitive'),
+  [
+    (jax.nn.elu, 'expm1'),
+    (jax.scipy.special.erfc, 'erfc'),
+    (with_another_gradient, 'sinh'),
+    (lambda s: s + s.prod(axis=-1, keepdims=True), 'reduce_prod'),
+    (lambda s: jnp.cumsum(s, axis=-1), 'cumsum'),
+    (lambda s: s[..., ::-1], 'rev'),
+    (jax.nn.softplus, None),
+    (jax.scipy.special.erf, None),
+  ],
+)
+def test_functions_that_mosaic_does_not_have_are_refused(bend, primitive):
+  """Forward or backward; `auto` then takes tiles without a kernel."""
+  answers = []
+
+  def ask(q):
+    request = build_request(q, q, q, Bent(bend))
+    answers.extend((fused.refuse(request), fastest(request)))
+
+  kind = AbstractDevice(device_kind='TPU v5 lite', num_cores=1, platform='tpu')
+  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
+  with jax.sharding.use_abstract_mesh(mesh):
+    jax.eval_shape(ask, jax.ShapeDtypeStruct((1, 1024, 4, 8), jnp.float32))
+  if primitive is None:
+    assert answers == [None, 'fused']
+  else:
+    assert f'in every tile ({primitive}), which Mosaic does not compile' in answers[0]
+    assert answers[1] == 'blockwise'
 
 
 def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):

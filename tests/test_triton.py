@@ -89,11 +89,33 @@ def test_what_triton_lacks_is_put_differently():
     patch.setattr(jax.lax, 'platform_dependent', of_gpu)
     expected = jax.tree.leaves(tile(5, 2, {'x': x, 'y': y}))
   jax.tree.map(close, found, expected)
-  lacking = {'sort': lambda x: jnp.sort(x), 'slice': lambda x: x[..., 1:4]}
+  lacking = {'sort': jnp.sort, 'slice': lambda x: x[..., 1:4], 'rev': lambda x: x[..., ::-1]}
   for primitive, function in lacking.items():
     program = HeadProgram(lambda a, b, inputs, f=function: f(inputs['x']), {'x': x})
     with pytest.raises(NotImplementedError, match=rf'\({primitive}\)'):
       program.check()
+
+
+@jax.custom_vjp
+def with_another_gradient(x):
+  """x, with a gradient by a function that Triton does not have."""
+  return x
+
+
+with_another_gradient.defvjp(lambda x: (x, x), lambda x, d: (d * jax.lax.erf(x),))
+
+
+class Bent(Encoding):
+  """Scores through a function with such a gradient."""
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    return with_another_gradient(s_BHTS)
+
+
+def test_functions_that_gradients_alone_need_are_refused():
+  q, enc = jnp.ones((1, 16, 4, 8)), Bent(Dims(16, 4, 4, 8, 64), nnx.Rngs(0))
+  with pytest.raises(NotImplementedError, match=r'Bent applies a function \(erf\) in every tile'):
+    attend(q, q, q, enc, backend='triton_interpret')
 
 
 @pytest.mark.parametrize('name', REFUSED)

@@ -13,18 +13,18 @@ from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.refusals import refuse_products
 from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_kernels
+from posenc_jax.attention.kernels.program import IN_NO_KERNEL
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
-from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, forward_program
+from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, pulled_back_program
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.distributed.mesh import devices_of_batch
 
-# What the hook `score` of an encoding may not need, and what it is.
-NOT_IN_KERNELS = {
-  'gather': 'looks numbers up by an index',
-  'scan': 'goes through chunks of keys',
-  'sort': 'sorts',
+# What the hook `score` of an encoding may not need beside that of IN_NO_KERNEL.
+NOT_IN_MOSAIC = {
+  **dict.fromkeys(('acos', 'acosh', 'asin', 'asinh', 'atan', 'atanh'), 'applies a function'),
+  **dict.fromkeys(('cbrt', 'cosh', 'expm1', 'sinh'), 'applies a function'),
 }
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
@@ -94,10 +94,10 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
   name = type(request.enc).__name__
   try:
-    needed = forward_program(schedule, arrays, ids, is_constant=False).primitives()
+    needed = pulled_back_program(schedule, arrays, ids).primitives()
   except NotImplementedError as what:
     return f'{name} {what}, which lie in another order in a kernel'
-  for primitive, what in NOT_IN_KERNELS.items():
+  for primitive, what in (IN_NO_KERNEL | NOT_IN_MOSAIC).items():
     if primitive in needed:
       return f'{name} {what} in every tile ({primitive}), which Mosaic does not compile'
   return None

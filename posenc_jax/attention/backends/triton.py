@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.kernels.gpu.passes import (
   backward_pass,
+  check_pulled_back,
   forward_pass,
   forward_program,
   is_of_one_head,
@@ -94,7 +95,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   schedule = schedule_of(request)
   shapes = jax.eval_shape(lambda: _cut(schedule, request))
   try:
-    program, _ = forward_program(schedule, *shapes)
+    program, heads = forward_program(schedule, *shapes)
   except (TypeError, ValueError) as error:  # shapes do not fit
     what = f'{name} cannot score one head alone, as wide as a power of 2, and a program has one'
     return f'{what} ({one_line(error, MAX_REASON)})'
@@ -104,7 +105,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
   if any(program.reads[inputs:]):
     return f'{name} reads parameters in its scores, whose gradients programs would share'
   try:
-    program.check()
+    check_pulled_back(schedule, heads, *shapes)
   except NotImplementedError as what:
     return f'{name} {what} in every tile, which Triton does not'
   return None

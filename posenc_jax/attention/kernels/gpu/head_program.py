@@ -12,16 +12,16 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from posenc_jax.attention.kernels.program import TileProgram, open_jaxpr
+from posenc_jax.attention.kernels.program import IN_NO_KERNEL, TileProgram, open_jaxpr
 
-# What the hook `score` of an encoding may not need, and what it is.
-NOT_IN_TRITON = {
+# What the hook `score` of an encoding may not need beside that of IN_NO_KERNEL, and what it is.
+NOT_IN_TRITON = IN_NO_KERNEL | {
   'concatenate': 'joins arrays',
-  'cumsum': 'sums along keys',
-  'dynamic_slice': 'takes parts of arrays',
-  'gather': 'looks numbers up by an index',
-  'scan': 'goes through chunks of keys',
-  'sort': 'sorts',
+  'erf': 'applies a function',
+  'reduce_and': 'asks whether all are true',
+  'reduce_or': 'asks whether any is true',
+  'reduce_precision': 'rounds',
+  'round': 'rounds',
   'split': 'takes parts of arrays',
 }
 # Calls of traced functions, whose own operations are evaluated in their place.

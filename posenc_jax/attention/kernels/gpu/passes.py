@@ -71,6 +71,21 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, H
   return HeadProgram(tile, blocks_of(inputs, last), state), last
 
 
+def check_pulled_back(schedule: TileSchedule, heads: Heads, arrays, ids) -> None:
+  """Raises NotImplementedError, saying what Triton lacks of what the passes compute of a tile,
+  forward and backward. Differentiated, a function may be computed in another way than it is alone.
+  """
+
+  def tile(a, b, inputs):
+    arrays, ids = arrays_and_ids(inputs)
+    parts = {kind: arrays[kind] for kind in KINDS}
+    attend = lambda parts: _attend(schedule, a, b, arrays | parts, ids)
+    found, pull_back = jax.vjp(attend, parts)
+    return attend(parts), pull_back(found)  # any numbers serve as cotangents
+
+  HeadProgram(tile, blocks_of(inputs_of(arrays, ids), heads)).check()
+
+
 def is_of_one_head(program: HeadProgram, arrays) -> bool:
   """Whether the state that a forward program makes is as large as the one that it is given."""
   return [x.shape for x in program.results] == [shape for shape, _ in _shapes_of_state(arrays)]

@@ -71,6 +71,21 @@ def forward_program(schedule: TileSchedule, arrays, ids, is_constant: bool) -> T
   return TileProgram(tile, blocks_of(inputs_of(arrays, ids)), _float32(_carries(arrays)))
 
 
+def pulled_back_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
+  """What the passes compute of a tile, forward and backward, to see what it needs.
+
+  Differentiated, a function may be computed in another way than it is alone: both are here.
+  """
+
+  def tile(a, b, inputs, carried):
+    arrays, ids = arrays_and_ids(inputs)
+    attend = lambda *given: attend_tile(schedule, False, a, b, given[0], ids, given[1])
+    found, pull_back = jax.vjp(attend, arrays, carried)
+    return attend(arrays, carried), pull_back(found)  # any numbers serve as cotangents
+
+  return TileProgram(tile, blocks_of(inputs_of(arrays, ids)), _float32(_carries(arrays)))
+
+
 def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=None):
   """Attention of all rows of tiles. Rows without a visit hold what the memory happened to hold.
 
