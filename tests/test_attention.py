@@ -1212,6 +1212,10 @@ def test_another_scale_is_a_factor_of_queries():
     ({}, None),
     ({'dtype': jnp.float32}, 'takes bfloat16 or float16'),
     ({'T': 3}, 'as many queries as keys'),
+    ({'T': 4, 'is_causal': False}, None),
+    ({'T': 3, 'is_causal': False}, 'odd number of tokens, and all would see one more: 3'),
+    ({'S': 7, 'T': 4, 'is_causal': False}, 'all would see one more: 7'),
+    ({'T': 1, 'is_causal': False}, 'a single query'),
     ({'segment_ids': jnp.zeros((1, 6), int)}, 'segments'),
     ({'width': 20}, 'a multiple of 8 and at most 128 here, not 20'),
     ({'width': 136}, 'at most 128 here, not 136'),
@@ -1228,7 +1232,7 @@ def test_another_scale_is_a_factor_of_queries():
     ({'gpu': '9.0', 'width': 256}, None),
     ({'gpu': '10.0', 'width': 136}, 'at most 128 here, not 136'),
     ({'gpu': '12.0', 'width': 136}, 'at most 128 here, not 136'),
-    ({'S': 1, 'T': 1}, 'a single query and key'),
+    ({'S': 1, 'T': 1}, 'a single query'),
     ({'S': 7}, None),
     ({'S': 7, 'is_causal': False}, 'odd number of tokens, and all would see one more: 7'),
     ({'mesh': ('context', AxisType.Auto)}, 'whole sequences, but the mesh has context=2'),
@@ -1261,6 +1265,12 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
   check_asked_of_cudnn(name, options, q, k, v)
+
+
+def test_cudnn_is_asked_for_the_same_attention_of_few_queries():
+  """Without a causal mask, which cuDNN would align to the first key."""
+  q, k, v = normal(1, 4, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
+  check_asked_of_cudnn('rope', {'is_causal': False}, q, k, v)
 
 
 @pytest.mark.parametrize('options', [{}, {'window': 3}])

@@ -33,13 +33,15 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'chunks, sink tokens and prefixes are not passed to cuDNN'
   if not request.mask.is_causal and request.mask.window is not None:
     return 'cuDNN has no window to the right of a query, and without a causal mask it has two sides'
-  if request.q_BTHK.shape[1] != request.k_BSGK.shape[1]:
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
+  if request.mask.is_causal and T != S:
     return 'cuDNN aligns a causal mask to the first key, so it needs as many queries as keys'
-  if (T := request.q_BTHK.shape[1]) == 1:
-    return 'cuDNN has no gradient of a single query and key'
-  if T % 2 and not request.mask.is_causal:
+  if T == 1:
+    return 'cuDNN has no gradient of a single query'
+  if not request.mask.is_causal and (T % 2 or S % 2):
+    odd = T if T % 2 else S
     return (
-      f'jax has no gradient of cuDNN for an odd number of tokens, and all would see one more: {T}'
+      f'jax has no gradient of cuDNN for an odd number of tokens, and all would see one more: {odd}'
     )
   if request.segment_ids is not None:
     return 'segments are not passed to cuDNN'
