@@ -16,6 +16,7 @@ from test_laws import S, build, close, inputs, layer
 from posenc_jax import config
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import triton
+from posenc_jax.attention.kernels.gpu import passes
 from posenc_jax.attention.kernels.gpu.head_program import HeadProgram
 from posenc_jax.attention.kernels.gpu.kernel import Walks
 from posenc_jax.attention.kernels.visits import Visits
@@ -303,6 +304,19 @@ def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
     return gradients(lambda *qkv: attend(*qkv, enc, **options), weight, q, k, v)
 
   jax.tree.map(close, by('triton_interpret'), by('dense'))
+
+
+@pytest.mark.parametrize(('axes', 'most'), [(1, 12), (3, 30)])
+def test_which_coordinates_are_of_heads_is_found_in_few_traces(axes, most, monkeypatch):
+  """Of every set of them there would be 2^n."""
+  traced, q = [], jnp.ones((1, 16, 4, 8))
+  dims = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 16}
+  enc = make('pape', **dims, axes=axes, rngs=nnx.Rngs(0))
+  monkeypatch.setattr(passes, 'HeadProgram', lambda *x: traced.append(1) or HeadProgram(*x))
+  positions = jnp.zeros((1, 16, axes) if axes > 1 else (1, 16), int)
+  request = build_request(q, q, q, enc, x=jnp.ones((1, 16, 32)), position_ids=positions)
+  assert triton.refuse_interpreted(request) is None
+  assert len(traced) <= most
 
 
 class Named(Encoding):

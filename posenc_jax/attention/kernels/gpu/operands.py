@@ -1,6 +1,5 @@
 """What a Triton kernel reads: whole arrays, of which a program takes blocks of one head."""
 
-import itertools
 from typing import NamedTuple
 
 import jax
@@ -20,17 +19,13 @@ class Heads(NamedTuple):
   number: int
   coordinates: tuple[str, ...] = ()
 
-  @classmethod
-  def choices(cls, number: int, coordinates):
-    """Yields each set of coordinates that may be per head, the smallest first: of these arrays
-    [tiles, B|1, n, ...], some of those whose axis 3 is as long as there are heads, which may also
-    be another axis.
+  @staticmethod
+  def candidates(number: int, coordinates) -> tuple[str, ...]:
+    """The paths of coordinates that may be per head: of these arrays [tiles, B|1, n, ...] those
+    whose axis 3 is as long as there are heads, which may also be another axis.
     """
     leaves = jax.tree_util.tree_leaves_with_path(coordinates)
-    paths = [jax.tree_util.keystr(path) for path, x in leaves if x.shape[3:4] == (number,)]
-    for count in range(len(paths) + 1):
-      for chosen in itertools.combinations(paths, count):
-        yield cls(number, chosen)
+    return tuple(jax.tree_util.keystr(path) for path, x in leaves if x.shape[3:4] == (number,))
 
   def axis_of(self, path) -> int | None:
     """The axis of heads of the leaf at a path of the inputs; None: all heads share it."""

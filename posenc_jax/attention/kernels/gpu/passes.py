@@ -6,6 +6,7 @@ and a diagonal of tiles, for the gradients of what belongs to each.
 """
 
 import contextlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +32,7 @@ from posenc_jax.attention.tiled.tile import attend_pairs
 from posenc_jax.encodings.core.base import LOWEST_SEEN
 
 KINDS = ('row', 'column', 'diagonal')
+MOST_TRIES = 32  # sets of coordinates of which it is asked whether each head has its own
 
 
 def _attend(schedule: TileSchedule, a, b, arrays, ids, **softmax):
@@ -50,8 +52,8 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, H
   """What the forward pass makes of the state of a row at a tile, and which coordinates each head
   has its own of.
 
-  Tries sets of per-head coordinates, smallest first, until the traced state has one head; otherwise
-  returns the last attempt, or raises its error.
+  Takes a smallest set of per-head coordinates with which the traced state has one head; without
+  one, returns the attempt with all that may be, or raises its error.
   """
   is_softmax, inputs = arrays['whole'].normalizer == 'softmax', inputs_of(arrays, ids)
 
@@ -62,13 +64,31 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, H
     return state
 
   state = tuple(jax.ShapeDtypeStruct(shape, jnp.float32) for shape, _ in _shapes_of_state(arrays))
-  *choices, last = Heads.choices(arrays['row']['q'].shape[2], arrays['row']['i'])
-  for heads in choices:
+  number = arrays['row']['q'].shape[2]
+  paths = Heads.candidates(number, arrays['row']['i'])
+
+  def attempt(paths):
+    heads = Heads(number, paths)
+    return HeadProgram(tile, blocks_of(inputs, heads), state), heads
+
+  def attempt_one_head(paths):
     with contextlib.suppress(TypeError, ValueError):  # shapes do not fit
-      program = HeadProgram(tile, blocks_of(inputs, heads), state)
-      if is_of_one_head(program, arrays):
-        return program, heads
-  return HeadProgram(tile, blocks_of(inputs, last), state), last
+      program, heads = attempt(paths)
+      return (program, heads) if is_of_one_head(program, arrays) else None
+
+  if (found := attempt_one_head(())) is not None:
+    return found
+  if (found := attempt_one_head(paths)) is not None:
+    # Each is left out in turn: another axis, cut as if it were that of heads, may fit by chance.
+    for path in paths:
+      fewer = tuple(x for x in found[1].coordinates if x != path)
+      found = (fewer and attempt_one_head(fewer)) or found
+    return found
+  some = (x for count in range(1, len(paths)) for x in itertools.combinations(paths, count))
+  for few in itertools.islice(some, MOST_TRIES):
+    if (found := attempt_one_head(few)) is not None:
+      return found
+  return attempt(paths)
 
 
 def check_pulled_back(schedule: TileSchedule, heads: Heads, arrays, ids) -> None:
