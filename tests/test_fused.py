@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from against_dense import cases_of, check_equal_to_dense, gradients, gradients_of_layer
 from flax import nnx
+from jax.experimental import pallas as pl
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
@@ -195,11 +196,15 @@ PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes
     ({'block_sizes': (128, 384)}, 'a power of 2, not 384'),
     ({'T': 128}, None),
     ({'T': 2**16, 'S': 2**16}, None),
-    ({'T': 2**16, 'S': 2**16, 'packed': True}, 'takes 1.00 MiB, and a TPU has 1 MiB'),
+    ({'T': 2**16, 'S': 2**16, 'packed': True}, None),
     (PACKED_ROWS, 'takes 1.13 MiB'),
     (PACKED_ROWS | {'devices': 8}, None),
-    ({'T': 2**17, 'S': 2**17}, 'of 131072 x 131072 lie takes 2.00 MiB, and a TPU has 1 MiB'),
-    ({'T': 2**17, 'S': 2**17, 'block_sizes': (512, 512)}, None),
+    ({'T': 2**17, 'S': 2**17}, None),
+    (
+      {'T': 2**17, 'S': 2**17, 'block_sizes': (256, 256)},
+      'of 131072 x 131072 lie takes 2.00 MiB, and a TPU has 1 MiB',
+    ),
+    ({'T': 2**18, 'S': 2**18}, 'of 262144 x 262144 lie takes 2.00 MiB, and a TPU has 1 MiB'),
     ({'kind': 'TPU v5 lite'}, None),
     ({'kind': 'TPU v4'}, 'a TPU v4 cannot gather as these kernels do; a v5 or later can'),
     ({'heads': 96}, None),
@@ -326,7 +331,17 @@ def test_products_of_scores_in_several_passes_are_of_smaller_tiles():
 )
 def test_tiles_of_wide_heads_have_room(kind, heads, width, dtype, sides):
   """`fused` takes such requests, so the tile that it chooses has to fit."""
-  q, taken = jax.ShapeDtypeStruct((1, 512, heads, width), dtype), []
+  check_sides(kind, heads, width, dtype, 512, sides)
+
+
+@pytest.mark.parametrize(('tokens', 'side'), [(2**16, 256), (92_000, 256), (93_000, 512)])
+def test_tiles_are_larger_where_they_would_be_too_many(tokens, side):
+  check_sides('TPU v5 lite', 8, 64, jnp.bfloat16, tokens, [side, side])
+
+
+def check_sides(kind, heads, width, dtype, tokens, sides):
+  """Which tiles `fused` chooses on a TPU of a kind."""
+  q, taken = jax.ShapeDtypeStruct((1, tokens, heads, width), dtype), []
 
   def ask(q):
     request = build_request(q, q, q, make_for(width, 'nope', heads))
@@ -403,6 +418,42 @@ def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
   for name in ('rope', 'alibi', 'cope'):
     jax.eval_shape(lambda q, name=name: attend(q, q, q, make_for(8, name)), q)
   assert taken == ['splash', 'fused', 'blockwise']
+
+
+@pytest.mark.parametrize(
+  ('name', 'expected'),
+  [
+    ('nope', dict.fromkeys(('attention', 'attention_d_row', 'attention_d_column'), 'parallel')),
+    (
+      'fire',
+      {
+        **dict.fromkeys(('attention', 'attention_d_column'), 'parallel'),
+        'attention_d_row': 'arbitrary',
+      },
+    ),
+    (
+      'alibi',
+      {
+        **dict.fromkeys(('attention', 'attention_d_row', 'attention_d_column'), 'parallel'),
+        'attention_d_diagonal': 'arbitrary',
+      },
+    ),
+  ],
+)
+def test_cores_share_rows_of_the_batch_whose_gradients_are_their_own(name, expected, monkeypatch):
+  """FIRE's parameters add up those of all rows of the batch, and so do tables by distance."""
+  q, enc = jnp.ones((2, 16, 4, 8)), make_for(8, name)
+  run = lambda q, enc: attend(q, q, q, enc, backend='fused_interpret', block_sizes=(8, 8)).sum()
+  found, call = {}, pl.pallas_call
+
+  def look(*args, name, compiler_params, **options):
+    found[name], of_tiles = compiler_params.dimension_semantics
+    assert of_tiles == 'arbitrary'
+    return call(*args, name=name, compiler_params=compiler_params, **options)
+
+  monkeypatch.setattr(pl, 'pallas_call', look)
+  jax.make_jaxpr(jax.grad(run, argnums=(0, 1)))(q, enc)
+  assert found == expected
 
 
 @pytest.mark.parametrize(

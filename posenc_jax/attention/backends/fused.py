@@ -61,21 +61,14 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   T, S = (-(-x.shape[1] // devices) for x in (request.q_BTHK, request.k_BSGK))
   if min(T, S) < LANES:
     return f'a tile has at least {LANES} queries and {LANES} keys, not {T} and {S}'
-  sizes = request.block_sizes or _block_sizes(request)
+  sizes = request.block_sizes or _block_sizes(request, devices)
   if any(n % LANES for n in sizes):
     return f'the sides of a tile must be multiples of {LANES}, not {sizes[0]} and {sizes[1]}'
   if not _has_room(request, sizes):
     heads, width = request.q_BTHK.shape[2], _width(request)
     tile = f'{sizes[0]} queries and {sizes[1]} keys of {heads} heads {width} wide'
     return f'a tile of {tile} takes more than the memory of these kernels'
-  grid, has_segments = schedule_of(request, devices).grid, request.segment_ids is not None
-  # Of the rows of segments a device has those of its share of the batch; one row is all devices'.
-  rows = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
-  segments = rows if rows < 2 else -(-rows // devices_of_batch())
-  # On a ring, a shard meets no other in more tiles than itself or its neighbor on the left.
-  grids = [grid] if devices == 1 else [dataclasses.replace(grid, T=T, S=S, shift=n) for n in (0, S)]
-  needed = max(bytes_of_scalars(grid, segments) for grid in grids)
-  if needed > SMEM_BYTES:
+  if (needed := _bytes_of_scalars(request, sizes, devices)) > SMEM_BYTES:
     what = f'where the tiles of {T} x {S} lie takes {needed / 2**20:.2f} MiB'
     return f'{what}, and a TPU has 1 MiB for such numbers; larger tiles are fewer'
   return None
@@ -110,7 +103,10 @@ def run(request: AttentionRequest, interpret: bool = False):
 
 def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:
   """The schedule of a request in kernels, on so many devices, each with a part of the sequence."""
-  sizes = request.block_sizes or _block_sizes(request)
+  return _schedule(request, request.block_sizes or _block_sizes(request, devices), devices)
+
+
+def _schedule(request: AttentionRequest, sizes: tuple[int, int], devices: int) -> TileSchedule:
   return TileSchedule.of_request(dataclasses.replace(request, block_sizes=sizes), devices)
 
 
@@ -121,14 +117,32 @@ def _cut(schedule: TileSchedule, request: AttentionRequest):
   return arrays, ids
 
 
-def _block_sizes(request: AttentionRequest) -> tuple[int, int]:
-  """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads."""
+def _block_sizes(request: AttentionRequest, devices: int) -> tuple[int, int]:
+  """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads, and
+  more where those would be too many tiles.
+  """
   sizes = (2 * LANES, 2 * LANES), (LANES, 2 * LANES), (LANES, LANES)
+  larger = (4 * LANES, 4 * LANES)
   heads = request.q_BTHK.shape[2]
   if jax.config.jax_default_matmul_precision == 'highest' and request.enc.has('score'):
     sizes = sizes[1:]  # products in several passes take room of their own: FIRE's all there is
+    larger = sizes[0]
   fits = lambda n: heads * math.prod(n) <= MOST_PAIRS and _has_room(request, n)
-  return next(filter(fits, sizes), sizes[-1])
+  usual = next(filter(fits, sizes), sizes[-1])
+  is_too_many = _bytes_of_scalars(request, usual, devices) > SMEM_BYTES
+  return larger if is_too_many and _has_room(request, larger) else usual
+
+
+def _bytes_of_scalars(request: AttentionRequest, sizes: tuple[int, int], devices: int) -> int:
+  """The bytes of the numbers that say where tiles of so many queries and keys lie."""
+  grid, has_segments = _schedule(request, sizes, devices).grid, request.segment_ids is not None
+  # Of the rows of segments a device has those of its share of the batch; one row is all devices'.
+  rows = len(request.segment_ids) if has_segments and not request.enc.scans_keys else 0
+  segments = rows if rows < 2 else -(-rows // devices_of_batch())
+  # On a ring, a shard meets no other in more tiles than itself or its neighbor on the left.
+  T, S = (-(-n // devices) for n in (grid.T, grid.S))
+  grids = [grid] if devices == 1 else [dataclasses.replace(grid, T=T, S=S, shift=n) for n in (0, S)]
+  return max(bytes_of_scalars(grid, segments) for grid in grids)
 
 
 def _has_room(request: AttentionRequest, sizes: tuple[int, int]) -> bool:

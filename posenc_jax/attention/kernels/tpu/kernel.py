@@ -1,7 +1,8 @@
 """A kernel that walks over tiles: one step of its grid each, in sequence.
 
-A TPU runs the steps of a grid one after another, so a step finds what the one before it has left in
-memory: sums, and what is carried along the keys. Gradients are therefore added up in one order.
+A core of a TPU runs the steps of a grid one after another, so a step finds what the one before it
+has left in memory: sums, and what is carried along the keys. Gradients are therefore added up in
+one order.
 """
 
 import dataclasses
@@ -132,6 +133,9 @@ class Kernel:
     order, batch_axis = Visits._fields, 1 if self.batch_inside else 0
     tiles = len(self.visits.row)
     steps = (tiles, self.batch) if self.batch_inside else (self.batch, tiles)
+    # A v5p has two cores, which share what is parallel: rows of the batch that add to nothing of
+    # each other's.
+    adds_up_batch = self.batch_inside or any(x.operand.kind == 'whole' for x in results)
 
     def kernel(*refs):
       visits, refs = dict(zip(order, refs[: len(order)], strict=True)), refs[len(order) :]
@@ -172,7 +176,8 @@ class Kernel:
       ),
       out_shape=[result.stored(self.batch) for result in results],
       compiler_params=pltpu.CompilerParams(
-        dimension_semantics=('arbitrary', 'arbitrary'), vmem_limit_bytes=VMEM_BYTES
+        dimension_semantics=('arbitrary' if adds_up_batch else 'parallel', 'arbitrary'),
+        vmem_limit_bytes=VMEM_BYTES,
       ),
       interpret=self.interpret,
       name=self.name,
