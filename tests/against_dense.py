@@ -3,9 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from test_laws import MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
+from test_laws import DIMS, MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
 from posenc_jax.attention import attend
+from posenc_jax.attention.mask import Mask
+from posenc_jax.attention.request import build_request
+from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.encodings import ENCODINGS
 
 OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
@@ -52,6 +55,42 @@ def check_equal_to_dense(backend: str, name: str, mode: str, block_sizes: tuple[
   enc = build(name)
   found = gradients_of_layer(enc, mode, backend, block_sizes)
   jax.tree.map(close, found, gradients_of_layer(enc, mode, 'dense'))
+
+
+def check_constant_tiles(backend: str, name: str, tokens: int, is_causal: bool = True):
+  """Output and all gradients, in tiles of 2 x 2 over some of which tables are constant."""
+  enc, d, rng, tile = build(name), DIMS, np.random.default_rng(0), (2, 2)
+  options = {'is_causal': is_causal}
+  heads = d.heads, d.kv_heads, d.kv_heads, d.heads
+  q, k, v, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
+  request = build_request(q, k, v, enc, mask=Mask(**options), block_sizes=tile)
+  assert TileSchedule.of_request(request).grid.has_constant_tiles
+
+  def by(backend, tile=None):
+    run = lambda enc, *qkv: attend(*qkv, enc, backend=backend, block_sizes=tile, **options)
+    return gradients(run, weight, enc, q, k, v)
+
+  jax.tree.map(close, by(backend, tile), by('dense'))
+
+
+def check_in_bfloat16(backend: str, name: str, tile: tuple[int, int]):
+  """Values and gradients over several tiles are near those of the same numbers in float32."""
+  enc, d, rng = build(name), DIMS, np.random.default_rng(0)
+  heads = d.heads, d.kv_heads, d.kv_heads, d.heads
+  *qkv, weight = (jnp.asarray(rng.standard_normal((2, 24, H, d.head_dim)), 'f4') for H in heads)
+  rounded = [x.astype(jnp.bfloat16) for x in qkv]
+
+  def by(backend, tile, *qkv):
+    run = lambda *args: attend(*args, backend=backend, block_sizes=tile).astype(jnp.float32)
+    return gradients(run, weight, *qkv, enc)
+
+  def near(found, expected):
+    assert found.dtype in (jnp.bfloat16, jnp.float32)
+    found = found.astype(jnp.float32)
+    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
+
+  in_float32 = (x.astype(jnp.float32) for x in rounded)
+  jax.tree.map(near, by(backend, tile, *rounded), by('dense', None, *in_float32))
 
 
 def check_on_a_gpu(backend: str, enc, tokens: int, dtype='float32', **options):

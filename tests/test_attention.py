@@ -417,6 +417,25 @@ def test_tiles_between_sink_tokens_and_a_window_are_not_read():
   jax.tree.map(close, actual, run(k, v, 'dense'))
 
 
+@pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
+def test_kernels_do_not_compute_tiles_of_other_documents(backend):
+  """Forward or backward: what stands there may be NaN."""
+  enc, q, k, v = build('rope'), *(normal(1, 16, 4, 8) for _ in range(3))
+  document = (np.arange(16) >= 8).astype(int)[None]
+  own = jnp.asarray(document, bool)[..., None, None]
+
+  def run(k, v, backend):
+    options = {'segment_ids': document, 'backend': backend, 'block_sizes': (4, 4)}
+    loss = lambda q, k, v: (jnp.where(own, attend(q, k, v, enc, **options), 0.0) ** 2).sum()
+    value, found = jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+    return value, [x[:, 8:] for x in found]
+
+  run = jax.jit(run, static_argnums=2)
+  actual = run(jnp.where(own, k, jnp.nan), jnp.where(own, v, jnp.nan), backend)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, actual, run(k, v, 'dense'))
+
+
 def test_walks_end_where_no_weight_is_left():
   """A broken stick: blocks further left are not even read, forward or backward, and the result is
   that of dense.

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import check_equal_to_dense, check_on_a_gpu
+from against_dense import check_constant_tiles, check_equal_to_dense, check_on_a_gpu
 from flax import nnx
 from kinds import daily_if, slow
 from test_aot import BASE, KINDS
@@ -70,6 +70,19 @@ def cases():
 def test_diagonals_equal_dense(name, mode):
   """Output and all gradients, with 11 keys in tiles of 4 x 4 and two heads for each of keys."""
   check_equal_to_dense('diagonals', name, mode, (4, 4))
+
+
+@pytest.mark.parametrize(
+  ('name', 'is_causal'),
+  [
+    ('shaw_clipped', True),
+    pytest.param('shaw_clipped', False, marks=pytest.mark.ci),
+    *map(slow, ('shaw_keys', 'deberta_clamped'), (True, True)),
+  ],
+)
+def test_diagonals_over_which_tables_are_constant(name, is_causal):
+  """They are in no loop with others: one row of a table serves all of their pairs."""
+  check_constant_tiles('diagonals', name, 11, is_causal)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import cases_of, check_equal_to_dense, gradients, gradients_of_layer
+from against_dense import (
+  cases_of,
+  check_constant_tiles,
+  check_equal_to_dense,
+  check_in_bfloat16,
+  gradients,
+  gradients_of_layer,
+)
 from flax import nnx
 from jax.experimental import pallas as pl
 from jax.experimental.pallas.ops.tpu import splash_attention
@@ -65,8 +72,6 @@ COMPILED = (
       pytest.param(*case, marks=() if case[0] in DAILY else (pytest.mark.ci, pytest.mark.fused))
       for case in IN_FEW
     ),
-    # rows beyond the clip are one
-    pytest.param('shaw_clipped', 'causal', marks=pytest.mark.fused),
     *(
       pytest.param(*case, marks=pytest.mark.fused)
       for case in cases_of(KERNELS)
@@ -75,14 +80,33 @@ COMPILED = (
   ],
 )
 def test_interpreted_kernels_equal_dense(name, mode):
-  """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys.
-
-  Tiles of 4 x 4 are beyond the clip of one.
-  """
-  tile = (4, 4) if name == 'shaw_clipped' else (4, 8)
-  if mode == 'last_queries_sinks':
-    tile = (2, 2)
+  """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
+  tile = (2, 2) if mode == 'last_queries_sinks' else (4, 8)
   check_equal_to_dense('fused_interpret', name, mode, tile)
+
+
+@pytest.mark.parametrize(
+  ('name', 'tokens', 'is_causal'),
+  [
+    ('shaw_clipped', 11, True),
+    *(
+      pytest.param(*case, marks=pytest.mark.fused)
+      for case in (
+        *(('t5_small', 24, True), ('t5_bidirectional', 24, False)),
+        *(('deberta_clamped', 11, True), ('ultravico', 11, True)),
+        ('hard_alibi_first', 11, True),  # whose numbers differ right before they are constant
+      )
+    ),
+  ],
+)
+def test_tiles_over_which_tables_are_constant(name, tokens, is_causal):
+  """One row of a table serves all of their queries, keys and weights, or one number of it."""
+  check_constant_tiles('fused_interpret', name, tokens, is_causal)
+
+
+@pytest.mark.fused
+def test_several_tiles_in_bfloat16():
+  check_in_bfloat16('fused_interpret', 't5', (8, 8))
 
 
 class Nearest(Encoding):
@@ -457,17 +481,40 @@ def test_cores_share_rows_of_the_batch_whose_gradients_are_their_own(name, expec
 
 
 @pytest.mark.parametrize(
-  'options', [{}, {'window': 100}, {'is_causal': False, 'window': 60}], ids=str
+  ('options', 'dtype'),
+  [
+    *(({'window': 100}, 'float32'), ({'is_causal': False, 'window': 60}, 'float32')),
+    (
+      {'segment_ids': np.repeat([[0, 1, 2, 2], [0, 0, 1, 2]], 32, axis=1), 'softcap': 0.7},
+      'float32',
+    ),
+    ({}, 'bfloat16'),
+  ],
 )
-def test_splash_is_asked_for_the_same_attention(options):
-  """Two heads share their keys; the interpreter runs its kernel."""
-  q, k = (jax.random.normal(jax.random.key(n), (1, 128, n, 128)) for n in (2, 1))
+def test_splash_is_asked_for_the_same_attention(options, dtype):
+  """Values and gradients; two heads share their keys, and the interpreter runs its kernels."""
+  heads = (2, 1, 1, 2)
+  *qkv, weight = (
+    jax.random.normal(jax.random.key(n), (2, 128, H, 128)) for n, H in enumerate(heads)
+  )
+  qkv = [x.astype(dtype) for x in qkv]
   enc = make(
     'rope', model_dim=16, heads=2, kv_heads=1, head_dim=128, train_length=64, rngs=nnx.Rngs(0)
   )
-  request = build_request(q, k, k, enc, mask=Mask(**options))
-  expected = attend(q, k, k, enc, backend='dense', **options)
-  np.testing.assert_allclose(splash.run(request, interpret=True), expected, atol=1e-5)
+  of_mask = {name: options[name] for name in ('is_causal', 'window') if name in options}
+  others = {name: x for name, x in options.items() if name not in of_mask}
+
+  def by_splash(*qkv):
+    request = build_request(*qkv, enc, mask=Mask(**of_mask), **others)
+    return splash.run(request, interpret=True).astype(jnp.float32)
+
+  def near(found, expected):
+    tolerance = (1e-5 if dtype == 'float32' else 1e-2) * np.abs(expected).max()
+    np.testing.assert_allclose(found.astype(jnp.float32), expected, atol=tolerance)
+
+  by_dense = lambda *qkv: attend(*qkv, enc, backend='dense', **options)
+  in_float32 = (x.astype(jnp.float32) for x in qkv)
+  jax.tree.map(near, gradients(by_splash, weight, *qkv), gradients(by_dense, weight, *in_float32))
 
 
 @pytest.mark.parametrize('window', [1, 2, 128, 129, 130, 300])

@@ -8,7 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import cases_of, check_equal_to_dense, check_on_a_gpu, gradients
+from against_dense import (
+  cases_of,
+  check_equal_to_dense,
+  check_in_bfloat16,
+  check_on_a_gpu,
+  gradients,
+)
 from flax import nnx
 from test_aot import BASE
 from test_laws import S, build, close, inputs, layer
@@ -65,6 +71,11 @@ def test_interpreted_kernels_equal_dense(name, mode):
   """Output and all gradients, with 11 queries in tiles of 4 x 8 and two heads for each of keys."""
   tile = (2, 2) if mode == 'last_queries_sinks' else (4, 8)
   check_equal_to_dense('triton_interpret', name, mode, tile)
+
+
+@pytest.mark.fused
+def test_several_tiles_in_bfloat16():
+  check_in_bfloat16('triton_interpret', 't5', (8, 8))
 
 
 def test_what_triton_lacks_is_put_differently():
