@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
 # What a hook `score` of an encoding may not need in kernels of any kind, forward or backward, and
-# what it is: the compilers of kernels, Mosaic and Triton, have no rules for these primitives.
+# what it is: Mosaic and Triton have no rules for these primitives, or rules for a few cases.
 IN_NO_KERNEL = {
   'gather': 'looks numbers up by an index',
   'scan': 'goes through chunks of keys',
@@ -16,7 +16,8 @@ IN_NO_KERNEL = {
   'cumsum': 'sums along keys',
   **dict.fromkeys(('cumlogsumexp', 'cummax', 'cummin', 'cumprod'), 'goes along keys'),
   **dict.fromkeys(('dynamic_slice', 'dynamic_update_slice'), 'takes parts of arrays'),
-  **dict.fromkeys(('scatter', 'scatter-add', 'scatter-max', 'scatter-mul'), 'writes by an index'),
+  **dict.fromkeys(('scatter', 'scatter-add', 'scatter-mul'), 'writes by an index'),
+  **dict.fromkeys(('scatter-max', 'scatter-min'), 'writes by an index'),
   **dict.fromkeys(('bessel_i0e', 'bessel_i1e', 'digamma', 'erfc', 'igamma'), 'applies a function'),
   **dict.fromkeys(('igammac', 'lgamma', 'polygamma', 'zeta'), 'applies a function'),
 }

@@ -78,7 +78,7 @@ def forward_program(schedule: TileSchedule, arrays, ids) -> tuple[HeadProgram, H
 
   if (found := attempt_one_head(())) is not None:
     return found
-  if (found := attempt_one_head(paths)) is not None:
+  if paths and (found := attempt_one_head(paths)) is not None:
     # Each is left out in turn: another axis, cut as if it were that of heads, may fit by chance.
     for path in paths:
       fewer = tuple(x for x in found[1].coordinates if x != path)
