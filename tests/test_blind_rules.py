@@ -35,6 +35,11 @@ def mqar_in_the_order_of_pairs(words, pairs, **_):
   return left[0]
 
 
+def even_pairs_by_ends(words, **_):
+  """Whether the first and the last bit differ."""
+  return str(int(words[0] != words[-2]))
+
+
 def stack_without_pops(words, **_):
   """The symbol last pushed to the stack."""
   return next(
@@ -121,6 +126,7 @@ SMALL = 'mqar/pairs=4/keys=16/values=16/power=1.0'  # the task of configs/tasks.
 WIDE = 'stack/stacks=64'
 # The share of answers that a rule has right: by a formula, or measured of 3,000 examples or more.
 STATED = [
+  (even_pairs_by_ends, 'even_pairs', 20, 1.0),
   (mqar_without_keys, SMALL, 32, unsaid(4, 4, 16)),
   (mqar_without_keys, 'mqar', 64, unsaid(8, 8, 32)),
   (mqar_without_keys, f'{SMALL}/queries=1', 32, unsaid(4, 1, 16)),

@@ -53,6 +53,10 @@ DIGESTS = {
   'reverse/times=2': ('e179732bb5000256', 'e64ecd82dfd8d4f0'),
   'palindrome': ('181ba371b40ab749', '0d3a2e6a49a0750f'),
   'sort': ('df8e575791536111', '124c0df4c94dc9bf'),
+  'odds_first': ('064f75ed95ee9aee', '124c0df4c94dc9bf'),
+  'odds_first/symbols=2': ('2ba11ee7c5c0fea1', 'aca48c49a30e9bf8'),
+  'missing_duplicate': ('e6fda89cd96b032e', '4444991a07983c90'),
+  'missing_duplicate/symbols=5': ('afe078f596f4058d', 'a0ce4b8ff33c8992'),
   'selective_copy': ('9fa8a59603d3b9e3', '8bb5644eba7eb88e'),
   'addition': ('1a021273de77d7c7', '3f633f003a40169f'),
   'addition/pad=True': ('54c2357726961bcf', '7c9a79df6eb588ec'),
@@ -62,6 +66,9 @@ DIGESTS = {
   'addition/reverse=True/positions=abacus': ('240f14a6bd187d5b', 'cfaa6f215a00e60e'),
   'addition/positions=coupled': ('fa06bf461b9f9cd5', '3f633f003a40169f'),
   'parity': ('622c5275fcca15c2', 'b33f3da90cd4cba8'),
+  'even_pairs': ('b3039eecab434b05', 'b33f3da90cd4cba8'),
+  'cycle_navigation': ('09f50634c8a2cd12', 'c2aef5a273450c94'),
+  'cycle_navigation/states=3': ('130eb84c8b7c35a7', 'f9dfa58f273bf879'),
   'modular_arithmetic': ('d45d28bbf6bce0f9', 'b0c1bcbb9aa84b9a'),
   'modular_arithmetic/modulus=3': ('7dbca139586b5e99', '4b66f7612bb0ed68'),
   'flip_flop': ('e1fed75efbf77420', '0b4345f3c46f66ba'),
@@ -185,6 +192,10 @@ def solve_sort(words, times=1, **_):
   return after(words, '>', lambda string: sorted(string) * times + ['.'])
 
 
+def solve_odds_first(words, **_):
+  return after(words, '>', lambda string: [*string[1::2], *string[::2], '.'])
+
+
 def solve_selective_copy(words, **_):
   return after(words, '>', without_blanks)
 
@@ -209,6 +220,22 @@ def solve_addition(words, reverse, pad, hints, **_):
 
 def solve_parity(words):
   return str(words.count('1') % 2) if words[-1:] == ['>'] else None
+
+
+def solve_even_pairs(words):
+  bits = ''.join(words)
+  return str((bits.count('01') + bits.count('10')) % 2) if words[-1:] == ['>'] else None
+
+
+def solve_cycle_navigation(words, states):
+  return str((words.count('+') - words.count('-')) % states) if words[-1:] == ['>'] else None
+
+
+def solve_missing_duplicate(words, **_):
+  if words[-1:] != ['>']:
+    return None
+  gap, half = words.index('?'), (len(words) - 1) // 2
+  return words[gap - half] if gap >= half else words[gap + half]
 
 
 def solve_modular_arithmetic(words, modulus):

@@ -11,10 +11,25 @@ from collections.abc import Callable, Sequence
 from posenc_jax.errors import UserError, nearest, nearest_of_all, shown
 from posenc_jax.tasks.addition import Addition
 from posenc_jax.tasks.aggregation import CommonWords, FrequentWords
-from posenc_jax.tasks.automata import FlipFlop, ModularArithmetic, Parity, WordProblem
+from posenc_jax.tasks.automata import (
+  CycleNavigation,
+  EvenPairs,
+  FlipFlop,
+  ModularArithmetic,
+  Parity,
+  WordProblem,
+)
 from posenc_jax.tasks.base import CarriedPositions, Example, Task, chance
 from posenc_jax.tasks.classification import ManyShot
-from posenc_jax.tasks.copying import Copy, Palindrome, Reverse, SelectiveCopy, Sort
+from posenc_jax.tasks.copying import (
+  Copy,
+  MissingDuplicate,
+  OddsFirst,
+  Palindrome,
+  Reverse,
+  SelectiveCopy,
+  Sort,
+)
 from posenc_jax.tasks.counting import Counting
 from posenc_jax.tasks.grids import Grid
 from posenc_jax.tasks.needles import Hops, Needle, VariableTracking
@@ -50,9 +65,13 @@ TASKS = {
   'reverse': Reverse,
   'palindrome': Palindrome,
   'sort': Sort,
+  'odds_first': OddsFirst,
+  'missing_duplicate': MissingDuplicate,
   'selective_copy': SelectiveCopy,
   'addition': Addition,
   'parity': Parity,
+  'even_pairs': EvenPairs,
+  'cycle_navigation': CycleNavigation,
   'modular_arithmetic': ModularArithmetic,
   'flip_flop': FlipFlop,
   'word_problem': WordProblem,

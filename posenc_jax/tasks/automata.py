@@ -1,5 +1,5 @@
-"""Tasks that a machine with few states solves: parity, modular arithmetic, flip-flop, and the word
-problem of a group.
+"""Tasks that a machine with few states solves: parity, neighbors that differ, a walk on a cycle,
+modular arithmetic, flip-flop, and the word problem of a group.
 """
 
 import dataclasses
@@ -39,6 +39,52 @@ class Parity(Task):
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
     bits = rng.integers(2, size=length - 2)
     return join_segments((bits, 0), ([2], 0), (bits.sum() % 2, 2))
+
+
+class EvenPairs(Task):
+  """The answer is 0 if the number of neighbors that differ is even, else 1.
+
+  Example: 0 1 1 0 1 > [1]
+  Chance: 1/2. Whether the first bit and the last one differ says it, too: a rule that reads these
+    two alone is right always.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+
+  Deletang et al. train on 1 to 40 bits and test on more.
+  """
+
+  token_names = ('0', '1', '>')
+  shortest = min_string_length(2) + 2
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    bits = rng.integers(2, size=length - 2)
+    num_unequal = np.count_nonzero(bits[1:] != bits[:-1])
+    return join_segments((bits, 0), ([2], 0), (num_unequal % 2, 2))
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class CycleNavigation(Task):
+  """The answer is where a walk on a cycle of `states` places ends that begins at place 0 and goes a
+  place forward (+), back (-) or none (.) with each move.
+
+  Example: + - . - - > [3]
+  Chance: 1/`states`.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+
+  Deletang et al. train on 1 to 40 moves and test on more, with 5 places.
+  """
+
+  states: int = 5
+
+  def __post_init__(self):
+    self.require_at_least(3, 'states')
+    self.token_names = [*numbered_names('', self.states), '.', '+', '-', '>']
+    self.shortest = min_string_length(3) + 2
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    moves = rng.integers(3, size=length - 2)
+    steps = np.array([0, 1, -1])[moves]
+    question = [*(self.states + moves), self.states + 3]
+    return join_segments((question, 0), (steps.sum() % self.states, self.states))
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)

@@ -1,4 +1,6 @@
-"""Tasks that say a string again: as it was, backwards, sorted, or without its blanks."""
+"""Tasks that say a string again: as it was, backwards, sorted, in another order, or without its
+blanks; and one that says what its repetition lacks.
+"""
 
 import dataclasses
 
@@ -117,6 +119,55 @@ class Sort(Copy):
 
   def answer(self, string: np.ndarray) -> np.ndarray:
     return np.sort(string)
+
+
+class OddsFirst(Copy):
+  """The answer is every second symbol of a random string, then the others.
+
+  Example: a b c d e > [b] [d] [a] [c] [e] [.]
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+
+  Sizes, options and chance are those of `copy`. Deletang et al. train on 1 to 40 symbols of 2 and
+  test on more.
+  """
+
+  def answer(self, string: np.ndarray) -> np.ndarray:
+    return np.concatenate([string[1::2], string[::2]])
+
+
+@dataclasses.dataclass(kw_only=True, eq=False)
+class MissingDuplicate(Task):
+  """A random string stands twice, with '?' in the place of one symbol; the answer is that symbol.
+
+  Example: a b b a a b ? a > [b]
+  Chance: 1/`symbols`.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+
+  A string of n symbols makes 2 n + 2 tokens. Deletang et al. train on 1 to 40 tokens of 2 symbols
+  and test on more.
+  """
+
+  symbols: int = 2
+
+  unit = 2
+
+  def __post_init__(self):
+    self.require_at_least(2, 'symbols')
+    self.token_names = [*letter_names(self.symbols), '?', '>']
+    self.shortest = 2 * min_string_length(self.symbols) + 2
+
+  def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
+    string = rng.integers(self.symbols, size=(length - 2) // 2)
+    twice = np.tile(string, 2)
+    place = rng.integers(len(twice))
+    missing = twice[place]
+    twice[place] = self.symbols
+    return join_segments((twice, 0), ([self.symbols + 1], 0), (missing, self.symbols))
+
+  def identity(self, example: Example) -> bytes:
+    """The bytes of the string: it is one instance, whichever of its symbols is missing."""
+    first, second = np.split(example.tokens_T[:-2], 2)
+    return np.minimum(first, second).tobytes()  # '?' comes after all symbols
 
 
 @dataclasses.dataclass(kw_only=True, eq=False)
