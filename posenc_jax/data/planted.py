@@ -36,8 +36,7 @@ from posenc_jax.errors import UserError
 
 SHA256 = '5315f624c6dba4db7a6abe97ae1a7f99745b436fceb8cfe64431752b65b262e8'
 NAME = re.compile(rb'<[A-Za-z0-9]{10}>')
-# Of text that is cut from a document, the last name may have lost its end.
-NAME_OR_START = re.compile(rb'<[A-Za-z0-9]{10}>|<[A-Za-z0-9]*\Z')
+ANY_NAME = re.compile(rb'<[A-Za-z0-9]+>')  # those of lists, too, which have other lengths
 CHARACTERS = string.ascii_letters + string.digits
 GAP = 400  # the most bytes of text between a name that is new and the next one; half on average
 COMES_AGAIN = 0.75  # the probability, each time
@@ -166,11 +165,11 @@ def _characters(draw: Callable[[], float], number: int) -> str:
 
 
 def is_text(document: bytes) -> np.ndarray:
-  """Returns bool is_text_T of the bytes of a document, or of its beginning: whether they stand
-  outside of all names.
+  """Returns bool is_text_T of the bytes of a whole document: whether they stand outside of all
+  names. The last name of a list may be cut, and is then taken for text.
   """
   is_text_T = np.ones(len(document), bool)
-  for match in NAME_OR_START.finditer(document):
+  for match in ANY_NAME.finditer(document):
     is_text_T[match.start() : match.end()] = False
   return is_text_T
 

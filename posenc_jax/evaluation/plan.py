@@ -157,9 +157,10 @@ class Planner:
     places = windows.by_octave(np.stack([planted.distances(as_bytes(w)) for w in windows_WT]))
     if not places:
       raise UserError(f'config.eval.lengths: no name in windows of {length}; allowed: longer ones')
-    # told apart in whole documents: windows begin and end within names, too
-    of_text = [planted.is_text(as_bytes(excerpt)) for excerpt in self._excerpts]
-    places[None] = windows.whole_windows(of_text, length)
+    # told apart in whole documents: excerpts and windows begin and end within names, too
+    of_text = [planted.is_text(as_bytes(tokens_T)) for tokens_T in self._tokens]
+    size = self._eval.document_tokens
+    places[None] = windows.whole_windows([windows.excerpt(t, size) for t in of_text], length)
     for control in self._controls('planted'):
       yield self._by_place('planted', length, control, places)
 
