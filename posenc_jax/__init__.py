@@ -62,7 +62,7 @@ def __getattr__(name: str):
   except ModuleNotFoundError as error:
     if error.name is None or error.name.partition('.')[0] == __name__:
       raise
-    problem = f'posenc_jax.{name} needs {error.name}: pip install posenc_jax with its dependencies'
+    problem = f'posenc_jax.{name} needs {error.name}: install posenc_jax without --no-deps'
     # No AttributeError: `from posenc_jax import name` would drop its message.
     raise ModuleNotFoundError(problem, name=error.name) from error
 

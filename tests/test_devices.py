@@ -117,8 +117,11 @@ def test_devices_that_idle_are_announced(mesh, said, monkeypatch, capsys):
 def test_a_full_device_is_told_in_one_line(said, platform, words, monkeypatch):
   """Not what one tile of a kernel takes within a core, which no smaller batch mends."""
   monkeypatch.setattr(jax, 'default_backend', lambda: platform)
-  monkeypatch.delenv(memory.FRACTION, raising=False)
-  for is_set in (False, True):
+  for name in devices.MEMORY_FRACTIONS:
+    monkeypatch.delenv(name, raising=False)
+  for name in ('', *devices.MEMORY_FRACTIONS):
+    if name:
+      monkeypatch.setenv(name, '0.45')
     raised = pytest.raises(jax.errors.JaxRuntimeError if words is None else Stopped)
     with raised as error, memory.memory_errors('smaller batches'):
       raise jax.errors.JaxRuntimeError(said)
@@ -127,8 +130,10 @@ def test_a_full_device_is_told_in_one_line(said, platform, words, monkeypatch):
       assert words in line
       assert '; to take less: smaller batches' in line
       assert '\n' not in line
-      assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu' and not is_set)
-    monkeypatch.setenv(memory.FRACTION, '0.45')
+      assert ('MEM_FRACTION=0.95' in line) == (platform == 'gpu' and not name)
+      assert (f'takes 0.45 of a GPU by {name},' in line) == (platform == 'gpu' and bool(name))
+    if name:
+      monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize(

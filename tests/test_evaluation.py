@@ -807,6 +807,9 @@ def test_windows_that_several_protocols_score_are_read_once(
   monkeypatch.setattr(whole_windows, 'MOST_KEPT', 0)
   assert rows_of_all(*names) == rows
   assert len(read) == sum(number for _, number in by_itself)
+  # windows of large text are not held all at once
+  monkeypatch.setattr(windows, 'whole_windows', lambda *_: pytest.fail('all windows at once'))
+  assert rows_of_all('non_overlapping')
 
 
 @pytest.mark.parametrize('error', [MemoryError, KeyboardInterrupt])
@@ -1308,6 +1311,14 @@ def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(ma
   with pytest.raises(UserError, match=r'documents in data\.corpus: 20 when its run began, 40 now'):
     evaluate.evaluate(c, workdir)
   assert rows_of(workdir) == rows
+
+
+def test_the_summary_of_planted_names_is_without_the_text_between_them():
+  row = dict(protocol='planted', status='ok', metric=None, length=64, document=None, tokens=8)
+  names, text = dict(position=0, nats=8 * np.log(2)), dict(position=None, nats=99.0)
+  assert evaluate.summary([row | names | {'bytes': 8}, row | text | {'bytes': 80}]).startswith(
+    '1.000 bits/byte'
+  )
 
 
 def test_a_metric_that_is_no_task_has_a_summary():

@@ -13,6 +13,7 @@ from rich.console import Console
 from small_runs import wait_for
 
 from posenc_jax import storage
+from posenc_jax.distributed import devices
 from posenc_jax.errors import Stopped
 from posenc_jax.sweep import local, subprocesses
 
@@ -30,16 +31,16 @@ def test_the_environment_adds_and_never_overrides(monkeypatch):
 
 
 def test_processes_side_by_side_share_the_memory_of_a_gpu(monkeypatch, tmp_path):
-  fraction, preallocate = 'XLA_PYTHON_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_PREALLOCATE'
-  for name in (fraction, preallocate):
+  fraction, *others = names = (*devices.MEMORY_FRACTIONS, devices.PREALLOCATE)
+  for name in names:
     monkeypatch.delenv(name, raising=False)
   assert fraction not in subprocesses.environment()
   code = f'import os; print("share", os.environ["{fraction}"])'
   assert subprocesses.run_process([*python, code], tmp_path / 'log', jobs=2).wait() == 0
-  assert 'share 0.45' in (tmp_path / 'log').read_text().splitlines()
-  for name in (fraction, preallocate):
+  assert 'share 0.4500' in (tmp_path / 'log').read_text().splitlines()
+  for name in names:
     monkeypatch.setenv(name, 'mine')
-    assert fraction not in subprocesses.environment(jobs=2)
+    assert not {fraction, *others} & subprocesses.environment(jobs=2).keys()
     monkeypatch.delenv(name)
 
 

@@ -45,7 +45,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def test_a_name_whose_dependencies_are_not_installed_says_so(statement):
   code = f'import sys; sys.modules["ml_collections"] = None\nimport posenc_jax\n{statement}'
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
-  words = 'posenc_jax.score needs ml_collections: pip install posenc_jax with its dependencies'
+  words = 'posenc_jax.score needs ml_collections: install posenc_jax without --no-deps'
   assert done.stderr.splitlines()[-1] == f'ModuleNotFoundError: {words}'
 
 

@@ -12,7 +12,6 @@ from small_runs import BASE, MODEL
 
 from posenc_jax import config, data, storage
 from posenc_jax.data import corpora, planted, sotu
-from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan, windows
 from posenc_jax.model.token_nll import token_nll
@@ -176,7 +175,7 @@ def test_names_of_another_document_of_the_row_are_not_recalled():
   row_T = np.frombuffer(name * 3, np.uint8)
   batch = data.Batch(row_T[None].astype(np.int32))
   apart = batch._replace(segments_BT=np.repeat([0, 1], [len(name), 2 * len(name)])[None])
-  scored = [found.recalled(each).scored_BT for each in (batch, apart)]
+  scored = [found.recalled(each) for each in (batch, apart)]
   assert [int(each.sum()) for each in scored] == [16, 8]
   assert not scored[1][0, : 2 * len(name)].any()
 
@@ -187,32 +186,41 @@ def test_the_corpus_is_that_of_sotu_with_names(tmp_path, monkeypatch):
     assert list(found.names) == list(plain.names)
     assert re.sub(rb'<[A-Za-z0-9]{10}> ', b'', found.documents[3]) == plain.documents[3]
   monkeypatch.setattr(planted, 'plant', lambda name, text: text[:9])
-  plain = {split: sotu.open_split('sotu', split, '', corpora.cache_folder('')) for split in SPLITS}
   with pytest.raises(UserError, match=r'what is planted into sotu is not the embedded corpus: SHA'):
-    planted._build(plain, tmp_path)
-  assert not [*tmp_path.iterdir()]
+    planted._planted(corpora.cache_folder(''))
+
+
+def test_in_a_cache_that_cannot_be_written_names_are_planted_in_memory(tmp_path, monkeypatch):
+  cache = corpora.cache_folder('')
+  copied = sotu.prepare('sotu', cache).relative_to(cache)
+  shutil.copytree(cache / copied, tmp_path / copied)
+  monkeypatch.setattr(storage, 'is_writable', lambda folder: False)
+  before = [*tmp_path.rglob('*')]
+  assert planted.prepare('planted', tmp_path) == tmp_path / copied
+  assert planted._verified(tmp_path) == planted._verified.__wrapped__(cache)
+  assert [*tmp_path.rglob('*')] == before
 
 
 def test_names_are_planted_once_and_verified_by_every_process(tmp_path, monkeypatch):
   folder = data.prepare('planted', '')
   monkeypatch.setattr(planted, 'plant', lambda *_: pytest.fail('names were planted again'))
   monkeypatch.setattr(sotu, 'open_split', lambda *_: pytest.fail('sotu was read'))
-  read = planted._verified.__wrapped__  # as another process
-  assert read(folder) == planted._verified(folder)
-  copy = shutil.copytree(folder, tmp_path / 'copy')
+  read = lambda: planted._verified.__wrapped__(tmp_path)  # as another process
+  copy = shutil.copytree(folder, planted._folder(tmp_path))
+  assert read() == planted._verified(corpora.cache_folder(''))
   text = copy / planted.TEXT
   contents = text.read_bytes()
   anew = f'delete {copy} and run again'
   for damaged in (contents[:-1], contents[:99] + b'X' + contents[100:], b''):
     text.write_bytes(damaged)
     with pytest.raises(UserError, match=rf'{anew}\) is not the embedded corpus: SHA-256'):
-      read(copy)
+      read()
   text.unlink()
   with pytest.raises(UserError, match=f'documents is gone; allowed: {anew}'):
-    read(copy)
+    read()
   (copy / planted.INDEX).write_text('{"documents": []}')
   with pytest.raises(UserError, match=rf'index\.json is damaged: its check .*; allowed: {anew}'):
-    read(copy)
+    read()
 
 
 def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_path, monkeypatch):

@@ -75,8 +75,8 @@ def attend(
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
-  return_logsumexp: Literal[True],
-) -> tuple[jax.Array, jax.Array]: ...
+  return_logsumexp: bool,
+) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 
 
 def attend(

@@ -13,6 +13,12 @@ from posenc_jax.errors import UserError
 LOCK, SCRATCH = 'building.lock', '.building-'
 
 
+def can_build(cache: Path) -> bool:
+  """Whether this process may write to a cache that exists, and take its lock."""
+  lock = cache / LOCK
+  return storage.is_writable(cache) and (not storage.exists(lock) or os.access(lock, os.W_OK))
+
+
 def build_once(folder: Path, cache: Path, make: Callable[[Path], str | Path]) -> None:
   """Builds `folder` in the cache unless it is there. Of several processes one builds, and the
   others wait for it.

@@ -165,9 +165,9 @@ class Corpus:
     """The training batches of `size` windows of `length` tokens."""
     return Batches(self, length, size, seed)
 
-  def recalled(self, batch: Batch) -> Batch | None:
-    """The batch with nothing scored but what an earlier place in the same window decides; None for
-    a corpus of which that is not known.
+  def recalled(self, batch: Batch) -> np.ndarray | None:
+    """Bool [B, T]: whether an earlier place in the same window decides a token; None for a corpus of
+    which that is not known.
     """
     if self.name != 'planted' or self.tokenizer is not BYTES:
       return None
@@ -176,8 +176,7 @@ class Corpus:
     def is_recalled(document_T):
       return planted.distances(document_T.astype(np.uint8).tobytes()) > 0
 
-    scored_BT = np.stack([np.concatenate([*map(is_recalled, row)]) for row in batch.documents()])
-    return batch._replace(scored_BT=scored_BT)
+    return np.stack([np.concatenate([*map(is_recalled, row)]) for row in batch.documents()])
 
 
 def opened(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | TaskCorpus:

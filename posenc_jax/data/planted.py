@@ -29,7 +29,7 @@ import numpy as np
 
 from posenc_jax import storage
 from posenc_jax.data import sotu
-from posenc_jax.data.building import build_once
+from posenc_jax.data.building import build_once, can_build
 from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.data.sotu import check_sha256
 from posenc_jax.errors import UserError
@@ -52,26 +52,35 @@ TEXT, INDEX = 'documents', 'index.json'
 
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
   """Returns the documents of a split. Raises `UserError`."""
-  documents = _verified(prepare(name, cache))[split]
+  prepare(name, cache)
+  documents = _verified(cache)[split]
   return Documents(len(documents), lambda n: documents[n][0], lambda n: documents[n][1])
 
 
 def prepare(name: str, cache: Path) -> Path:
   """Plants the names into the corpus `sotu` if that is not done, and verifies the hash of what is
-  there, once a process; returns its folder. Raises `UserError`.
+  there, once a process; returns its folder, or that of `sotu` in a cache that cannot be written.
+  Raises `UserError`.
   """
-  folder = cache / 'planted' / SHA256[:16]
-  if not storage.exists(folder):
-    # opened here, since it is built under the same lock
-    plain = {split: sotu.open_split('sotu', split, '', cache) for split in SPLITS}
-    build_once(folder, cache, functools.partial(_build, plain))
-  _verified(folder)
-  return folder
+  folder, plain_folder = _folder(cache), sotu.prepare('sotu', cache)
+  if not storage.exists(folder) and can_build(cache):
+    build_once(folder, cache, functools.partial(_build, _planted(cache)))
+  _verified(cache)
+  return folder if storage.exists(folder) else plain_folder
+
+
+def _folder(cache: Path) -> Path:
+  return cache / 'planted' / SHA256[:16]
 
 
 @functools.lru_cache(maxsize=1)
-def _verified(folder: Path) -> dict[str, list[tuple[str, bytes]]]:
-  """{split: (name, text) of each document}. A training opens three splits: they are read once."""
+def _verified(cache: Path) -> dict[str, list[tuple[str, bytes]]]:
+  """{split: (name, text) of each document}. A training opens three splits: they are read once, or
+  planted once where the cache cannot be written.
+  """
+  folder = _folder(cache)
+  if not storage.exists(folder):
+    return _planted(cache)
   remedy = f'delete {folder} and run again'
   splits, start = {split: [] for split in SPLITS}, 0
   try:
@@ -86,10 +95,11 @@ def _verified(folder: Path) -> dict[str, list[tuple[str, bytes]]]:
   return splits
 
 
-def _build(plain: dict[str, Documents], scratch: Path) -> Path:
-  """Writes the documents with names into an empty directory; returns their folder there."""
+def _planted(cache: Path) -> dict[str, list[tuple[str, bytes]]]:
+  """{split: (name, text) of each document}, planted anew."""
   splits = {}
-  for split, documents in plain.items():
+  for split in SPLITS:
+    documents = sotu.open_split('sotu', split, '', cache)
     names = map(documents.name_of, range(documents.count))
     splits[split] = [(name, plant(name, documents.read(n))) for n, name in enumerate(names)]
     if split == 'train':
@@ -97,6 +107,11 @@ def _build(plain: dict[str, Documents], scratch: Path) -> Path:
         (f'{name}-names', names_alone(name, len(text))) for name, text in splits[split]
       ]
   _check(splits, 'what is planted into sotu')
+  return splits
+
+
+def _build(splits: dict[str, list[tuple[str, bytes]]], scratch: Path) -> Path:
+  """Writes the documents into an empty directory; returns their folder there."""
   folder = scratch / 'planted'
   folder.mkdir()
   rows = [(split, name, text) for split, some in splits.items() for name, text in some]

@@ -23,6 +23,11 @@ MANY_SYMBOLS = 2**13
 # host of a slice.
 ONE_CHIP = {'TPU_PROCESS_BOUNDS': '1,1,1', 'TPU_CHIPS_PER_PROCESS_BOUNDS': '1,1,1'}
 
+# What decides how much of a GPU's memory jax takes: the variable, its earlier name, with which jax
+# finds no GPU if both are set, and whether it takes that at once.
+MEMORY_FRACTIONS = ('XLA_CLIENT_MEM_FRACTION', 'XLA_PYTHON_CLIENT_MEM_FRACTION')
+PREALLOCATE = 'XLA_PYTHON_CLIENT_PREALLOCATE'
+
 
 def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
   """Prints the devices that jax has, and how many of them are used if not all are; warns on stderr

@@ -7,13 +7,20 @@ from collections.abc import Iterator
 
 import jax
 
-from posenc_jax.distributed.devices import kinds_of_devices
+from posenc_jax.distributed.devices import MEMORY_FRACTIONS, kinds_of_devices
 from posenc_jax.errors import MAX_REASON, Stopped, one_line
 
-FRACTION = 'XLA_PYTHON_CLIENT_MEM_FRACTION'
 FULL = re.compile('RESOURCE_EXHAUSTED|out of memory', re.IGNORECASE)
 # The memory within a core, of which one tile of a kernel takes too much, however small a batch is.
 WITHIN_A_CORE = re.compile('shared memory|memory space (?!hbm)', re.IGNORECASE)
+
+
+def _of_fraction() -> str:
+  """How jax gets more of a GPU than it has taken."""
+  for name in MEMORY_FRACTIONS:
+    if value := os.environ.get(name):
+      return f'jax takes {value} of a GPU by {name}, which --jobs of a sweep divides'
+  return f'{MEMORY_FRACTIONS[0]}=0.95 gives jax more than three quarters of a GPU'
 
 
 @contextlib.contextmanager
@@ -29,8 +36,7 @@ def memory_errors(remedy: str) -> Iterator[None]:
     said = str(error)
     if not FULL.search(said) or WITHIN_A_CORE.search(said):
       raise
-    # a user, or a sweep that shares the GPU, may have set it
-    if jax.default_backend() == 'gpu' and FRACTION not in os.environ:
-      remedy += f'; {FRACTION}=0.95 gives jax more than three quarters of a GPU'
+    if jax.default_backend() == 'gpu':
+      remedy += f'; {_of_fraction()}'
     problem = f'{kinds_of_devices()}: {one_line(said, MAX_REASON)}'
     raise Stopped(f'{problem}; to take less: {remedy}') from error

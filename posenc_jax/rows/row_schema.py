@@ -120,9 +120,9 @@ KEY_FIELDS: dict[str, FieldCheck] = {
   'k': LENGTH_OR_NULL,
   # where the scored tokens begin: the token in the document (last_k) or in the window
   # (by_position), the distance in tokens (receptive_field; planted: to where the name stood before,
-  # 0 for a name that is new), the depth in per cent (tasks; text_..., see `text_tasks.window`),
-  # 1000 x layer + head, both from 0 (attention_distance); null elsewhere. A row of by_position,
-  # receptive_field or planted reaches to the position of the next row
+  # 0 for a name that is new, null for the text between names), the depth in per cent (tasks;
+  # text_..., see `text_tasks.window`), 1000 x layer + head, both from 0 (attention_distance); null
+  # elsewhere. A row of by_position, receptive_field or planted reaches to the position of the next
   'position': COUNT_OR_NULL,
   # name of the document; null where a row covers several. Rows of several documents are to be
   # added up

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.distributed.devices import MEMORY_FRACTIONS, PREALLOCATE
 from posenc_jax.errors import Stopped
 
 # XLA:CPU allocates and frees buffers of many megabytes in each step. By default, glibc maps and
@@ -28,9 +29,9 @@ def environment(jobs: int = 1) -> dict[str, str]:
   none that the user has set.
   """
   wanted = {'PYTHONUNBUFFERED': '1'}  # its log is read while it runs
-  if jobs > 1 and 'XLA_PYTHON_CLIENT_PREALLOCATE' not in os.environ:
+  if jobs > 1 and not any(name in os.environ for name in (*MEMORY_FRACTIONS, PREALLOCATE)):
     # else each would take three quarters of a GPU's memory at once
-    wanted['XLA_PYTHON_CLIENT_MEM_FRACTION'] = f'{0.9 / jobs:.2f}'
+    wanted[MEMORY_FRACTIONS[0]] = f'{0.9 / jobs:.4f}'
   if sys.platform == 'linux':
     wanted['GLIBC_TUNABLES'] = GLIBC_TUNABLES
   return {name: value for name, value in wanted.items() if name not in os.environ}

@@ -259,8 +259,8 @@ def check_planned(config: ConfigDict, workdir: str | Path, planned: str) -> None
   """
   if planned and planned != (found := config_hash(as_begun(config, workdir))):
     raise UserError(
-      f'--planned={planned}: the config has the hash {found}, since the study was edited after '
-      'its sweep began; allowed: the same sweep again, which plans its runs anew'
+      f'--planned={planned}: the config has the hash {found}: the study was edited after its sweep '
+      'began, or a field was added; allowed: the same sweep again, or without --planned'
     )
 
 

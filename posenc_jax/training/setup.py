@@ -89,7 +89,7 @@ class Training:
     """
     batch = self.val_batches[number]
     recalled = self.val_corpus.recalled(batch)
-    more = () if recalled is None else (recalled.scored_BT,)
+    more = () if recalled is None else (recalled,)
     return batch._replace(scored_BT=(batch.scored_BT, *more))
 
   def put_val_batch(self, batch: data.Batch) -> data.Batch:

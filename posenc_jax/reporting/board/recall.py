@@ -18,7 +18,7 @@ from posenc_jax.reporting.scores import score_notes
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import UNSEEN, Scores
 from posenc_jax.reporting.series import multiple_of
-from posenc_jax.reporting.table import TEXT, Cell, RowGroup, Table
+from posenc_jax.reporting.table import Cell, RowGroup, Table
 
 # Bits a character, of the 5.95 of a name that is not known: fewer than a model can reach that finds
 # where the name stood before by one letter alone (LOG/136).
@@ -39,7 +39,8 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   A group of windows of L, one of those that most runs were evaluated with at the longest, and one
   of these with attention windowed at L. `order`: names of lines, which stand so; others follow.
   """
-  rows = [row for row in rows if row['protocol'] == PLANTED]
+  # without those of the text between names
+  rows = [row for row in rows if row['protocol'] == PLANTED and row['position'] is not None]
   plain = [row for row in rows if row['control'] is None]
   if not plain:
     return []
@@ -55,7 +56,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   found = {}
   for name, which in wanted.items():
     if some := [row for row in rows if (row['length'], row['control']) == which]:
-      (found[name],) = collect(some, (), [PLANTED], column_of=_place)
+      (found[name],) = collect(some, (), [PLANTED], column_of=lambda row: row['position'])
   bins = defaultdict(list)
   for position in sorted({place for scores in found.values() for place in scores.columns}):
     bins[_bin(position, L)].append(position)
@@ -128,15 +129,10 @@ def _onset(found: list[int | None]) -> str:
   return ONSET_FORM.format(statistics.median(known) / 1e6) + count
 
 
-def _place(row: dict) -> int:
-  """The distance of which a row is; TEXT where it is of the text between names."""
-  return TEXT if row['position'] is None else row['position']
-
-
 def _bin(position: int, L: int) -> int:
-  """-1: text; 0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
-  if position <= 0:
-    return position
+  """0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
+  if position == 0:
+    return 0
   number = 1
   while position >= L / 2 * 2 ** (number - 1):
     number += 1
@@ -145,7 +141,7 @@ def _bin(position: int, L: int) -> int:
 
 def _bin_name(number: int) -> str:
   if number < 3:
-    return ('text', 'new', 'to L / 2', 'L / 2 to L')[number + 1]
+    return ('new', 'to L / 2', 'L / 2 to L')[number]
   return f'{2 ** (number - 3)} to {2 ** (number - 2)} L'
 
 
