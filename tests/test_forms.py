@@ -258,6 +258,20 @@ def test_longer_windows_of_one_run_leave_the_others_in_the_table(form):
   assert note == f'no {protocol} in windows of {longest} tokens: alibi seed 0'
 
 
+def test_text_between_names_is_a_column_of_its_own():
+  rows = [r for r in planted() if (r['label'], r['position']) != ('fox', None)]
+  (table,) = make_tables(rows, form='distances')
+  assert table.header == ['encoding', 'text', '0', '16', '32', '64']
+  assert (
+    table.caption.endswith('text: the bytes between names.') or 'between names' in table.caption
+  )
+  assert 'missing: fox seed 0, 1 at text' in table.notes
+  assert {str(record['distance']) for record in table.records} == {'text', '0', '16', '32', '64'}
+  (without,) = make_tables([r for r in rows if r['position'] is not None], form='distances')
+  assert 'text' not in without.header
+  assert 'between names' not in without.caption
+
+
 def test_records_say_which_windows_have_a_range_of_positions():
   for table in make_tables(by_position(), protocols=['by_position'], metric='bpb'):
     assert {record['length'] for record in table.records} == {1024}

@@ -166,8 +166,8 @@ class Corpus:
     return Batches(self, length, size, seed)
 
   def recalled(self, batch: Batch) -> np.ndarray | None:
-    """Bool [B, T]: whether an earlier place in the same window decides a token; None for a corpus of
-    which that is not known.
+    """Bool [B, T]: whether an earlier place in the same window decides a token; None for a corpus
+    of which that is not known.
     """
     if self.name != 'planted' or self.tokenizer is not BYTES:
       return None

@@ -13,8 +13,17 @@ from posenc_jax.rows import clusters
 
 # Fields that forms give rows whose column is no length: where a range of positions ends, counted
 # from 1; the bytes back to what decides a character; the depth in the text, in per cent.
-TEXT = -1  # the column of text between names, before those of distances within names
 PLACES = RANGE_END, DISTANCE, DEPTH = 'range_end', 'distance', 'depth_percent'
+
+
+class _Text(int):
+  """The column of the text between names: it stands before those of distances within names."""
+
+  def __str__(self) -> str:
+    return 'text'
+
+
+TEXT = _Text(-1)
 
 
 class Cell(NamedTuple):
@@ -97,12 +106,9 @@ def error_sentence(scores: Scores) -> str:
 def header(scores: Scores) -> list[str]:
   """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one.
 
-  Of ranges of positions the first and the last, counted from 1: '65 to 128 (L)'; 'text' beside
-  distances.
+  Of ranges of positions the first and the last, counted from 1: '65 to 128 (L)'.
   """
   names = list(map(str, scores.columns))
-  if any(DISTANCE in row for row in scores.exemplar_row.values()):
-    names = ['text' if column == TEXT else str(column) for column in scores.columns]
   if any(RANGE_END in row for row in scores.exemplar_row.values()):
     starts = [scores.columns[0] // 2, *scores.columns[:-1]]
     names = [f'{start + 1} to {name}' for start, name in zip(starts, names, strict=True)]
