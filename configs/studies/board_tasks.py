@@ -78,4 +78,6 @@ def table():
 
 
 def figures():
-  return {}
+  drawn = dict(metric='token_accuracy', labels=BOARD.SELECTED)  # few enough to tell apart
+  tasks = {'recall': 'mqar', 'needle': 'needle', 'copying': 'copy'}
+  return {name: dict(protocol=task, **drawn) for name, task in tasks.items()}
