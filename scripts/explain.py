@@ -141,7 +141,8 @@ def period_of_layers(c, pattern, names: list[str]) -> Table:
   )
   for n, (variant, mask) in enumerate(zip(pattern.order, pattern.masks, strict=True)):
     layers = ', '.join(map(str, range(n + 1, c.model.layers + 1, period)))
-    table.add_row(layers, f'{names[variant]} ({variant + 1})', in_words(mask) or 'all')
+    combined = combine_masks(mask_of_config(c), mask)
+    table.add_row(layers, f'{names[variant]} ({variant + 1})', in_words(combined) or 'all')
   return table
 
 

@@ -31,7 +31,8 @@ SAME_STEPS = tuple(
     *('label', 'seed', 'eval', 'launch', 'data.cache'),
     *('train.steps', 'train.init_from', 'train.log_every', 'train.validate_every'),
     *('train.validate_batches', 'train.checkpoint_every', 'train.max_to_keep', 'train.trackers'),
-    *('train.profile_steps', 'optim.learning_rate', 'optim.warmup', 'optim.final_fraction'),
+    *('train.profile_steps', 'train.keep_every', 'optim.learning_rate', 'optim.warmup'),
+    *('optim.final_fraction', 'optim.decay', 'optim.decay_steps'),
   )
 )
 
@@ -53,6 +54,8 @@ def main(argv):
   for run in planned:
     (c, _), *_ = config.single_seed_runs(run.config, run.workdir)  # steps of one seed are timed
     if c.train.steps:
+      if max(c.mesh.data, c.mesh.fsdp, c.mesh.context) > 1:
+        raise UserError('config.mesh: steps are measured on one device; allowed: no mesh')
       line = label(c), c.train.length
       differing = config.differing_keys(configs.setdefault(line, c), c)
       if differing := [field for field in differing if not f'{field}.'.startswith(SAME_STEPS)]:

@@ -207,6 +207,13 @@ def test_references_have_no_verdict():
     {length: 0.0 for length in LENGTHS[1:]}
   )
   assert not any(some.interval or some.mark for some in reference.changes.values())
+  # at FAR times the L of the board, not its own
+  of_rope = [
+    r for r in text_rows() if (r['label'], r['length'], r['control']) == ('rope', 4 * L, 'windowed')
+  ]
+  windowed = sum(r['nats'] for r in of_rope) / sum(r['bytes'] for r in of_rope) / np.log(2)
+  assert reference.beyond_default.mean == pytest.approx(1.7 - windowed)
+  assert (reference.beyond_window, reference.beyond_shuffled) == (None, None)
 
 
 def test_references_of_the_study_keep_their_intervals_and_windows(of_corpus):
@@ -640,7 +647,7 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     f'from posenc_jax.config import load_study, vary\n'
     f'get_config = load_study({str(study)!r}).get_config\n'
     f"sweep = lambda: vary('encoding.name', 'alibi') + [\n"
-    "  {'encoding.name': 'alibi', 'train.steps': 99, 'optim.learning_rate': 1e-4, 'eval.k': 9}]\n"
+    "  {'encoding.name': 'alibi', 'train.steps': 99, 'optim.decay_steps': 9, 'eval.k': 9}]\n"
   )
   beside = [f'--config={mine}', f'--beside={study}', f'--out={tmp_path / "out"}', '--rounds=1']
   of_one_name = tmp_path / 'out' / 'seed=0,encoding.name=rope'  # of mine, say, and one beside
@@ -658,6 +665,9 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     step_times.main([f'--config={wider}', f'--out={tmp_path / "out"}'])
   with pytest.raises(UserError, match='--rounds=0; allowed'):
     step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=0'])
+  cut = ['--config.mesh.data=2', '--config.train.batch=2']
+  with pytest.raises(UserError, match=r'config\.mesh: steps are measured on one device'):
+    step_times.main([f'--config={study}', f'--out={tmp_path / "cut"}', *cut])
 
 
 def test_of_seeds_in_one_program_the_step_of_one_is_timed(tmp_path, monkeypatch):
@@ -857,19 +867,23 @@ def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
 
 
 @pytest.mark.browser
-def test_heads_sort_one_way_and_then_the_other(browser, folder):  # noqa: F811
+def test_heads_sort_one_way_then_the_other_and_then_as_it_was(browser, folder):  # noqa: F811
   board.main([str(folder), f'--out={folder}'])
   page_ = browser.new_page()
   page_.goto((folder / 'board.html').as_uri())
   head = page_.locator('table').first.locator('th', has_text='holds to')
   column = head.evaluate('head => head.cellIndex') + 1
   cells = page_.locator('table').first.locator(f'tbody tr:not(.summary) td:nth-child({column})')
+  before = cells.all_text_contents()
   head.locator('button').focus()
   for order, ends in (('ascending', ('L', '≥ 8 L')), ('descending', ('≥ 8 L', 'L'))):
     page_.keyboard.press('Enter')
     assert head.get_attribute('aria-sort') == order
     found = cells.all_text_contents()
     assert (found[0], found[-1]) == ends
+  page_.keyboard.press('Enter')
+  assert head.get_attribute('aria-sort') is None
+  assert cells.all_text_contents() == before
   # counts of seeds are sorted by their share, and dashes stand last
   shares = ['0 of 4', '10 of 30', '2 of 3', '1 of 1', '—']
   sort = 'texts => texts.sort((a, b) => compare(a, b, true, 1))'

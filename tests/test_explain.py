@@ -207,6 +207,7 @@ def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch
   text = explained(*pattern, '--config.attention.window=16')
   assert 'dense │ no: a window of 8 │ no: a window of 16' in text
   assert 'dense │ no: a window of 16 │' in text
+  assert 'window 64' not in text
 
 
 def test_laws_are_checked_of_each_encoding_of_a_config(monkeypatch, capsys):

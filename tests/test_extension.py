@@ -16,6 +16,7 @@ from flax import nnx
 from posenc_jax import encodings, load_run
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
+from posenc_jax.encodings.rope import ByAngles
 from posenc_jax.inspection.laws import check_laws
 
 
@@ -378,6 +379,15 @@ def test_what_attention_refuses_breaks_every_law():
   enc = changed(score=lambda self, s, q, k, tile: s[:, :1])(encodings.Dims(16, 2, 2, 8, 16), None)
   for verdict in check_laws(enc):
     assert 'Changed: score has shape (' in str(verdict)
+    assert verdict.holds is False
+
+
+def test_a_hook_that_is_not_there_breaks_every_law():
+  class NoAngles(ByAngles):
+    pass
+
+  for verdict in check_laws(NoAngles(encodings.Dims(16, 2, 2, 8, 16), None)):
+    assert 'NotImplementedError' in str(verdict)
     assert verdict.holds is False
 
 

@@ -488,7 +488,7 @@ def test_the_page_loads_nothing_and_sends_nothing():
   parsed, own = Parsed(text), text.replace(get_plotlyjs(), '')
   assert len(text) - len(own) == len(get_plotlyjs()), 'the library is there once'
   assert own.count('<noscript>') == 1
-  assert '<div role="img" aria-label="Curves of bits per byte against evaluation length' in own
+  assert '<div role="group" aria-label="Curves of bits per byte against evaluation length' in own
   assert '<th scope="row">rope</th><td>' in own
   ids = set(re.findall(r'\bid="([^"]+)"', own))
   for _, link in parsed.links:

@@ -72,15 +72,19 @@ def check_backend(backend: str, field: str = 'backend') -> None:
     raise ValueError(f'{field}={backend!r}; {nearest(backend, ["auto", *BACKENDS])}')
 
 
+class Refused(NotImplementedError):
+  """A backend that was named does not serve a request."""
+
+
 def chosen(request: AttentionRequest, backend: str) -> str:
   """The backend that serves a request: the one that is named, or for 'auto' the fastest.
 
-  Raises NotImplementedError where the named one refuses, with its reason.
+  Raises `Refused` where the named one refuses, with its reason.
   """
   if backend == 'auto':
     return fastest(request)
   if (reason := BACKENDS[backend].refuse(request)) is not None:
-    raise NotImplementedError(f'backend {backend}: {reason}')
+    raise Refused(f'backend {backend}: {reason}')
   return backend
 
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.attention import attend
+from posenc_jax.attention.choice import Refused
 from posenc_jax.attention.positions import contiguous_positions
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest, shown, with_place
@@ -34,7 +35,7 @@ LAWS = {
   'causality': 'under a causal mask no later token is read',
   'shift': 'a shift of all positions changes nothing',
   'bfloat16': 'in bfloat16 outputs are near those in float32',
-  'finite': 'outputs and gradients are finite, under every mask',
+  'finite': 'outputs and gradients are finite, causal, bidirectional, with a window and packed',
 }
 
 
@@ -149,10 +150,12 @@ def _verdict(check: '_Check', law: str) -> Verdict:
     getattr(check, law)()
   except _Broken as broken:
     return Verdict(law, False, str(broken))
-  except (_NotApplicable, NotImplementedError) as reason:  # a backend refuses
+  except (_NotApplicable, Refused) as reason:
     return Verdict(law, None, str(reason))
-  except (ValueError, TypeError) as error:  # attention does, or jax an operation of a hook
-    return Verdict(law, False, with_place(error, str(error).partition('\n')[0]))
+  # attention refuses it, or jax an operation of a hook; or a hook is not there
+  except (ValueError, TypeError, NotImplementedError) as error:
+    said = str(error).partition('\n')[0] or type(error).__name__
+    return Verdict(law, False, with_place(error, said))
   return Verdict(law, True)
 
 

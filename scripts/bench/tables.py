@@ -4,7 +4,7 @@ from itertools import groupby
 
 import tabulate
 
-from .cases import SCORED_TOKENS, TOLERANCE
+from .cases import LARGE_MATMUL_SIZE, MATMUL_SIZE, SCORED_TOKENS, TOLERANCE
 from .measure import WANTED_REPEATS
 
 MISSING = '—'
@@ -19,8 +19,9 @@ NOTES = {
     'memory: what a call takes beyond its inputs (jax: temporaries and results of the compiled '
     'program; torch: growth of the resident set, with a bias that was made before).',
     'GFLOP/s: useful operations, those of the two products QK and PV over visible pairs only: '
-    '4 K B H T (T + 1) / 2, times 3.5 for forward and backward. of peak: their share of the faster '
-    'of the two matrix products (2048 wide) that are measured between the same repeats.',
+    '4 K B H T (T + 1) / 2, times 3.5 for forward and backward. of peak: their share of the '
+    f'fastest matrix product that is measured between the same repeats, {MATMUL_SIZE} wide on a '
+    f'CPU and {LARGE_MATMUL_SIZE} elsewhere.',
   ),
   'step': (
     "One whole step of training with the project's trainer and with PyTorch: loss, gradients, "

@@ -50,7 +50,8 @@ class Line:
       windowed at L.
     beyond_shuffled: likewise, from the own score where tokens farther back than L are another
       document's.
-    beyond_default: likewise, from the score of ROPE with attention windowed at L.
+    beyond_default: the difference from ROPE with attention windowed at L, at FAR times the length
+      that lines of the board were trained at, whatever this one was.
     holds_to: the largest length up to which, at every length, no seed is worse by more than SLACK
       than at L, and the interval of the change ends below SLACK. None: there is no score at L.
     fails_by: the shortest length at which that interval lies above SLACK, or a score of a seed is
@@ -222,7 +223,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Co
   if WINDOWED in by_control and is_of_L:
     windowed = _differences(by_control[WINDOWED], OWN, name).get(longest)
     holds_windowed = _holds_windowed(windowed, by_control[WINDOWED].scores, plain, name, L)
-  of_far = lambda reference: _differences(by_control[None], reference, name).get(FAR * L)
+  of_far = lambda reference: _differences(by_control[None], reference, name).get(FAR * usual)
   far = [(seed.get(L), seed.get(FAR * L)) for seed in values.values()]
   at_L = {seed: by_length.get(L) for seed, by_length in values.items()}
   held = effective_length.holds_to(L, values, at_L, changes)
@@ -242,8 +243,8 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Co
     longest=longest,
     windowed=windowed,
     holds_windowed=holds_windowed,
-    beyond_window=of_far(OWN_WINDOWED),
-    beyond_shuffled=of_far(OWN_SHUFFLED),
+    beyond_window=of_far(OWN_WINDOWED) if usual == L else None,
+    beyond_shuffled=of_far(OWN_SHUFFLED) if usual == L else None,
     beyond_default=of_far(BASELINE_WINDOWED),
     holds_to=(held.length if held else L) if own else None,
     fails_by=next((length for length in past if fails(length)), None),
