@@ -72,10 +72,10 @@ if '--xla_backend_optimization_level=0' in os.environ['XLA_FLAGS']:
 OF_CI = {
   f'test_{name}.py'
   for name in (
-    *('attention_weights', 'bench', 'carried_positions', 'carried_state'),
-    *('exporting', 'flax_attention', 'generation', 'grid', 'long_ppl', 'page', 'paper_configs'),
-    *('profile_figures', 'rates'),
-    *('scoring', 'seeds', 'slurm', 'trackers'),
+    *('attention_weights', 'bench', 'blind_rules', 'carried_positions', 'carried_state'),
+    *('exporting', 'flax_attention', 'generation', 'grid', 'kept', 'long_ppl', 'page'),
+    *('paper_configs', 'profile_figures', 'rates'),
+    *('scoring', 'seeds', 'slurm', 'taken_parameters', 'trackers'),
   )
 }
 OTHER_MARKERS = ('slow', 'gpu', 'tpu', 'browser', 'slurm', 'aot', 'fused')

@@ -182,9 +182,11 @@ def record_keys(scores: Scores) -> dict:
 
 
 def column_record(scores: Scores, line: str, column) -> dict:
-  """The fields of a record that say what its column is: a length of windows, or a place there."""
+  """The fields of a record that say what its column is: a length of windows, or a place there; ''
+  where text has no distance.
+  """
   row = scores.exemplar_row[line]
-  place = {name: column for name in PLACES if name in row}
+  place = {name: '' if column is TEXT else column for name in PLACES if name in row}
   return {'length': row['length'] if place else column} | place
 
 
