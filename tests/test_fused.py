@@ -358,9 +358,16 @@ def test_tiles_of_wide_heads_have_room(kind, heads, width, dtype, sides):
   check_sides(kind, heads, width, dtype, 512, sides)
 
 
-@pytest.mark.parametrize(('tokens', 'side'), [(2**16, 256), (92_000, 256), (93_000, 512)])
-def test_tiles_are_larger_where_they_would_be_too_many(tokens, side):
-  check_sides('TPU v5 lite', 8, 64, jnp.bfloat16, tokens, [side, side])
+@pytest.mark.parametrize(
+  ('heads', 'tokens', 'sides'),
+  [
+    *((8, 2**16, [256, 256]), (8, 92_000, [256, 256]), (8, 93_000, [512, 512])),
+    # which have no room for 512 x 512
+    *((16, 2**15, [128, 256]), (16, 80_000, [256, 256])),
+  ],
+)
+def test_tiles_are_larger_where_they_would_be_too_many(heads, tokens, sides):
+  check_sides('TPU v5 lite', heads, 64, jnp.bfloat16, tokens, sides)
 
 
 def check_sides(kind, heads, width, dtype, tokens, sides):

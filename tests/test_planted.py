@@ -187,7 +187,7 @@ def test_the_corpus_is_that_of_sotu_with_names(tmp_path, monkeypatch):
     assert re.sub(rb'<[A-Za-z0-9]{10}> ', b'', found.documents[3]) == plain.documents[3]
   monkeypatch.setattr(planted, 'plant', lambda name, text: text[:9])
   with pytest.raises(UserError, match=r'what is planted into sotu is not the embedded corpus: SHA'):
-    planted._planted(corpora.cache_folder(''))
+    planted._planted(planted._plain(corpora.cache_folder('')))
 
 
 def test_in_a_cache_that_cannot_be_written_names_are_planted_in_memory(tmp_path, monkeypatch):

@@ -41,8 +41,8 @@ from posenc_jax.config import load
 ABOUT = """
 All models have KV shift beside their encoding: each key and value is mixed with that of the token
 before. Those of text have 0.8 to 1 million parameters in four layers, and see 3 million bytes of
-training. Bits per byte of the corpus planted are of speeches and of names in them, and what nine of
-the lines gain past L are names (results/inside).
+training. Bits per byte of the corpus planted are of speeches and of names in them; what the five
+lines that gain past L and were looked into gain are names (results/inside).
 """
 L = 128
 PAIRS, BASE = 16, 10_000.0  # RoPE's frequencies in a head, and its base

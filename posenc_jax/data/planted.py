@@ -62,11 +62,15 @@ def prepare(name: str, cache: Path) -> Path:
   there, once a process; returns its folder, or that of `sotu` in a cache that cannot be written.
   Raises `UserError`.
   """
-  folder, plain_folder = _folder(cache), sotu.prepare('sotu', cache)
-  if not storage.exists(folder) and can_build(cache):
-    build_once(folder, cache, functools.partial(_build, _planted(cache)))
+  folder = _folder(cache)
+  if not storage.exists(folder):
+    plain = _plain(cache)  # before the lock, under which it is built, too
+    if not can_build(cache):
+      _verified(cache)
+      return sotu.prepare('sotu', cache)
+    build_once(folder, cache, lambda scratch: _build(_planted(plain), scratch))
   _verified(cache)
-  return folder if storage.exists(folder) else plain_folder
+  return folder
 
 
 def _folder(cache: Path) -> Path:
@@ -80,7 +84,7 @@ def _verified(cache: Path) -> dict[str, list[tuple[str, bytes]]]:
   """
   folder = _folder(cache)
   if not storage.exists(folder):
-    return _planted(cache)
+    return _planted(_plain(cache))
   remedy = f'delete {folder} and run again'
   splits, start = {split: [] for split in SPLITS}, 0
   try:
@@ -95,11 +99,15 @@ def _verified(cache: Path) -> dict[str, list[tuple[str, bytes]]]:
   return splits
 
 
-def _planted(cache: Path) -> dict[str, list[tuple[str, bytes]]]:
+def _plain(cache: Path) -> dict[str, Documents]:
+  """The splits of `sotu`, which are built where they are not there."""
+  return {split: sotu.open_split('sotu', split, '', cache) for split in SPLITS}
+
+
+def _planted(plain: dict[str, Documents]) -> dict[str, list[tuple[str, bytes]]]:
   """{split: (name, text) of each document}, planted anew."""
   splits = {}
-  for split in SPLITS:
-    documents = sotu.open_split('sotu', split, '', cache)
+  for split, documents in plain.items():
     names = map(documents.name_of, range(documents.count))
     splits[split] = [(name, plant(name, documents.read(n))) for n, name in enumerate(names)]
     if split == 'train':

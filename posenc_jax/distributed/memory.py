@@ -19,7 +19,7 @@ def _of_fraction() -> str:
   """How jax gets more of a GPU than it has taken."""
   for name in MEMORY_FRACTIONS:
     if value := os.environ.get(name):
-      return f'jax takes {value} of a GPU by {name}, which --jobs of a sweep divides'
+      return f'jax takes {value} of a GPU by {name}, set by you or by the --jobs of a sweep'
   return f'{MEMORY_FRACTIONS[0]}=0.95 gives jax more than three quarters of a GPU'
 
 

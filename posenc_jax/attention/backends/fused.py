@@ -121,16 +121,16 @@ def _block_sizes(request: AttentionRequest, devices: int) -> tuple[int, int]:
   """Queries and keys of a tile: as many as leave a kernel room for a dozen arrays of all heads, and
   more where those would be too many tiles.
   """
-  sizes = (2 * LANES, 2 * LANES), (LANES, 2 * LANES), (LANES, LANES)
-  larger = (4 * LANES, 4 * LANES)
+  sizes = (4, 4), (2, 2), (1, 2), (1, 1)
+  sizes = [(LANES * queries, LANES * keys) for queries, keys in sizes]
   heads = request.q_BTHK.shape[2]
   if jax.config.jax_default_matmul_precision == 'highest' and request.enc.has('score'):
     sizes = sizes[1:]  # products in several passes take room of their own: FIRE's all there is
-    larger = sizes[0]
   fits = lambda n: heads * math.prod(n) <= MOST_PAIRS and _has_room(request, n)
-  usual = next(filter(fits, sizes), sizes[-1])
-  is_too_many = _bytes_of_scalars(request, usual, devices) > SMEM_BYTES
-  return larger if is_too_many and _has_room(request, larger) else usual
+  usual = next(filter(fits, sizes[1:]), sizes[-1])
+  larger = [n for n in sizes[: sizes.index(usual)][::-1] if _has_room(request, n)]
+  are_few = lambda n: _bytes_of_scalars(request, n, devices) <= SMEM_BYTES
+  return next(filter(are_few, (usual, *larger)), (usual, *larger)[-1])
 
 
 def _bytes_of_scalars(request: AttentionRequest, sizes: tuple[int, int], devices: int) -> int:
