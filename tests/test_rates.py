@@ -22,7 +22,7 @@ from pathlib import Path
 from posenc_jax import cli, config, errors, storage
 from posenc_jax.training import run_dir
 
-flags, overrides = cli.parse_args(sys.argv[1:], dict.fromkeys(('config', 'workdir'), ''))
+flags, overrides = cli.parse_args(sys.argv[1:], dict.fromkeys(('config', 'workdir', 'planned'), ''))
 run, workdir = config.load(flags.config, overrides), Path(flags.workdir)
 storage.write_json(workdir / 'config.json', config.to_json(run))
 with open(workdir / 'calls.txt', 'a') as file:
