@@ -1188,7 +1188,7 @@ def test_a_run_by_a_ring_is_evaluated_on_one_device(make_run):
 
 
 def test_a_run_that_is_loaded_leaves_the_process_as_it_is(make_run, monkeypatch):
-  """What commands hide of Orbax' tracebacks is theirs, not that of a program with other errors."""
+  """Commands alone hide tracebacks of Orbax: a program that loads a run has errors of its own."""
   _, workdir, _ = make_run()
   loggers = [logging.getLogger(name) for name in ('absl', 'asyncio')]
   for logger in loggers:

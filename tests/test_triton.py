@@ -319,7 +319,7 @@ def test_coordinates_as_many_as_heads_are_not_taken_for_those_of_heads():
 
 @pytest.mark.parametrize(('axes', 'most'), [(1, 12), (3, 30)])
 def test_which_coordinates_are_of_heads_is_found_in_few_traces(axes, most, monkeypatch):
-  """Of every set of them there would be 2^n."""
+  """A trace for every set of n coordinates would be 2^n traces."""
   traced, q = [], jnp.ones((1, 16, 4, 8))
   dims = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 16}
   enc = make('pape', **dims, axes=axes, rngs=nnx.Rngs(0))
