@@ -66,7 +66,7 @@ def test_scores_that_divide_by_norms_of_queries_and_keys(backend, tile):
 
 
 def test_rows_of_diagonals_that_meet_no_column():
-  """A loop goes over two diagonals of 8 rows of tiles, and the first row has a tile on one alone."""
+  """A loop goes over two diagonals of 8 rows of tiles; the first row has a tile on one alone."""
   enc = Cosine(DIMS, nnx.Rngs(0))
   shapes = [(1, 32, n, DIMS.head_dim) for n in (DIMS.heads, DIMS.kv_heads, DIMS.kv_heads)]
   rng = np.random.default_rng(0)
