@@ -232,7 +232,9 @@ def test_reasons_are_one_line(message, reason):
     ('--target=tpu:v5e:2x2 --attention --backends=rin', "--backends=rin: .*'ring'"),
     ('--target=tpu:v5e:2x2 --attention --config.seed=1', '--config.seed: '),
     ('--target=tpu:v5e:2x2 --attention --cases=windw', "--cases=windw: .*'window'"),
-    ('--target=tpu:v5e:2x2 --config=any.py --cases=all', '--cases=all: .* with --attention'),
+    ('--target=tpu:v5e:2x2 --config=any.py --cases=all', "--cases='all': .* with --attention"),
+    ('--target=tpu:v5e:2x2 --config=any.py --heads=2', '--heads=2: .* with --attention'),
+    ('--target=tpu:v5e:2x2 --attention --only=rope', "--only='rope': .* without --attention"),
   ],
 )
 def test_flags_that_cannot_be(flags, words, monkeypatch):

@@ -260,6 +260,9 @@ def test_sections_and_values_with_commas_are_hyperparameters(plan):
     (['--config.train.length=8'], ['--config.train.length', '--shapes']),
     (['--config.encoding.name=rope'], ['--config.encoding.name', '--encodings']),
     (['--step', '--config.mesh.data=2'], ['--config.mesh.data', 'on one device']),
+    (['--step', '--config.data.packing=True'], ['--config.data.packing', 'drawn at random']),
+    (['--step', '--heads=4'], ['--heads=4: does nothing here; allowed: with --attention']),
+    (['--attention', '--shapes=8x2'], ["--shapes='8x2': does nothing here; allowed: with --step"]),
     (['--attention', '--lengths=16384', '--passes=both'], ['--lengths=16384', 'at most 8192']),
   ],
 )
@@ -292,9 +295,9 @@ def test_an_imported_model_is_evaluated_here_and_in_transformers(plan, imported_
 @pytest.mark.parametrize(
   ('arguments', 'there', 'words'),
   [
-    (['--step'], {}, '--step=True: not with --pretrained; allowed: --out, --pretrained, --lengths'),
-    (['--heads=3'], {}, '--heads=3: not with --pretrained'),
-    (['--peers=none'], {}, '--peers=none: not with --pretrained'),
+    (['--step'], {}, '--step=True: does nothing here; allowed: --out, --pretrained, --lengths'),
+    (['--heads=3'], {}, '--heads=3: does nothing here'),
+    (['--peers=none'], {}, "--peers='none': does nothing here"),
     (['--lengths=0'], {}, '--lengths=0; allowed: whole numbers'),
     (['--dtypes=float16'], {}, '--dtypes=float16: unknown'),
     (['--config.eval.k=3'], {}, '--config.eval.k: the run decides it'),

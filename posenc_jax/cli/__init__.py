@@ -5,6 +5,7 @@ no jax.
 from posenc_jax.cli.arguments import (
   REQUIRED,
   check_names,
+  check_unused,
   encoding_of,
   names_of,
   parse_args,
@@ -27,6 +28,7 @@ __all__ = [
   'check_folder',
   'check_names',
   'check_new_folder',
+  'check_unused',
   'encoding_of',
   'keep_compiled_programs',
   'main',

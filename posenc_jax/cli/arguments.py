@@ -185,6 +185,17 @@ def names_of(flag: str, text: str, known: Collection[str]) -> list[str]:
   return words
 
 
+def check_unused(
+  flags: SimpleNamespace, defaults: dict[str, object], names: Iterable[str], allowed: str
+) -> None:
+  """Raises `UserError` for the first of the flags `names` that was given: beside the others they do
+  nothing.
+  """
+  for name in names:
+    if (value := getattr(flags, name)) != defaults[name]:
+      raise UserError(f'--{name}={shown(value)}: does nothing here; allowed: {allowed}')
+
+
 def check_names(flag: str, names: Iterable[str], known: Collection[str]) -> None:
   """Raises `UserError` for the first of the names in a flag's value that is not known."""
   for name in names:

@@ -33,6 +33,11 @@ FLAGS = {
   'context': 1,
   'hlo': '',
 }
+FLAGS_OF_STEP = 'config', 'only'
+FLAGS_OF_ATTENTION = (
+  *('encodings', 'backends', 'cases', 'length', 'batch', 'heads', 'head_dim', 'dtype'),
+  *('block_sizes', 'context'),
+)
 NOTES = """\
 temporary, arguments: MiB of one device. GFLOP: of matrix products; GB: read from and written to
 main memory; both of one device. Bodies of loops count as often as they turn; where only the running
@@ -90,8 +95,10 @@ def main(argv: list[str]) -> int:
   targets.set_environment(flags.target)
   if not flags.attention and not flags.config:
     raise UserError('--config: must be given; allowed: --config=FILE, or --attention')
-  if flags.cases and not flags.attention:
-    raise UserError(f'--cases={flags.cases}: are cases of attention; allowed: with --attention')
+  if flags.attention:
+    cli.check_unused(flags, FLAGS, FLAGS_OF_STEP, 'without --attention')
+  else:
+    cli.check_unused(flags, FLAGS, FLAGS_OF_ATTENTION, 'with --attention')
   compile_all = attention_rows if flags.attention else step_rows
   rows, peaks = compile_all(flags, overrides)
   if flags.cases:

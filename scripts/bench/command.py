@@ -35,6 +35,8 @@ FLAGS = {
   'repeats': 0,
   'budget': 15.0,
 }
+FLAGS_OF_ATTENTION = 'backends', 'lengths', 'passes', 'batch', 'heads', 'head_dim'
+FLAGS_OF_STEP = ('shapes',)
 FLAGS_OF_EVALUATION = ('out', 'pretrained', 'lengths', 'dtypes', 'repeats', 'budget')
 FIELDS_OF_FLAGS = ('train.length', 'train.batch', 'train.compute_dtype', 'encoding')
 
@@ -78,15 +80,17 @@ def plan(flags, overrides: dict[str, object], omissions: list[str]) -> list[case
   _require(seeds_fit, 'seeds', flags, '0, or with --step and no --peers')
   _require(flags.repeats >= 0, 'repeats', flags, '0 (as time allows) or more')
   _require(flags.budget > 0, 'budget', flags, 'minutes, more than 0')
-  lengths = _lengths(flags)  # is checked also where the other one is measured
-  _shapes(flags.shapes)
   if flags.pretrained:
-    return _evaluation(flags, overrides, lengths)
+    return _evaluation(flags, overrides)
   has_attention = flags.attention or not flags.step
   has_step = flags.step or not flags.attention
   if overrides and not has_step:
     path = next(iter(overrides))
     raise UserError(f'--config.{path}: changes the config of a step; allowed: with --step')
+  if not has_step:
+    cli.check_unused(flags, FLAGS, FLAGS_OF_STEP, 'with --step')
+  if not has_attention:
+    cli.check_unused(flags, FLAGS, FLAGS_OF_ATTENTION, 'with --attention')
   specs = _encodings(flags)
   peers = [] if flags.seeds else _peers(flags, has_attention, has_step, omissions)
   groups = []
@@ -262,6 +266,10 @@ def _step(
       )
     if path.partition('.')[0] == 'mesh':
       raise UserError(f'--config.{path}: steps are measured on one device; allowed: no mesh')
+    if path in ('data.corpus', 'data.packing'):
+      raise UserError(
+        f'--config.{path}: steps are measured on bytes drawn at random; allowed: none'
+      )
   shapes = _shapes(flags.shapes)
   compiled = None
   if peers is None:
@@ -275,11 +283,10 @@ def _step(
   return cases.step_groups(specs, peers, shapes, dtypes, overrides, compiled, flags.seeds)
 
 
-def _evaluation(flags, overrides: dict[str, object], lengths: list[int]) -> list[cases.Group]:
-  for name, default in FLAGS.items():
-    if name not in FLAGS_OF_EVALUATION and getattr(flags, name) != default:
-      allowed = ', '.join(f'--{flag}' for flag in FLAGS_OF_EVALUATION)
-      raise UserError(f'--{name}={getattr(flags, name)}: not with --pretrained; allowed: {allowed}')
+def _evaluation(flags, overrides: dict[str, object]) -> list[cases.Group]:
+  others = [name for name in FLAGS if name not in FLAGS_OF_EVALUATION]
+  allowed = ', '.join(f'--{flag}' for flag in FLAGS_OF_EVALUATION)
+  cli.check_unused(flags, FLAGS, others, allowed)
   for path in overrides:
     raise UserError(f'--config.{path}: the run decides it; allowed: none, with --pretrained')
   dtypes = cli.names_of('dtypes', flags.dtypes or 'float32,bfloat16', cases.DTYPES)
@@ -294,7 +301,7 @@ def _evaluation(flags, overrides: dict[str, object], lengths: list[int]) -> list
       f'--pretrained={flags.pretrained}: a CPU is measured, and here is a GPU or TPU; '
       'allowed: a machine without, or CUDA_VISIBLE_DEVICES= before the command'
     )
-  return evaluation.groups(flags.pretrained, flags.out, lengths, dtypes)
+  return evaluation.groups(flags.pretrained, flags.out, _lengths(flags), dtypes)
 
 
 def _with_baseline(groups: list[cases.Group], name: str) -> list[cases.Group]:
