@@ -554,19 +554,16 @@ def test_a_tokenizer_is_learned_once_from_the_training_split(small_text, tmp_pat
     ((5000, 5000), None),
   ],
 )
-def test_a_tokenizer_is_learned_from_some_of_all_documents_of_a_large_text(
-  sizes, kinds, monkeypatch
-):
+def test_a_tokenizer_is_learned_from_some_of_all_documents_of_a_large_text(sizes, kinds):
   """Not from those that come first by name, and from no more bytes than are said."""
-  monkeypatch.setattr(tokenizers, 'MAX_TRAINING_BYTES', 1000)
   texts = [kind.encode() * size for kind, size in zip('abc', sizes, strict=False)]
-  sample = tokenizers._sample(texts)
+  sample = documents_of_files.sampled(texts, 1000)
   assert sample == sorted(sample)
   assert sum(map(len, sample)) == min(sum(sizes), 1000)
   if kinds:
     assert b''.join(sample)[::100].decode() == kinds
   many = [b'%04d' % n for n in range(900)]
-  numbers = [int(text) for text in tokenizers._sample(many)]
+  numbers = [int(text) for text in documents_of_files.sampled(many, 1000)]
   assert numbers == sorted({*numbers})
   assert len(numbers) == 250
   assert 400 < np.mean(numbers) < 500

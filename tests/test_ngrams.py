@@ -160,6 +160,18 @@ def test_a_history_that_nothing_reaches_is_said_and_what_its_weight_is_tuned_on(
     assert all(word in said for word in words)
 
 
+def test_a_history_is_counted_beside_texts_from_all_of_a_large_training_split(monkeypatch):
+  splits = {'train': [np.full(40, n, np.uint8) for n in range(50)], 'validation': [], 'test': []}
+  found = lambda data, split: SimpleNamespace(tokens=splits[split], vocab=256)
+  monkeypatch.setattr(prepare_data, 'text', found)
+  monkeypatch.setattr(prepare_data, 'MAX_TRAINING_TOKENS', 400)
+  taken = []
+  monkeypatch.setattr(prepare_data, 'NGrams', lambda texts, *more: taken.extend(texts))
+  prepare_data.describe_history(None)
+  assert len(taken) == 10
+  assert max(text[0] for text in taken) > 30
+
+
 def test_a_history_that_repeats_itself_pays():
   """Each text is one random word of 100 tokens again and again: 128 tokens hold it, 64 do not."""
   rng = np.random.default_rng(6)

@@ -2,9 +2,11 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 SPLITS = ('train', 'validation', 'test')
 SETTLED_NS = 2 * 10**9  # since the last change of a file: the coarsest ticks of file systems
@@ -41,6 +43,27 @@ class Documents(NamedTuple):
   read: Callable[[int], bytes]
   listing: Listing | None = None
   identity: str | None = None
+
+
+def sampled(texts: Sequence[Sequence], size: int) -> list[Sequence]:
+  """The texts in their order; where they are longer than `size` together, so much of some that are
+  drawn from all: the first by name may be all of one kind.
+  """
+  sample, room = [], size
+  for text in texts:
+    if len(text) > room:
+      break
+    sample.append(text)
+    room -= len(text)
+  else:
+    return sample
+  drawn, room = {}, size
+  for n in np.random.default_rng(0).permutation(len(texts)):
+    if not room:
+      break
+    drawn[n] = texts[n][:room]
+    room -= len(drawn[n])
+  return [drawn[n] for n in sorted(drawn)]
 
 
 def identity_of(files: Iterable[Path], text_field: str) -> str | None:

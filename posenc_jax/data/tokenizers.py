@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from posenc_jax.config import tokenizer_file
+from posenc_jax.data.documents import sampled
 from posenc_jax.errors import MAX_REASON, UserError, one_line
 from posenc_jax.storage import atomic_write
 
@@ -319,7 +320,7 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
   The model has byte pairs and all single bytes as pieces, and does not normalize text. Raises
   `UserError`.
   """
-  sample = _sample(texts)
+  sample = sampled(texts, MAX_TRAINING_BYTES)
   digest = hashlib.sha256(b'%d' % vocab)
   for text in sample:
     digest.update(b' %d ' % len(text))
@@ -335,27 +336,6 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
         f'config.data.cache: cannot write {path} ({error.strerror}); allowed: a folder'
       ) from error
   return learned_before(path, vocab)
-
-
-def _sample(texts: Sequence[bytes]) -> list[bytes]:
-  """The texts in their order; where they have more than MAX_TRAINING_BYTES, so many of some that
-  are drawn from all: the first by name may be all of one kind.
-  """
-  sample, room = [], MAX_TRAINING_BYTES
-  for text in texts:
-    if len(text) > room:
-      break
-    sample.append(text)
-    room -= len(text)
-  else:
-    return sample
-  drawn, room = {}, MAX_TRAINING_BYTES
-  for n in np.random.default_rng(0).permutation(len(texts)):
-    if not room:
-      break
-    drawn[n] = texts[n][:room]
-    room -= len(drawn[n])
-  return [drawn[n] for n in sorted(drawn)]
 
 
 def learned_before(path: Path, vocab: int) -> SentencePiece:
