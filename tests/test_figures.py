@@ -620,6 +620,19 @@ def test_a_training_length_beyond_the_axis_pushes_nothing_away(train_length, tmp
   assert len(figure.axes[0].patches) == (train_length > 8)
 
 
+@pytest.mark.parametrize('train_length', [1, 8, 126, 127])
+def test_the_name_of_the_training_length_reaches_no_name_of_a_line(train_length):
+  lines = 'abcdefghi'
+  rows = [row | {'train_length': train_length} for row in receptive_field(1, lines[:1], 128)]
+  rows = [row | {'run': line, 'label': line} for line in lines for row in rows]
+  figure = figures.draw(rows, form='receptive_field')
+  figure.draw_without_rendering()  # which places all that has a place
+  (name,) = [text for text in figure.axes[0].texts if text.get_text() == 'training length']
+  others = [text for text in figure.axes[0].texts if text.get_text().endswith(')')]
+  assert len(others) == len(lines)
+  assert not any(name.get_window_extent().overlaps(other.get_window_extent()) for other in others)
+
+
 def test_very_many_notes_leave_room_for_the_curves(tmp_path):
   value_of = lambda n: 'odd' if n % 2 else 2.0
   rows = rows_of({f'a long name of line {n}': {8: [2.0], 16: [value_of(n)]} for n in range(160)})

@@ -223,8 +223,10 @@ def shade_training(axes, train_lengths: list[int]) -> None:
     if not left <= length <= right:
       continue
     axes.axvline(length, color=GREY, linestyle=':', linewidth=1.4, zorder=0)
-    place = dict(xycoords=axes.get_xaxis_transform(), xytext=(-3, 3), textcoords='offset points')
-    # above the axes, where no curve is
+    # above the axes, where no curve is; at their right end it would reach the names of the lines
+    is_last = axes.transLimits.transform(axes.transScale.transform((length, 1)))[0] > 0.85
+    side = dict(xytext=(3, 3), ha='right') if is_last else dict(xytext=(-3, 3))
+    place = dict(xycoords=axes.get_xaxis_transform(), textcoords='offset points', **side)
     axes.annotate(name.format(length), (length, 1), **place, color=TEXT_GREY, fontsize=9)
   axes.set_xlim(left, right)
 
