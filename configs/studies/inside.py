@@ -22,11 +22,11 @@ Predicted before the runs:
   from L to 8 L the mean distance of attention grows by less than a fifth with FoX, at most to the
   double with ALiBi, and to three times with RoPE and T5.
 
-Cost: 18 runs of 0.8 million parameters, 7 to 15 minutes each, two at a time on two cores. Result,
-of seed 0 and, of RoPE, FoX and ALiBi, seed 1: results/inside, LOG/192. Bits per byte of text alone
-at L: FoX 1.876, Transformer-XL 1.926, PaTH 1.934, RoPE 1.935, p-RoPE 1.936, DAPE 1.943, KERPLE
-1.972, T5 1.974, ALiBi 2.072; at 8 L ALiBi 2.023, KERPLE 1.914, Transformer-XL 1.866, and with
-attention windowed at L 2.023, 1.914 and 1.867.
+Cost: 18 runs of 0.8 million parameters, 6 to 15 minutes each, two at a time on two cores. Result:
+results/inside, LOG/192, LOG/193. Bits per byte of text alone at L: FoX 1.876, DAPE 1.928,
+Transformer-XL 1.930, PaTH 1.932, RoPE 1.935, p-RoPE 1.946, KERPLE 1.968, T5 1.976, ALiBi 2.072; at
+8 L ALiBi 2.023, KERPLE 1.911, Transformer-XL 1.872, and with attention windowed at L 2.023, 1.910
+and 1.871.
 """
 
 from pathlib import Path
