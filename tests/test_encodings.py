@@ -3099,11 +3099,53 @@ def test_no_hyperparameter_takes_anything(name):
 
 
 def test_numbers_fit_where_they_are_exact():
-  """Integers as floats, lists as tuples, numpy's numbers as Python's."""
+  """Integers as floats, lists as tuples."""
   assert build('rope', base=500).base == 500
-  assert build('t5', max_distance=np.int64(64)).max_relative_distance == 64
-  assert build('fox', gate='fixed', longest=np.float32(9)).times[-1] == pytest.approx(9)
   assert build('chain', members=['rope', 'fox']).acts_on() == build('chain').acts_on()
+
+
+def in_numpy(tree):
+  """The tree with numpy's numbers in the place of Python's."""
+  return jax.tree.map(lambda leaf: leaf if isinstance(leaf, str) else np.array(leaf)[()], tree)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hook', 'hyper'),
+  [
+    ('t5', 'bias', {'max_distance': 128}),
+    ('t5', 'bias', {'buckets': 32, 'bidirectional': False}),
+    ('gated_t5', 'tables', {'buckets': 320, 'max_distance': 800}),
+    ('tupe', 'bias', {'buckets': 64}),
+    ('deberta', 'relative_keys', {'buckets': 64, 'max_distance': 128}),
+  ],
+)
+def test_integers_of_numpy_make_the_buckets_of_pythons(name, hook, hyper):
+  """Their own powers would overflow without an error."""
+  found, expected = (
+    getattr(make(name, **sizes, rngs=nnx.Rngs(0), **own), hook)(jnp.arange(900))
+    for sizes, own in ((in_numpy(SIZES), in_numpy(hyper)), (SIZES, hyper))
+  )
+  np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+  ('name', 'hyper'),
+  [
+    ('fox', {'gate': 'fixed', 'longest': 9.0}),
+    ('rope', {'scaling': {'rope_type': 'linear', 'factor': 2}}),
+    ('rope', {'scaling': YARN_OF_AXES | {'truncate': False}}),
+    ('rope', {'scaling': {'rope_type': 'riflex', 'k': 3, 'test_length': 80}}),
+    ('rope', {'scaling': {'rope_type': 'linear', 'factor': np.float32(2)}}),
+    ('axial_rope', {'sections': (1, 3)}),
+    ('ms_poe', {'order': (2, 0, 3, 1)}),
+    ('heads', {'members': ({'name': 'rope', 'heads': 2, 'base': 500.0}, 'alibi')}),
+  ],
+)
+def test_numbers_of_numpy_may_stand_wherever_pythons_may(name, hyper):
+  """They are Python's in the encoding, as its sizes are."""
+  enc = make(name, **in_numpy(SIZES), rngs=nnx.Rngs(0), **in_numpy(hyper))
+  assert nnx.graphdef(enc) == nnx.graphdef(build(name, **hyper))
+  assert 'np.' not in repr(nnx.graphdef(enc))
 
 
 @pytest.mark.parametrize('wide', ['pope', 'tupe', 'rerope'])

@@ -13,7 +13,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.declarations import check_declared
-from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, is_known
+from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, in_python, is_known
 from posenc_jax.encodings.core.own_code import keep_sources
 from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
 from posenc_jax.errors import nearest, nearest_of_all, shown
@@ -343,9 +343,10 @@ def make(
 
 def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
   """Builds an encoding as `make` does, from its name, or a dict of that and hyperparameters."""
-  hyper = {'name': spec} if isinstance(spec, str) else dict(spec)
+  hyper = {'name': spec} if isinstance(spec, str) else in_python(spec)
   name = hyper.pop('name', None)
   check(name, hyper)
+  dims = Dims(**in_python(dataclasses.asdict(dims)))
   for field, size in dataclasses.asdict(dims).items():
     if not isinstance(size, numbers.Integral) or size < 1:
       raise ValueError(f'{field}={shown(size)}; allowed: a whole number of at least 1')
