@@ -3240,7 +3240,7 @@ def test_every_entry_declares_itself(name):
   ('name', 'hyper', 'products'),
   [
     *(('fope', {}, 2), ('repo', {}, 3), ('carope', {}, 1), ('selective_rope', {'gate': True}, 3)),
-    *(('grape_m_context', {}, 1), ('fox', {}, 1), ('cable', {}, 2)),
+    *(('grape_m_context', {}, 1), ('fox', {}, 1), ('cable', {}, 2), ('wall', {}, 1)),
   ],
 )
 def test_products_of_coordinates_stay_exact_at_any_precision(name, hyper, products):

@@ -62,7 +62,8 @@ class Wall(Encoding):
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """P as (whole, rest), float32 [B, S, H, K] each: see `running_sum`."""
-    logits_BSHK = jnp.einsum('bsd,dhk->bshk', x_BSD.astype(jnp.float32), self.w_g[...])
+    x_BSD, exact = x_BSD.astype(jnp.float32), lax.Precision.HIGHEST  # sums add errors up
+    logits_BSHK = jnp.einsum('bsd,dhk->bshk', x_BSD, self.w_g[...], precision=exact)
     log_gates_BSHK = jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None])
     if self.bound is not None:
       log_gates_BSHK = self.bound * jnp.expm1(log_gates_BSHK / self.bound)
