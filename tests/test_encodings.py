@@ -249,6 +249,9 @@ def test_screening_golden_values():
 
 def test_windows_of_screening():
   """They start from 2 to threshold + 1, where nothing rotates; opened, long ones have no end."""
+  for kv_heads, starts in ((1, [65]), (2, [2, 65])):
+    windows = build('screening', threshold=64.0, kv_heads=kv_heads).windows()
+    np.testing.assert_allclose(windows, starts, rtol=1e-6)
   enc = build('screening', threshold=64.0, kv_heads=4)
   np.testing.assert_allclose(enc.windows(), [2, 5, 17, 65], rtol=1e-6)
   r = jnp.array([-1, 0, 1, 2, 32, 65, 1000])

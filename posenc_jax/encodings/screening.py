@@ -26,10 +26,10 @@ class Screening(Encoding):
   the others have, and a query may let none through. The first two channels of q and k rotate by
   pi gamma / w radians a token, gamma = (1 + cos(pi w / threshold)) / 2 for w < threshold, else 0.
   w = e^a + 1 with a number a for each key/value head, and r = sigmoid(b) with one for each head;
-  every layer has its own. b starts at 0, and a evenly spaced from 0 to log(threshold). Version 1
-  has 1 / r = e^b + 1, which is b with the opposite sign. `score` returns logarithms of weights.
-  Multiscreen's gates and scales of outputs, and that it has no MLPs, are parts of a model, and not
-  here.
+  every layer has its own. b starts at 0, and a evenly spaced from 0 to log(threshold), at the
+  latter where all heads share one. Version 1 has 1 / r = e^b + 1, which is b with the opposite
+  sign. `score` returns logarithms of weights. Multiscreen's gates and scales of outputs, and that
+  it has no MLPs, are parts of a model, and not here.
 
   There is no code of the author's. The formula was read in two implementations of others, one of
   which quotes version 3. That windows open at inference was read in a description of the paper.
@@ -60,8 +60,9 @@ class Screening(Encoding):
     check_above(1, threshold=threshold)
     self.threshold, self.open_windows = threshold, open_windows
     self.layout, self.width = 'half', TURNED  # what chains ask of those that rotate
-    starts = np.linspace(0, math.log(threshold), dims.kv_heads, dtype=np.float32)
-    self.a, self.b = nnx.Param(jnp.asarray(starts)), nnx.Param(jnp.zeros(dims.heads, jnp.float32))
+    starts = np.linspace(0, math.log(threshold), max(dims.kv_heads, 2), dtype=np.float32)
+    self.a = nnx.Param(jnp.asarray(starts[-dims.kv_heads :]))
+    self.b = nnx.Param(jnp.zeros(dims.heads, jnp.float32))
 
   def windows(self):
     """w: float32 [G]."""
