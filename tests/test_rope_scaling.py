@@ -801,6 +801,16 @@ def test_streaming_is_rope_over_a_cache_of_first_and_last_tokens():
   close(found[:, within], attend(q[:, within], k[:, within], v[:, within], build()))
 
 
+def test_streaming_says_that_its_first_tokens_are_those_at_the_position_0():
+  """No place in the cache is before a first token, unless positions begin further out."""
+  enc, i = build('streaming_rope', window=3, sink_tokens=2), np.arange(12)
+  for shift in (0, 1000):
+    of_queries, of_keys = map(np.asarray, enc.far_positions(i + shift, i + shift))
+    # Of the first two tokens and the queries from which the window does not reach them.
+    assert (of_queries[5:] < of_keys[:2, None]).any() == (shift > 0)
+  assert 'positions have to begin at 0' in enc.limit
+
+
 def test_ms_poe_is_interpolation_at_one_ratio_and_turns_shared_keys_for_each_head():
   x, weights, _ = inputs()
   linear = build(scaling={'rope_type': 'linear', 'factor': 4.0})

@@ -15,13 +15,16 @@ class StreamingRoPE(TwoRangeRoPE):
   before the window, is as far as it is in the cache: min(i, window + sink_tokens - 1) - j. The mask
   that hides all between is no part of an encoding: `attention.window` and `attention.sink_tokens`
   with the same numbers. A model trained with `rope` can be evaluated with it.
+
+  Positions have to begin at 0, as they do by default in each document: the place in the cache is
+  counted from there, so that further out first tokens would be read as later than the query.
   """
 
   paper = 'Xiao et al. 2023, arXiv:2309.17453'
   reported_extrapolation = 'stable to 4 million tokens, with its mask (its authors)'
   limit = (
-    'it does not hide what lies between first tokens and window: attention.window does; '
-    + Rotary.limit
+    'positions have to begin at 0; it does not hide what lies between first tokens and window: '
+    'attention.window does; ' + Rotary.limit
   )
   relative = False
 
