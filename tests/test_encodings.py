@@ -848,11 +848,15 @@ def test_xpos_says_where_a_row_is_longer_than_one_tile_may_be():
 
 
 def test_buckets_of_large_tables_are_counted_in_time():
-  """A search that began anew for each distance took minutes."""
+  """A search that began anew for each distance took minutes, as new powers for each bucket do where
+  thousands of distances have buckets of their own.
+  """
   row = bucket_row(256, 4096)
   assert row[0] == 0
   assert row[-1] == 255
   assert (np.diff(row) >= 0).all()
+  c = 2**15
+  np.testing.assert_array_equal(bucket_row(2 * (c - 1), c), [*range(c), 2 * c - 3])
 
 
 def test_gates_that_forget_at_once_are_finite():

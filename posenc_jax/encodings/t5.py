@@ -16,16 +16,15 @@ def bucket_row(buckets: int, max_distance: int) -> np.ndarray:
   """
   exact = buckets // 2
   logarithmic = buckets - exact
-  row, step = [], 0
-  for n in range(max_distance + 1):  # buckets only rise
-    if n >= exact:
-      while (
-        step < logarithmic
-        and max_distance ** (step + 1) * exact ** (logarithmic - step - 1) <= n**logarithmic
-      ):
-        step += 1
-    row.append(n if n < exact else min(exact + step, buckets - 1))
-  return np.array(row, np.int32)
+  row, step = [*range(exact)], 0
+  bound = max_distance * exact ** (logarithmic - 1)  # the least power in the next bucket
+  for n in range(exact, max_distance):  # buckets only rise
+    power = n**logarithmic
+    while bound <= power:
+      bound = bound // exact * max_distance
+      step += 1
+    row.append(exact + step)
+  return np.array([*row, buckets - 1], np.int32)
 
 
 def buckets_of(r_R, side: int, max_distance: int, bidirectional: bool):
