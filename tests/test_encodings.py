@@ -3270,12 +3270,23 @@ def test_products_that_stay_exact_are_so_at_any_precision():
 
 def test_make_says_which_lengths_do_not_follow_the_training_length():
   """Numbers of tokens that are such by default, whatever the training length is."""
-  lengths = ('max_distance', 'threshold', 'scale_base', 'positions', 'max_length', 'length')
-  said = re.findall(r"(\w+)'s\s+`(\w+)`\s+\(([\d,]+)\)", make.__doc__)
+  lengths = {
+    *('max_distance', 'threshold', 'scale_base', 'positions', 'max_length', 'length', 'tau', 'a'),
+    *('group', 'capacity', 'sink_tokens', 'shift', 'scales'),
+  }
+  said = re.findall(r"(\w+)'s\s+`(\w+)`\s+\(([\d,]+)", make.__doc__)
   defaults = {
     (name, key): default
     for name in ENCODINGS
     for key, default in hyperparameters(name).items()
     if key in lengths and default is not None
+  }
+  # Where the default is None or several, or others have a number of something else by that name.
+  defaults |= {
+    ('tupe', 'max_distance'): build('tupe', buckets=32).max_distance,
+    ('deberta', 'max_distance'): build('deberta', buckets=32).max_distance,
+    ('string', 'local'): build('string', window=1000).local,
+    ('dpe', 'groups'): max(hyperparameters('dpe')['groups']),
+    ('learned_fourier', 'gamma'): hyperparameters('learned_fourier')['gamma'],
   }
   assert {(name, key): float(number.replace(',', '')) for name, key, number in said} == defaults

@@ -327,10 +327,15 @@ def make(
       spans, windows and chunks are sized by it where a hyperparameter does not say otherwise
       (learned, deberta, self_extend, dca, streaming_rope, logn, drope and others), and so is the
       length from which `scaling` of RoPE extends. Published numbers of tokens stay as they are
-      whatever L is: t5's `max_distance` (128), gated_t5's `max_distance` (128), shaw's
-      `max_distance` (16), relative_projection's `max_distance` (1,024), fire's `threshold` (512),
-      screening's `threshold` (256), xpos's `scale_base` (512), cope's `positions` (64), abacus's
-      `max_length` (1,024) and llama4_temperature's `length` (8,192).
+      whatever L is: t5's `max_distance` (128), gated_t5's `max_distance` (128), with buckets tupe's
+      `max_distance` (128) and deberta's `max_distance` (512), shaw's `max_distance` (16),
+      relative_projection's `max_distance` (1,024), fire's `threshold` (512), screening's
+      `threshold` (256), xpos's `scale_base` (512), cope's `positions` (64), abacus's `max_length`
+      (1,024), llama4_temperature's `length` (8,192), hype_temperature's `a` (362),
+      scale_invariant's `tau` (10), string's `local` (128 at most), self_extend's `group` (8), dpe's
+      `groups` (32 at most), self_logistic's `capacity` (33), streaming_rope's `sink_tokens` (4),
+      learned_fourier's `gamma` (10), cape's `shift` (5) and wavelet's `scales` (8, of 1 to 128
+      tokens).
     rngs: `flax.nnx.Rngs`, which initial parameters are drawn from.
     **hyper: hyperparameters of the encoding; every encoding builds without.
   Raises:
