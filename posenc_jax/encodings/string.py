@@ -36,7 +36,7 @@ class String(TwoRangeRoPE):
       window: tokens; None: a third of the training length.
       local: the distance that the first one beyond the window is read at, in tokens; None: 128, or
         half of the window if that is less.
-      attention_factor: multiplies queries and keys.
+      attention_factor: multiplies the channels of queries and keys that rotate.
       **rope: as for TwoRangeRoPE.
     """
     window = max(dims.train_length // 3, 1) if window is None else window
