@@ -2644,10 +2644,10 @@ OUT_OF_BOUNDS = (
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes '
     'row_gates.width pape.parabolas pape.axes pape_ri.axes '
-    'compact_relative.query_width compact_relative.length_factor',
+    'compact_relative.query_width',
   ),
   (
-    1,
+    1.0,
     'greater than 1',
     'grape_m.base p_rope.base pope.base xpos.base carope.base rope_mixed.base goat.base '
     'hyperbolic_rope.damping hyperbolic_rope.base cayley_string.base selective_rope.base '
@@ -2657,16 +2657,12 @@ OUT_OF_BOUNDS = (
     0.0,
     'greater than 0',
     'scale_invariant.tau grape_m.scale string.attention_factor tapa.alpha wall.bound '
-    'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor',
+    'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor fire.threshold '
+    'xpos.scale_base cayley_string.scale liere.length nope_scale.scale cos_scale.scale',
   ),
-  (
-    0,
-    'greater than 0',
-    'fire.threshold xpos.scale_base cayley_string.scale liere.length relu.length nope_scale.scale '
-    'cos_scale.scale',
-  ),
+  (0, 'greater than 0', 'relu.length'),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),
-  (0.5, 'at least 1', 'cape.stretch cape.axis_stretch lssar.power'),
+  (0.5, 'at least 1', 'cape.stretch cape.axis_stretch lssar.power compact_relative.length_factor'),
   (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
   (-1, 'at least 0', 'goat.waves path.rank'),
   (1, 'at least 2', 'golden_gate_rope.axes'),
@@ -2724,7 +2720,7 @@ OUT_OF_BOUNDS = (
     ),
     ('sandwich', {'width': 7}, 'sandwich: width=7; allowed: even, at least 2'),
     ('fox', {'gate': 'x'}, "fox: gate='x'; allowed: data, learned, fixed"),
-    ('fox', {'gate': 'fixed', 'shortest': 0}, 'fox: shortest=0; allowed: greater than 0'),
+    ('fox', {'gate': 'fixed', 'shortest': 0}, 'fox: shortest=0.0; allowed: greater than 0'),
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5; allowed: from 0 to 1'),
     ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5; allowed: from 0 to 4'),
     ('mobius_rope', {'mobius_heads': 5}, 'mobius_rope: mobius_heads=5; allowed: from 0 to 4'),
@@ -2742,7 +2738,7 @@ OUT_OF_BOUNDS = (
     ),
     ('pope', {'phases': 'x'}, "pope: phases='x'; allowed: zero, uniform"),
     ('music_transformer', {'beyond': 'x'}, "music_transformer: beyond='x'; allowed: zero, clip"),
-    ('xpos', {'scale_base': 2}, 'xpos: gamma=0.4 with scale_base=2; allowed: factors that stay'),
+    ('xpos', {'scale_base': 2}, 'xpos: gamma=0.4 with scale_base=2.0; allowed: factors that stay'),
     ('xpos', {'layout': 'x'}, "xpos: layout='x'; allowed: half, interleaved"),
     (
       'tupe',
@@ -2760,7 +2756,7 @@ OUT_OF_BOUNDS = (
     ('wavelet', {'scales': 0}, 'wavelet: scales=0; allowed: divisors of head_dim=8 up to 21'),
     ('deberta', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
     ('tupe', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
-    ('fox', {'longest': 9}, "longest=9; allowed: None, unless gate is 'learned' or 'fixed'"),
+    ('fox', {'longest': 9}, "longest=9.0; allowed: None, unless gate is 'learned' or 'fixed'"),
     ('fox', {'gate': 'fixed', 'start': 0.0}, "start=0.0; allowed: None, unless gate is 'data'"),
     ('relative_projection', {'c': 0.2}, 'c=0.2; allowed: None, unless there is a length'),
     ('wavelet', {'first': -1}, 'wavelet: first=-1; allowed: from 0 to 13'),
@@ -2822,7 +2818,7 @@ OUT_OF_BOUNDS = (
       ('key_offset', {'fraction': n}, f'fraction={n} of head_dim=8; allowed: 1 to 8 channels')
       for n in (0.05, 1.1, -0.5)
     ),
-    ('entmax', {'alpha': 1}, 'entmax: alpha=1; allowed: from 1.001 to 2'),
+    ('entmax', {'alpha': 1}, 'entmax: alpha=1.0; allowed: from 1.001 to 2'),
     ('entmax', {'alpha': 1.000001}, 'entmax: alpha=1.000001; allowed: from 1.001'),
     ('entmax', {'alpha': 2.5}, 'entmax: alpha=2.5; allowed: from 1.001 to 2'),
     ('sigmoid', {'bias': float('nan')}, 'sigmoid: bias=nan; allowed: a finite number or None'),
@@ -3153,6 +3149,14 @@ def test_numbers_of_numpy_may_stand_wherever_pythons_may(name, hyper):
   enc = make(name, **in_numpy(SIZES), rngs=nnx.Rngs(0), **in_numpy(hyper))
   assert nnx.graphdef(enc) == nnx.graphdef(build(name, **hyper))
   assert 'np.' not in repr(nnx.graphdef(enc))
+
+
+def test_an_integer_for_a_float_may_be_as_large_as_a_float():
+  """So a Llama 3 of Gradient's says its base; jax's integers are smaller."""
+  found, expected = (build('rope', base=base).frequencies() for base in (45_200_000_000, 45.2e9))
+  np.testing.assert_array_equal(found, expected)
+  each = (build('scale_invariant', tau=tau).tables(jnp.arange(9)) for tau in (2**40, 2.0**40))
+  jax.tree.map(np.testing.assert_array_equal, *each)
 
 
 @pytest.mark.parametrize('wide', ['pope', 'tupe', 'rerope'])

@@ -35,6 +35,12 @@ def has_type(value: object, annotation: object) -> bool:
   return any(KINDS[kind][1](value) and (kind is bool or not is_flag) for kind in _kinds(annotation))
 
 
+def stands_for_float(value: object, annotation: object) -> bool:
+  """Whether a value that has this type is an integer and the type takes it as a float alone."""
+  fits_as_it_is = any(kind is not float and KINDS[kind][1](value) for kind in _kinds(annotation))
+  return isinstance(value, numbers.Integral) and not fits_as_it_is
+
+
 def describe_type(annotation: object) -> str:
   """'an integer or None'."""
   return ' or '.join(KINDS[kind][0] for kind in _kinds(annotation))

@@ -13,7 +13,13 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.declarations import check_declared
-from posenc_jax.encodings.core.hyperparameters import describe_type, has_type, in_python, is_known
+from posenc_jax.encodings.core.hyperparameters import (
+  describe_type,
+  has_type,
+  in_python,
+  is_known,
+  stands_for_float,
+)
 from posenc_jax.encodings.core.own_code import keep_sources
 from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
 from posenc_jax.errors import nearest, nearest_of_all, shown
@@ -247,7 +253,6 @@ def _parameters(name: str) -> Iterator[list[inspect.Parameter]]:
 
 NAMES = r'`\w+`(?:, `\w+`)*'  # of hyperparameters, in a docstring of one paragraph
 MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
-MAX_WHOLE_NUMBER = 2**31 - 1  # of a number that may have a point: jax counts in int32
 # What stands beside hyperparameters in a config, and methods of its sections: no hyperparameter of
 # such a name could be set there.
 OF_CONFIGS = frozenset(
@@ -271,19 +276,26 @@ def check_name(name: str, field: str = 'name') -> None:
   raise ValueError(f'{field}={name!r}: no such encoding; {meant}')
 
 
-def check(name: str, hyper: dict[str, object]) -> None:
-  """Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type."""
+def check(name: str, hyper: dict[str, object]) -> dict[str, object]:
+  """The hyperparameters, with floats for integers that stand for them: jax's integers are int32.
+
+  Raises ValueError, one line, for an unknown encoding or hyperparameter or a wrong type.
+  """
   _check_parameters(name)
   known = {p.name: p.annotation for p in _signature(name)}
+  checked = {}
   for key, value in hyper.items():
     if key not in known:
       allowed = nearest_of_all(key, known)
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={shown(value)}; allowed: {describe_type(known[key])}')
-    most = MAX_WHOLE_NUMBER if has_type(0.5, known[key]) else MAX_INTEGER
+    is_float = stands_for_float(value, known[key])
+    most = sys.float_info.max if is_float else MAX_INTEGER
     if isinstance(value, numbers.Integral) and abs(value) > most:
       raise ValueError(f'{name}: {key}={shown(value)}; allowed: at most {most} in size')
+    checked[key] = float(value) if is_float else value
+  return checked
 
 
 def _check_parameters(name: str) -> None:
@@ -350,7 +362,7 @@ def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
   """Builds an encoding as `make` does, from its name, or a dict of that and hyperparameters."""
   hyper = {'name': spec} if isinstance(spec, str) else in_python(spec)
   name = hyper.pop('name', None)
-  check(name, hyper)
+  hyper = check(name, hyper)
   dims = Dims(**in_python(dataclasses.asdict(dims)))
   for field, size in dataclasses.asdict(dims).items():
     if not isinstance(size, numbers.Integral) or size < 1:
