@@ -2688,10 +2688,13 @@ OUT_OF_BOUNDS = (
     ('yarn', {}, "no such encoding; did you mean rope, with scaling.rope_type='yarn'?"),
     ('rope', {'base': 0.5}, 'rope: base=0.5; allowed: greater than 1'),
     ('rope', {'layout': 'split'}, "rope: layout='split'; allowed: half, interleaved"),
-    (
-      'rope',
-      {'fraction': 0.4},
-      'rope: fraction=0.4 of head_dim=8; allowed: an even number of channels',
+    *(
+      (
+        'rope',
+        {'fraction': n},
+        f'rope: fraction={n} of head_dim=8; allowed: at most 1, and an even number of channels, at',
+      )
+      for n in (0.4, 0.0, 0.05, 1.5, -0.5, 1e308)
     ),
     (
       'sinusoidal',
@@ -2802,7 +2805,7 @@ OUT_OF_BOUNDS = (
     (
       'coca',
       {'fraction': 0.4},
-      'coca: fraction=0.4 of head_dim=8; allowed: an even number of chan',
+      'coca: fraction=0.4 of head_dim=8; allowed: at most 1, and an even',
     ),
     ('screening', {'threshold': 1.0}, 'screening: threshold=1.0; allowed: greater than 1'),
     ('ultravico', {'window': -1}, 'ultravico: window=-1; allowed: at least 0'),
@@ -2812,11 +2815,13 @@ OUT_OF_BOUNDS = (
     (
       'mla_rope',
       {'fraction': 0.4},
-      'mla_rope: fraction=0.4 of head_dim=8; allowed: an even number',
+      'mla_rope: fraction=0.4 of head_dim=8; allowed: at most 1, and an',
     ),
+    ('key_offset', {'fraction': 0.05}, 'fraction=0.05 of head_dim=8; allowed: at least 1 channel'),
     *(
-      ('key_offset', {'fraction': n}, f'fraction={n} of head_dim=8; allowed: 1 to 8 channels')
-      for n in (0.05, 1.1, -0.5)
+      (name, {'fraction': n}, f'{name}: fraction={n}; allowed: from 0 to 1')
+      for name in ('key_offset', 'tapa')
+      for n in (1.05, -0.5, 1e308)
     ),
     ('entmax', {'alpha': 1}, 'entmax: alpha=1.0; allowed: from 1.001 to 2'),
     ('entmax', {'alpha': 1.000001}, 'entmax: alpha=1.000001; allowed: from 1.001'),

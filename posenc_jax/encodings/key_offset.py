@@ -3,6 +3,7 @@
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.bounds import check_between
 from posenc_jax.encodings.kv_shift import token_before
 
 
@@ -26,10 +27,11 @@ class KeyOffset(Encoding):
   def __init__(self, dims: Dims, rngs, *, fraction: float = 0.5):
     """`fraction`: of the channels of a head."""
     super().__init__(dims, rngs)
+    check_between(0, 1, fraction=fraction)
     self.width = round(fraction * dims.head_dim)
-    if not 0 < self.width <= dims.head_dim:
-      allowed = f'1 to {dims.head_dim} channels'
-      raise ValueError(f'fraction={fraction} of head_dim={dims.head_dim}; allowed: {allowed}')
+    if self.width == 0:
+      of_all = f'fraction={fraction} of head_dim={dims.head_dim}'
+      raise ValueError(f'{of_all}; allowed: at least 1 channel')
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """1 where a token has one before it in its segment, else 0: float32 [B|1, S]."""

@@ -116,11 +116,10 @@ class Rotary(Encoding):
       fraction: the share of channels that rotate.
     """
     super().__init__(dims, rngs)
-    self.width = round(fraction * dims.head_dim)
-    if not 0 < fraction <= 1 or self.width % 2 or self.width == 0:
-      raise ValueError(
-        f'fraction={fraction} of head_dim={dims.head_dim}; allowed: an even number of channels'
-      )
+    self.width = round(fraction * dims.head_dim) if 0 < fraction <= 1 else 0
+    if self.width % 2 or self.width == 0:
+      allowed = 'at most 1, and an even number of channels, at least 2'
+      raise ValueError(f'fraction={fraction} of head_dim={dims.head_dim}; allowed: {allowed}')
     check_rotary(self.width, base, layout)
     self.base, self.layout, self.fraction = base, layout, fraction
 

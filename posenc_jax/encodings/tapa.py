@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above
+from posenc_jax.encodings.core.bounds import check_above, check_between
 from posenc_jax.xla_ops import per_kv_head, scaled_dot
 
 
@@ -34,6 +34,7 @@ class TAPA(Encoding):
       fraction: the share of a head's channels that make the amplitude; the others make the phase.
     """
     super().__init__(dims, rngs)
+    check_between(0, 1, fraction=fraction)
     self.alpha, self.width = alpha, round(fraction * dims.head_dim)
     check_above(0, alpha=alpha)
     if not 0 < self.width < dims.head_dim:
