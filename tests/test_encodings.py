@@ -2148,6 +2148,10 @@ def test_a_scaling_is_of_the_section_of_each_axis():
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
     ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
     (
+      {'sections': (4, 10**5000)},
+      'sections=<tuple>; allowed: 2 whole numbers of 1 or more, 4 together',
+    ),
+    (
       {'spectrum': 'all'},
       "spectrum='all'; allowed: each, split, interleaved, first_slowest, heads",
     ),

@@ -14,6 +14,7 @@ from posenc_jax.encodings.core.bounds import (
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import OF_CALLS, read_scaling
 from posenc_jax.encodings.rope import Rotary, rotate
+from posenc_jax.errors import shown
 from posenc_jax.xla_ops import outer
 
 SPECTRA = ('each', 'split', 'interleaved', 'first_slowest', 'heads')
@@ -92,7 +93,7 @@ class AxialRoPE(Rotary):
     if not is_whole or sum(self.sections) > parts or (sum(self.sections) < parts and not of_heads):
       together = f'at most {parts}' if of_heads else parts
       allowed = f'{axes} whole numbers of 1 or more, {together} together'
-      raise ValueError(f'sections={self.sections}; allowed: {allowed}')
+      raise ValueError(f'sections={shown(self.sections)}; allowed: {allowed}')
     self.positions_per_token = axes
     self.order = spectrum
     found = tuple(np.bincount(self.axes_in_order()).tolist())

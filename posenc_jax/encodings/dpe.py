@@ -4,8 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.registry import MAX_INTEGER
 from posenc_jax.encodings.rerope import TwoRangeRoPE
 from posenc_jax.encodings.rope import Rotary, rotate
+from posenc_jax.errors import shown
 
 
 class DPE(TwoRangeRoPE):
@@ -49,8 +51,9 @@ class DPE(TwoRangeRoPE):
     """
     window = max(dims.train_length // 8, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
-    if not groups or not all(type(s) is int and s > 0 for s in groups):
-      raise ValueError(f'groups={groups}; allowed: whole numbers of 1 or more, at least one')
+    if not groups or not all(type(s) is int and 0 < s <= MAX_INTEGER for s in groups):
+      allowed = f'whole numbers from 1 to {MAX_INTEGER}, at least one'
+      raise ValueError(f'groups={shown(groups)}; allowed: {allowed}')
     self.groups = tuple(groups)
 
   def far_positions(self, i, j):
