@@ -136,6 +136,24 @@ def test_a_page_names_all_that_there_is(page, names):
   assert [name for name in names if not re.search(rf'\b{name}\b', code)] == []
 
 
+def test_a_page_names_all_encodings_that_follow_the_training_length():
+  def make_all(length):
+    sizes = dict(model_dim=16, heads=2, head_dim=8, train_length=length, rngs=nnx.Rngs(0))
+    return {name: make(name, **sizes) for name in BUILT_IN}
+
+  def in_words(length):
+    made = nnx.eval_shape(functools.partial(make_all, length))
+    return {name: repr(enc).replace(f'train_length={length}', '') for name, enc in made.items()}
+
+  first, second = in_words(1000), in_words(2000)
+  following = {name for name in BUILT_IN if first[name] != second[name]}
+  page = (ROOT / 'docs' / 'pretrained.md').read_text()
+  (words,) = re.findall(r'^\*\*Lengths of an encoding\*\*.*?\n\n', page, re.DOTALL | re.MULTILINE)
+  named = {*re.findall(r'`(\w+)`', words)} & {*BUILT_IN}
+  # `chain` has `fox`; `screening` reads the length at each call
+  assert named == following - {'chain'} | {'screening'}
+
+
 def test_the_members_with_hyperparameters_of_readme_are_a_chain():
   (members,) = re.findall(r'--config\.encoding\.members="(.*?)"', (ROOT / 'README.md').read_text())
   given = ['--config.encoding.name=chain', f'--config.encoding.members={members}']
