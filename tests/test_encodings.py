@@ -622,6 +622,15 @@ def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   np.testing.assert_allclose(build('fox', gate='fixed').times, 2 * 20 ** (np.arange(4) / 3))
 
 
+@pytest.mark.parametrize('gate', ['fixed', 'learned'])
+def test_a_lone_head_of_fox_remembers_longest(gate):
+  alone = SIZES | {'heads': 1, 'kv_heads': 1, 'rngs': nnx.Rngs(0), 'gate': gate}
+  assert make('fox', **alone).times == (40,)
+  assert make('fox', **alone, longest=9.0).times == (9,)
+  with pytest.raises(ValueError, match=r'fox: shortest=9\.0; allowed: None, unless there are sev'):
+    make('fox', **alone, shortest=9.0)
+
+
 def test_bam_of_a_linear_shape_is_alibi():
   enc = build('bam')
   enc.exponent[...], enc.log_size[...] = jnp.ones(4), jnp.log(jnp.array(slopes(4)))

@@ -54,7 +54,8 @@ class FoX(Encoding):
       gate: the data make the gates, or they are learned or fixed numbers: one of GATES.
       start: b at first with gate 'data', 0 if None; larger gates forget less (5: hardly at all).
       shortest, longest: tokens after which the first and the last head remember 1/e with the other
-        gates; None: 2, and the training length.
+        gates; None: 2, and the training length. A lone head has `longest`, as that of ALiBi
+        has the smallest slope.
       bias_in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (a chain with `path`).
     """
     super().__init__(dims, rngs)
@@ -63,9 +64,12 @@ class FoX(Encoding):
       check_unread("gate is 'learned' or 'fixed'", shortest=shortest, longest=longest)
     else:
       check_unread("gate is 'data'", start=start)
-    shortest = 2.0 if shortest is None else shortest
     longest = dims.train_length if longest is None else longest
-    check_above(0, shortest=shortest, longest=longest)
+    if dims.heads == 1:
+      check_unread('there are several heads', shortest=shortest)
+      shortest = longest
+    shortest = 2.0 if shortest is None else shortest
+    check_above(0, longest=longest, shortest=shortest)
     self.bias_in_scale = self.applies_scale = bias_in_scale
     self.gate = gate
     self.needs_inputs = gate == 'data'
