@@ -28,7 +28,8 @@ class DietAbs(Encoding):
     """Draws the rows.
 
     Args:
-      rank: width of a row; K if None.
+      rank: width of a row; None: K, by which queries and keys are twice as wide as without, where
+        2 K makes them three times as wide.
       max_length: rows of a head; the training length if None.
     """
     super().__init__(dims, rngs)

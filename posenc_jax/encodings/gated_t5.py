@@ -19,8 +19,8 @@ class GatedT5(BucketTable):
   R^8, a = sigmoid(y_1 + .. + y_4), b = sigmoid(y_5 + .. + y_8), W and w shared by the heads of a
   layer. The factor g lies between 1 and 2 while c is 1, its initial value. Slices have K channels
   if D = H K, as it is there. All layers share one table B, and each has its own W, w and c. As in
-  the released code B and W start from N(0, 0.02^2) and w at 0. There are 320 buckets for both
-  directions and a `max_distance` of 800.
+  the released code B and W start from N(0, 0.02^2) and w at 0. Its 320 buckets for both directions
+  and its `max_distance` of 800 have to be said: here the defaults are those of `t5`.
   """
 
   paper = 'Chi et al. 2021, arXiv:2106.16138; Chen et al. 2021, arXiv:2110.13900'
