@@ -2130,7 +2130,7 @@ def test_a_scaling_is_of_the_section_of_each_axis():
     ),
     (
       {'scaling': {'rope_type': 'yarn', 'factor': 2}},
-      'scaling.original_max_position_embeddings=None; allowed: a whole number of at least 2',
+      'scaling.original_max_position_embeddings=None; allowed: a whole number from 2 to 1000000000',
     ),
     (
       {'scaling': {'rope_type': 'riflex', 'k': 3, 'test_length': 9}},

@@ -2,7 +2,6 @@
 
 import dataclasses
 import inspect
-import math
 import types
 
 from posenc_jax.encodings.core.scaling.alpha_rope import alpha_rope
@@ -22,7 +21,7 @@ from posenc_jax.encodings.core.scaling.formulas import (
 )
 from posenc_jax.encodings.core.scaling.mrrope import mrrope_pro, mrrope_uni
 from posenc_jax.encodings.core.scaling.yarn import dynamic_yarn, yarn, yarn_log, yarn_paper
-from posenc_jax.errors import nearest, nearest_of_all
+from posenc_jax.errors import nearest, nearest_of_all, shown
 
 # (K, base, keys of the call, *, fields) -> (frequencies, attention factor); see formulas.py.
 # None can be added from outside, for rows would not name its code: that takes a subclass of RoPE.
@@ -52,7 +51,8 @@ SCALINGS = types.MappingProxyType(
 # Types whose frequencies depend on the number of keys of the call.
 OF_CALLS = ('dynamic', 'dynamic_yarn', 'dynamic_steps', 'longrope')
 ORIGINAL = 'original_max_position_embeddings'
-AT_LEAST = {'factor': 1, 'mscale': 0, 'mscale_all_dim': 0, 'extrapolation_factor': 0}
+LEAST, MOST = 1e-9, 1e9  # of numbers: no formula leaves the range of floats there
+AT_LEAST = {'factor': 1, 'k': 1, 'mscale': 0, 'mscale_all_dim': 0, 'extrapolation_factor': 0}
 RISING = (('beta_slow', 'beta_fast'), ('low_freq_factor', 'high_freq_factor'))
 
 
@@ -89,7 +89,8 @@ def read_scaling(
   said_elsewhere = {'rope_theta': ('base', base), 'partial_rotary_factor': ('fraction', fraction)}
   for field, (own, value) in said_elsewhere.items():
     if field in fields and field not in known and fields.pop(field) != value:
-      raise ValueError(f'scaling.{field}={scaling[field]!r}; allowed: {own}={value!r} of rope')
+      said = f'scaling.{field}={shown(scaling[field])}'
+      raise ValueError(f'{said}; allowed: {own}={value!r} of rope')
   if ORIGINAL not in known:
     fields.pop(ORIGINAL, None)
   for name in fields:
@@ -116,35 +117,36 @@ def _pop_type(fields: dict) -> str:
   if not named:
     raise ValueError(f'scaling.rope_type is missing; allowed: {", ".join(SCALINGS)}')
   if any(name not in ('default', *SCALINGS) or name != named[0] for name in named):
-    said = '/'.join(map(str, named))
-    raise ValueError(f'scaling.rope_type={said!r}; {nearest(named[0], SCALINGS)}')
+    said = shown('/'.join(map(str, named)))
+    raise ValueError(f'scaling.rope_type={said}; {nearest(named[0], SCALINGS)}')
   return named[0]
 
 
 def _is_number(value) -> bool:
-  return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+  return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _check_fields(fields: dict[str, object], K: int) -> None:
   def require(name, holds, what):
     if not holds:
-      raise ValueError(f'scaling.{name}={fields[name]!r}; allowed: {what}')
+      raise ValueError(f'scaling.{name}={shown(fields[name])}; allowed: {what}')
 
   for name, value in fields.items():
     if name == 'truncate':
       require(name, isinstance(value, bool), 'True or False')
     elif name in ('short_factor', 'long_factor'):
       is_list = isinstance(value, list | tuple) and len(value) == K // 2
-      holds = is_list and all(_is_number(v) and v > 0 for v in value)
-      require(name, holds, f'{K // 2} numbers greater than 0: one a frequency')
+      holds = is_list and all(_is_number(v) and LEAST <= v <= MOST for v in value)
+      require(name, holds, f'{K // 2} numbers from {LEAST:g} to {MOST:g}: one a frequency')
     elif name == ORIGINAL:
-      require(name, type(value) is int and value >= 2, 'a whole number of at least 2')
+      holds = type(value) is int and 2 <= value <= MOST
+      require(name, holds, f'a whole number from 2 to {MOST:.0f}')
     elif name == 'partial_rotary_factor':
       require(name, _is_number(value) and 0 < value <= 1, 'more than 0 and at most 1')
-    elif name in AT_LEAST and value is not None:
-      require(name, _is_number(value) and value >= AT_LEAST[name], f'{AT_LEAST[name]} or more')
     elif value is not None:
-      require(name, _is_number(value) and value > 0, 'more than 0')
+      least = AT_LEAST.get(name, LEAST)
+      holds = _is_number(value) and least <= value <= MOST
+      require(name, holds, f'from {least:g} to {MOST:g}')
   for low, high in RISING:
     if low in fields:
       require(low, fields[low] < fields[high], f'less than {high}={fields[high]!r}')
