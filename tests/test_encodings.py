@@ -2071,6 +2071,7 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
     (('rope', 't5'), 'members have scale 0.3535'),
     (('rope', 'pope'), 'members have qk_width 1, 2; allowed: the same for all'),
     ((), 'members=(); allowed: names, or dicts with a name, of encodings'),
+    (({'name': 'rope', 'heads': 10**5000}, 'nope'), '2 members have heads <tuple> (None: an equal'),
     (('entmax', 'tapa'), 'members have normalizer rows, softmax; allowed: the same for all'),
     (('entmax', 'alibi'), 'members have normalizer rows, softmax; allowed: the same for all'),
     (
@@ -2899,6 +2900,7 @@ def beside(*members):
     ('rope,alibbi', "name='alibbi': no such encoding"),
     (({'name': 'rope', 'bass': 9.0},), "encoding rope has no hyperparameter 'bass'"),
     (({'name': 'rope', 'heads': 2},), "encoding rope has no hyperparameter 'heads'"),
+    ((10**5000,), 'members=<tuple>; allowed: names, or dicts with a name, of encodings but chain'),
     (({'name': 't5', 'buckets': 8.0},), 't5: buckets=8.0; allowed: an integer'),
     (
       ('axial_rope', 'rope'),

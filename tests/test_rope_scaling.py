@@ -587,7 +587,7 @@ def test_scaling_without_a_type_is_refused(scaling, message):
   ('rope_type', 'fields', 'message'),
   [
     ('yran', dict(factor=2), "rope_type='yran'; did you mean 'yarn'?"),
-    ('yarn', dict(type='linear', factor=2), "rope_type='yarn/linear'; did you mean 'yarn'"),
+    ('yarn', dict(type='linear', factor=2), "rope_type='yarn'/'linear'; did you mean 'yarn'"),
     ('linear', dict(facter=2), "facter is no field of linear; did you mean 'factor'?"),
     ('linear', dict(factor=2, beta_fast=3), 'beta_fast is no field of linear; allowed: factor'),
     ('default', dict(factor=2), 'factor is no field of default; allowed: none'),

@@ -172,12 +172,13 @@ def test_attention_alone_says_what_it_would_lose():
 @pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
-    ('bipe', {'separators': ()}, r'bipe: separators=\(\); allowed: ids of tokens, at least one'),
+    ('bipe', {'separators': ()}, r'bipe: separators=\(\); allowed: ids of tokens, from 0 to 167'),
+    ('bipe', {'separators': (10**10,)}, r'bipe: separators=\(1\d+,\); allowed: ids of tokens'),
     ('bipe', {'separators': (-1,)}, r'bipe: separators=\(-1,\); allowed: ids of tokens'),
     ('bipe', {'separators': ('.',)}, r"bipe: separators=\('.',\); allowed: ids of tokens"),
     ('bipe', {'separators': (True,)}, r'bipe: separators=\(True,\); allowed: ids of tokens'),
     ('bipe', {'places': 0}, 'bipe: places=0; allowed: at least 1'),
-    ('bipe', {'inner': 'alibi', 'bias_factor': 0}, 'bipe: bias_factor=0; allowed: greater than 0'),
+    ('bipe', {'inner': 'alibi', 'bias_factor': 0}, 'bipe: bias_factor=0.0; allowed: greater'),
     *(
       ('bipe', {'inner': inner, 'bias_factor': 96.0}, 'bipe: bias_factor=96.0 for inner=')
       for inner in ('rope', 'fire', 'hard_alibi', {'name': 'chain', 'members': 'fox,alibi'})

@@ -9,6 +9,7 @@ from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.hyperparameters import has_type
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
+from posenc_jax.encodings.core.registry import MAX_INTEGER
 from posenc_jax.encodings.learned import rows_at
 from posenc_jax.errors import shown
 from posenc_jax.xla_ops import add_rounded_once
@@ -59,9 +60,10 @@ class BiPE(PositionWrapper):
     super().__init__(dims, rngs, inner)
     if self.inner.has('add_to_input'):
       raise ValueError(f'inner={inner!r} acts on the input; allowed: one that acts in attention')
-    is_id = lambda token: has_type(token, int) and token >= 0
+    is_id = lambda token: has_type(token, int) and 0 <= token <= MAX_INTEGER
     if separators is not None and not (separators and all(map(is_id, separators))):
-      raise ValueError(f'separators={shown(separators)}; allowed: ids of tokens, at least one')
+      allowed = f'ids of tokens, from 0 to {MAX_INTEGER}, at least one'
+      raise ValueError(f'separators={shown(separators)}; allowed: {allowed}')
     self.tokens_read = b'.\n' if separators is None else tuple(separators)
     self.places = dims.train_length if places is None else places
     check_at_least(1, places=self.places)

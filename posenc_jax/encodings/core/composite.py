@@ -5,6 +5,7 @@ import dataclasses
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.errors import shown
 
 # What is declared where any member declares it.
 ANY_MEMBERS = (
@@ -126,7 +127,6 @@ def read_members(members, others_than: str = '') -> list[dict]:
   names = [spec.get('name') for spec in specs]
   if not names or not all(isinstance(name, str) and name != others_than for name in names):
     but = f' but {others_than}' if others_than else ''
-    raise ValueError(
-      f'members={members!r}; allowed: names, or dicts with a name, of encodings{but}'
-    )
+    allowed = f'names, or dicts with a name, of encodings{but}'
+    raise ValueError(f'members={shown(members)}; allowed: {allowed}')
   return specs

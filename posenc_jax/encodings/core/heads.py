@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from posenc_jax.encodings.core.base import MASKED, SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.composite import Composite, check_stateless, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
+from posenc_jax.errors import shown
 
 # Hooks that act before heads are apart, in words.
 OF_ALL_HEADS = {
@@ -126,7 +127,7 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
   """How many heads each member has, taken out of the specs. Raises ValueError."""
   counts = [spec.pop('heads', None) for spec in specs]
   if any(type(n) is not int for n in counts if n is not None):
-    raise ValueError(f'members have heads {tuple(counts)}; allowed: whole numbers')
+    raise ValueError(f'members have heads {shown(tuple(counts))}; allowed: whole numbers')
   open_members = counts.count(None)
   left = dims.heads - sum(n for n in counts if n is not None)
   group = dims.heads // dims.kv_heads
@@ -134,7 +135,7 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
     counts = [left // open_members if n is None else n for n in counts]
   if None in counts or sum(counts) != dims.heads or any(n < 1 or n % group for n in counts):
     allowed = f'{dims.heads} together' + (f', multiples of {group}, which share keys' * (group > 1))
-    given = f'{len(counts)} members have heads {tuple(counts)}'
+    given = f'{len(counts)} members have heads {shown(tuple(counts))}'
     raise ValueError(f'{given} (None: an equal share); allowed: {allowed}')
   return counts
 

@@ -117,7 +117,7 @@ def _pop_type(fields: dict) -> str:
   if not named:
     raise ValueError(f'scaling.rope_type is missing; allowed: {", ".join(SCALINGS)}')
   if any(name not in ('default', *SCALINGS) or name != named[0] for name in named):
-    said = shown('/'.join(map(str, named)))
+    said = '/'.join(map(shown, named))
     raise ValueError(f'scaling.rope_type={said}; {nearest(named[0], SCALINGS)}')
   return named[0]
 
