@@ -5,6 +5,7 @@ evaluation prepare what is not there by themselves.
   python scripts/prepare_data.py --corpus=tfds:lambada --config.data.text_field=passage
   python scripts/prepare_data.py --config.data.tokenizer=sentencepiece
   python scripts/prepare_data.py --corpus=task:copy/symbols=8   # a task: examples and chance
+  python scripts/prepare_data.py --corpus=task:addition --config.train.length=21
   python scripts/prepare_data.py --corpus=code --history --overlap
 
 --history prints what the text before a byte is worth, from nearby to 4096 bytes back; --overlap how
@@ -14,6 +15,7 @@ drawn from all of it; --overlap holds hashes of two bytes for each byte of the t
 """
 
 import inspect
+from collections import Counter
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -37,6 +39,7 @@ from posenc_jax.tasks import chance, is_task
 
 CONTEXT = 6  # bytes of context of the n-gram under the table of histories
 MAX_TRAINING_TOKENS = 2**25  # that it counts
+OF_EACH = 20  # examples of a length whose sizes are counted
 MIN_BYTES = (4096, 8192, 16384, 32768)  # documents of at least so many bytes are counted
 
 
@@ -56,6 +59,7 @@ def main(argv):
       fits = lambda length: corpus.task.shortest <= length <= (corpus.task.longest or length)
       lengths = tuple(filter(fits, lengths)) or (corpus.task.shortest,)
     describe_task(corpus, lengths)
+    describe_sizes(corpus, config.train.length)
   else:
     describe_text(config.data)
     if flags.overlap:
@@ -141,6 +145,27 @@ def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
     answers = np.mean([example.answers_T.sum() for example in examples])
     guessing = '{:23.3g}{:14.3g}{:9.3g}'.format(*chance(examples))
     print(f'{length:<8}{tokens:8.1f}{answers:9.1f}{guessing}')
+
+
+def describe_sizes(corpus: TaskCorpus, train_length: int) -> None:
+  """Prints how often a training has examples of each of the largest sizes, which several lengths
+  may share: so the largest can be rare.
+  """
+  lengths = range(corpus.shortest, min(train_length, corpus.task.longest or train_length) + 1)
+  if corpus.task.unit == 1 or not lengths:
+    return
+  last = lengths[-3 * corpus.task.unit :]
+  sizes = Counter(
+    len(example.tokens_T) for length in last for example in corpus.examples(OF_EACH, length)
+  )
+  print(
+    f'\ntraining on lengths drawn evenly from {lengths[0]} to {lengths[-1]} tokens '
+    f'(train.length={train_length}):'
+  )
+  for size in sorted(sizes, reverse=True):
+    if size >= last[0]:  # smaller ones are also those of lengths that were not looked at
+      share = sizes[size] / OF_EACH / len(lengths)
+      print(f'{share:8.1%} of the examples have {size} tokens')
 
 
 if __name__ == '__main__':

@@ -477,6 +477,35 @@ def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
   assert capsys.readouterr().out.count('\n    at 1 2 0 1 2 0 1 2 3 0\n') == 3
 
 
+@pytest.mark.parametrize(
+  ('text', 'length', 'largest'),
+  [
+    ('addition/reverse=True/pad=True', 19, ['10.0% 19', '30.0% 16', '30.0% 13']),
+    ('addition/reverse=True/pad=True', 21, ['25.0% 19', '25.0% 16', '25.0% 13']),
+    ('copy/symbols=16', 32, ['3.7% 32', '7.4% 30', '7.4% 28']),
+    ('copy/symbols=16', 33, ['7.1% 32', '7.1% 30', '7.1% 28']),
+    ('common_words/uncommon_times=2/symbols=8', 128, ['14.3% 37', '28.6% 35', '28.6% 33']),
+    ('parity', 40, []),  # of each length as many
+    ('addition', 9, []),  # none are so short
+  ],
+)
+def test_prepare_data_says_how_often_a_training_has_the_largest_sizes(
+  text, length, largest, capsys
+):
+  """Beside counts of drawn examples: the largest may be up to `unit` times rarer than others."""
+  prepare_data.main([f'--corpus=task:{text}', f'--config.train.length={length}'])
+  pattern = r'^ +(\S+%) of the examples have (\d+) tokens$'
+  said = re.findall(pattern, capsys.readouterr().out, re.MULTILINE)
+  assert [' '.join(pair) for pair in said] == largest
+  task = tasks.make(text, tuple)
+  longest = min(length, task.longest or length)
+  for share, size in said:
+    drawn = [
+      len(task.example('train', 0, index, task.shortest, longest).tokens_T) for index in range(2000)
+    ]
+    assert drawn.count(int(size)) / 2000 == pytest.approx(float(share[:-1]) / 100, abs=0.04)
+
+
 # Tokenizers
 
 

@@ -56,7 +56,8 @@ class Task:
     token_names: the printed names of the tokens 0, 1, ...; BOS comes after them and has no name.
     shortest, longest: tokens of the shortest and longest examples; `longest` None: no limit.
     unit: the step between possible lengths: an example has at most the tokens asked for, and more
-      than those minus `unit`.
+      than those minus `unit`. A training draws lengths evenly in tokens, so that a largest size for
+      which its longest length has just room comes up to `unit` times more rarely than others do.
     ends: True where the last answer is an end symbol.
     depths: those that examples take in turn, in per cent; (): they hide nothing at a chosen depth.
     carried_positions: the kind of positions that its examples carry; None: they carry none.
