@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from posenc_jax import tasks
+from posenc_jax.tasks.needles import DEPTHS
 
 # Rules: (words before an answer, random numbers, options of the task) -> what is said there; None
 # where the rule is not asked.
@@ -66,11 +67,42 @@ def hops_without_chains(words, rng, **_):
   return rng.choice([word for word in words if word[0] == 'v'])
 
 
-def needle_without_keys(words, rng, needles, **_):
-  """A value of the text."""
-  found = [word for word in words if word[0] == 'v']
-  assert len({*found}) == needles
-  return rng.choice(found)
+def needle_pairs(words, key_symbols, value_symbols, **_):
+  """The number of fillers before each needle of the text, and its value."""
+  before, found, i = 0, [], 0
+  while words[i] != '?':
+    if words[i][0] == '#':
+      before, i = before + 1, i + 1
+    else:
+      found.append((before, words[i + key_symbols : i + key_symbols + value_symbols]))
+      i += key_symbols + value_symbols
+  return before, found
+
+
+def needle_without_keys(words, rng, key_symbols, **options):
+  """A value of the text, gone on with as it was begun."""
+  _, found = needle_pairs(words, key_symbols, **options)
+  said = words[words.index('?') + 1 + key_symbols :]
+  return rng.choice([value for _, value in found if value[: len(said)] == said])[len(said)]
+
+
+def needle_at_a_tenth(words, rng, **options):
+  """The value of a needle before which some tenths of the fillers stand; any, if none does so."""
+  fillers, found = needle_pairs(words, **options)
+  tenths = {round(fillers * depth / 100) for depth in DEPTHS}
+  return rng.choice([pair for pair in found if pair[0] in tenths] or found)[1][0]
+
+
+def needle_at_a_random_tenth(words, rng, needles, **options):
+  """The value that stands there among needles, as many of the other three being before it."""
+  _, found = needle_pairs(words, **options)
+  depth = rng.choice(DEPTHS) / 100
+  return found[round((len(found) - needles) * depth) + round((needles - 1) * depth)][1][0]
+
+
+def needle_at_its_distance(words, distance, **_):
+  """The word that stands so far before the question."""
+  return words[words.index('?') - distance - 1]
 
 
 def variable_tracking_by_statements(words, **_):
@@ -116,6 +148,11 @@ def addition_begins_with_one(words, **_):
   return '1' if words[-1] == '=' else None
 
 
+def any_value(count, symbols):
+  """The share that one of `count` values is right in, where two may be the same symbol."""
+  return 1 / count + (1 - 1 / count) / symbols
+
+
 def unsaid(pairs, queries, values):
   """The share that `mqar_without_keys` has right, by the formula of its task."""
   s = sum(1 / (pairs - said) for said in range(queries)) / queries
@@ -142,7 +179,17 @@ STATED = [
   (stack_as_one, f'{WIDE}/repeat=0.75', 255, 0.43),
   (hops_without_chains, 'hops', 40, 1 / 2 + 1 / 2 / 16),
   (hops_without_chains, 'hops/chains=4', 60, 1 / 4 + 3 / 4 / 16),
-  (needle_without_keys, 'needle/needles=4/distinct=True', 64, 1 / 4),
+  (needle_without_keys, 'needle/distinct=True', 64, 1 / 4),
+  (needle_without_keys, 'needle', 64, any_value(4, 16)),
+  (needle_without_keys, 'needle/haystack=needles', 128, any_value(62, 16)),
+  (needle_without_keys, 'needle/distinct=True/value_symbols=4', 64, 0.80),
+  (needle_at_a_tenth, 'needle/distinct=True', 64, 0.73),
+  (needle_at_a_tenth, 'needle/distinct=True', 512, 0.97),
+  (needle_at_a_tenth, 'needle/distinct=True/depth=even', 64, 1 / 4),
+  (needle_at_a_tenth, 'needle/distinct=True/depth=even', 512, 1 / 4),
+  (needle_at_a_random_tenth, 'needle/haystack=needles', 128, 0.11),
+  (needle_at_a_random_tenth, 'needle/haystack=needles/depth=even', 128, any_value(62, 16)),
+  (needle_at_its_distance, 'needle/distance=24', 64, 1.0),
   (variable_tracking_by_statements, 'variable_tracking', 60, 1.0),
   (variable_tracking_by_statements, 'variable_tracking/chains=2', 60, 0.6),
   (variable_tracking_by_statements, 'variable_tracking/chains=4/variables=20', 80, 0.4),
@@ -177,6 +224,7 @@ IN_DOCSTRINGS = {
   'addition': ('0.6',),
   'counting': ('0.17',),
   'hops': ('0.531', '0.297'),
+  'needle': ('0.078', '0.73', '0.97', '0.11', '0.80'),
   'mqar': ('0.551', '0.360', '0.094', '0.40'),
   'stack': ('0.91', '0.96', '0.48', '0.38', '0.41', '0.43'),
   'variable_tracking': ('0.6', '0.4'),

@@ -82,6 +82,7 @@ DIGESTS = {
   'needle': ('b1ab10daaa9da4db', 'e7e4d566779d48ac'),
   'needle/needles=3/values=2/queries=2': ('9d6e467f4a138741', 'b6ce6e954b839afe'),
   'needle/needles=4/distinct=True': ('96ad939f93c062d5', 'e7e4d566779d48ac'),
+  'needle/distinct=True/depth=even': ('26ae378d146450f5', 'e7e4d566779d48ac'),
   'needle/needles=2/values=2/queries=2/distinct=True/haystack=needles': (
     '94b9421a33b18fb6',
     'aea630bd6c0e206b',
@@ -643,13 +644,30 @@ def test_words_occur_as_often_as_said(make):
   assert of_ranks == [int(1000 * 6 / np.pi**2 / rank**2) for rank in range(2, 2 + len(of_ranks))]
 
 
-def test_the_key_is_needed_where_values_are_distinct(make):
-  """An answer that does not read the key is right once in four times, one of four values."""
+def test_all_needles_have_other_values_where_these_are_distinct(make):
   task = make('needle/distinct=True/symbols=4')
   for index in range(20):
     example = task.example('test', 0, index, 40, 40)
     words = [task.token_names[token] for token in example.tokens_T]
     assert sorted(word for word in words[:-1] if word[0] == 'v') == ['v0', 'v1', 'v2', 'v3']
+
+
+@pytest.mark.parametrize('options', ['', '/haystack=needles'])
+def test_with_even_depth_the_needle_asked_for_stands_where_any_other_does(make, options):
+  """Its number among all needles, and the text before it, are drawn evenly."""
+  task = make(f'needle/depth=even{options}')
+  numbers, before = [], []
+  for index in range(800):
+    example = task.example('test', 0, index, 64, 64)
+    words = [task.token_names[token] for token in example.tokens_T]
+    text, keys = words[: words.index('?')], [word for word in words[:-2] if word[0] == 'k']
+    numbers.append(keys.index(words[-2]) / (len(keys) - 1))
+    before.append(text.index(words[-2]) / (len(text) - 2))
+  assert example.depth is None
+  for found in (numbers, before):
+    assert np.mean(found) == pytest.approx(0.5, abs=4 * (1 / 12 / 800) ** 0.5 + 0.01)
+    assert np.histogram(found, 4, (0, 1))[0].min() > 150
+    assert len({*found}) > (20 if found is before else 3)
 
 
 def test_blanks_move_a_copy_away_and_change_nothing_else(make):
@@ -727,6 +745,9 @@ def test_examples_stay_the_same(make, text):
     ('needle/distance=-1', 'distance=-1; allowed: 0 or more'),
     ('needle/distance=9/queries=2', 'distance=9; allowed: with queries=1 and values=1'),
     ('needle/haystack=needles/distance=9', 'distance=9; allowed: a multiple of 2, the tokens of'),
+    ('needle/depth=any', "depth='any'; allowed: in_turn, even"),
+    ('needle/depth=even/queries=2', "depth='even'; allowed: in_turn"),
+    ('needle/depth=even/distance=9', "depth='even'; allowed: in_turn"),
     ('needle/distinct=1', 'distinct=1; allowed: True, False'),
     ('needle/distinct=True/symbols=3', 'symbols=3; allowed: 4 or more'),
     ('needle/haystack=needles/keys=4', 'keys=4; allowed: 5 or more'),
