@@ -121,9 +121,22 @@ def common_words_that_come_twice(words, **_):
   return [word for word, times in Counter(words[:at]).items() if times > 1][len(words) - at - 1]
 
 
-def copy_any_symbol(words, rng, **_):
-  """A symbol of the string."""
-  return rng.choice(sorted({*words[: words.index('>')]}))
+def copy_without_order(words, rng, **_):
+  """A symbol of the string that was not yet said."""
+  at = words.index('>')
+  left = Counter(word for word in words[:at] if word != '_')
+  left.subtract(words[at + 1 :])
+  return rng.choice([*left.elements()])
+
+
+def sort_by_the_last_one(words, **_):
+  """The symbol last said, again."""
+  return words[-1]
+
+
+def sort_by_the_alphabet(words, **_):
+  """The symbol that follows in the alphabet on the one last said, from 'a' on."""
+  return 'a' if words[-1] == '>' else chr(ord(words[-1]) + 1)
 
 
 @functools.cache
@@ -154,9 +167,14 @@ def any_value(count, symbols):
 
 
 def unsaid(pairs, queries, values):
-  """The share that `mqar_without_keys` has right, by the formula of its task."""
+  """The share right of those not yet said of `pairs` values, where two may be the same symbol."""
   s = sum(1 / (pairs - said) for said in range(queries)) / queries
   return s + (1 - s) / values
+
+
+def repeated(count, symbols):
+  """The share of `count` sorted symbols that the one before them is."""
+  return 1 - symbols * (1 - (1 - 1 / symbols) ** count) / count
 
 
 SMALL = 'mqar/pairs=4/keys=16/values=16/power=1.0'  # the task of configs/tasks.py
@@ -195,8 +213,22 @@ STATED = [
   (variable_tracking_by_statements, 'variable_tracking/chains=4/variables=20', 80, 0.4),
   (common_words_that_come_twice, 'common_words', 128, 1.0),
   (common_words_that_come_twice, 'common_words/uncommon_times=2', 128, 0.06),
-  (copy_any_symbol, 'copy/distinct=1', 30, 1.0),
-  (copy_any_symbol, 'copy/distinct=3', 30, 1 / 3),
+  (copy_without_order, 'copy/symbols=16', 32, unsaid(15, 15, 16)),
+  (copy_without_order, 'copy/symbols=16', 48, unsaid(23, 23, 16)),
+  (copy_without_order, 'copy/symbols=16', 64, unsaid(31, 31, 16)),
+  (copy_without_order, 'copy/unique=True', 32, unsaid(15, 15, np.inf)),
+  (copy_without_order, 'copy/distinct=1', 30, 1.0),
+  (copy_without_order, 'copy/distinct=3', 30, unsaid(14, 14, 3)),
+  (copy_without_order, 'reverse/symbols=16', 32, unsaid(15, 15, 16)),
+  (copy_without_order, 'palindrome', 31, unsaid(15, 15, 26)),
+  (copy_without_order, 'odds_first/symbols=2', 32, unsaid(15, 15, 2)),
+  (copy_without_order, 'selective_copy', 64, unsaid(8, 8, 16)),
+  (sort_by_the_last_one, 'sort', 32, repeated(15, 26)),
+  (sort_by_the_last_one, 'sort', 64, repeated(31, 26)),
+  (sort_by_the_last_one, 'sort', 128, repeated(63, 26)),
+  (sort_by_the_last_one, 'sort', 256, repeated(127, 26)),
+  (sort_by_the_alphabet, 'sort/unique=True', 32, 15 / 26),
+  (sort_by_the_alphabet, 'sort/unique=True', 54, 1.0),
   (counting_by_distance, 'counting', 64, 0.174),
   (addition_begins_with_one, 'addition', 28, 0.6),
 ]
@@ -222,10 +254,13 @@ def test_a_rule_is_right_as_often_as_said(rule, text, length, share):
 
 IN_DOCSTRINGS = {
   'addition': ('0.6',),
+  'copy': ('0.27', '0.21', '0.18'),
   'counting': ('0.17',),
   'hops': ('0.531', '0.297'),
   'needle': ('0.078', '0.73', '0.97', '0.11', '0.80'),
   'mqar': ('0.551', '0.360', '0.094', '0.40'),
+  'selective_copy': ('0.381',),
+  'sort': ('0.23', '0.41', '0.62', '0.80'),
   'stack': ('0.91', '0.96', '0.48', '0.38', '0.41', '0.43'),
   'variable_tracking': ('0.6', '0.4'),
 }

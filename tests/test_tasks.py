@@ -49,10 +49,13 @@ DIGESTS = {
   'copy/blanks=9': ('8b1005c7e352e4c7', '23b58029e14b6505'),
   'copy/blanks=0': ('89b1eb9e09f0a5b4', '124c0df4c94dc9bf'),
   'copy/distinct=3': ('2f79ae4d5ef9a8b6', '124c0df4c94dc9bf'),
+  'copy/unique=True': ('0094b386a129dd68', '54e454b28c08dff5'),
+  'copy/unique=True/symbols=12/blanks=4': ('5ad78ace3a3848a4', 'b796bc71ecefbc9d'),
   'reverse': ('afbc736c33be63f9', '124c0df4c94dc9bf'),
   'reverse/times=2': ('e179732bb5000256', 'e64ecd82dfd8d4f0'),
   'palindrome': ('181ba371b40ab749', '0d3a2e6a49a0750f'),
   'sort': ('df8e575791536111', '124c0df4c94dc9bf'),
+  'sort/unique=True/symbols=12': ('2ab6f260df2838fb', 'd384ebb0795bcd1e'),
   'odds_first': ('064f75ed95ee9aee', '124c0df4c94dc9bf'),
   'odds_first/symbols=2': ('2ba11ee7c5c0fea1', 'aca48c49a30e9bf8'),
   'missing_duplicate': ('e6fda89cd96b032e', '4444991a07983c90'),
@@ -692,6 +695,19 @@ def test_blanks_move_a_copy_away_and_change_nothing_else(make):
   assert np.array_equal(none.tokens_T, plain.example('test', 0, 3, 40, 40).tokens_T)
 
 
+@pytest.mark.parametrize('name', ['copy', 'reverse', 'palindrome', 'sort', 'odds_first'])
+def test_unique_strings_have_no_symbol_twice_and_all_where_they_are_longest(make, name):
+  task = make(f'{name}/unique=True/symbols=7')
+  for length in (task.shortest, task.longest):
+    for index in range(30):
+      words = task.show(task.example('test', 0, index, length, length)).split()
+      string = words[: words.index('>')]
+      assert len({*string}) == len(string)
+  assert {*string} == {*'abcdefg'}
+  with pytest.raises(ValueError, match=f'tokens; allowed: {task.shortest} to {task.longest}'):
+    task.example('test', 0, 0, length, length + 1)
+
+
 def test_every_task_has_a_variant():
   assert {text.split('/')[0] for text in VARIANTS} == {*tasks.TASKS}
 
@@ -728,6 +744,9 @@ def test_examples_stay_the_same(make, text):
     (f'copy/symbols={"x" * 900}', "xxx'; allowed: at most 40 characters"),
     ('copy/distinct=27', 'distinct=27; allowed: 0 to symbols=26'),
     ('copy/symbols=4/distinct=1', 'symbols=4; allowed: 26 or more'),
+    ('copy/unique=1', 'unique=1; allowed: True, False'),
+    ('copy/unique=True/symbols=5', 'symbols=5; allowed: 6 or more'),
+    ('copy/unique=True/distinct=3', 'distinct=3; allowed: 0 with unique=True'),
     ('mqar/keys=3', 'keys=3; allowed: 8 or more'),
     ('mqar/queries=9', 'queries=9; allowed: 0 to pairs=8'),
     ('mqar/power=0', 'power=0; allowed: more than 0'),

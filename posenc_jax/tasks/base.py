@@ -215,6 +215,9 @@ def numbered_names(prefix: str, count: int) -> list[str]:
   return [f'{prefix}{i}' for i in range(count)]
 
 
-def min_string_length(symbols: int) -> int:
-  """The length from which strings over `symbols` symbols (2 or more) number MIN_INSTANCES."""
-  return math.ceil(math.log(MIN_INSTANCES) / math.log(symbols))
+def min_string_length(symbols: int, unique: bool = False) -> int:
+  """The length from which strings over `symbols` symbols (2 or more; 6 or more if no symbol may
+  stand in a string twice) number MIN_INSTANCES.
+  """
+  number = math.perm if unique else pow
+  return next(n for n in itertools.count(1) if number(symbols, n) >= MIN_INSTANCES)
