@@ -128,7 +128,8 @@ class FlipFlop(Task):
   """The answer to every read (r) is the bit last written (w), whatever was ignored (i) since.
 
   Example: w 1 i 0 i 0 r [1] w 0 r [0]
-  Chance: 1/2 a read.
+  Chance: 1/2 a read. The bit right before a read, whatever its instruction, is right in
+    1 - `ignore`/2: in 0.95 with `ignore` = 0.1, 0.6 at the default.
   Source: Liu et al. 2023, "Exposing Attention Glitches with Flip-Flop Language Modeling"
 
   Instructions are drawn one by one: i with probability `ignore`, else w or r; the first is w and

@@ -162,7 +162,8 @@ class MissingDuplicate(Task):
   """A random string stands twice, with '?' in the place of one symbol; the answer is that symbol.
 
   Example: a b b a a b ? a > [b]
-  Chance: 1/`symbols`.
+  Chance: 1/`symbols`. Without looking at places, the symbol that stands an odd number of times says
+    it: a rule that counts is right always.
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
   A string of n symbols makes 2 n + 2 tokens. Deletang et al. train on 1 to 40 tokens of 2 symbols

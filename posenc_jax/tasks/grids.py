@@ -18,7 +18,8 @@ class Grid(Task):
 
   Example: a b c / d e f / b g ? e [g] c [f]
   Chance: 1/`symbols` a query; 1/(`symbols` - 1) for guesses that leave out the symbol asked for,
-    which stands once. Guesses among the symbols that the grid has often are better.
+    which stands once. Without looking at places, the symbol that the grid has most often is right
+    in 0.09 at 73 tokens and 0.06 at 265.
   Source: after Li et al. 2024, "2D-TPE: Two-Dimensional Positional Encoding Enhances Table
     Understanding for Large Language Models" (locating values)
 

@@ -22,7 +22,8 @@ class Induction(Task):
   """The answer is the symbol that came after the one earlier occurrence of the symbol asked for.
 
   Example: c a b d c ? a [b]
-  Chance: 1/(`symbols` - 1): the symbol asked for stands once, and so is no answer.
+  Chance: 1/(`symbols` - 1): the symbol asked for stands once, and so is no answer. The most
+    frequent symbol of the string is right in 0.13 at 64 tokens and 0.09 at 256.
   Source: Olsson et al. 2022, "In-context Learning and Induction Heads"; Gu and Dao 2023, "Mamba"
 
   The place of that occurrence is drawn evenly. Gu and Dao train at 256 tokens with 16 symbols and
@@ -113,7 +114,9 @@ class MQMTAR(Task):
   """Multi-query multi-token associative recall: the answer is the values of several keys, in turn.
 
   Example: _ a3 a1 : a2 a7 _ _ a1 a5 : a0 a4 _ ? a1 a5 ? a3 a1 > ? [a0] [a4] ? [a2] [a7]
-  Chance: 1/`alphabet` a symbol.
+  Chance: 1/`alphabet` a symbol. Only the first symbol of a value asks for the key: without reading
+    it, any value of the text, gone on with as it was begun, has 1/pairs of the first symbols right
+    and nearly all others: 0.53 of all at 128 tokens. Take value_symbols=1, or exact match.
   Source: Vasylenko et al. 2025, "Long-Context Generalization with Sparse Attention"
 
   Keys and values are codes of `key_symbols` and `value_symbols` symbols of one alphabet, no two
@@ -169,7 +172,8 @@ class NBack(Task):
   """The answer is the value that a key had `back` assignments before its last one.
 
   Example: k1 v4 k0 v2 k1 v7 k1 v0 ? k1 [v7]
-  Chance: 1/`values` a query.
+  Chance: 1/`values` a query. Without any order, a value that the key has in the text is right in
+    0.53 at 25 tokens, 0.30 at 64 and 0.19 at 128.
   Source: Yang et al. 2025, "PaTH Attention"
 
   (The example has `back` = 1; `back` = 0 asks for the last value.) `queries` different keys are
@@ -210,7 +214,7 @@ class IndexLookup(Task):
   """The answer is the symbol at a place that is counted from the start of the string or its end.
 
   Example: c a b d a c a @2 [b]
-  Chance: 1/`symbols`.
+  Chance: 1/`symbols`. Without counting, the most frequent of the `places` symbols is right in 0.19.
   Source: Ebrahimi et al. 2024, "Your Context Is Not an Array"
 
   The place is one of `places`, counted from 0; with `origin` = 'end', @0 is the last symbol, and
