@@ -97,11 +97,12 @@ def by_a_loop(words, kind, reverse):
 @pytest.mark.parametrize('kind', ['abacus', 'coupled'])
 @pytest.mark.parametrize('reverse', [True, False])
 @pytest.mark.parametrize('pad', [True, False])
-def test_positions_of_an_addition_are_those_of_a_loop_over_its_words(kind, reverse, pad):
-  text = f'addition/reverse={reverse}/pad={pad}'
+@pytest.mark.parametrize('unequal', [True, False])
+def test_positions_of_an_addition_are_those_of_a_loop_over_its_words(kind, reverse, pad, unequal):
+  text = f'addition/reverse={reverse}/pad={pad}/unequal={unequal}'
   task, plain = tasks.make(f'{text}/positions={kind}', tuple), tasks.make(text, tuple)
   largest = 0
-  for index in range(30):
+  for index in range(300 if unequal else 30):
     example = task.example('train', 1, index, task.shortest, 25)
     words = [task.token_names[token] for token in example.tokens_T]
     assert example.positions_T.tolist() == by_a_loop(words, kind, reverse)
@@ -110,7 +111,8 @@ def test_positions_of_an_addition_are_those_of_a_loop_over_its_words(kind, rever
     same = plain.example('train', 1, index, task.shortest, 25)
     assert same.positions_T is None
     np.testing.assert_array_equal(example.tokens_T, same.tokens_T)
-  assert largest == task.largest_position(25)
+  # a carry over all digits that the shorter number lacks is rare
+  assert 0 <= task.largest_position(25) - largest <= (unequal and not pad)
 
 
 def test_positions_and_hints_are_two_ways_to_say_one_thing():

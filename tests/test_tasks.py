@@ -68,6 +68,12 @@ DIGESTS = {
   'addition/reverse=True/pad=True/hints=9': ('3e6c9d665b3cb75e', 'b9a7281a69ba4526'),
   'addition/reverse=True/positions=abacus': ('240f14a6bd187d5b', 'cfaa6f215a00e60e'),
   'addition/positions=coupled': ('fa06bf461b9f9cd5', '3f633f003a40169f'),
+  'addition/unequal=True': ('c97712e5dc3bc7fb', 'db8c4fe7f07cb819'),
+  'addition/unequal=True/pad=True': ('338e51aadfb8a41a', '085f75d5188bd16b'),
+  'addition/unequal=True/reverse=True': ('ac6f8d7045fb1513', 'eb95dceb0a35c51d'),
+  'addition/unequal=True/reverse=True/pad=True/hints=9': ('a4372e1a6f4fe86b', '891aae1cb7ae2b2a'),
+  'addition/unequal=True/reverse=True/positions=abacus': ('6fdc042d75ebb4c3', 'eb95dceb0a35c51d'),
+  'addition/unequal=True/pad=True/positions=coupled': ('c46bbf68d32d18be', '085f75d5188bd16b'),
   'parity': ('622c5275fcca15c2', 'b33f3da90cd4cba8'),
   'even_pairs': ('b3039eecab434b05', 'b33f3da90cd4cba8'),
   'cycle_navigation': ('09f50634c8a2cd12', 'c2aef5a273450c94'),
@@ -211,7 +217,7 @@ def solve_addition(words, reverse, pad, hints, **_):
       [w for w in part if not w.startswith('<')] for part in (before[:at], before[at + 1 :])
     ]
     a, b = (''.join(number[::-1] if reverse else number) for number in numbers)
-    digits = str(int(a) + int(b)).rjust(len(a) + 1 if pad else 0, '0')
+    digits = str(int(a) + int(b)).rjust(max(len(a), len(b)) + 1 if pad else 0, '0')
     digits = digits[::-1] if reverse else digits
     start = int(before[0][1:]) if hints else 0
     marked = [
@@ -565,6 +571,25 @@ def test_a_sum_is_in_one_split_whatever_its_marks(make):
   assert all(len(identities) == 1 for identities in sums.values())
   forms = {tuple(example.tokens_T) for example in drawn}
   assert len(forms) > len(sums)
+
+
+def test_unequal_numbers_have_all_digits_that_the_tokens_allow(make):
+  """Each longer number as often; which comes first is drawn; equal ones, too."""
+  task = make('addition/reverse=True/pad=True/unequal=True/positions=coupled')
+  counts = Counter()
+  for index in range(900):
+    example = task.example('train', 0, index, 19, 19)
+    words = [task.token_names[token] for token in example.tokens_T]
+    plus, equals, size = words.index('+'), words.index('='), len(words)
+    numbers = [range(plus), range(plus + 1, equals), range(equals + 1, size - 1)]
+    for places in numbers:  # lowest digits first: equal places are at equal positions
+      assert example.positions_T[[*places]].tolist() == [*range(2, 2 + len(places))]
+    assert max(example.positions_T) <= task.largest_position(19)
+    first, second, total = map(len, numbers)
+    assert (size, total) == (19, max(first, second) + 1)
+    counts[first, second] += 1
+  assert {*counts} == {(1, 7), (7, 1), (3, 6), (6, 3), (5, 5)}
+  assert all(times > (240 if first == 5 else 110) for (first, _), times in counts.items())
 
 
 def test_depths_come_in_turn_and_are_where_the_example_says(make):
