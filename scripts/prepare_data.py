@@ -133,6 +133,7 @@ def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
   longest = f'to {task.longest}' if task.longest else 'or more'
   print(f'{corpus.name}: {inspect.getdoc(task)}\n')
   print(f'{corpus.vocab} symbols with BOS; examples of {task.shortest} {longest} tokens')
+  print('(shorter ones do not fit, or are too few for splits that share none)')
   for example in corpus.examples(3, task.shortest):
     print(f'  {task.show(example)}')
     if example.positions_T is not None:

@@ -29,8 +29,8 @@ class Parity(Task):
   Chance: 1/2.
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
-  Deletang et al. train on 1 to 40 bits and test on more. Seeds either learn it or do not, so print
-  every one.
+  Deletang et al. train on 1 to 40 bits (here on 8 or more) and test on more. Seeds either learn it
+  or do not, so print every one.
   """
 
   token_names = ('0', '1', '>')
@@ -49,7 +49,7 @@ class EvenPairs(Task):
     two alone is right always.
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
-  Deletang et al. train on 1 to 40 bits and test on more.
+  Deletang et al. train on 1 to 40 bits (here on 8 or more) and test on more.
   """
 
   token_names = ('0', '1', '>')
@@ -70,7 +70,7 @@ class CycleNavigation(Task):
   Chance: 1/`states`.
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
-  Deletang et al. train on 1 to 40 moves and test on more, with 5 places.
+  Deletang et al. train on 1 to 40 moves (here on 6 or more) and test on more, with 5 places.
   """
 
   states: int = 5
@@ -95,8 +95,8 @@ class ModularArithmetic(Task):
   Chance: 1/`modulus`.
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
-  Operators are drawn evenly; `*` binds first. Deletang et al. train on 1 to 40 tokens and test on
-  more, modulo 5.
+  Operators are drawn evenly; `*` binds first. Deletang et al. train on 1 to 40 tokens (here on 9
+  or more) and test on more, modulo 5.
   """
 
   modulus: int = 5

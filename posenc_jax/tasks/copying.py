@@ -149,8 +149,8 @@ class OddsFirst(Copy):
   Example: a b c d e > [b] [d] [a] [c] [e] [.]
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
-  Sizes, options and chance are those of `copy`. Deletang et al. train on 1 to 40 symbols of 2 and
-  test on more.
+  Sizes, options and chance are those of `copy`. Deletang et al. train on 1 to 40 symbols of 2 (here
+  on 8 or more) and test on more.
   """
 
   def answer(self, string: np.ndarray) -> np.ndarray:
@@ -167,7 +167,7 @@ class MissingDuplicate(Task):
   Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
 
   A string of n symbols makes 2 n + 2 tokens. Deletang et al. train on 1 to 40 tokens of 2 symbols
-  and test on more.
+  (here on 16 or more) and test on more.
   """
 
   symbols: int = 2
