@@ -794,6 +794,11 @@ def test_examples_stay_the_same(make, text):
     ('needle/depth=even/distance=9', "depth='even'; allowed: in_turn"),
     ('needle/distinct=1', 'distinct=1; allowed: True, False'),
     ('needle/distinct=True/symbols=3', 'symbols=3; allowed: 4 or more'),
+    (
+      'needle/needles=100000/keys=100000/values=100000/distinct=True',
+      'symbols=16; allowed: 10000000000 or',
+    ),
+    ('needle/distinct=True/needles=10/symbols=2/value_symbols=3', 'symbols=2; allowed: 3 or more'),
     ('needle/haystack=needles/keys=4', 'keys=4; allowed: 5 or more'),
     ('needle/needles=9/keys=2/key_symbols=3', 'keys=2; allowed: 3 or more'),
     ('needle/key_symbols=40', 'key_symbols=40; allowed: codes of keys=16 that number at most'),

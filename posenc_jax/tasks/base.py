@@ -124,7 +124,8 @@ class Task:
       raise ValueError(
         f'{size}={length!r}; allowed: codes of {symbols}={count} that number at most {MAX_CODES}'
       )
-    self.require_at_least(next(n for n in itertools.count(1) if n**length >= least), symbols)
+    near = max(1, round(least ** (1 / length)) - 1)  # not above what is sought
+    self.require_at_least(next(n for n in itertools.count(near) if n**length >= least), symbols)
 
   def require_length(self, length: int) -> None:
     """Raises ValueError where no example has this length."""
