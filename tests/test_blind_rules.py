@@ -210,6 +210,31 @@ def counting_by_distance(words, highest, **_):
   return str(counts_by_distance(len(words) - 1, highest)[after])
 
 
+def mode_at_any_place(words, rng, **_):
+  """The symbol at any place."""
+  return rng.choice(words[:-1])
+
+
+def dyck_by_counts(words, **_):
+  """The kind of which most are open."""
+  is_open = Counter()
+  for sign, *kind in words[:-1]:
+    is_open[''.join(kind)] += 1 if sign == '(' else -1
+  return f'){is_open.most_common(1)[0][0]}'
+
+
+def dyck_by_the_last_opened(words, **_):
+  """The kind that was opened last."""
+  return f'){next(word[1:] for word in words[::-1] if word[0] == "(")}'
+
+
+def dyck_by_the_last_run(words, **_):
+  """The kind opened before as many others as the text closes at its end."""
+  text = ' '.join(words[:-1])
+  closed = len(re.search(r'( ?\)\d+)*$', text)[0].split())
+  return f'){[word[1:] for word in words if word[0] == "("][-1 - closed :][0]}'
+
+
 def addition_begins_with_one(words, **_):
   """1 as the first digit; other digits and the end are not looked at."""
   return '1' if words[-1] == '=' else None
@@ -294,6 +319,14 @@ STATED = [
   (sort_by_the_alphabet, 'sort/unique=True', 32, 15 / 26),
   (sort_by_the_alphabet, 'sort/unique=True', 54, 1.0),
   (counting_by_distance, 'counting', 64, 0.174),
+  (mode_at_any_place, 'mode', 64, 0.33),
+  (mode_at_any_place, 'mode', 256, 0.29),
+  (mode_at_any_place, 'mode/symbols=2', 64, 0.56),
+  (mode_at_any_place, 'mode/symbols=2', 256, 0.53),
+  (dyck_by_counts, 'dyck', 64, 0.52),
+  (dyck_by_counts, 'dyck', 256, 0.53),
+  (dyck_by_the_last_opened, 'dyck', 64, 1 / 4),
+  (dyck_by_the_last_run, 'dyck', 256, 0.26),
   (addition_begins_with_one, 'addition', 28, 0.6),
   (addition_by_the_longer_number, 'addition/unequal=True', 28, 0.90),
   (flip_flop_by_the_bit_before, 'flip_flop/ignore=0.1', 64, 1 - 0.1 / 2),
@@ -348,6 +381,7 @@ IN_DOCSTRINGS = {
   'addition': ('0.6', '0.90'),
   'copy': ('0.27', '0.21', '0.18'),
   'counting': ('0.17',),
+  'dyck': ('0.52', '0.53'),
   'flip_flop': ('0.95', '0.6'),
   'frequent_words': ('0.42', '0.39'),
   'grid': ('0.09', '0.06'),
@@ -357,6 +391,7 @@ IN_DOCSTRINGS = {
   'induction': ('0.13', '0.09'),
   'many_shot': ('0.81', '0.84'),
   'mqmtar': ('0.53',),
+  'mode': ('0.33', '0.29', '0.56', '0.53'),
   'n_back': ('0.53', '0.30', '0.19'),
   'mqar': ('0.551', '0.360', '0.094', '0.40'),
   'selective_copy': ('0.381',),

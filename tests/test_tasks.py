@@ -75,6 +75,7 @@ DIGESTS = {
   'addition/unequal=True/reverse=True/positions=abacus': ('6fdc042d75ebb4c3', 'eb95dceb0a35c51d'),
   'addition/unequal=True/pad=True/positions=coupled': ('c46bbf68d32d18be', '085f75d5188bd16b'),
   'parity': ('622c5275fcca15c2', 'b33f3da90cd4cba8'),
+  'parity/scratchpad=True': ('27a9414a3fcf3e57', 'b433ea8e7b657ec0'),
   'even_pairs': ('b3039eecab434b05', 'b33f3da90cd4cba8'),
   'cycle_navigation': ('09f50634c8a2cd12', 'c2aef5a273450c94'),
   'cycle_navigation/states=3': ('130eb84c8b7c35a7', 'f9dfa58f273bf879'),
@@ -88,6 +89,8 @@ DIGESTS = {
   'word_problem/group=z60': ('bc89b9c7c77d41f9', '3db25749058b2722'),
   'counting': ('3637d32af2726e08', '7934ac26b7f6cea7'),
   'counting/variables=3/highest=4/passes=0.2': ('c2c0fe069188fd57', '5205ac01822ae144'),
+  'mode': ('f830e4d3d8224810', '7a8c069be0438d74'),
+  'mode/symbols=2': ('ff6f25d421d399d6', 'b33f3da90cd4cba8'),
   'needle': ('b1ab10daaa9da4db', 'e7e4d566779d48ac'),
   'needle/needles=3/values=2/queries=2': ('9d6e467f4a138741', 'b6ce6e954b839afe'),
   'needle/needles=4/distinct=True': ('96ad939f93c062d5', 'e7e4d566779d48ac'),
@@ -117,6 +120,8 @@ DIGESTS = {
   'stack': ('cabc05078a79635a', 'fb98713a15d0ff30'),
   'stack/stacks=3/symbols=4/pops=0.3': ('fe38b0ce67d9051a', '1a976086f8a68b71'),
   'stack/stacks=3/repeat=0.75': ('182b3934996340a4', '2dd37415668023f3'),
+  'dyck': ('015b2283a2566b6e', 'e7a9ae6a017f793e'),
+  'dyck/kinds=2/depth=3': ('061492c8d00d8417', '165d231b79b5ef68'),
   'many_shot': ('a0be1e9f1bba94d7', '3406f023afa36492'),
   'many_shot/features=3/levels=5/queries=1': ('6b31c7e8bbd8faa8', 'b9684b56592c1f4b'),
   'grid': ('583a3077aba61074', 'f72656318cf74051'),
@@ -228,13 +233,31 @@ def solve_addition(words, reverse, pad, hints, **_):
   return after(words, '=', answer)
 
 
-def solve_parity(words):
-  return str(words.count('1') % 2) if words[-1:] == ['>'] else None
+def solve_parity(words, scratchpad):
+  def answer(bits):
+    parities = [str(bits[: i + 1].count('1') % 2) for i in range(len(bits))]
+    return parities if scratchpad else parities[-1:]
+
+  return after(words, '>', answer)
 
 
 def solve_even_pairs(words):
   bits = ''.join(words)
   return str((bits.count('01') + bits.count('10')) % 2) if words[-1:] == ['>'] else None
+
+
+def solve_mode(words, **_):
+  return after(words, '>', lambda string: [Counter(string).most_common(1)[0][0]])
+
+
+def solve_dyck(words, **_):
+  """Strikes out what is closed next to where it was opened, again and again."""
+  if words[-1:] != ['>']:
+    return None
+  text, before = ' '.join(words), None
+  while text != before:
+    text, before = re.sub(r'\((\d+) \)\1 ', '', text), text
+  return ')' + text.split()[-2][1:]
 
 
 def solve_cycle_navigation(words, states):
@@ -573,6 +596,36 @@ def test_a_sum_is_in_one_split_whatever_its_marks(make):
   assert len(forms) > len(sums)
 
 
+def test_no_two_symbols_stand_most_often(make):
+  for text, length in (('mode', 10), ('mode/symbols=2', 10), ('mode/symbols=1000', 10)):
+    task = make(text)
+    for index in range(40):
+      string = task.example('train', 0, index, length, length).tokens_T[:-2]
+      second, most = np.sort(np.bincount(string, minlength=2))[-2:]
+      assert second < most
+
+
+@pytest.mark.parametrize('depth', [3, 8])
+def test_brackets_are_open_to_a_depth_and_asked_for_at_any_distance(make, depth):
+  task = make(f'dyck/depth={depth}')
+  deepest, distances = 0, Counter()
+  for length in (40, 41):
+    for index in range(400):
+      words = task.show(task.example('train', 0, index, length, length)).split()[:-2]
+      held = []
+      for at, word in enumerate(words):
+        if word[0] == '(':
+          held.append(at)
+        else:
+          assert words[held.pop()][1:] == word[1:]
+        deepest = max(deepest, len(held))
+      assert word[0] == ')'
+      distances[len(words) - 1 - held[-1]] += 1
+  assert deepest == depth
+  assert {*distances} == {*range(2, 39, 2)}
+  assert min(distances.values()) > 8
+
+
 def test_unequal_numbers_have_all_digits_that_the_tokens_allow(make):
   """Each longer number as often; which comes first is drawn; equal ones, too."""
   task = make('addition/reverse=True/pad=True/unequal=True/positions=coupled')
@@ -761,7 +814,12 @@ def test_examples_stay_the_same(make, text):
     ('copy/x=3', "no option 'x'; allowed: blanks, distinct, symbols, times"),
     ('copy/blanks=-1', 'blanks=-1; allowed: 0 or more'),
     ('copy/blanks=2.5', 'blanks=2.5; allowed: 0 or more'),
-    ('parity/bits=3', "no option 'bits'; allowed: no options"),
+    ('parity/bits=3', "no option 'bits'; allowed: scratchpad"),
+    ('parity/scratchpad=1', 'scratchpad=1; allowed: True, False'),
+    ('even_pairs/bits=3', "no option 'bits'; allowed: no options"),
+    ('mode/symbols=1001', 'symbols=1001; allowed: 2 to 1000'),
+    ('dyck/depth=2', 'depth=2; allowed: 3 or more'),
+    ('dyck/kinds=1', 'kinds=1; allowed: 2 or more'),
     ('copy/symbols', "'symbols' in 'copy/symbols'; allowed: NAME/option=value"),
     ('copy/symbols=3/symbols=4', 'each option once'),
     ('copy/symbols=1', 'symbols=1; allowed: 2 or more'),

@@ -30,12 +30,12 @@ from posenc_jax.tasks.copying import (
   SelectiveCopy,
   Sort,
 )
-from posenc_jax.tasks.counting import Counting
+from posenc_jax.tasks.counting import Counting, Mode
 from posenc_jax.tasks.grids import Grid
 from posenc_jax.tasks.needles import Hops, Needle, VariableTracking
 from posenc_jax.tasks.passkey import Passkey
 from posenc_jax.tasks.recall import MQAR, MQMTAR, IndexLookup, Induction, NBack
-from posenc_jax.tasks.stacks import Stack
+from posenc_jax.tasks.stacks import Dyck, Stack
 
 __all__ = [
   'PREFIX',
@@ -76,12 +76,14 @@ TASKS = {
   'flip_flop': FlipFlop,
   'word_problem': WordProblem,
   'counting': Counting,
+  'mode': Mode,
   'needle': Needle,
   'hops': Hops,
   'variable_tracking': VariableTracking,
   'common_words': CommonWords,
   'frequent_words': FrequentWords,
   'stack': Stack,
+  'dyck': Dyck,
   'many_shot': ManyShot,
   'grid': Grid,
 }

@@ -22,23 +22,34 @@ GROUPS = {
 }
 
 
+@dataclasses.dataclass(kw_only=True, eq=False)
 class Parity(Task):
   """The answer is 1 if the number of ones is odd, else 0.
 
   Example: 0 1 1 1 > [1]
-  Chance: 1/2.
-  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"
+  Chance: 1/2; with `scratchpad` 1/2 a bit, and its n-th power for all n.
+  Source: Deletang et al. 2022, "Neural Networks and the Chomsky Hierarchy"; Anil et al. 2022,
+    "Exploring Length Generalization in Large Language Models" (`scratchpad`)
 
+  With `scratchpad`, the answer is the parity of the first bit, of the first two, and so on to all:
+  0 1 1 1 > [0] [1] [0] [1]. So each step changes the one before by one bit, which must be found.
   Deletang et al. train on 1 to 40 bits (here on 8 or more) and test on more. Seeds either learn it
   or do not, so print every one.
   """
 
+  scratchpad: bool = False
+
   token_names = ('0', '1', '>')
-  shortest = min_string_length(2) + 2
+
+  def __post_init__(self):
+    self.require_flag('scratchpad')
+    self.unit = 2 if self.scratchpad else 1
+    self.shortest = self.unit * min_string_length(2) + 3 - self.unit
 
   def draw(self, rng: np.random.Generator, length: int, index: int) -> Example:
-    bits = rng.integers(2, size=length - 2)
-    return join_segments((bits, 0), ([2], 0), (bits.sum() % 2, 2))
+    bits = rng.integers(2, size=(length - 1) // 2 if self.scratchpad else length - 2)
+    parities = bits.cumsum() % 2
+    return join_segments((bits, 0), ([2], 0), (parities if self.scratchpad else parities[-1], 2))
 
 
 class EvenPairs(Task):
