@@ -2706,7 +2706,7 @@ OUT_OF_BOUNDS = (
       (
         'rope',
         {'fraction': n},
-        f'rope: fraction={n} of head_dim=8; allowed: at most 1, and an even number of channels, at',
+        f'rope: fraction={n} of head_dim=8; allowed: an even number of channels, from 2 to',
       )
       for n in (0.4, 0.0, 0.05, 1.5, -0.5, 1e308)
     ),
@@ -2816,11 +2816,7 @@ OUT_OF_BOUNDS = (
       {'axes': 2, 'generators': 'partition'},
       'liere: axes=2; allowed: a divisor of the 1 blocks of a head',
     ),
-    (
-      'coca',
-      {'fraction': 0.4},
-      'coca: fraction=0.4 of head_dim=8; allowed: at most 1, and an even',
-    ),
+    ('coca', {'fraction': 0.4}, 'coca: fraction=0.4 of head_dim=8; allowed: an even'),
     ('screening', {'threshold': 1.0}, 'screening: threshold=1.0; allowed: greater than 1'),
     ('ultravico', {'window': -1}, 'ultravico: window=-1; allowed: at least 0'),
     ('ultravico', {'alpha': 1.5}, 'ultravico: alpha=1.5; allowed: from 0 to 1'),

@@ -118,7 +118,7 @@ class Rotary(Encoding):
     super().__init__(dims, rngs)
     self.width = round(fraction * dims.head_dim) if 0 < fraction <= 1 else 0
     if self.width % 2 or self.width == 0:
-      allowed = 'at most 1, and an even number of channels, at least 2'
+      allowed = 'an even number of channels, from 2 to head_dim'
       raise ValueError(f'fraction={fraction} of head_dim={dims.head_dim}; allowed: {allowed}')
     check_rotary(self.width, base, layout)
     self.base, self.layout, self.fraction = base, layout, fraction
