@@ -2825,7 +2825,7 @@ OUT_OF_BOUNDS = (
     (
       'mla_rope',
       {'fraction': 0.4},
-      'mla_rope: fraction=0.4 of head_dim=8; allowed: at most 1, and an',
+      'mla_rope: fraction=0.4 of head_dim=8; allowed: an even',
     ),
     ('key_offset', {'fraction': 0.05}, 'fraction=0.05 of head_dim=8; allowed: at least 1 channel'),
     *(
