@@ -126,7 +126,6 @@ PROTOCOLS = {
     EXCERPTS,
     _MASKED_OR_CUT,
     is_by_position=True,
-    own_remark=' Positions past L hold other tokens than those up to L.',
   ),
   'receptive_field': Protocol(
     "receptive_field, norms of the gradient of the last token's loss with respect to the inputs of "

@@ -7,10 +7,9 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
-from synthetic import by_position, extended, lines_of, row, rows_of, tasks
+from synthetic import extended, lines_of, row, rows_of, tasks
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import table_writers
 from posenc_jax.reporting.comparisons import bootstrap, significance
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_forms import make_tables
@@ -725,38 +724,6 @@ def test_methods_are_compared_with_the_baseline_up_to_l_and_with_themselves_past
   found = record(at_l, 'tuned, L = 8, 10 steps', 8)
   assert found['p'] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
   assert "worse: p < 0.05 in a t-test of the seeds' own differences" in at_l.caption
-
-
-# Loss by position
-
-
-def test_columns_by_position_are_ranges_that_end_at_l_and_its_doubles():
-  rows = by_position(lines=('rope', 'alibi'), controls=(None, 'windowed', 'truncated'))
-  made = make_tables(rows)
-  assert made[0].header == ['encoding', '65 to 128 (L)', '129 to 256', '257 to 512', '513 to 1024']
-  some = [
-    r for r in rows if r['label'] == 'rope' and r['control'] is None and 128 <= r['position'] < 256
-  ]
-  assert {r['position'] for r in some} == {128, 192}
-  scores = [
-    LINK(sum(r['nats'] for r in of) / sum(r['bytes'] for r in of))
-    for of in ([r for r in some if r['seed'] == seed] for seed in range(3))
-  ]
-  assert texts(made[0])['rope'][1] == f'{np.mean(scores):.3f} ± {np.std(scores, ddof=1):.3f}'
-  titles = [t.title for t in made if 'windowed' not in t.title.split(', ', 1)[1]][:6]
-  expected = ('Extrapolation', AT_L, OWN, OWN_WINDOWED, TRUNCATED, WINDOWED)
-  assert titles == [f'{t}, by_position' for t in expected]
-  assert made[2].header == ['encoding', *made[0].header[2:]]
-  assert 'Positions past L hold other tokens' in made[2].caption
-  assert all(table_writers.latex(table, 'tab').isascii() for table in made)
-
-
-def test_where_no_row_begins_at_l_there_are_no_columns_by_position():
-  rows = [r | {'train_length': 100} for r in by_position()]
-  last_k = rows_of({'rope': {100: [1.0]}}, train_length=100)
-  (table,) = make_tables(rows + last_k)
-  assert table.title == 'Extrapolation, last_k'
-  assert 'by_position has no column: no row begins at L = 100' in table.notes
 
 
 # All of it

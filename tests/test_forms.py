@@ -10,17 +10,7 @@ import re
 import shutil
 
 import pytest
-from synthetic import (
-  by_position,
-  extended,
-  lines_of,
-  planted,
-  realistic,
-  row,
-  rows_of,
-  tasks,
-  trained_at,
-)
+from synthetic import extended, lines_of, planted, realistic, row, rows_of, tasks, trained_at
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
@@ -230,32 +220,18 @@ def test_of_methods_the_baseline_is_the_model_as_trained():
   assert 'Differences from rope, as trained, L = 8, 100 steps up to L, last_k' in titles
 
 
-@pytest.mark.parametrize('form', ['methods', 'grid'])
-def test_the_loss_of_whole_windows_is_not_called_that_of_a_range_of_positions(form):
-  for table in make_tables(by_position(), form=form, protocols=['by_position'], metric='bpb'):
-    names = [*table.header, *(line[0].text for line in lines_of(table))]
-    assert '1024' in names
-    assert '513 to 1024' not in names
-
-
-@pytest.mark.parametrize('form', ['lengths', 'distances'])
-def test_longer_windows_of_one_run_leave_the_others_in_the_table(form):
+def test_longer_windows_of_one_run_leave_the_others_in_the_table():
   """Those that lack the windows of a table are named: they have rows, and are not missing."""
-  if form == 'lengths':
-    rows, settings, longest = by_position(), {'protocols': ['by_position'], 'metric': 'bpb'}, 1024
-  else:
-    rows, settings, longest = planted(), {'form': 'distances'}, 32
-  more = [r | {'length': 2 * longest} for r in rows if (r['label'], r['seed']) == ('alibi', 0)]
+  rows = planted()
+  more = [r | {'length': 64} for r in rows if (r['label'], r['seed']) == ('alibi', 0)]
   runs = sorted({r['run'] for r in rows})
-  before, after = (make_tables(some, runs, **settings) for some in (rows, rows + more))
+  before, after = (make_tables(some, runs, form='distances') for some in (rows, rows + more))
   assert [lines_of(table) for table in after] == [lines_of(table) for table in before]
   assert [table.notes for table in after] == [table.notes for table in before]
   few = [r for r in rows if (r['label'], r['seed']) != ('alibi', 0)]
-  notes = {note for table in make_tables(few + more, runs, **settings) for note in table.notes}
-  assert not any('no rows of run' in note for note in notes)
-  (note,) = (note for note in notes if 'windows of' in note)
-  protocol = rows[0]['protocol']
-  assert note == f'no {protocol} in windows of {longest} tokens: alibi seed 0'
+  (table,) = make_tables(few + more, runs, form='distances')
+  assert not any('no rows of run' in note for note in table.notes)
+  assert 'no planted in windows of 32 tokens: alibi seed 0' in table.notes
 
 
 def test_text_between_names_is_a_column_of_its_own():
@@ -268,12 +244,6 @@ def test_text_between_names_is_a_column_of_its_own():
   (without,) = make_tables([r for r in rows if r['position'] is not None], form='distances')
   assert 'text' not in without.header
   assert 'between names' not in without.caption
-
-
-def test_records_say_which_windows_have_a_range_of_positions():
-  for table in make_tables(by_position(), protocols=['by_position'], metric='bpb'):
-    assert {record['length'] for record in table.records} == {1024}
-    assert {record['range_end'] for record in table.records} <= {128, 256, 512, 1024}
 
 
 def test_ranks_by_hand():

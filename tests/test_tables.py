@@ -121,7 +121,12 @@ def test_each_protocol_and_each_control_has_a_table_of_its_own():
     row('rope', control='windowed', bits=1.5),
   ]
   # these rows are told apart by position: no such table
-  rows += [row('rope', protocol='by_position', position=0)]
+  rows += [
+    row('rope', protocol=protocol, position=place, bits=5.0)
+    for protocol in ('by_position', 'planted')
+    for place in (0, 16)
+  ]
+  rows += [row('rope', protocol='planted', position=None)]  # the text between names
   found = make_tables(rows)
   assert [t.title for t in found] == [
     f'Extrapolation, {name}' for name in ('last_k', 'last_k, windowed', 'non_overlapping')

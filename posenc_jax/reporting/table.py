@@ -11,9 +11,9 @@ from posenc_jax.reporting.metrics import DASH, LIKELIHOODS, METRICS, Metric
 from posenc_jax.reporting.scores.score import Scores, scored_on
 from posenc_jax.rows import clusters
 
-# Fields that forms give rows whose column is no length: where a range of positions ends, counted
-# from 1; the bytes back to what decides a character; the depth in the text, in per cent.
-PLACES = RANGE_END, DISTANCE, DEPTH = 'range_end', 'distance', 'depth_percent'
+# Fields that forms give rows whose column is no length: the bytes back to what decides a character;
+# the depth in the text, in per cent.
+PLACES = DISTANCE, DEPTH = 'distance', 'depth_percent'
 
 
 class _Text(int):
@@ -104,17 +104,10 @@ def error_sentence(scores: Scores) -> str:
 
 
 def header(scores: Scores) -> list[str]:
-  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one.
-
-  Of ranges of positions the first and the last, counted from 1: '65 to 128 (L)'.
-  """
-  names = list(map(str, scores.columns))
-  if any(RANGE_END in row for row in scores.exemplar_row.values()):
-    starts = [scores.columns[0] // 2, *scores.columns[:-1]]
-    names = [f'{start + 1} to {name}' for start, name in zip(starts, names, strict=True)]
+  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one."""
   return [
-    f'{name} (L)' if [column] == scores.train_lengths else name
-    for name, column in zip(names, scores.columns, strict=True)
+    f'{column} (L)' if [column] == scores.train_lengths else str(column)
+    for column in scores.columns
   ]
 
 

@@ -30,7 +30,6 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
-  hidden: Iterable[str] = POSITIONAL,
   by_corpus: bool = False,
   column_of: Callable[[dict], object] = lambda row: row['length'],
   label_of: Callable[[dict], str] = lambda row: row['label'],
@@ -44,7 +43,7 @@ def collect(
     rows: those of other metrics say which seeds have learned a task, and of how many examples its
       scores are (`learned.mark`).
     runs: the runs that should be there, in the order of lines; other runs follow by name.
-    protocols: None: all that rows have, except `hidden`.
+    protocols: None: all that rows have, but those told apart by position.
     controls: whether the rows of controls are taken too.
     by_corpus: each corpus gets `Scores` of its own, instead of lines; `runs` are those of all.
     column_of: the column of a row.
@@ -72,7 +71,7 @@ def collect(
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank_of_protocol.get(name, len(PROTOCOLS)), name))
   if protocols is None:
-    wanted = [name for name in present if name not in hidden]
+    wanted = [name for name in present if name not in POSITIONAL]
   else:
     wanted = list(protocols)
   if not set(present) & set(wanted):
