@@ -23,7 +23,6 @@ from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_writers import markdown_link
-from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import sessions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,12 +77,7 @@ def make(folders: list[str], out: Path):
   ]
   planned = [list(map(name, report.runs)) for report, name in zip(reports, names, strict=True)]
   references = {label for report in reports for label in report.references}
-  judged = [
-    row
-    for report, of_one, name in zip(reports, read, names, strict=True)
-    for row in learned.mark([row | {'run': name(row['run'])} for row in of_one], report.learned)
-  ]
-  made, lines_of = tables.tables(judged, planned, spent, references)
+  made, lines_of = tables.tables(every_row, planned, spent, references)
   corpus, of_corpus = next(iter(lines_of.items()))
   figure = pareto.draw(of_corpus, corpus)
   studies = list(dict.fromkeys(report.study for report in reports if report.study))

@@ -23,7 +23,6 @@ from posenc_jax.reporting import costs, study
 from posenc_jax.reporting.board import lines, page, pareto, recall, tables
 from posenc_jax.reporting.board import smallest as smallest_of
 from posenc_jax.reporting.comparisons import effective_length, significance
-from posenc_jax.reporting.html.places import gather
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.training.run_dir import claim_run_dir
@@ -534,7 +533,7 @@ def test_onset_is_of_the_runs_that_were_asked_for_names():
   assert onsets == {'rope': '2.00 M (1 of 3)', 'longer': '—', smallest_of.SMALLEST_SHOWN: '—'}
 
 
-def test_tasks_say_how_many_seeds_have_learned():
+def test_tasks_say_how_many_seeds_have_learned(monkeypatch):
   fields = dict(protocol='copy', k=None, document=None, corpus='task:copy')
   rows = []
   for seed, length in ((s, n) for s in range(SEEDS) for n in (8, 16)):
@@ -554,7 +553,8 @@ def test_tasks_say_how_many_seeds_have_learned():
   found = {line[0].text: [cell.text for cell in line[1:]] for line in table.groups[0].lines}
   assert found['long'][1] == '—'  # 16 is its own L
   assert found['t5'] == ['2 of 3', '0.750 ± 0.000']
-  (table,) = tables.task_tables(learned.mark(rows, 0.2))
+  monkeypatch.setattr(learned, 'PART', 0.2)
+  (table,) = tables.task_tables(rows)
   cells, _, smallest = ([cell.text for cell in line] for line in table.groups[0].lines)
   assert cells[1] == '3 of 3'
   least = significance.smallest_between([[0.4, 0.75, 0.75]])
@@ -564,26 +564,6 @@ def test_tasks_say_how_many_seeds_have_learned():
   assert smallest_of.fewest_text([]) == '—'
   (table,) = tables.task_tables([r for r in rows if r['length'] > 8])
   assert [cell.text for cell in table.groups[0].lines[0]][:2] == ['t5', '—']
-
-
-def test_board_and_page_judge_tasks_as_the_tables_of_a_study_do(folder):
-  fields = dict(protocol='copy', k=None, document=None, corpus='task:copy', train_length=L)
-  of_task = [
-    row('rope', seed, L, metric=metric, value=value, **fields)
-    for seed, share in enumerate((0.6, 0.99))
-    for metric, value in (('token_accuracy', share), ('token_chance', 0.1))
-  ]
-  storage.append_rows(folder / 'rows.jsonl', of_task)
-  settings = {'metric': 'token_accuracy', 'protocols': ['copy'], 'learned': 0.5}
-  report = study.Report(folder, [], tables=[settings], study='configs/quick.py')
-  study.write(report)
-  assert report.learned == 0.5
-  assert study.Report(folder, tables=[settings, settings | {'learned': 0.6}]).learned == 0.95
-  texts, _ = board.make([str(folder)], folder)
-  assert re.search(r'^\| rope +\| +2 of 2', texts['BOARD.md'], re.MULTILINE)
-  assert 'exceeds 0.550' in texts['BOARD.md']
-  found = {some.name: some.scores for some in gather([folder]).series('bpb')}
-  assert found['copy, share of answers right'].unlearned == {'rope': {}}
 
 
 def test_documents_are_those_of_the_board_and_of_no_other_evaluation():

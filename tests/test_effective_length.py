@@ -181,11 +181,10 @@ def test_a_line_is_as_long_as_its_worst_seed_and_every_seed_is_listed():
   assert len(csv) == 1 + 3 + 6, 'of the lines and of their seeds'
 
 
-def test_the_margin_is_a_setting_and_perplexities_are_compared_in_bits():
-  rows = of_documents({'rope': {8: [2.0], 16: [2.05], 32: [2.2]}})
+def test_perplexities_are_compared_in_bits():
+  rows = of_documents({'rope': {8: [2.0], 16: [2.019], 32: [2.021]}})
   for metric in ('bpb', 'ppl'):
-    assert texts(table(rows, metric=metric, margin=0.1)) == {'rope': ['16', '2']}
-    assert texts(table(rows, metric=metric, margin=0.3)) == {'rope': ['≥ 32', '≥ 4']}
+    assert texts(table(rows, metric=metric)) == {'rope': ['16', '2']}
 
 
 def test_a_line_may_be_asked_to_keep_the_score_of_the_baseline():
@@ -291,7 +290,6 @@ def test_accuracies_hold_at_a_share_of_their_own_and_guessing_does_not():
   # Base 0.9: (0.68 - 0.9) / 0.9 and (0.67 - 0.9) / 0.9
   assert found['rope'][2:] == ['-0.244', '-0.256', '-0.250']
   assert found['t5'][2:] == ['—', '—', '—']
-  assert texts(table(rows, metric='exact_match', share=0.8))['rope'][0] == '≥ 32'
   by_length = {
     r['length']: r['long_score']
     for r in made.records
@@ -370,11 +368,9 @@ def test_tables_of_scores_by_length_are_followed_by_it():
     {'form': 'effective_lengths', **wanted[1]},
     {'form': 'ranks'},
   ]
-  part = [{'metric': 'exact_match', 'learned': 0.5}]
-  assert after_lengths(part)[1] == {'form': 'effective_lengths', **part[0]}
-  own = [{'metric': 'token_accuracy'}, {'margin': 0.1}, {'form': 'effective_lengths', 'share': 0.5}]
+  own = [{'metric': 'token_accuracy'}, {'controls': False}, {'form': 'effective_lengths'}]
   assert after_lengths(own) == own
-  assert after_lengths(own[:2]) == [*own[:2], {'form': 'effective_lengths'}]
+  assert after_lengths(own[:2]) == own
 
 
 def test_bad_settings_are_one_line():
@@ -383,9 +379,6 @@ def test_bad_settings_are_one_line():
     UserError, match="metric='chance' of effective_lengths; allowed: a likelihood"
   ):
     make_tables(rows, form='effective_lengths', metric='chance')
-  for settings in ({'margin': 0}, {'share': 1.5}, {'share': True}, {'margin': '1'}):
-    with pytest.raises(UserError, match='allowed: a number above 0, at most 1'):
-      report_settings.check_tables('table()', {'form': 'effective_lengths'} | settings)
 
 
 def test_every_order_of_rows_gives_the_same():

@@ -29,8 +29,6 @@ LONGEST = 200  # characters of a text
 LONGEST_ABOUT = 2000  # characters of the text on what models have in common
 FIGURE_NAME = re.compile(r'\w[\w .,=+-]{0,59}')
 LENGTHS = {'form': 'lengths'}  # the form that settings without one have
-OF_ALL_TABLES = {'form', 'learned'}
-OF_ALL_FIGURES = {*OF_ALL_TABLES, 'labels'}
 OF_LINES = ('labels', 'references')  # settings that name lines by label
 # The share of a metric's or protocol's name that one of a user's own may have in common with it:
 # 'accuracy' is no misspelt 'token_accuracy'.
@@ -67,11 +65,8 @@ VALUES: dict[str, tuple[Callable[[object], bool], str]] = {
   'controls': (lambda value: type(value) is bool, 'True, False'),
   'drawn_controls': (_are_controls, f'at most {len(DASHES)} of ' + ', '.join(CONTROLS)),
   **dict.fromkeys(('protocols', *OF_LINES), (_are_names, "one or more names, such as ('last_k',)")),
-  'margin': (lambda value: is_number(value) and 0 < value <= 10, 'a number above 0, at most 10'),
-  'share': (lambda value: is_number(value) and 0 < value <= 1, 'a number above 0, at most 1'),
   'score_to_keep': (lambda value: value in (OF_LINE, OF_BASELINE), f'{OF_LINE}, {OF_BASELINE}'),
   'length': (lambda value: is_count(value, 1), f'tokens, 1 to {MAX_COUNT}'),
-  'learned': (lambda value: is_number(value) and 0 <= value < 1, '0 to less than 1'),
 }
 
 
@@ -88,7 +83,7 @@ def check_tables(where: str, wanted: object) -> list[dict]:
     raise UserError(f'{where} is {shown(wanted)}; allowed: a dict of settings, or a list of these')
   _check_number(where, wanted)
   for settings in wanted:
-    _check(where, settings, table_forms.FORMS, OF_ALL_TABLES)
+    _check(where, settings, table_forms.FORMS)
     _check_better_end(where, settings)
     if settings.get('score_to_keep') == OF_BASELINE and not settings.get('baseline'):
       raise UserError(f'{where}: score_to_keep={OF_BASELINE!r}; allowed: with the field baseline')
@@ -105,7 +100,7 @@ def check_figures(where: str, wanted: object) -> dict[str, dict]:
     if not FIGURE_NAME.fullmatch(name):
       allowed = 'the name of a file without .png, of at most 60 letters, digits and _ .,=+-'
       raise UserError(f'{where}: {shown(name)} names a figure; allowed: {allowed}')
-    _check(f'{where}[{name!r}]', settings, figures.FORMS, OF_ALL_FIGURES)
+    _check(f'{where}[{name!r}]', settings, figures.FORMS)
   return wanted
 
 
@@ -192,16 +187,13 @@ def _check_number(where: str, wanted: list | dict) -> None:
     raise UserError(f'{where}: settings of more than {MOST_CHARACTERS} characters')
 
 
-def _check(where: str, settings: dict, forms: dict[str, Callable], of_all: set[str]) -> None:
-  """Raises UserError for a form or a setting that there is not, and for values of other types.
-
-  `of_all`: settings that every form has.
-  """
+def _check(where: str, settings: dict, forms: dict[str, Callable]) -> None:
+  """Raises UserError for a form or a setting that there is not, and for values of other types."""
   form = {**LENGTHS, **settings}['form']
   if type(form) is not str or form not in forms:
     raise UserError(f'{where}: form={shown(form)}; {nearest(form, forms)}')
   parameters = inspect.signature(forms[form]).parameters
-  allowed = parameters.keys() - {'rows', 'runs'} | of_all
+  allowed = parameters.keys() - {'rows', 'runs'} | {'form'}
   for name, value in settings.items():
     if name not in allowed:
       raise UserError(f'{where}: no setting {shown(name)} of {form}; {nearest(name, allowed)}')

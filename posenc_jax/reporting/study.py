@@ -23,7 +23,7 @@ from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.reporting.table_forms.effective_lengths import after_lengths
-from posenc_jax.reporting.tasks import learned, task_report
+from posenc_jax.reporting.tasks import task_report
 
 FILE = 'study.json'
 FIELDS = {
@@ -68,14 +68,6 @@ class Report:
     """Labels of the lines that figures have to compare others with."""
     every_settings = self.figures.values()
     return {label for settings in every_settings for label in settings.get('references', ())}
-
-  @property
-  def learned(self) -> float:
-    """The bound of what has learned a task that the tables state; the usual one where they state
-    none, or several.
-    """
-    stated = {settings['learned'] for settings in self.tables if 'learned' in settings}
-    return stated.pop() if len(stated) == 1 else learned.PART
 
   @functools.cached_property
   def rows(self) -> list[dict]:

@@ -32,7 +32,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Reference,
 )
 from posenc_jax.reporting.comparisons.samples import Sample, sample
-from posenc_jax.reporting.metrics import MARGIN, METRICS
+from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
 from posenc_jax.rows import clusters
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
@@ -59,7 +59,6 @@ def compare_all(
   found: list[Scores],
   controls: bool = True,
   baseline: str | dict[str, str] | None = None,
-  margin: float = MARGIN,
   names_of: Callable[[dict], tuple] = of_label,
   is_paired: bool = False,
   lines: Collection[str] | None = None,
@@ -76,7 +75,6 @@ def compare_all(
       score other tokens than that one are compared with the line among themselves that is chosen
       likewise, if there is one. None: lines, chosen likewise, whose encoding is DEFAULT_ENCODING.
       {label: baseline}: one for each label; lines of others are compared with themselves alone.
-    margin: differences below it are of no interest.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case, and so are models of step 0 that have the
       seeds of the baseline: they are laid over trained ones, which may be its own.
@@ -107,7 +105,7 @@ def compare_all(
     if scores.metric.best is None:
       continue
     question = scores.protocol, scores.corpus
-    comparer = _Comparer(scores, baselines_in.get(question, {}), margin, is_paired, lines)
+    comparer = _Comparer(scores, baselines_in.get(question, {}), is_paired, lines)
     if scores.control is None:
       names = WINDOWED, TRUNCATED, SHUFFLED_FAR
       others = {name: by_control.get((*question, name)) for name in names}
@@ -169,7 +167,7 @@ def changes_from(
     to_keep: {line: the line whose score at its own training length is to keep}, of the lines that
       are asked about, which are then compared at their training length, too; None: each its own.
   """
-  comparer = _Comparer(scores, {}, MARGIN, is_paired=to_keep is not None, asked=to_keep)
+  comparer = _Comparer(scores, {}, is_paired=to_keep is not None, asked=to_keep)
   found = defaultdict(dict)
   contrasts = comparer.own_contrast() if to_keep is None else comparer.contrast_to_keep(to_keep)
   for contrast in contrasts:
@@ -211,14 +209,9 @@ class _Comparer:
   """Makes the contrasts of one `Scores`; what cannot be compared it names in their notes."""
 
   def __init__(
-    self,
-    scores: Scores,
-    baselines: dict[str, str],
-    margin: float,
-    is_paired: bool,
-    asked: Collection[str] | None,
+    self, scores: Scores, baselines: dict[str, str], is_paired: bool, asked: Collection[str] | None
   ):
-    self.scores, self.baselines, self.margin = scores, baselines, margin
+    self.scores, self.baselines = scores, baselines
     self.is_paired, self.asked = is_paired, scores.lines if asked is None else asked
     self.metric = METRICS['bpb'] if scores.metric.denominator else scores.metric
     self.left_out = []
@@ -371,7 +364,7 @@ class _Comparer:
       )
     if not differences:
       return []
-    contrast = Contrast(self.scores, self.metric, reference, baseline, self.margin, differences)
+    contrast = Contrast(self.scores, self.metric, reference, baseline, differences)
     for column, pairs in pairs_of.items():
       multiple_tests.test(contrast, column, pairs)
     return [contrast]

@@ -79,7 +79,7 @@ class Difference(NamedTuple):
     p: of a two-sided test over seeds.
     corrected: p after correction for its family: the lines of the column in Dunnett's test, or all
       others by Holm's method.
-    p_equivalent: of two one-sided tests that it is `margin` or more, after correction by Holm's
+    p_equivalent: of two one-sided tests that it is MARGIN or more, after correction by Holm's
       method within its family; of accuracies they count the error of other examples, too.
     smallest: the smallest difference that is marked with the chance `significance.POWER`, of lines
       that are tested with one variance. What few seeds of a line alone would find says nothing.
@@ -158,7 +158,6 @@ class Contrast:
   metric: Metric
   reference: Reference
   baseline: str
-  margin: float
   differences: dict[tuple, Difference]
   freedom: dict[int, int] = dataclasses.field(default_factory=dict)
   same_seeds: set[int] = dataclasses.field(default_factory=set)

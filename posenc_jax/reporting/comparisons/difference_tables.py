@@ -17,7 +17,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Contrast,
   Difference,
 )
-from posenc_jax.reporting.metrics import DASH
+from posenc_jax.reporting.metrics import DASH, MARGIN
 from posenc_jax.reporting.table import Cell, RowGroup, Table, column_record, header, record_keys
 from posenc_jax.rows import clusters
 
@@ -158,7 +158,7 @@ def _test_sentence(contrast: Contrast, has_smallest: bool) -> str:
   examples = ' and allowing for other examples, too' * contrast.metric.is_accuracy
   sentence = (
     f'Marks are about other seeds. {BETTER} better, {WORSE} worse: {level} in {_tests(contrast)}. '
-    f'{EQUIVALENT} equivalent: within {contrast.margin:g} of 0 though it may not be 0, {level} in '
+    f'{EQUIVALENT} equivalent: within {MARGIN:g} of 0 though it may not be 0, {level} in '
     f'two such tests, one-sided{examples}, {OVER_COLUMN}. No mark: undecided, or too few seeds.'
   )
   if has_smallest:
@@ -221,7 +221,7 @@ def _records(contrast: Contrast) -> list[dict]:
     record |= {'difference': difference.mean, 'low': low, 'high': high}
     record |= {'clusters': difference.clusters, 'seeds': difference.seeds}
     record |= {'p': difference.p, 'p_corrected': difference.corrected}
-    record |= {'p_equivalent': difference.p_equivalent, 'margin': contrast.margin}
+    record |= {'p_equivalent': difference.p_equivalent, 'margin': MARGIN}
     record |= {'smallest_marked': difference.smallest, 'mark': WORDS[difference.mark]}
     made.append({name: _rounded(value) for name, value in record.items()})
   return made

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from posenc_jax.reporting.comparisons.contrast import Difference
-from posenc_jax.reporting.metrics import METRICS, SLACK, Metric
+from posenc_jax.reporting.metrics import METRICS, SHARE, SLACK, Metric
 from posenc_jax.reporting.scores.score import UNSEEN, Scores
 
 
@@ -60,15 +60,10 @@ def effective_length(
 
 
 def of_seeds(
-  scores: Scores,
-  line: str,
-  slack: float,
-  share: float,
-  chance: float | None,
-  baseline: str | None = None,
+  scores: Scores, line: str, chance: float | None, baseline: str | None = None
 ) -> dict[int, EffectiveLength | None]:
   """{seed: its effective length by its scores alone} of the seeds that `values_of_seeds` has. None
-  for one without a score at L, or where `share` of the score to keep is no more than `chance`:
+  for one without a score at L, or where SHARE of the score to keep is no more than `chance`:
   guessing would hold at every length.
 
   Args:
@@ -77,9 +72,9 @@ def of_seeds(
   """
   metric = scores.metric if scores.metric.is_accuracy else METRICS['bpb']
   if metric.is_accuracy:
-    holds = lambda score, to_keep: score >= share * to_keep > (chance or 0)
+    holds = lambda score, to_keep: score >= SHARE * to_keep > (chance or 0)
   else:
-    holds = lambda score, to_keep: score <= to_keep + slack
+    holds = lambda score, to_keep: score <= to_keep + SLACK
   train_length = scores.exemplar_row[line]['train_length']
   of_line = values_of_seeds(scores, line, metric)
   to_keep = scores_at_L(scores, line if baseline is None else baseline, metric)
@@ -95,9 +90,8 @@ def holds_to(
   values: dict[int, dict[int, float | None]],
   to_keep: dict[int, float | None],
   changes: dict[int, Difference],
-  slack: float = SLACK,
 ) -> EffectiveLength | None:
-  """The largest length up to which, at every length, no seed is more than `slack` bits worse than
+  """The largest length up to which, at every length, no seed is more than SLACK bits worse than
   the score to keep, and the interval of the change from it ends there or below.
 
   Args:
@@ -112,14 +106,14 @@ def holds_to(
   lengths, reached = [train_length, *longer], None
   for length in lengths:
     pairs = [(by_length.get(length), to_keep.get(seed)) for seed, by_length in values.items()]
-    if not pairs or not all(None not in pair and pair[0] <= pair[1] + slack for pair in pairs):
+    if not pairs or not all(None not in pair and pair[0] <= pair[1] + SLACK for pair in pairs):
       break
     change = changes.get(length)
     if length > train_length or change is not None:
       if change is None or change.interval is None:
         reached = None if reached == train_length else reached
         break
-      if change.interval[1] > slack:
+      if change.interval[1] > SLACK:
         break
     reached = length
   return None if reached is None else EffectiveLength(reached, reached == lengths[-1])

@@ -9,6 +9,7 @@ from posenc_jax.reporting.comparisons.contrast import (
   Contrast,
   Pair,
 )
+from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.rows import row_schema
 
 
@@ -117,7 +118,7 @@ def _mark(
   if contrast.metric.is_accuracy:
     whole = {line: pairs[line].with_examples(estimate) for line, estimate in estimates.items()}
   equivalent = significance.holm(
-    [significance.equivalence(estimate, contrast.margin) for estimate in whole.values()]
+    [significance.equivalence(estimate, MARGIN) for estimate in whole.values()]
   )
   for (line, estimate), p, p_equivalent, least in zip(
     estimates.items(), corrected, equivalent, smallest, strict=True

@@ -157,7 +157,7 @@ def _of_accuracies(series: Series, references: Collection[str], lengths: list[in
   knowing = [line for line, mean in means.items() if mean is not None and mean > chance]
   keeping = []
   for line in knowing:
-    of_seeds = effective_length.of_seeds(scores, line, SLACK, SHARE, chance)
+    of_seeds = effective_length.of_seeds(scores, line, chance)
     kept = effective_length.summary(of_seeds)
     if kept is not None and kept.length >= lengths[-1]:
       keeping.append(line)

@@ -27,15 +27,13 @@ class Places:
   """The rows of one or more places.
 
   Attributes:
-    rows: all rows, as `learned.mark` marks them by the study of their place; `run` is a name that
-      only one place has, or several of one config.
+    rows: all rows; `run` is a name that only one place has, or several of one config.
     runs: names of the runs that should be there, in the order of lines.
     configs: {run: its config} of the runs whose folder has a `config.json`.
     notes: what was read where, and what is not there.
     studies: {place: the tables of its study and of its costs} of the places that have any.
     references: labels of lines that a study has to compare others with.
     hashes: {run: hash of its config} of the runs of one place, where it is known.
-    learned: the bound of what has learned a task, in one place: that of its study.
   """
 
   rows: list[dict]
@@ -45,7 +43,6 @@ class Places:
   studies: dict[str, list[Table]] = dataclasses.field(default_factory=dict)
   references: set[str] = dataclasses.field(default_factory=set)
   hashes: dict[str, str] = dataclasses.field(default_factory=dict)
-  learned: float = learned.PART
 
   def series(self, metric: str) -> list[Series]:
     """Scores by length of every protocol and control, then of every task by each of its metrics.
@@ -96,8 +93,7 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Place
   names = study.names_of_runs(printed, runs, [place.hashes for place in read])
   joined = Places([], [], {}, [])
   for name, place in zip(names, read, strict=True):
-    renamed = [row | {'run': name(row['run'])} for row in place.rows]
-    joined.rows += learned.mark(renamed, place.learned)
+    joined.rows += [row | {'run': name(row['run'])} for row in place.rows]
     joined.runs = [*dict.fromkeys([*joined.runs, *map(name, place.runs)])]
     joined.configs |= {name(run): saved for run, saved in place.configs.items()}
     joined.notes += place.notes
@@ -135,8 +131,7 @@ def _read(path: Path, root: str | Path | None) -> Places:
     notes.append(visible(line))
   tables = {place: _tables(report, notes)}
   hashes |= report.hashes
-  found = Places(rows, report.runs, configs, notes, tables, report.references, hashes)
-  return dataclasses.replace(found, learned=report.learned)
+  return Places(rows, report.runs, configs, notes, tables, report.references, hashes)
 
 
 def _present(rows: list[dict]) -> list[str]:

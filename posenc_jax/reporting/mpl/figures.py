@@ -11,7 +11,7 @@ from posenc_jax.reporting.mpl.curves import positions, receptive_field
 from posenc_jax.reporting.mpl.differences import differences
 from posenc_jax.reporting.mpl.extrapolation import lengths
 from posenc_jax.reporting.mpl.heat_map import heat_map
-from posenc_jax.reporting.tasks.learned import PART, mark
+from posenc_jax.reporting.tasks.learned import mark
 
 FORMS = {
   'lengths': lengths,  # score by evaluation length
@@ -26,7 +26,6 @@ def draw(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
   form: str = 'lengths',
-  learned: float = PART,
   labels: Collection[str] = (),
   **settings,
 ):
@@ -34,7 +33,6 @@ def draw(
   `report_settings` has checked them.
 
   Args:
-    learned: that of `table_forms.make_tables`.
     labels: those of the lines that are drawn; (): all lines. The others are judged and compared
       with them all the same.
   Raises:
@@ -48,7 +46,7 @@ def draw(
       raise UserError(f'figure: labels={list(labels)}: no rows of these; allowed: {allowed}')
     runs = [run for run in runs if run in present]  # of others, nobody knows the label
   with as_text():
-    return FORMS[form](mark(rows, learned), runs, labels=labels, **settings)
+    return FORMS[form](mark(rows), runs, labels=labels, **settings)
 
 
 # What no format is to hold: the same figure is the same bytes on every day.

@@ -9,7 +9,7 @@ from posenc_jax.reporting.table_forms.grid import grid
 from posenc_jax.reporting.table_forms.lengths import lengths
 from posenc_jax.reporting.table_forms.methods import methods
 from posenc_jax.reporting.table_forms.ranks import ranks
-from posenc_jax.reporting.tasks.learned import PART, mark
+from posenc_jax.reporting.tasks.learned import mark
 
 FORMS = {
   'lengths': lengths,  # encodings x evaluation lengths
@@ -22,17 +22,9 @@ FORMS = {
 
 
 def make_tables(
-  rows: Iterable[dict],
-  runs: Iterable[str] = (),
-  form: str = 'lengths',
-  learned: float = PART,
-  **settings,
+  rows: Iterable[dict], runs: Iterable[str] = (), form: str = 'lengths', **settings
 ) -> list[Table]:
   """The tables of a form (FORMS); `settings` are its own, as `report_settings` has checked them.
   Raises UserError for what rows do not have.
-
-  Args:
-    learned: the part of the way from guessing to 1 that a seed must have gone to have learned a
-      task (`reporting.tasks.learned`).
   """
-  return FORMS[form](mark(rows, learned), runs, **settings)
+  return FORMS[form](mark(rows), runs, **settings)

@@ -29,9 +29,8 @@ OF_LINE, OF_BASELINE = 'own', 'baseline'
 
 
 def after_lengths(wanted: list[dict]) -> list[dict]:
-  """The settings of tables, each of scores by length followed by that of effective lengths with the
-  same settings but `margin`, which is about marks there; as they are where a study names that form
-  itself.
+  """The settings of tables, each of scores by length followed by that of effective lengths of the
+  same metric and protocols; as they are where a study names that form itself.
   """
   if any(settings.get('form') == FORM for settings in wanted):
     return wanted
@@ -40,7 +39,7 @@ def after_lengths(wanted: list[dict]) -> list[dict]:
     made.append(settings)
     is_by_length = settings.get('form', 'lengths') == 'lengths'
     if is_by_length and settings.get('metric', 'bpb') in FOLLOWED:
-      names = ['metric', 'protocols', 'learned']
+      names = ['metric', 'protocols']
       if settings.get('score_to_keep', OF_LINE) == OF_BASELINE:
         names += ['baseline', 'score_to_keep']
       made.append({'form': FORM, **{k: settings[k] for k in names if k in settings}})
@@ -53,18 +52,15 @@ def effective_lengths(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = False,
-  margin: float = SLACK,
-  share: float = SHARE,
   baseline: str | dict[str, str] | None = None,
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control that was evaluated past a training length, and whose
   tokens are those that a text or task has, not those that a model chose.
 
-  `margin` (bits a byte, the slack) and `share` say what holds, and `score_to_keep` beside what: a
-  line's own score at L or that of `baseline`, by which a line of other tokens is not judged; see
-  `comparisons.effective_length`. Raises UserError for a metric that is neither a likelihood nor an
-  accuracy, and for a baseline without rows.
+  `score_to_keep` is a line's own score at L or that of `baseline`, by which a line of other tokens
+  is not judged; `comparisons.effective_length` says what holds. Raises UserError for a metric that
+  is neither a likelihood nor an accuracy, and for a baseline without rows.
   """
   rows, made = list(rows), []
   found = collect(rows, runs, protocols, metric, controls)
@@ -81,17 +77,15 @@ def effective_lengths(
     # tokens that a model chose in windows of one length are others than those of another length
     is_kept = scores.protocol not in CHOSEN_BY_MODEL
     if is_kept and scores.columns[-1] > min(scores.train_lengths):
-      made.append(_table(rows, scores, margin, share, baselines))
+      made.append(_table(rows, scores, baselines))
   return made
 
 
-def _table(
-  rows: list[dict], scores: Scores, margin: float, share: float, baselines: dict[str, str] | None
-) -> Table:
+def _table(rows: list[dict], scores: Scores, baselines: dict[str, str] | None) -> Table:
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
   lines, records, notes, lacks_L = [], [], [], False
-  keys = record_keys(scores) | ({'share': share} if is_accuracy else {'margin': margin})
+  keys = record_keys(scores) | ({'share': SHARE} if is_accuracy else {'margin': SLACK})
   judged = None if baselines is None else _judged(scores, baselines, notes)
   changes = {} if is_accuracy else changes_from(scores, judged)
   for line in scores.lines:
@@ -101,14 +95,14 @@ def _table(
     lengths, worst = {}, None
     if reference:
       of_other = None if judged is None else reference
-      lengths = effective_length.of_seeds(scores, line, margin, share, chance.get(L), of_other)
+      lengths = effective_length.of_seeds(scores, line, chance.get(L), of_other)
       if is_accuracy:
         worst = effective_length.summary(lengths)
       else:
         to_keep = effective_length.scores_at_L(scores, reference, METRICS['bpb'])
         of_line = effective_length.values_of_seeds(scores, line, METRICS['bpb'])
         of_line = {seed: of_line[seed] for seed in lengths}
-        worst = effective_length.holds_to(L, of_line, to_keep, changes.get(line, {}), margin)
+        worst = effective_length.holds_to(L, of_line, to_keep, changes.get(line, {}))
     if reference and (without := known.keys() - lengths.keys()):
       notes.append(
         f'not judged, as {reference} has no score at L of these: {line} seed {join_unique(without)}'
@@ -135,8 +129,7 @@ def _table(
   header = ['encoding', 'effective length', 'in L', *['each seed'] * (len(scores.seeds) > 1)]
   return Table(
     f'Effective length, {scores.title}',
-    caption(scores, drawn='Of {}', are_scores=False)
-    + _sentences(scores, margin, share, judged, lacks_L),
+    caption(scores, drawn='Of {}', are_scores=False) + _sentences(scores, judged, lacks_L),
     header + [f'LongScore at {n}' for n in past] + ['mean'] * bool(past),
     [RowGroup('', lines)],
     [*scores.notes, *notes],
@@ -176,9 +169,7 @@ def _long_score_cells(
   return [Cell(text([] if None in values else values)) for values in (*columns, means)]
 
 
-def _sentences(
-  scores: Scores, margin: float, share: float, judged: dict[str, str] | None, lacks_L: bool
-) -> str:
+def _sentences(scores: Scores, judged: dict[str, str] | None, lacks_L: bool) -> str:
   """What the caption says of lengths; `lacks_L`: a line has a dash for want of a score at L."""
   whose, kept_by = 'the own score at L', 'without a score at L, or ' * lacks_L
   if judged is not None:
@@ -192,13 +183,13 @@ def _sentences(
   if scores.metric.is_accuracy:
     means = ', mean ± standard deviation over seeds' * (len(scores.seeds) > 1)
     return (
-      f'{begins}the score of every seed is at least {share:g} of {whose}; a dash {kept_by}where '
+      f'{begins}the score of every seed is at least {SHARE:g} of {whose}; a dash {kept_by}where '
       f'guessing would hold, too.{ends} LongScore{means}: (score - Base) / Base, Base the mean '
       'score up to L.'
     )
   each = ' Each seed: by its scores alone.' * (len(scores.seeds) > 1)
   return (
-    f'{begins}no seed is more than {margin:g} bits a byte worse than {whose}, and the '
-    f'{bootstrap.LEVEL:.0%} interval over documents of the change ends at +{margin:g} or below; a '
+    f'{begins}no seed is more than {SLACK:g} bits a byte worse than {whose}, and the '
+    f'{bootstrap.LEVEL:.0%} interval over documents of the change ends at +{SLACK:g} or below; a '
     f'dash {kept_by}where no interval past L says whether it is.{ends}{each}'
   ).replace('%', ' %')

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
-from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
@@ -20,20 +19,18 @@ def lengths(
   metric: str = 'bpb',
   controls: bool = True,
   baseline: str | dict[str, str] | None = None,
-  margin: float = MARGIN,
   reference: Iterable[dict] = (),
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
   """A table for each protocol and control, each followed by its differences.
 
-  `baseline` is the label of the line that others are compared with, or {label: its baseline},
-  `margin` what makes two of them equivalent; `reference` see `published`; `score_to_keep` is for
-  the table of effective lengths that follows.
+  `baseline` is the label of the line that others are compared with, or {label: its baseline};
+  `reference` see `published`; `score_to_keep` is for the table of effective lengths that follows.
   """
   del score_to_keep
   rows, made = list(rows), []
   found = collect(rows, runs, protocols, metric)
-  for comparison in compare_all(found, controls, baseline, margin):
+  for comparison in compare_all(found, controls, baseline):
     made.append(extrapolation_table(rows, comparison.scores))
     made += difference_tables(comparison)
   return made + published(reference)

@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from posenc_jax.reporting.comparisons.compare import METHOD, compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
-from posenc_jax.reporting.metrics import MARGIN
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import SCORED
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
@@ -21,7 +20,6 @@ def methods(
   metric: str = 'ppl',
   controls: bool = False,
   baseline: str | dict[str, str] | None = None,
-  margin: float = MARGIN,
   reference: Iterable[dict] = (),
 ) -> list[Table]:
   """A group of lines for each training (its length and steps), one line a method.
@@ -35,7 +33,7 @@ def methods(
     rows = [_with_method(row) for row in rows]
   found = collect(rows, runs, protocols, metric, label_of=_label, group_fields=SCORED)
   made = []
-  for comparison in compare_all(found, controls, baseline, margin, _names, is_paired=True):
+  for comparison in compare_all(found, controls, baseline, _names, is_paired=True):
     scores = comparison.scores
     groups = {}
     line_cells = cells(scores, scores.lines)

@@ -2,7 +2,7 @@
 
 Seeds learn a task or they do not, so a mean over all of them is a score that no seed has. A seed
 has learned where its share of answers right at the training length is farther from guessing than
-the given part of the way from guessing to 1: the bound is chance + part * (1 - chance). Beyond the
+PART of the way from guessing to 1: the bound is chance + PART * (1 - chance). Beyond the
 training length nothing is asked of it: that is what tables and figures show. Means are taken over
 the seeds that have learned, and say of how many.
 """
@@ -16,8 +16,9 @@ from typing import NamedTuple
 
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.tasks import examples
+from posenc_jax.rows import row_schema
 
-# Of the way from guessing to 1, unless a study says otherwise. Of the 54 trainings on tasks whose
+# Of the way from guessing to 1. Of the 54 trainings on tasks whose
 # rows are kept in results/, 41 went 98 % of it or more, and 13 less than 92 %: of some of these,
 # half of it would make means of exact matches of 0.08 and 0.98.
 PART = 0.95
@@ -55,7 +56,7 @@ class Learned(NamedTuple):
     return 0 < self.error >= abs(self.accuracy - self.bound)
 
 
-def mark(rows: Iterable[dict], part: float = PART) -> list[dict]:
+def mark(rows: Iterable[dict]) -> list[dict]:
   """The rows as `examples.mark` gives them, each with a field `learned`: what is known of its model
   in its task, a `Learned`, or None where no rows say its share of answers right, and that of
   guessing, at the training length.
@@ -67,19 +68,22 @@ def mark(rows: Iterable[dict], part: float = PART) -> list[dict]:
   if rows and 'learned' in rows[0]:
     return rows
   rows = examples.mark(rows)
-  at_train_length, numbers = defaultdict(lambda: defaultdict(list)), defaultdict(int)
+  asked = {}  # of rows that repeat a key, as those of two folders with one run, the first counts
   for row in rows:
     is_asked = row['metric'] in (ACCURACY, CHANCE) and row['control'] is None
     if is_asked and row['status'] == 'ok' and row['length'] == row['train_length']:
-      model = _model(row), _changes(row)
-      at_train_length[model][row['metric']].append(row['value'])
-      if row['metric'] == ACCURACY:
-        numbers[model] += row['examples'] or row['tokens'] or 0
+      asked.setdefault(row_schema.key(row), row)
+  at_train_length, numbers = defaultdict(lambda: defaultdict(list)), defaultdict(int)
+  for row in asked.values():
+    model = _model(row), _changes(row)
+    at_train_length[model][row['metric']].append(row['value'])
+    if row['metric'] == ACCURACY:
+      numbers[model] += row['examples'] or row['tokens'] or 0
   found = {}
   for model, values in at_train_length.items():
     if len(values) == 2:
       accuracy, chance = (statistics.fmean(values[name]) for name in (ACCURACY, CHANCE))
-      found[model] = Learned(accuracy, chance + part * (1 - chance), numbers[model])
+      found[model] = Learned(accuracy, chance + PART * (1 - chance), numbers[model])
   if not found:
     return [row | {'learned': None} for row in rows]
   made = []
