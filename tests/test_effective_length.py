@@ -360,13 +360,13 @@ def test_no_table_without_lengths_past_the_training_length():
 
 
 def test_tables_of_scores_by_length_are_followed_by_it():
-  wanted = [{}, {'metric': 'exact_match', 'protocols': ['copy']}, {'form': 'ranks'}]
+  wanted = [{}, {'metric': 'exact_match', 'protocols': ['copy']}, {'form': 'methods'}]
   assert after_lengths(wanted) == [
     {},
     {'form': 'effective_lengths'},
     wanted[1],
     {'form': 'effective_lengths', **wanted[1]},
-    {'form': 'ranks'},
+    {'form': 'methods'},
   ]
   own = [{'metric': 'token_accuracy'}, {'controls': False}, {'form': 'effective_lengths'}]
   assert after_lengths(own) == own

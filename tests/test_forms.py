@@ -26,7 +26,6 @@ CASES = {
   'methods': (extended(3), dict(baseline='rope, as trained, L = 8, 100 steps')),
   'distances': (planted(), {}),
   'effective_lengths': (tasks(2), dict(metric='exact_match')),
-  'ranks': (tasks(2), {}),
 }
 
 
@@ -112,7 +111,7 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
   rows, settings = CASES[form]
   reference = (
     {'reference': [dict(line='A & B', values={512: 19.73}, source='them')]}
-    if form not in ('ranks', 'effective_lengths')
+    if form != 'effective_lengths'
     else {}
   )
   found = make_tables(rows, form=form, **settings, **reference)
@@ -139,18 +138,6 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
 
 
 # Each form
-
-
-def test_corpora_with_runs_of_their_own_miss_no_others():
-  rows = [r | {'corpus': r['protocol'], 'run': f'{r["protocol"]},{r["run"]}'} for r in tasks(2)]
-  runs = sorted({r['run'] for r in rows})
-  complete, *_ = make_tables(rows, runs, form='ranks')
-  table, *_ = make_tables([r for r in rows if r['run'] != runs[0]], runs, form='ranks')
-  missing = [f'no rows of run {runs[0]}', 'copy, copy: missing: alibi seed 0']
-  assert [note for note in table.notes if note not in complete.notes] == missing
-  one = [r | {'protocol': 'copy'} for r in rows]  # options of a task make corpora, not protocols
-  (table,) = make_tables(one, form='ranks')
-  assert [line[0].text for line in lines_of(table)[:2]] == ['copy, copy', 'sort, copy']
 
 
 def test_the_grid_ends_with_the_models_trained_at_each_length():
@@ -244,81 +231,6 @@ def test_text_between_names_is_a_column_of_its_own():
   (without,) = make_tables([r for r in rows if r['position'] is not None], form='distances')
   assert 'text' not in without.header
   assert 'between names' not in without.caption
-
-
-def test_ranks_by_hand():
-  def of(task, **values):
-    fields = dict(protocol=task, metric='exact_match', k=None, document=None)
-    return [
-      row(label, seed, length, value=value / 2 if length == 32 else value, **fields)
-      for label, seeds in values.items()
-      for seed, value in enumerate(seeds)
-      for length in (8, 16, 32)  # 8 is the training length and does not count
-    ]
-
-  rows = of('copy', a=[1.0, 0.8], b=[0.4, 0.4], c=[0.0, 0.0]) + of(
-    'sort', a=[0.2, 0.2], b=[0.8, 0.8], c=[0.2, 0.2]
-  )
-  rows += of('tally', a=[0.4], b=[0.4])
-  scores = [
-    ['copy', '0.675 ± 0.106', '0.300 ± 0.000', '0.000 ± 0.000'],
-    ['sort', '0.150 ± 0.000', '0.600 ± 0.000', '0.150 ± 0.000'],
-    ['tally', '0.300', '0.300', '—'],
-  ]
-  (table,) = make_tables(rows, form='ranks')
-  assert texts(table) == scores
-  assert table.title == 'Scores by task, exact match'
-  assert 'no ranks over 2 tasks: they need 5 or more' in table.notes
-  assert 'rank' not in table.caption.lower()
-  assert ['copy', '1', '0.600', '0.300', '0.000'] in table.per_seed[0][2]
-  for task in ('hops', 'mqar', 'needle'):
-    rows += of(task, a=[0.8], b=[0.4], c=[0.4])
-  (table,) = make_tables(rows, form='ranks')
-  assert table.title == 'Ranks over tasks, exact match'
-  assert texts(table)[-2:] == [
-    ['mean rank', '1.30', '2.10', '2.60'],  # 1, 2.5, 1, 1, 1; 2, 1, 2.5, 2.5, 2.5
-    ['mean reciprocal rank', '0.88', '0.54', '0.39'],
-  ]
-  assert 'tally is left out of the ranks: no score of c' in table.notes
-
-
-def test_ranks_count_seeds_that_have_not_learned_a_task():
-  """Without them, an encoding that fails a task would lose nothing."""
-
-  def of(task, **values):
-    fields = dict(protocol=task, metric='token_accuracy', k=None, document=None)
-    return [
-      row(
-        label,
-        0,
-        length,
-        value=value if name == 'token_accuracy' else 0.0,
-        **fields | {'metric': name},
-      )
-      for label, value in values.items()
-      for length in (8, 16)
-      for name in ('token_accuracy', 'token_chance')
-    ]
-
-  rows = [r for task in ('hops', 'mqar', 'needle', 'sort') for r in of(task, a=0.98, b=0.99)]
-  rows += of('copy', a=1.0, b=0.1)
-  (table,) = make_tables(rows, form='ranks', metric='token_accuracy')
-  assert texts(table)[-2] == ['mean rank', '1.80', '1.20']
-  said = 'Ranks, of all seeds, those that have not learned a task among them, over 5 tasks'
-  assert said in table.caption
-  seeds = [r | {'seed': 1, 'run': f'{r["run"]}1'} for r in rows]
-  (table,) = make_tables(rows + seeds, form='ranks', metric='token_accuracy')
-  assert 'Mean ± standard deviation over seeds 0, 1 that have learned.' in table.caption
-  assert not [note for note in table.notes if 'left out of the ranks' in note]
-
-
-def test_ranks_are_over_lengths_beyond_all_training_lengths():
-  fields = dict(protocol='copy', metric='exact_match', k=None, document=None)
-  rows = [row('a', 0, n, value=v, **fields) for n, v in ((8, 1.0), (16, 0.9), (32, 0.5))]
-  rows += [row('b', 0, n, value=0.4, train_length=16, **fields) for n in (8, 16, 32)]
-  (table,) = make_tables(rows, form='ranks')
-  assert texts(table) == [['copy', '0.500', '0.400']]
-  assert 'mean over the lengths beyond all training lengths of a task. ' in table.caption
 
 
 def test_a_caption_calls_step_0_no_training():

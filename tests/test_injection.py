@@ -93,7 +93,6 @@ def tables_of(rows, payload):
     'lengths': dict(baseline=visible(payload), reference=reference),
     'grid': dict(metric='ppl'),
     'methods': {},
-    'ranks': dict(metric='ppl'),
   }.items():
     made += make_tables(rows, [visible(payload), 'gone'], form=form, **settings)
   for form in ('distances', 'effective_lengths'):

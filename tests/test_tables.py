@@ -372,7 +372,7 @@ def test_models_of_different_numbers_of_heads_are_both_whole():
   assert not any('incomplete' in note for note in table.notes)
 
 
-@pytest.mark.parametrize('form', ['grid', 'methods', 'ranks'])
+@pytest.mark.parametrize('form', ['grid', 'methods'])
 def test_rows_of_controls_alone_are_no_table_without_controls(form):
   rows = [row('rope', control='windowed', length=n) for n in (8, 16)]
   with pytest.raises(UserError, match=r'but those of controls; allowed: controls=True'):
@@ -386,7 +386,6 @@ def test_rows_of_controls_alone_are_no_table_without_controls(form):
     ({'metric': 'exact_match'}, r'allowed: a metric that rows have, not exact_match'),
     ({'protocols': ['sliding']}, r'allowed: last_k'),
     ({'baseline': 'ropee'}, r"baseline='ropee' has no rows; did you mean 'rope'\?"),
-    ({'form': 'ranks', 'metric': 'gradient'}, r'allowed: a metric that rows have'),
   ],
 )
 def test_bad_settings_are_one_line(settings, message):

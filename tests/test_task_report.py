@@ -50,12 +50,12 @@ EXACT = dict(protocols=['copy'], metric='exact_match')
       [(None, None, None), (None, ['copy'], 'exact_match')],
     ),
     (
-      [EXACT, dict(form='ranks', **EXACT)],
+      [EXACT, dict(form='methods', **EXACT)],
       answers('copy', metrics=['exact_match', 'token_accuracy']) + answers('mqar'),
       [
         (None, ['copy'], 'exact_match'),
         (None, ['copy'], 'token_accuracy'),
-        ('ranks', ['copy'], 'exact_match'),
+        ('methods', ['copy'], 'exact_match'),
       ],
     ),
     ([dict(metric='token_accuracy')], answers('copy'), [(None, None, 'token_accuracy')]),

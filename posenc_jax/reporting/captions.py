@@ -25,17 +25,17 @@ def caption(*scores, drawn: str = MEANS, are_scores: bool = True) -> str:
   are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
   return (
     f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{seed_caption(seeds, drawn, are_learned)}.{CHOSEN * are_learned} '
-    f'{training(scores)}; evaluated in {dtypes(rows)}. '
+    f'{_seed_caption(seeds, drawn, are_learned)}.{CHOSEN * are_learned} '
+    f'{_training(scores)}; evaluated in {_dtypes(rows)}. '
     f'{_join_sentences(map(_amount_scored, scores))}. '
     f'{metric.scale_caption if are_scores else SCALE.capitalize()}'
   )
 
 
-def training(scores: Iterable, where: str = '') -> str:
+def _training(scores: Iterable) -> str:
   """The beginning of a sentence on how the lines of these scores were trained: 'Trained for 600
   steps at length L = 128'. Step 0 is no training: lines of it are imported models, or have the
-  parameters of other runs. `where` is what is said after the length.
+  parameters of other runs.
   """
   rows_of = {}
   for group in scores:
@@ -44,7 +44,7 @@ def training(scores: Iterable, where: str = '') -> str:
   every = [row for rows in rows_of.values() for row in rows]
   steps = join_unique(row['step'] for row in every if row['step'])
   train_length = join_unique(row['train_length'] for row in every)
-  at_length = f'at length L = {train_length}{where}'
+  at_length = f'at length L = {train_length}'
   words = lambda row: 'of imported models' if SOURCE in row else 'with the parameters of other runs'
   kinds = Counter(
     kind
@@ -54,14 +54,14 @@ def training(scores: Iterable, where: str = '') -> str:
   if not kinds:
     return f'Trained for {steps} steps {at_length}'
   if not steps:
-    return f'Lines {" and ".join(sorted(kinds))}, not trained here; L = {train_length}{where}'
+    return f'Lines {" and ".join(sorted(kinds))}, not trained here; L = {train_length}'
   others = ' and '.join(
     f'{number} line{"s" * (number > 1)} {kind}' for kind, number in sorted(kinds.items())
   )
   return f'Trained for {steps} steps {at_length}, but for {others}'
 
 
-def dtypes(rows: Iterable[dict]) -> str:
+def _dtypes(rows: Iterable[dict]) -> str:
   """The dtypes of activations in evaluation."""
   return join_unique(row.get(DTYPE, FULL) for row in rows)
 
@@ -98,7 +98,7 @@ def _join_sentences(texts: Iterable[str]) -> str:
   return '; '.join(dict.fromkeys(texts))
 
 
-def seed_caption(seeds: list[int], drawn: str = MEANS, are_learned: bool = False) -> str:
+def _seed_caption(seeds: list[int], drawn: str = MEANS, are_learned: bool = False) -> str:
   """'Seed 0', or 'Mean ± standard deviation over seeds 0, 1'.
 
   `are_learned`: whether seeds that have not learned are left out.

@@ -227,8 +227,7 @@ def _check_better_end(where: str, settings: dict) -> None:
   one of a user's own.
   """
   name = settings.get('metric')
-  is_compared = settings.get('baseline') or settings.get('form') == 'ranks'
   compared = [known for known, metric in METRICS.items() if metric.best is not None]
-  if name is not None and is_compared and name not in compared:
+  if name is not None and settings.get('baseline') and name not in compared:
     allowed = f'a metric with a better end: {", ".join(compared)}'
     raise UserError(f'{where}: metric={name!r} compared; allowed: {allowed}')

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.comparisons.significance import ROUNDING
-from posenc_jax.reporting.metrics import DASH, LIKELIHOODS, METRICS, Metric
+from posenc_jax.reporting.metrics import DASH, LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
 from posenc_jax.rows import clusters
 
@@ -70,10 +70,7 @@ def from_scores(
   """
   return Table(
     f'{title}, {scores.name}',
-    caption(scores)
-    + bold_sentence(scores.metric, 'column', scores)
-    + error_sentence(scores)
-    + sentences,
+    caption(scores) + _bold_sentence(scores) + _error_sentence(scores) + sentences,
     [corner, *header(scores)],
     groups,
     scores.notes,
@@ -82,19 +79,13 @@ def from_scores(
   )
 
 
-def bold_sentence(metric: Metric, where: str, *scores: Scores) -> str:
-  """The sentence that says what is bold, with a space before it, or ''.
-
-  Args:
-    where: 'column' or 'line'.
-    scores: those in the table, of which `cells` were made.
-  """
-  apart = not all(some.has_same_tokens for some in scores)
-  among = ', among those that score the same tokens,' * apart
-  return f' The best of each {where}{among} is bold.' if metric.best else ''
+def _bold_sentence(scores: Scores) -> str:
+  """The sentence that says what is bold, with a space before it, or ''."""
+  among = ', among those that score the same tokens,' * (not scores.has_same_tokens)
+  return f' The best of each column{among} is bold.' if scores.metric.best else ''
 
 
-def error_sentence(scores: Scores) -> str:
+def _error_sentence(scores: Scores) -> str:
   """The sentence that says what stands in parentheses, with a space before it, or ''."""
   if not any(score.documents > 1 for score in scores.by_seed.values()):
     return ''
@@ -170,8 +161,7 @@ def per_seed_tables(scores: Scores) -> list[tuple[str, list[str], list[list[str]
 
 def record_keys(scores: Scores) -> dict:
   """The columns that every record of `scores` begins with."""
-  corpus = {'corpus': scores.corpus} if scores.corpus else {}
-  return {'protocol': scores.protocol, 'control': scores.control or '', **corpus}
+  return {'protocol': scores.protocol, 'control': scores.control or ''}
 
 
 def column_record(scores: Scores, line: str, column) -> dict:

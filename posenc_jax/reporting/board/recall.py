@@ -77,7 +77,7 @@ def recall_tables(rows: list[dict], costs: list[dict], order: Sequence[str] = ()
   if L & (L - 1):  # rows tell distances by powers of two
     caption += ' Each distance stands for all from it to its double.'
   header = ['encoding', *names, 'onset', 'exact', 'seeds']
-  notes = score_notes.joined(list(found.values()), list(found))
+  notes = score_notes.joined(found)
   if any(group.lines[-1][0].text == SMALLEST_SHOWN for group in groups):
     notes = [SMALLEST_BETWEEN, *notes]
   return [Table('Recall of planted names', caption, header, groups, notes)]

@@ -96,19 +96,18 @@ def compare_all(
     raise UserError(
       f'table: metric={found[0].metric.name!r} with a baseline; allowed: one with a better end'
     )
-  baselines_in = {(s.protocol, s.corpus): of for s, of in zip(plain, baselines, strict=True)}
-  by_control = {(s.protocol, s.corpus, s.control): s for s in found}
+  baselines_in = {s.protocol: of for s, of in zip(plain, baselines, strict=True)}
+  by_control = {(s.protocol, s.control): s for s in found}
   made = []
   for scores in found if controls else plain:
     comparison = Comparison(scores)
     made.append(comparison)
     if scores.metric.best is None:
       continue
-    question = scores.protocol, scores.corpus
-    comparer = _Comparer(scores, baselines_in.get(question, {}), is_paired, lines)
+    comparer = _Comparer(scores, baselines_in.get(scores.protocol, {}), is_paired, lines)
     if scores.control is None:
       names = WINDOWED, TRUNCATED, SHUFFLED_FAR
-      others = {name: by_control.get((*question, name)) for name in names}
+      others = {name: by_control.get((scores.protocol, name)) for name in names}
       comparison.contrasts = comparer.all_contrasts(others, wanted_names)
       if comparison.contrasts:
         comparison.left_out = comparer.left_out

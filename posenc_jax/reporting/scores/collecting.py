@@ -30,7 +30,6 @@ def collect(
   protocols: Iterable[str] | None = None,
   metric: str = 'bpb',
   controls: bool = True,
-  by_corpus: bool = False,
   column_of: Callable[[dict], object] = lambda row: row['length'],
   label_of: Callable[[dict], str] = lambda row: row['label'],
   group_fields: tuple[str, ...] = LINE,
@@ -45,7 +44,6 @@ def collect(
     runs: the runs that should be there, in the order of lines; other runs follow by name.
     protocols: None: all that rows have, but those told apart by position.
     controls: whether the rows of controls are taken too.
-    by_corpus: each corpus gets `Scores` of its own, instead of lines; `runs` are those of all.
     column_of: the column of a row.
     label_of: the label of a row's line.
     group_fields: where rows of one label differ in these fields, each value gets a line.
@@ -81,11 +79,11 @@ def collect(
   groups = defaultdict(list)
   for row in rows:
     if row['protocol'] in wanted and (controls or row['control'] is None):
-      groups[wanted.index(row['protocol']), row['corpus'] if by_corpus else ''].append(row)
+      groups[wanted.index(row['protocol'])].append(row)
   if not groups:
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
   found = {}
-  for (place, corpus), group in groups.items():
+  for place, group in groups.items():
     own_notes = list(notes)
     group, number = _drop_repeated(group, key_of, own_notes), len(own_notes)
     # A line has one name under all controls.
@@ -100,8 +98,8 @@ def collect(
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))
     for control, named in by_control.items():
-      found[place, control, corpus] = _aggregate(
-        named, metric, corpus or None, list(own_notes), column_of, is_expected, labels
+      found[place, control] = _aggregate(
+        named, metric, list(own_notes), column_of, is_expected, labels
       )
   found = {key: scores for key, scores in found.items() if scores.lines}
   if not found:
@@ -168,7 +166,6 @@ def check_depths(what: str, protocol: str, others: Collection[str] = ()) -> None
 def _aggregate(
   named_rows: list[tuple[str, dict]],
   metric: Metric,
-  corpus: str | None,
   notes: list[str],
   column_of: Callable,
   is_expected: Callable,
@@ -185,7 +182,6 @@ def _aggregate(
   scores = Scores(
     protocol=first['protocol'],
     control=first['control'],
-    corpus=corpus,
     metric=metric,
     columns=sorted({column for _, _, column in groups}),
     seeds=sorted({seed for _, seed, _ in groups}),

@@ -83,7 +83,6 @@ class Scores:
   """The scores of one protocol under one control.
 
   Attributes:
-    corpus: the corpus of the rows, where corpora are kept apart.
     columns: the lengths or positions, in order.
     by_seed: the score of every (line, seed, column).
     exemplar_row: one row of each line: it says what all rows of the line have in common.
@@ -95,7 +94,6 @@ class Scores:
 
   protocol: str
   control: str | None
-  corpus: str | None
   metric: Metric
   columns: list
   seeds: list[int]
@@ -115,7 +113,7 @@ class Scores:
 
   @property
   def title(self) -> str:
-    return ', '.join(filter(None, (self.corpus, self.protocol, self.control)))
+    return ', '.join(filter(None, (self.protocol, self.control)))
 
   @property
   def name(self) -> str:

@@ -1,7 +1,7 @@
 """Notes on what a table's scores lack: which runs have no rows, which lines failed where."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from posenc_jax.reporting.captions import join_unique
 from posenc_jax.reporting.scores.score import Scores
@@ -27,14 +27,13 @@ def of_labels(labels: Iterable[str], rows: Iterable[dict]) -> list[str]:
   return [f'no rows of label {label}' for label in labels if label not in present]
 
 
-def joined(found: list[Scores], titles: Sequence[str] = ()) -> list[str]:
-  """The notes that all `Scores` have once, then the others, each under the title of its scores, or
-  that of `titles` in its place.
-  """
-  shared = [note for note in found[0].notes if all(note in scores.notes for scores in found)]
+def joined(found: dict[str, Scores]) -> list[str]:
+  """The notes that all `Scores` have once, then the others, each under the name of its scores."""
+  first, *others = found.values()
+  shared = [note for note in first.notes if all(note in scores.notes for scores in others)]
   return shared + [
-    f'{title}: {note}'
-    for scores, title in zip(found, titles or [scores.title for scores in found], strict=True)
+    f'{name}: {note}'
+    for name, scores in found.items()
     for note in scores.notes
     if note not in shared
   ]

@@ -8,7 +8,6 @@ from posenc_jax.reporting.table_forms.effective_lengths import effective_lengths
 from posenc_jax.reporting.table_forms.grid import grid
 from posenc_jax.reporting.table_forms.lengths import lengths
 from posenc_jax.reporting.table_forms.methods import methods
-from posenc_jax.reporting.table_forms.ranks import ranks
 from posenc_jax.reporting.tasks.learned import mark
 
 FORMS = {
@@ -17,7 +16,6 @@ FORMS = {
   'grid': grid,  # ALiBi: training x evaluation length
   'methods': methods,  # PI, YaRN: methods of context extension x evaluation window
   'effective_lengths': effective_lengths,  # encodings: how far each holds; LongScore
-  'ranks': ranks,  # Kazemnejad: tasks x encodings, and ranks over tasks
 }
 
 
