@@ -5,9 +5,9 @@ python scripts/table.py results/classic --config=configs/classic.py
 python scripts/table.py results/classic --out=runs/classic_again
 
 The folder's study.json says which: what `table()` of the study gave when its sweep ran, a form of
-posenc_jax.reporting.table_forms.FORMS and its settings, such as dict(form='grid', metric='ppl'), or
-a list of these. --config: a study whose `table()` says it instead; it is
-executed, and nothing else is. --out: the folder to write to, where DIR is not to be written.
+posenc_jax.reporting.table_forms.FORMS and its settings, such as dict(form='methods', metric='ppl'),
+or a list of these. --config: a study whose `table()` says it instead; it is executed, and nothing
+else is. --out: the folder to write to, where DIR is not to be written.
 """
 
 from pathlib import Path

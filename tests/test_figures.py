@@ -647,7 +647,7 @@ def test_the_scripts_make_all_again_without_jax(tmp_path):
   study.write_text(
     'def get_config(): ...\n'
     'def table():\n'
-    "  return [dict(metric='ppl', controls=False), dict(form='grid', metric='ppl')]\n"
+    "  return [dict(metric='ppl', controls=False), dict(form='training_lengths', metric='ppl')]\n"
     'def figures():\n'
     "  return {'one': dict(metric='bpb'), 'two': dict(form='lengths', drawn_controls=())}\n"
   )

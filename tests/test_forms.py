@@ -22,7 +22,7 @@ BASE = 'configs/base.py'
 
 CASES = {
   'lengths': (realistic(2), dict(baseline='rope')),
-  'grid': (trained_at(), {}),
+  'training_lengths': (trained_at(), {}),
   'methods': (extended(3), dict(baseline='rope, as trained, L = 8, 100 steps')),
   'distances': (planted(), {}),
   'effective_lengths': (tasks(2), dict(metric='exact_match')),
@@ -140,8 +140,8 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
 # Each form
 
 
-def test_the_grid_ends_with_the_models_trained_at_each_length():
-  (table,) = make_tables(trained_at(), form='grid', metric='bpb')
+def test_a_table_of_training_lengths_ends_with_the_models_trained_at_each_length():
+  (table,) = make_tables(trained_at(), form='training_lengths', metric='bpb')
   assert table.header == ['training length', '32', '64', '128', '256']
   assert [group.name for group in table.groups] == ['alibi', 't5']
   for group in table.groups:
@@ -153,16 +153,16 @@ def test_the_grid_ends_with_the_models_trained_at_each_length():
   assert table.notes == []  # a model is not asked for less than it was trained at
 
 
-def test_the_grid_does_not_add_up_a_training_after_two_numbers_of_steps():
+def test_a_table_of_training_lengths_does_not_add_up_a_training_after_two_numbers_of_steps():
   longer = [r | {'step': 2 * r['step']} for r in trained_at() if r['train_length'] == 64]
   rows = [*trained_at(), *longer]
-  (table,) = make_tables(rows, form='grid', metric='bpb')
+  (table,) = make_tables(rows, form='training_lengths', metric='bpb')
   for group in table.groups:
     assert [line[0].text for line in group.lines] == [
       *('L = 32', 'L = 64, 50 steps', 'L = 64, 100 steps', 'L = 128'),
       'trained at the evaluation length',
     ]
-  (once,) = make_tables(trained_at(), form='grid', metric='bpb')
+  (once,) = make_tables(trained_at(), form='training_lengths', metric='bpb')
   assert [f.text for f in table.groups[0].lines[1][1:]] == [
     f.text for f in once.groups[0].lines[1][1:]
   ]
@@ -378,7 +378,7 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     storage.append_rows(
       tmp_path / name / 'eval.jsonl', [row(label, seed, run=name, bits=2.0 + seed)]
     )
-  study.Report(tmp_path, tables=[{}, {'form': 'grid'}]).write_tables()
+  study.Report(tmp_path, tables=[{}, {'form': 'training_lengths'}]).write_tables()
   text = (tmp_path / 'table.md').read_text(encoding='utf-8')
   assert text.count('0.001 million parameters, 2.46 million tokens a run, trained in float32.') == 2
   assert '## Cost' in text
@@ -393,5 +393,5 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     b''.join(path.read_bytes() for path in sorted(tmp_path.glob('*/eval.jsonl')))
   )
   (kept / 'costs.jsonl').write_bytes((tmp_path / 'costs.jsonl').read_bytes())
-  study.Report(kept, tables=[{}, {'form': 'grid'}]).write_tables()
+  study.Report(kept, tables=[{}, {'form': 'training_lengths'}]).write_tables()
   assert before == {name: (kept / f'table.{name}').read_bytes() for name in before}

@@ -91,7 +91,7 @@ def tables_of(rows, payload):
   made = []
   for form, settings in {
     'lengths': dict(baseline=visible(payload), reference=reference),
-    'grid': dict(metric='ppl'),
+    'training_lengths': dict(metric='ppl'),
     'methods': {},
   }.items():
     made += make_tables(rows, [visible(payload), 'gone'], form=form, **settings)

@@ -403,7 +403,7 @@ STUDY = """
 def get_config(): ...
 def table():
   published = [dict(line='theirs', values={8: 1.25}, source='A 2021')]
-  return [dict(baseline=BASELINE, reference=published), dict(form='grid')]
+  return [dict(baseline=BASELINE, reference=published), dict(form='training_lengths')]
 """
 
 

@@ -166,11 +166,11 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ("def table(): return {'protocols': ['last_kk']}", r"did you mean 'last_k'\?"),
     ("def table(): return {'metric': 'pp'}", r"metric='pp'; did you mean 'ppl'\?"),
     (
-      "def table(): return {'form': 'grid', 'baseline': 'a'}",
-      "no setting 'baseline' of grid; allowed: controls, form, metric",
+      "def table(): return {'form': 'training_lengths', 'baseline': 'a'}",
+      "no setting 'baseline' of training_lengths; allowed: controls, form, metric",
     ),
     ("def table(): return {'metric': ['ppl']}", r"metric=\['ppl'\]; allowed: a text"),
-    ("def table(): return {'form': ['grid']}", r"form=\['grid'\]; did you mean 'grid'\?"),
+    ("def table(): return {'form': ['methods']}", r"form=\['methods'\]; did you mean 'methods'\?"),
     ("def table(): return {'controls': 1}", 'controls=1; allowed: True, False'),
     ("def table(): return {'baseline': 3}", 'baseline=3; allowed: a text'),
     ("def table(): return {'baseline': {}}", r'baseline={}; allowed: .* {label: baseline} of at'),
@@ -182,7 +182,7 @@ def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
     ),
     ("def table(): return {'margin': 0.1}", "no setting 'margin' of lengths"),
     ("def table(): return {'learned': 0.5}", "no setting 'learned' of lengths"),
-    ("def table(): return {'form': 'grids'}", r"form='grids'; did you mean 'grid'\?"),
+    ("def table(): return {'form': 'method'}", r"form='method'; did you mean 'methods'\?"),
     (
       "def table(): return dict(reference=[{'line': 'x', 'values': {8: 1.0}}])",
       r'allowed: dict\(line=..., values=.*source',

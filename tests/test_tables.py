@@ -372,7 +372,7 @@ def test_models_of_different_numbers_of_heads_are_both_whole():
   assert not any('incomplete' in note for note in table.notes)
 
 
-@pytest.mark.parametrize('form', ['grid', 'methods'])
+@pytest.mark.parametrize('form', ['training_lengths', 'methods'])
 def test_rows_of_controls_alone_are_no_table_without_controls(form):
   rows = [row('rope', control='windowed', length=n) for n in (8, 16)]
   with pytest.raises(UserError, match=r'but those of controls; allowed: controls=True'):

@@ -120,7 +120,7 @@ def sweep():
 
 def table():
   return dict(
-    form='grid',
+    form='training_lengths',
     protocols=('non_overlapping', 'sliding', 'last_k'),
     metric='bpb',
     reference=REFERENCE,

@@ -5,15 +5,15 @@ from collections.abc import Iterable
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms.distances import distances
 from posenc_jax.reporting.table_forms.effective_lengths import effective_lengths
-from posenc_jax.reporting.table_forms.grid import grid
 from posenc_jax.reporting.table_forms.lengths import lengths
 from posenc_jax.reporting.table_forms.methods import methods
+from posenc_jax.reporting.table_forms.training_lengths import training_lengths
 from posenc_jax.reporting.tasks.learned import mark
 
 FORMS = {
   'lengths': lengths,  # encodings x evaluation lengths
   'distances': distances,  # encodings x distances, of planted names
-  'grid': grid,  # ALiBi: training x evaluation length
+  'training_lengths': training_lengths,  # ALiBi: training x evaluation length
   'methods': methods,  # PI, YaRN: methods of context extension x evaluation window
   'effective_lengths': effective_lengths,  # encodings: how far each holds; LongScore
 }

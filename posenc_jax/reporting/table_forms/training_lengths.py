@@ -12,7 +12,7 @@ from posenc_jax.reporting.table_forms.published import published
 TRAINED_THERE = 'trained at the evaluation length'
 
 
-def grid(
+def training_lengths(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
   protocols: Iterable[str] | None = None,
