@@ -22,6 +22,7 @@ from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight, runs
+from posenc_jax.sweep.plan import check_runs
 from posenc_jax.training.run_dir import claim_run_dir
 
 ROOT = Path(__file__).parent.parent
@@ -365,7 +366,7 @@ def test_checks_before_seeds_start_read_what_the_first_one_starts_from(
     return SimpleNamespace(returncode=0, stdout='null')
 
   monkeypatch.setattr(subprocess, 'run', run)
-  sweep.check_runs(study, sweep.plan(study, tmp_path / 'out', {}))
+  check_runs(study, sweep.plan(study, tmp_path / 'out', {}))
   assert asked == [f'{start},seed=3'] * 2
 
 
@@ -394,7 +395,7 @@ def test_a_private_encoding_that_was_edited_neither_goes_on_nor_is_evaluated(
   ENCODINGS.pop('mine', None)
   edited = r"encoding 'mine' was edited since its run began; allowed: its code of then, another"
   with pytest.raises(UserError, match=edited):
-    sweep.check_runs(private, [run])
+    check_runs(private, [run])
   for _, script, *arguments in run.commands:
     ENCODINGS.pop('mine', None)
     assert re.search(edited, command(script, *arguments)[2])

@@ -26,7 +26,6 @@ from posenc_jax.config import (
   training_part,
   validate,
   vary,
-  zipped,
 )
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.relations import EMBEDDED, WITHOUT_TILES
@@ -517,12 +516,6 @@ def test_sweeps():
     {'seed': 0, 'encoding.name': 'b'},
   ]
   assert len(product(seeds, names, vary('label', 'x'))) == 6
-  assert zipped(seeds, names[:2]) == [
-    {'seed': 0, 'encoding.name': 'a'},
-    {'seed': 1, 'encoding.name': 'b'},
-  ]
-  with pytest.raises(UserError, match=r'\[2, 3\] runs'):
-    zipped(seeds, names)
   with pytest.raises(UserError, match='seed set by two'):
     product(seeds, seeds)
 

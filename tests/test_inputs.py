@@ -18,6 +18,7 @@ from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import preflight
+from posenc_jax.sweep.plan import check_runs
 from posenc_jax.tasks import make
 from scripts import board, figures, keep, table
 from scripts.aot import command as aot
@@ -359,7 +360,7 @@ def test_of_finished_runs_own_encodings_alone_are_checked(tmp_path):
 def test_a_sweep_checks_all_its_runs_in_one_process(tmp_path):
   path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope", "roppe")')
   runs = sweep.plan(path, tmp_path / 'out', {})
-  line = message(sweep.check_runs, path, runs)
+  line = message(check_runs, path, runs)
   assert line.startswith("encoding.name=roppe: encoding.name='roppe': no such encoding; did you")
   assert not (tmp_path / 'out').exists()
 
@@ -373,7 +374,7 @@ def test_checks_that_die_are_one_line_below_what_they_said(tmp_path, monkeypatch
     interpreter.chmod(0o755)
     monkeypatch.setattr(sys, 'executable', str(interpreter))
     with pytest.raises(Stopped, match=f'its runs cannot be checked: {reason}$'):
-      sweep.check_runs(path, runs)
+      check_runs(path, runs)
     assert ('killed' in capfd.readouterr().err) == (reason == 'killed')
 
 

@@ -18,6 +18,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import kept, row_files, study
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.sweep import sweeping
+from posenc_jax.sweep.plan import check_runs, in_part, leave_out
 from posenc_jax.training import provenance, run_dir
 from scripts import keep
 
@@ -129,9 +130,9 @@ def test_parts_are_joined_whichever_has_the_baseline(run, tmp_path, capsys):
 def test_a_part_has_what_its_runs_start_from(run):
   run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
   first, third, d, second = runs = sweep.plan(run.path, run.out, {})
-  parts = [sweep.in_part(runs, f'{n}/4') for n in (1, 2, 3, 4)]
+  parts = [in_part(runs, f'{n}/4') for n in (1, 2, 3, 4)]
   assert parts == [[first], [first, third], [first, third, d], [second]]
-  assert sweep.in_part(runs, '') == runs
+  assert in_part(runs, '') == runs
 
 
 @pytest.mark.parametrize('part', ['0/2', '3/2', '1/5', '1', '1/2/3', '1/0', 'x', '-1/2', '1.0/2'])
@@ -417,9 +418,9 @@ def test_another_code_of_an_own_encoding_is_refused(run, tmp_path):
   (study_file, planned, folder), _ = check.call_args
   ended = subprocess.CompletedProcess([], 0, 'null', '')
   with mock.patch.object(subprocess, 'run', return_value=ended) as process:
-    sweep.check_runs(run.path, sweep.plan(run.path, run.out, {}))
+    check_runs(run.path, sweep.plan(run.path, run.out, {}))
     assert json.loads(process.call_args.kwargs['input'])['finished'] == [0, 1]  # those of rope
-    sweep.check_runs(study_file, planned, folder)
+    check_runs(study_file, planned, folder)
   asked = json.loads(process.call_args.kwargs['input'])
   ((_, folders),) = asked['runs']
   assert (provenance.kept_code(folders[-1]), asked['finished']) == ({'rope': 'a'}, [])
@@ -464,13 +465,9 @@ def test_a_run_that_others_start_from_is_run_again(run, tmp_path):
   run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
   runs = sweep.plan(run.path, run.out, {})
   first, third, fourth, second = (run.name for run in runs)
-  assert [run.name for run in sweep.leave_out(runs, {first, second})] == [first, third, fourth]
-  assert [run.name for run in sweep.leave_out(runs, {first, third, second})] == [
-    first,
-    third,
-    fourth,
-  ]
-  assert sweep.leave_out(runs, {first, second, third, fourth}) == []
+  assert [run.name for run in leave_out(runs, {first, second})] == [first, third, fourth]
+  assert [run.name for run in leave_out(runs, {first, third, second})] == [first, third, fourth]
+  assert leave_out(runs, {first, second, third, fourth}) == []
 
 
 @pytest.mark.parametrize(

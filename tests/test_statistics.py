@@ -60,7 +60,7 @@ def interval_of(line, baseline, link, weights_CR):
 )
 def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link, number):
   rng, chunk = np.random.default_rng(1), 100
-  weights_CR = bootstrap.resamples(clusters, 4000)
+  weights_CR = bootstrap.resamples(clusters)
   covered = []
   for _ in range(number // chunk):
     line, baseline, truth_N = simulated(chunk, seeds, clusters, rng, link=link)
@@ -76,7 +76,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link
 def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_narrow():
   rng, number, weights = np.random.default_rng(2), 1000, {}
   for clusters in (20, 40):
-    weights[clusters] = bootstrap.resamples(clusters, 2000)
+    weights[clusters] = bootstrap.resamples(clusters)
   hardness_NC = rng.normal(2.0, 0.3, (number, 1, 20))
   size_NC = rng.integers(200, 2000, (number, 1, 40)).astype(float)
   apart = hardness_NC.repeat(2, -1) * size_NC, size_NC
@@ -140,8 +140,8 @@ def test_the_interval_is_that_of_a_bootstrap_by_loops():
   """Documents drawn by their numbers, one resample after another."""
   line, baseline, _ = simulated(1, 2, 12, np.random.default_rng(0), difference=0.03, link=np.exp)
   line, baseline = ([a[0] for a in sums] for sums in (line, baseline))
-  weights_CR = bootstrap.resamples(12, 500)
-  assert weights_CR.shape == (12, 500)
+  weights_CR = bootstrap.resamples(12)
+  assert weights_CR.shape == (12, bootstrap.RESAMPLES)
   assert (weights_CR.sum(0) == 12).all()
   differences = []
   for weights_C in weights_CR.T:

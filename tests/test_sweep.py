@@ -18,6 +18,7 @@ from posenc_jax.cli import parse_args
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
 from posenc_jax.sweep import launching, subprocesses
+from posenc_jax.sweep.plan import NAME_LENGTH
 from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts.maintenance import torture
@@ -557,7 +558,7 @@ def test_names_are_safe_short_readable_and_tell_overrides_apart():
   ]
   assert len(set(names)) == len(names)
   for name in names:
-    assert len(name) <= sweep.NAME_LENGTH
+    assert len(name) <= NAME_LENGTH
     assert name.isascii()
     assert not set(name) & set('/\\:*?"<>| \'()')
     assert name not in ('.', '..')

@@ -31,7 +31,7 @@ apart. With windows that slide by one token ALiBi is flat: L 512 at 512, 1024, 1
 
 from pathlib import Path
 
-from posenc_jax.config import load, product, vary, zipped
+from posenc_jax.config import load, product, vary
 
 TOKENS = 8 * 9216  # tokens a step
 BASE = Path(__file__).parents[1] / 'base.py'
@@ -107,9 +107,7 @@ def get_config():
 
 
 def lengths(*lengths):
-  return zipped(
-    vary('train.length', *lengths), vary('train.batch', *(TOKENS // length for length in lengths))
-  )
+  return [{'train.length': length, 'train.batch': TOKENS // length} for length in lengths]
 
 
 def sweep():

@@ -9,7 +9,6 @@ from posenc_jax.cli.arguments import (
   encoding_of,
   names_of,
   parse_args,
-  split_outside_brackets,
   words_of,
 )
 from posenc_jax.cli.folders import (
@@ -35,7 +34,6 @@ __all__ = [
   'make_folder',
   'names_of',
   'parse_args',
-  'split_outside_brackets',
   'wide_console',
   'words_of',
 ]

@@ -22,7 +22,7 @@ from posenc_jax.config.serialization import (
   to_json,
   training_part,
 )
-from posenc_jax.config.sweeps import line_name, product, vary, with_rates, zipped
+from posenc_jax.config.sweeps import line_name, product, vary, with_rates
 
 __all__ = [
   'BASE',
@@ -53,5 +53,4 @@ __all__ = [
   'validate_data',
   'vary',
   'with_rates',
-  'zipped',
 ]

@@ -20,18 +20,6 @@ def product(*sweeps: Iterable[dict]) -> list[dict]:
   return [_merge(overrides) for overrides in itertools.product(*sweeps)]
 
 
-def zipped(*sweeps: Iterable[dict]) -> list[dict]:
-  """The first with the first, the second with the second, and so on.
-
-  Raises `UserError` if the sweeps differ in length, or if two set one path.
-  """
-  sweeps = [list(sweep) for sweep in sweeps]
-  lengths = [len(sweep) for sweep in sweeps]
-  if len(set(lengths)) > 1:
-    raise UserError(f'zipped: sweeps of {lengths} runs; allowed: equal numbers of runs')
-  return [_merge(overrides) for overrides in zip(*sweeps, strict=True)]
-
-
 def line_name(overrides: dict[str, object]) -> str:
   """The name under which a file of learning rates has a line of a study."""
   return ','.join(f'{path}={value}' for path, value in sorted(overrides.items())) or 'all'

@@ -60,10 +60,6 @@ class Metric(NamedTuple):
     sign = '+' if changes and statistics.fmean(changes) >= 0 else ''
     return sign + self.text(changes)
 
-  def seed_text(self, score: float | str) -> str:
-    """One seed's score as it is printed, or the status in its place."""
-    return score if isinstance(score, str) else self.text([score])
-
   def bests(self, lines: list[list[float]]) -> list[bool]:
     """Which lines are bold: all whose mean is printed like the best mean."""
     means = [statistics.fmean(scores) if scores else None for scores in lines]

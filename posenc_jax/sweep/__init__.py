@@ -4,16 +4,7 @@ Imports no jax: a run that crashes stops no other, and a process can be given wh
 before it starts.
 """
 
-from posenc_jax.sweep.plan import NAME_LENGTH, check_runs, in_part, leave_out, plan, run_name
+from posenc_jax.sweep.plan import plan, run_name
 from posenc_jax.sweep.sweeping import print_status, sweep
 
-__all__ = [
-  'NAME_LENGTH',
-  'check_runs',
-  'in_part',
-  'leave_out',
-  'plan',
-  'print_status',
-  'run_name',
-  'sweep',
-]
+__all__ = ['plan', 'print_status', 'run_name', 'sweep']

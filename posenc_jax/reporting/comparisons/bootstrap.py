@@ -15,10 +15,10 @@ LEVEL = 0.95
 
 
 @functools.lru_cache(maxsize=4)  # they take seconds where there are thousands of clusters
-def resamples(clusters: int, number: int = RESAMPLES) -> np.ndarray:
-  """weights_CR: how often each of `number` resamples draws each cluster, always the same draws."""
+def resamples(clusters: int) -> np.ndarray:
+  """weights_CR: how often each of RESAMPLES draws each cluster, always the same draws."""
   equal_C = np.full(clusters, 1 / clusters)
-  weights_RC = np.random.default_rng(0).multinomial(clusters, equal_C, size=number)
+  weights_RC = np.random.default_rng(0).multinomial(clusters, equal_C, size=RESAMPLES)
   weights_CR = weights_RC.T.astype(float)
   weights_CR.setflags(write=False)  # all callers have the same array
   return weights_CR

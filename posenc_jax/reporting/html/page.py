@@ -123,7 +123,7 @@ def _tables(places: Places, series: Series, comparison: Comparison) -> dict:
   fields['differences'] = difference_tables(comparison)
   if len(series.scores.seeds) > 1:
     fields['per_seed'] = [
-      [curve.label, seed, *map(metric.seed_text, scores)]
+      [curve.label, seed, *(plots.seed_text(metric, score) for score in scores)]
       for curve in series.curves.values()
       for seed, scores in curve.by_seed.items()
     ]

@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 from posenc_jax.reporting.colors import Look
 from posenc_jax.reporting.comparisons.own_changes import train_lengths_of
 from posenc_jax.reporting.html import style
+from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.series import Series, looks_of, multiple_of, references_of
 
 NOTHING = 'nothing'
@@ -74,6 +75,11 @@ def _traces(series: Series, line: str, rank: int, look: Look) -> list[go.Scatter
   ]
 
 
+def seed_text(metric: Metric, score: float | str) -> str:
+  """One seed's score as it is printed, or the status in its place."""
+  return score if isinstance(score, str) else metric.text([score])
+
+
 def mean_trace(series: Series | None, line: str) -> dict[str, list]:
   """x, mean and label at every length; nothing where the series has no such line."""
   points = {'x': [], 'y': [], 'text': []}
@@ -85,7 +91,7 @@ def mean_trace(series: Series | None, line: str) -> dict[str, list]:
   ):
     head = f'<b>{style.text(curve.label)}</b>, {style.text(series.name)}, {length:,} tokens'
     seeds = [
-      style.text(f'seed {seed}: {metric.seed_text(scores[index])}')
+      style.text(f'seed {seed}: {seed_text(metric, scores[index])}')
       for seed, scores in curve.by_seed.items()
     ]
     points['x'].append(length)

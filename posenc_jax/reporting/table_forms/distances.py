@@ -18,7 +18,6 @@ from posenc_jax.reporting.table import (
   cells,
   from_scores,
 )
-from posenc_jax.reporting.table_forms.published import published
 
 DISTANCES = (
   ' Columns: bytes from a character to the same one of the same name before, from the number to '
@@ -35,13 +34,11 @@ def distances(
   protocol: str = PLANTED,
   metric: str = 'bpb',
   length: int | None = None,
-  reference: Iterable[dict] = (),
 ) -> list[Table]:
   """A table of windows of `length` tokens, None: the longest that most runs have; then the same
   under each control.
 
-  `protocol` is `planted` or one that asks for what stands at one depth. `reference` see
-  `published`. Raises `UserError`.
+  `protocol` is `planted` or one that asks for what stands at one depth. Raises `UserError`.
   """
   check_depths('table', protocol, [PLANTED])
   is_planted = protocol == PLANTED
@@ -63,7 +60,7 @@ def distances(
     group_fields=(*LINE, 'length'),
   )
   found[0].notes += windows.notes
-  return [_table(scores, is_planted) for scores in found] + published(reference)
+  return [_table(scores, is_planted) for scores in found]
 
 
 def _table(scores: Scores, of_names: bool) -> Table:
