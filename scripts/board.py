@@ -10,15 +10,14 @@ Lines that figures of a study name as references are references here, too, and g
 folders is executed.
 """
 
-import itertools
 import os
 import shlex
 from pathlib import Path
 from urllib.parse import quote
 
-from posenc_jax import cli, config, storage
+from posenc_jax import cli, storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.reporting import costs, row_files, study
+from posenc_jax.reporting import costs, places
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
@@ -50,34 +49,20 @@ def make(folders: list[str], out: Path):
   """The texts of the board of these folders by file name, as they stand in `out`; its figure, None
   where there is nothing to draw.
   """
-  reports = [study.load(folder) for folder in folders]
-  read = [row_files.of_runs(folder) for folder in folders]
-  known = [
-    {*report.runs, *(row['run'] for row in its_rows)}
-    for report, its_rows in zip(reports, read, strict=True)
-  ]
-  names = study.names_of_runs(folders, known, list(map(_hashes, reports)))
-  every_row = [
-    row | {'run': name(row['run'])}
-    for of_one, name in zip(read, names, strict=True)
-    for row in of_one
-  ]
+  read = places.read(folders)
+  reports = [place.report for place in read]
+  every_row = [row for place in read for row in place.renamed(place.rows)]
   present = {row['run'] for row in every_row}
   of_text = [row for x in lines.corpora(every_row) for row in lines.of_corpus(every_row, x)]
   usual, spent = lines.usual_length(of_text), {}
-  for folder, name in zip(folders, names, strict=True):
-    for row in costs.with_relative_times(costs.read(folder), folder, (lines.ROPE, usual)):
-      run = name(row['run'])
-      spent.setdefault(run, row | {'run': run})
-  spent = list(spent.values())
-  worked = [
-    row | {'run': name(row['run'])}
-    for folder, name in zip(folders, names, strict=True)
-    for row in _sessions_in(folder)
-  ]
-  planned = [list(map(name, report.runs)) for report, name in zip(reports, names, strict=True)]
+  for place in read:
+    of_place = costs.with_relative_times(costs.read(place.path), place.path, (lines.ROPE, usual))
+    for row in place.renamed(of_place):
+      spent.setdefault(row['run'], row)
+  worked = [row for place in read for row in place.renamed(_sessions_in(place.path))]
+  planned = [place.planned for place in read]
   references = {label for report in reports for label in report.references}
-  made, lines_of = tables.tables(every_row, planned, spent, references)
+  made, lines_of = tables.tables(every_row, planned, spent.values(), references)
   corpus, of_corpus = next(iter(lines_of.items()))
   figure = pareto.draw(of_corpus, corpus)
   studies = list(dict.fromkeys(report.study for report in reports if report.study))
@@ -90,7 +75,7 @@ def make(folders: list[str], out: Path):
     'folder_links': ', '.join(link(folder, folder) for folder in folders),
     'runs': str(len(present)),
     'sessions': sessions.sentence(worked, present),
-    'sha256': page.sha256(itertools.chain(*read)),
+    'sha256': page.sha256(row for place in read for row in place.rows),
     'studies': ', '.join(studies) or 'none',
     'study_links': ', '.join(link(path, ROOT / path) for path in studies) or 'none',
   }
@@ -99,17 +84,7 @@ def make(folders: list[str], out: Path):
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
 
 
-def _hashes(report: study.Report) -> dict[str, str]:
-  """{run: hash of its config} of a folder, of the runs whose config is known."""
-  with disk_errors(remedy=''):
-    found = {
-      visible(file.parent.name): config.config_hash(config.saved_config(file.parent))
-      for file in files_below(report.folder, 'config.json')
-    }
-  return found | report.hashes
-
-
-def _sessions_in(folder: str) -> list[dict]:
+def _sessions_in(folder: Path) -> list[dict]:
   """The sessions of the runs in a folder, and those that it keeps of others."""
   with disk_errors(remedy=''):
     found = sessions.kept_in(folder)

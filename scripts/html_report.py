@@ -26,7 +26,7 @@ def main(argv):
     if error.name not in EXTRA:
       raise
     raise not_installed(f'--out={flags.out}', error.name, 'report') from error
-  from posenc_jax.reporting.html.places import gather
+  from posenc_jax.reporting.html.gathered import gather
 
   cli.check_file(f'--out={flags.out}', flags.out)
   places = gather(paths, ROOT)

@@ -18,7 +18,7 @@ from posenc_jax.errors import visible
 from posenc_jax.reporting import row_files, table_writers
 from posenc_jax.reporting.board import page as board_page
 from posenc_jax.reporting.html import page
-from posenc_jax.reporting.html.places import gather
+from posenc_jax.reporting.html.gathered import gather
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows import sessions

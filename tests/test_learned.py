@@ -3,7 +3,7 @@
 import pytest
 from synthetic import lines_of, row
 
-from posenc_jax.reporting.html.places import Places
+from posenc_jax.reporting.html.gathered import Gathered
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.series import length_series
@@ -107,7 +107,7 @@ def test_curves_go_through_learned_seeds_and_show_every_seed():
 
 
 def test_curves_of_the_page_go_through_learned_seeds_too():
-  exact, accuracy = Places(rows_of(STUDY), [], {}, []).series('bpb')
+  exact, accuracy = Gathered(rows_of(STUDY), [], {}, []).series('bpb')
   assert exact.curves['rope'].mean == pytest.approx([0.9, 0.1])
   assert exact.curves['rope'].label == accuracy.curves['rope'].label == 'rope (1 of 3 learned)'
   assert accuracy.curves['nope'].mean == [None, None]

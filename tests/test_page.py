@@ -27,7 +27,7 @@ from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.own_changes import finding
 from posenc_jax.reporting.html import page, plots, style
 from posenc_jax.reporting.html.configurations import configurations
-from posenc_jax.reporting.html.places import Places, gather
+from posenc_jax.reporting.html.gathered import Gathered, gather
 from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores.collecting import collect
@@ -77,7 +77,7 @@ class Parsed(HTMLParser):
 
 
 def places(rows, runs=(), configs=None):
-  return Places(rows, list(runs), configs or {}, [])
+  return Gathered(rows, list(runs), configs or {}, [])
 
 
 def rendered(rows, metric='bpb', **fields):

@@ -40,9 +40,7 @@ def cost_tables(rows: list[dict], runs: list[str]) -> list[Table]:
     f'Computed in {join_unique(row["compute_dtype"] for row in rows)}. Step time is the median of '
     'the logged ones, on the machine of the run: of runs side by side it says little.'
   )
-  known = {row['run'] for row in rows}
-  missing = [run for run in runs if run not in known]
-  notes = [score_notes.of_missing(missing, len(runs), 'costs')] if missing else []
+  notes = score_notes.of_missing(runs, rows, 'costs')
   if unknown := [row['run'] for row in rows if row['parameters'] is None]:
     notes.append(f'no parameter count in timing.jsonl: {join_unique(unknown)}')
   return [

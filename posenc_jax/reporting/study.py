@@ -8,8 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -252,25 +251,6 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
   except UserError as error:
     raise Damaged(str(error)) from None
   return Report(folder) if path is None else of_study(path, folder, runs)
-
-
-def names_of_runs(
-  places: Sequence[str], runs: Sequence[Iterable[str]], hashes: Sequence[dict[str, str]]
-) -> list[Callable[[str], str]]:
-  """For each place the function from the names of its runs to those beside runs of other places:
-  the same name, but after the place where another one has a run of this name with another config.
-
-  Args:
-    runs: the names of the runs of each place.
-    hashes: {run: hash of its config} of each place, of those that are known; the place stands for
-      one that is not, so that no run is taken for one of another place.
-  """
-  hashes_of = defaultdict(set)
-  for place, its_runs, its_hashes in zip(places, runs, hashes, strict=True):
-    for run in its_runs:
-      hashes_of[run].add(its_hashes.get(run, place))
-  is_shared = lambda run: len(hashes_of[run]) > 1
-  return [lambda run, place=place: f'{place}/{run}' if is_shared(run) else run for place in places]
 
 
 def _check_overrides(where: str, overrides: object) -> list[str]:

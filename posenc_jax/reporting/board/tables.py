@@ -92,7 +92,7 @@ def tables(
     runs = _runs_of_studies(planned, board_lines.of_corpus(rows, corpus), rows)
     notes = []
     lines_of[corpus] = board_lines.lines(rows, runs, costs, corpus, references, notes)
-    notes = [*_missing(runs, rows), *notes, *legend]
+    notes = [*score_notes.of_missing(runs, rows), *notes, *legend]
     made.append(text_table(rows, lines_of[corpus], corpus, notes))
     legend = AS_ABOVE
   # a line of several corpora stands where it does in the first table
@@ -115,13 +115,6 @@ def _runs_of_studies(
   here, anywhere = ({row['run'] for row in some} for some in (rows, every_row))
   studies = [runs for runs in planned if here & {*runs} or not anywhere & {*runs}]
   return list(dict.fromkeys(run for runs in studies for run in runs))
-
-
-def _missing(runs: list[str], rows: list[dict]) -> list[str]:
-  """The note on the runs that have no rows, in a list; [] where all have some."""
-  present = {row['run'] for row in rows}
-  missing = [run for run in runs if run not in present]
-  return [score_notes.of_missing(missing, len(runs))] if missing else []
 
 
 def text_table(rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequence[str]) -> Table:
@@ -268,7 +261,7 @@ def task_tables(
       ' A seed has learned one where its share of answers right at its training length exceeds '
       f'{said}. A dash: no score, or no length past its own training length.'
     )
-  notes += _missing(_runs_of_studies(planned, of_tasks, rows), rows)
+  notes += score_notes.of_missing(_runs_of_studies(planned, of_tasks, rows), rows)
   header = ['encoding', *(column.name for column in columns)]
   return [Table('Tasks', caption, header, [RowGroup('', body)], notes)]
 

@@ -13,7 +13,7 @@ from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.comparisons.own_changes import finding, train_lengths_of
 from posenc_jax.reporting.html import plots, style
 from posenc_jax.reporting.html.configurations import Configuration, configurations
-from posenc_jax.reporting.html.places import Places
+from posenc_jax.reporting.html.gathered import Gathered
 from posenc_jax.reporting.series import Series, references_of
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms.lengths import extrapolation_table
@@ -30,8 +30,8 @@ DOTTED_LINES = ' Dotted: what guessing scores, where rows say it.'
 GREY_LINES = ' Grey: references.'
 
 
-def render(places: Places, metric: str) -> str:
-  """The HTML of a page: the same bytes for the same places. Raises UserError as `Places.series`
+def render(places: Gathered, metric: str) -> str:
+  """The HTML of a page: the same bytes for the same places. Raises UserError as `Gathered.series`
   does.
   """
   shown = places.series(metric)
@@ -106,7 +106,7 @@ def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   return dict(div=div, label=label, caption=caption)
 
 
-def _study_tables(places: Places) -> list[dict]:
+def _study_tables(places: Gathered) -> list[dict]:
   """The tables of all studies; their titles name the place where there are several."""
   studies = {place: tables for place, tables in places.studies.items() if tables}
   made = []
@@ -116,7 +116,7 @@ def _study_tables(places: Places) -> list[dict]:
   return made
 
 
-def _tables(places: Places, series: Series, comparison: Comparison) -> dict:
+def _tables(places: Gathered, series: Series, comparison: Comparison) -> dict:
   """The scores of a series by length, its differences, and its seeds."""
   metric, table = series.scores.metric, _score_table(places, series)
   fields = dict(table=table, per_seed=[], per_seed_header=['encoding', 'seed', *table.header[1:]])
@@ -130,7 +130,7 @@ def _tables(places: Places, series: Series, comparison: Comparison) -> dict:
   return fields
 
 
-def _score_table(places: Places, series: Series) -> Table:
+def _score_table(places: Gathered, series: Series) -> Table:
   scores = series.scores
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''

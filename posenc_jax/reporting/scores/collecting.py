@@ -58,13 +58,10 @@ def collect(
   metric = metric_of(metric, rows)
   rank_of_run = {run: index for index, run in enumerate(runs)}
   # Of the runs that should be there, those evaluated by other metrics only are not missing.
-  present_runs = {row['run'] for row in rows}
+  notes = score_notes.of_missing(runs, rows)
   rows = list(filter(metric.matches, rows))
   key_of = {id(row): row_schema.key(row) for row in rows}
   rows.sort(key=lambda row: (rank_of_run.get(row['run'], len(runs)), key_of[id(row)]))
-  notes = []
-  if missing := [run for run in runs if run not in present_runs]:
-    notes.append(score_notes.of_missing(missing, len(runs)))
   rank_of_protocol = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank_of_protocol.get(name, len(PROTOCOLS)), name))

@@ -10,15 +10,17 @@ from posenc_jax.rows import row_schema
 MOST_NAMED = 5  # runs without rows that a note names; status says which are open
 
 
-def of_missing(runs: list[str], planned: int, what: str = 'rows') -> str:
-  """A note that names these runs of all planned ones, of which there is nothing of `what`, or how
-  many there are beside the first.
+def of_missing(planned: list[str], rows: Iterable[dict], what: str = 'rows') -> list[str]:
+  """The note that names the planned runs that have none of these rows, or how many they are beside
+  the first, in a list; [] where all have some. `what`: the noun of such rows.
   """
-  if len(runs) == 1:
-    return f'no {what} of run {runs[0]}'
-  if len(runs) <= MOST_NAMED:
-    return f'no {what} of {len(runs)} runs: {"; ".join(runs)}'
-  return f'no {what} of {len(runs)} of {planned} runs: {runs[0]} and others'
+  present = {row['run'] for row in rows}
+  runs = [run for run in planned if run not in present]
+  if len(runs) > MOST_NAMED:
+    return [f'no {what} of {len(runs)} of {len(planned)} runs: {runs[0]} and others']
+  if len(runs) > 1:
+    return [f'no {what} of {len(runs)} runs: {"; ".join(runs)}']
+  return [f'no {what} of run {run}' for run in runs]
 
 
 def of_labels(labels: Iterable[str], rows: Iterable[dict]) -> list[str]:
