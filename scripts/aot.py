@@ -23,15 +23,10 @@ anything; that a backend refuses an encoding or a case is no failure.
 --hlo: a folder for the text of the compiled programs.
 """
 
-import sys
-from pathlib import Path
-
 from posenc_jax import cli
 
 
 def main(argv):
-  # Its modules are imported as a package: from scripts.aot import hlo.
-  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
   from scripts.aot import command
 
   return command.main(argv)

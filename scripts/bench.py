@@ -32,15 +32,10 @@ x-transformers and, for --pretrained, transformers: pip install -e '.[bench]'
 --repeats: of every case. 0: as many as the time allows, 2 to 15.
 """
 
-import sys
-from pathlib import Path
-
 from posenc_jax import cli
 
 
 def main(argv):
-  # The worker processes import the same module: python -m scripts.bench.worker.
-  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
   from scripts.bench import command
 
   return command.main(argv)

@@ -24,7 +24,6 @@ from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_writers import markdown_link
 from posenc_jax.rows import sessions
 
-ROOT = Path(__file__).resolve().parent.parent
 FIGURE = 'board-pareto'
 
 
@@ -77,7 +76,7 @@ def make(folders: list[str], out: Path):
     'sessions': sessions.sentence(worked, present),
     'sha256': page.sha256(row for place in read for row in place.rows),
     'studies': ', '.join(studies) or 'none',
-    'study_links': ', '.join(link(path, ROOT / path) for path in studies) or 'none',
+    'study_links': ', '.join(link(path, storage.REPOSITORY / path) for path in studies) or 'none',
   }
   forms = {'BOARD.md': page.in_markdown, 'board.html': page.in_html}
   picture = f'{FIGURE}.png' if figure else None

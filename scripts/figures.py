@@ -28,7 +28,6 @@ from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.mpl import classic_figures, figures, profile_figure
 
-ROOT = Path(__file__).resolve().parent.parent
 SIZES = {'length': 512, 'heads': 8, 'head_dim': 64, 'train_length': 512, 'samples': 256, 'seed': 0}
 OF_PROFILES = ('length', 'samples', 'seed')
 MOST = {
@@ -53,7 +52,7 @@ def main(argv):
   ):
     draw_encodings(argv)
   else:
-    study.of_arguments(argv, ROOT).write_figures()
+    study.of_arguments(argv).write_figures()
 
 
 def draw_encodings(argv: list[str]) -> None:

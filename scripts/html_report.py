@@ -7,12 +7,9 @@ RUNS: folders of runs, single runs, folders of kept rows, or files of rows. --me
 The page needs no network when it is opened. First: pip install -e '.[report]'
 """
 
-from pathlib import Path
-
 from posenc_jax import cli
 from posenc_jax.errors import not_installed, visible
 
-ROOT = Path(__file__).resolve().parent.parent
 EXTRA = ('plotly', 'jinja2', 'markupsafe')  # what the extra `report` installs
 
 
@@ -29,7 +26,7 @@ def main(argv):
   from posenc_jax.reporting.html.gathered import gather
 
   cli.check_file(f'--out={flags.out}', flags.out)
-  places = gather(paths, ROOT)
+  places = gather(paths)
   page.write(flags.out, page.render(places, flags.metric))
   print(visible(flags.out))
 

@@ -12,7 +12,6 @@ of a label and a training length; scripts/board.py reads it in the place of the 
 
 import platform
 import statistics
-import sys
 import time
 from pathlib import Path
 
@@ -42,7 +41,6 @@ def main(argv):
   if flags.rounds < 1:
     raise UserError(f'--rounds={flags.rounds}; allowed: 1 or more')
   cli.check_folder(f'--out={flags.out}', flags.out)
-  sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
   from posenc_jax import sweep
 
   planned = sweep.plan(flags.config, flags.out, overrides)

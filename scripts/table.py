@@ -10,16 +10,12 @@ or a list of these. --config: a study whose `table()` says it instead; it is exe
 else is. --out: the folder to write to, where DIR is not to be written.
 """
 
-from pathlib import Path
-
 from posenc_jax import cli
 from posenc_jax.reporting import study
 
-ROOT = Path(__file__).resolve().parent.parent
-
 
 def main(argv):
-  study.of_arguments(argv, ROOT).write_tables()
+  study.of_arguments(argv).write_tables()
 
 
 if __name__ == '__main__':

@@ -831,7 +831,8 @@ FLAGS = {
 
 def test_a_helper_beside_a_study_is_no_script_of_the_same_name(command, tmp_path, monkeypatch):
   """As where one starts a script: its folder is then the first where modules are looked for."""
-  monkeypatch.setattr(sys, 'path', [str(ROOT / 'scripts'), *sys.path])
+  others = [folder for folder in sys.path if folder != str(ROOT)]
+  monkeypatch.setattr(sys, 'path', [str(ROOT / 'scripts'), *others])
   monkeypatch.delitem(sys.modules, 'explain', raising=False)
   (tmp_path / 'explain.py').write_text('CORPUS = "nowhere"')
   study = tmp_path / 'study.py'
@@ -844,6 +845,7 @@ def test_a_helper_beside_a_study_is_no_script_of_the_same_name(command, tmp_path
   sys.modules.pop('explain', None)
   assert code == 2
   assert "config.data.corpus='nowhere': no such corpus" in error
+  assert sys.path[0] == str(ROOT), 'where packages of scripts are found'
 
 
 @pytest.mark.parametrize('word', ['-h', '--help'])

@@ -431,7 +431,7 @@ def test_the_tables_of_a_study_are_printed_as_it_wants_them(tmp_path, baseline):
   ]
   storage.append_rows(tmp_path / 'costs.jsonl', of_runs)
   path = tmp_path / 'study.py'
-  studies.save(studies.of_study(path, tmp_path, runs), path, ROOT)
+  studies.save(studies.of_study(path, tmp_path, runs), path)
   made = gather([tmp_path])
   text = page.render(made, 'bpb')
   printed = Parsed(text).tables
@@ -510,7 +510,7 @@ def test_the_same_page_is_made_again_byte_for_byte(study):
 
 @pytest.mark.slow
 def test_the_kept_study_makes_a_page_of_moderate_size():
-  kept = gather([ROOT / 'results' / 'classic'], ROOT)
+  kept = gather([ROOT / 'results' / 'classic'])
   text = page.render(kept, 'bpb')
   assert len(text.encode()) < 5.2e6
   first = next(iter(plot(text)[1]['updatemenus']))
@@ -630,7 +630,7 @@ def test_a_run_that_lies_in_two_places_is_drawn_once(tmp_path):
   saved = config.saved_config(tmp_path / 'runs' / 'rope')
   report = studies.Report(tmp_path / 'kept', ['rope'], study='gone.py')
   report.hashes = {'rope': config.config_hash(saved)}
-  studies.save(report, 'gone.py', ROOT)
+  studies.save(report, 'gone.py')
   made = gather([tmp_path / 'kept', tmp_path / 'runs'])
   assert (made.runs, list(made.configs)) == (['rope'], ['rope'])
   (table,) = made.series('bpb')
@@ -646,7 +646,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   rows = [r for path in (single, file) for r in row_files.read(path)]
   storage.append_rows(tmp_path / 'rows' / 'rows.jsonl', [*rows, task])
   report = studies.Report(tmp_path / 'rows', ['alibi-0', 'rope'], study='gone.py')
-  studies.save(report, 'gone.py', ROOT)
+  studies.save(report, 'gone.py')
   kept = gather([tmp_path / 'rows'])
   assert kept.runs == ['alibi-0', 'rope']
   assert kept.configs == {}

@@ -61,7 +61,7 @@ def test_study_json_holds_all_that_the_study_wanted(tmp_path):
     "def figures(): return {'one': dict(drawn_controls=['truncated'])}",
   )
   wanted = study.of_study(path, tmp_path, ['a', 'b'])
-  study.save(wanted, path, ROOT)
+  study.save(wanted, path)
   path.unlink()
   assert study.load(tmp_path) == wanted
   assert wanted.about == 'all alike'
@@ -72,26 +72,27 @@ def test_study_json_holds_all_that_the_study_wanted(tmp_path):
   assert study.load(tmp_path) == study.Report(tmp_path)
 
 
-def test_a_study_that_was_edited_since_is_named_in_one_line(tmp_path, capsys):
+def test_a_study_that_was_edited_since_is_named_in_one_line(tmp_path, capsys, monkeypatch):
+  monkeypatch.setattr(storage, 'REPOSITORY', tmp_path)
   path = write_study(tmp_path / 'study.py', "def table(): return dict(metric='ppl')")
-  study.save(study.of_study(path, tmp_path), path, tmp_path)
+  study.save(study.of_study(path, tmp_path), path)
   assert storage.read_json(tmp_path / 'study.json')['study'] == 'study.py'
-  assert study.of_arguments([str(tmp_path)], tmp_path).tables == [{'metric': 'ppl'}]
+  assert study.of_arguments([str(tmp_path)]).tables == [{'metric': 'ppl'}]
   assert capsys.readouterr().out == ''
   write_study(path, "def table(): return dict(metric='bpb')")
-  assert study.of_arguments([str(tmp_path)], tmp_path).tables == [{'metric': 'ppl'}]
+  assert study.of_arguments([str(tmp_path)]).tables == [{'metric': 'ppl'}]
   out, err = capsys.readouterr()
   (line,) = err.splitlines()
   assert out == ''
   assert 'as study.py wanted them when its sweep ran; it was edited since: --config=STUDY' in line
-  report = study.of_arguments([str(tmp_path), f'--config={path}'], tmp_path)
+  report = study.of_arguments([str(tmp_path), f'--config={path}'])
   assert report.tables == [{'metric': 'bpb'}]
   assert capsys.readouterr() == ('', '')
 
 
 @pytest.mark.parametrize('name', ['/dev/zero', '/proc/kcore', '\0', 'configs', '../' * 90])
 def test_what_study_json_names_is_not_read_where_it_can_be_no_study(name, tmp_path):
-  assert study.note_if_edited(study.Report(tmp_path, study=name), ROOT) == ''
+  assert study.note_if_edited(study.Report(tmp_path, study=name)) == ''
 
 
 # The kept results
@@ -115,7 +116,7 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
   """
   folder = ROOT / 'results' / name
   kept = study.load(folder)
-  assert study.note_if_edited(kept, ROOT) == ''
+  assert study.note_if_edited(kept) == ''
   assert study.of_study(ROOT / kept.study, folder, kept.runs).tables == kept.tables
   assert study.of_study(ROOT / kept.study, folder).figures == kept.figures
   if kept.study not in OF_IMPORTED:
@@ -346,12 +347,12 @@ def test_a_folder_that_cannot_be_written_shows_its_tables_and_ends_with_a_line(
   storage.append_rows(kept / 'rows.jsonl', realistic(1))
   refuse_writes(monkeypatch, kept)
   with pytest.raises(Stopped, match=r'kept/table\.md: Read-only file system; .*--out=DIR') as error:
-    study.of_arguments([str(kept)], ROOT).write_tables()
+    study.of_arguments([str(kept)]).write_tables()
   assert error.value.code == 1
   assert 'transformer_xl' in capsys.readouterr().out
   with pytest.raises(Stopped, match=r'kept/extrapolation\.png: Read-only file system'):
-    study.of_arguments([str(kept)], ROOT).write_figures()
-  report = study.of_arguments([str(kept), f'--out={out}'], ROOT)
+    study.of_arguments([str(kept)]).write_figures()
+  report = study.of_arguments([str(kept), f'--out={out}'])
   report.write_tables()
   report.write_figures()
   assert {path.name for path in out.iterdir()} == {

@@ -16,7 +16,8 @@ from posenc_jax.storage import REPOSITORY
 
 def main(function: Callable[[list[str]], int | None]) -> None:
   """Runs a script's `function(argv)`, and ends the process with the code that it returns. Modules
-  are not looked for in the folder of scripts: a study may import what lies beside it.
+  are looked for in the repository, where scripts have packages of their own, and not in the folder
+  of scripts: a study may import what lies beside it.
 
   `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, and SIGHUP
   of a closed terminal unless nohup is set, end the process at once, unless something else takes
@@ -24,7 +25,7 @@ def main(function: Callable[[list[str]], int | None]) -> None:
   away ends nothing.
   """
   is_other = lambda folder: Path(folder).resolve() != REPOSITORY / 'scripts'
-  sys.path[:] = filter(is_other, sys.path)
+  sys.path[:] = [str(REPOSITORY), *filter(is_other, sys.path)]
   silence_tracebacks()
   with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
     try:

@@ -192,12 +192,12 @@ def _sha256(path: str | Path) -> str:
   return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
-def save(report: Report, path: str | Path, root: Path) -> None:
+def save(report: Report, path: str | Path) -> None:
   """Writes `study.json`, from which `load` makes the report without the study in the file `path`.
 
-  A study inside the repository `root` is named relative to it.
+  A study inside the repository is named relative to it.
   """
-  path, root = Path(path).resolve(), Path(root).resolve()
+  path, root = Path(path).resolve(), storage.REPOSITORY
   name = path.relative_to(root) if path.is_relative_to(root) else path
   write(dataclasses.replace(report, study=name.as_posix()))
 
@@ -268,15 +268,15 @@ def _check_hashes(where: str, hashes: object) -> dict[str, str]:
   return dict(zip(names, values, strict=True))
 
 
-def note_if_edited(report: Report, root: Path) -> str:
+def note_if_edited(report: Report) -> str:
   """A line that says that the study was edited since it gave the report its settings, or ''.
 
-  The study is looked for in the repository `root`, and only read. The line has no command to copy,
+  The study is looked for in the repository, and only read. The line has no command to copy,
   because study.json may name anyone's file.
   """
   if report.study is None:
     return ''
-  file = Path(root, report.study)
+  file = storage.REPOSITORY / report.study
   try:
     is_edited = (
       file.is_file() and file.stat().st_size < MOST_BYTES and _sha256(file) != report.sha256
@@ -291,8 +291,8 @@ def note_if_edited(report: Report, root: Path) -> str:
   )
 
 
-def of_arguments(argv: list[str], root: Path) -> Report:
-  """The report of the command line `DIR [--config=STUDY] [--out=DIR]` in the repository `root`.
+def of_arguments(argv: list[str]) -> Report:
+  """The report of the command line `DIR [--config=STUDY] [--out=DIR]`.
 
   Prints what `note_if_edited` says, to the error stream.
   """
@@ -307,6 +307,6 @@ def of_arguments(argv: list[str], root: Path) -> Report:
   if flags.out is not None:
     report.out = Path(flags.out)
     cli.check_folder(f'--out={report.out}', report.out)
-  if line := note_if_edited(report, root):
+  if line := note_if_edited(report):
     print(visible(line), file=sys.stderr)
   return report

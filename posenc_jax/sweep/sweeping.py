@@ -86,7 +86,7 @@ def sweep(
   check_runs(path, runs, kept)
   cli.make_folder(out)
   with only_sweep(out):
-    study.save(report, path, scripts[0].parent)
+    study.save(report, path)
     if brought:
       bring(kept, out, brought)
     finished = sum(run.is_finished for run in runs)

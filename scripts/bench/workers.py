@@ -8,13 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from posenc_jax import storage
 from posenc_jax.distributed import devices
 from posenc_jax.errors import last_line
 from posenc_jax.sweep import subprocesses
 
 from .cases import Case
 
-ROOT = Path(__file__).resolve().parents[2]
 MIN_TIMEOUT = 60.0  # seconds that an answer may always take
 
 
@@ -35,7 +35,7 @@ class Worker:
         stdin=subprocess.DEVNULL,
         stdout=file,
         stderr=file,
-        cwd=ROOT,
+        cwd=storage.REPOSITORY,
         # jax and PyTorch share a GPU, so jax must not take most of its memory at once.
         env={'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'} | os.environ | subprocesses.environment(),
         start_new_session=True,  # Ctrl-C reaches the parent alone

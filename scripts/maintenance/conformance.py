@@ -19,14 +19,10 @@ add an encoding, add a case to CASES and a function of its weights to REFERENCES
 pretrained models, see CONTRIBUTING.md.
 """
 
-import sys
-from pathlib import Path
-
 from posenc_jax import cli
 
 
 def main(argv):
-  sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
   from scripts.maintenance.conformance import command
 
   command.main(argv)

@@ -34,7 +34,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from posenc_jax import cli, config, errors
 from scripts.maintenance.torture import SETTINGS
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS, HALF = 8, 4
 SMALL = SETTINGS | {
   'train.steps': STEPS,

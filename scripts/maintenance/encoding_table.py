@@ -8,15 +8,11 @@ here or are left out stand in encoding_table/page.md. A test holds ENCODINGS.md 
 here.
 """
 
-import sys
-from pathlib import Path
-
 from posenc_jax import cli
 
 
 def main(argv):
   cli.parse_args(argv, {}, takes_overrides=False)
-  sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
   from scripts.maintenance.encoding_table import page
 
   print(page.markdown(), end='')

@@ -49,7 +49,6 @@ from posenc_jax.reporting.mpl import profile_figure
 from posenc_jax.sweep import rates, sweeping
 from posenc_jax.training import loop, trackers
 
-ROOT = Path(__file__).resolve().parents[2]
 LONGEST_MESSAGE = 2000  # characters; more is no line that anyone reads
 ENDS = ('one line', 'taken', 'many lines', 'traceback', 'hang', 'left files')
 GOOD_ENDS = ENDS[:2]
@@ -255,7 +254,7 @@ def _of_hyperparameters(corpus: Path) -> Iterator[Input]:
 
 def _of_flags(call, good: list[str]) -> Iterator[Input]:
   """Wrong flags of the scripts."""
-  study = f'--config={ROOT / "configs" / "quick.py"}'
+  study = f'--config={BASE.with_name("quick.py")}'
   scripts = {
     'train.py': [],
     'eval.py': [],

@@ -61,7 +61,7 @@ def renew_settings(folder: Path) -> None:
         f'{folder}: {kept.study} has no run {gone[0]}; allowed: a study with all runs'
       )
     report.hashes = {name: hashes[name] for name in kept.runs}  # it may have more by now
-  study.save(report, path, ROOT)
+  study.save(report, path)
 
 
 def commands() -> list[tuple[str, ...]]:

@@ -69,11 +69,9 @@ def can_show(row: dict) -> bool:
   return is_known and row['protocol'] not in POSITIONAL
 
 
-def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Gathered:
-  """Reads folders (of one run, of many, or of kept rows) and files of rows.
-
-  `root` is the repository, for folders whose study lies in it. Raises UserError for none, or for a
-  place that is given twice.
+def gather(paths: Iterable[str | Path]) -> Gathered:
+  """Reads folders (of one run, of many, or of kept rows) and files of rows. Raises UserError for
+  none, or for a place that is given twice.
   """
   paths = [Path(path) for path in paths]
   if not paths:
@@ -90,7 +88,7 @@ def gather(paths: Iterable[str | Path], root: str | Path | None = None) -> Gathe
     joined.configs |= {place.name(run): saved for run, saved in place.configs.items()}
     joined.notes += _notes(place)
     joined.references |= place.report.references
-    if root is not None and (line := study.note_if_edited(place.report, Path(root))):
+    if line := study.note_if_edited(place.report):
       joined.notes.append(visible(line))
     if place.path.is_dir():
       joined.studies[visible(place.path.as_posix())] = _tables(place.report, joined.notes)
