@@ -24,7 +24,7 @@ reports, since the luck of a seed would choose the rate that it is then reported
 from pathlib import Path
 
 from posenc_jax import cli
-from posenc_jax.sweep import rates
+from posenc_jax.sweep import lr_grid
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = (ROOT / 'train.py', ROOT / 'eval.py')
@@ -36,7 +36,7 @@ def main(argv):
   study = Path(flags.config)
   out = flags.out or Path('runs') / f'{study.stem}_rates'
   save = flags.save or study.with_name(f'{study.stem}_rates.json')
-  return rates.choose_rates(
+  return lr_grid.choose_rates(
     study, out, save, overrides, SCRIPTS, flags.seed, flags.jobs, flags.launcher
   )
 

@@ -24,7 +24,7 @@ from posenc_jax import cli
 from posenc_jax.config import BASE, load, validate_data
 from posenc_jax.data import (
   TaskCorpus,
-  history,
+  ngrams_with_history,
   opened,
   overlap,
   prepare,
@@ -106,12 +106,12 @@ def describe_history(data: ConfigDict) -> None:
   """Prints what the last bytes before a byte are worth to an n-gram model, by their number."""
   train, validation, test = (text(data, split) for split in SPLITS)
   model = NGrams(sampled(train.tokens, MAX_TRAINING_TOKENS), CONTEXT, train.vocab)
-  bits = history.bits_by_width(model, validation.tokens, test.tokens)
+  bits = ngrams_with_history.bits_by_width(model, validation.tokens, test.tokens)
   if not bits:
-    least = history.SPAN + history.CACHE_CONTEXT
+    least = ngrams_with_history.SPAN + ngrams_with_history.CACHE_CONTEXT
     print(f'\nno history: no document of the test split has {least} bytes')
     return
-  if not history.reaches(validation.tokens, max(bits)):
+  if not ngrams_with_history.reaches(validation.tokens, max(bits)):
     print(
       '\nthe weight of the counts is that which is best on the test split itself: no document of '
       'the validation split is long enough'

@@ -73,8 +73,8 @@ OF_CI = {
   f'test_{name}.py'
   for name in (
     *('attention_weights', 'bench', 'blind_rules', 'carried_positions', 'carried_state'),
-    *('exporting', 'flax_attention', 'generation', 'grid', 'kept', 'long_ppl', 'page'),
-    *('paper_configs', 'profile_figures', 'rates'),
+    *('exporting', 'flax_attention', 'generation', 'grid', 'kept', 'long_ppl'),
+    *('lr_grid', 'page', 'paper_configs', 'profile_figures'),
     *('scoring', 'seeds', 'slurm', 'taken_parameters', 'trackers'),
   )
 }

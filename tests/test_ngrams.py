@@ -11,8 +11,9 @@ import pytest
 from small_runs import BASE, write_text_corpus
 
 from posenc_jax import config, data, storage
-from posenc_jax.data import history, ngrams, overlap
+from posenc_jax.data import ngrams, overlap
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
+from posenc_jax.data.ngrams_with_history import CACHE_CONTEXT, bits_by_width, counted
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import ngram_line
 from posenc_jax.reporting.study import Report
@@ -117,10 +118,10 @@ def test_impossible_models_are_refused():
 def test_counts_of_the_history_are_those_of_a_loop():
   model, widths = NGrams(texts(), 2, VOCAB), [0, 7, 30]
   text, places = texts(5, (80,))[0], range(45, 50)
-  found = history.counted(model, [(text, places)], widths)
+  found = counted(model, [(text, places)], widths)
   static = counters(texts(), 2)
   for n, place in enumerate(places):
-    for k in range(history.CACHE_CONTEXT + 1):
+    for k in range(CACHE_CONTEXT + 1):
       context = tuple(text[place - k : place].tolist())
       if k <= 2:
         assert found.counts_NK[n, k] == static[k][context, text[place]]
@@ -177,14 +178,14 @@ def test_a_history_that_repeats_itself_pays():
   rng = np.random.default_rng(6)
   several = [np.tile(rng.integers(0, 4, 100), 50) for _ in range(4)]
   model = NGrams([rng.integers(0, 4, 3000)], 2, VOCAB)
-  bits = history.bits_by_width(model, several[:2], several[2:], num_documents=2, span=60)
+  bits = bits_by_width(model, several[:2], several[2:], num_documents=2, span=60)
   assert [*bits] == [0, 64, 128, 256, 512, 1024, 2048, 4096]
   assert bits[0] == pytest.approx(2, abs=0.1)
   assert bits[64] > 1.8
   assert bits[128] < 0.8
   assert bits[4096] < 0.2
-  assert [*history.bits_by_width(model, [], [several[0][:500]], 2, 60)] == [0, 64, 128, 256]
-  assert history.bits_by_width(model, [], [several[0][:50]], 2, 60) == {}
+  assert [*bits_by_width(model, [], [several[0][:500]], 2, 60)] == [0, 64, 128, 256]
+  assert bits_by_width(model, [], [several[0][:50]], 2, 60) == {}
 
 
 # Overlap of splits

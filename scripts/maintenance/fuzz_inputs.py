@@ -46,7 +46,7 @@ from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.mpl import figures as mpl_figures
 from posenc_jax.reporting.mpl import profile_figure
-from posenc_jax.sweep import rates, sweeping
+from posenc_jax.sweep import lr_grid, sweeping
 from posenc_jax.training import loop, trackers
 
 LONGEST_MESSAGE = 2000  # characters; more is no line that anyone reads
@@ -368,8 +368,8 @@ def work_left_out() -> Iterator[None]:
       (loop, 'train', check),
       (evaluate, 'evaluate', check),
       (sweeping, 'check_runs', check_runs),
-      (rates, 'check_runs', check_runs),
-      (rates, 'last_validation', lambda run: 1.0),
+      (lr_grid, 'check_runs', check_runs),
+      (lr_grid, 'last_validation', lambda run: 1.0),
       (sweep.local, 'execute', nothing),
       (sweep.slurm, 'execute', nothing),
       (profile_figure, 'draw', build_only),

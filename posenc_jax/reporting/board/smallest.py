@@ -3,7 +3,6 @@
 import statistics
 from collections.abc import Iterable, Sequence
 
-from posenc_jax.reporting import costs
 from posenc_jax.reporting.board.lines import Line
 from posenc_jax.reporting.comparisons import significance
 from posenc_jax.reporting.comparisons.contrast import EQUIVALENT, Difference
@@ -23,7 +22,9 @@ def smallest_marked(of_corpus: Iterable[Line]) -> float | None:
   """The smallest difference from ROPE at L that seeds mark in four of five cases, the median
   over lines; None: they mark none.
   """
-  return costs.median(line.at_L.smallest for line in of_corpus if line.at_L)
+  of_lines = [line.at_L.smallest for line in of_corpus if line.at_L]
+  marked = [smallest for smallest in of_lines if smallest is not None]
+  return statistics.median(marked) if marked else None
 
 
 def smallest_shown(differences: Iterable[Difference | None]) -> float | None:
@@ -36,7 +37,8 @@ def smallest_shown(differences: Iterable[Difference | None]) -> float | None:
   factor = 1 + normal.inv_cdf(significance.POWER) / half
   telling = [some for some in differences if some is not None and some.mark != EQUIVALENT]
   intervals = [some.interval for some in telling if some.interval is not None]
-  return costs.median(factor * (upper - lower) / 2 for lower, upper in intervals)
+  shown = [factor * (upper - lower) / 2 for lower, upper in intervals]
+  return statistics.median(shown) if shown else None
 
 
 def smallest_text(scores_of_lines: Iterable[Sequence[float]], form: str) -> str:

@@ -10,8 +10,8 @@ from stand_ins import ROOT
 from posenc_jax import storage, sweep
 from posenc_jax.config import load, product, saved_config, vary, with_rates
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.sweep import rates
-from posenc_jax.sweep.rates import RateCurve, choose_rates
+from posenc_jax.sweep import lr_grid
+from posenc_jax.sweep.lr_grid import RateCurve, choose_rates
 
 NEVER = math.inf
 # Trains in no time: bits by how far the rate is from the best one of the encoding; too large a rate
@@ -59,7 +59,7 @@ def complete(bits_of, stated=0.004) -> RateCurve:
 
 
 def test_lines_are_those_of_the_sweep_or_of_lines(tmp_path):
-  board = rates.lines_of(ROOT / 'configs' / 'studies' / 'board.py')
+  board = lr_grid.lines_of(ROOT / 'configs' / 'studies' / 'board.py')
   assert len(board) == 29
   assert all('seed' not in line for line in board)
   for returns, reason in (('1 / 0', 'ZeroDivisionError'), ('None', 'returns None; allowed: 1 to')):
@@ -67,7 +67,7 @@ def test_lines_are_those_of_the_sweep_or_of_lines(tmp_path):
     text = STUDY.format(base=str(BASE), names=('rope', 'alibi'))
     study.write_text(f'{text}\ndef lines():\n  return {returns}\n')
     with pytest.raises(UserError, match=reason):
-      rates.lines_of(study)
+      lr_grid.lines_of(study)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def study(tmp_path, monkeypatch):
   """study(names, **overrides) chooses rates; its folder has study.py, out/ and rates.json."""
   monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(sweep.local, 'POLL', 0.01)
-  monkeypatch.setattr(sweep.rates, 'check_runs', lambda path, runs: None)
+  monkeypatch.setattr(sweep.lr_grid, 'check_runs', lambda path, runs: None)
   (tmp_path / 'train.py').write_text(TRAIN)
 
   def choose(*names, **fields):
@@ -193,7 +193,7 @@ def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(stu
   calls = [path.read_text() for path in study.folder.glob('out/*/calls.txt')]
   checked = []
   check = lambda path, runs: checked.extend(run.config.optim.learning_rate for run in runs)
-  monkeypatch.setattr(sweep.rates, 'check_runs', check)
+  monkeypatch.setattr(sweep.lr_grid, 'check_runs', check)
   assert study('nope', optim__learning_rate=0.024) == 0
   assert [path.read_text() for path in study.folder.glob('out/*/calls.txt')] == calls
   assert {f'{rate:g}' for rate in checked} == line['bits'].keys()
@@ -215,7 +215,7 @@ def test_a_run_without_its_last_validation_is_damaged(rows, tmp_path):
   with pytest.raises(
     storage.Damaged, match=r'metrics\.jsonl is damaged: no validation at step 60$'
   ):
-    rates.last_validation(run)
+    lr_grid.last_validation(run)
 
 
 def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsys):
@@ -245,7 +245,7 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
     + "def lines():\n  return [{'optim.learning_rate': 1.0}]\n"
   )
   with pytest.raises(UserError, match=r'other.py: a line sets optim.learning_rate; allowed: lines'):
-    rates.lines_of(path)
+    lr_grid.lines_of(path)
 
 
 @pytest.mark.slow
