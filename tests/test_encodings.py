@@ -2822,11 +2822,7 @@ OUT_OF_BOUNDS = (
     ('ultravico', {'alpha': 1.5}, 'ultravico: alpha=1.5; allowed: from 0 to 1'),
     ('compact_relative', {'width': 3}, 'compact_relative: width=3; allowed: even, at least 2'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
-    (
-      'mla_rope',
-      {'fraction': 0.4},
-      'mla_rope: fraction=0.4 of head_dim=8; allowed: an even',
-    ),
+    ('mla_rope', {'fraction': 0.4}, 'mla_rope: fraction=0.4 of head_dim=8; allowed: an even'),
     ('key_offset', {'fraction': 0.05}, 'fraction=0.05 of head_dim=8; allowed: at least 1 channel'),
     *(
       (name, {'fraction': n}, f'{name}: fraction={n}; allowed: from 0 to 1')
