@@ -1,7 +1,8 @@
-"""Prepares a corpus, tokens that are not bytes included, and prints what is in it. Training and
-evaluation prepare what is not there by themselves.
+"""Prepares a corpus, tokens that are not bytes included, and prints what is in it. Sets of TFDS and
+Hugging Face are fetched by this command alone; all else training and evaluation prepare, too.
 
   python scripts/prepare_data.py                          # the corpus of configs/base.py
+  python scripts/prepare_data.py --config=configs/paper/kerple.py   # that of a study
   python scripts/prepare_data.py --corpus=tfds:lambada --config.data.text_field=passage
   python scripts/prepare_data.py --config.data.tokenizer=sentencepiece
   python scripts/prepare_data.py --corpus=task:copy/symbols=8   # a task: examples and chance

@@ -1700,7 +1700,6 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
   folder = hf_folder(hf_set, kind, tmp_path / 'set')
   # The library itself takes files that are named `dev` for the validation split.
   name = f'hf:{folder}' + (':validation=dev' if kind == 'saved' else '')
-  assert data.is_present(name, str(tmp_path / 'cache'))
   assert data.prepare(name, str(tmp_path / 'cache')) == folder
   texts = {
     split: list(corpus(name, split, 'body', str(tmp_path / 'cache')).documents) for split in SPLITS
@@ -1776,7 +1775,6 @@ def test_a_set_of_the_hub_is_fetched_once(hf_set, options, tmp_path, monkeypatch
 
   monkeypatch.setattr(datasets, 'load_dataset', load_dataset)
   name, cache = f'hf:them/set:small:revision=v1{options}', str(tmp_path)
-  assert not data.is_present(name, cache)
   with pytest.raises(
     UserError, match=r'prepare it with `python scripts/prepare_data\.py --corpus=hf:'
   ):
@@ -1784,7 +1782,6 @@ def test_a_set_of_the_hub_is_fetched_once(hf_set, options, tmp_path, monkeypatch
   for _ in range(2):
     folder = data.prepare(name, cache)
   assert asked == [('them/set', 'small', 'v1', bool(options))]
-  assert data.is_present(name, cache)
   assert folder.parent == tmp_path / 'hf'
   texts = [t for s in SPLITS for t in corpus(name, s, 'body', cache).documents]
   assert sorted(texts) == sorted(f'train {i} é'.encode() for i in range(20 if options else 40))

@@ -3,6 +3,7 @@
 import ast
 import collections
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import preflight
 from posenc_jax.sweep.plan import check_runs
 from posenc_jax.tasks import make
-from scripts import board, figures, keep, table
+from scripts import board, figures, keep, prepare_data, table
 from scripts.aot import command as aot
 from scripts.bench import command as bench
 from scripts.maintenance import fuzz_inputs
@@ -392,10 +393,31 @@ def test_what_is_equal_is_checked_once(monkeypatch):
   assert calls == {'model': 2, 'evaluation': 1}
 
 
-def test_a_set_that_is_not_on_disk_is_left_alone(tmp_path):
-  run = load(BASE, {'data.corpus': 'tfds:lm1b', 'data.cache': str(tmp_path)})
-  preflight.check_training_data(run)
-  preflight.check_evaluation(run)
+@pytest.mark.parametrize('name', ['tfds:pg19', 'hf:them/books'])
+def test_a_sweep_over_a_set_that_is_not_on_disk_is_refused_once(name, tmp_path, monkeypatch):
+  """In one line and before anything is written; the command that it names is one that takes the
+  set's field and the cache.
+  """
+  if name.startswith('hf:'):
+    pytest.importorskip('datasets')
+  cache, out = tmp_path / 'their cache', tmp_path / 'out'
+  scripts = ROOT / 'train.py', ROOT / 'eval.py'
+  fields = {'data.corpus': name, 'data.text_field': 'book_text', 'data.cache': str(cache)}
+  line = message(sweep.sweep, ROOT / 'configs' / 'quick.py', out, fields, scripts)
+  command = line.partition('prepare it with `')[2].removesuffix('`')
+  assert [*tmp_path.iterdir()] == []
+  taken = []
+  monkeypatch.setattr(prepare_data, 'describe_text', lambda data: taken.append(data))
+  python, script, *flags = shlex.split(command)
+  assert (python, script) == ('python', 'scripts/prepare_data.py')
+  prepare_data.main(flags)
+  assert [(data.corpus, data.text_field, data.cache) for data in taken] == [(*fields.values(),)]
+
+
+def test_a_command_that_prepares_a_set_says_no_defaults(tmp_path, monkeypatch):
+  monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+  line = message(data.corpus, 'tfds:lm1b', 'train', 'text', '')
+  assert line.endswith('prepare it with `python scripts/prepare_data.py --corpus=tfds:lm1b`')
 
 
 @pytest.mark.parametrize('name', ['new/' + 'x' * 300, 'x' * 300, 'file/below', 'file'])

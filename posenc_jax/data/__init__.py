@@ -3,9 +3,7 @@
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.corpora import (
   Corpus,
-  check_tokenizer,
   corpus,
-  is_present,
   opened,
   prepare,
   text,
@@ -29,9 +27,7 @@ __all__ = [
   'Corpus',
   'TaskBatches',
   'TaskCorpus',
-  'check_tokenizer',
   'corpus',
-  'is_present',
   'opened',
   'pad_examples',
   'prepare',

@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import shlex
 import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from posenc_jax import storage
+from posenc_jax.config.paths import cache_folder
 from posenc_jax.errors import UserError
 
 LOCK, SCRATCH = 'building.lock', '.building-'
@@ -17,6 +19,18 @@ def can_build(cache: Path) -> bool:
   """Whether this process may write to a cache that exists, and take its lock."""
   lock = cache / LOCK
   return storage.is_writable(cache) and (not storage.exists(lock) or os.access(lock, os.W_OK))
+
+
+def not_prepared(name: str, where: str, text_field: str, cache: Path) -> UserError:
+  """The error of a set that is not on disk, with the command that prepares it and shows it."""
+  flags = {'corpus': name}
+  if text_field != 'text':
+    flags['config.data.text_field'] = text_field
+  if cache != cache_folder(''):
+    flags['config.data.cache'] = cache
+  command = ['python', 'scripts/prepare_data.py', *(f'--{key}={flags[key]}' for key in flags)]
+  problem = f'config.data.corpus={name!r}: not in {where}'
+  return UserError(f'{problem}; prepare it with `{shlex.join(command)}`')
 
 
 def build_once(folder: Path, cache: Path, make: Callable[[Path], str | Path]) -> None:

@@ -232,12 +232,6 @@ def vocab(data: ConfigDict) -> int:
   return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
 
 
-def check_tokenizer(data: ConfigDict) -> None:
-  """Raises `UserError` where a section `data` names a tokenizer.json that cannot be used."""
-  if data.tokenizer not in ('bytes', 'sentencepiece'):
-    tokenizer_json(data.tokenizer, data.vocab)
-
-
 def corpus(name: str, split: str, text_field: str, cache: str, packing: str = 'none') -> Corpus:
   """Opens one split of a corpus of text, with bytes as tokens.
 
@@ -287,12 +281,6 @@ def prepare(name: str, cache: str) -> Path:
   its folder. Raises `UserError`.
   """
   return _reader(name).prepare(name, cache_folder(cache))
-
-
-def is_present(name: str, cache: str) -> bool:
-  """Whether a corpus can be opened without a download. Raises `UserError` for what is no corpus."""
-  reader = _reader(name)
-  return not name.startswith(FETCHED) or reader.is_on_disk(name, cache_folder(cache))
 
 
 def verified_sha256(name: str) -> str | None:

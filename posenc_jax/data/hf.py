@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType
 
 from posenc_jax import storage
-from posenc_jax.data.building import build_once
+from posenc_jax.data.building import build_once, not_prepared
 from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of
 from posenc_jax.data.folder import listing_of
 from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line
@@ -69,14 +69,12 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   if parts.is_folder:
     with _one_line(field, 'a folder that the library datasets reads'):
       found = _of_folder(datasets, parts, cache, field)
-  elif is_on_disk(name, cache):
+  elif storage.exists(root):
     with _one_line(field, f'{root} as it was prepared, or without it'):
       identity = identity_of((root / file for file in _files(root)), text_field)
       found = datasets.load_from_disk(str(root))
   else:
-    raise UserError(
-      f'{field}: not in {cache}; prepare it with `python scripts/prepare_data.py --corpus={name}`'
-    )
+    raise not_prepared(name, str(cache), text_field, cache)
   sizes = {key: len(rows) for key, rows in found.items()}
   source, start, stop = _part(field, sizes, parts, split)
   features = found[source].features
@@ -116,11 +114,6 @@ def prepare(name: str, cache: Path) -> Path:
 
   build_once(folder, cache, make)
   return folder
-
-
-def is_on_disk(name: str, cache: Path) -> bool:
-  """Whether the set can be opened without a download. Raises `UserError` for what is no name."""
-  return parse(name).is_folder or storage.exists(_folder(name, cache))
 
 
 def parse(name: str) -> Name:

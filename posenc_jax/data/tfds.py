@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from posenc_jax.data.building import not_prepared
 from posenc_jax.data.documents import Documents, Listing, identity_of
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown
 
@@ -20,12 +21,9 @@ from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
   """Returns the documents of a split. Raises `UserError`."""
   builder = _builder_on_disk(name, cache)
-  field = f'config.data.corpus={name!r}'
   if builder is None:
-    raise UserError(
-      f'{field}: not in {cache} or {tfds.core.constants.DATA_DIR}{_near(name)}; prepare it with '
-      f'`python scripts/prepare_data.py --corpus={name}`'
-    )
+    where = f'{cache} or {tfds.core.constants.DATA_DIR}{_near(name)}'
+    raise not_prepared(name, where, text_field, cache)
   features = builder.info.features
   texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
   if text_field not in texts:
@@ -36,7 +34,8 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   part = _split_slices(set(builder.info.splits)).get(split)
   if part is None:
     present = ', '.join(builder.info.splits)
-    raise UserError(f'{field}: no split {split!r} and no train to cut it from; it has {present}')
+    problem = f'no split {split!r} and no train to cut it from'
+    raise UserError(f'config.data.corpus={name!r}: {problem}; it has {present}')
   files = sorted(path for path in Path(builder.data_dir).rglob('*') if path.is_file())
   identity = identity_of(files, text_field)
   rows = builder.as_data_source(part)
@@ -69,11 +68,6 @@ def prepare(name: str, cache: Path) -> Path:
         f'where it can, run `{_command(name)} --data_dir=DIR` and copy what is in DIR into {cache}'
       ) from error
   return Path(builder.data_dir)
-
-
-def is_on_disk(name: str, cache: Path) -> bool:
-  """Whether the set was prepared before. Raises `UserError` for what is no name of a set."""
-  return _builder_on_disk(name, cache) is not None
 
 
 def known() -> list[str]:

@@ -54,9 +54,7 @@ def check_training_data(config: ConfigDict) -> None:
   if not config.train.steps:
     return
   for split in ('train', 'validation'):
-    corpus = _corpus(config, split)
-    if corpus is not None:
-      corpus.batches(config.train.length, config.train.batch, seed=0)
+    _corpus(config, split).batches(config.train.length, config.train.batch, seed=0)
 
 
 def check_evaluation(config: ConfigDict) -> None:
@@ -65,7 +63,7 @@ def check_evaluation(config: ConfigDict) -> None:
   if isinstance(corpus, data.TaskCorpus):
     for length in config.eval.lengths:
       corpus.examples(1, length)
-  elif corpus is not None:
+  else:
     plan(config, corpus)
     check_evaluator(config, corpus)
 
@@ -81,17 +79,11 @@ def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:
   return begun
 
 
-def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus | None:
-  """The split; None for a set that is not on disk. What is learned or cut into tokens for it, the
-  training finds in the cache. A run that starts from another has that one's tokenizer.
+def _corpus(config: ConfigDict, split: str) -> data.Corpus | data.TaskCorpus:
+  """The split. What is learned or cut into tokens for it, the training finds in the cache. A run
+  that starts from another has that one's tokenizer.
   """
-  section, start = config.data, config.train.init_from
-  if not tasks.is_task(section.corpus):
-    if own_tokenizer.kept_tokenizer(start, section) is None:
-      data.check_tokenizer(section)
-    if not data.is_present(section.corpus, section.cache):
-      return None
-  return _opened(json.dumps(to_json(section)), split, start)
+  return _opened(json.dumps(to_json(config.data)), split, config.train.init_from)
 
 
 @functools.lru_cache(maxsize=3)
