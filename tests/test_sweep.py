@@ -67,6 +67,15 @@ def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
     sweep.plan(ROOT / 'configs' / 'drope.py', run.out, {'encoding.name': 'alibi'})
 
 
+def test_where_a_sweep_says_what_runs_start_from_that_is_not_overridden(study):
+  """The last run would start from elsewhere, under the name of one that starts from another."""
+  run = study(['rope'])
+  with pytest.raises(
+    UserError, match=r"^config\.train\.init_from='mine'; allowed: other fields; .* {'label': 'YaRN"
+  ):
+    sweep.plan(ROOT / 'configs' / 'paper' / 'yarn.py', run.out, {'train.init_from': 'mine'})
+
+
 def test_a_failing_run_stops_no_other_is_named_and_goes_on_later(study, capsys):
   run = study(['broken_train', 'broken_eval', 'forgetful', 'rope'])
   code, calls = run()

@@ -313,11 +313,15 @@ def _without_seed(swept: dict) -> dict:
 
 
 def _check_sections(overrides: dict[str, object], swept_runs: list[dict]) -> None:
-  """Raises `UserError` for an override of a section of which the sweep varies a field, and of the
-  name of an encoding that the sweep sets with its hyperparameters.
+  """Raises `UserError` for an override of a section of which the sweep varies a field, of the name
+  of an encoding that the sweep sets with its hyperparameters, and of the run that others start from
+  where the sweep says it.
   """
   for field in overrides:
     for swept in swept_runs:
+      if field == 'train.init_from' and field in swept:
+        allowed = f"other fields; the sweep sets {shown(swept[field])}, others take get_config()'s"
+        raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
       if field == 'encoding.name' and 'encoding' in swept:
         allowed = f'other fields; the sweep sets encoding={shown(swept["encoding"])} whole'
         raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
