@@ -355,6 +355,17 @@ def curves_of(axes):
   ]
 
 
+@pytest.mark.parametrize('values', [(0.0, 0.0), (0.0, 0.2)])
+def test_a_share_of_0_has_a_place_on_its_axis(values, tmp_path):
+  of_heads = {'protocol': 'sink_rate', 'metric': 'sink_rate', 'document': None, 'k': None}
+  pairs = zip(('rope', 'sigmoid'), values, strict=True)
+  rows = [row(label, value=value, **of_heads) for label, value in pairs]
+  figure = figures.draw(rows, protocol='sink_rate', metric='sink_rate')
+  figure.savefig(tmp_path / 'figure.png', dpi=40)
+  (axes,) = figure.axes
+  assert (axes.get_yscale(), axes.get_ylim()) == ('linear', (-0.02, 1.04))
+
+
 def test_accuracy_has_a_linear_axis_from_0_to_1_and_chance_is_dotted():
   (axes,) = figures.draw(tasks(), protocol='copy', metric='exact_match').axes
   assert (axes.get_yscale(), axes.get_ylim()) == ('linear', (-0.02, 1.04))

@@ -16,6 +16,7 @@ from posenc_jax.reporting.mpl.axes import (
 )
 from posenc_jax.reporting.scores.score import UNSEEN
 from posenc_jax.reporting.series import Curve, Series, gradient_series, looks_of, position_series
+from posenc_jax.rows.row_schema import SHARES
 
 MARKED = 12  # a curve of more points has markers at about so many of them
 COVERED = 0.99  # the share of the gradient that is called the receptive field
@@ -232,13 +233,13 @@ def shade_training(axes, train_lengths: list[int]) -> None:
 
 
 def score_axis(axes, series: Series) -> None:
-  """Makes the y axis one from 0 to 1 for accuracies, from 0 for other scores of tasks, else
+  """Makes the y axis one from 0 to 1 for shares, from 0 for other scores of tasks, else
   logarithmic.
   """
   from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
   axes.set_ylabel(series.y_title)
-  if series.scores.metric.is_accuracy:
+  if series.scores.metric.name in SHARES:
     axes.set_ylim(-0.02, 1.04)
     return
   if series.scores.metric.shows_seeds:
