@@ -490,6 +490,14 @@ def test_numbers_of_the_pretrained_model():
     assert signed == changes[f'{line}, 2 L']['16384']
 
 
+def test_the_list_of_results_names_every_study():
+  studies, text = ROOT / 'configs' / 'studies', (ROOT / LIST).read_text()
+  names = [path.relative_to(studies).as_posix() for path in sorted(studies.rglob('*.py'))]
+  assert len(names) > 20
+  missing = [n for n in names if f'`{n}`' not in text and f'configs/studies/{n}' not in text]
+  assert missing == []
+
+
 README, FINDINGS, LIST = 'README.md', 'results/FINDINGS.md', 'results/README.md'
 # (study, line, its verdict by the board's rules, a page, its words that rest on that verdict).
 VERDICTS = [
