@@ -1,5 +1,6 @@
 """The settings of papers: every run of theirs can be built at true size, and trained in small."""
 
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -104,6 +105,7 @@ def test_every_run_is_built_at_true_size(path):
     ('alibi', {'mesh.data': 4}),
     ('fox', {'mesh.data': 8}),
     ('fox', {'train.grad_accum_steps': 16}),
+    ('sinks', {'mesh.data': 4, 'train.grad_accum_steps': 8}),
     (
       'yarn',
       {'mesh.fsdp': 8, 'mesh.context': 8, 'train.grad_accum_steps': 8, 'model.remat': 'layer'},
@@ -135,6 +137,33 @@ def test_alibi_has_the_layers_of_247_million_parameters():
 def test_kerple_has_162_million_parameters():
   """With the vocabulary of GPT-2, padded to a multiple of 128."""
   assert sizes(study('kerple')[0], 50_304)[0] == pytest.approx(162e6, abs=5e5)
+
+
+@pytest.mark.parametrize(('name', 'layers'), [('nope', 85e6), ('sinks', 59e6)])
+def test_the_layers_have_the_parameters_that_the_study_says(name, layers):
+  c = study(name)[0]
+  assert f'{layers / 1e6:.0f} million parameters in the layers' in ' '.join(
+    config.load_study(PAPERS[NAMES.index(name)]).__doc__.split()
+  )
+  assert sizes(c, data.VOCAB)[1] == pytest.approx(layers, abs=5e5)
+
+
+def test_tasks_of_nope_are_asked_for_twice_the_symbols_in_training():
+  """The largest number in training is drawn as often as the one below it."""
+  most_of = {'copy': 20, 'reverse': 20, 'sort': 8, 'addition': 8}
+  of_corpus = {c.data.corpus: c for c in study('nope')}
+  assert len(of_corpus) == 8
+  for corpus, c in of_corpus.items():
+    task, name = tasks.of_corpus(corpus), corpus.removeprefix(tasks.PREFIX).partition('/')[0]
+    sign, most = '+' if name == 'addition' else '>', most_of[name]
+
+    def symbols(length, task=task, sign=sign):
+      return task.show(task.example('test', 0, 0, length, length)).split().index(sign)
+
+    assert [symbols(c.eval.lengths[0]), symbols(c.eval.lengths[-1])] == [most, 2 * most]
+    assert c.eval.lengths[0] == c.train.length
+    number_of = Counter(symbols(n) for n in range(task.shortest, c.train.length + 1))
+    assert number_of[most] == number_of[most - 1]
 
 
 @pytest.mark.parametrize('name', ['yarn', pytest.param('pi', marks=pytest.mark.slow)])
