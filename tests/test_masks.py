@@ -4,6 +4,7 @@ gradients; queries that see no key get 0, and no gradient of them is NaN.
 
 import functools
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +14,29 @@ from against_dense import gradients
 from flax import nnx
 from kinds import daily_if
 from test_fused import REFUSED as NOT_IN_FUSED
-from test_laws import DIMS, SEGMENTS, B, S, build, check_with_oracle, declared
+from test_laws import (
+  DIMS,
+  SEGMENTS,
+  B,
+  S,
+  build,
+  check_with_oracle,
+  close,
+  declared,
+  expected,
+  inputs,
+  parameters,
+)
 from test_triton import REFUSED as NOT_IN_TRITON
 
 from posenc_jax.attention import attend, fastest
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
-from posenc_jax.encodings import Encoding, make
+from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.inspection.laws import positions_of
+
+ROOT = Path(__file__).parent.parent
 
 
 def holes(i, j):
@@ -433,13 +449,93 @@ def test_a_function_may_hold_constants_and_other_masks():
 
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-def test_another_sequence_is_attended_to_where_no_position_counts(backend):
-  """As docs/attend.md says."""
+def test_keys_may_be_of_another_sequence_where_no_position_counts(backend):
+  """As they are, without empty places for queries."""
   draw = np.random.default_rng(0).standard_normal
   q, k, v = (jnp.asarray(draw((2, T, 4, 8)), jnp.float32) for T in (5, 9, 9))
   enc = make('nope', **vars(DIMS) | {'kv_heads': 4}, rngs=nnx.Rngs(0))
   found = attend(q, k, v, enc, is_causal=False, backend=backend, block_sizes=(2, 4))
   np.testing.assert_allclose(found, jax.nn.dot_product_attention(q, k, v), atol=2e-6)
+
+
+# Tokens of two pairs of sequences by the recipe of docs/attend.md for cross-attention: first keys,
+# then queries; of each its pair and its position, which lets keys lie ahead of queries.
+KEYS = 5
+PAIRS = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1])
+PLACES = np.array([0, 4, 8, 0, 4, 0, 3, 0, 3, 6, 9])
+
+
+def across(enc, x_BSD, positions, keys: int, mask_ids=None):
+  """Attention of the tokens behind `keys` others to these, as the page has it; with `mask_ids`, as
+  it says of rows of several pairs.
+  """
+  page = (ROOT / 'docs' / 'attend.md').read_text()
+  (recipe,) = re.findall(r'(def across\(.*?)\n\n', page, re.DOTALL)
+  if mask_ids is not None:
+    (of_pairs,) = re.findall(r'`mask=(lambda i, j, a, b: .*? & \(j < S\))`', page)
+    recipe = recipe.replace('lambda i, j: j < S', of_pairs)
+  names = {'jnp': jnp, 'enc': enc, 'attend': functools.partial(attend, x=x_BSD, mask_ids=mask_ids)}
+  exec(recipe, names)
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x_BSD, inputs()[1][n]) for n in 'qkv')
+  positions = positions_of(enc, positions[None])[0]
+  ends = positions[:keys], positions[keys:]
+  return names['across'](q[:, keys:], k[:, :keys], v[:, :keys], *ends)
+
+
+@pytest.mark.parametrize('name', [name for name in ENCODINGS if declared(name).causal_only])
+def test_what_is_for_causal_attention_alone_meets_no_keys_of_another_sequence(name):
+  x, enc = inputs()[0], declared(name)
+  alone = 'reads the scores of all' if enc.needs_all_queries else 'is defined for causal attention'
+  with pytest.raises(ValueError, match=f'{type(enc).__name__} {alone}'):
+    jax.eval_shape(lambda enc: across(enc, x, 2 * np.arange(S), KEYS), enc)
+
+
+def is_served(enc: Encoding) -> bool:
+  """Whether an encoding reads no more than queries, keys, and positions and inputs of a layer."""
+  reads_more = enc.causal_only or enc.needs_visible or enc.needs_all_queries
+  return not (
+    reads_more or any(map(enc.has, ('add_to_input', 'sample_positions', 'initial_state')))
+  )
+
+
+SERVED = [name for name in (*ENCODINGS, 't5_bidirectional') if is_served(declared(name))]
+DAILY_SERVED = ('t5_bidirectional', 'axial_rope', 'kv_shift', 'xsa')
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in DAILY_SERVED, 'ci')) for name in SERVED]
+)
+def test_keys_of_another_sequence_are_those_of_the_oracle(name):
+  """But for `xsa`, which does nothing there."""
+  enc, (x, weights, _) = build(name), inputs()
+  positions = np.concatenate([4 * np.arange(KEYS), 3 * np.arange(S - KEYS)])
+  found = jax.jit(across, static_argnames='keys')(enc, x, positions, keys=KEYS)
+  known = 'nope' if name == 'xsa' else name
+  w, x64 = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
+  options = {'T': S - KEYS, 'is_causal': False, 'mask': np.arange(S)[None, None] < KEYS}
+  p, positions = parameters(build(known)), np.stack([positions] * B)
+  close(found, expected(known, p, w, x64, position_ids=positions, **options))
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(n, marks=daily_if(n in ('rope', 'key_offset'), 'ci')) for n in SERVED]
+)
+def test_pairs_of_sequences_in_a_row_are_as_alone(name):
+  """But for what reads the key before each, as the page says."""
+  enc, x = build(name), inputs()[0]
+
+  @jax.jit
+  def together_and_alone(enc, x):
+    alone = []
+    for n in (0, 1):
+      is_own = np.equal(PAIRS, n)
+      alone.append(across(enc, x[:, is_own], PLACES[is_own], int(is_own[:KEYS].sum())))
+    return across(enc, x, PLACES, KEYS, PAIRS[None]), alone
+
+  together, alone = together_and_alone(enc, x)
+  of_second = np.abs(together[:, PAIRS[KEYS:] == 1] - alone[1]).max()
+  close(together[:, PAIRS[KEYS:] == 0], alone[0])
+  assert of_second > 1e-2 if name in ('key_offset', 'kv_shift') else of_second < 2e-5
 
 
 def test_a_function_tells_masks_apart():

@@ -17,7 +17,7 @@ def attention_fn(enc: Encoding, *, is_causal: bool = False, **options) -> 'FlaxA
 
   Queries are multiplied by `enc.query_scale`. In NNX the encoding is a part of the layer, so that
   its parameters are trained with it; make it once for layers that share it. Queries and keys are
-  of one sequence: `attend` takes another one where no position counts.
+  of one sequence; for another one see docs/attend.md.
 
   Args:
     enc: an encoding from `posenc_jax.make`, of as many heads as the layer.
