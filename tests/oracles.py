@@ -1373,16 +1373,14 @@ def scale_invariant(dims, hyper, p):
 def ultravico(dims, hyper, p):
   alpha, window = hyper.get('alpha', 0.9), hyper.get('window', dims.train_length // 2)
 
-  def across(s_HS, i, j_S, place_S):
-    far_S = [abs(i - j) > window for j in j_S]
-    return np.array(
-      [
-        [alpha * s if far and s > 0 else s for s, far in zip(s_S, far_S, strict=True)]
-        for s_S in s_HS
-      ]
-    )
+  def weakened(i, seen, s_HS):
+    far_S = [abs(i - s) > window for s in seen]
+    of_head = lambda s_S: [
+      alpha * s if far and s > 0 else s for s, far in zip(s_S, far_S, strict=True)
+    ]
+    return i, seen, np.array([of_head(s_S) for s_S in s_HS])
 
-  return Oracle(dot(dims.head_dim), across=across)
+  return Oracle(dot(dims.head_dim), among=lambda rows, starts: [weakened(*row) for row in rows])
 
 
 def nape(dims, hyper, p):

@@ -11,14 +11,16 @@ class UltraViCo(Encoding):
 
   Zhao et al. 2025. Of longer inputs than a model was trained on, far keys take the weight that it
   has learned to give to near ones; this gives some of it back, without training. To be chained
-  behind an encoding of positions, ('rope', 'ultravico'): s is all of the score before it. It was
-  made for video models that see both ways, so that half of L lies on either side; alpha is the
-  released code's for 3 L. The method has two parts more that are about frames, and are not here: a
-  smaller factor, beta, near multiples of the period after which a model repeats itself, and keys
-  beyond L that are hidden from queries of the first frame.
+  behind an encoding of positions, ('rope', 'ultravico') or ('axial_rope', 'ultravico'): s is all of
+  the score before it. i and j count tokens, whatever their positions, of which those of a video
+  have several. It was made for video models that see both ways, so that half of L lies on either
+  side; alpha is the released code's for 3 L. The method has two parts more that are about frames,
+  and are not here: a smaller factor, beta, near multiples of the period after which a model repeats
+  itself, and keys beyond L that are hidden from queries of the first frame.
   """
 
   paper = 'Zhao et al. 2025, arXiv:2511.20123'
+  position_kind = None
   reported_extrapolation = (
     "videos of 4 L: imaging quality 40.5% above others' best (all of the method)"
   )
@@ -35,10 +37,7 @@ class UltraViCo(Encoding):
     check_at_least(0, window=self.window)
     check_between(0, 1, alpha=alpha)
     self.alpha = alpha
-    self.max_relative_distance = self.window + 1
-
-  def tables(self, r_R):
-    return jnp.where(jnp.abs(r_R) > self.window, jnp.float32(self.alpha), 1.0)[:, None]
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    return jnp.where(s_BHTS >= 0, s_BHTS * tile.tables, s_BHTS)
+    is_far_TS = jnp.abs(tile.index_distance) > self.window
+    return jnp.where(is_far_TS[None, None] & (s_BHTS >= 0), self.alpha * s_BHTS, s_BHTS)
