@@ -2533,9 +2533,9 @@ RECORDS = {
     count_liere,
     variants={
       'plane': {'axes': 2, 'block': 4, 'length': 9.0},
-      'pairs': {'axes': 2, 'block': 2},
-      'dependent': {'axes': 2, 'block': 4, 'generators': 'dependent'},
-      'partition': {'axes': 2, 'block': 4, 'generators': 'partition'},
+      'pairs': {'axes': 2, 'block': 2, 'length': 40.0},
+      'dependent': {'axes': 2, 'block': 4, 'generators': 'dependent', 'length': 40.0},
+      'partition': {'axes': 2, 'block': 4, 'generators': 'partition', 'length': 40.0},
     },
   ),
   'goat': Record(

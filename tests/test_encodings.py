@@ -2483,15 +2483,15 @@ def test_liere_of_pairs_is_a_rotation_by_pairs():
   enc.angles[...] = -mixed.frequencies[...][..., None]
   mixed.layout = 'interleaved'
   same(enc, mixed)
-  assert not build('liere', axes=2, block=4).relative
-  assert build('liere', axes=2, block=2).relative
+  assert not build('liere', axes=2, block=4, length=1.0).relative
+  assert enc.relative
 
 
 def test_liere_starts_as_released():
-  free = build('liere', axes=2).angles[...]
+  free = build('liere', axes=2, length=1.0).angles[...]
   assert free.shape == (2, 2, 1, 28)
   assert 0 <= free.min() < 1 < 5 < free.max() <= 2 * np.pi
-  enc = build('liere', axes=2, block=4, generators='partition')
+  enc = build('liere', axes=2, block=4, generators='partition', length=1.0)
   assert np.std(enc.angles[...]) == pytest.approx(2**0.5, rel=0.3)
   zero = np.abs(enc.matrices()).max(axis=(1, 3, 4)) == 0
   np.testing.assert_array_equal(zero, [[False, True], [True, False]])
@@ -2827,6 +2827,12 @@ OUT_OF_BOUNDS = (
     ('cayley_string', {'axes': 3}, 'cayley_string: axes=3; allowed: a divisor of the 4 pairs'),
     ('harope', {'axes': 3}, 'harope: axes=3; allowed: a divisor of the 4 pairs'),
     ('liere', {'block': 3}, 'liere: block=3; allowed: divisors of head_dim=8'),
+    (
+      'liere',
+      {'axes': 2},
+      'liere: length=None with axes=2; allowed: a number greater than 0, such as the places of an '
+      'axis less 1',
+    ),
     (
       'liere',
       {'axes': 2, 'generators': 'partition'},

@@ -31,9 +31,9 @@ class LieRE(Encoding):
   LieRE, Ostmeier et al. 2025, section 4. Each A_a is skew-symmetric and learned, in blocks of
   `block` channels, for every layer and head of its own (a key/value head where there are fewer).
   Their entries start from U(0, 2 pi), as in the released code, which this was compared with at
-  equal positions. By default positions are divided by n, how many there are in training; the
-  release divides by n - 1, so that the last is 1. Published are blocks of 8 and of all channels;
-  with blocks of 2 it is RoPE-Mixed.
+  equal positions. With one axis positions are divided by n, how many there are in training, unless
+  told otherwise; the release divides those of each axis by its own n - 1, so that the last is 1.
+  Published are blocks of 8 and of all channels; with blocks of 2 it is RoPE-Mixed.
   Larger matrices of several axes do not commute: R(x)^T R(y) depends on more than y - x. With one
   axis it depends on nothing else, and all this is `grape_m` with frequencies of each head, in a
   learned basis.
@@ -72,7 +72,8 @@ class LieRE(Encoding):
       axes: how many positions a token has.
       block: channels that rotate together; None: all of a head.
       generators: how the matrices of the axes are made, one of GENERATORS.
-      length: what positions are divided by; None: the training length.
+      length: what positions are divided by, those of all axes; None: the training length, with one
+        axis. As in the release are positions from 0 to 1 along each axis with length=1.
     """
     super().__init__(dims, rngs)
     block = dims.head_dim if block is None else block
@@ -84,6 +85,9 @@ class LieRE(Encoding):
     blocks = dims.head_dim // block
     if generators == 'partition':
       check_divides(blocks, 'blocks of a head', axes=axes)
+    if length is None and axes > 1:  # the tokens of a grid are more than the places of an axis
+      allowed = 'a number greater than 0, such as the places of an axis less 1'
+      raise ValueError(f'length=None with axes={axes}; allowed: {allowed}')
     self.length = dims.train_length if length is None else length
     check_above(0, length=self.length)
     self.positions_per_token, self.block, self.generators = axes, block, generators
