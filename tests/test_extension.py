@@ -274,8 +274,14 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       'score carries more along the keys than 0 values; allowed: a shape in `scans_keys` for each',
     ),
     (
-      changed(scans_keys=((), ()), score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
+      changed(
+        scans_keys=((), ()), causal_only=True, score=lambda self, s, q, k, tile: tile.suffix_sum(s)
+      ),
       'Changed: score carries 1 of 2 values along the keys; allowed: all, one for each shape',
+    ),
+    (
+      changed(scans_keys=((),), score=lambda self, s, q, k, tile: tile.suffix_sum(s)),
+      'Changed: scans_keys=((),); allowed: causal_only = True, for what is carried along the keys',
     ),
     (
       changed(coordinates=lambda self, x, position_ids, visible, index: position_ids),
@@ -297,7 +303,7 @@ def test_attend_says_what_is_wrong_with_a_class(kind, reason):
   own = '__init__' in vars(kind)
   enc = kind() if own else kind(encodings.Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
   with pytest.raises(ValueError, match=f'^{re.escape(reason)}'):
-    attend(q, q, q, enc, is_causal=False)
+    attend(q, q, q, enc, is_causal=enc.causal_only)
 
 
 def counted(self, s, q, k, tile):

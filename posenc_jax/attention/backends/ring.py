@@ -36,9 +36,6 @@ def refuse(request: AttentionRequest) -> str | None:
     return f'the axis {SEQUENCE_AXIS} of the mesh is {kind.name}, it must be Auto'
   if T != S:
     return f'devices hold the queries of their own keys, but there are {T} queries for {S} keys'
-  if request.mask.looks_ahead and sequence_shards() > 1 and request.enc.scans_keys:
-    name = type(request.enc).__name__
-    return f'{name} sums from the last key leftwards, but each device starts at its own keys'
   if request.wants_lse:
     return 'it returns no log-sum-exp'
   return blockwise.refuse(request)

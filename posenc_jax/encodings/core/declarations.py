@@ -65,6 +65,9 @@ def check_declared(enc: Encoding, name: str) -> None:
   if enc.has_terms and enc.takes_positions_per_head:
     allowed = 'False, for it has terms by distance'
     raise ValueError(f'{name}: takes_positions_per_head=True; allowed: {allowed}')
+  if enc.scans_keys and not enc.causal_only:
+    allowed = 'causal_only = True, for what is carried along the keys ends at the query'
+    raise ValueError(f'{name}: scans_keys={enc.scans_keys}; allowed: {allowed}')
   if enc.has('normalize') != (enc.normalizer == 'rows'):
     allowed = "'rows' with the hook `normalize`, and without it any other"
     raise ValueError(f'{name}: normalizer={enc.normalizer!r}; allowed: {allowed}')
