@@ -2676,7 +2676,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
       i = S - T + t
       seen = [s for s in range(S) if mask_BTS[b, t, s]]
       s_HS = np.zeros((H, len(seen)))
-      for h in range(H):
+      for h in range(H if seen else 0):
         q = oracle.temper(len(seen), h, token_Sn[i]) * q_SHK[i, h // several]
         q = oracle.requery(q, len(seen), h)
         k_SK = k_SGK[:, h // group]

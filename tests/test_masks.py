@@ -34,7 +34,7 @@ from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.base import MASKED
-from posenc_jax.inspection.laws import positions_of
+from posenc_jax.inspection.laws import layer, positions_of
 
 ROOT = Path(__file__).parent.parent
 
@@ -64,6 +64,7 @@ OF_ROWS = (
   *('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe'),
   *('adaptive_temperature', 'elastic_softmax', 'cog'),
 )
+COUNTING = [name for name in ENCODINGS if declared(name).needs_visible]
 MODES = {
   'causal': {},
   'packed': {'segment_ids': SEGMENTS},
@@ -124,7 +125,11 @@ def test_a_mask_that_is_a_function_equals_the_oracle(backend, name, mode):
 
 
 @pytest.mark.parametrize(
-  'name', [pytest.param(n, marks=daily_if(n == 'nope', 'ci')) for n in (*IN_TILES, *OF_ROWS)]
+  'name',
+  [
+    pytest.param(name, marks=daily_if(name in ('nope', 'ssmax'), 'ci'))
+    for name in (*IN_TILES, *OF_ROWS, *COUNTING)
+  ],
 )
 def test_a_mask_that_is_an_array_equals_the_oracle(name):
   check_with_oracle(name, {'segment_ids': SEGMENTS, 'mask': ARRAY}, 'dense')
@@ -392,12 +397,20 @@ def test_a_function_that_reads_a_traced_array_is_refused():
     jax.eval_shape(run, q, jnp.arange(8))
 
 
-@pytest.mark.parametrize('mask', [lambda i, j: j < 5, np.ones((1, 8, 8), bool)])
-def test_encodings_that_count_visible_keys_take_no_mask(mask):
+def test_encodings_that_count_visible_keys_take_no_function():
   q, k, v, enc = small('lssa')
-  message = 'mask; allowed: None, for LSSA reads how many keys a query sees'
-  with pytest.raises(ValueError, match=f'^{message}'):
-    jax.eval_shape(lambda q: attend(q, k, v, enc, mask=mask), q)
+  allowed = 'a bool array, or of padding `segment_ids` in its place, for LSSA reads how many keys'
+  with pytest.raises(ValueError, match=f'^mask; allowed: {allowed}'):
+    jax.eval_shape(lambda q: attend(q, k, v, enc, mask=lambda i, j: j < 5), q)
+
+
+@pytest.mark.parametrize('T', [None, 5])
+def test_keys_of_an_array_are_counted_as_those_of_a_window(T):
+  enc, (x, weights, _) = build('ssmax'), inputs()
+  run = functools.partial(layer, enc, weights, x, T=T, segment_ids=SEGMENTS, backend='dense')
+  distance = np.arange(S)[S - (T or S) :, None] - np.arange(S)[None]
+  by_array, by_window = jax.jit(lambda: (run(mask=distance[None] < 3), run(window=3)))()
+  close(by_array, by_window)
 
 
 def test_what_takes_a_mask():

@@ -125,8 +125,9 @@ def build_request(
   if mask.function is not None:
     both_ids = () if mask_ids is None else (mask_ids[:, S - T :], mask_ids)
     mask.check_function(index_BS[:, S - T :], index_BS, *both_ids)
-  if enc.needs_visible and (mask.function is not None or seen_BTS is not None):
-    raise ValueError(f'mask; allowed: None, for {name} reads how many keys a query sees')
+  if enc.needs_visible and mask.function is not None:
+    allowed = 'a bool array, or of padding `segment_ids` in its place'
+    raise ValueError(f'mask; allowed: {allowed}, for {name} reads how many keys a query sees')
   if contiguous:
     if not enc.takes_carried_positions:
       check_length(enc, S, segment_ids)
@@ -137,7 +138,10 @@ def build_request(
       max_position_distance = largest_difference(enc, position_ids)
     distances = _distance_range(enc, max_position_distance)
     position_ids = _as_data(position_ids)
-  j = _coordinates(enc, x, position_ids, segment_ids, mask, index_BS)
+  visible_BS = None
+  if enc.needs_visible:
+    visible_BS = _count_visible(mask, index_BS, segment_ids, seen_BTS)
+  j = _coordinates(enc, x, position_ids, visible_BS, index_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   if position_ids.ndim == 3:  # no term depends on them
     contiguous, position_ids = True, index_BS
@@ -177,11 +181,26 @@ def _numbered(segment_ids):
   return jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=1, dtype=jnp.int32)
 
 
-def _count_visible(mask: Mask, index_BS, segment_ids):
-  """How many keys each token sees as a query: int32 [B|1, S]. A segment is a run of equal ids."""
+def _count_visible(mask: Mask, index_BS, segment_ids, seen_BTS):
+  """How many keys each token sees as a query: int32 [B|1, S]. A segment is a run of equal ids.
+
+  `seen_BTS` tells of the last T tokens; a query without any key counts as with one.
+  """
+  S = index_BS.shape[1]
   backwards = None if segment_ids is None else segment_ids[:, ::-1]
-  to_the_end_BS = contiguous_positions(index_BS.shape[1], backwards)[:, ::-1]
-  return mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
+  to_the_end_BS = contiguous_positions(S, backwards)[:, ::-1]
+  visible_BS = mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
+  if seen_BTS is None:
+    return visible_BS
+  offset = S - seen_BTS.shape[1]
+  index_S = jnp.arange(S)
+  distance_TS = index_S[offset:, None] - index_S[None]
+  seen_BTS = seen_BTS & mask.visible(distance_TS, index_BS[:, offset:], index_BS)
+  if segment_ids is not None:
+    seen_BTS = seen_BTS & (segment_ids[:, offset:, None] == segment_ids[:, None])
+  visible_BT = jnp.maximum(seen_BTS.sum(axis=2), 1)
+  before = jnp.broadcast_to(visible_BS[:, :offset], (len(visible_BT), offset))
+  return jnp.concatenate([before, visible_BT], axis=1)
 
 
 def _as_data(position_ids):
@@ -192,11 +211,10 @@ def _as_data(position_ids):
   return lax.stop_gradient(position_ids.astype(jnp.int32 if is_whole else jnp.float32))
 
 
-def _coordinates(enc: Encoding, x, position_ids, segment_ids, mask: Mask, index_BS):
+def _coordinates(enc: Encoding, x, position_ids, visible_BS, index_BS):
   """The coordinates of the keys. Raises ValueError where they are no floats, or not float32 where
   pairs read them, which take differences.
   """
-  visible_BS = _count_visible(mask, index_BS, segment_ids) if enc.needs_visible else None
   j = enc.coordinates(x, position_ids, visible_BS, index_BS)
   is_float = lambda c: jnp.issubdtype(c.dtype, jnp.floating)  # gradients of all are added up
   wrong = [c.dtype for c in jax.tree.leaves(j) if not is_float(c)]

@@ -242,7 +242,8 @@ class Encoding(nnx.Module):
       position_ids: [B|1, S], or [B|1, S, positions_per_token], or [B|1, S, G] as
         `takes_positions_per_head` declares.
       visible_BS: how many keys each token sees as a query, itself included, under the mask and in
-        its segment: int32 [B|1, S], or None unless `needs_visible`.
+        its segment: int32 [B|1, S], or None unless `needs_visible`. Of tokens that are no queries a
+        mask that is an array says nothing, and is not counted.
       index_BS: the place of each token in its segment, 0, 1, 2, ..., whatever its position: int32
         [B|1, S].
     """
