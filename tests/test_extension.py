@@ -381,6 +381,59 @@ def test_laws_that_an_encoding_of_ones_own_breaks_are_named(attributes, broken, 
   assert re.search(where, '\n'.join(map(str, failed)))
 
 
+def ahead(self, s, q, k, tile):
+  """To the right of a query the score is another one at another coordinate."""
+  factor_BTS = jnp.where(tile.index_distance[None] < 0, jnp.cos(tile.i)[:, :, None], 1.0)
+  return s * factor_BTS[:, None]
+
+
+def in_row(self, x_BSD, position_ids, visible_BS, index_BS):
+  """The place of a token in the row, whatever document it is of."""
+  return jnp.arange(index_BS.shape[1], dtype=jnp.float32)[None]
+
+
+@pytest.mark.parametrize(
+  ('attributes', 'law'),
+  [({'score': ahead}, 'shift'), ({'score': ahead, 'coordinates': in_row}, 'packing')],
+)
+def test_laws_are_asked_without_a_causal_mask_where_there_may_be_none(attributes, law):
+  enc = changed(**attributes)(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0))
+  (verdict,) = check_laws(enc, laws=(law,))
+  assert re.fullmatch('FAILS .*; output of token .*, bidirectional', str(verdict))
+  (verdict,) = check_laws(changed(causal_only=True, **attributes)(enc.dims, None), laws=(law,))
+  assert verdict.holds
+
+
+class NextKey(Encoding):
+  """Keys have a part of the token behind them in their document: made for encoders."""
+
+  def transform_qk(self, q, k, i, j):
+    following = jnp.pad(k[:, 1:], ((0, 0), (0, 1), (0, 0), (0, 0)))
+    is_one = jnp.pad(j[:, 1:] > j[:, :-1], ((0, 0), (0, 1)))
+    return q, k + is_one[:, :, None, None] * following
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+  ('kind', 'broken'), [(NextKey, []), (changed(transform_qk=neighbors(0, 1)), ['packing'])]
+)
+def test_an_encoding_for_encoders_is_asked_nothing_of_causal_attention(kind, broken):
+  enc = kind(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0))
+  verdicts = check_laws(enc, is_causal=False)
+  assert [verdict.law for verdict in verdicts if verdict.holds is False] == broken
+  left_out = [verdict.law for verdict in verdicts if verdict.holds is None]
+  assert {*left_out} - {'kernel'} == {'decoding', 'causality'}
+  (verdict,) = check_laws(enc, laws=('causality',))
+  assert verdict.holds is False
+
+
+def test_what_is_causal_alone_is_no_encoding_for_encoders():
+  allowed = 'True, for StickBreaking is defined for causal attention only'
+  enc = encodings.make('stick_breaking', **SIZES, rngs=nnx.Rngs(0))
+  with pytest.raises(ValueError, match=f'^is_causal=False; allowed: {allowed}$'):
+    check_laws(enc, is_causal=False)
+
+
 def test_what_attention_refuses_breaks_every_law():
   enc = changed(score=lambda self, s, q, k, tile: s[:, :1])(encodings.Dims(16, 2, 2, 8, 16), None)
   for verdict in check_laws(enc):

@@ -52,6 +52,7 @@ MODES = {
   'window': {'window': 4},
   'both_sides_window': {'is_causal': False, 'window': 3},
   'packed': {'segment_ids': SEGMENTS},
+  'both_sides_packed': {'is_causal': False, 'segment_ids': SEGMENTS},
   'positions': {'position_ids': SCATTERED},
   'both_sides_positions': {'is_causal': False, 'position_ids': SCATTERED},
   'last_queries': {'T': 3},
@@ -297,6 +298,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return backend == ('blockwise' if variant == 'axial_rope' else 'dense')
   if mode == 'both_sides_positions':
     return (variant, backend) == ('shaw', 'blockwise')
+  if mode == 'both_sides_packed':
+    return (variant, backend) in (('shaw', 'blockwise'), ('key_offset', 'dense'))
   if mode == 'packed':
     is_meant = is_daily(variant) or variant in (*ACROSS_GAPS, 'nope')
     return is_meant and backend == backends_of(variant)[-1]

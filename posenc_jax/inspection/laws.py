@@ -60,7 +60,10 @@ class Verdict:
 
 
 def check_laws(
-  enc: Encoding, tolerance: float = TOLERANCE, laws: Iterable[str] = tuple(LAWS)
+  enc: Encoding,
+  tolerance: float = TOLERANCE,
+  laws: Iterable[str] = tuple(LAWS),
+  is_causal: bool = True,
 ) -> list[Verdict]:
   """The verdict of each law on an encoding, as `make` returns it: `print(*check_laws(enc),
   sep='\\n')`.
@@ -72,19 +75,25 @@ def check_laws(
   Args:
     tolerance: of differences, relative to the largest entry, or to 1 where that is smaller.
     laws: which keys of LAWS are checked.
+    is_causal: False for an encoding of encoders: nothing is asked under a causal mask. Else what is
+      not `causal_only` is asked with one and, of some laws, without one.
   Raises:
-    ValueError: no encoding, or one with fewer than 8 positions; or no such law.
+    ValueError: no encoding, or one with fewer than 8 positions; or no such law; or an encoding that
+      is `causal_only` without a causal mask.
   """
   if not isinstance(enc, Encoding):
     raise ValueError(f'enc={shown(enc)}; allowed: an encoding, such as posenc_jax.make returns')
   if (enc.max_length or FEWEST) < FEWEST:
     raise ValueError(f'positions end at {enc.max_length}; allowed: at least {FEWEST}')
+  if enc.causal_only and not is_causal:
+    allowed = f'True, for {type(enc).__name__} is defined for causal attention only'
+    raise ValueError(f'is_causal=False; allowed: {allowed}')
   laws = tuple(laws)
   for law in laws:
     if law not in LAWS:
       raise ValueError(f'laws: {shown(law)}; {nearest(law, LAWS)}')
   with jax.default_matmul_precision('highest'):
-    check = _Check(enc, tolerance)
+    check = _Check(enc, tolerance, is_causal)
     return [_verdict(check, law) for law in laws]
 
 
@@ -162,8 +171,10 @@ def _verdict(check: '_Check', law: str) -> Verdict:
 class _Check:
   """An encoding with inputs; each law is a method, which raises where that does not hold."""
 
-  def __init__(self, enc: Encoding, tolerance: float):
-    self.rng, self.tolerance = np.random.default_rng(0), tolerance
+  def __init__(self, enc: Encoding, tolerance: float, is_causal: bool):
+    self.rng, self.tolerance, self.is_causal = np.random.default_rng(0), tolerance, is_causal
+    self.plain = 'causal' if is_causal else 'bidirectional'
+    self.sides = [is_causal] if enc.causal_only else [*dict.fromkeys((is_causal, False))]
     self._computed = {}  # what several laws ask for
     self.enc = jax.tree.map(self._moved, enc).constrain_parameters()
     self.S = min(TOKENS, enc.max_length or TOKENS)
@@ -174,24 +185,33 @@ class _Check:
     self.weights = {name: draw(number) for name, number in heads.items()}
 
   def tiles(self) -> None:
-    for block_sizes, mask in zip(TILES, ('causal', 'packed'), strict=True):
+    for block_sizes, mask in zip(TILES, (self.plain, 'packed'), strict=True):
       self._compare_with_dense('blockwise', block_sizes, mask)
     if not self.enc.causal_only:
       self._compare_with_dense('blockwise', TILES[0], 'bidirectional')
 
   def kernel(self) -> None:
-    self._compare_with_dense('fused_interpret', TILES[0], 'causal')
+    self._compare_with_dense('fused_interpret', TILES[0], self.plain)
 
   def packing(self) -> None:
     documents = [(b, row == n) for b, row in enumerate(self._segments) for n in np.unique(row)]
     alone_DSD = np.zeros((len(documents), *self.x_BSD.shape[1:]), np.float32)
-    for n, (b, here) in enumerate(documents):  # on the left; what follows is not seen
-      alone_DSD[n, : here.sum()] = self.x_BSD[b, here]
-    packed_BSHK = self._layer(self.x_BSD, segment_ids=self._segments)
-    for (b, here), own_SHK in zip(documents, self._layer(alone_DSD), strict=True):
-      self._compare({'output': packed_BSHK[b, here]}, {'output': own_SHK[: here.sum()]})
+    lengths = np.array([here.sum() for _, here in documents])
+    for n, (b, here) in enumerate(documents):  # on the left
+      alone_DSD[n, : lengths[n]] = self.x_BSD[b, here]
+    is_padding = np.arange(self.S) >= lengths[:, None]
+    for is_causal in self.sides:
+      run = functools.partial(self._layer, is_causal=is_causal)
+      packed_BSHK = run(self.x_BSD, segment_ids=self._segments)
+      # Under a causal mask no query sees what follows, and rows are one segment.
+      alone_DSHK = run(alone_DSD, segment_ids=None if is_causal else is_padding.astype(int))
+      where = '' if is_causal else ', bidirectional'
+      for (b, here), length, own_SHK in zip(documents, lengths, alone_DSHK, strict=True):
+        packed_SHK, own_SHK = packed_BSHK[b, here], own_SHK[:length]
+        self._compare({'output': packed_SHK}, {'output': own_SHK}, where=where)
 
   def decoding(self) -> None:
+    self._need_causal()
     S = self.S
     x_SD = self.x_BSD[0]
     padded = np.concatenate([self._normal(S - 1, x_SD.shape[1]), x_SD])
@@ -203,6 +223,7 @@ class _Check:
     self._compare({'output': last_STHK[:, -1]}, {'output': whole_SHK})
 
   def causality(self) -> None:
+    self._need_causal()
     t = self.S // 2
 
     @jax.jit
@@ -225,8 +246,11 @@ class _Check:
       raise _NotApplicable(f'its {self.enc.max_length} positions leave no room')
     options = dict(max_position_distance=self.S - 1)
     index = np.arange(self.S, dtype=np.int32)[None]
-    run = lambda ids: self._layer(self.x_BSD, position_ids=ids, **options)
-    self._compare({'output': run(index + shift)}, {'output': run(index)})
+    for is_causal in self.sides:
+      options['is_causal'] = is_causal
+      there, here = (self._layer(self.x_BSD, position_ids=index + n, **options) for n in (shift, 0))
+      where = '' if is_causal else ', bidirectional'
+      self._compare({'output': there}, {'output': here}, where=where)
 
   def bfloat16(self) -> None:
     """What an encoding makes of queries and keys is rounded again, which sharp scores magnify: as
@@ -234,7 +258,8 @@ class _Check:
     """
     half = lambda array: array.astype(jnp.bfloat16)
     weights = self.weights | {'q': SHARPNESS * self.weights['q']}
-    run = lambda cast: self._layer(self.x_BSD, weights=weights, cast=cast).astype(jnp.float32)
+    options = dict(weights=weights, is_causal=self.is_causal)
+    run = lambda cast: self._layer(self.x_BSD, cast=cast, **options).astype(jnp.float32)
     exactly = lambda array: half(array).astype(jnp.float32)
     off = lambda array: exactly(array) * (1 + HALF_ROUNDING * self.rng.choice([-1, 1], array.shape))
     single = run(exactly)
@@ -243,7 +268,7 @@ class _Check:
     self._compare({'output': run(half)}, {'output': single}, tolerance)
 
   def finite(self) -> None:
-    for mask in ('causal', 'window', 'packed', 'bidirectional'):
+    for mask in (self.plain, 'window', 'packed', 'bidirectional'):
       if mask == 'bidirectional' and self.enc.causal_only:
         continue
       for part, values in self._gradients('dense', None, mask).items():
@@ -255,13 +280,14 @@ class _Check:
     index, S = np.arange(self.S), self.S
     return np.stack([index >= S // 5, (index >= S // 2).astype(int) + (index >= S - 1)]).astype(int)
 
+  def _need_causal(self) -> None:
+    if not self.is_causal:
+      raise _NotApplicable('it is asked of causal attention')
+
   def _masks(self) -> dict[str, dict]:
-    return {
-      'causal': {},
-      'bidirectional': {'is_causal': False},
-      'window': {'window': 3},
-      'packed': {'segment_ids': self._segments},
-    }
+    masks = {'window': {'window': 3}, 'packed': {'segment_ids': self._segments}}
+    masks = {name: mask | {'is_causal': self.is_causal} for name, mask in masks.items()}
+    return masks | {'causal': {}, 'bidirectional': {'is_causal': False}}
 
   def _compare_with_dense(self, backend: str, block_sizes: tuple[int, int], mask: str) -> None:
     found = self._gradients(backend, block_sizes, mask)
