@@ -427,6 +427,39 @@ def test_an_encoding_for_encoders_is_asked_nothing_of_causal_attention(kind, bro
   assert verdict.holds is False
 
 
+class TwoDistances(Encoding):
+  """A learned bias by rows and columns, as Swin has."""
+
+  positions_per_token = 2
+
+  def __init__(self, dims, rngs, *, side: int):
+    super().__init__(dims, rngs)
+    self.side = side
+    self.table = nnx.Param(rngs.params.normal((2 * side - 1, 2 * side - 1, dims.heads)))
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    r_BTS2 = (tile.i[:, :, None] - tile.j[:, None]).astype(jnp.int32) + self.side - 1
+    return s_BHTS + jnp.moveaxis(self.table[...][r_BTS2[..., 0], r_BTS2[..., 1]], -1, 1)
+
+
+def test_a_bias_by_two_distances_is_a_score_of_ones_own():
+  """As ENCODINGS.md says."""
+  side, H, K = 3, 2, 8
+  enc = TwoDistances(encodings.Dims(16, H, H, K, 16), nnx.Rngs(0), side=side)
+  q, k, v = np.random.default_rng(0).standard_normal((3, 1, side**2, H, K))
+  places = np.stack(np.divmod(np.arange(side**2), side), axis=1)
+  s_HTS = np.einsum('thk,shk->hts', q[0], k[0]) / K**0.5
+  for h, t, s in np.ndindex(s_HTS.shape):
+    s_HTS[h, t, s] += enc.table[tuple(places[t] - places[s] + side - 1)][h]
+  p_HTS = np.exp(s_HTS) / np.exp(s_HTS).sum(axis=-1, keepdims=True)
+  expected = np.einsum('hts,shk->thk', p_HTS, v[0])
+  for backend, sizes in (('dense', None), ('blockwise', (4, 4)), ('diagonals', (4, 4))):
+    options = dict(position_ids=places[None], is_causal=False, backend=backend, block_sizes=sizes)
+    run = jax.jit(lambda q, k, v, options=options: attend(q, k, v, enc, **options))
+    found = run(*np.float32([q, k, v]))
+    np.testing.assert_allclose(found[0], expected, atol=1e-5)
+
+
 def test_what_is_causal_alone_is_no_encoding_for_encoders():
   allowed = 'True, for StickBreaking is defined for causal attention only'
   enc = encodings.make('stick_breaking', **SIZES, rngs=nnx.Rngs(0))
