@@ -12,6 +12,7 @@ folders is executed.
 
 import os
 import shlex
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -49,6 +50,8 @@ def make(folders: list[str], out: Path):
   where there is nothing to draw.
   """
   read = places.read(folders)
+  for file, why in (wrong for place in read for wrong in place.wrong.items()):
+    print(f'{file} is left out: {why}', file=sys.stderr)
   reports = [place.report for place in read]
   every_row = [row for place in read for row in place.renamed(place.rows)]
   present = {row['run'] for row in every_row}

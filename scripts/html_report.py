@@ -26,8 +26,8 @@ def main(argv):
   from posenc_jax.reporting.html.gathered import gather
 
   cli.check_file(f'--out={flags.out}', flags.out)
-  places = gather(paths)
-  page.write(flags.out, page.render(places, flags.metric))
+  gathered = gather(paths)
+  page.write(flags.out, page.render(gathered, flags.metric))
   print(visible(flags.out))
 
 

@@ -366,6 +366,18 @@ def test_a_share_of_0_has_a_place_on_its_axis(values, tmp_path):
   assert (axes.get_yscale(), axes.get_ylim()) == ('linear', (-0.02, 1.04))
 
 
+@pytest.mark.parametrize(('least', 'scale'), [(0.0, 'linear'), (0.5, 'log')])
+def test_a_score_of_0_has_a_place_on_its_axis(least, scale, tmp_path):
+  """As a mean distance of attention may be, or an own metric."""
+  of_heads = {'protocol': 'attention_distance', 'metric': 'attention_distance', 'document': None}
+  rows = [
+    row(label, value=value, k=None, **of_heads) for label, value in (('a', least), ('b', 9.0))
+  ]
+  figure = figures.draw(rows, protocol='attention_distance', metric='attention_distance')
+  figure.savefig(tmp_path / 'figure.png', dpi=40)
+  assert figure.axes[0].get_yscale() == scale
+
+
 def test_accuracy_has_a_linear_axis_from_0_to_1_and_chance_is_dotted():
   (axes,) = figures.draw(tasks(), protocol='copy', metric='exact_match').axes
   assert (axes.get_yscale(), axes.get_ylim()) == ('linear', (-0.02, 1.04))

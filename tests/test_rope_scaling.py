@@ -592,7 +592,7 @@ def test_scaling_without_a_type_is_refused(scaling, message):
     ('linear', dict(factor=2, beta_fast=3), 'beta_fast is no field of linear; allowed: factor'),
     ('default', dict(factor=2), 'factor is no field of default; allowed: none'),
     ('power', {}, 'exponent is missing: power needs it'),
-    ('power', dict(exponent=0), 'exponent=0; allowed: from 1e-09 to 1e+09'),
+    ('power', dict(exponent=0), 'exponent=0; allowed: 1e-09 or more'),
     ('ntk_mixed', dict(factor=2, exponent=1.25), 'exponent=1.25; allowed: at most 1'),
     (
       'yarn_log',
@@ -627,7 +627,7 @@ def test_scaling_without_a_type_is_refused(scaling, message):
     ('linear', dict(factor=10**5000), 'factor=<int>; allowed: from 1 to 1e+09'),
     ('ntk', dict(factor=1e300), 'factor=1e+300; allowed: from 1 to 1e+09'),
     ('yarn', dict(factor=2, beta_fast=10**400), 'beta_fast=100000'),
-    ('yarn', dict(factor=2, beta_slow=1e-320), 'beta_slow=1e-320; allowed: from 1e-09 to 1e+09'),
+    ('yarn', dict(factor=2, beta_slow=1e-320), 'beta_slow=1e-320; allowed: 1e-09 or more'),
     ('yarn', dict(factor=2, attention_factor=2**31), 'attention_factor=2147483648; allowed: from'),
     ('yarn', dict(factor=2, truncate=0), 'truncate=0; allowed: True or False'),
     ('yarn', dict(factor=2, beta_slow=40), 'beta_slow=40; allowed: less than beta_fast=32.0'),
@@ -665,7 +665,7 @@ def test_scaling_without_a_type_is_refused(scaling, message):
     ('longrope', dict(short_factor=[1] * 4, long_factor=[1] * 4), 'factor of longrope is missing'),
     ('riflex', dict(k=5, test_length=9), 'k=5; allowed: whole numbers from 1 to 4'),
     ('riflex', dict(k=1.5, test_length=9), 'k=1.5; allowed: whole numbers from 1 to 4'),
-    ('riflex', dict(k=0, test_length=9), 'k=0; allowed: from 1 to 1e+09'),
+    ('riflex', dict(k=0, test_length=9), 'k=0; allowed: 1 or more'),
   ],
 )
 def test_bad_scaling_is_one_line(rope_type, fields, message):

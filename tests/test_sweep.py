@@ -68,12 +68,24 @@ def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
 
 
 def test_where_a_sweep_says_what_runs_start_from_that_is_not_overridden(study):
-  """The last run would start from elsewhere, under the name of one that starts from another."""
+  """The last run would start from elsewhere, and not from the one before."""
   run = study(['rope'])
   with pytest.raises(
     UserError, match=r"^config\.train\.init_from='mine'; allowed: other fields; .* {'label': 'YaRN"
   ):
     sweep.plan(ROOT / 'configs' / 'paper' / 'yarn.py', run.out, {'train.init_from': 'mine'})
+
+
+def test_a_folder_that_an_earlier_version_began_goes_on(study):
+  """Its study.json may ask for tables that are gone."""
+  run = study(['rope'])
+  assert run()[0] == 0
+  saved = storage.read_json(run.out / 'study.json')
+  storage.write_json(run.out / 'study.json', saved | {'tables': [{'form': 'ranks'}]})
+  with pytest.raises(UserError, match=r"form='ranks'; .* its sweep writes it anew"):
+    studies.load(run.out)
+  assert run()[0] == 0
+  assert studies.load(run.out).tables == saved['tables']
 
 
 def test_a_failing_run_stops_no_other_is_named_and_goes_on_later(study, capsys):

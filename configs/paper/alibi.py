@@ -16,7 +16,7 @@ GB and computes layers twice.
 As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216
 tokens a GPU, clipping at 0.1. Otherwise:
 - Tokens are bytes, theirs words: lengths are shorter in text, and perplexities do not compare.
-- The set's documents are lines, which are joined with an empty line between two; training windows
+- The set's documents are lines, which are joined with more empty lines; training windows
   cross them, and articles, as theirs do. Evaluation cuts the development set into texts of 65,536
   bytes. A folder with a file for each split is read faster: --config.data.corpus=FOLDER.
 - No adaptive input and softmax; no dropout (theirs 0.3, attention and activations 0.1, adaptive

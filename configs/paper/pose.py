@@ -8,7 +8,8 @@ Zhu et al. 2023, Table 1. LLaMA 7B has the shape of Llama 2 7B, with an epsilon 
 norms: what yarn.py says of weights, tokens, text and sizes holds here. `full length` is fine-tuned
 at 16,384 tokens, by the same interpolation of positions; `RandPos` at 2,048 tokens at random
 positions below 16,384 or 32,768, and evaluated at those of the text, as all others: a run of no
-steps, which starts from the one that trained.
+steps, which starts from the one that trained. Lines named `trained for RandPos` are the latter,
+evaluated at random positions; that of 16k has no score at 32,768.
 
 Cost: not run here; 1.3e8 tokens a run, 1.0e9 of `full length`; 3.5e7 forward in each evaluation.
 

@@ -26,8 +26,9 @@ def not_prepared(name: str, where: str, text_field: str, cache: Path) -> UserErr
   flags = {'corpus': name}
   if text_field != 'text':
     flags['config.data.text_field'] = text_field
-  if cache != cache_folder(''):
-    flags['config.data.cache'] = cache
+  with contextlib.suppress(UserError):  # of a user without a home folder
+    if cache != cache_folder(''):
+      flags['config.data.cache'] = cache
   command = ['python', 'scripts/prepare_data.py', *(f'--{key}={flags[key]}' for key in flags)]
   problem = f'config.data.corpus={name!r}: not in {where}'
   return UserError(f'{problem}; prepare it with `{shlex.join(command)}`')

@@ -198,7 +198,7 @@ def kept_ngrams(folder: str | Path, path: str | Path) -> set[str]:
 
 
 def _report_of(folder: str | Path) -> study.Report:
-  report = study.load(folder)
+  report = study.load(folder, with_settings=False)
   if report.study is None:
     raise UserError(f'{folder}: no study.json; allowed: a folder that scripts/keep.py made')
   return report

@@ -24,6 +24,7 @@ class Place:
     report: what its study wants; of a file of rows it says nothing.
     configs: {run: its config} of the runs with rows that have a `config.json`.
     wrong: {config.json that is wrong: why}; what rows say of its run stays.
+    hashes: {run: hash of its config} of those that can be read, right or wrong.
     shared: runs whose name a run of another place has, with another config.
   """
 
@@ -32,6 +33,7 @@ class Place:
   report: study.Report
   configs: dict[str, ConfigDict]
   wrong: dict[str, str]
+  hashes: dict[str, str]
   shared: set[str] = dataclasses.field(default_factory=set)
 
   def name(self, run: str) -> str:
@@ -52,8 +54,7 @@ def read(paths: Iterable[str | Path]) -> list[Place]:
   """The places at these paths. Raises UserError for what is wrong there, but for configs."""
   places, hashes_of = list(map(_read, map(Path, paths))), defaultdict(set)
   for place in places:
-    known = {run: config.config_hash(saved) for run, saved in place.configs.items()}
-    known |= place.report.hashes
+    known = place.hashes | place.report.hashes
     for run in {*place.report.runs, *(row['run'] for row in place.rows)}:
       # The place stands for a hash that is not known: no run is taken for one of another place.
       hashes_of[run].add(known.get(run, place.path))
@@ -64,7 +65,7 @@ def read(paths: Iterable[str | Path]) -> list[Place]:
 
 def _read(path: Path) -> Place:
   rows = row_files.of_runs(path)
-  place = Place(path, rows, study.Report(path), {}, {})
+  place = Place(path, rows, study.Report(path), {}, {}, {})
   with disk_errors(remedy=''):
     is_of_runs = is_folder(path)
     folder = path if is_of_runs else path.parent
@@ -77,6 +78,7 @@ def _read(path: Path) -> Place:
         continue
       try:
         saved = config.saved_config(file.parent)
+        place.hashes[run] = config.config_hash(saved)
         config.validate(saved)
         place.configs[run] = saved
       except UserError as error:

@@ -216,10 +216,11 @@ def write(report: Report) -> None:
   storage.write_json(report.folder / FILE, tree)
 
 
-def load(folder: str | Path, path: str | Path | None = None) -> Report:
+def load(folder: str | Path, path: str | Path | None = None, with_settings: bool = True) -> Report:
   """The report of a folder: as the study in the file `path` wants it, or as study.json says.
 
-  Without either, the default report. Nothing but `path` is executed.
+  Without either, the default report. Nothing but `path` is executed. Without `with_settings` those
+  of tables and figures are not read: an earlier version may have had others.
 
   Raises:
     UserError: there is no such folder, or study.json is wrong. Stopped: it cannot be read.
@@ -240,8 +241,7 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
       return Report(
         folder=folder,
         runs=runs,
-        tables=report_settings.check_tables(f'{file}: tables', saved['tables']),
-        figures=report_settings.check_figures(f'{file}: figures', saved['figures']),
+        **(_settings(file, saved) if with_settings else {}),
         study=visible(saved['study']),
         sha256=saved['sha256'],
         about=report_settings.check_about(f'{file}: about', saved['about']),
@@ -249,8 +249,15 @@ def load(folder: str | Path, path: str | Path | None = None) -> Report:
         hashes=_check_hashes(f'{file}: hashes', saved.get('hashes', {})),
       )
   except UserError as error:
-    raise Damaged(str(error)) from None
+    raise Damaged(f'{error}; or {REMEDY}; its sweep writes it anew') from None
   return Report(folder) if path is None else of_study(path, folder, runs)
+
+
+def _settings(file: Path, saved: dict) -> dict[str, object]:
+  return {
+    'tables': report_settings.check_tables(f'{file}: tables', saved['tables']),
+    'figures': report_settings.check_figures(f'{file}: figures', saved['figures']),
+  }
 
 
 def _check_overrides(where: str, overrides: object) -> list[str]:

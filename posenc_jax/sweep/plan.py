@@ -314,13 +314,13 @@ def _without_seed(swept: dict) -> dict:
 
 def _check_sections(overrides: dict[str, object], swept_runs: list[dict]) -> None:
   """Raises `UserError` for an override of a section of which the sweep varies a field, of the name
-  of an encoding that the sweep sets with its hyperparameters, and of the run that others start from
-  where the sweep says it.
+  of an encoding that the sweep sets with its hyperparameters, and of where runs start that start
+  from other runs of the sweep.
   """
   for field in overrides:
     for swept in swept_runs:
-      if field == 'train.init_from' and field in swept:
-        allowed = f"other fields; the sweep sets {shown(swept[field])}, others take get_config()'s"
+      if field == 'train.init_from' and isinstance(swept.get(field), dict):
+        allowed = f'other fields; the sweep starts from its own run {shown(swept[field])}'
         raise UserError(f'config.{field}={shown(overrides[field])}; allowed: {allowed}')
       if field == 'encoding.name' and 'encoding' in swept:
         allowed = f'other fields; the sweep sets encoding={shown(swept["encoding"])} whole'

@@ -69,7 +69,7 @@ def sweep(
   report.overrides, report.hashes = deciding, hashes
   had = _brought_before(out, hashes)
   if storage.exists(out / study.FILE):
-    earlier = study.load(out)
+    earlier = study.load(out, with_settings=False)
     report.hashes = {run: earlier.hashes[run] for run in had & earlier.hashes.keys()} | hashes
     _join_earlier(report, earlier, is_of_one_seed='seed' in overrides)
   found = _without_own_rows(out, had | (kept_runs(kept, hashes) if kept else set()))

@@ -88,7 +88,10 @@ class Needle(Task):
     self.unit = self.pair if self.of_needles else 1
     self._check_distance()
     takes_depths = self.queries == self.values == 1 and not self.distance
-    self.require_one_of('depth', DRAWS_OF_DEPTH if takes_depths else DRAWS_OF_DEPTH[:1])
+    self.require_one_of('depth', DRAWS_OF_DEPTH)
+    if self.depth != Needle.depth and not takes_depths:
+      allowed = f'{Needle.depth}, or with queries=1, values=1 and distance=0'
+      raise ValueError(f'depth={self.depth!r}; allowed: {allowed}')
     self.depths = DEPTHS if takes_depths and self.depth == 'in_turn' else ()
     self.shortest = self.overhead + max(4 * self.pair if self.of_needles else 8, self.distance)
 

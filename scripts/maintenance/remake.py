@@ -45,7 +45,7 @@ def folders() -> list[str]:
 
 def renew_settings(folder: Path) -> None:
   """Writes study.json of kept results as its study is now; its runs stay."""
-  kept = study.load(folder)
+  kept = study.load(folder, with_settings=False)
   path = ROOT / kept.study
   report = study.of_study(path, folder, kept.runs)
   report.overrides = kept.overrides

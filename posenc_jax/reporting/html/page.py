@@ -30,19 +30,19 @@ DOTTED_LINES = ' Dotted: what guessing scores, where rows say it.'
 GREY_LINES = ' Grey: references.'
 
 
-def render(places: Gathered, metric: str) -> str:
-  """The HTML of a page: the same bytes for the same places. Raises UserError as `Gathered.series`
+def render(gathered: Gathered, metric: str) -> str:
+  """The HTML of a page: the same bytes for the same gathered. Raises UserError as `Gathered.series`
   does.
   """
-  shown = places.series(metric)
-  labels = places.references
+  shown = gathered.series(metric)
+  labels = gathered.references
   of_axis, of_metric = {}, {}
   for series in shown:
     of_axis.setdefault(plots.axis_title(series), []).append(series)
     of_metric.setdefault(series.scores.metric, []).append(series.scores)
   leads = [_lead(series, labels) for series, *_ in of_axis.values()]
   compared = [comparison for found in of_metric.values() for comparison in compare_all(found)]
-  found, same = configurations(places.rows, places.configs)
+  found, same = configurations(gathered.rows, gathered.configs)
   environment = jinja2.Environment(
     loader=jinja2.FileSystemLoader(HERE),
     autoescape=True,
@@ -57,11 +57,11 @@ def render(places: Gathered, metric: str) -> str:
     library=Markup(get_plotlyjs()),
     leads=leads,
     curves=[_curves(some, labels, number) for number, some in enumerate(of_axis.values())],
-    studies=_study_tables(places),
-    tables=[_tables(places, *both) for both in zip(shown, compared, strict=True)],
+    studies=_study_tables(gathered),
+    tables=[_tables(gathered, *both) for both in zip(shown, compared, strict=True)],
     configurations=_configurations(found),
     same=sorted(same.items()),
-    sources=places.notes,
+    sources=gathered.notes,
   )
 
 
@@ -106,9 +106,9 @@ def _curves(shown: list[Series], labels: set[str], number: int) -> dict:
   return dict(div=div, label=label, caption=caption)
 
 
-def _study_tables(places: Gathered) -> list[dict]:
+def _study_tables(gathered: Gathered) -> list[dict]:
   """The tables of all studies; their titles name the place where there are several."""
-  studies = {place: tables for place, tables in places.studies.items() if tables}
+  studies = {place: tables for place, tables in gathered.studies.items() if tables}
   made = []
   for place, tables in studies.items():
     suffix = f', {place}' if len(studies) > 1 else ''
@@ -116,9 +116,9 @@ def _study_tables(places: Gathered) -> list[dict]:
   return made
 
 
-def _tables(places: Gathered, series: Series, comparison: Comparison) -> dict:
+def _tables(gathered: Gathered, series: Series, comparison: Comparison) -> dict:
   """The scores of a series by length, its differences, and its seeds."""
-  metric, table = series.scores.metric, _score_table(places, series)
+  metric, table = series.scores.metric, _score_table(gathered, series)
   fields = dict(table=table, per_seed=[], per_seed_header=['encoding', 'seed', *table.header[1:]])
   fields['differences'] = difference_tables(comparison)
   if len(series.scores.seeds) > 1:
@@ -130,11 +130,11 @@ def _tables(places: Gathered, series: Series, comparison: Comparison) -> dict:
   return fields
 
 
-def _score_table(places: Gathered, series: Series) -> Table:
+def _score_table(gathered: Gathered, series: Series) -> Table:
   scores = series.scores
   has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
   depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  return extrapolation_table(places.rows, scores, depths)
+  return extrapolation_table(gathered.rows, scores, depths)
 
 
 def _configurations(found: list[Configuration]) -> list[list[str]]:

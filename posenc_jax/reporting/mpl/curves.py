@@ -233,8 +233,8 @@ def shade_training(axes, train_lengths: list[int]) -> None:
 
 
 def score_axis(axes, series: Series) -> None:
-  """Makes the y axis one from 0 to 1 for shares, from 0 for other scores of tasks, else
-  logarithmic.
+  """Makes the y axis one from 0 to 1 for shares, from 0 for other scores of tasks, else logarithmic
+  if all that is drawn is above 0.
   """
   from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
@@ -244,6 +244,9 @@ def score_axis(axes, series: Series) -> None:
     return
   if series.scores.metric.shows_seeds:
     axes.set_ylim(bottom=0)  # a model that is sure of all answers has 0 nats
+    return
+  means = [mean for curve in series.curves.values() for mean in curve.mean if mean is not None]
+  if any(mean <= 0 for mean in means):
     return
   axes.set_ylabel(f'{series.y_title} (logarithmic)')
   axes.set_yscale('log')

@@ -24,6 +24,13 @@ from posenc_jax.rows import row_schema
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 
 
+def no_score_of_a_length(protocols: Iterable[str]) -> UserError:
+  """The error of protocols whose rows are told apart by position alone."""
+  allowed = "form='distances', and the figures 'positions' and 'receptive_field'"
+  problem = 'told apart by position, which makes no score of a length'
+  return UserError(f'rows of {", ".join(protocols)}: {problem}; allowed: {allowed}')
+
+
 def collect(
   rows: Iterable[dict],
   runs: Iterable[str] = (),
@@ -67,6 +74,8 @@ def collect(
   present = sorted(present, key=lambda name: (rank_of_protocol.get(name, len(PROTOCOLS)), name))
   if protocols is None:
     wanted = [name for name in present if name not in POSITIONAL]
+    if present and not wanted:
+      raise no_score_of_a_length(present)
   else:
     wanted = list(protocols)
   if not set(present) & set(wanted):

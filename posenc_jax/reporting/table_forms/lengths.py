@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+from posenc_jax.protocols import POSITIONAL
 from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
-from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.collecting import collect, no_score_of_a_length
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
 from posenc_jax.reporting.table_forms.effective_lengths import OF_LINE
@@ -29,6 +30,8 @@ def lengths(
   """
   del score_to_keep
   rows, made = list(rows), []
+  if told_apart := [name for name in protocols or () if name in POSITIONAL]:
+    raise no_score_of_a_length(told_apart)
   found = collect(rows, runs, protocols, metric)
   for comparison in compare_all(found, controls, baseline):
     made.append(extrapolation_table(rows, comparison.scores))

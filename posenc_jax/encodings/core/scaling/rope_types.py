@@ -51,7 +51,7 @@ SCALINGS = types.MappingProxyType(
 # Types whose frequencies depend on the number of keys of the call.
 OF_CALLS = ('dynamic', 'dynamic_yarn', 'dynamic_steps', 'longrope')
 ORIGINAL = 'original_max_position_embeddings'
-LEAST, MOST = 1e-9, 1e9  # of numbers: no formula leaves the range of floats there
+LEAST, MOST = 1e-9, 1e9  # of numbers: no formula overflows there
 AT_LEAST = {'factor': 1, 'k': 1, 'mscale': 0, 'mscale_all_dim': 0, 'extrapolation_factor': 0}
 RISING = (('beta_slow', 'beta_fast'), ('low_freq_factor', 'high_freq_factor'))
 
@@ -145,8 +145,9 @@ def _check_fields(fields: dict[str, object], K: int) -> None:
       require(name, _is_number(value) and 0 < value <= 1, 'more than 0 and at most 1')
     elif value is not None:
       least = AT_LEAST.get(name, LEAST)
+      is_more = _is_number(value) and value > MOST  # formulas may have lower bounds of their own
       holds = _is_number(value) and least <= value <= MOST
-      require(name, holds, f'from {least:g} to {MOST:g}')
+      require(name, holds, f'at most {MOST:g}' if is_more else f'{least:g} or more')
   for low, high in RISING:
     if low in fields:
       require(low, fields[low] < fields[high], f'less than {high}={fields[high]!r}')
