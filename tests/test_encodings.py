@@ -2758,6 +2758,7 @@ OUT_OF_BOUNDS = (
     ('clipped_rope', {'clipped': 5}, 'clipped_rope: clipped=5; allowed: from 0 to 4'),
     ('mobius_rope', {'mobius_heads': 5}, 'mobius_rope: mobius_heads=5; allowed: from 0 to 4'),
     ('mobius_rope', {'mobius_heads': 1}, 'mobius_heads=1; allowed: multiples of 2, which share'),
+    ('mobius_rope', {'mobius_heads': 0, 'length': 9}, 'length=9; allowed: None, unless there are'),
     ('qassmax', {'gate': False}, 'qassmax: gate=False with elementwise=True; allowed: elementwise'),
     ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5; allowed: from 0 to 4'),
     ('grape_a', {'gate': 'x'}, "grape_a: gate='x'; allowed: query_key, query, key"),

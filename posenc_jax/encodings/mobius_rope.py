@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.bounds import check_at_least, check_between
+from posenc_jax.encodings.core.bounds import check_at_least, check_between, check_unread
 from posenc_jax.encodings.rope import Rotary, rotate
 
 
@@ -47,6 +47,8 @@ class MobiusRoPE(Rotary):
     if self.mobius_heads % group:
       allowed = f'multiples of {group}, which share keys'
       raise ValueError(f'mobius_heads={self.mobius_heads}; allowed: {allowed}')
+    if self.mobius_heads == 0:
+      check_unread('there are mobius_heads', length=length)
     self.length = dims.train_length if length is None else length
     check_at_least(1, length=self.length)
 
