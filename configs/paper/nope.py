@@ -27,10 +27,10 @@ cosines, ALiBi's slopes for 12 heads, T5's 32 buckets to 128. Otherwise:
   10,000 in all. They take the checkpoint that is best in validation, here it is the last.
 
 Their mean reciprocal ranks over all tasks: NoPE 0.69, T5 0.55, ALiBi 0.50, RoPE 0.33, sinusoidal
-0.22. REFERENCE has exact matches, computed from their released result files (there are none of sorting and
-addition): means over the numbers of symbols past training and three seeds, which the table prints
-apart. Seeds are bimodal there, so
-look at each: in SCAN NoPE has 0.672, 0.638 and 0, T5 0, 0.646 and 0.
+0.22. REFERENCE has exact matches, computed from their released result files (there are none of
+sorting and addition): means over the numbers of symbols past training and three seeds, which the
+table prints apart. Seeds are bimodal there, so look at each: in SCAN NoPE has 0.672, 0.638 and 0,
+T5 0, 0.646 and 0.
 """
 
 from pathlib import Path
