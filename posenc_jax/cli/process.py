@@ -15,18 +15,18 @@ from posenc_jax.errors import Stopped, UserError, disk_errors
 
 def main(function: Callable[[list[str]], int | None]) -> None:
   """Runs a script's `function(argv)`, and ends the process with the code that it returns. Modules
-  are looked for in the folder above that of scripts, which have packages of their own, and not
-  beside them: a study may import what lies beside it.
+  are looked for in the repository of the script, where scripts have packages of their own, and not
+  in the folder of scripts: a study may import what lies beside it.
 
   `UserError` (exit code 2), `Stopped` and a full disk become one line on stderr. Ctrl-C, and SIGHUP
   of a closed terminal unless nohup is set, end the process at once, unless something else takes
   them: exit code 130 and 129, and no write is waited for. A reader of stdout or stderr that goes
   away ends nothing.
   """
-  own = Path(function.__code__.co_filename).resolve().parent
-  root = next((folder.parent for folder in (own, *own.parents) if folder.name == 'scripts'), own)
-  is_other = lambda folder: Path(folder).resolve() not in (root, root / 'scripts')
-  sys.path[:] = [str(root), *filter(is_other, sys.path)]
+  folders = Path(function.__code__.co_filename).resolve().parents
+  if root := next((folder for folder in folders if (folder / 'train.py').exists()), None):
+    is_other = lambda folder: Path(folder).resolve() not in (root, root / 'scripts')
+    sys.path[:] = [str(root), *filter(is_other, sys.path)]
   silence_tracebacks()
   with streams_that_outlive_readers(), interrupts(signal.SIGHUP) as hangups:
     try:

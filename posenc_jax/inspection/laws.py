@@ -187,7 +187,7 @@ class _Check:
   def tiles(self) -> None:
     for block_sizes, mask in zip(TILES, (self.plain, 'packed'), strict=True):
       self._compare_with_dense('blockwise', block_sizes, mask)
-    if not self.enc.causal_only:
+    if self.is_causal and not self.enc.causal_only:
       self._compare_with_dense('blockwise', TILES[0], 'bidirectional')
 
   def kernel(self) -> None:

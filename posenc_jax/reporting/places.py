@@ -68,21 +68,22 @@ def _read(path: Path) -> Place:
   place = Place(path, rows, study.Report(path), {}, {}, {})
   with disk_errors(remedy=''):
     is_of_runs = is_folder(path)
+    if is_of_runs:
+      place.report = study.load(path)
     folder = path if is_of_runs else path.parent
     own = folder / 'config.json'
     files = [own] * storage.exists(own) + files_below(folder, own.name)
     present = {row['run'] for row in rows}
     for file in files:
       run = visible(storage.name_of(file.parent))
-      if run not in present:
+      if run not in present and run not in place.report.runs:
         continue
       try:
         saved = config.saved_config(file.parent)
         place.hashes[run] = config.config_hash(saved)
-        config.validate(saved)
-        place.configs[run] = saved
+        if run in present:
+          config.validate(saved)
+          place.configs[run] = saved
       except UserError as error:
         place.wrong[visible(str(file))] = str(error)
-  if is_of_runs:
-    place.report = study.load(path)
   return place
