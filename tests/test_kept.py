@@ -47,7 +47,7 @@ def run(finished, tmp_path, monkeypatch):
   run = study_in(tmp_path)
   shutil.copytree(finished / 'out', run.out)
   written = run.out / 'study.json'
-  written.write_text(written.read_text().replace(str(finished), str(tmp_path)))
+  storage.write_json(written, storage.read_json(written) | {'study': str(run.path)})
   return run
 
 
