@@ -148,7 +148,7 @@ REGISTER = 'import posenc_jax\nposenc_jax.register'
   ('source', 'words'),
   [
     ('x = 1\ndef', 'study.py:2: SyntaxError: '),
-    ('\0', 'study.py: SyntaxError: source code string cannot contain null bytes'),
+    ('\0', 'Error: source code string cannot contain null bytes'),
     ('x = 1\n\n1 / 0', 'study.py:3: ZeroDivisionError: division by zero'),
     ('import nothing_like_this', 'study.py:1: ModuleNotFoundError'),
     ('raise SystemExit(3)', 'study.py:1: SystemExit: 3'),
