@@ -246,7 +246,7 @@ def any_value(count, symbols):
 
 
 def addition_by_the_longer_number(words, **_):
-  """Its digits, at places that the other lacks."""
+  """The digits of the longer number, at places that the other lacks."""
   if '=' not in words:
     return None
   before, said = words[: words.index('=')], len(words) - words.index('=') - 1

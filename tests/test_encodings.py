@@ -230,7 +230,7 @@ def test_ultravico_leaves_what_is_within_its_window():
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_ultravico_counts_tokens_that_have_several_positions(backend):
-  """Those of a video: by time, row and column, seen both ways."""
+  """Positions of a video: time, row and column of each token, seen both ways."""
   grid = {'name': 'axial_rope', 'axes': 3, 'sections': (2, 1, 1)}
   members = (grid, {'name': 'ultravico', 'window': 3, 'alpha': 0.3})
   enc, (x, weights, _) = build('chain', members=members), inputs()
@@ -3158,7 +3158,7 @@ def in_numpy(tree):
   ],
 )
 def test_integers_of_numpy_make_the_buckets_of_pythons(name, hook, hyper):
-  """Their own powers would overflow without an error."""
+  """Powers of integers of numpy would overflow without an error."""
   found, expected = (
     getattr(make(name, **sizes, rngs=nnx.Rngs(0), **own), hook)(jnp.arange(900))
     for sizes, own in ((in_numpy(SIZES), in_numpy(hyper)), (SIZES, hyper))

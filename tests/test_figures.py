@@ -368,7 +368,7 @@ def test_a_share_of_0_has_a_place_on_its_axis(values, tmp_path):
 
 @pytest.mark.parametrize(('least', 'scale'), [(0.0, 'linear'), (0.5, 'log')])
 def test_a_score_of_0_has_a_place_on_its_axis(least, scale, tmp_path):
-  """As a mean distance of attention may be, or an own metric."""
+  """Mean distances of attention may be 0, and so may an own metric."""
   of_heads = {'protocol': 'attention_distance', 'metric': 'attention_distance', 'document': None}
   rows = [
     row(label, value=value, k=None, **of_heads) for label, value in (('a', least), ('b', 9.0))

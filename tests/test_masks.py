@@ -463,7 +463,7 @@ def test_a_function_may_hold_constants_and_other_masks():
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_keys_may_be_of_another_sequence_where_no_position_counts(backend):
-  """As they are, without empty places for queries."""
+  """Keys are given as they are, without empty places for queries."""
   draw = np.random.default_rng(0).standard_normal
   q, k, v = (jnp.asarray(draw((2, T, 4, 8)), jnp.float32) for T in (5, 9, 9))
   enc = make('nope', **vars(DIMS) | {'kv_heads': 4}, rngs=nnx.Rngs(0))
