@@ -4,7 +4,10 @@
 
 RoPE alone, with and without KV shift beside it, on the corpus `planted` at L = 128. Every 100 steps
 metrics.jsonl has `recall_bits`: bits a character of names that stood in the same window before; not
-to know one costs 5.95. LOG/104 has the outcome, and the recipes that were tried before.
+to know one costs 5.95. LOG/104 has the recipes that were tried before.
+
+Predicted before the runs: without KV shift a name that stood within L / 2 costs above 5.5 bits a
+character at the end of training, with it below 2, as in the board's seed 0.
 """
 
 from pathlib import Path
