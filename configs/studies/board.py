@@ -23,9 +23,9 @@ ALiBi and GRAPE-AP no interval excludes 0; the verdicts of these lines stay, and
 and Transformer-XL at least one no longer hangs on a single seed; none is marked better than RoPE at
 L.
 
-Predicted before seeds 1 and 2 of `rope, wider` were run, in means of three seeds with RoPE's own: at
-L it is 0.01 to 0.04 better than RoPE, and so at 4 L with a window of L; at 4 L Transformer-XL is
-0.01 to 0.05 better than that, which no interval shows, and DAPE and PaTH are shown to be better.
+Predicted before seeds 1 and 2 of `rope, wider` were run, in means of the same three seeds: at L it
+is 0.01 to 0.04 better than RoPE, and so at 4 L with a window of L; at 4 L Transformer-XL is 0.01 to
+0.05 better than that, which no interval shows, and DAPE and PaTH are shown to be better.
 
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
 --kept=results/board goes on from there; the line of the n-gram is python scripts/ngram.py
