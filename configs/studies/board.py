@@ -34,7 +34,7 @@ scripts/step_times.py's. The tasks of the same lines are configs/studies/board_t
 
 Cost: 99 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one
 processor; DAPE, CoPE and PaTH more. Result, of seeds 0 to 2, seed 3 of the lines of five, of RoPE
-wider seed 0 alone, of RoPE longer none: results/BOARD.md, LOG/113, 116, 120, 133 and, of FIRE, 122.
+longer none: results/BOARD.md, LOG/113, 116, 120, 133, of FIRE 122, of RoPE wider 196.
 """
 
 import math
