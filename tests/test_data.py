@@ -880,6 +880,21 @@ def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):
   assert corpus('sotu', 'train', 'text', '').listing is None
 
 
+def test_a_run_is_told_of_other_splits_of_the_same_text(tmp_path):
+  """Documents that it was trained on could be in the test split of now."""
+  files = {f'{i}.txt': f'text {i}' for i in range(40)}
+  folders = {f'{SPLITS[i % 3]}/{name}': text for i, (name, text) in enumerate(files.items())}
+  texts = {'none': write(tmp_path / 'a', files), 'folders': write(tmp_path / 'b', folders)}
+  listing = lambda kind, split: corpus(texts[kind], split, 'text', '').listing
+  for kind, other in (('none', 'folders'), ('folders', 'none')):
+    of_run = [listing(kind, split) for split in ('train', 'validation')]
+    provenance.claim(tmp_path, provenance.MadeOf(None, listings=of_run), begins=True)
+    provenance.check_documents(tmp_path, listing(kind, 'test'))
+    says = f'data.corpus had {kind} of splits when its run began, {other} now; allowed: the'
+    with pytest.raises(UserError, match=says):
+      provenance.check_documents(tmp_path, listing(other, 'test'))
+
+
 def test_lines_of_a_folder_take_little_memory(tmp_path):
   """Their splits and their listing are those of the definition, line by line."""
   count = 100_000
@@ -937,6 +952,7 @@ def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
     ({'train/a.txt': 'x'}, 'test', 'text', ["'test'", 'train']),
     ({'train/a.txt': 'x', 'test/a.md': ''}, 'test', 'text', ["'test'", 'no documents']),
     ({'train/a.txt': 'x'}, 'tset', 'text', ["'tset'", 'validation']),
+    ({'Train/a.txt': 'x', 'Test/b.txt': ''}, 'train', 'text', [" a folder 'T", "did you mean 't"]),
     ({'train/a.jsonl': '{"text": "x"}\n{"text"'}, 'train', 'text', ['a.jsonl:2', 'JSON']),
     ({'train/a.jsonl': '{"body": "x"}'}, 'train', 'text', ["'text'", 'a.jsonl:1', 'body']),
     ({'train/a.jsonl': '{"text": 3}'}, 'train', 'text', ["'text'", 'a.jsonl:1']),

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of
-from posenc_jax.errors import UserError, one_line, user_errors
+from posenc_jax.errors import UserError, hint, one_line, user_errors
 
 # What the system says of a file that goes away while the folder is read.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
@@ -98,6 +98,10 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   """Returns the documents of a split. Raises `UserError`."""
   root = Path(name)
   field = f'config.data.corpus={name!r}'
+  _, folders, _ = next(os.walk(root), (root, [], []))
+  for folder in folders:
+    if folder not in SPLITS and folder.lower() in SPLITS:  # to some file systems it is that split
+      raise UserError(f'{field}: a folder {folder!r}; {hint(folder, SPLITS)}')
   subfolders = [split for split in SPLITS if (root / split).is_dir()]
   if subfolders and split not in subfolders:
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')

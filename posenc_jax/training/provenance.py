@@ -98,13 +98,20 @@ def check_documents(workdir: str | Path, listing: Listing | None) -> None:
   if listing is None:
     return
   counts, hashes = _documents(path)
-  if hashes.get(listing.folder, listing.sha256) != listing.sha256:
+  is_whole = listing.folder == '.'
+  if hashes and is_whole != ('.' in hashes):
+    # documents that were trained on could be in the test split of now
+    had, has = ('folders', 'none') if is_whole else ('none', 'folders')
+    problem = f'data.corpus had {had} of splits when its run began, {has} now'
+  elif hashes.get(listing.folder, listing.sha256) != listing.sha256:
     then, now = counts.get(listing.folder), listing.documents
-    folder = 'data.corpus' if listing.folder == '.' else f'{listing.folder} of data.corpus'
+    folder = 'data.corpus' if is_whole else f'{listing.folder} of data.corpus'
     others = ', others in name or size' if then == now else ''
     problem = f'documents in {folder}: {then} when its run began, {now} now{others}'
-    allowed = f'the documents of then, another workdir, or without {LISTINGS} there'
-    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+  else:
+    return
+  allowed = f'the documents of then, another workdir, or without {LISTINGS} there'
+  raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def _documents(path: Path) -> tuple[dict, dict]:
