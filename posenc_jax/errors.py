@@ -6,7 +6,6 @@ import errno
 import importlib
 import os
 import re
-import sysconfig
 import traceback
 import types
 from collections.abc import Iterable, Iterator
@@ -23,10 +22,13 @@ DISK_ERRORS = {
   for name in ('ENOSPC', 'EDQUOT', 'EFBIG', 'EROFS', 'EACCES', 'EPERM', 'EIO', 'ESTALE', 'ELOOP')
 }
 
-# Beginnings of files whose code is not a user's own, and folders of installed code.
+# Beginnings of files of this package and of the standard library, as modules name them: with links
+# not followed. `sysconfig` has a link for the latter in Homebrew's Python.
 _PACKAGE = Path(__file__).parent
+BUILT_IN = tuple(f'{folder}{os.sep}' for folder in (_PACKAGE, os.path.dirname(os.__file__)))
+# Those of all files whose code is not a user's own, and folders of installed code.
 OTHERS = (
-  *(f'{folder}{os.sep}' for folder in (_PACKAGE, sysconfig.get_path('stdlib'))),
+  *BUILT_IN,
   *(str(_PACKAGE.parent / name) for name in (f'scripts{os.sep}', 'train.py', 'eval.py')),
 )
 INSTALLED = tuple(f'{os.sep}{name}{os.sep}' for name in ('site-packages', 'dist-packages'))

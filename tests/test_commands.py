@@ -467,6 +467,33 @@ def test_the_code_of_an_encoding_has_one_hash_on_every_python(tmp_path):
   assert found == 'a37d843cd33f7b0ef12384b8ff5c5aa524a85f3e9c084713100a31c7b3995949'
 
 
+def test_the_standard_library_is_no_code_of_an_encoding_where_python_names_it_by_a_link(tmp_path):
+  """As Homebrew's Python does, whose `sitecustomize` moves the prefix."""
+  (tmp_path / 'link').symlink_to(sys.base_prefix)
+  (tmp_path / 'sitecustomize.py').write_text(f"import sys\nsys.base_prefix = '{tmp_path}/link'\n")
+  (tmp_path / 'own_power.py').write_text(
+    'import functools\nclass Mine:\n  power = functools.partial(pow, 2.0)\n'
+  )
+  code = (
+    'import own_power, sysconfig; from posenc_jax.encodings.core.own_code import code_hash; '
+    'print(sysconfig.get_path("stdlib"), code_hash(own_power.Mine))'
+  )
+  hashes = []
+  for is_link in (True, False):
+    done = subprocess.run(
+      [sys.executable, '-c', code],
+      capture_output=True,
+      check=True,
+      text=True,
+      env=os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{os.environ["PYTHONPATH"]}'},
+    )
+    stdlib, sha256 = done.stdout.split()
+    assert stdlib.startswith(str(tmp_path)) == is_link
+    hashes.append(sha256)
+    (tmp_path / 'sitecustomize.py').unlink(missing_ok=True)
+  assert hashes[0] == hashes[1]
+
+
 def test_an_installed_package_is_the_code_of_its_own_encodings_alone(tmp_path, monkeypatch):
   """Another version of it is another formula; what it imports of others is theirs."""
   installed = tmp_path / 'lib' / 'site-packages'

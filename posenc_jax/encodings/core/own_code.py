@@ -4,19 +4,12 @@ import ast
 import hashlib
 import importlib.util
 import inspect
-import os
 import sys
-import sysconfig
 from collections import defaultdict
 from pathlib import Path
 
-from posenc_jax.errors import INSTALLED
+from posenc_jax.errors import BUILT_IN, INSTALLED
 
-# Folders of code that is not a user's own; installed code is where its package has the encoding.
-# The first is the package, as modules name their files: with links not followed.
-OTHERS = tuple(
-  f'{folder}{os.sep}' for folder in (Path(__file__).parents[2], sysconfig.get_path('stdlib'))
-)
 WHOLE = ''  # the name of all that a module defines
 PLAIN = int | float | str | None
 SOURCE = '_posenc_jax_source'  # the text of a module, on its spec: one that is reloaded has another
@@ -112,9 +105,10 @@ def _source(module: str, package: str) -> str | None:
 def _file_of(module: str, package: str) -> Path | None:
   """The file of a module that is a user's own; None of another, or where it has none."""
   file = str(getattr(sys.modules.get(module), '__file__', None) or '')
+  # installed code is a user's own where its package has the encoding
   is_installed = any(folder in file for folder in INSTALLED)
   is_other = is_installed and module.partition('.')[0] != package
-  is_other |= file.startswith(OTHERS)
+  is_other |= file.startswith(BUILT_IN)
   return Path(file) if file.endswith('.py') and not is_other and Path(file).is_file() else None
 
 
