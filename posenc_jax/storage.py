@@ -34,7 +34,8 @@ from posenc_jax.errors import Damaged, one_line, visible
 # Where this package lies: in a clone of the repository, if it was installed from one.
 REPOSITORY = Path(__file__).resolve().parents[1]
 MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # of file systems that have none
+# Of file systems that have none. The last two are one number on Linux and two on macOS.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 WITHOUT_IT = 'allowed: the file without that line'
 CHECK = re.compile(rb',?"crc":"([0-9a-f]{8})"\}')  # how a row ends
 

@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -269,6 +270,20 @@ def test_a_file_system_without_locks_is_named_and_other_errors_are_not_hidden(
   ):
     pass
   assert error.value.errno == errno.EIO
+
+
+def test_a_network_volume_of_macos_without_locks_is_known(tmp_path, monkeypatch, capsys):
+  monkeypatch.setattr(errno, 'ENOTSUP', 45)  # there it is another number than EOPNOTSUPP
+  of_macos = runpy.run_path(storage.__file__)
+
+  def flock(*_):
+    raise OSError(errno.ENOTSUP, 'Operation not supported')
+
+  monkeypatch.setattr(storage.fcntl, 'flock', flock)
+  path = tmp_path / 'train.lock'
+  with of_macos['file_lock'](path):
+    assert 'no lock on this file system (Operation not supported)' in capsys.readouterr().err
+    assert not of_macos['is_locked'](path)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
