@@ -10,7 +10,6 @@ of a label and a training length; scripts/board.py reads it in the place of the 
 --rounds: how many steps of each line are timed, after one that is not.
 """
 
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from posenc_jax import cli, config
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
 from posenc_jax.reporting.board import lines
+from posenc_jax.rows import sessions
 
 FLAGS = {'config': cli.REQUIRED, 'out': cli.REQUIRED, 'beside': '', 'rounds': 15}
 
@@ -114,12 +114,8 @@ def processor() -> str:
   """What the machine calls the processor that jax computes on."""
   import jax
 
-  from scripts.bench import measure
-
   device = jax.devices()[0]
-  if device.platform != 'cpu':
-    return device.device_kind
-  return measure.machine()['cpu'] or platform.machine()
+  return sessions.processor() if device.platform == 'cpu' else device.device_kind
 
 
 if __name__ == '__main__':

@@ -25,9 +25,9 @@ from posenc_jax.reporting.board import smallest as smallest_of
 from posenc_jax.reporting.comparisons import effective_length, significance
 from posenc_jax.reporting.row_files import of_runs
 from posenc_jax.reporting.tasks import learned
+from posenc_jax.rows import sessions
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts import board, step_times
-from scripts.bench import measure as bench_measure
 from scripts.maintenance import remake
 
 ROOT = Path(__file__).parent.parent
@@ -665,7 +665,7 @@ def test_of_seeds_in_one_program_the_step_of_one_is_timed(tmp_path, monkeypatch)
 def test_times_are_of_the_processor_that_made_the_steps(platform, monkeypatch):
   device = SimpleNamespace(platform=platform, device_kind='NVIDIA H200')
   monkeypatch.setattr(jax, 'devices', lambda: [device])
-  monkeypatch.setattr(bench_measure, 'machine', lambda: {'cpu': 'a CPU'})
+  monkeypatch.setattr(sessions, 'processor', lambda: 'a CPU')
   assert step_times.processor() == {'gpu': 'NVIDIA H200', 'cpu': 'a CPU'}[platform]
 
 

@@ -238,7 +238,8 @@ def test_the_page_has_them_as_text(tmp_path):
 
 def facts_of(text):
   """What a board says of folders in which anyone has written this text."""
-  session = {'run': 'a', 'began': '2025-01-01', 'commit': text, 'is_edited': False, 'device': text}
+  session = {'run': 'a', 'began': '2025-01-01', 'commit': text, 'is_edited': False}
+  session |= {'device': f'{text} cpu', 'processor': text}
   link = table_writers.markdown_link(text, 'a.py')
   links = {'folder_links': link, 'study_links': link, 'folders': 'a', 'studies': text}
   own = {'command': 'python scripts/board.py', 'runs': '1', 'sha256': '0'}

@@ -1,7 +1,9 @@
 """What runs keep of who worked on them: commit, packages, device and time."""
 
 import os
+import platform
 import subprocess
+import sys
 
 import pytest
 from small_runs import BASE, TINY
@@ -38,7 +40,40 @@ def test_each_command_that_adds_to_a_run_is_a_session(run):
   assert {'posenc_jax', 'grain', *sessions.PACKAGES} <= named
   assert named - {'posenc_jax', *sessions.PACKAGES} <= {*sessions.OF_TEXT}
   assert rows[0]['device'].endswith(' x cpu')
+  assert rows[0]['processor'] == sessions.processor()
   assert rows[0]['began'] <= rows[1]['began']
+
+
+@pytest.mark.parametrize(
+  ('said', 'kind'),
+  [
+    (
+      'cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n\n',
+      'AMD EPYC, cpu family 25, model 17',
+    ),
+    ('CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n', 'own, CPU implementer 0x41, CPU part 0xd0c'),
+    ('processor\t: 0\npower management:\n\nprocessor\t: 1\n', 'own'),
+    (None, 'own'),
+  ],
+)
+def test_a_processor_has_its_name_and_its_numbers(said, kind, tmp_path, monkeypatch):
+  monkeypatch.setattr(sessions, 'CPU_INFO', tmp_path / 'cpuinfo')
+  monkeypatch.setattr(platform, 'machine', lambda: 'own')
+  if said is not None:
+    sessions.CPU_INFO.write_text(said)
+  monkeypatch.setattr(sys, 'platform', 'linux')
+  assert sessions.processor() == kind
+
+
+@pytest.mark.parametrize(('script', 'kind'), [('echo Apple M2', 'Apple M2'), ('exit 1', 'arm64')])
+def test_macos_names_its_processor_by_a_command(script, kind, tmp_path, monkeypatch):
+  (tmp_path / 'sysctl').write_text(f'#!/bin/sh\n{script}\n')
+  (tmp_path / 'sysctl').chmod(0o755)
+  monkeypatch.setenv('PATH', str(tmp_path))
+  monkeypatch.setattr(sessions, 'CPU_INFO', tmp_path / 'cpuinfo')
+  monkeypatch.setattr(platform, 'machine', lambda: 'arm64')
+  monkeypatch.setattr(sys, 'platform', 'darwin')
+  assert sessions.processor() == kind
 
 
 def test_packages_of_text_that_are_missing_are_not_named(monkeypatch):
@@ -122,6 +157,11 @@ def row(run='a', **fields):
       'by commit unknown (version 0.1.0) with jax of unknown version on 1 x cpu.',
     ),
     ([row(commit=f'{n}' * 12) for n in range(7)], 'a', '4444444444, 2 more with'),
+    (
+      [row(), row(processor='B, model 1'), row(device='8 x H100', processor='B')],
+      'a',
+      ' on 1 x cpu, 1 x cpu (B, model 1), 8 x H100.',
+    ),
   ],
 )
 def test_a_sentence_says_when_and_by_what(rows, runs, said):
@@ -130,7 +170,10 @@ def test_a_sentence_says_when_and_by_what(rows, runs, said):
 
 @pytest.mark.parametrize(
   'fields',
-  [{'work': 'play'}, {'began': 'today'}, {'commit': 'a/b'}, {'packages': ['jax']}, {'device': ''}],
+  [
+    *({'work': 'play'}, {'began': 'today'}, {'commit': 'a/b'}, {'packages': ['jax']}),
+    *({'device': ''}, {'processor': None}),
+  ],
 )
 def test_what_is_wrong_is_named(tmp_path, fields):
   storage.append_rows(tmp_path / sessions.FILE, [row(**fields)])

@@ -10,7 +10,8 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Collection, Iterable
+import sys
+from collections.abc import Collection, Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -48,7 +49,13 @@ CHECKS: dict[str, FieldCheck] = {
     '{package: version}',
   ),
   'device': text(200),
+  'processor': text(200),
 }
+OPTIONAL = {'processor'}  # sessions of earlier versions lack it
+
+CPU_INFO = Path('/proc/cpuinfo')
+# What Linux knows of a kind of processor. Virtual machines may hide its name, and Arm has none.
+OF_KIND = ('cpu family', 'model', 'CPU implementer', 'CPU part')
 
 
 def now() -> str:
@@ -67,6 +74,7 @@ def add(workdirs: Iterable[str | Path], work: str, device: str, began: str | Non
     'python': platform.python_version(),
     'packages': {'posenc_jax': posenc_jax.__version__} | _versions(),
     'device': device,
+    'processor': processor(),
   }
   for workdir in workdirs:
     storage.append_rows(Path(workdir) / FILE, [row])
@@ -94,12 +102,32 @@ def code() -> tuple[str | None, bool | None]:
   return commit, None if changes is None else bool(changes)
 
 
+def processor() -> str:
+  """The kind of processor that this machine has, as far as the system tells: sums of floats may
+  differ between two kinds.
+  """
+  said = ''
+  with contextlib.suppress(OSError):
+    said = CPU_INFO.read_text(encoding='utf-8')
+  found = dict(re.findall(r'^(\w[^\t\n:]*)\s*: (.+)$', said, re.MULTILINE))
+  name = found.get('model name')
+  if sys.platform == 'darwin':
+    name = _answer(['sysctl', '-n', 'machdep.cpu.brand_string'])
+  numbers = [f'{kind} {found[kind]}' for kind in OF_KIND if kind in found]
+  return ', '.join([name or platform.machine() or 'unknown', *numbers])
+
+
 def _git(*words: str) -> str | None:
   """What git answers in the repository; None where it fails, or is not there. It takes no lock that
   a user's own commands would meet.
   """
   environment = {name: x for name, x in os.environ.items() if name not in OTHER_REPOSITORY}
   command = ['git', '--no-optional-locks', '-C', str(storage.REPOSITORY), *words]
+  return _answer(command, environment)
+
+
+def _answer(command: list[str], environment: Mapping[str, str] | None = None) -> str | None:
+  """What a command prints; None where it fails, or is not there."""
   try:
     done = subprocess.run(command, capture_output=True, text=True, timeout=20, env=environment)
   except (OSError, subprocess.TimeoutExpired):
@@ -127,7 +155,7 @@ def keep(folder: str | Path, rows: Iterable[dict]) -> None:
 
 def _fault(row: dict) -> str | None:
   """What is wrong with a row, or None."""
-  return fault_of(row, CHECKS, required=CHECKS)
+  return fault_of(row, CHECKS, required=CHECKS.keys() - OPTIONAL)
 
 
 def sentence(rows: Iterable[dict], runs: Collection[str]) -> str:
@@ -142,7 +170,7 @@ def sentence(rows: Iterable[dict], runs: Collection[str]) -> str:
   if (more := len(commits) - MOST_COMMITS) > 0:
     commits = [*commits[:MOST_COMMITS], f'{more} more']
   packages = sorted({f'jax {row["packages"].get("jax", "of unknown version")}' for row in rows})
-  devices = sorted({row['device'] for row in rows})
+  devices = sorted(set(map(_device_of, rows)))
   text = f'Runs made {when} by commit {", ".join(commits)} with {", ".join(packages)} on '
   text += ', '.join(devices)
   if unknown:
@@ -154,3 +182,8 @@ def _commit_of(row: dict) -> str:
   if row['commit'] is None:
     return f'unknown (version {row["packages"].get("posenc_jax", "unknown")})'
   return row['commit'][:10] + ' (edited)' * bool(row['is_edited'])
+
+
+def _device_of(row: dict) -> str:
+  is_known = 'processor' in row and row['device'].endswith(' cpu')
+  return f'{row["device"]} ({row["processor"]})' if is_known else row['device']

@@ -44,10 +44,10 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   Writes config.json, metrics.jsonl, timing.jsonl, sessions.jsonl and checkpoints/ there; a run of
   no steps that takes all of its parameters from the run that it starts from saves none. Two runs
-  of one config, interrupted or not, have equal metrics.jsonl, bit for bit, on one machine (on a GPU
-  with XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another mesh, up to
-  rounding. With `config.seeds`, each seed has a directory beside `workdir` with what a run of its
-  own writes; where seeds are trained in one program, equal up to rounding.
+  of one config, interrupted or not, have equal metrics.jsonl, bit for bit, on one kind of processor
+  (on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another
+  kind or mesh, up to rounding. With `config.seeds`, each seed has a directory beside `workdir` with
+  what a run of its own writes; where seeds are trained in one program, equal up to rounding.
 
   Where `config` differs from that of the run in more `train.steps` alone, the run goes on, also one
   that was finished. With a constant learning rate (`optim.final_fraction` of 1) it ends as a run of

@@ -3,8 +3,6 @@
 import dataclasses
 import datetime
 import os
-import platform
-import re
 import statistics
 from collections import defaultdict
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from posenc_jax import storage
+from posenc_jax.rows import sessions
 
 from . import memory
 from .cases import TOLERANCE, Case, Group, step_config
@@ -27,14 +26,8 @@ MIN_REPEAT_SECONDS = 0.05  # a repeat makes as many calls as this takes
 
 def machine() -> dict:
   """The fields of a row that describe the machine."""
-  info = Path('/proc/cpuinfo')
-  model = re.search(r'model name\s*: (.*)', info.read_text()) if info.exists() else None
   cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-  return {
-    'cpu': model[1] if model else platform.processor() or platform.machine(),
-    'cores': cores,
-    'memory_bytes': memory.total(),
-  }
+  return {'cpu': sessions.processor(), 'cores': cores, 'memory_bytes': memory.total()}
 
 
 def measure(
