@@ -12,7 +12,9 @@ GiB of parameters and optimizer, so that a card of 24 GB has little to spare; wi
   evaluation;
 - TOKENIZER, the path of your tokenizer.json; 'sentencepiece' learns one from the text;
 - STEPS: 10,000 of 32 sequences are 7 tokens a parameter;
-- on a GPU with less than 24 GB, `train.grad_accum_steps` of 2 or more, or `model.remat`.
+- on a GPU with less than 24 GB, `train.grad_accum_steps` of 2 or more, or `model.remat`;
+- on one before Ampere, which has no units for bfloat16 (T4, V100), `train.compute_dtype` and
+  `eval.compute_dtype` of 'float32', in which a step takes more memory.
 
 T5's last bucket begins at L: by its default all distances from 128 on would share it. The learning
 rate is one for all lines and a guess; scripts/lr_grid.py chooses one for each.

@@ -173,13 +173,26 @@ def test_it_is_said_where_many_symbols_are_slow(platform, symbols, rows, monkeyp
   assert capsys.readouterr().out == ('' if rows is None else line)
 
 
-@pytest.mark.parametrize('capability', ['7.5', 'gfx942'])
-def test_gpus_without_tensorfloat_have_all_digits(capability, monkeypatch, capsys):
+@pytest.mark.parametrize(
+  ('capability', 'compute_dtype', 'said'),
+  [
+    ('7.5', 'float32', ''),
+    ('7.5', 'bfloat16', 'this GPU, of compute capability 7.5, has no units for bfloat16; --config'),
+    ('8.0', 'bfloat16', ''),
+    ('gfx942', 'float32', ''),
+    ('gfx942', 'bfloat16', ''),
+  ],
+)
+def test_gpus_without_tensorfloat_have_all_digits_and_may_have_no_bfloat16(
+  capability, compute_dtype, said, monkeypatch, capsys
+):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'gpu')
   device = types.SimpleNamespace(compute_capability=capability)
   monkeypatch.setattr(jax, 'devices', lambda: [device])
-  devices.announce_precision('float32', 'default')
-  assert not capsys.readouterr().out
+  devices.announce_precision(compute_dtype, 'default')
+  out = capsys.readouterr().out
+  assert out.startswith(said)
+  assert out.count('\n') == bool(said)
 
 
 DAMAGED_CACHE = """

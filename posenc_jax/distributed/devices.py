@@ -50,14 +50,19 @@ def announce_devices(mesh: Mapping[str, int] | None = None) -> None:
 
 def announce_precision(compute_dtype: str, matmul_precision: str) -> None:
   """Prints which digits matrix products of a training have, where a config says float32 and the
-  devices that jax has make less of it.
+  devices that jax has make less of it; and that a GPU has no units for bfloat16.
   """
   import jax
 
   digits = DIGITS_OF_FLOAT32.get(jax.default_backend())
   capability = str(getattr(jax.devices()[0], 'compute_capability', ''))
-  if capability.startswith('gfx') or (capability and float(capability) < 8):
-    return  # GPUs of AMD, and NVIDIA's before Ampere
+  if capability.startswith('gfx'):  # GPUs of AMD
+    return
+  if capability and float(capability) < 8:  # NVIDIA's before Ampere: no TensorFloat-32 either
+    if compute_dtype == 'bfloat16':
+      has_none = f'this GPU, of compute capability {capability}, has no units for bfloat16'
+      print(f'{has_none}; --config.train.compute_dtype=float32 has more digits and may be as fast')
+    return
   if digits and (compute_dtype, matmul_precision) == ('float32', 'default'):
     remedy = '--config.train.matmul_precision=highest has all, and takes longer'
     print(f'matrix products of float32 have the digits of {digits} here; {remedy}')
