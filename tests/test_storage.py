@@ -8,6 +8,7 @@ import json
 import math
 import os
 import runpy
+import shutil
 import socket
 import subprocess
 import sys
@@ -303,6 +304,20 @@ def test_rows_and_the_name_of_a_new_file_are_on_the_disk_before_work_goes_on(tmp
   assert synced == [path.stat().st_ino, tmp_path.stat().st_ino]
   storage.append_rows(path, rows(2))
   assert synced[2:] == [path.stat().st_ino]
+
+
+def test_a_checkout_of_git_changes_no_row_whatever_its_settings(tmp_path):
+  git = lambda *words: subprocess.run(
+    ['git', '-C', str(tmp_path), '-c', 'core.autocrlf=true', *words], check=True
+  )
+  shutil.copy(Path(__file__).parents[1] / '.gitattributes', tmp_path)
+  path = tmp_path / 'eval.jsonl'
+  storage.append_rows(path, rows(2))
+  git('init', '--quiet')
+  git('add', '.')
+  path.unlink()
+  git('checkout', '--', path.name)
+  assert storage.read_rows(path) == rows(2)
 
 
 def test_a_row_that_a_disk_takes_piece_by_piece_is_whole(tmp_path, monkeypatch):
