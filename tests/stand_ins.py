@@ -4,16 +4,24 @@ The name of a run's encoding says what they do: 'broken_train' fails in train.py
 'patient_train' waits there for a file `go`, and so on.
 """
 
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from unittest import mock
 
+import pytest
+
 from posenc_jax import sweep
 from posenc_jax.sweep import sweeping
 
 ROOT = Path(__file__).parent.parent
+# What an earlier sweep left at work is found in /proc.
+needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
+# macOS binds no process to CPUs.
+CPUS = sorted(getattr(os, 'sched_getaffinity', lambda process: ())(0))
+needs_two_cpus = pytest.mark.skipif(len(CPUS) < 2, reason='needs two CPUs that a process can have')
 
 SCRIPT = """
 import json, os, signal, sys, time
@@ -28,7 +36,7 @@ run = config.load(flags.config, overrides)
 run_dir.check_planned(run, flags.workdir, flags.planned)
 workdir, name = Path(flags.workdir), Path(sys.argv[0]).stem
 with open(workdir / 'calls.txt', 'a') as file:
-  print(name, *sorted(os.sched_getaffinity(0)), file=file)
+  print(name, *sorted(getattr(os, 'sched_getaffinity', lambda process: ())(0)), file=file)
 storage.write_json(workdir / 'config.json', config.to_json(run))
 encoding = run.encoding.name
 if run.train.init_from and not (Path(run.train.init_from) / 'finished.json').exists():

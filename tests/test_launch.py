@@ -11,6 +11,7 @@ import time
 import pytest
 from rich.console import Console
 from small_runs import wait_for
+from stand_ins import needs_linux
 
 from posenc_jax import storage
 from posenc_jax.distributed import devices
@@ -22,6 +23,7 @@ python = [sys.executable, '-c']
 
 def test_the_environment_adds_and_never_overrides(monkeypatch):
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
+  monkeypatch.setattr(sys, 'platform', 'linux')
   assert 'glibc.malloc.hugetlb=1' in subprocesses.environment()['GLIBC_TUNABLES']
   monkeypatch.setenv('GLIBC_TUNABLES', 'mine')
   assert 'GLIBC_TUNABLES' not in subprocesses.environment()
@@ -59,6 +61,7 @@ def test_cpus_are_shared_out(jobs, cpus, monkeypatch):
     assert sum(map(len, shares)) == len(cpus)
 
 
+@needs_linux
 def test_a_process_gets_its_cpus_and_its_environment_and_appends_to_its_log(tmp_path, monkeypatch):
   monkeypatch.delenv('GLIBC_TUNABLES', raising=False)
   monkeypatch.setenv('MINE', 'kept')
@@ -153,6 +156,7 @@ def test_a_sweep_waits_for_a_step_however_long_it_takes():
   assert 'Ctrl-C again kills them' in shown.get()
 
 
+@needs_linux
 def test_an_orphan_is_known_by_its_lock_and_reached_by_its_output(tmp_path):
   log = tmp_path / 'log.txt'
   code = "import time; print('ready'); time.sleep(60)"

@@ -11,7 +11,7 @@ import time
 import pytest
 from kinds import daily_if
 from rich.console import Console
-from stand_ins import ROOT, STARTED, Study
+from stand_ins import CPUS, ROOT, STARTED, Study, needs_linux, needs_two_cpus
 
 from posenc_jax import config, storage, sweep
 from posenc_jax.cli import parse_args
@@ -176,11 +176,10 @@ def test_two_jobs_share_the_cpus_and_make_the_same_table(study, monkeypatch):
   shares = [
     call.split()[1:] for p in one.out.glob('*/calls.txt') for call in p.read_text().splitlines()
   ]
-  cpus = sorted(os.sched_getaffinity(0))
-  assert {len(share) for share in shares} <= {max(1, len(cpus) // 2), (len(cpus) + 1) // 2}
-  if len(cpus) > 1:
+  assert {len(share) for share in shares} <= {max(1, len(CPUS) // 2), (len(CPUS) + 1) // 2}
+  if len(CPUS) > 1:
     assert {tuple(share) for share in shares} == {
-      tuple(map(str, half)) for half in (cpus[: len(cpus) // 2], cpus[len(cpus) // 2 :])
+      tuple(map(str, half)) for half in (CPUS[: len(CPUS) // 2], CPUS[len(CPUS) // 2 :])
     }
 
 
@@ -428,7 +427,7 @@ def test_what_a_killed_sweep_left_at_work_is_waited_for_and_goes_on(study, name,
   assert '1.443' in out
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason='needs two CPUs')
+@needs_two_cpus
 def test_what_was_left_at_work_keeps_its_cpus_and_others_get_the_rest(study):
   run = study(['patient_train'], (0, 1))
   workdirs = [run.out / f'encoding.name=patient_train,seed={seed}' for seed in (0, 1)]
@@ -448,6 +447,7 @@ def test_what_was_left_at_work_keeps_its_cpus_and_others_get_the_rest(study):
   assert first[0] == first[1] != other[0] == other[1]
 
 
+@needs_linux
 def test_ctrl_c_also_stops_what_an_earlier_sweep_left_at_work(study):
   run = study(['rope', 'slow'], (0, 1))
   logs = [run.out / f'encoding.name=slow,seed={seed}' / 'log.txt' for seed in (0, 1)]
