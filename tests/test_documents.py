@@ -289,6 +289,7 @@ STUDIES_OF_SECTIONS = {
     'inside_budget',
     'passkey',
     'pretrained',
+    'pretrained_4',
     'scale_budget',
   ],
   ('README.md', 'A model that needs more context'): [
@@ -326,6 +327,7 @@ STUDIES_OF_SECTIONS = {
     'inside_budget',
     'pretrained',
     'rates',
+    'recipe',
     'scale_budget',
     'scale_width',
     'selective',
