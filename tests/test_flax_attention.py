@@ -77,6 +77,11 @@ def test_nnx_equals_a_forward_pass_by_hand(name):
     np.testing.assert_allclose(g, wanted, atol=2e-5 * np.abs(wanted).max())
 
 
+def test_options_in_lists_can_be_static_under_jit():
+  function = attention_fn(make('rope', **SIZES, rngs=nnx.Rngs(0)), block_sizes=[4, 4])
+  hash(nnx.split(nnx_layer(function))[0])
+
+
 @pytest.mark.ci
 def test_nnx_is_causal_where_it_says_so():
   """And else not, as elsewhere in Flax; a mask and positions are those of the call."""

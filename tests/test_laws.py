@@ -374,6 +374,11 @@ def test_a_program_that_has_float64_gets_float32(variant, backend):
     close(found, run(enc, weights, x))
 
 
+def test_structures_can_be_static_under_jit():
+  for variant in VARIANTS:
+    hash(nnx.split(declared(variant))[0])
+
+
 PAIRS = [v for v in VARIANTS if declared(v).rotates_qk and hasattr(declared(v), 'layout')]
 
 

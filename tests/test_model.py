@@ -167,6 +167,14 @@ def test_a_model_can_be_called_outside_of_jit():
   np.testing.assert_allclose(token_nll(m, x), nll(m, x), atol=2e-5)
 
 
+@pytest.mark.parametrize('name', ['chain', 'irope', 'windowed_t5'])
+def test_the_structure_of_a_model_can_be_static_under_jit(name):
+  m, x = patterned(name), tokens()
+  run = lambda structure, parameters, x: nnx.merge(structure, parameters)(x)
+  found = jax.eval_shape(jax.jit(run, static_argnums=0), *nnx.split(m), x)
+  assert found.shape == (*x.shape, VOCAB)
+
+
 def test_scanned_layers_are_unrolled_layers():
   x = tokens()
   np.testing.assert_allclose(

@@ -48,7 +48,9 @@ class FlaxAttention(nnx.Module):
     self.encoding = enc
     is_array = lambda option: isinstance(option, jax.Array | np.ndarray)
     self.arrays = nnx.data({name: x for name, x in options.items() if is_array(x)})
-    self.options = nnx.static(tuple((n, x) for n, x in options.items() if not is_array(x)))
+    to_hash = lambda option: tuple(option) if isinstance(option, list) else option
+    static = tuple((n, to_hash(x)) for n, x in options.items() if not is_array(x))
+    self.options = nnx.static(static)
 
   def __call__(
     self,

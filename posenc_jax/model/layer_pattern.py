@@ -32,12 +32,12 @@ class LayerPattern(nnx.Module):
     variants: a StackedEncoding each.
     order: the variant of each layer of a period.
     heads_per_query: as the encodings declare it, the same for all.
-    masks: what each of these layers says of window, chunk and sink tokens; {}: nothing.
   """
 
   def __init__(self, encoding: dict, dims: Dims, rngs: nnx.Rngs, layers: int, share: str):
     """Builds the encoding of each layer. Raises ValueError for a bad pattern."""
-    variants, self.order, self.masks = read_pattern(encoding)
+    variants, self.order, masks = read_pattern(encoding)
+    self._masks = tuple(tuple(mask.items()) for mask in masks)  # not as dicts, to be hashable
     if len(self.order) > layers:
       allowed = f'at most model.layers={layers}'
       raise ValueError(
@@ -62,6 +62,11 @@ class LayerPattern(nnx.Module):
         'queries; allowed: the same number for all layers'
       )
     (self.heads_per_query,) = numbers
+
+  @property
+  def masks(self) -> tuple[dict, ...]:
+    """What each layer of a period says of window, chunk and sink tokens; {}: nothing."""
+    return tuple(map(dict, self._masks))
 
   @property
   def first_layers(self) -> list:

@@ -65,7 +65,7 @@ class Chain(Composite):
     super().__init__(dims, rngs, encodings)
     # Members with a `score`. The terms of the `summed` members up to the first of them are the
     # chain's own; `score` adds those of later ones.
-    self.scoring = [n for n, e in enumerate(encodings) if e.has('score')]
+    self.scoring = tuple(n for n, e in enumerate(encodings) if e.has('score'))
     self.summed = self.scoring[0] + 1 if self.scoring else len(encodings)
     check_together(names, encodings)
     self.scale_member = next((n for n, e in enumerate(encodings) if sets_scale(e)), 0)
