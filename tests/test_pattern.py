@@ -211,6 +211,15 @@ def test_a_packed_document_stands_where_it_would_alone():
   assert draws.max() < 32
 
 
+@pytest.mark.parametrize('kind', ['integers', 'floats'])
+def test_positions_of_evaluation_are_the_same_with_any_generator(kind):
+  enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), kind=kind)
+  sample = lambda: enc.sample_positions(jnp.arange(9)[None], 1, None)
+  expected = sample()
+  with jax.default_prng_impl('rbg'):
+    np.testing.assert_array_equal(sample(), expected)
+
+
 @pytest.mark.parametrize('each', ['batch', 'example'])
 def test_random_floats_are_uniform_and_in_order_at_every_length(each):
   """Sorted draws: the n-th of T has the mean n / (T + 1) of the range; documents for themselves."""

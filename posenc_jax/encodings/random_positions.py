@@ -62,7 +62,8 @@ class RandomPositions(PositionWrapper):
       keys = jax.random.split(key, batch)
       position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
-      keys = (jax.random.key(0) if key is None else key)[None]
+      # of one kind of generator, whichever is jax's default
+      keys = (jax.random.key(0, impl='threefry2x32') if key is None else key)[None]
     T = position_ids.shape[1]
     if self.kind == 'integers' and self.longest < T:
       raise LengthError(f'{T} tokens, which may be one document, for {self.longest} positions')
