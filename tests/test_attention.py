@@ -1128,6 +1128,12 @@ def test_sums_along_keys_lose_nothing_to_larger_numbers_before_them():
   np.testing.assert_array_equal(suffix_sum(x)[1:], np.arange(4 * GROUP - 1, 0, -1))
 
 
+def test_sums_that_a_branch_takes_do_not_leave_it():
+  q, enc = normal(1, 8, 4, 8), build('cope', positions=2)
+  with jax.checking_leaks():
+    attend(q, q, q, enc, backend='blockwise', block_sizes=(4, 4)).block_until_ready()
+
+
 class ShortSighted(Encoding):
   """Sums that grow leftwards are taken off scores, until they leave nothing."""
 

@@ -60,14 +60,13 @@ class RowCarry:
     """
     if self._is_rightmost:
       return near()
-    before, carried = list(self.totals), self.carried[len(self.totals)]
+    carried = self.carried[len(self.totals)]
 
     def visit():
-      self.totals = list(before)
-      return near(), self.totals[-1]
+      return near(), self.totals.pop()
 
     result, total = lax.cond(jnp.all(carried >= bound), lambda: (far(), carried), visit)
-    self.totals = [*before, total]
+    self.totals.append(total)
     return result
 
 
