@@ -684,6 +684,33 @@ def test_contiguous_positions_restart_with_segments():
   )
 
 
+class SeesIntegers(Encoding):
+  """Takes hooks at their word: what they say is int32 is combined as only int32 can be."""
+
+  bias_in_scale = False
+
+  def bias(self, r_R):
+    return jax.lax.rem(r_R, jnp.int32(3))[:, None].astype(jnp.float32)
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    by_index, by_position = (
+      jax.lax.rem(x, jnp.int32(5)) for x in (tile.index_distance[None], tile.distance)
+    )
+    return s_BHTS + (by_index + by_position)[:, None].astype(jnp.float32)
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise', 'diagonals'])
+def test_what_is_said_to_be_int32_is_under_enable_x64(backend):
+  assert contiguous_positions(4).dtype == jnp.int32
+  q, enc = normal(1, 12, 4, 8), SeesIntegers(build('nope').dims, nnx.Rngs(0))
+  options = dict(mask=lambda i, j: jax.lax.rem(i - j, jnp.int32(4)) == 0, backend=backend)
+  run = functools.partial(attend, block_sizes=(4, 4), **options)
+  expected = run(q, q, q, enc)
+  with jax.enable_x64(True):
+    assert contiguous_positions(4, jnp.zeros((1, 4), int)).dtype == jnp.int32
+    np.testing.assert_array_equal(run(q, q, q, enc), expected)
+
+
 OF_POSITIONS = 'position_ids has dtype bool; allowed: integers, or floats'
 OF_SOFT_CAPS = 'a finite number more than 0, or None'
 

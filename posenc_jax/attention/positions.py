@@ -10,7 +10,7 @@ from posenc_jax.encodings.core.base import Encoding, LengthError, check_dtype_of
 
 def contiguous_positions(S: int, segment_ids=None):
   """0, 1, 2, ... within each segment: int32 [B|1, S]."""
-  index_S = jnp.arange(S)[None]
+  index_S = jnp.arange(S, dtype=jnp.int32)[None]
   if segment_ids is None:
     return index_S
   differs = segment_ids[:, 1:] != segment_ids[:, :-1]

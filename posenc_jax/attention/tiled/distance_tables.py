@@ -60,7 +60,7 @@ def read_terms(enc, r_R):
   def tell(term):
     return Scalars(term) if term.ndim == 2 else Vectors(jnp.moveaxis(term, 1, 0))
 
-  return jax.tree.map(tell, enc.distance_terms(r_R))
+  return jax.tree.map(tell, enc.distance_terms(r_R.astype(jnp.int32)))
 
 
 def tables_of_diagonals(grid: TileGrid, enc, first, count: int):

@@ -33,11 +33,12 @@ class Pairs(NamedTuple):
     """The pairs of queries and keys with these ids: dicts as `ids_of` makes them.
 
     Args:
-      index_distance: i - j by index, int32 [T', S'].
+      index_distance: i - j by index, integers [T', S'].
       is_key: which keys are none of the padding, or may be seen for another reason, bool
         [B|1, T'|1, S']; None: all.
       by_index: whether positions are as far apart as indices, wherever a key is seen.
     """
+    index_distance = index_distance.astype(jnp.int32)  # under `jax_enable_x64` it has 64 bits
     places = row_ids['index'], column_ids['index'], row_ids['mask'], column_ids['mask']
     mask_BTS = mask.visible(index_distance, *places)
     if is_key is not None:
