@@ -374,6 +374,31 @@ def test_a_program_that_has_float64_gets_float32(variant, backend):
     close(found, run(enc, weights, x))
 
 
+@pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in ('kv_shift', 'cope', 'cape'), 'ci'))
+    for v in VARIANTS
+    if declares_anew(v)
+  ],
+)
+def test_no_dtype_is_promoted_unless_it_is_said(variant):
+  """Programs with `jax_numpy_dtype_promotion='strict'` may have every encoding."""
+  enc, (x, weights, _) = declared(variant), inputs()
+  backend = backends_of(variant)[-1]
+  block_sizes = (3, 5) if backend == 'blockwise' else None
+
+  def loss(enc, weights, x, key):
+    drawn = []
+    if enc.has('sample_positions'):
+      drawn.append(enc.sample_positions(jnp.arange(S)[None], B, key))
+    return layer(enc, weights, x, backend=backend, block_sizes=block_sizes).sum(), drawn
+
+  with jax.numpy_dtype_promotion('strict'):
+    gradients = jax.grad(loss, argnums=(0, 1, 2), has_aux=True)
+    jax.eval_shape(gradients, enc, weights, x, jax.random.key(0))
+
+
 def test_structures_can_be_static_under_jit():
   for variant in VARIANTS:
     hash(nnx.split(declared(variant))[0])

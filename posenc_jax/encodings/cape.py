@@ -79,7 +79,7 @@ class CAPE(PositionWrapper):
     def uniform(key, most: float, *shape: int):
       return jax.random.uniform(key, (draws, *shape), minval=-most, maxval=most)
 
-    moved = position_ids + uniform(shift_key, self.shift, 1, *axes)
+    moved = position_ids.astype(jnp.float32) + uniform(shift_key, self.shift, 1, *axes)
     moved += uniform(jitter_key, self.jitter / 2, position_ids.shape[1], *axes)
     log_stretch = uniform(stretch_key, self.log_stretch, 1, *(1 for _ in axes))
     if self.log_axis_stretch:

@@ -75,14 +75,14 @@ def _interpolate_forward(f_P, p_S):
   low = jnp.take_along_axis(f_P, below, axis=-1)
   above = jnp.minimum(below + 1, f_P.shape[-1] - 1)
   slope = jnp.take_along_axis(f_P, above, axis=-1) - low
-  return low + (p_S - below) * slope, (f_P, p_S, slope)
+  return low + (p_S - jnp.floor(p_S)) * slope, (f_P, p_S, slope)
 
 
 def _interpolate_backward(residuals, d_S):
   f_P, p_S, slope_S = residuals
   P = f_P.shape[-1]
-  below = jnp.floor(p_S).astype(jnp.int32)
-  pairs = jnp.stack([d_S * (1 - (p_S - below)), d_S * (p_S - below)], axis=-1)
+  below, share = jnp.floor(p_S).astype(jnp.int32), p_S - jnp.floor(p_S)
+  pairs = jnp.stack([d_S * (1 - share), d_S * share], axis=-1)
 
   def sums_of(below_S, pairs_S):
     rows = below_S.size // below_S.shape[-1]

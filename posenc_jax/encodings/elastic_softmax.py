@@ -33,6 +33,7 @@ class ElasticSoftmax(Encoding):
     self.tau = nnx.Param(jnp.full(dims.heads, -1.0, jnp.float32))
 
   def normalize(self, s_BHTS, tile):
-    n_BHT1 = jnp.maximum((s_BHTS > LOWEST_SEEN).sum(axis=-1, keepdims=True), 1)
+    n_BHT1 = (s_BHTS > LOWEST_SEEN).sum(axis=-1, keepdims=True, dtype=jnp.float32)
+    n_BHT1 = jnp.maximum(n_BHT1, 1)
     p_BHTS = jax.nn.softmax(s_BHTS, axis=-1) + self.tau[...][None, :, None, None] / n_BHT1
     return jax.nn.relu(p_BHTS)

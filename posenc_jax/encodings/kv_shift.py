@@ -36,7 +36,8 @@ class KVShift(Encoding):
 
     def shares(w_DG):
       before_BSG = jax.nn.sigmoid(x_BSD.astype(jnp.float32) @ w_DG)
-      return before_BSG * (index_BS > 0)[:, :, None], 1 - before_BSG
+      has_before_BS = (index_BS > 0).astype(jnp.float32)
+      return before_BSG * has_before_BS[:, :, None], 1 - before_BSG
 
     return {'keys': shares(self.w_k[...]), 'values': shares(self.w_v[...])}
 

@@ -80,7 +80,7 @@ class LSSAR(LSSA):
 
   def normalize(self, s_BHTS, tile):
     p_BHTS = jax.nn.softmax(s_BHTS, axis=-1)
-    n_BT = tile.mask.sum(axis=-1)
+    n_BT = tile.mask.sum(axis=-1, dtype=jnp.float32)
     n_BHT1, o_BHT1 = (x[:, None, :, None] for x in (n_BT, (n_BT > FIRST).astype(jnp.float32)))
     above_BHTS = jnp.maximum(n_BHT1 * p_BHTS - o_BHT1, 0.0)
     most_BHT1 = lax.stop_gradient(above_BHTS.max(axis=-1, keepdims=True))
