@@ -18,6 +18,7 @@ import pytest
 from against_dense import check_on_a_gpu
 from flax import nnx
 from half_precision import sums_in_half_precision
+from jax import export
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from kinds import daily_if, slow
 
@@ -834,6 +835,17 @@ def test_positions_of_an_input_are_not_rounded(name, dtype):
     ask = functools.partial(enc.initial_state, batch=2)
   with pytest.raises(ValueError, match=f'^position_ids has dtype {dtype}; allowed: integers, or '):
     ask(position_ids)
+
+
+@pytest.mark.parametrize(('name', 'S'), [('t5', 128), ('t5', 600), ('shaw', 24)])
+def test_a_program_for_any_batch_can_be_exported(name, S):
+  enc = build(name)
+  run = jax.jit(jax.grad(lambda q: attend(q, q, q, enc).var()))
+  of_any_batch = jax.ShapeDtypeStruct((*export.symbolic_shape('b'), S, 4, 8), jnp.float32)
+  exported = export.export(run)(of_any_batch)
+  for B in (1, 3):
+    q = normal(B, S, 4, 8)
+    np.testing.assert_allclose(exported.call(q), run(q), atol=1e-6)
 
 
 def test_meshes_that_say_how_arrays_are_cut():

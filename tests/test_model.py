@@ -14,6 +14,7 @@ import pytest
 from compiled_models import logits, nll
 from flax import nnx
 from half_precision import sums_in_half_precision
+from jax import export
 from jax.extend.core import Jaxpr, Var
 from kinds import daily_if
 from oracles import RECORDS
@@ -173,6 +174,14 @@ def test_the_structure_of_a_model_can_be_static_under_jit(name):
   run = lambda structure, parameters, x: nnx.merge(structure, parameters)(x)
   found = jax.eval_shape(jax.jit(run, static_argnums=0), *nnx.split(m), x)
   assert found.shape == (*x.shape, VOCAB)
+
+
+def test_a_model_for_any_batch_can_be_exported():
+  m = model(encoding__name='t5')
+  of_any_batch = jax.ShapeDtypeStruct((*export.symbolic_shape('b'), 12), jnp.int32)
+  exported = export.export(jax.jit(lambda x: m(x)))(of_any_batch)
+  for B in (1, 3):
+    np.testing.assert_allclose(exported.call(tokens(B)), logits(m, tokens(B)), atol=2e-5)
 
 
 def test_scanned_layers_are_unrolled_layers():

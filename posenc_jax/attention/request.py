@@ -199,7 +199,7 @@ def _count_visible(mask: Mask, index_BS, segment_ids, seen_BTS):
   if segment_ids is not None:
     seen_BTS = seen_BTS & (segment_ids[:, offset:, None] == segment_ids[:, None])
   visible_BT = jnp.maximum(seen_BTS.sum(axis=2), 1)
-  before = jnp.broadcast_to(visible_BS[:, :offset], (len(visible_BT), offset))
+  before = jnp.broadcast_to(visible_BS[:, :offset], (visible_BT.shape[0], offset))
   return jnp.concatenate([before, visible_BT], axis=1)
 
 

@@ -81,7 +81,7 @@ class RandomPositions(PositionWrapper):
   def _draw_integers(self, document_BT, position_ids, keys):
     """So many of all positions as a document has tokens, sorted: int32 [B|1, T]."""
     order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
-    order_BR = jnp.broadcast_to(order_BR, (len(position_ids), self.longest))
+    order_BR = jnp.broadcast_to(order_BR, (position_ids.shape[0], self.longest))
     drawn_BT = jnp.take_along_axis(order_BR, position_ids, axis=1)
     return lax.sort((document_BT, drawn_BT), dimension=1, num_keys=2)[1]
 

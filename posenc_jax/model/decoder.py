@@ -159,7 +159,7 @@ class LM(nnx.Module):
       ids_of_variant.append(own_ids)
       at_layers = own_ids.get('position_ids')
       at_layers = at_input if at_layers is None else at_layers
-      states.append(enc.initial_state(at_layers, len(tokens_BT)))
+      states.append(enc.initial_state(at_layers, tokens_BT.shape[0]))
     return x_BTD, states, ids_of_variant
 
   def _apply_layers(self, x_BTD, states, options_of_variant: list[dict], mask: dict, observe):
@@ -237,7 +237,7 @@ def _own_positions(enc, tokens_BT, ids: dict, key) -> tuple:
     return at_input, ids | own_ids
   moves_given = enc.takes_carried_positions or enc.moves_given_positions
   moves = moves_given and enc.has('sample_positions')
-  moved = enc.sample_positions(given, len(tokens_BT), key) if moves else None
+  moved = enc.sample_positions(given, tokens_BT.shape[0], key) if moves else None
   given = given if moved is None else moved
   return given, ids | {'position_ids': given}
 

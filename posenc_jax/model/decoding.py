@@ -119,7 +119,7 @@ def decode(
     at_input, ids = _positions(enc, tokens_BS, count)
     x_BTD = enc.add_to_input(x_BTD, at_input[:, S - T :])
     at_layers = ids.get('position_ids', at_input)[:, S - T :]
-    states.append(enc.initial_state(at_layers, len(tokens_BT)))
+    states.append(enc.initial_state(at_layers, tokens_BT.shape[0]))
     ids_of_variant.append(ids)
   cached = []
   for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(layers))):

@@ -229,7 +229,7 @@ def first_tokens(tree, T: int):
 def _cut(x, n: int, pad=pad_with_zeros):
   """[B, T, ...] -> [tiles, B, n, ...], padded at the end."""
   x = pad(x, -x.shape[1] % n)
-  return jnp.moveaxis(x.reshape(len(x), -1, n, *x.shape[2:]), 1, 0)
+  return jnp.moveaxis(x.reshape(x.shape[0], -1, n, *x.shape[2:]), 1, 0)
 
 
 def _cut_as_last(tree, n: int):
