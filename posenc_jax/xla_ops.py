@@ -42,6 +42,31 @@ def zeros(shape: tuple[int, ...], dtype, like):
   return vary(jnp.zeros(shape, dtype), varying_axes(like))
 
 
+def with_gradient(forward, backward, nondiff_argnums: tuple[int, ...] = ()):
+  """A decorator: `jax.custom_vjp` with these two rules.
+
+  All three are traced at the precision of products that is set where the function is called, at
+  which gradients of jax's own products are computed, too. Jax traces the rules when it
+  differentiates, by when a `jax.default_matmul_precision` around the call may have ended.
+  """
+
+  def at_precision(rule):
+    def run(precision, *args):
+      with jax.default_matmul_precision(precision):
+        return rule(*args)
+
+    return run
+
+  def decorate(function):
+    numbers = (0, *(n + 1 for n in nondiff_argnums))
+    own = jax.custom_vjp(at_precision(function), nondiff_argnums=numbers)
+    own.defvjp(at_precision(forward), at_precision(backward))
+    call = lambda *args: own(jax.config.jax_default_matmul_precision, *args)
+    return functools.wraps(function)(call)
+
+  return decorate
+
+
 def _product(subscripts: str, x, y):
   """The product that an einsum names, in float32, at the precision that is set.
 
@@ -50,24 +75,6 @@ def _product(subscripts: str, x, y):
   """
   precision = None if jnp.result_type(x, y).itemsize >= 4 else lax.Precision.DEFAULT
   return jnp.einsum(subscripts, x, y, precision=precision, preferred_element_type=jnp.float32)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def scaled_dot(x_TK, y_SK, scale: float = 1.0):
-  """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
-  s_TS = _product('...tk,...sk->...ts', x_TK, y_SK)
-  return s_TS if scale == 1 else scale * s_TS
-
-
-@jax.custom_vjp
-def weighted_sum(p_TS, y_SK):
-  """sum_s p_ts y_s: [..., T, K], float32. Leading axes are one batch.
-
-  The product takes p in the dtype of y; the gradient of p has p's own, for softmax takes from it a
-  number that may be almost as large.
-  """
-  p_TS = p_TS.astype(y_SK.dtype)
-  return _product('...ts,...sk->...tk', p_TS, y_SK)
 
 
 def _weighted_sum_of_rows(p_TS, x_TK):
@@ -93,14 +100,28 @@ def _weighted_sum_backward(factors, d_TK):
   )
 
 
-scaled_dot.defvjp(lambda x, y, scale: (scaled_dot(x, y, scale), (x, y)), _scaled_dot_backward)
-weighted_sum.defvjp(lambda p, y: (weighted_sum(p, y), (p, y)), _weighted_sum_backward)
+def scaled_dot(x_TK, y_SK, scale: float = 1.0):
+  """scale * x_t . y_s: [..., T, S], float32. Leading axes are one batch."""
+  return _scaled_dot(x_TK, y_SK, scale)
 
 
-@jax.custom_vjp
-def matmul(x, w):
-  """x [..., D] @ w [D, F]."""
-  return x @ w
+@with_gradient(
+  lambda x, y, scale: (scaled_dot(x, y, scale), (x, y)), _scaled_dot_backward, nondiff_argnums=(2,)
+)
+def _scaled_dot(x_TK, y_SK, scale):
+  s_TS = _product('...tk,...sk->...ts', x_TK, y_SK)
+  return s_TS if scale == 1 else scale * s_TS
+
+
+@with_gradient(lambda p, y: (weighted_sum(p, y), (p, y)), _weighted_sum_backward)
+def weighted_sum(p_TS, y_SK):
+  """sum_s p_ts y_s: [..., T, K], float32. Leading axes are one batch.
+
+  The product takes p in the dtype of y; the gradient of p has p's own, for softmax takes from it a
+  number that may be almost as large.
+  """
+  p_TS = p_TS.astype(y_SK.dtype)
+  return _product('...ts,...sk->...tk', p_TS, y_SK)
 
 
 def _matmul_backward(factors, g):
@@ -120,7 +141,10 @@ def _matmul_backward(factors, g):
   return g @ w.T, d_w
 
 
-matmul.defvjp(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+@with_gradient(lambda x, w: (x @ w, (x, w)), _matmul_backward)
+def matmul(x, w):
+  """x [..., D] @ w [D, F]."""
+  return x @ w
 
 
 def exact_matmul(x, y):

@@ -1162,6 +1162,24 @@ def test_sums_along_keys_are_exact_at_any_precision_of_products():
   assert {*product.params['precision']} == {jax.lax.Precision.HIGHEST}
 
 
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+@pytest.mark.parametrize('name', ['shaw', 'fire'])
+def test_the_precision_around_a_call_holds_for_its_gradient(name, backend):
+  q, enc = normal(1, 8, 4, 8), build(name)
+
+  def loss(enc, q):
+    with jax.default_matmul_precision('highest'):
+      out = attend(q, q, q, enc, backend=backend, block_sizes=(4, 4))
+      return matmul(out, jnp.ones((8, 3))).sum()
+
+  with jax.default_matmul_precision('default'):
+    for function in (loss, jax.jit(loss), jax.checkpoint(loss)):
+      program = str(jax.make_jaxpr(jax.grad(function, argnums=(0, 1)))(enc, q))
+      products = re.findall(r'dot_general\[.*?\n +\]', program, re.DOTALL)
+      assert len(products) > 4
+      assert all('precision=(Precision.HIGHEST, Precision.HIGHEST)' in one for one in products)
+
+
 def test_sums_along_keys_lose_nothing_to_larger_numbers_before_them():
   x = jnp.ones(4 * GROUP).at[0].set(1e9)
   np.testing.assert_array_equal(suffix_sum(x)[1:], np.arange(4 * GROUP - 1, 0, -1))
@@ -1199,6 +1217,43 @@ def test_a_soft_cap_leaves_every_key_a_weight():
 
   for dense, tiled in zip(both('dense'), both('blockwise'), strict=True):
     np.testing.assert_allclose(tiled, dense, atol=2e-6)
+
+
+@pytest.mark.parametrize(
+  ('backend', 'is_causal'),
+  [
+    *itertools.product(('blockwise', 'diagonals'), (True, False)),
+    *itertools.product(('fused_interpret', 'triton_interpret'), (True,)),
+  ],
+)
+def test_what_has_no_second_derivative_says_so(backend, is_causal):
+  q, enc = normal(1, 8, 4, 8), build('t5', bidirectional=True)
+  tiles = {} if backend.endswith('interpret') else {'block_sizes': (4, 4)}
+  loss = lambda q: attend(q, q, q, enc, backend=backend, is_causal=is_causal, **tiles).var()
+  once = jax.grad(loss)
+  with pytest.raises(NotImplementedError, match="no second derivative; backend='dense' has one"):
+    jax.make_jaxpr(jax.grad(lambda q: once(q).var()))(q)
+  # where a gradient is a constant there is a first one, of the value beside it, too
+  step = once(q)
+  expected = once(q) + once(q - step)
+
+  def both(q):
+    value, step = jax.value_and_grad(loss)(q)
+    return value + loss(q - jax.lax.stop_gradient(step))
+
+  np.testing.assert_allclose(jax.jit(jax.grad(both))(q), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['t5', 'shaw', 'sink', 'cope', 'fire', 'entmax'])
+def test_the_second_derivative_of_dense(name):
+  """Along a direction it is the difference of gradients there."""
+  q, direction, enc = normal(1, 8, 4, 8), normal(1, 8, 4, 8), build(name)
+  enc = jax.tree.map(lambda p: p + normal(*p.shape), enc)
+  once = jax.jit(jax.grad(lambda q: (attend(q, q, q, enc, backend='dense') ** 2).sum()))
+  twice = jax.jit(jax.grad(lambda q: (once(q) * direction).sum()))(q)
+  step = 2e-3
+  difference = (once(q + step * direction) - once(q - step * direction)) / (2 * step)
+  np.testing.assert_allclose(twice, difference, atol=5e-3 * np.abs(difference).max())
 
 
 class Hiding(Encoding):

@@ -118,10 +118,10 @@ def attend(
 
   Call it under `jax.jit`, with every argument static that is neither an array nor the encoding:
   outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.
-  There is no forward-mode differentiation, and with tiles no second derivative. The factor of q . k
-  is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that factor
-  / enc.scale(K), unless `enc.needs_usual_queries` or `enc.bends_products`; what is added to scores
-  keeps its size.
+  There is no forward-mode differentiation, and no second derivative but by `dense`. The factor of
+  q . k is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that
+  factor / enc.scale(K), unless `enc.needs_usual_queries` or `enc.bends_products`; what is added to
+  scores keeps its size.
 
   What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
   `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`

@@ -8,7 +8,7 @@ from jax import lax
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import uniform
-from posenc_jax.xla_ops import materialize_on_cpu
+from posenc_jax.xla_ops import materialize_on_cpu, with_gradient
 
 
 class FIRE(Encoding):
@@ -59,12 +59,14 @@ class FIRE(Encoding):
     return jnp.log1p(jnp.abs(self.c[...] * x))
 
 
-@jax.custom_vjp
-def relu_of_lines(x_N, w_F, b_F):
-  """relu(w x + b): [F, N]. Its gradient is products of matrices, where autodiff takes sums over
-  F x N numbers.
-  """
-  return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])
+def _sums_as_product(d_FN, x_N):
+  d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
+  return d_lines_F2[:, 0], d_lines_F2[:, 1]
+
+
+def _sums_of_lines(d_FN, x_N):
+  """The same where a pair of numbers would fill a whole register."""
+  return (d_FN * x_N[None]).sum(axis=1), d_FN.sum(axis=1)
 
 
 def _relu_of_lines_forward(x_N, w_F, b_F):
@@ -79,14 +81,9 @@ def _relu_of_lines_backward(residuals, d_FN):
   return w_F @ d_FN, d_w_F, d_b_F
 
 
-def _sums_as_product(d_FN, x_N):
-  d_lines_F2 = d_FN @ jnp.stack([x_N, jnp.ones_like(x_N)], axis=1)
-  return d_lines_F2[:, 0], d_lines_F2[:, 1]
-
-
-def _sums_of_lines(d_FN, x_N):
-  """The same where a pair of numbers would fill a whole register."""
-  return (d_FN * x_N[None]).sum(axis=1), d_FN.sum(axis=1)
-
-
-relu_of_lines.defvjp(_relu_of_lines_forward, _relu_of_lines_backward)
+@with_gradient(_relu_of_lines_forward, _relu_of_lines_backward)
+def relu_of_lines(x_N, w_F, b_F):
+  """relu(w x + b): [F, N]. Its gradient is products of matrices, where autodiff takes sums over
+  F x N numbers.
+  """
+  return jax.nn.relu(w_F[:, None] * x_N[None] + b_F[:, None])

@@ -10,6 +10,7 @@ from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products
 from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES
 from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.xla_ops import with_gradient
 
 BLOCK = 512  # queries and keys; blocks are multiples of LANES
 # What its kernels are told of a pair of blocks: a number of 16 bits and one of 8.
@@ -80,16 +81,18 @@ def run(request: AttentionRequest, interpret: bool = False):
     interpret=interpret,
   )
 
-  is_narrow = request.q_BTHK.dtype.itemsize < 4
-  call = functools.partial(_at_default_precision, kernel) if is_narrow else kernel
+  precision = jax.config.jax_default_matmul_precision
+  if request.q_BTHK.dtype.itemsize < 4:
+    precision = 'default'  # at another one Mosaic does not multiply bfloat16
 
   def on_device(arrays):
     heads_first = (arrays[name].swapaxes(1, 2) for name in 'qkv')
     ids = arrays['segment']
     segments = None if ids is None else splash_attention.SegmentIds(ids, ids)
     axis_of_ids = None if ids is None else 0
-    attend = jax.vmap(call, in_axes=(0, 0, 0, axis_of_ids))
-    return attend(*heads_first, segments).swapaxes(1, 2)
+    attend = jax.vmap(functools.partial(_call, kernel), in_axes=(0, 0, 0, axis_of_ids))
+    with jax.default_matmul_precision(precision):
+      return attend(*heads_first, segments).swapaxes(1, 2)
 
   ids = request.segment_ids
   arrays = {
@@ -101,27 +104,17 @@ def run(request: AttentionRequest, interpret: bool = False):
   return over_batch(on_device, arrays)
 
 
-@jax.custom_vjp
-def _at_default_precision(kernel, q, k, v, segments):
-  """What the kernel returns, with its products at the default precision, whichever is set: at
-  another one Mosaic does not multiply bfloat16. Gradients are traced when they are asked for,
-  outside of the function's own context.
-  """
-  with jax.default_matmul_precision('default'):
-    return kernel(q, k, v, segments)
-
-
 def _forward(kernel, q, k, v, segments):
-  with jax.default_matmul_precision('default'):
-    return jax.vjp(lambda q, k, v: kernel(q, k, v, segments), q, k, v)
+  return jax.vjp(lambda q, k, v: kernel(q, k, v, segments), q, k, v)
 
 
 def _backward(pull_back, d):
-  with jax.default_matmul_precision('default'):
-    return None, *pull_back(d), None
+  return None, *pull_back(d), None
 
 
-_at_default_precision.defvjp(_forward, _backward)
+@with_gradient(_forward, _backward)
+def _call(kernel, q, k, v, segments):
+  return kernel(q, k, v, segments)
 
 
 def _mask(request: AttentionRequest, T: int):

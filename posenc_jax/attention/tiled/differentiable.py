@@ -6,6 +6,7 @@ from jax.ad_checkpoint import checkpoint_name
 
 from posenc_jax.attention.request import OUTPUT
 from posenc_jax.attention.tiled.schedule import cast_like
+from posenc_jax.xla_ops import with_gradient
 
 
 def differentiable(forward, backward, *static, with_lse: bool = False):
@@ -22,23 +23,18 @@ def differentiable(forward, backward, *static, with_lse: bool = False):
       with p normalized, the cotangents give ds = p (do . v - delta).
   """
 
-  @jax.custom_vjp
-  def attention(arrays, ids):
-    return keep(arrays, ids)[0]
-
   def keep(arrays, ids):
-    o, lse, *kept = forward(*static, arrays, ids)
-    o, lse = _merge_sink(o, lse, arrays['row'])
-    o, lse, *kept = checkpoint_name((o, lse, *kept), OUTPUT)
-    return (o, lse) if with_lse else o, (arrays, ids, o, lse, kept)
+    found = checkpoint_name(attend(arrays, ids), OUTPUT)
+    return found, (arrays, ids, *found)
 
-  def pull_back(residuals, d_out):
+  @jax.custom_vjp
+  def pull_back(residuals, d_found):
     arrays, ids, o, lse, kept = residuals
-    do, d_lse = d_out if with_lse else (d_out, None)
+    do, d_lse, _ = d_found
     delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(axis=-1)
     is_softmax = arrays['whole'].normalizer == 'softmax'
     d_denominator = -delta if is_softmax else jnp.zeros_like(delta)
-    if d_lse is not None:  # log-sum-exp changes with a score by its weight
+    if with_lse:  # it changes with a score by its weight
       d_denominator += d_lse
     gradients = backward(*static, arrays, ids, (do, d_denominator, lse), *kept)
     if 'sink' in arrays['row']:  # its weight times d_denominator
@@ -46,8 +42,28 @@ def differentiable(forward, backward, *static, with_lse: bool = False):
       gradients = gradients | {'row': gradients['row'] | {'sink': d_sink}}
     return cast_like(gradients, arrays), None
 
-  attention.defvjp(keep, pull_back)
+  pull_back.defvjp(lambda *given: (pull_back(*given), None), _refuse)
+
+  @with_gradient(keep, pull_back)
+  def attend(arrays, ids):
+    """(o, log-sum-exp, what else is kept for the gradient, which has no cotangent)."""
+    o, lse, *kept = forward(*static, arrays, ids)
+    return *_merge_sink(o, lse, arrays['row']), kept
+
+  def attention(arrays, ids):
+    o, lse, _ = attend(arrays, ids)
+    return (o, lse) if with_lse else o
+
   return attention
+
+
+def _refuse(residuals, d_gradients):
+  """Raises NotImplementedError: `backward` takes log-sum-exp as given, and what that changes with
+  would be left out.
+  """
+  del residuals, d_gradients
+  what = 'attention by tiles or kernels has no second derivative'
+  raise NotImplementedError(f"{what}; backend='dense' has one")
 
 
 def _merge_sink(o, lse, row):
