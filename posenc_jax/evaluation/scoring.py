@@ -37,6 +37,11 @@ Document = np.ndarray | bytes  # tokens_T, or text
 Arrays = Sequence[np.ndarray]  # of each document, or of each part that is scored
 # What protocols return: nats of the scored parts, and what takes these parts from documents.
 Scored = tuple[list[np.ndarray], Callable[[Arrays], Arrays]]
+# Arguments of `LM.hidden` that are no arrays.
+NO_ARRAYS = (
+  *('window', 'chunk', 'sink_tokens', 'prefix', 'max_position_distance', 'softcap', 'backend'),
+  *('block_sizes', 'logits_dtype'),
+)
 
 
 class Score(NamedTuple):
@@ -156,13 +161,18 @@ def _likelihoods(model: LM | Run | TokenFunction, attention: dict | None) -> Tok
     return model.nats if isinstance(model, Run) else model
   if 'dtype' in (attention or {}):
     raise ValueError(f'attention: dtype={attention["dtype"]!r}; allowed: none, an LM is float32')
-  compiled = jax.jit(functools.partial(token_nll, dtype='float32', **(attention or {})))
 
   def nll(tokens_BT):
     with jax.default_matmul_precision('highest'):
-      return compiled(model, tokens_BT)
+      return _nats_of_model(model, tokens_BT, **(attention or {}))
 
   return nll
+
+
+# one function for all calls of `score`: what a call compiles serves those after it
+@functools.partial(jax.jit, static_argnames=NO_ARRAYS)
+def _nats_of_model(model: LM, tokens_BT, **attention):
+  return token_nll(model, tokens_BT, dtype='float32', **attention)
 
 
 def last_k(
