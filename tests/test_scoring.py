@@ -5,6 +5,7 @@ import inspect
 import math
 import re
 import textwrap
+import types
 from pathlib import Path
 
 import jax
@@ -28,15 +29,16 @@ BITS = 1 / np.log(2)
 
 @pytest.fixture
 def traced(monkeypatch):
-  """The precision of products at each trace of a model's nats by `score`."""
+  """(Precision of products, `last`) of each trace of a model's nats by `score`, and of a run's."""
   found = []
 
-  def record(*given, **options):
-    found.append(jax.config.jax_default_matmul_precision)
-    return token_nll(*given, **options)
+  def record(model, tokens_BT, last=None, **options):
+    found.append((jax.config.jax_default_matmul_precision, last))
+    return token_nll(model, tokens_BT, last=last, **options)
 
   scoring._nats_of_model.clear_cache()
-  monkeypatch.setattr(scoring, 'token_nll', record)
+  for module in (scoring, runs):
+    monkeypatch.setattr(module, 'token_nll', record)
   return found
 
 
@@ -97,7 +99,8 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
     def nats(self, tokens_BT):
       return np.log(2) * (1.0 + tokens_BT)
 
-  model = Known(None, 0, None, tokenizer, {})
+  symbols = types.SimpleNamespace(vocab=tokenizer.vocab)
+  model = Known(symbols, 0, None, tokenizer, {})
   asked = {
     'last_k': {'length': 3, 'k': 2},
     'sliding': {'length': 2, 'stride': 1},
@@ -118,7 +121,7 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
     of_tokens.bits_a_byte()
   with pytest.raises(UserError, match='50% of the text is unknown to it'):
     score(model, [b'ab  ', b'abxxxxxx'], 'non_overlapping', length=2)
-  of_bytes = Known(None, 0, None, data.BYTES, {})
+  of_bytes = Known(symbols, 0, None, data.BYTES, {})
   assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)
 
 
@@ -192,7 +195,7 @@ def test_products_are_exact_whatever_the_process_has_set(make_run, monkeypatch, 
     score(model, [tokens_BT[0]], 'by_position', length=8, batch_tokens=8)
     assert jax.config.jax_default_matmul_precision == 'default'
   assert min(len(seen), len(traced)) > 0
-  assert {*seen, *traced} == {'highest'}
+  assert {*seen, *(precision for precision, _ in traced)} == {'highest'}
 
 
 def test_a_model_is_compiled_once_for_all_calls(make_run, traced):
@@ -228,6 +231,32 @@ def test_what_layers_of_a_run_have(make_run):
   np.testing.assert_allclose(scores[1][..., below], expected[..., below], atol=1e-5)
   entropy = run.observe(tokens, lambda *a: jax.scipy.special.entr(weights_of_heads(*a)).sum(-1))
   np.testing.assert_allclose(entropy, jax.scipy.special.entr(weights).sum(-1), atol=1e-5)
+
+
+def test_of_many_symbols_tokens_that_are_not_scored_have_no_logits(make_run, traced, monkeypatch):
+  _, workdir, model = make_run()
+  run = runs.load_run(workdir)
+  texts = [bytes(range(32, 80)), bytes(range(60, 97))]
+  asked = {
+    'last_k': ({'k': 6}, [6]),
+    'sliding': ({'stride': 5}, [None, 5]),
+    'non_overlapping': ({}, [None]),
+    'by_position': ({}, [None]),
+    'long_ppl': ({'context': 8, 'stride': 3, 'alpha': -9.0, 'beta': -99.0}, [None, None, 3]),
+  }
+  for protocol, (settings, lasts) in asked.items():
+    found = score(lambda tokens_BT: run.nats(tokens_BT), texts, protocol, length=16, **settings)
+    with monkeypatch.context() as patched:
+      patched.setattr(scoring, 'MANY_SYMBOLS', model.vocab)
+      for judged in (model, run, run.nats):
+        run.__dict__.pop('_token_nll', None)  # what it has compiled
+        scoring._nats_of_model.clear_cache()
+        traced.clear()
+        again = score(judged, texts, protocol, length=16, **settings)
+        assert [last for _, last in traced] == lasts
+        assert again.num_tokens == found.num_tokens > 0
+        both = (np.concatenate(each.nats) for each in (again, found))
+        np.testing.assert_allclose(*both, rtol=1e-5)
 
 
 def test_a_head_of_a_run_can_be_taken_out(make_run):
@@ -352,5 +381,5 @@ def test_settings_of_a_protocol_are_those_of_its_function(documents):
   with pytest.raises(TypeError, match="unexpected keyword argument 'stride'"):
     score(Stub(), documents, 'last_k', length=7, stride=3)
   for function in scoring.SCORERS.values():
-    first = list(inspect.signature(function).parameters)[:4]
-    assert first == ['nll', 'texts', 'length', 'batch_tokens']
+    first = list(inspect.signature(function).parameters)[:5]
+    assert first == ['nll', 'texts', 'length', 'batch_tokens', 'takes_last']

@@ -26,6 +26,7 @@ import jax
 import numpy as np
 
 from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
+from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import nearest
 from posenc_jax.evaluation import long_ppl, windows
 from posenc_jax.evaluation.runs import Run
@@ -130,8 +131,8 @@ def score(
   if tokenizer is not None:
     size = sum(len(document) for document in documents if isinstance(document, bytes))
     tokenizer.check_unknown(sum(cut.unknown for cut in cuts), size)
-  nll = _likelihoods(model, attention)
-  nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, **settings)
+  nll, takes_last = _likelihoods(model, attention)
+  nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, takes_last, **settings)
   is_known = not any(bytes_T is None for bytes_T in sizes)
   return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if is_known else None)
 
@@ -153,26 +154,32 @@ def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
   return Cut(tokens_T, None if tokenizer.lengths is None else tokenizer.lengths[tokens_T])
 
 
-def _likelihoods(model: LM | Run | TokenFunction, attention: dict | None) -> TokenFunction:
-  """The function (tokens_BT) -> nats_BT of a model; of an `LM` in float32, at 'highest'."""
+def _likelihoods(
+  model: LM | Run | TokenFunction, attention: dict | None
+) -> tuple[TokenFunction, bool]:
+  """The function (tokens_BT) -> nats_BT of a model, of an `LM` in float32, at 'highest'; and
+  whether it takes `last` as `token_nll` does and, with its many symbols, had better be asked so.
+  """
   if not isinstance(model, LM):
     if attention is not None:
       raise ValueError(f'attention={attention!r}; allowed: None, unless the model is an LM')
-    return model.nats if isinstance(model, Run) else model
+    nll = model.nats if isinstance(model, Run) else model
+    run = getattr(nll, '__self__', None)
+    return nll, isinstance(run, Run) and nll == run.nats and run.model.vocab >= MANY_SYMBOLS
   if 'dtype' in (attention or {}):
     raise ValueError(f'attention: dtype={attention["dtype"]!r}; allowed: none, an LM is float32')
 
-  def nll(tokens_BT):
+  def nll(tokens_BT, last=None):
     with jax.default_matmul_precision('highest'):
-      return _nats_of_model(model, tokens_BT, **(attention or {}))
+      return _nats_of_model(model, tokens_BT, last=last, **(attention or {}))
 
-  return nll
+  return nll, model.vocab >= MANY_SYMBOLS
 
 
 # one function for all calls of `score`: what a call compiles serves those after it
-@functools.partial(jax.jit, static_argnames=NO_ARRAYS)
-def _nats_of_model(model: LM, tokens_BT, **attention):
-  return token_nll(model, tokens_BT, dtype='float32', **attention)
+@functools.partial(jax.jit, static_argnames=('last', *NO_ARRAYS))
+def _nats_of_model(model: LM, tokens_BT, last: int | None, **attention):
+  return token_nll(model, tokens_BT, last=last, dtype='float32', **attention)
 
 
 def last_k(
@@ -180,6 +187,7 @@ def last_k(
   texts: Arrays,
   length: int,
   batch_tokens: int,
+  takes_last: bool,
   *,
   k: int = 64,
   target_context: int | None = None,
@@ -199,23 +207,34 @@ def last_k(
     raise ValueError(f'target_context={target_context}; allowed: {allowed}')
   targets = windows.choose_targets(list(map(len, texts)), target_context, spans, k)
   at_targets = windows.target_windows(texts, targets, length)
+  nll = functools.partial(nll, last=k) if takes_last else nll
   nats = list(windows.last_k(nll, at_targets, length, k, batch_tokens))
   return nats, lambda arrays: [arrays[document][end - k : end] for document, end in targets]
 
 
 def sliding(
-  nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int, *, stride: int
+  nll: TokenFunction,
+  texts: Arrays,
+  length: int,
+  batch_tokens: int,
+  takes_last: bool,
+  *,
+  stride: int,
 ) -> Scored:
   """Scores every token once, in windows that lie `stride` tokens apart."""
-  return list(windows.sliding(nll, texts, length, stride, batch_tokens)), list
+  return list(windows.sliding(nll, texts, length, stride, batch_tokens, takes_last)), list
 
 
-def non_overlapping(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int) -> Scored:
+def non_overlapping(
+  nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int, takes_last: bool
+) -> Scored:
   """Scores every token once, in windows that do not overlap."""
-  return sliding(nll, texts, length, batch_tokens, stride=length)
+  return sliding(nll, texts, length, batch_tokens, takes_last, stride=length)
 
 
-def by_position(nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int) -> Scored:
+def by_position(
+  nll: TokenFunction, texts: Arrays, length: int, batch_tokens: int, takes_last: bool
+) -> Scored:
   """Scores all tokens of the whole windows of documents: `np.mean(nats, axis=0)` is the loss by
   position.
   """
@@ -229,6 +248,7 @@ def long_perplexity(
   texts: Arrays,
   length: int,
   batch_tokens: int,
+  takes_last: bool,
   *,
   context: int,
   stride: int | None = None,
@@ -247,11 +267,11 @@ def long_perplexity(
   windows_WT = windows.whole_windows(texts, length)
   nats_WT = windows.by_position(nll, windows_WT, batch_tokens)
   long_ppl.check_finite(nats_WT, 'the model')
-  evaluator_nll, full_WT = nll, nats_WT
+  full_WT = nats_WT
   if evaluator is not None:
-    evaluator_nll, full_WT = _likelihoods(evaluator, None), None
+    (nll, takes_last), full_WT = _likelihoods(evaluator, None), None
   stride = stride or max(1, context // 4)
-  asked = evaluator_nll, windows_WT, context, stride, batch_tokens, full_WT
+  asked = nll, windows_WT, context, stride, batch_tokens, full_WT, takes_last
   is_key_WT = long_ppl.key_tokens(*long_ppl.deciding_nats(*asked), context, alpha, beta)
 
   def keys_of(all_WT):
@@ -260,6 +280,7 @@ def long_perplexity(
   return keys_of(nats_WT), lambda arrays: keys_of(windows.whole_windows(arrays, length))
 
 
+# `takes_last` of each is as for `windows.sliding`; last_k, too, asks for what it scores.
 SCORERS: dict[str, Callable[..., Scored]] = {
   'last_k': last_k,
   'sliding': sliding,
