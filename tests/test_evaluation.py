@@ -36,7 +36,7 @@ from posenc_jax.evaluation import (
   windows,
 )
 from posenc_jax.evaluation.measurement import Measurement
-from posenc_jax.model.decoder import build
+from posenc_jax.model.decoder import build, shapes
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
 from posenc_jax.rows import row_schema, sessions
@@ -567,6 +567,19 @@ def test_logits_of_the_scored_tokens_alone_are_the_same(unevaluated):
   assert f'32,{data.VOCAB}]' not in text
 
 
+def test_gradients_by_input_hold_activations_of_one_layer_at_a_time():
+  """Of every layer they hold its input, with 16 channels, but not its MLP's activations."""
+  fields = {**TINY, 'model.mlp_dim': 64, 'model.unroll': 1, 'attention.backend': 'blockwise'}
+  temporary, x = [], jax.ShapeDtypeStruct((1, 1024), jnp.int32)
+  for layers in (2, 8):
+    c = config.load(BASE, fields | {'model.layers': layers})
+    norms = model_functions.compiled(model_functions.gradient_norms, c)
+    compiled = norms.lower(shapes(c, data.VOCAB), x).compile()
+    temporary.append(compiled.memory_analysis().temp_size_in_bytes)
+  a_layer = (temporary[1] - temporary[0]) / 6 / (4 * x.size)
+  assert a_layer < 2 * c.model.model_dim
+
+
 def test_activations_may_be_bfloat16_and_logits_are_float32(make_run):
   c, workdir, model = make_run()
   x = np.random.default_rng(0).integers(97, 123, (2, 32))
@@ -667,6 +680,7 @@ def test_an_unfinished_training_is_measured_but_not_called_finished(make_run, ca
     ({'eval.documents': 2}, {'eval.documents': 2}),
     ({'eval.document_tokens': 20}, {'eval.document_tokens': 20}),
     ({'mesh.data': 2, 'launch.partition': 'gpu', 'data.cache': 'x'}, {}),
+    ({'model.remat': 'layer', 'model.unroll': 1}, {}),
     ({'train.trackers': ('wandb',), 'train.profile_steps': (1, 2)}, {}),
     ({'encoding.base': 5e5, 'attention.window': 8}, {'encoding.base': 5e5, 'attention.window': 8}),
   ],

@@ -32,8 +32,11 @@ def predictions(model, tokens_BT, *, last: int | None = None, **options):
 
 def gradient_norms(model, tokens_BT, **options):
   """Returns norms_BT: the norm of the gradient of a window's last nats by the embedding of each
-  input. The inputs are BOS and the first T - 1 tokens.
+  input. The inputs are BOS and the first T - 1 tokens. Layers are computed twice, whatever
+  `model.remat` says, so that the activations of one at a time are held.
   """
+  model = jax.tree.map(lambda leaf: leaf, model)  # the caller's stays as it is
+  model.remat = 'layer'
 
   def last_nats(added_BTD):
     return token_nll(model, tokens_BT, added_BTD=added_BTD, last=1, **options).sum()

@@ -12,7 +12,7 @@ IN_ROWS = (
   *('label', 'data.corpus', 'eval.split', 'eval.k', 'eval.stride', 'eval.protocols'),
   *('eval.lengths', 'eval.sink_rate_tokens'),
 )
-HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll')
+HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll', 'model.remat')
 # What rows state wherever there is one, whether or not it was changed: the start of the hash of a
 # text (`data.documents.Listing`) that the run was not trained on, and which run found the
 # key tokens of LongPPL.
