@@ -487,6 +487,23 @@ def test_cores_share_rows_of_the_batch_whose_gradients_are_their_own(name, expec
   assert found == expected
 
 
+def test_what_is_carried_along_keys_is_kept_for_a_gradient_alone(monkeypatch):
+  enc, q = make_for(8, 'stick_breaking'), jnp.ones((1, 32, 4, 8))
+  run = lambda q: attend(q, q, q, enc, backend='fused_interpret', block_sizes=(8, 8)).sum()
+  written, call = [], pl.pallas_call
+
+  def look(*args, out_shape, **options):
+    written.append([x.shape for x in out_shape])
+    return call(*args, out_shape=out_shape, **options)
+
+  monkeypatch.setattr(pl, 'pallas_call', look)
+  jax.make_jaxpr(run)(q)
+  of_rows, of_tiles = [(4, 1, 4, 8, 8), (4, 1, 4, 8)], (4 + 3 + 2 + 1, 1, 4, 8)
+  assert written == [of_rows]
+  jax.make_jaxpr(jax.grad(run))(q)
+  assert written[1] == [*of_rows, of_tiles]
+
+
 @pytest.mark.parametrize(
   ('options', 'dtype'),
   [

@@ -5,6 +5,7 @@ kernel, with all gradients, from the hooks that it has.
 """
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -98,7 +99,9 @@ def refuse_tile(request: AttentionRequest) -> str | None:
 
 def run(request: AttentionRequest, interpret: bool = False):
   """o_BTHK in the dtype of v, with log-sum-exp where the request wants it."""
-  return run_kernels(request, schedule_of(request), _cut, forward_pass, backward_pass, interpret)
+  alone = functools.partial(forward_pass, keeps_carried=False)
+  passes = forward_pass, backward_pass
+  return run_kernels(request, schedule_of(request), _cut, *passes, interpret, alone)
 
 
 def schedule_of(request: AttentionRequest, devices: int = 1) -> TileSchedule:

@@ -56,15 +56,23 @@ def over_batch(function, arrays, whole=()):
 
 
 def run_kernels(
-  request: AttentionRequest, schedule: TileSchedule, cut, forward, backward, interpret
+  request: AttentionRequest,
+  schedule: TileSchedule,
+  cut,
+  forward,
+  backward,
+  interpret,
+  forward_alone=None,
 ):
   """What kernels make of a request: o_BTHK, or (o_BTHK, log-sum-exp [B, T, H]).
 
   Args:
     cut: (schedule, request) -> (arrays, ids), as the passes `forward` and `backward` read them.
     interpret: whether Pallas interprets the kernels.
+    forward_alone: as for `differentiable`.
   """
-  attention = differentiable(forward, backward, schedule, interpret, with_lse=request.wants_lse)
+  options = {'with_lse': request.wants_lse, 'forward_alone': forward_alone}
+  attention = differentiable(forward, backward, schedule, interpret, **options)
   T, width = schedule.grid.T, request.v_BSGK.shape[-1]
 
   def on_device(arrays, enc):

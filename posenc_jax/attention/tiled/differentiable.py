@@ -9,7 +9,7 @@ from posenc_jax.attention.tiled.schedule import cast_like
 from posenc_jax.xla_ops import with_gradient
 
 
-def differentiable(forward, backward, *static, with_lse: bool = False):
+def differentiable(forward, backward, *static, with_lse: bool = False, forward_alone=None):
   """attention(arrays, ids) -> o, or (o, log-sum-exp) if `with_lse`, for arrays and ids as
   `cut_into_tiles` makes them.
 
@@ -21,16 +21,22 @@ def differentiable(forward, backward, *static, with_lse: bool = False):
       `per_row` is (do, d_denominator, lse): cotangents of output and denominator, and log-sum-exp,
       relative to which weights are taken. Pulled back through o = p @ v and denominator = sum(p)
       with p normalized, the cotangents give ds = p (do . v - delta).
+    forward_alone: what is called in the place of `forward` where no gradient is asked for; it need
+      not return what is kept.
   """
 
   def keep(arrays, ids):
-    found = checkpoint_name(attend(arrays, ids), OUTPUT)
+    found = checkpoint_name(attend_and_keep(arrays, ids), OUTPUT)
     return found, (arrays, ids, *found)
+
+  def keep_alone(arrays, ids):
+    (o, lse, _), residuals = keep(arrays, ids)
+    return (o, lse), residuals
 
   @jax.custom_vjp
   def pull_back(residuals, d_found):
     arrays, ids, o, lse, kept = residuals
-    do, d_lse, _ = d_found
+    do, d_lse = d_found[:2]
     delta = (do.astype(jnp.float32) * o.astype(jnp.float32)).sum(axis=-1)
     is_softmax = arrays['whole'].normalizer == 'softmax'
     d_denominator = -delta if is_softmax else jnp.zeros_like(delta)
@@ -45,13 +51,18 @@ def differentiable(forward, backward, *static, with_lse: bool = False):
   pull_back.defvjp(lambda *given: (pull_back(*given), None), _refuse)
 
   @with_gradient(keep, pull_back)
-  def attend(arrays, ids):
+  def attend_and_keep(arrays, ids):
     """(o, log-sum-exp, what else is kept for the gradient, which has no cotangent)."""
     o, lse, *kept = forward(*static, arrays, ids)
     return *_merge_sink(o, lse, arrays['row']), kept
 
+  @with_gradient(keep_alone, pull_back)
+  def attend(arrays, ids):
+    o, lse, *_ = (forward_alone or forward)(*static, arrays, ids)
+    return _merge_sink(o, lse, arrays['row'])
+
   def attention(arrays, ids):
-    o, lse, _ = attend(arrays, ids)
+    o, lse = attend(arrays, ids)
     return (o, lse) if with_lse else o
 
   return attention

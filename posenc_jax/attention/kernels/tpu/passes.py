@@ -86,17 +86,21 @@ def pulled_back_program(schedule: TileSchedule, arrays, ids) -> TileProgram:
   return TileProgram(tile, blocks_of(inputs_of(arrays, ids)), _float32(_carries(arrays)))
 
 
-def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=None):
+def forward_pass(
+  schedule: TileSchedule, interpret: bool, arrays, ids, dtype=None, keeps_carried: bool = True
+):
   """Attention of all rows of tiles. Rows without a visit hold what the memory happened to hold.
 
   Args:
     arrays: 'whole', the encoding; 'row', 'column' and 'diagonal', pytrees of [number, B|1, ...].
     ids: those of 'row' and 'column'.
     dtype: of o; None: that of v.
+    keeps_carried: whether what is carried into each tile is kept for the backward pass, which takes
+      as much memory as T^2 / S' numbers.
 
   Returns:
     o and the rows' log-sum-exp in float32, [rows of tiles, B, H, T' (, K)]; and
-    what was carried into each tile, [visits, B, H, T', ...].
+    what was carried into each tile, [visits, B, H, T', ...], where it is kept.
   """
   enc, row, v = arrays['whole'], arrays['row'], arrays['column']['v']
   number, batch, H, rows, _ = row['q'].shape
@@ -114,7 +118,7 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=Non
     @on_tile
     def _(compute):
       carried = [ref[...] for ref in carry]
-      for ref, x in zip(into, carried, strict=True):
+      for ref, x in zip(into, carried, strict=keeps_carried):
         ref[...] = x.reshape(ref.shape)
       o, denominator, maxima_b, *carried = compute(carried)
       for ref, x in zip(carry, carried, strict=True):
@@ -144,8 +148,9 @@ def forward_pass(schedule: TileSchedule, interpret: bool, arrays, ids, dtype=Non
   results = [
     Result(Operand('row', output, batch > 1), number, dtype or v.dtype),
     Result(Operand('row', per_row, batch > 1), number),
-    *(Result(Operand('visit', shape, batch > 1), len(visits.row)) for shape in carries),
   ]
+  if keeps_carried:
+    results += [Result(Operand('visit', shape, batch > 1), len(visits.row)) for shape in carries]
   scratch = [output, (*per_row, 1), (*per_row, 1), *carries]
   programs = _programs(schedule, functools.partial(forward_program, schedule, arrays, ids))
   kernel = Kernel('attention', schedule.grid, visits, batch, _segments(arrays, ids), interpret)
