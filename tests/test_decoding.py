@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from kinds import daily_if, representatives, slow
-from test_laws import ANGLES_THAT_ARE_READ, DIMS, VARIANTS, build, inputs
+from test_laws import ANGLES_THAT_ARE_READ, DIMS, VARIANTS, build, declared, inputs
 from test_model import PATTERNS, VOCAB, config, tokens
 
 from posenc_jax import attend
@@ -41,17 +41,61 @@ def model(encoding: str | dict, layers: int = 1, **fields) -> LM:
   return jax.tree.map(away, made).constrain_parameters()
 
 
-def assert_decodes(made, sizes=(1,) * T, size=T, **options):
-  """Checks logits of tokens that come so many at a time against those of one call."""
+def assert_decodes(made, sizes=(1,) * T, size=T, part=None, **options):
+  """Checks logits of tokens that come so many at a time against those of one call. Returns how many
+  places the layers have.
+  """
+  T = sum(sizes)
   x_BT = tokens(B=2, T=T)
   wanted_BTV = forward(made, x_BT, backend='dense', **options)
-  cache, rest, logits = empty_cache(made, 2, size), jax.tree.map(lambda leaf: leaf, made), []
-  layers = take_layers(rest)
+  cache, rest = empty_cache(made, 2, size, part=part, **options), jax.tree.map(lambda x: x, made)
+  layers, logits = take_layers(rest), []
   for part_BT in np.split(np.asarray(x_BT), np.cumsum(sizes)[:-1], axis=1):
     found_BTV, cache = step(rest, layers, part_BT, cache, **options)
     logits.append(found_BTV)
   np.testing.assert_allclose(np.concatenate(logits, axis=1), wanted_BTV, atol=2e-5, rtol=2e-5)
   assert int(cache.count) == T
+  return [layer['k'].shape[1] for layer in cache.layers]
+
+
+WINDOWED = [
+  *(v for v in VARIANTS if declared(v).reads_window_alone and declared(v).relative),
+  'kv_shift',
+  'fire',
+]
+
+
+@pytest.mark.parametrize(
+  'variant', [pytest.param(v, marks=daily_if(v in ('rope', 'kv_shift'), 'ci')) for v in WINDOWED]
+)
+def test_layers_with_a_window_hold_what_it_shows(variant):
+  """Far beyond the window, and beyond what layers of a pattern with a shorter one hold."""
+  name, hyper = VARIANTS[variant]
+  spec, sizes = {'name': name, **hyper}, (3, 1, 2, 1, 3, *[1] * 14)
+  layers = (spec | {'attention_window': 2}, spec, spec | {'attention_window': 9})
+  places = assert_decodes(
+    model({'name': 'pattern', 'layers': layers}, layers=3), sizes, 24, part=3, window=5
+  )
+  enc = declared(variant)
+  assert places == [4, 7, 7] if enc.reads_window_alone and enc.relative else [24] * 3
+
+
+@pytest.mark.parametrize('options', [{'chunk': 4}, {'sink_tokens': 1}, {'window': None}])
+def test_layers_that_show_more_than_a_window_hold_all(options):
+  made = model('rope')
+  options = {'window': 3} | options
+  cache = jax.eval_shape(lambda: empty_cache(made, 1, 99, part=8, **options))
+  assert cache.layers[0]['k'].shape[1] == 99
+
+
+def test_more_than_the_places_of_a_layer_is_refused():
+  made, x_BT = model('rope'), tokens(B=1, T=6)
+  cache, layers = empty_cache(made, 1, 99, part=6, window=3), take_layers(made)
+  decoded = lambda **options: jax.eval_shape(lambda: decode(made, layers, x_BT, cache, **options))
+  decoded(window=3)
+  for options, needed in (({'window': 4}, 9), ({}, 99), ({'window': 3, 'sink_tokens': 1}, 99)):
+    with pytest.raises(ValueError, match=f'layer 0: 8 places for 6 tokens .* least {needed}'):
+      decoded(**options)
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class ALiBi(Encoding):
     'Fu et al. 2025, arXiv:2502.18845'
   )
   parameter_summary = 'none, or its slopes'
+  reads_window_alone = True
   reported_extrapolation = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
   bias_in_scale = False
 

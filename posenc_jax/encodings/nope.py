@@ -11,3 +11,4 @@ class NoPE(Encoding):
   paper = 'Haviv et al. 2022, arXiv:2203.16634; Kazemnejad et al. 2023, arXiv:2305.19466'
   reported_extrapolation = 'L 1024: to 1400, not to 1600 (1.3B, Kazemnejad et al.)'
   position_kind = None
+  reads_window_alone = True

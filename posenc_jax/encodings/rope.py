@@ -9,7 +9,7 @@ from posenc_jax import target
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_one_of
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
-from posenc_jax.encodings.core.scaling.rope_types import read_scaling
+from posenc_jax.encodings.core.scaling.rope_types import OF_CALLS, read_scaling
 from posenc_jax.xla_ops import exact_matmul, outer
 
 LAYOUTS = ('half', 'interleaved')
@@ -185,6 +185,7 @@ class RoPE(Rotary):
     """`scaling`: a dict with `rope_type` and the fields of that type; None: none."""
     super().__init__(dims, rngs, **rotary)
     self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
+    self.reads_window_alone = self.scaling is None or self.scaling.rope_type not in OF_CALLS
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     """The frequencies of a call of `length` keys, and the factor of rotated channels."""

@@ -16,6 +16,7 @@ class Sink(Encoding):
   paper = 'gpt-oss, in Hugging Face transformers'
   parameter_summary = 'a number a head a layer'
   position_kind = None
+  reads_window_alone = True
   per_layer = ('logits',)
 
   def __init__(self, dims: Dims, rngs, *, std: float = 0.02):

@@ -97,6 +97,7 @@ class T5(BucketTable):
 
   paper = 'Raffel et al. 2020, arXiv:1910.10683'
   parameter_summary = 'a table'
+  reads_window_alone = True
   reported_extrapolation = 'best near 2 L (Press et al. 2021)'
   bias_in_scale = False
 

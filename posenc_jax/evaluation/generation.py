@@ -109,7 +109,7 @@ def tokens_after(
     return token[None, None], jnp.isfinite(highest), cache
 
   inputs_1T = np.append(model.bos, prompt_T).astype(np.int32)[None]
-  cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1)
+  cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1, part=PART, **mask)
   model = jax.tree.map(lambda leaf: leaf, model)  # the caller's keeps its layers
   layers = take_layers(model)
   *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)

@@ -15,6 +15,7 @@ from posenc_jax.model.token_nll import last_tokens
 # Pairs of a query and a key up to which attention is by `dense`, which compiles faster: a number a
 # head for each is little memory.
 FEW_PAIRS = 2**20
+IDS = ('segment_ids', 'position_ids')  # of `attend`, [B|1, S]
 
 
 @jax.tree_util.register_dataclass
@@ -23,7 +24,7 @@ class Cache:
   """What layers keep of the tokens so far, in S places of which the last ones are taken.
 
   The newest token is always in the last place, as `attend` has its queries. To attention the empty
-  places are another document.
+  places are another document. A layer whose queries never see the first of S places may have fewer.
 
   Attributes:
     count: int32, how many places are taken.
@@ -44,23 +45,36 @@ class Cache:
     return self.tokens_BS.shape[1]
 
 
-def empty_cache(model: LM, batch: int, size: int) -> Cache:
+def empty_cache(model: LM, batch: int, size: int, *, part: int | None = None, **options) -> Cache:
   """A cache of `size` tokens for B = `batch` texts, float32.
 
-  Raises LengthError where an encoding's table has fewer positions.
+  Args:
+    part: the most tokens of a call of `decode`; then layers with a window have places for what
+      their queries see, where the encoding reads no more. None: any number.
+    options: those of these calls.
+  Raises:
+    LengthError: an encoding's table has fewer positions.
   """
   for enc in model.encodings.first_layers:
     check_length(enc, size)
   H, G, K = model.layers.sizes
-  heads, inputs = (batch, size, G, K), (batch, size, model.embedding.shape[1])
   layers = []
-  for _, enc, _ in model.encodings.all_layers(model.num_layers):
-    shapes = {'k': heads, 'v': (*heads[:3], K + enc.added_values)}
-    shapes |= {'x': inputs} if enc.needs_inputs else {}
-    shapes |= {'q': (batch, size, H, K)} if enc.needs_all_queries else {}
+  for _, enc, mask in model.encodings.all_layers(model.num_layers):
+    places = size if part is None else _places(enc, combine_masks(options, mask), size, part)
+    shapes = {'k': (batch, places, G, K), 'v': (batch, places, G, K + enc.added_values)}
+    shapes |= {'x': (batch, places, model.embedding.shape[1])} if enc.needs_inputs else {}
+    shapes |= {'q': (batch, places, H, K)} if enc.needs_all_queries else {}
     layers.append({name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()})
   count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
   return Cache(count, tokens_BS, tuple(layers))
+
+
+def _places(enc, mask: dict, size: int, part: int) -> int:
+  """The places of a layer's keys and values, of the `size` tokens of all."""
+  hides = 'window' in mask and not mask.keys() & {'chunk', 'sink_tokens'}
+  if not (hides and enc.relative and enc.reads_window_alone):
+    return size
+  return min(size, mask['window'] - 1 + part)
 
 
 def take_layers(model: LM) -> tuple[Layer, ...]:
@@ -107,11 +121,13 @@ def decode(
     window, chunk, sink_tokens, softcap: as for `LM.__call__`.
   Returns:
     (logits [B, T, V] or [B, last, V], the cache with these tokens).
+  Raises:
+    ValueError: more tokens, or another mask, than a layer of the cache has places for.
   """
   T, S = tokens_BT.shape[1], cache.size
   tokens_BS = jnp.concatenate([cache.tokens_BS[:, T:], tokens_BT], axis=1)
   count = cache.count + T
-  segment_ids = (jnp.arange(S) >= S - count).astype(jnp.int32)[None]
+  is_taken = (jnp.arange(S) >= S - count).astype(jnp.int32)[None]
   mask = {'window': window, 'chunk': chunk, 'sink_tokens': sink_tokens}
   x_BTD = model.embed(tokens_BT, cache.layers[0]['k'].dtype)
   states, ids_of_variant = [], []
@@ -123,7 +139,14 @@ def decode(
     ids_of_variant.append(ids)
   cached = []
   for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(layers))):
-    options = ids_of_variant[variant] | combine_masks(mask, layer_mask)
+    layer_mask, places = combine_masks(mask, layer_mask), cache.layers[n]['k'].shape[1]
+    if (needed := _places(enc, layer_mask, S, T)) > places:
+      raise ValueError(
+        f'layer {n}: {places} places for {T} tokens more; allowed: at least {needed}'
+      )
+    ids = ids_of_variant[variant] | {'segment_ids': is_taken}
+    ids |= {name: x[:, S - places :] for name, x in ids.items() if name in IDS}
+    options = ids | layer_mask
 
     def attend_to_cached(q_BTHK, k_BTGK, v_BTGK, y_BTD, n=n, enc=enc, options=options):
       new, before = {'q': q_BTHK, 'k': k_BTGK, 'v': v_BTGK, 'x': y_BTD}, cache.layers[n]
@@ -136,9 +159,8 @@ def decode(
         kept['v'],
         enc,
         x=kept.get('x'),
-        segment_ids=segment_ids,
         softcap=softcap,
-        backend='dense' if q_BTHK.shape[1] * S <= FEW_PAIRS else 'auto',
+        backend='dense' if q_BTHK.shape[1] * kept['k'].shape[1] <= FEW_PAIRS else 'auto',
         outer_hooks_applied=True,
         **options,
       )

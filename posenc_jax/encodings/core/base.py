@@ -100,6 +100,9 @@ class Encoding(nnx.Module):
   # Declarations of any encoding that differs from what is said here.
 
   relative = True  # attention does not change if every position is shifted by the same amount
+  # Under a window, attention does not change if tokens that no query sees are left out of the call:
+  # no hook reads those before a token, or how many keys there are
+  reads_window_alone = False
   causal_only = False  # the encoding has no meaning without a causal mask
   # `coordinates` or `transform_output` reads x, the layer's normalized input
   needs_inputs = False

@@ -37,6 +37,7 @@ class Composite(Encoding):
     for name in ANY_MEMBERS:
       setattr(self, name, any(getattr(e, name) for e in encodings))
     self.relative = all(e.relative for e in encodings)
+    self.reads_window_alone = all(e.reads_window_alone for e in encodings)
     self.max_length = min((e.max_length for e in encodings if e.max_length), default=None)
     ends = [e.max_relative_distance for e in encodings if e.has_terms]
     self.max_relative_distance = None if None in ends else max(ends, default=None)
