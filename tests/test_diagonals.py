@@ -184,6 +184,37 @@ def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, ke
 
 
 @pytest.mark.parametrize(
+  ('name', 'batch', 'tokens', 'backend'),
+  [
+    *(('alibi', 1, 2**17, 'diagonals'), ('fire', 1, 2**14, 'diagonals')),
+    *(('fire', 1, 2**17, 'blockwise'), ('fire', 8, 2**14, 'diagonals')),
+    *(('dape', 1, 2**14, 'diagonals'), ('dape', 2, 2**14, 'blockwise')),
+    *(('chain_fire', 1, 2**15, 'blockwise'), ('random_positions', 1, 2**15, 'blockwise')),
+    # each layer of `dense` would keep them
+    *(('fire', 2, 1024, 'dense'), ('dape', 2, 1024, 'dense'), ('dape', 3, 1024, 'diagonals')),
+  ],
+)
+def test_auto_on_a_gpu_counts_hidden_units_of_pairs(name, batch, tokens, backend):
+  """32 of each pair, beside 4 scores: of FIRE for all sequences alike, of DAPE for each."""
+  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
+  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
+  sizes = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 64, 'rngs': nnx.Rngs(0)}
+  inside = {
+    'chain_fire': {'members': ('rope', 'fire')},
+    'random_positions': {'inner': 'fire', 'longest': 2**15},
+  }
+  enc = make(name.removesuffix('_fire'), **sizes, **inside.get(name, {}))
+
+  def chosen(q):
+    request = build_request(q, q, q, enc, outer_hooks_applied=True)
+    assert fastest(request) == backend
+    return q
+
+  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
+    jax.eval_shape(chosen, jax.ShapeDtypeStruct((batch, tokens, 4, 8), jnp.float32))
+
+
+@pytest.mark.parametrize(
   ('mesh_seeds', 'batch', 'tokens', 'backend'),
   [
     *((1, 4, 1024, 'dense'), (1, 5, 1024, 'diagonals'), (4, 16, 1024, 'dense')),
@@ -216,6 +247,8 @@ def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens
     ('gpu', 'nope', (1, 8192, 36), {}, 512),
     ('gpu', 'nope', (16, 8192, 8), {}, 512),
     ('gpu', 'nope', (17, 8192, 8), {}, 256),
+    ('gpu', 'fire', (4, 8192, 8), {}, 1024),
+    ('gpu', 'dape', (4, 8192, 8), {}, 512),
     # no more than the sequence, and two in a window
     ('gpu', 'nope', (1, 600, 8), {}, 1024),
     ('gpu', 'nope', (1, 300, 8), {}, 512),

@@ -17,7 +17,6 @@ from posenc_jax.attention.backends import (
   triton,
 )
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 from posenc_jax.errors import nearest
 
 
@@ -57,8 +56,8 @@ BACKENDS = {
 # are hundreds of kernels one after another, by diagonals too, and dense is a dozen. Other platforms
 # are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
-# Scores up to which it takes dense, on one device, by platform: each layer keeps the weights of all
-# for the backward pass, 256 MiB a layer. Others take it whatever their number.
+# Numbers of pairs up to which it takes dense, on one device, by platform: each layer keeps those of
+# all pairs for the backward pass, 256 MiB a layer. Others take it whatever their number.
 MOST_IN_DENSE = {'gpu': 2**26}
 # Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
 # this short, and tables by distance be spread once for each of their corners.
@@ -102,12 +101,12 @@ def fastest(request: AttentionRequest) -> str:
   looks_up = request.contiguous and request.enc.has_vector_tables
   if looks_up and request.platform != 'gpu':
     return 'blockwise'
-  (B, T, H, _), S = request.q_BTHK.shape, request.k_BSGK.shape[1]
+  T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   most_keys = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
   # Without a limit nothing is compared: of a program that is exported for any batch, B is a symbol.
-  most_scores = MOST_IN_DENSE.get(request.platform)
-  is_small = lambda: most_scores * devices_of_batch() >= seeds_of_device() * B * H * T * S
-  if most_keys >= S and (most_scores is None or is_small()):
+  most_numbers = MOST_IN_DENSE.get(request.platform)
+  is_small = lambda: request.numbers_of_a_pair * T * S <= most_numbers
+  if most_keys >= S and (most_numbers is None or is_small()):
     return 'dense'
   if request.platform == 'gpu' and diagonals.refuse(request) is None:
     return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'

@@ -17,6 +17,7 @@ from posenc_jax.attention.arguments import (
 )
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.attention.positions import check_length, contiguous_positions, of_each_token
+from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 from posenc_jax.encodings.core.base import Encoding
 from posenc_jax.encodings.core.declarations import check_declared
 
@@ -75,6 +76,13 @@ class AttentionRequest:
   def offset(self) -> int:
     """Index of the first query among the keys."""
     return self.k_BSGK.shape[1] - self.q_BTHK.shape[1]
+
+  @property
+  def numbers_of_a_pair(self) -> float:
+    """How many numbers of each pair of a query and a key the largest array has, on one device."""
+    B, _, H, _ = self.q_BTHK.shape
+    sequences = B / devices_of_batch()
+    return seeds_of_device() * max(sequences * H, self.enc.hidden_numbers(sequences, self.i))
 
 
 def build_request(

@@ -57,6 +57,10 @@ class AdaptedBias(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     return self.inner.coordinates(x_BSD, position_ids, visible_BS, index_BS)
 
+  def hidden_numbers(self, sequences, i):
+    own = self.taps * self.b_in.shape[0] * sequences
+    return max(own, self.inner.hidden_numbers(sequences, i))
+
   def tables(self, r_R):
     return self.inner.distance_terms(r_R)['bias']
 

@@ -18,10 +18,9 @@ from posenc_jax.attention.tiled.schedule import (
   first_tokens,
   join_tiles,
 )
-from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 
 SIDE = 512  # of a tile: half the launches of 256, for 1.6 times the memory
-LARGEST = 2**28  # numbers of an array of scores on one device, of which there are a few at a time
+LARGEST = 2**28  # numbers of an array of pairs on one device, of which there are a few at a time
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -45,9 +44,8 @@ def is_expected_faster(request: AttentionRequest) -> bool:
   """Whether it should beat `blockwise` on a GPU: where that launches many kernels, each of little
   work. Larger tiles of `blockwise` keep a GPU at work, and few queries have few rows.
   """
-  B, T, H, _ = request.q_BTHK.shape
-  most_numbers = LARGEST * devices_of_batch()
-  return T >= SIDE and most_numbers >= seeds_of_device() * B * H * T * SIDE
+  T = request.q_BTHK.shape[1]
+  return T >= SIDE and request.numbers_of_a_pair * T * SIDE <= LARGEST
 
 
 def run(request: AttentionRequest):

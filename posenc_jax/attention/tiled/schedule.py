@@ -10,7 +10,7 @@ from jax import lax
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.distance_tables import is_table, read_terms, tables_of_diagonals
 from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
-from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
+from posenc_jax.distributed.mesh import seeds_of_device
 from posenc_jax.xla_ops import materialize_on_cpu, zeros
 
 # Rows of a tile, and columns; by platform, where others than SIDE are faster: on a TPU by the
@@ -18,7 +18,7 @@ from posenc_jax.xla_ops import materialize_on_cpu, zeros
 # first is taken whose numbers are not too many.
 SIDE = 256
 SIDES_OF_PLATFORM = {'gpu': (1024, 512, SIDE), 'tpu': (512,)}
-MOST_SCORES = 2**25  # of one tile on a device of a GPU, which has a few such arrays at a time
+MOST_NUMBERS = 2**25  # of an array of one tile on a GPU, which has a few such arrays at a time
 MOST_IN_TABLES = 2**28  # numbers that are laid out beforehand for tiles of each diagonal
 
 # What padding has of the last token; of the rest it has zeros.
@@ -83,16 +83,15 @@ def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) 
 
 
 def _is_small_enough(grid: TileGrid, request: AttentionRequest) -> bool:
-  """Whether a tile has not too many scores, its diagonals not too many numbers, and a window or a
+  """Whether a tile has not too many numbers, its diagonals not too many numbers, and a window or a
   chunk room for two of its sides: more would be computed in vain.
   """
-  B, _, H, _ = request.q_BTHK.shape
-  heads = seeds_of_device() * B * H / devices_of_batch()
-  pairs, reach = grid.rows * grid.columns, request.mask.reach
+  H, pairs, reach = request.q_BTHK.shape[2], grid.rows * grid.columns, request.mask.reach
   has_tables = request.contiguous and request.enc.has_terms
   in_tables = has_tables * seeds_of_device() * H * grid.diagonals * pairs
   is_within_reach = reach is None or 2 * max(grid.rows, grid.columns) <= reach
-  return is_within_reach and heads * pairs <= MOST_SCORES and in_tables <= MOST_IN_TABLES
+  is_small = request.numbers_of_a_pair * pairs <= MOST_NUMBERS and in_tables <= MOST_IN_TABLES
+  return is_within_reach and is_small
 
 
 class TileRange(NamedTuple):

@@ -373,6 +373,12 @@ class Encoding(nnx.Module):
 
   # What others ask; a class may have another answer.
 
+  def hidden_numbers(self, sequences: float, i) -> float:
+    """How many numbers `score` or `normalize` has of each pair in one array beside the scores, such
+    as units of a hidden layer, for so many sequences whose queries have the coordinates i.
+    """
+    return 0
+
   def parts(self) -> tuple['Encoding', ...]:
     """The encodings that this one is made of, or itself."""
     return (self,)
@@ -484,7 +490,7 @@ def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
   def hook(self, *arguments, name: str):
     return getattr(self.inner, name)(*arguments)
 
-  for name in {*HOOKS, 'parts', 'of_pairs'} - {*own}:
+  for name in {*HOOKS, 'parts', 'of_pairs', 'hidden_numbers'} - {*own}:
     setattr(kind, name, functools.partialmethod(hook, name=name))
   for name in {*DECLARED} - {*own}:
     setattr(kind, name, property(operator.attrgetter(f'inner.{name}')))

@@ -82,6 +82,9 @@ class Composite(Encoding):
   def of_pairs(self, coordinates):
     return tuple(e.of_pairs(own) for e, own in zip(self.members, coordinates, strict=True))
 
+  def hidden_numbers(self, sequences, i):
+    return max(e.hidden_numbers(sequences, own) for e, own in zip(self.members, i, strict=True))
+
   def bias(self, r_R):
     return self._combined('bias', r_R)
 
