@@ -386,7 +386,7 @@ def test_biases_that_are_refused(bias, message):
 def test_tiles_take_no_bias(backend):
   q, k, v, enc = small()
   bias = np.zeros((1, 4, 8, 8), np.float32)
-  with pytest.raises(NotImplementedError, match=f'backend {backend}: bias is as large as all'):
+  with pytest.raises(NotImplementedError, match=f'backend {backend}: bias is an array over pairs'):
     jax.eval_shape(lambda q: attend(q, k, v, enc, bias=bias, backend=backend), q)
 
 
@@ -417,7 +417,7 @@ def test_what_takes_a_mask():
   """An array `dense` alone, a function all that have tiles; `auto` finds out."""
   q, k, v, enc = small(S=1024)
   array = np.ones((1, 1024, 1024), bool)
-  reason = 'a mask that is an array is as large as all scores; tiles take a function, with mask_ids'
+  reason = 'the mask is an array over all pairs; tiles take a function, with mask_ids'
 
   def refusals(backend, mask):
     with pytest.raises(NotImplementedError) as error:

@@ -171,7 +171,9 @@ def attend(
     softcap: c: scores s become c tanh(s / c), all that the encoding does to them included, before
       the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED
       or -inf) stay hidden. None: scores as they are.
-    backend: a key of BACKENDS, or 'auto' for the fastest that accepts.
+    backend: a key of BACKENDS, or 'auto' for the fastest that accepts. Memory is O(T), beside a
+      `mask` and a `bias` that are arrays, but for encodings that need all queries, and in `dense`
+      on a mesh that cuts sequences.
     block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
       `triton` and `ring`; None: their choice. `cudnn` and `splash` refuse them, and `dense` has no
       tiles. Memory of a bias by distance, in `blockwise`, `diagonals` and `ring`: S x (keys of a

@@ -57,7 +57,7 @@ BACKENDS = {
 # are as a CPU.
 DENSE_UP_TO = {'cpu': 512, 'gpu': 1024}
 # Numbers of pairs up to which it takes dense, on one device, by platform: each layer keeps those of
-# all pairs for the backward pass, 256 MiB a layer. Others take it whatever their number.
+# all pairs for the backward pass, 256 MiB a layer. Others take it where all queries come at once.
 MOST_IN_DENSE = {'gpu': 2**26}
 # Queries up to which `auto` takes dense whatever the keys, as in decoding: rows of tiles would be
 # this short, and tables by distance be spread once for each of their corners.
@@ -103,10 +103,8 @@ def fastest(request: AttentionRequest) -> str:
     return 'blockwise'
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   most_keys = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
-  # Without a limit nothing is compared: of a program that is exported for any batch, B is a symbol.
-  most_numbers = MOST_IN_DENSE.get(request.platform)
-  is_small = lambda: request.numbers_of_a_pair * T * S <= most_numbers
-  if most_keys >= S and (most_numbers is None or is_small()):
+  most_numbers = MOST_IN_DENSE.get(request.platform, dense.MOST_AT_ONCE)
+  if most_keys >= S and request.numbers_of_a_pair * T * S <= most_numbers:
     return 'dense'
   if request.platform == 'gpu' and diagonals.refuse(request) is None:
     return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'

@@ -75,7 +75,7 @@ class FlaxAttention(nnx.Module):
 
     Args:
       mask: True, or not 0, where a query sees a key, [..., 1, T, S], with 1 in the place of any
-        axis; it takes memory of all scores, which `is_causal` and the options of `attend` do not.
+        axis; it takes memory of all pairs, which `is_causal` and the options of `attend` do not.
       bias: what is added to scores, [..., H, T, S], with 1 in the place of any axis; as large.
       input_positions: `position_ids` of `attend`; layers of NNX hand them on in later versions of
         Flax (0.12.12 does, 0.12.8 does not).

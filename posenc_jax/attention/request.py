@@ -81,7 +81,8 @@ class AttentionRequest:
   def numbers_of_a_pair(self) -> float:
     """How many numbers of each pair of a query and a key the largest array has, on one device."""
     B, _, H, _ = self.q_BTHK.shape
-    sequences = B / devices_of_batch()
+    # Of a program that is exported for any batch B is a symbol, which nothing can be compared with.
+    sequences = (B if isinstance(B, int) else 1) / devices_of_batch()
     return seeds_of_device() * max(sequences * H, self.enc.hidden_numbers(sequences, self.i))
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import LOWEST_SEEN, MASKED, WHOLE_ROWS, Dims, Encoding
+from posenc_jax.encodings.core.base import ALL_ROWS, LOWEST_SEEN, MASKED, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 
 
@@ -20,12 +20,12 @@ class MTA(Encoding):
   and a mix of heads before the softmax, a convolution over heads, and a gate and a norm of outputs,
   which are not in it. To be chained with an encoding of positions: ('rope', 'mta'); s is
   what all members made of it. All queries must be there: decoding keeps them and makes all rows
-  anew for each token. Rows must be whole: `dense` alone takes them.
+  anew for each token. All scores must be there at once: `dense` alone takes it.
   """
 
   paper = 'Golovneva et al. 2025, arXiv:2504.00927'
   parameter_summary = 'one or two kernels a head a layer'
-  limit = WHOLE_ROWS
+  limit = ALL_ROWS
   position_kind = None
   causal_only = True
   needs_all_queries = True

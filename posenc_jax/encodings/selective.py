@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import WHOLE_ROWS, Encoding
+from posenc_jax.encodings.core.base import ALL_ROWS, Encoding
 
 
 class Selective(Encoding):
@@ -14,12 +14,12 @@ class Selective(Encoding):
   first token of a text never fall, and a query lowers no score of a key that it does not see. The
   first head attends as the others do. To be chained with an encoding of positions: ('rope',
   'selective'); s is what all members made of it. All queries must be there: decoding keeps them and
-  makes all rows anew for each token, and no key is dropped, as the paper does. Rows must be whole:
-  `dense` alone takes them.
+  makes all rows anew for each token, and no key is dropped, as the paper does. All scores must
+  be there at once: `dense` alone takes it.
   """
 
   paper = 'Leviathan et al. 2024, arXiv:2410.02703'
-  limit = WHOLE_ROWS
+  limit = ALL_ROWS
   position_kind = None
   causal_only = True
   needs_all_queries = True

@@ -39,6 +39,9 @@ def recorded_scores(enc: Encoding, q_BTHK, k_BSGK, **options):
   """
   recorded, v_BSGK = [], jnp.zeros_like(k_BSGK)
   options |= {'backend': 'dense', 'outer_hooks_applied': True}
-  attend(q_BTHK, k_BSGK, v_BSGK, Recorder(enc, recorded.append), **options)
+  recorder = Recorder(enc, recorded.append)
+  # No loop over blocks of them, from which nothing could be recorded.
+  recorder.needs_all_queries = q_BTHK.shape[1] == k_BSGK.shape[1]
+  attend(q_BTHK, k_BSGK, v_BSGK, recorder, **options)
   (scores_BHTS,) = recorded
   return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)

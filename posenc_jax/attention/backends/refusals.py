@@ -9,9 +9,9 @@ from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 
 NO_BFLOAT16 = ('TPU v2', 'TPU v3')
 # The reason against a mask that is an array.
-NO_ARRAY = 'a mask that is an array is as large as all scores; tiles take a function, with mask_ids'
+NO_ARRAY = 'the mask is an array over all pairs; tiles take a function, with mask_ids'
 # The reason against an array that is added to scores.
-NO_BIAS = 'bias is as large as all scores; tiles take what an encoding makes of distances or tokens'
+NO_BIAS = 'bias is an array over pairs; tiles take what an encoding makes of distances or tokens'
 HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 
 

@@ -83,8 +83,8 @@ def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) 
 
 
 def _is_small_enough(grid: TileGrid, request: AttentionRequest) -> bool:
-  """Whether a tile has not too many numbers, its diagonals not too many numbers, and a window or a
-  chunk room for two of its sides: more would be computed in vain.
+  """Whether a tile and its diagonals have not too many numbers, and a window or a chunk has room
+  for two of its sides: more would be computed in vain.
   """
   H, pairs, reach = request.q_BTHK.shape[2], grid.rows * grid.columns, request.mask.reach
   has_tables = request.contiguous and request.enc.has_terms
@@ -163,18 +163,18 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
   rows, columns = schedule.grid.rows, schedule.grid.columns
   arrays = {
     'whole': request.enc,
-    'row': {'q': _cut_heads(request.q_BTHK, rows), 'i': _cut_as_last(request.i, rows)},
+    'row': {'q': _cut_heads(request.q_BTHK, rows), 'i': cut_as_last(request.i, rows)},
     'column': {
       'k': _cut_heads(request.k_BSGK, columns),
       'v': _cut_heads(request.v_BSGK, columns),
-      'j': _cut_as_last(request.j, columns),
+      'j': cut_as_last(request.j, columns),
     },
   }
   if request.sink_BTH is not None:
     arrays['row']['sink'] = _cut(request.sink_BTH, rows).swapaxes(2, 3)
   ids = ids_of(request)
   row_ids = jax.tree.map(lambda x: x[:, request.offset :], ids)
-  return arrays, {'row': _cut_as_last(row_ids, rows), 'column': _cut_as_last(ids, columns)}
+  return arrays, {'row': cut_as_last(row_ids, rows), 'column': cut_as_last(ids, columns)}
 
 
 def arrays_along(request: AttentionRequest) -> dict:
@@ -231,7 +231,7 @@ def _cut(x, n: int, pad=pad_with_zeros):
   return jnp.moveaxis(x.reshape(x.shape[0], -1, n, *x.shape[2:]), 1, 0)
 
 
-def _cut_as_last(tree, n: int):
+def cut_as_last(tree, n: int):
   return jax.tree.map(lambda x: _cut(x, n, pad_as_last), tree)
 
 

@@ -49,8 +49,12 @@ MASKED = -1e30
 # A score at or below it is that of a hidden key, and exponentials are taken relative to it or more:
 # so hidden keys have no weight even where a query sees no other.
 LOWEST_SEEN = MASKED / 2
-# The `limit` of encodings whose weights are made of whole rows of scores.
-WHOLE_ROWS = 'rows of scores must be whole: memory grows with the square of the length'
+# The `limit` of encodings whose weights are made of whole rows of scores, and of all rows.
+WHOLE_ROWS = (
+  'rows of scores must be whole: on a mesh that cuts sequences each device has all keys, and the '
+  'scores of all its queries at once'
+)
+ALL_ROWS = 'all scores must be there at once: memory grows with the square of the length'
 
 
 class LengthError(ValueError):
