@@ -68,12 +68,11 @@ def test_blocks_with_arrays_of_pairs(shape, by_blocks):
   rng = np.random.default_rng(1)
   bias, mask = rng.standard_normal(shape).astype('f4'), rng.random((B, S, S)) < 0.6
   mask[0, 4] = mask[1, 10] = False
-  *qkv, weight = qkv_and_weight()
+  (*qkv, weight), enc = qkv_and_weight(), build('sink')
 
   def run(bias, *qkv):
-    o, lse = attend(
-      *qkv, build('sink'), bias=bias, mask=mask, return_logsumexp=True, backend='dense'
-    )
+    options = {'mask': mask, 'return_logsumexp': True, 'backend': 'dense'}
+    o, lse = attend(*qkv, enc, bias=bias, **options)
     return jnp.concatenate([o, jnp.maximum(lse, -9.0)[..., None]], axis=-1)
 
   weight = jnp.concatenate([weight, weight[..., :1]], axis=-1)

@@ -351,7 +351,7 @@ class Encoding(nnx.Module):
     """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
 
     Scores of hidden keys are MASKED, whoever hides them; what they get here is not read. `tile` is
-    a ScoreTile of all keys.
+    a ScoreTile of all keys, and of a block of queries unless `needs_all_queries`.
     """
     raise NotImplementedError
 
