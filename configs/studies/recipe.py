@@ -7,8 +7,8 @@ metrics.jsonl has `recall_bits`: bits a character of names that stood in the sam
 to know one costs 5.95. LOG/104 has the recipes that were tried before.
 
 Predicted before the runs: without KV shift a name that stood within L / 2 costs above 5.5 bits a
-character at the end of training, with it below 2, as in the board's seed 0. Result: results/recipe/table.md,
-LOG/196: 5.82 to 5.96 without, and 1.08 to 2.25 with it.
+character at the end of training, with it below 2, as in the board's seed 0. Result:
+results/recipe/table.md, LOG/196: 5.82 to 5.96 without, and 1.08 to 2.25 with it.
 """
 
 from pathlib import Path
