@@ -124,6 +124,23 @@ def weighted_sum(p_TS, y_SK):
   return _product('...ts,...sk->...tk', p_TS, y_SK)
 
 
+def scaled_dot_if_any(is_read, x_TK, y_SK):
+  """`scaled_dot`; on a CPU zeros, which take no time, if nothing of it is read. A kernel would hold
+  both.
+
+  `is_read`: bools of any shape.
+  """
+
+  def nothing(x_TK, y_SK):
+    return zeros((*x_TK.shape[:-1], y_SK.shape[-2]), jnp.float32, (x_TK, y_SK))
+
+  return lax.platform_dependent(
+    *(is_read, x_TK, y_SK),
+    cpu=lambda is_read, x_TK, y_SK: lax.cond(is_read.any(), scaled_dot, nothing, x_TK, y_SK),
+    default=lambda is_read, x_TK, y_SK: scaled_dot(x_TK, y_SK),
+  )
+
+
 def _matmul_backward(factors, g):
   x, w = factors
   g = materialize_on_cpu(g)  # computed once, not again inside each product

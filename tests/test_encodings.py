@@ -1658,6 +1658,32 @@ def test_dca_takes_any_chunk_by_itself(chunk, stride):
   assert enc.stride == stride
 
 
+@pytest.mark.parametrize('n', range(3))
+def test_products_of_a_range_that_no_pair_of_a_tile_is_in_are_not_taken(n):
+  """Forward or backward: there may stand NaN. Gradients are those of dense."""
+
+  class Unread(ENCODINGS['dca']):
+    def transform_qk(self, *given):
+      q, k = super().transform_qk(*given)
+      is_unread_K = jnp.arange(q.shape[-1]) // self.dims.head_dim == n
+      added_111K = jnp.where(is_unread_K, jnp.nan, 0.0)[None, None, None]
+      return q + added_111K, k + added_111K
+
+  rng = np.random.default_rng(0)
+  q, k, v = (jnp.asarray(rng.standard_normal((1, 16, H, 8)), jnp.float32) for H in (4, 2, 2))
+  is_other = lambda i, j: jnp.minimum(i // 4 - j // 4, 2) != n
+
+  def gradients(kind, backend):
+    enc = kind(Dims(**SIZES), nnx.Rngs(0), chunk=4, local=0)
+    options = {'mask': is_other, 'backend': backend, 'block_sizes': (8, 8)}
+    loss = lambda q, k, v: (attend(q, k, v, enc, **options) ** 2).sum()
+    return jax.jit(jax.grad(loss, argnums=(0, 1, 2)))(q, k, v)
+
+  expected = gradients(ENCODINGS['dca'], 'dense')
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, gradients(Unread, 'blockwise'), expected)
+
+
 @pytest.mark.parametrize('name', ['carope', 'grape_m', 'selective_rope', 'rope_mixed'])
 def test_values_that_turn_are_as_wide_as_heads(name):
   enc, (x, _, _) = build(name, turn_values=True), inputs()

@@ -1,11 +1,14 @@
 """Rotary encodings read at other distances than those of tokens; ReRoPE and its leaky form."""
 
+import functools
+import itertools
+
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.rope import RoPE
-from posenc_jax.xla_ops import per_kv_head, scaled_dot
+from posenc_jax.xla_ops import per_kv_head, scaled_dot_if_any
 
 
 class ReindexedRoPE(RoPE):
@@ -38,13 +41,15 @@ class ReindexedRoPE(RoPE):
     return jnp.concatenate(q, axis=-1), jnp.concatenate(k, axis=-1)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    K = self.dims.head_dim
-    s_BHTS, *farther = (
-      per_kv_head(scaled_dot, q_BHTK[..., n * K : (n + 1) * K], k_BGSK[..., n * K : (n + 1) * K])
-      for n in range(self.qk_width)
-    )
-    for is_beyond_BTS, far_BHTS in zip(self.is_beyond(tile), farther, strict=True):
-      s_BHTS = jnp.where(is_beyond_BTS[:, None], far_BHTS, s_BHTS)
+    K, s_BHTS = self.dims.head_dim, None
+    beyond = [tile.mask, *self.is_beyond(tile), jnp.zeros_like(tile.mask)]
+    for n, (is_here_BTS, is_farther_BTS) in enumerate(itertools.pairwise(beyond)):
+      # Tiles with pairs of several ranges are few.
+      is_read_BTS = tile.mask & (is_here_BTS ^ is_farther_BTS)
+      product = functools.partial(scaled_dot_if_any, is_read_BTS)
+      of_range = slice(n * K, (n + 1) * K)
+      here_BHTS = per_kv_head(product, q_BHTK[..., of_range], k_BGSK[..., of_range])
+      s_BHTS = jnp.where(is_here_BTS[:, None], here_BHTS, s_BHTS) if n else here_BHTS
     return self.scale(K) * s_BHTS
 
 
