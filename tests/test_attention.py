@@ -260,6 +260,17 @@ def test_tables_end_where_a_window_does(name):
   assert memory(name) < memory('nope') + 64 * 2**20
 
 
+@pytest.mark.parametrize('name', ['cope', 'path'])
+def test_what_is_carried_is_kept_for_as_many_tiles_as_a_row_visits(name):
+  """Else each row would make room for that of all columns, 16 here, where a window shows 3."""
+  run = functools.partial(attend, window=3, backend='blockwise', block_sizes=(4, 2))
+  loss = lambda enc, q, k, x: (run(q, k, k, enc, x=x, outer_hooks_applied=True) ** 2).sum()
+  given = normal(1, 32, 4, 8), normal(1, 32, 4, 8), normal(1, 32, 32)
+  program = str(jax.make_jaxpr(jax.grad(loss, argnums=range(4)))(build(name), *given))
+  assert 'f32[3,1,4,4' in program
+  assert 'f32[16,1,4,4' not in program
+
+
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_terms_are_constant_beyond_the_declared_distance(name):
   end = nnx.eval_shape(lambda: build(name)).max_relative_distance

@@ -198,7 +198,7 @@ def backward_pass(
       """The forward pass again, for its carry alone: what each tile of the row is given."""
       into, carry = state
       b = visits.column(stop - 1 - n)
-      keep = lambda all, one: lax.dynamic_update_index_in_dim(all, one, b, 0)
+      keep = lambda all, one: lax.dynamic_update_index_in_dim(all, one, n, 0)
       into = jax.tree.map(keep, into, carry)
       both_ids, given = inputs_of_tile(b, carry)
 
@@ -207,7 +207,7 @@ def backward_pass(
 
       return into, _cond_constant(tiles, enc, a, b, carry_on)
 
-    into = jax.tree.map(lambda x: zeros((tiles.columns, *x.shape), x.dtype, x), no_carry)
+    into = jax.tree.map(lambda x: zeros((tiles.most_visits, *x.shape), x.dtype, x), no_carry)
     if no_carry:
       first = no_carry if carried is None else carried
       softcap, columns = tiles.schedule.softcap, stop - start
@@ -217,7 +217,7 @@ def backward_pass(
     def visit(n, state):
       (d_enc, d_columns, d_tables), d_row, d_carry = state
       b = visits.column(n)
-      both_ids, given = inputs_of_tile(b, tree_index(into, b))
+      both_ids, given = inputs_of_tile(b, tree_index(into, stop - 1 - n))
 
       def pull_back(is_constant):
         def outputs(*given):

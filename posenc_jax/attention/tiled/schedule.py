@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from posenc_jax.attention.request import AttentionRequest
@@ -118,6 +119,13 @@ class TileRange(NamedTuple):
   def visits(self, a) -> RowVisits:
     """The visits of row a to columns of the range."""
     return self.schedule.grid.visits(self.first[0] + a, self.first[1], self.columns)
+
+  @property
+  def most_visits(self) -> int:
+    """How many columns of the range a row visits at most."""
+    grid = self.schedule.grid
+    visits = grid.visits(np.arange(grid.tile_rows), 0, grid.tile_columns)
+    return min(self.columns, int(np.max(visits.stop - visits.start)))
 
   @property
   def diagonals(self):
