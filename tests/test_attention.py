@@ -260,6 +260,15 @@ def test_tables_end_where_a_window_does(name):
   assert memory(name) < memory('nope') + 64 * 2**20
 
 
+@pytest.mark.parametrize('backend', ['blockwise', 'diagonals'])
+def test_tables_spread_over_tiles_are_not_kept_for_the_backward_pass(backend):
+  """Else a model would hold those of every layer that has a bias of its own."""
+  enc, q = build('tisa'), normal(1, 64, 4, 8)
+  attention = lambda enc, q: attend(q, q, q, enc, backend=backend, block_sizes=(16, 16))
+  kept = jax.eval_shape(lambda *given: jax.vjp(attention, *given)[1], enc, q)
+  assert max(leaf.size for leaf in jax.tree.leaves(kept)) == q.size
+
+
 @pytest.mark.parametrize('name', ['cope', 'path'])
 def test_what_is_carried_is_kept_for_as_many_tiles_as_a_row_visits(name):
   """Else each row would make room for that of all columns, 16 here, where a window shows 3."""

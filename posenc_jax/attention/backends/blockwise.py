@@ -33,17 +33,19 @@ def run(request: AttentionRequest):
   schedule = TileSchedule.of_request(request)
   tiles = TileRange.whole(schedule)
   arrays, ids = cut_into_tiles(schedule, request)
-  arrays['tables'] = tiles.make_tables(request.enc)
   attention = differentiable(_forward, _backward, tiles, with_lse=request.wants_lse)
   return first_tokens(join_tiles(attention(arrays, ids)), schedule.grid.T)
 
 
 def _forward(tiles: TileRange, arrays, ids):
-  finish = functools.partial(passes.divide_out, arrays['whole'])
-  return passes.forward_pass(tiles, arrays, arrays['tables'], ids, finish=finish)
+  enc = arrays['whole']
+  finish = functools.partial(passes.divide_out, enc)
+  return passes.forward_pass(tiles, arrays, tiles.make_tables(enc), ids, finish=finish)
 
 
 def _backward(tiles: TileRange, arrays, ids, per_row):
-  totals = zeros_like((arrays['whole'], arrays['column'], arrays['tables']))
-  totals, d_row, _ = passes.backward_pass(tiles, arrays, arrays['tables'], ids, per_row, totals)
-  return dict(zip(('whole', 'column', 'tables'), totals, strict=True), row=d_row)
+  tables, add_of_tables = tiles.make_differentiable_tables(arrays['whole'])
+  totals = zeros_like((arrays['whole'], arrays['column'], tables))
+  totals, d_row, _ = passes.backward_pass(tiles, arrays, tables, ids, per_row, totals)
+  d_enc, d_column, d_tables = totals
+  return {'whole': add_of_tables(d_enc, d_tables), 'row': d_row, 'column': d_column}

@@ -52,16 +52,18 @@ def run(request: AttentionRequest):
   """o_BTHK in float32, with log-sum-exp where the request wants it."""
   tiles = TileRange.whole(TileSchedule.of_square_tiles(request, SIDE))
   arrays, ids = cut_into_tiles(tiles.schedule, request)
-  arrays['tables'] = tiles.make_tables(request.enc)
   attention = differentiable(_forward, _backward, tiles, with_lse=request.wants_lse)
   return first_tokens(join_tiles(attention(arrays, ids)), tiles.schedule.grid.T)
 
 
 def _forward(tiles: TileRange, arrays, ids):
-  state = diagonal_passes.forward_pass(tiles, arrays, arrays['tables'], ids)
-  return passes.divide_out(arrays['whole'], state)
+  enc = arrays['whole']
+  state = diagonal_passes.forward_pass(tiles, arrays, tiles.make_tables(enc), ids)
+  return passes.divide_out(enc, state)
 
 
 def _backward(tiles: TileRange, arrays, ids, per_row):
-  d = diagonal_passes.backward_pass(tiles, arrays, arrays['tables'], ids, per_row)
-  return dict(zip(('whole', 'row', 'column', 'tables'), d, strict=True))
+  tables, add_of_tables = tiles.make_differentiable_tables(arrays['whole'])
+  found = diagonal_passes.backward_pass(tiles, arrays, tables, ids, per_row)
+  d_enc, d_row, d_column, d_tables = found
+  return {'whole': add_of_tables(d_enc, d_tables), 'row': d_row, 'column': d_column}

@@ -22,7 +22,7 @@ from posenc_jax.attention.backends.ring_walk import num_steps, pass_on, run_on_r
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled import passes
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule, cast_like, zeros_like
+from posenc_jax.attention.tiled.schedule import TileRange, TileSchedule, zeros_like
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 
 
@@ -97,7 +97,7 @@ def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carrie
     t, carried = step_and_carried
     columns, column_ids, d_columns = pass_on(travelling, devices, -1)
     tiles = _tiles_of_step(schedule, devices, arrays, t)
-    tables, pull_back = jax.vjp(tiles.make_tables, enc)
+    tables, add_of_tables = tiles.make_differentiable_tables(enc)
     totals, g_rows, d_carry = passes.backward_pass(
       tiles,
       arrays | {'column': columns},
@@ -109,8 +109,7 @@ def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carrie
       d_carry,
     )
     d_enc, d_columns, d_tables = totals
-    (g_enc,) = pull_back(cast_like(d_tables, tables))
-    d_enc = jax.tree.map(jnp.add, d_enc, g_enc)
+    d_enc = add_of_tables(d_enc, d_tables)
     d_rows = jax.tree.map(jnp.add, d_rows, g_rows)
     return (d_enc, d_rows, d_carry, (columns, column_ids, d_columns)), None
 

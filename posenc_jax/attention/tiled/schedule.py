@@ -143,6 +143,21 @@ class TileRange(NamedTuple):
     lowest, highest = self.schedule.distances
     return read_terms(enc, jnp.arange(lowest, highest + 1))
 
+  def make_differentiable_tables(self, enc):
+    """The tables, made anew for a backward pass, which is to hold them no longer than it runs.
+
+    Returns:
+      tables: as `make_tables` makes them.
+      add: (d_enc, d_tables) -> the gradient of the encoding with that of its tables added.
+    """
+    tables, pull_back = jax.vjp(self.make_tables, enc)
+
+    def add(d_enc, d_tables):
+      (of_tables,) = pull_back(cast_like(d_tables, tables))
+      return jax.tree.map(jnp.add, d_enc, of_tables)
+
+    return tables, add
+
   def terms_of_tile(self, tables, a, b):
     """What tile (a, b) sees of the tables; without contiguous positions, all of them."""
     if not self.schedule.contiguous:
