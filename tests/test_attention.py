@@ -438,6 +438,25 @@ def test_tiles_between_sink_tokens_and_a_window_are_not_read():
   jax.tree.map(close, actual, run(k, v, 'dense'))
 
 
+def test_keys_beyond_what_all_heads_of_an_encoding_see_are_not_read():
+  """Forward or backward: what stands there may be NaN. With a head that sees all, all are read."""
+  q, k, v = normal(1, 8, 4, 8), normal(1, 32, 4, 8), normal(1, 32, 4, 8)
+  unread = jnp.arange(32)[None, :, None, None] < 20
+
+  @functools.partial(jax.jit, static_argnums=(3, 4))
+  def run(q, k, v, backend, windows):
+    enc = build('hard_alibi', windows=windows)
+    loss = lambda *qkv: (attend(*qkv, enc, backend=backend, block_sizes=(4, 4)) ** 2).sum()
+    return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+
+  hidden, windows = (jnp.where(unread, jnp.nan, x) for x in (k, v)), (5, 1, 3, 5)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  found = run(q, *hidden, 'blockwise', windows)
+  jax.tree.map(close, found, run(q, k, v, 'dense', windows))
+  of_three = run(q, k, v, 'blockwise', windows[:3])
+  jax.tree.map(close, of_three, run(q, k, v, 'dense', windows[:3]))
+
+
 @pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
 def test_kernels_do_not_compute_tiles_of_other_documents(backend):
   """Forward or backward: what stands there may be NaN."""

@@ -182,7 +182,9 @@ def attend(
       Memory of scores in `diagonals`: T x (keys of a tile) numbers a head and sequence.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves
-      (`max_relative_distance`). A distance beyond the tables gives NaN.
+      (`max_relative_distance`). A distance beyond the tables gives NaN. Where terms are vectors
+      (shaw, transformer_xl), each tile multiplies its queries with those of all distances of the
+      tables: time grows with T x S x (that length), divided by the keys of a tile.
     outer_hooks_applied: says that the caller has applied `add_to_input`, `enter_attention` and what
       belongs to it, and `sample_positions` or `positions_of_tokens`; without it, an encoding that
       has one is refused, since attention alone would lose them.

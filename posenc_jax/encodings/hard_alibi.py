@@ -15,7 +15,7 @@ class HardALiBi(Encoding):
   Jelassi et al. 2024: w = 1, 2, .. m in the first m heads, and the others are NoPE; theirs are 8 of
   16. They have a causal mask. Without it a head sees w_h - 1 tokens on either side, which is ours.
   Keys are hidden by the distance of positions, whatever mask attention has besides: so are sink
-  tokens that are farther away.
+  tokens that are farther away. Where all heads have a window, time grows with the largest of them.
   """
 
   paper = 'Jelassi et al. 2024, arXiv:2402.01032'
@@ -35,6 +35,8 @@ class HardALiBi(Encoding):
       allowed = f'up to {dims.heads} whole numbers from 1 to {MAX_INTEGER}, one a head'
       raise ValueError(f'windows={shown(windows)}; allowed: {allowed}')
     self.max_relative_distance = max(self.windows, default=1)
+    if len(self.windows) == dims.heads:
+      self.hides_from = self.max_relative_distance
 
   def bias(self, r_R):
     windows_H = [*self.windows, *[FOREVER] * (self.dims.heads - len(self.windows))]

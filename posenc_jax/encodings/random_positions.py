@@ -16,7 +16,9 @@ class RandomPositions(PositionWrapper):
   examples of the batch and in evaluation too. There the draw is the same at every call, so that no
   number depends on what stands beside it. With packing, a document stands where it would alone:
   those of a row with the same length have the same positions. The released relative encoding reads
-  its table of sinusoids out of range, where JAX clamps; this one has all distances.
+  its table of sinusoids out of range, where JAX clamps; this one has all distances. Around vectors
+  by distance that do not end (`transformer_xl`) time grows with the square of the length times
+  `longest`, for each tile multiplies its queries with those of all distances.
 
   With kind='floats', positions are real: T numbers drawn uniformly from 0 to `longest`, in order,
   whatever T is (random float sampling, Shimizu et al. 2026), and packed documents draw for

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.distance_tables import is_table, read_terms, tables_of_diagonals
 from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
@@ -76,18 +77,27 @@ def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) 
   end = request.enc.max_relative_distance
   if end is not None:
     lowest, highest = max(lowest, -end), min(highest, end)
-  mask, is_packed = request.mask, request.segment_ids is not None
+  mask, is_packed = _mask(request), request.segment_ids is not None
   sink_columns = -(-mask.sink_tokens // columns)
   if sink_columns and (is_packed or request.enc.scans_keys):
     sink_columns = -(-S // columns)
   return TileGrid(T, S, rows, columns, mask, sink_columns, is_packed, lowest, highest)
 
 
+def _mask(request: AttentionRequest) -> Mask:
+  """The mask of a request, with a window where its encoding hides what is far."""
+  mask, end = request.mask, request.enc.hides_from
+  if end is None or not request.contiguous:
+    return mask
+  window = end if mask.window is None else min(end, mask.window)
+  return dataclasses.replace(mask, window=window).cut(request.k_BSGK.shape[1])
+
+
 def _is_small_enough(grid: TileGrid, request: AttentionRequest) -> bool:
   """Whether a tile and its diagonals have not too many numbers, and a window or a chunk has room
   for two of its sides: more would be computed in vain.
   """
-  H, pairs, reach = request.q_BTHK.shape[2], grid.rows * grid.columns, request.mask.reach
+  H, pairs, reach = request.q_BTHK.shape[2], grid.rows * grid.columns, grid.mask.reach
   has_tables = request.contiguous and request.enc.has_terms
   in_tables = has_tables * seeds_of_device() * H * grid.diagonals * pairs
   is_within_reach = reach is None or 2 * max(grid.rows, grid.columns) <= reach
