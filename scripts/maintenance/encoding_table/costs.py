@@ -154,7 +154,8 @@ def pairwise_operations(jaxpr) -> tuple[int, set[str]]:
 
 
 def equations(jaxpr) -> Iterator:
-  """The equations of a jaxpr and of those within it."""
+  """The equations of a jaxpr and of those within it, of a choice of platform the default."""
+  platforms = [eqn.outvars[0] for eqn in jaxpr.eqns if eqn.primitive.name == 'platform_index']
   for eqn in jaxpr.eqns:
     values = [
       part
@@ -162,6 +163,8 @@ def equations(jaxpr) -> Iterator:
       for part in (value if isinstance(value, tuple | list) else [value])
     ]
     within = [getattr(v, 'jaxpr', v) for v in values if hasattr(v, 'jaxpr') or hasattr(v, 'eqns')]
+    if eqn.invars and eqn.invars[0] in platforms:
+      within = within[-1:]
     if within:
       for inner in within:
         yield from equations(inner)
