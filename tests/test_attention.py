@@ -37,6 +37,7 @@ from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.config.relations import WITHOUT_TILES
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.hard_alibi import HardALiBi
 from posenc_jax.xla_ops import (
   matmul,
   relative_shift,
@@ -455,6 +456,20 @@ def test_keys_beyond_what_all_heads_of_an_encoding_see_are_not_read():
   jax.tree.map(close, found, run(q, k, v, 'dense', windows))
   of_three = run(q, k, v, 'blockwise', windows[:3])
   jax.tree.map(close, of_three, run(q, k, v, 'dense', windows[:3]))
+
+
+def test_an_own_bias_hides_nothing_that_it_does_not_say():
+  class Wider(HardALiBi):
+    def bias(self, r_R):
+      return super().bias(r_R // 4)
+
+  enc = Wider(build('nope').dims, nnx.Rngs(0), windows=(5, 1, 3, 5))
+  q, k, v = normal(1, 32, 4, 8), normal(1, 32, 4, 8), normal(1, 32, 4, 8)
+  tiles, whole = (
+    attend(q, k, v, enc, backend=backend, block_sizes=sizes)
+    for backend, sizes in (('blockwise', (4, 4)), ('dense', None))
+  )
+  np.testing.assert_allclose(tiles, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
@@ -885,6 +900,15 @@ def test_a_program_for_any_batch_can_be_exported(name, S):
   for B in (1, 3):
     q = normal(B, S, 4, 8)
     np.testing.assert_allclose(exported.call(q), run(q), atol=1e-6)
+
+
+def test_a_program_for_any_batch_of_packed_rows_can_be_exported():
+  enc, (b,) = build('fire'), export.symbolic_shape('b')
+  run = jax.jit(lambda q, ids: attend(q, q, q, enc, segment_ids=ids))
+  shapes = jax.ShapeDtypeStruct((b, 24, 4, 8), jnp.float32), jax.ShapeDtypeStruct((b, 24), 'int32')
+  exported = export.export(run)(*shapes)
+  q, ids = normal(3, 24, 4, 8), np.repeat([[0, 1]] * 3, 12, axis=1).astype(np.int32)
+  np.testing.assert_allclose(exported.call(q, ids), run(q, ids), atol=1e-6)
 
 
 def test_meshes_that_say_how_arrays_are_cut():

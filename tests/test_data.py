@@ -939,6 +939,8 @@ def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
   }
   assert contents(write(tmp_path / 'b', dict(reversed(files.items())))) == splits
   assert all(list(part) == sorted(part) for part in splits.values())
+  of_one_folder = {f'Test/{name}': text for name, text in files.items()}
+  assert sum(map(len, contents(write(tmp_path / 'd', of_one_folder)).values())) == 40
   few = contents(write(tmp_path / 'c', dict(list(files.items())[:3])))
   assert [len(part) for part in few.values()] == [1, 1, 1]
 
@@ -953,6 +955,7 @@ def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
     ({'train/a.txt': 'x', 'test/a.md': ''}, 'test', 'text', ["'test'", 'no documents']),
     ({'train/a.txt': 'x'}, 'tset', 'text', ["'tset'", 'validation']),
     ({'Train/a.txt': 'x', 'Test/b.txt': ''}, 'train', 'text', [" a folder 'T", "did you mean 't"]),
+    ({'train/a.txt': 'x', 'Test/b.txt': ''}, 'train', 'text', [" a folder 'Test'"]),
     ({'train/a.jsonl': '{"text": "x"}\n{"text"'}, 'train', 'text', ['a.jsonl:2', 'JSON']),
     ({'train/a.jsonl': '{"body": "x"}'}, 'train', 'text', ["'text'", 'a.jsonl:1', 'body']),
     ({'train/a.jsonl': '{"text": 3}'}, 'train', 'text', ["'text'", 'a.jsonl:1']),

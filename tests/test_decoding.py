@@ -19,6 +19,7 @@ from posenc_jax import attend
 from posenc_jax.attention import choice
 from posenc_jax.attention.tiled import schedule
 from posenc_jax.encodings import ENCODINGS, LengthError, make
+from posenc_jax.encodings.rope import RoPE
 from posenc_jax.inspection.laws import layer
 from posenc_jax.model import decoding
 from posenc_jax.model.decoder import LM
@@ -77,7 +78,20 @@ def test_layers_with_a_window_hold_what_it_shows(variant):
     model({'name': 'pattern', 'layers': layers}, layers=3), sizes, 24, part=3, window=5
   )
   enc = declared(variant)
-  assert places == [4, 7, 7] if enc.reads_window_alone and enc.relative else [24] * 3
+  assert places == ([4, 7, 7] if enc.reads_window_alone and enc.relative else [24] * 3)
+
+
+def test_an_own_encoding_gets_all_tokens_unless_it_says_otherwise():
+  """Frequencies of a class from elsewhere may hang on how many keys there are."""
+
+  class Own(RoPE):
+    pass
+
+  class Said(RoPE):
+    reads_window_alone = True
+
+  encodings = [kind(DIMS, nnx.Rngs(0)) for kind in (RoPE, Own, Said)]
+  assert [decoding._places(enc, {'window': 3}, 99, part=8) for enc in encodings] == [10, 99, 10]
 
 
 @pytest.mark.parametrize('options', [{'chunk': 4}, {'sink_tokens': 1}, {'window': None}])

@@ -211,6 +211,19 @@ def test_a_model_is_compiled_once_for_all_calls(make_run, traced):
   assert len(traced) == 3, 'without the window: the whole, and short contexts'
 
 
+@pytest.mark.parametrize('name', ['alibi', 'rope'])
+def test_attention_of_a_model_takes_positions_and_lists(make_run, name):
+  """Of each second place, the same every way: ALiBi needs to know how far apart they are."""
+  _, _, model = make_run(encoding__name=name)
+  texts, spread = [bytes(range(97, 121))], 2 * np.arange(24)[None]
+  attention = {'position_ids': spread, 'block_sizes': [8, 8], 'backend': 'blockwise'}
+  found = score(model, texts, 'by_position', length=24, attention=attention)
+  whole = score(model, texts, 'by_position', length=24, attention={'position_ids': spread})
+  plain = score(model, texts, 'by_position', length=24)
+  assert found.nats_a_token == pytest.approx(whole.nats_a_token, rel=1e-5)
+  assert found.nats_a_token != pytest.approx(plain.nats_a_token, rel=1e-5)
+
+
 def test_what_layers_of_a_run_have(make_run):
   """Scores, heads and biases of a layer are those that its weights are made of."""
   _, workdir, _ = make_run(model__layers=2, encoding__name='alibi')

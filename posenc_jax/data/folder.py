@@ -99,9 +99,9 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   root = Path(name)
   field = f'config.data.corpus={name!r}'
   _, folders, _ = next(os.walk(root), (root, [], []))
-  for folder in folders:
-    if folder not in SPLITS and folder.lower() in SPLITS:  # to some file systems it is that split
-      raise UserError(f'{field}: a folder {folder!r}; {hint(folder, SPLITS)}')
+  capital = [folder for folder in folders if folder not in SPLITS and folder.lower() in SPLITS]
+  if capital and 'train' in map(str.lower, folders):  # to some file systems these are splits
+    raise UserError(f'{field}: a folder {capital[0]!r}; {hint(capital[0], SPLITS)}')
   subfolders = [split for split in SPLITS if (root / split).is_dir()]
   if subfolders and split not in subfolders:
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')

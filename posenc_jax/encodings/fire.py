@@ -56,7 +56,7 @@ class FIRE(Encoding):
     return s_BHTS + bias_HBTS.swapaxes(0, 1)
 
   def hidden_numbers(self, sequences, i):
-    return self.w_in.shape[0] * (1 if len(i) == 1 else sequences)
+    return self.w_in.shape[0] * (1 if i.shape[0] == 1 else sequences)
 
   def _psi(self, x):
     return jnp.log1p(jnp.abs(self.c[...] * x))

@@ -35,7 +35,7 @@ class HardALiBi(Encoding):
       allowed = f'up to {dims.heads} whole numbers from 1 to {MAX_INTEGER}, one a head'
       raise ValueError(f'windows={shown(windows)}; allowed: {allowed}')
     self.max_relative_distance = max(self.windows, default=1)
-    if len(self.windows) == dims.heads:
+    if len(self.windows) == dims.heads and type(self).bias is HardALiBi.bias:
       self.hides_from = self.max_relative_distance
 
   def bias(self, r_R):

@@ -180,12 +180,14 @@ class RoPE(Rotary):
     'best at L + 100 to 800 (Press et al. 2021); 32 L by YaRN, fine-tuned (Peng et al. 2023)'
   )
   rotates_qk = True
+  reads_window_alone = True
 
   def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
     """`scaling`: a dict with `rope_type` and the fields of that type; None: none."""
     super().__init__(dims, rngs, **rotary)
     self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
-    self.reads_window_alone = self.scaling is None or self.scaling.rope_type not in OF_CALLS
+    if self.scaling is not None and self.scaling.rope_type in OF_CALLS:
+      self.reads_window_alone = False
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     """The frequencies of a call of `length` keys, and the factor of rotated channels."""

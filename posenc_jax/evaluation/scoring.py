@@ -169,9 +169,16 @@ def _likelihoods(
   if 'dtype' in (attention or {}):
     raise ValueError(f'attention: dtype={attention["dtype"]!r}; allowed: none, an LM is float32')
 
+  options = {
+    name: tuple(given) if isinstance(given, list) else given
+    for name, given in (attention or {}).items()
+  }
+  if (ids := options.get('position_ids')) is not None:  # arguments of a compiled function
+    options.setdefault('max_position_distance', int(np.ptp(np.asarray(ids, float), axis=1).max()))
+
   def nll(tokens_BT, last=None):
     with jax.default_matmul_precision('highest'):
-      return _nats_of_model(model, tokens_BT, last=last, **(attention or {}))
+      return _nats_of_model(model, tokens_BT, last=last, **options)
 
   return nll, model.vocab >= MANY_SYMBOLS
 

@@ -105,7 +105,8 @@ class Encoding(nnx.Module):
 
   relative = True  # attention does not change if every position is shifted by the same amount
   # Under a window, attention does not change if tokens that no query sees are left out of the call:
-  # no hook reads those before a token, or how many keys there are
+  # no hook reads those before a token, or how many keys there are. A class from elsewhere does not
+  # inherit it: its hooks may.
   reads_window_alone = False
   causal_only = False  # the encoding has no meaning without a causal mask
   # `coordinates` or `transform_output` reads x, the layer's normalized input
@@ -177,6 +178,11 @@ class Encoding(nnx.Module):
   per_layer: tuple[str, ...] = ()
   # hooks of the class that this instance's hyperparameters leave out
   switched_off: tuple[str, ...] = ()
+
+  def __init_subclass__(cls, **options):
+    super().__init_subclass__(**options)
+    if not cls.__module__.startswith('posenc_jax.'):
+      cls.reads_window_alone = vars(cls).get('reads_window_alone', False)
 
   def __init__(self, dims: Dims, rngs: nnx.Rngs):
     self.dims = dims
