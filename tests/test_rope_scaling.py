@@ -892,6 +892,7 @@ def test_scores_choose_by_distance_of_positions():
   """Where they are masked, distances are 0: what is read there is not used and stays finite."""
   enc, K = build('rerope', window=2), DIMS.head_dim
   q = jnp.concatenate([jnp.ones((1, 1, 1, K)), jnp.full((1, 1, 1, K), 2.0)], axis=-1)
-  tile = SimpleNamespace(distance=jnp.array([[[0, 1, 2, 3]]]))
+  distance_BTS = jnp.array([[[0, 1, 2, 3]]])
+  tile = SimpleNamespace(distance=distance_BTS, mask=jnp.ones_like(distance_BTS, bool))
   score = enc.score(None, q, jnp.ones((1, 1, 4, 2 * K)), tile)
   np.testing.assert_allclose(score[0, 0, 0], np.array([1, 1, 2, 2]) * math.sqrt(K), rtol=1e-6)
