@@ -131,7 +131,7 @@ def test_what_the_ring_cannot_serve():
       run(build('nope'), x[:, :3])
     with pytest.raises(NotImplementedError, match='backend ring: it returns no log-sum-exp'):
       run(build('nope'), x, return_logsumexp=True)
-    with pytest.raises(NotImplementedError, match='backend ring: a mask that is an array'):
+    with pytest.raises(NotImplementedError, match='backend ring: the mask is an array'):
       run(build('nope'), x, mask=np.ones((1, 8, 8), bool))
   with mesh(data=8), pytest.raises(NotImplementedError, match='needs a mesh with an axis context'):
     run(build('nope'), x)
