@@ -568,7 +568,7 @@ def test_logits_of_the_scored_tokens_alone_are_the_same(unevaluated):
 
 
 def test_gradients_by_input_hold_activations_of_one_layer_at_a_time():
-  """Of every layer they hold its input, with 16 channels, but not its MLP's activations."""
+  """They hold the input of every layer, with 16 channels, but not the activations of its MLP."""
   fields = {**TINY, 'model.mlp_dim': 64, 'model.unroll': 1, 'attention.backend': 'blockwise'}
   temporary, x = [], jax.ShapeDtypeStruct((1, 1024), jnp.int32)
   for layers in (2, 8):

@@ -213,7 +213,7 @@ def test_a_model_is_compiled_once_for_all_calls(make_run, traced):
 
 @pytest.mark.parametrize('name', ['alibi', 'rope'])
 def test_attention_of_a_model_takes_positions_and_lists(make_run, name):
-  """Of each second place, the same every way: ALiBi needs to know how far apart they are."""
+  """Positions two apart give the same by tiles: ALiBi needs to know how far they reach."""
   _, _, model = make_run(encoding__name=name)
   texts, spread = [bytes(range(97, 121))], 2 * np.arange(24)[None]
   attention = {'position_ids': spread, 'block_sizes': [8, 8], 'backend': 'blockwise'}
