@@ -25,6 +25,8 @@ def differentiable(forward, backward, *static, with_lse: bool = False, forward_a
       not return what is kept.
   """
 
+  # Two levels: what `keep` calls has rules of its own, since an outer gradient that does not go
+  # through the inner one (first-order methods) differentiates the rules of the inner one.
   def keep(arrays, ids):
     found = checkpoint_name(attend_and_keep(arrays, ids), OUTPUT)
     return found, (arrays, ids, *found)
