@@ -720,6 +720,42 @@ def test_fields_of_a_chain_are_set_in_its_members_that_are_rope():
     assert c.encoding.to_dict() == {'name': 'chain', 'members': members}
 
 
+@pytest.mark.parametrize('members', ['rope,vo_rope,fox', 'alibi,vo_rope'])
+def test_values_turn_as_keys_after_fields_are_set(members):
+  """And a field that `vo_rope` lacks is set in rope alone, or stays to be refused."""
+  turned = {'base': 7.0, 'scaling': {'rope_type': 'yarn'}}
+  own = lambda name: {'name': name} | (turned if name in ('rope', 'vo_rope') else {})
+  chain, changed = (
+    {'name': 'chain', 'members': list(map(f, members.split(',')))} for f in (str, own)
+  )
+  fields = {'encoding.base': 7.0, 'encoding.scaling.rope_type': 'yarn'}
+  for before, after in (
+    (chain, changed),
+    (
+      {'name': 'pattern', 'layers': [chain, 'rope']},
+      {'name': 'pattern', 'layers': [changed, own('rope')]},
+    ),
+  ):
+    c = load(BASE, {'encoding': before})
+    overlay(c, fields)
+    assert to_json(c.encoding) == after
+  c = load(BASE, {'encoding': chain})
+  overlay(c, {'encoding.base': 7.0, 'encoding.window': 9})
+  if 'rope' in members.split(','):
+    rope, vo_rope, _ = c.encoding.members
+    assert (rope['window'], rope['base'], vo_rope) == (9, 7.0, {'name': 'vo_rope', 'base': 7.0})
+  else:
+    assert to_json(c.encoding) == chain | {'base': 7.0, 'window': 9}
+
+
+@pytest.mark.parametrize('field', ['base', 'attention_window'])
+def test_fields_of_no_part_stay_to_be_refused(field):
+  for encoding in ({'name': 'chain', 'members': 't5,fox'}, {'name': 'pattern', 'layers': 'nope'}):
+    c = load(BASE, {'encoding': encoding})
+    overlay(c, {f'encoding.{field}': 7})
+    assert to_json(c.encoding) == encoding | {field: 7}
+
+
 def test_fields_of_a_pattern_are_set_in_its_chains_that_have_rope():
   """A layer keeps its sink tokens, and a chain in the place of a chain what members say."""
   rope, shift = {'name': 'rope', 'base': 5e5}, {'name': 'kv_shift'}

@@ -2871,6 +2871,11 @@ OUT_OF_BOUNDS = (
     ('ultravico', {'alpha': 1.5}, 'ultravico: alpha=1.5; allowed: from 0 to 1'),
     ('compact_relative', {'width': 3}, 'compact_relative: width=3; allowed: even, at least 2'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
+    (
+      'vo_rope',
+      {'scaling': {'rope_type': 'dynamic', 'factor': 2}},
+      "vo_rope: scaling.rope_type='dynamic' reads how many keys there are; allowed: types that do",
+    ),
     ('mla_rope', {'fraction': 0.4}, 'mla_rope: fraction=0.4 of head_dim=8; allowed: an even'),
     ('key_offset', {'fraction': 0.05}, 'fraction=0.05 of head_dim=8; allowed: at least 1 channel'),
     *(

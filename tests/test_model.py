@@ -482,26 +482,40 @@ def test_parameters_are_counted_by_part():
   assert sum(rich.values()) == sum(leaf.size for leaf in jax.tree.leaves(m))
 
 
-def test_shared_keys_and_values_are_turned_as_one():
+@pytest.mark.parametrize(
+  ('scaling', 'frequencies', 'factor'),
+  [
+    (None, 10_000.0 ** -np.array([0, 0.5]), 1.0),
+    # the slower frequency by 4; the attention factor is of queries and keys
+    (
+      {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 64},
+      np.array([1.0, 0.01 / 4]),
+      0.1 * np.log(4.0) + 1,
+    ),
+  ],
+)
+def test_shared_keys_and_values_are_turned_as_one(scaling, frequencies, factor):
   """DeepSeek-V4: one normalized vector is key and value; outputs are turned back. In float64."""
-  members = ({'name': 'rope', 'fraction': 2 / 3}, {'name': 'vo_rope', 'fraction': 2 / 3})
+  turn = {'fraction': 2 / 3, 'scaling': scaling}
+  members = tuple({'name': name} | turn for name in ('rope', 'vo_rope'))
   flags = {'model__kv_heads': 1, 'model__shared_kv': True, 'model__qk_norm': 'head'}
   m = model(encoding={'name': 'chain', 'members': members}, **flags)
   layer, enc = jax.tree.map(lambda leaf: leaf[0], m.layers), m.encodings.variants[0].layer(0)
   y_TD = np.random.default_rng(0).standard_normal((7, 16))
   w_q, w_k, w_o = (np.float64(w[...]) for w in (layer.w_q, layer.w_k, layer.w_o))
 
-  def turned(x, t):  # the last two channels do not turn
-    pairs = (x[..., :2] + 1j * x[..., 2:4]) * np.exp(1j * t * 10_000.0 ** -np.array([0, 0.5]))
+  def turned(x, t, factor=1.0):  # the last two channels do not turn
+    pairs = (x[..., :2] + 1j * x[..., 2:4]) * np.exp(1j * t * frequencies) * factor
     return np.concatenate([pairs.real, pairs.imag, x[..., 4:]], axis=-1)
 
   normalized = lambda x: x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6)
-  kv_TK = np.stack([turned(normalized(y @ w_k), t) for t, y in enumerate(y_TD)])
+  kv_TK = [normalized(y @ w_k) for y in y_TD]
+  k_TK, v_TK = (np.stack([turned(y, t, by) for t, y in enumerate(kv_TK)]) for by in (factor, 1.0))
   out = []
   for t, y in enumerate(y_TD):
-    q_HK = turned(normalized((y @ w_q).reshape(4, 6)), t)
-    p_HS = np.exp(q_HK @ kv_TK[: t + 1].T / np.sqrt(6))
-    o_HK = p_HS / p_HS.sum(axis=1, keepdims=True) @ kv_TK[: t + 1]
+    q_HK = turned(normalized((y @ w_q).reshape(4, 6)), t, factor)
+    p_HS = np.exp(q_HK @ k_TK[: t + 1].T / np.sqrt(6))
+    o_HK = p_HS / p_HS.sum(axis=1, keepdims=True) @ v_TK[: t + 1]
     out.append(turned(o_HK, -t).reshape(-1) @ w_o)
   attend_by = lambda q, k, v, y: attend(q, k, v, enc)
   computed, _ = layer._attend(jnp.asarray(y_TD, jnp.float32)[None], enc, attend_by, None)

@@ -16,6 +16,8 @@ MASKS = {'attention_window', 'attention_chunk'}
 OF_LAYERS = {*MASKS, 'attention_sink_tokens'}
 # What an encoding of several has them in.
 PARTS = {'pattern': 'layers', 'chain': 'members'}
+# Hyperparameters of RoPE that `vo_rope` has, too: one that turns values as keys turn has the same.
+TURNING = ('base', 'layout', 'fraction', 'scaling')
 # Fields whose elements may have commas in them: lines for a shell, and options with lists.
 WITH_COMMAS = ('config.launch.setup', 'config.launch.options')
 
@@ -28,10 +30,10 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   dict(name=...)}` replaces the whole section, before hyperparameters are set. Another `rope_type`
   drops the fields of the one before, but for the length that both start from. In a pattern,
   `encoding.FIELD`, also another name, is set in the layers that are rope, or a chain with it, and
-  see the whole text; in a chain in the members that are rope: to replace the whole takes
-  `{'encoding': dict(name=...)}`. A chain put in the place of an encoding that is one of its
-  members, or of a chain, keeps the hyperparameters of members of the same name. Raises `UserError`
-  for an unknown path or a value of another type.
+  see the whole text; in a chain in the members that are rope, and a field of TURNING in those that
+  are vo_rope, too: to replace the whole takes `{'encoding': dict(name=...)}`. A chain put in the
+  place of an encoding that is one of its members, or of a chain, keeps the hyperparameters of
+  members of the same name. Raises `UserError` for an unknown path or a value of another type.
   """
   overrides = without_numpy(overrides)
   if OPEN in config:
@@ -70,8 +72,9 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
 def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
   """The overrides, where the encoding is a pattern or a chain with its fields set in its parts.
 
-  Those are the layers with RoPE that see all tokens, and the members that are RoPE. Overrides stay
-  as they are where they name another encoding or the parts, and where there is no such part.
+  Those are the layers with RoPE that see all tokens, and the members that are RoPE; and for fields
+  of TURNING those that are `vo_rope`, too. Overrides stay as they are where they name another
+  encoding or the parts, and where there is no such part.
   """
   name = encoding.get('name') if isinstance(encoding, dict) else None
   of_name = PARTS.get(str(name))
@@ -83,29 +86,33 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
   parts = _specs(encoding.get(of_name))
   if not own or is_new or parts is None:
     return overrides
-  is_taken = [_has_rope(part) for part in parts]
-  if not any(is_taken):
-    return overrides
   is_of_mask = lambda path: name == 'pattern' and path.removeprefix(f'{OPEN}.') in OF_LAYERS
   mask = {path.removeprefix(f'{OPEN}.'): x for path, x in own.items() if is_of_mask(path)}
   fields = {path: x for path, x in own.items() if not is_of_mask(path)}
+  turning = {path: x for path, x in fields.items() if path.split('.')[1] in TURNING}
+  has_rope = [_has('rope', part) for part in parts]
+  turns_values = [bool(turning) and _has('vo_rope', part) for part in parts]
+  if not any(has_rope) and not (any(turns_values) and turning == own):
+    return overrides
   for n, part in enumerate(parts):
-    if is_taken[n]:
+    if has_rope[n] or turns_values[n]:
       section = ConfigDict({OPEN: {field: x for field, x in part.items() if not is_of_mask(field)}})
-      overlay(section, fields)
+      overlay(section, fields if has_rope[n] else turning)
       before = {field: x for field, x in part.items() if is_of_mask(field)}
-      parts[n] = to_json(section)[OPEN] | before | mask
+      parts[n] = to_json(section)[OPEN] | before | (mask if has_rope[n] else {})
   others = {path: value for path, value in overrides.items() if path not in own}
   return others | {OPEN: {'name': name, of_name: tuple(parts)}}
 
 
-def _has_rope(part: object) -> bool:
-  """Whether the encoding of a layer or a member is RoPE or a chain with it, and sees all tokens."""
+def _has(name: str, part: object) -> bool:
+  """Whether the encoding of a layer or a member is of that name or a chain with it, and sees all
+  tokens.
+  """
   if not isinstance(part, dict) or any(part.get(field) is not None for field in MASKS):
     return False
   is_chain = part.get('name') == 'chain'
-  return part.get('name') == 'rope' or (
-    is_chain and any(_has_rope(member) for member in _specs(part.get('members')) or ())
+  return part.get('name') == name or (
+    is_chain and any(_has(name, member) for member in _specs(part.get('members')) or ())
   )
 
 

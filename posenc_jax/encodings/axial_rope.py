@@ -12,7 +12,7 @@ from posenc_jax.encodings.core.bounds import (
   check_unread,
 )
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
-from posenc_jax.encodings.core.scaling.rope_types import OF_CALLS, read_scaling
+from posenc_jax.encodings.core.scaling.rope_types import check_of_all_calls, read_scaling
 from posenc_jax.encodings.rope import Rotary, rotate
 from posenc_jax.errors import shown
 from posenc_jax.xla_ops import outer
@@ -110,10 +110,8 @@ class AxialRoPE(Rotary):
       read_scaling(scaling if scaled_axis in (None, n) else None, K, base, 1.0, None)
       for n, K in enumerate(self.spans)
     )
-    for own in filter(None, self.scalings):
-      if own.rope_type in OF_CALLS:
-        reads = f'scaling.rope_type={own.rope_type!r} reads how many keys there are'
-        raise ValueError(f'{reads}; allowed: types that do not')
+    for own in self.scalings:
+      check_of_all_calls(own)
     if scaled_axis is not None and (factor := self.spectrum(0)[1]) != 1:
       multiplies = f'scaled_axis={scaled_axis} with an attention factor of {factor:.4g}'
       raise ValueError(f'{multiplies}, which multiplies all channels; allowed: 1')

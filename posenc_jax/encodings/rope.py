@@ -128,6 +128,23 @@ class Rotary(Encoding):
     return rope_frequencies(self.width, self.base)
 
 
+class ScaledRotary(Rotary):
+  """A rotary encoding whose frequencies may be scaled."""
+
+  def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
+    """`scaling`: a dict with `rope_type` and the fields of that type; None: none."""
+    super().__init__(dims, rngs, **rotary)
+    self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
+    if self.scaling is not None and self.scaling.rope_type in OF_CALLS:
+      self.reads_window_alone = False
+
+  def spectrum(self, length: int) -> tuple[np.ndarray, float]:
+    """The frequencies of a call of `length` keys, and the factor of rotated channels."""
+    if self.scaling is None:
+      return self.frequencies(), 1.0
+    return self.scaling(self.width, self.base, length)
+
+
 class ByAngles(Encoding):
   """An encoding whose coordinates are angles: pairs of channels of q and k rotate by them.
 
@@ -160,7 +177,7 @@ class ByAngles(Encoding):
     return rotate(o_BTHK, -i, self.layout) if self.rotates_values else o_BTHK
 
 
-class RoPE(Rotary):
+class RoPE(ScaledRotary):
   """Pair m of channels of q and k rotates by position * base^(-2m/K): q . k depends on i - j.
 
   Su et al. 2021, eqs. 14, 15 and 34. `fraction` < 1 rotates only the first fraction * K channels,
@@ -181,19 +198,6 @@ class RoPE(Rotary):
   )
   rotates_qk = True
   reads_window_alone = True
-
-  def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
-    """`scaling`: a dict with `rope_type` and the fields of that type; None: none."""
-    super().__init__(dims, rngs, **rotary)
-    self.scaling = read_scaling(scaling, self.width, self.base, self.fraction, dims.train_length)
-    if self.scaling is not None and self.scaling.rope_type in OF_CALLS:
-      self.reads_window_alone = False
-
-  def spectrum(self, length: int) -> tuple[np.ndarray, float]:
-    """The frequencies of a call of `length` keys, and the factor of rotated channels."""
-    if self.scaling is None:
-      return self.frequencies(), 1.0
-    return self.scaling(self.width, self.base, length)
 
   def turn(self, x_BTHK, position_BT, length: int):
     """x as at these positions of a call of `length` keys."""

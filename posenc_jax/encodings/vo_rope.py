@@ -2,10 +2,12 @@
 
 import jax.numpy as jnp
 
-from posenc_jax.encodings.rope import Rotary, rotate_at
+from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.scaling.rope_types import check_of_all_calls
+from posenc_jax.encodings.rope import ScaledRotary, rotate_at
 
 
-class VORoPE(Rotary):
+class VORoPE(ScaledRotary):
   """o_i = R(-i) sum_j p_ij R(j) v_j = sum_j p_ij R(j - i) v_j: each value is rotated by j - i.
 
   R(t) rotates pair m of channels by t base^(-2m/K), as `rope` does. Scores do not change, so it is
@@ -13,11 +15,19 @@ class VORoPE(Rotary):
   key and value (`model.shared_kv`), and rotating it does both. There the last `fraction` of the
   channels rotates, here the first, which differs by a permutation of channels; the layout of
   DeepSeek-V4 is 'interleaved'.
+
+  `scaling` is as for `rope`, without its attention factor, which is of scores. Laid over a chain
+  with `rope`, it and the other hyperparameters are set in both members.
   """
 
   paper = 'DeepSeek-V4, in Hugging Face transformers'
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.04'
   rotates_values = True
+
+  def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
+    """`scaling`: as for `rope`, of the types that do not depend on the number of keys."""
+    super().__init__(dims, rngs, scaling=scaling, **rotary)
+    check_of_all_calls(self.scaling)
 
   def transform_values(self, v_BSGK, j):
     if v_BSGK.shape[-1] < self.width:
@@ -29,5 +39,6 @@ class VORoPE(Rotary):
 
   def _turn(self, x_BTHK, position_BT):
     turned = x_BTHK[..., : self.width]
-    turned = rotate_at(turned, position_BT, self.frequencies(), self.layout)
+    frequencies, _ = self.spectrum(self.dims.train_length)  # of a call of any length
+    turned = rotate_at(turned, position_BT, frequencies, self.layout)
     return jnp.concatenate([turned, x_BTHK[..., self.width :]], axis=-1)

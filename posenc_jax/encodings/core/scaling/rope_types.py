@@ -112,6 +112,13 @@ def read_scaling(
   return checked
 
 
+def check_of_all_calls(scaling: Scaling | None) -> None:
+  """Raises ValueError for frequencies that depend on the number of keys of a call."""
+  if scaling is not None and scaling.rope_type in OF_CALLS:
+    reads = f'scaling.rope_type={scaling.rope_type!r} reads how many keys there are'
+    raise ValueError(f'{reads}; allowed: types that do not')
+
+
 def _pop_type(fields: dict) -> str:
   named = [fields.pop(key) for key in ('rope_type', 'type') if key in fields]
   if not named:
