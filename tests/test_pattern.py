@@ -32,6 +32,9 @@ def pattern(*layers, **overrides):
   return of({'name': 'pattern', 'layers': layers}, **overrides)
 
 
+chain = lambda *members: {'name': 'chain', 'members': members}
+
+
 def test_what_is_observed_of_layers_is_stacked_in_their_order():
   """Five layers of a period of two: two whole periods and a rest."""
   m = pattern('alibi', {'name': 'rope', 'attention_window': 4}, model__layers=5)
@@ -126,9 +129,32 @@ def test_learned_positions_in_a_pattern_end_and_are_added_once():
   np.testing.assert_allclose(logits(m, x), logits(bare, x), atol=2e-5)
 
 
+def test_one_bipe_of_a_pattern_adds_its_places():
+  """The others, which only place attention, add none: as if all layers had the first."""
+  places, nowhere = {'name': 'bipe'}, {'name': 'bipe', 'places': 1}
+  x = jnp.where(tokens() % 5 == 0, 10, tokens())
+  m = pattern(places, nowhere, {'name': 'rope'})
+  np.testing.assert_allclose(
+    nll(pattern(places, nowhere), x), nll(pattern(places, places), x), atol=2e-5
+  )
+  assert np.abs(nll(m, x) - nll(of(places), x)).max() > 1e-3
+
+
 @pytest.mark.parametrize(
   ('encoding', 'message'),
   [
+    *(
+      (
+        {'name': 'pattern', 'layers': layers},
+        f'encoding.layers: {kind} would be added to the input for each of 2 encodings; allowed: '
+        'one of them, which adds for all layers$',
+      )
+      for layers, kind in (
+        ((chain('learned', 'sink'), 'nope', chain('learned', 'alibi')), 'Learned'),
+        (('sinusoidal', {'name': 'shape_offset', 'inner': 'sinusoidal'}), 'Sinusoidal'),
+        (('bipe', {'name': 'bipe', 'inner': 'nope'}), 'BiPE'),
+      )
+    ),
     ({'name': 'pattern'}, r'encoding.layers=\(\); allowed: names of encodings, or dicts'),
     ({'name': 'pattern', 'layers': 'rope,pattern'}, 'allowed: names of encodings'),
     ({'name': 'pattern', 'layers': ({'base': 3},)}, 'allowed: names of encodings'),

@@ -141,6 +141,19 @@ def test_a_model_is_its_inner_one_at_segments_with_rows_of_places(inner, factor,
   assert np.abs(run(alone) - expected).max() > 1e-3
 
 
+def test_alibi_in_a_chain_has_the_slopes_of_bipe_alibi():
+  """By a factor of its own, also beside a score, among whose tables it is; or those of ALiBi."""
+  chain = lambda *members: {'name': 'chain', 'members': members}
+  steep, r_R = {'name': 'alibi', 'factor': 1 / 96}, jnp.arange(9)
+  expected = build('bipe', inner='alibi').bias(r_R)
+  np.testing.assert_allclose(build('bipe', inner=chain('kv_shift', steep)).bias(r_R), expected)
+  tables = build('bipe', inner=chain('fox', steep)).tables(r_R)
+  np.testing.assert_allclose(tables[1]['bias'], expected)
+  for members in (('kv_shift', 'alibi'), ('alibi', 'fox')):
+    plain = build('bipe', inner=chain(*members), bias_factor=1.0)
+    np.testing.assert_allclose(96 * plain.bias(r_R), expected)
+
+
 def test_packed_documents_are_as_alone():
   both, _ = bipe_model()
   x_BT = tokens()
@@ -183,6 +196,18 @@ def test_attention_alone_says_what_it_would_lose():
       ('bipe', {'inner': inner, 'bias_factor': 96.0}, 'bipe: bias_factor=96.0 for inner=')
       for inner in ('rope', 'fire', 'hard_alibi', {'name': 'chain', 'members': 'fox,alibi'})
     ),
+    *(
+      (
+        'bipe',
+        {'inner': {'name': kind, 'members': members}},
+        r"has alibi without a factor of 96; allowed: dict\(name='alibi', factor=1/96\), which has ",
+      )
+      for kind, members in (
+        ('chain', 'kv_shift,alibi'),
+        ('chain', 'alibi,fox'),
+        ('heads', 'nope,alibi'),
+      )
+    ),
     ('bipe', {'inner': 'sinusoidal'}, "bipe: inner='sinusoidal' acts on the input; allowed: one"),
     ('bipe', {'inner': 'pose'}, "bipe: inner='pose' samples positions itself; allowed: an enc"),
     ('bipe', {'inner': 'bipe'}, "bipe: inner='bipe' reads positions off tokens; allowed: one that"),
@@ -218,7 +243,7 @@ def test_a_chain_inside_stands_at_segments():
   """Here RoPE beside a sink; and heads, which BiPE is no member of."""
   enc = build('bipe', inner={'name': 'chain', 'members': ('rope', 'sink')})
   assert enc.acts_on() == ('input', 'queries and keys', 'softmax')
-  enc = build('bipe', inner={'name': 'heads', 'members': 'rope,alibi'})
+  enc = build('bipe', inner={'name': 'heads', 'members': 'rope,alibi'}, bias_factor=96.0)
   assert enc.acts_on() == ('input', 'queries and keys', 'scores')
 
 

@@ -22,8 +22,9 @@ class BiPE(PositionWrapper):
   tokens before t in its segment, segment_t the number of segments before that one in its document;
   BOS has place 0 in segment 0. P has `places` rows, drawn as those of `learned`. As in the released
   code the last row is zero, and so is P for all places beyond it. inner='rope' is BiPE-RoPE;
-  inner='alibi' is BiPE-ALiBi, whose slopes the released code multiplies by 96 (`bias_factor`). The
-  code's factor log(segment_t + 1) / log L of queries, which its configs switch off, is left out.
+  inner='alibi' is BiPE-ALiBi, whose slopes the released code multiplies by 96 (`bias_factor`); in a
+  chain it is dict(name='alibi', factor=1/96). The code's factor log(segment_t + 1) / log L of
+  queries, which its configs switch off, is left out.
 
   Separators by default are full stops and newlines, as in the paper. The released code has tokens
   of Llama's, 869 and 13: a full stop behind a space, and a newline. A full stop behind a word is
@@ -53,9 +54,10 @@ class BiPE(PositionWrapper):
     Args:
       inner: a name, or a dict of a name and hyperparameters.
       separators: ids of the tokens that end a segment; None: 46 and 10, the bytes '.' and newline.
-      places: rows of P, the zero one included; the training length if None.
+      places: rows of P, the zero one included; the training length if None. With 1, the zero one
+        alone, nothing is added: for all encodings but one of a pattern of layers.
       bias_factor: the inner encoding's bias by distance is multiplied by it; None: 96 for `alibi`,
-        1 for others.
+        1 for others, in which `alibi` has to have a factor of its own.
     """
     super().__init__(dims, rngs, inner)
     if self.inner.has('add_to_input'):
@@ -70,10 +72,15 @@ class BiPE(PositionWrapper):
     check_above(0, bias_factor=bias_factor)
     # Beside tables, a part of the bias may be among them; a hidden key must stay hidden.
     is_whole = self.inner.has('bias') and not self.inner.has('tables')
-    if bias_factor is not None and (not is_whole or self.inner.hides_keys):
+    if bias_factor not in (None, 1) and (not is_whole or self.inner.hides_keys):
       allowed = 'None, unless inner has a bias by distance that can be multiplied as a whole'
       raise ValueError(f'bias_factor={bias_factor} for inner={inner!r}; allowed: {allowed}')
-    of_published = 96.0 if isinstance(self.inner, ALiBi) else 1.0
+    is_alibi = isinstance(self.inner, ALiBi)
+    parts = [e for e in self.inner.parts() if isinstance(e, ALiBi)]
+    if bias_factor is None and not is_alibi and any(e.factor == 1 for e in parts):
+      allowed = "dict(name='alibi', factor=1/96), which has the published slopes; or bias_factor=1"
+      raise ValueError(f'inner={inner!r} has alibi without a factor of 96; allowed: {allowed}')
+    of_published = 96.0 if is_alibi else 1.0
     self.bias_factor = of_published if bias_factor is None else bias_factor
     self.rows = normal(rngs, (self.places, dims.model_dim), dims.model_dim**-0.5)
 
@@ -81,7 +88,7 @@ class BiPE(PositionWrapper):
     return self, *self.inner.parts()
 
   def has(self, hook: str) -> bool:
-    return hook == 'add_to_input' or super().has(hook)
+    return self.places > 1 if hook == 'add_to_input' else super().has(hook)
 
   def positions_of_tokens(self, tokens_BT, position_ids):
     index_1T, is_first = jnp.arange(tokens_BT.shape[1])[None], position_ids == 0

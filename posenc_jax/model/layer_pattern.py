@@ -26,7 +26,8 @@ class LayerPattern(nnx.Module):
   """The encodings of all layers: one for all, or several in an order that repeats over the layers.
 
   Layers of equal encodings are one variant, whatever their masks, and share what that encoding
-  shares: three layers of `t5` have one table.
+  shares: three layers of `t5` have one table. What acts on the input, of whichever layer it is the
+  encoding, acts once for all.
 
   Attributes:
     variants: a StackedEncoding each.
@@ -55,6 +56,7 @@ class LayerPattern(nnx.Module):
       )
       for n, spec in enumerate(variants)
     )
+    _check_input(self.first_layers)
     numbers = {enc.heads_per_query for enc in self.first_layers}
     if len(numbers) > 1:
       raise ValueError(
@@ -123,6 +125,18 @@ class LayerPattern(nnx.Module):
       variant = self.order[place]
       slot = period * self.order.count(variant) + self.order[:place].count(variant)
       yield variant, self.variants[variant].layer(slot), self.masks[place]
+
+
+def _check_input(encodings: list) -> None:
+  """Raises ValueError where variants would add the same to the input of the one model."""
+  kinds = [
+    kind
+    for enc in encodings
+    for kind in dict.fromkeys(type(e).__name__ for e in enc.parts() if e.has('add_to_input'))
+  ]
+  if twice := next((kind for kind in kinds if kinds.count(kind) > 1), None):
+    problem = f'{twice} would be added to the input for each of {kinds.count(twice)} encodings'
+    raise ValueError(f'encoding.layers: {problem}; allowed: one of them, which adds for all layers')
 
 
 def _layers_of(tree, count: int) -> list:
