@@ -3110,7 +3110,7 @@ def beside(*members):
         (('hard_alibi', 'fox'), 'fox', 'hard_alibi', 'fox before hard_alibi'),
         (('hard_alibi', 'sigmoid'), 'sigmoid', 'hard_alibi', 'sigmoid before hard_alibi'),
         (
-          ('hard_alibi', 'talking_heads'),
+          ('hard_alibi', {'name': 'talking_heads', 'weights': False}),
           *('talking_heads', 'hard_alibi', 'talking_heads before hard_alibi'),
         ),
         (
@@ -3120,6 +3120,27 @@ def beside(*members):
         ((beside('nope', 'hard_alibi'), 'dape'), 'dape', 'heads', 'dape before heads'),
         (('hard_alibi', 'dape_v2'), 'dape_v2', 'hard_alibi', 'one of them'),
         (('dape_v2', 'hard_alibi'), 'dape_v2', 'hard_alibi', 'one of them'),
+      )
+    ),
+    *(
+      (
+        members,
+        'talking_heads mixes weights of heads, of which hard_alibi hides keys from some; allowed: '
+        'one of them',
+      )
+      for mixer in ('talking_heads', {'name': 'talking_heads', 'scores': False})
+      for members in (('hard_alibi', mixer), (mixer, 'hard_alibi'))
+    ),
+    *(
+      (
+        (first, mixer),
+        f'{name} mixes scores of heads, of which {first} has made weights; allowed: {name} before '
+        f'{first}',
+      )
+      for first in ('relu', 'screening', 'sigmoid')
+      for name, mixer in (
+        ('dape', 'dape'),
+        ('talking_heads', {'name': 'talking_heads', 'weights': False}),
       )
     ),
     *(

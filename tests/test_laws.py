@@ -1078,6 +1078,32 @@ def test_scores_are_adapted_as_declared(variant):
 
 
 @pytest.mark.parametrize(
+  'variant',
+  [
+    pytest.param(v, marks=daily_if(v in ENCODINGS))
+    for v in VARIANTS
+    if declared(v).has('score') or declared(v).has('normalize')
+  ],
+)
+def test_heads_are_mixed_as_declared(variant):
+  """Others have other scores or weights where the first one has other scores."""
+  enc, (x, weights, _) = build(variant), inputs()
+  s_BHTS, q_BHTK, *rest = heads_first(enc, x, weights, np.arange(S)[None])
+
+  @jax.jit
+  def others(first):
+    s, q = s_BHTS.at[:, 0].multiply(first), q_BHTK.at[:, 0].multiply(first)
+    k_BGSK, coordinates = rest
+    tile = make_tile(enc, coordinates, None)
+    made = tile_scores(enc, s, q, k_BGSK, tile)
+    if enc.has('normalize'):
+      made = enc.normalize(jnp.where(tile.mask[:, None], made, MASKED), tile)
+    return made[:, 1:]
+
+  assert enc.mixes_heads == bool(np.abs(others(2.0) - others(1.0)).max() > 1e-3)
+
+
+@pytest.mark.parametrize(
   'variant', [pytest.param(v, marks=daily_if(v in ENCODINGS)) for v in VARIANTS]
 )
 def test_keys_are_hidden_as_declared(variant):

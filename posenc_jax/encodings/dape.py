@@ -13,6 +13,7 @@ class AdaptedBias(Encoding):
   """The bias of another encoding, `inner`, for what adapts it by scores; one set a layer."""
 
   taps = 1  # keys that the weights see: the key itself, or its neighbors, too
+  mixes_heads = True
 
   def __init__(
     self,

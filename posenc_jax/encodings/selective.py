@@ -25,6 +25,7 @@ class Selective(Encoding):
   needs_all_queries = True
   normalizer = 'rows'
   adapts_scores = True
+  mixes_heads = True
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """1, or 0 of the first token of a text."""

@@ -24,6 +24,7 @@ class TalkingHeads(Encoding):
   limit = WHOLE_ROWS
   position_kind = None
   normalizer = 'rows'
+  mixes_heads = True
   per_layer = ('of_scores', 'of_weights')
 
   def __init__(self, dims: Dims, rngs, *, scores: bool = True, weights: bool = True):

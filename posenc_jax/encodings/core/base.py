@@ -172,6 +172,7 @@ class Encoding(nnx.Module):
   # key would be seen again
   hides_keys = False
   adapts_scores = False  # `normalize` changes scores before it makes weights of them
+  mixes_heads = False  # `score` or `normalize` reads scores of other heads
 
   # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
   # All layers share the others.

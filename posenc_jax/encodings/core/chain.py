@@ -44,9 +44,10 @@ class Chain(Composite):
     them or makes them wider again;
   - a member on scores behind `dape_v2`, `selective` or `mta`, which adapt the scores of all
     members; behind `hard_alibi`, which hides keys, one with a `score`, and beside it one that
-    adapts scores or counts visible keys;
-  - beside `rope_pp`, which makes two heads of one: before it any member but those on the input or
-    on queries and keys, behind it any but those on the input;
+    adapts scores, mixes weights of heads (`talking_heads`) or counts visible keys; behind `sigmoid`
+    and its like, which return logarithms of weights, one that mixes scores of heads (`dape`);
+  - beside `rope_pp`, which makes two heads of one: before it any member but those on the input, on
+    queries and keys or on values, behind it any but those on the input;
   - members that take different numbers of positions a token; beside one that takes the positions of
     the data any that acts on the input or has a table of positions; members that sample positions
     or read them off tokens (they wrap a chain), or that carry a state (`tape`).

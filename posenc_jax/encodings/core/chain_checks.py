@@ -25,6 +25,7 @@ def check_together(names: list[str], encodings: list[Encoding]) -> None:
   _check_queries(names, encodings)
   _check_hidden(names, encodings)
   _check_adapted(names, encodings)
+  _check_mixed(names, encodings)
 
 
 def sets_scale(enc: Encoding) -> bool:
@@ -175,6 +176,9 @@ def _check_hidden(names: list[str], encodings: list[Encoding]) -> None:
     if reader.needs_visible:
       problem = f'{names[m]} counts keys that a query sees, of which {names[n]} hides some'
       raise ValueError(f'{problem}; allowed: one of them')
+    if reader.mixes_heads and reader.has('normalize'):
+      problem = f'{names[m]} mixes weights of heads, of which {names[n]} hides keys from some'
+      raise ValueError(f'{problem}; allowed: one of them')
     if reader.has('score') and m > n:
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
 
@@ -184,4 +188,14 @@ def _check_adapted(names: list[str], encodings: list[Encoding]) -> None:
   for n, m in itertools.combinations(range(len(encodings)), 2):
     if encodings[n].adapts_scores and 'scores' in encodings[m].acts_on():
       problem = f'{names[n]} adapts the scores of all members, of {names[m]} behind it, too'
+      raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
+
+
+def _check_mixed(names: list[str], encodings: list[Encoding]) -> None:
+  """Refuses a score that reads other heads behind one that returns logarithms of weights: a key
+  without weight in one head would be among the scores of another.
+  """
+  for n, m in itertools.combinations(range(len(encodings)), 2):
+    if encodings[n].normalizer == 'none' and encodings[m].mixes_heads and encodings[m].has('score'):
+      problem = f'{names[m]} mixes scores of heads, of which {names[n]} has made weights'
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')

@@ -21,6 +21,7 @@ ANY_MEMBERS = (
   'bends_products',
   'hides_keys',
   'adapts_scores',
+  'mixes_heads',
   'applies_scale',
   'needs_usual_queries',
 )
