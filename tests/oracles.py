@@ -57,6 +57,8 @@ class Oracle:
   temper: callable = lambda n, h, x: 1.0
   # what becomes of a query of the head h that sees n keys, then: (q, n, h) -> q
   requery: callable = lambda q, n, h: q
+  # whether a product of the token's own stands beside q . k, which later factors of q multiply, too
+  sets_beside: bool = False
 
 
 def dot(K):
@@ -400,7 +402,7 @@ def mla_rope(dims, hyper, p):
     return query @ key / math.sqrt(K + width)
 
   content = lambda q, k, i, j, h: q @ k / math.sqrt(K + width)
-  return Oracle(content, pair=pair, tokens=with_position)
+  return Oracle(content, pair=pair, tokens=with_position, sets_beside=True)
 
 
 def with_frequencies(dims, f):
@@ -1080,7 +1082,7 @@ def tupe(dims, hyper, p):
     s = (q @ k + query @ (place(j) @ p['u_k'][:, h // group])) / math.sqrt(2 * K)
     return s + (t5(dims, sides, p).score(0 * q, k, i, j, h) / math.sqrt(K) if buckets else 0)
 
-  return Oracle(score)
+  return Oracle(score, sets_beside=True)
 
 
 def with_bias(dims, hyper, p):
@@ -1778,10 +1780,14 @@ def chain(dims, hyper, p):
 
   def pair(q, k, x_i, x_j, n, h):
     q, k = query(q, x_i, n, h), key(k, x_j, h)
-    product = q @ k / math.sqrt(dims.head_dim)
-    of_score = [part.score(q, k, x_i[-1], x_j[-1], h) for part in parts if not part.turn]
-    of_pair = [part.pair(q, k, x_i[m], x_j[m], n, h) for m, part in enumerate(parts)]
-    return product + sum(s - product for s in of_score) + sum(of_pair)
+    s = product = q @ k / math.sqrt(dims.head_dim)
+    for m, part in enumerate(parts):
+      behind = range(m + 1, len(parts)) if part.sets_beside else ()
+      factor = math.prod(parts[b].temper(n, h, x_i[b]) for b in behind)
+      if not part.turn:
+        s += factor * part.score(q / factor, k, x_i[-1], x_j[-1], h) - product
+      s += factor * part.pair(q / factor, k, x_i[m], x_j[m], n, h)
+    return s
 
   def across(s_HS, i, j_S, place_S):
     for part in parts:

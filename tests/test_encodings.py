@@ -2567,15 +2567,18 @@ def test_temperatures_that_are_others():
 
 
 def test_mla_rope_with_the_temperature_of_deepseek(monkeypatch):
-  """t^2 for all of a score: by `scaling` in what turns, by a chain in the rest."""
+  """t^2 for all of a score: behind it; or by `scaling` in what turns, and before it in the rest."""
   x, weights, _ = inputs()
   yarn, t = {'rope_type': 'yarn', 'factor': 4.0}, 0.1 * np.log(4) + 1
-  member = {'name': 'mla_rope', 'scaling': yarn}
-  chain = build('chain', members=({'name': 'nope_scale', 'scale': t**2}, member))
-  there = layer(chain, weights, x)
-  enc = build('mla_rope', scaling=yarn | {'attention_factor': 1.0})
+  temperature, plain = {'name': 'nope_scale', 'scale': t**2}, yarn | {'attention_factor': 1.0}
+  of_both = ({'name': 'mla_rope', 'scaling': plain}, temperature)
+  of_each = (temperature, {'name': 'mla_rope', 'scaling': yarn})
+  there = [layer(build('chain', members=members), weights, x) for members in (of_both, of_each)]
+  enc = build('mla_rope', scaling=plain)
   monkeypatch.setattr(type(enc), 'scale', lambda self, head_dim: t**2 * 12**-0.5)
-  np.testing.assert_allclose(there, layer(enc, weights, x), atol=1e-5)
+  expected = layer(enc, weights, x)
+  for found in there:
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_key_offset_of_all_channels_is_kv_shift_of_keys_alone():
@@ -3048,7 +3051,9 @@ def beside(*members):
         (('transformer_xl', 'rope'), 'transformer_xl', 'rope'),
         ((beside('transformer_xl', 'shaw'), 'rope'), 'heads', 'rope'),
         (('transformer_xl', beside('nope', 'logn')), 'transformer_xl', 'heads'),
-        (('mla_rope', 'logn'), 'mla_rope', 'logn'),
+        (('diet_abs', 'logn'), 'diet_abs', 'logn'),
+        (('mla_rope', 'qassmax'), 'mla_rope', 'qassmax'),
+        (('mla_rope', beside('logn', 'qassmax')), 'mla_rope', 'heads'),
       )
     ),
     *(
@@ -3274,7 +3279,7 @@ def test_what_can_be_chained_with_wider_queries(wide):
     runs(wide, other) for other in ('alibi', 'fire', 'fox', 'relative_projection', 'sinusoidal')
   )
   assert runs('logn', wide) == (wide != 'pope')
-  assert runs(wide, 'ssmax') == (wide != 'tupe')
+  assert runs(wide, 'ssmax')
 
 
 def test_odd_head_width_and_heads_that_do_not_divide():

@@ -1308,8 +1308,6 @@ TEMPERATURES = tuple(name for name in ENCODINGS if issubclass(ENCODINGS[name], T
 # Where a temperature may not stand beside an encoding: its scores would be those of no formula.
 REFUSED_TEMPERATURES = {
   'transformer_xl': ('behind',),
-  'tupe': ('behind',),
-  'mla_rope': ('behind',),
   'diet_abs': ('behind',),
   'coca': ('before',),
   'pope': ('before',),
@@ -1320,7 +1318,7 @@ REFUSED_TEMPERATURES = {
   **dict.fromkeys(WRAPPERS, ('before', 'behind')),  # they go around a chain
 }
 WITH_TEMPERATURE = (
-  *('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'cope', 'dape', 'fox', 'lssa'),
+  *('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'mla_rope', 'cope', 'dape', 'fox', 'lssa'),
 )
 
 

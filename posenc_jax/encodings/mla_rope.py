@@ -16,11 +16,11 @@ class MLARoPE(RoPE):
   paper W_h reads a compressed x, which the Lite model does without. That keys and values are
   compressed, too, says nothing of positions and is no part of this encoding.
 
-  `scaling` acts on the rotated part alone: its attention factor t, such as YaRN's, multiplies the
-  second product by t^2 and leaves q_i . k_j as it is. DeepSeek multiplies the whole score by t^2,
-  t = 0.1 m ln(factor) + 1, where m is its mscale_all_dim. For this set attention_factor=t in
-  `scaling`, and chain dict(name='nope_scale', scale=t**2) before `mla_rope`. Every temperature has
-  to stand before it in a chain, and multiplies q_i . k_j alone.
+  In a chain a temperature before this one multiplies q_i . k_j alone, and one behind it both, as in
+  Mistral Large 3. `scaling` acts on the rotated part alone: its attention factor, such as YaRN's,
+  multiplies the second product by its square and leaves q_i . k_j as it is. DeepSeek multiplies the
+  whole score by t^2, t = 0.1 m ln(factor) + 1, where m is its mscale_all_dim. For this set
+  attention_factor=1.0 in `scaling`, and chain dict(name='nope_scale', scale=t**2) behind this one.
   """
 
   paper = 'DeepSeek-V2, 2024, arXiv:2405.04434'

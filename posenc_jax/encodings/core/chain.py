@@ -35,7 +35,8 @@ class Chain(Composite):
   - a member that makes q . k itself (`path`, `xpos`, `rerope`) behind one that acts on scores, or
     beside one that sets the scale;
   - a member that changes queries behind `transformer_xl`, `tupe`, `diet_abs` or `mla_rope`, which
-    add parts of their own to queries;
+    add parts of their own to queries; but a temperature behind `tupe` or `mla_rope` multiplies the
+    whole product;
   - a temperature, or a rotation with an attention factor, before `coca`, `pope`, `lssa`,
     `cos_scale`, `qassmax` or `screening` or beside `tapa`, whose products are not proportional to
     the query; and two of these seven;

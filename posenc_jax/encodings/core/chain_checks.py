@@ -135,7 +135,9 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses members of which one changes queries to what is no formula of another any more."""
   for n, m in itertools.permutations(range(len(encodings)), 2):
     reader, other = encodings[n], encodings[m]
-    if reader.reads_own_queries and other.changes_queries and m > n:
+    # A factor of queries is one of products that were set beside one another as channels.
+    is_factor = _multiplies_alone(other) and not (reader.has('score') or reader.applies_scale)
+    if reader.reads_own_queries and other.changes_queries and m > n and not is_factor:
       problem = f'{names[m]} changes queries behind {names[n]}, which has put a part into them'
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
     if reader.bends_products and other.bends_products and n < m:
@@ -150,6 +152,13 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
       if factor := _attention_factor(other):
         multiplies = f'{names[m]} multiplies queries and keys by {factor:.4g}'
         raise ValueError(f'{multiplies}, and {problem}; allowed: an attention factor of 1')
+
+
+def _multiplies_alone(enc: Encoding) -> bool:
+  """Whether all that an encoding, and any that it is made of, does to queries is to multiply them
+  by a factor.
+  """
+  return all(part.multiplies_queries or not part.changes_queries for part in enc.parts())
 
 
 def _attention_factor(enc: Encoding) -> float | None:
