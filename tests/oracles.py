@@ -2241,6 +2241,7 @@ RECORDS = {
       'xsa_kv_shift': {'members': ({'name': 'xsa', 'learned': True}, 'kv_shift')},
       'kv_shift_rope': {'members': ('kv_shift', 'rope')},
       'ssmax_rope_pp': {'members': ('ssmax', 'rope_pp')},
+      'kv_shift_rope_pp': {'members': ('kv_shift', 'rope_pp')},
       'abacus_rope': {'members': ('abacus', 'rope')},
       'grape_m_alibi': {'members': ('grape_m', 'alibi')},
       'asentmax_rope': {'members': ({'name': 'rope', 'base': 50.0}, 'asentmax_temperature')},

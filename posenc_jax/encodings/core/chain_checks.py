@@ -123,9 +123,9 @@ def _check_heads(names: list[str], encodings: list[Encoding]) -> None:
     if several.heads_per_query == 1:
       continue
     for m, e in enumerate(encodings):
-      alone = {'input', 'queries and keys'} if m < n else {'input'}
+      alone = {'input', 'queries and keys', 'values'} if m < n else {'input'}
       if m != n and not {*e.acts_on()} <= alone:
-        allowed = 'before it what acts on the input, or on queries and keys'
+        allowed = 'before it what acts on the input, on queries and keys or on values'
         raise ValueError(
           f'{names[n]} makes several heads of one, {names[m]} not; allowed: {allowed}'
         )
