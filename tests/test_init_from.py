@@ -13,7 +13,7 @@ from posenc_jax.encodings.core.registry import make_from_spec
 from posenc_jax.evaluation.runs import parameters_of
 from posenc_jax.model import decoder
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
-from posenc_jax.training.init_from import finished_parameters
+from posenc_jax.training.init_from import finished_parameters, moved
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.provenance import MadeOf, claim
 from posenc_jax.training.run_dir import claim_run_dir
@@ -99,6 +99,29 @@ def test_a_parameter_of_another_encoding_is_new_though_its_name_and_shape_are_th
 ):
   found = started(finished(tmp_path, there), here)
   assert {path for path, is_kept in found.items() if is_kept} == {f'0/encoding/{x}' for x in kept}
+
+
+@pytest.mark.parametrize(
+  ('there', 'here', 'places'),
+  [
+    (LOG, chain('kerple_log,logn'), {'p': 'members/0/p', 'a': 'members/0/a'}),
+    (RANDOM_LOG, LOG, {'inner/p': 'p', 'inner/a': 'a'}),
+    (LOG, chain('kerple_log,kerple_log'), {}),
+    (LOG, POWER, {}),
+  ],
+)
+def test_parameters_of_a_run_move_with_the_encoding_that_holds_them(there, here, places):
+  (before, model), (now, _) = made(there, 1), made(here, 0)
+  leaves, top = leaves_by_path(model), 'encodings/variants/0/encoding'
+  expected = {f'{top}/{path}': f'{top}/{place}' for path, place in places.items()}
+  found = moved({path: path for path in leaves}, before.encoding, now.encoding)
+  assert found == {expected.get(path, path): path for path in leaves}
+
+
+def test_of_two_parameters_that_would_come_to_one_place_neither_is_lost():
+  (before, model), (now, _) = made(PATTERN, 1), made(PATTERN | {'layers': 'nope,kerple_power'}, 0)
+  leaves = {path: path for path in leaves_by_path(model)}
+  assert moved(leaves, before.encoding, now.encoding) == leaves
 
 
 def test_layers_of_a_pattern_take_the_parameters_of_their_own_encoding(tmp_path):

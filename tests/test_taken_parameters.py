@@ -59,6 +59,20 @@ def nats(run):
   return [row['nats'] for row in storage.read_rows(Path(run) / 'eval.jsonl')]
 
 
+def test_a_chain_laid_over_a_run_keeps_its_parameters(start):
+  """As a run of no steps has them; not where another has the name, or parameters are new."""
+  folder, corpus = start
+  made('chain', corpus, folder, **CHAIN)
+  laid = lambda members: load_run(folder, {'encoding.name': 'chain', 'encoding.members': members})
+  tokens = np.arange(32)[None] % 7
+  nats = laid('t5,logn').nats(tokens)
+  np.testing.assert_array_equal(nats, load_run('chain').nats(tokens))
+  assert np.abs(nats - load_run(folder).nats(tokens)).max() > 1e-4  # past the training length
+  for members in ('t5,fox', 'alibi,logn'):
+    with pytest.raises(UserError, match='holds model encodings/variants/0/encoding/'):
+      laid(members)
+
+
 def test_nothing_is_drawn_read_or_written(start, monkeypatch, capsys):
   """Also where parameters of the other run are dropped, as T5's table for RoPE in its place."""
   folder, corpus = start

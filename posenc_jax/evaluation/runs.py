@@ -26,7 +26,7 @@ from posenc_jax.model.layer_pattern import HOLDERS, MASK, PATTERN, encoding_name
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
-from posenc_jax.training.init_from import filled
+from posenc_jax.training.init_from import filled, moved
 from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
 from posenc_jax.training.provenance import check_code, check_documents
@@ -125,8 +125,9 @@ def restore(
   holds_half: bool = False,
   on_all: bool = False,
 ) -> tuple[decoder.LM, int]:
-  """Returns the model of the last checkpoint, or of the one `at` a step, and its step. Raises
-  `UserError`.
+  """Returns the model of the last checkpoint, or of the one `at` a step, and its step. An encoding
+  that evaluation has put into a chain, or taken out of another encoding, keeps its parameters where
+  no other has its name. Raises `UserError`.
 
   Args:
     holds_half: whether, where activations of evaluation are bfloat16, matrices are held as that,
@@ -137,7 +138,8 @@ def restore(
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
   check_code(workdir, own_code(config))
-  check_kept_hyperparameters(saved_config(workdir), config)
+  saved = saved_config(workdir)
+  check_kept_hyperparameters(saved, config)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read
     model = decoder.shapes(config, corpus.vocab)
@@ -148,8 +150,8 @@ def restore(
       'allowed: the directory of a run that train.py has trained'
     )
   where = f'{Path(workdir).resolve() / "checkpoints"}: step {held.step}'
-  check_shapes(where, 'model', held.leaves, leaves_by_path(model))
-  leaves = held.leaves
+  leaves = moved(held.leaves, saved.encoding, config.encoding)
+  check_shapes(where, 'model', leaves, leaves_by_path(model))
   if holds_half and config.eval.compute_dtype == 'bfloat16':
     # one after another, so that the host has not all of them twice
     leaves = {path: _half(path, leaves.pop(path)) for path in [*leaves]}

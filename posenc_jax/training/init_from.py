@@ -58,6 +58,20 @@ def filled(model, arrays: dict[str, np.ndarray]):
   return jax.tree.unflatten(jax.tree.structure(model), (leaves | put).values())
 
 
+def moved(leaves: dict, before: ConfigDict, here: ConfigDict) -> dict:
+  """{path: parameter} of a run as a model has them that has another encoding around or beside those
+  of the run, as in a chain: each with the encoding that holds it, where that is the only one of its
+  name before and here. As they are, where two would come to one place.
+
+  Args:
+    leaves: those of the run.
+    before, here: sections `encoding`, of the run and of the model.
+  """
+  parts_before, parts_here = _parts(before), _parts(here)
+  found = {_place(path, parts_before, parts_here): leaf for path, leaf in leaves.items()}
+  return found if len(found) == len(leaves) else leaves
+
+
 def all_taken(
   workdir: str | Path, shapes, config: ConfigDict
 ) -> tuple[Parameters, dict[str, str]] | None:
