@@ -164,6 +164,10 @@ def changed(**attributes):
       r"own: biass is no hook; did you mean 'bias'\?; allowed: of a helper another name, or _biass",
     ),
     (
+      changed(constrain_params=lambda self: self),
+      "own: constrain_params is no hook; did you mean 'constrain_parameters'",
+    ),
+    (
       changed(normaliser='none'),
       r"own: normaliser is no declaration; did you mean 'normalizer'\?; allowed: of anything else",
     ),

@@ -37,6 +37,8 @@ HOOKS = {
   'normalize': 'weights',
   'is_exhausted': None,
 }
+# Methods that a class may define, too, and that are no hooks.
+OTHER_METHODS = ('constrain_parameters', 'of_pairs', 'hidden_numbers', 'parts')
 PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
@@ -86,7 +88,9 @@ class Encoding(nnx.Module):
   Which hook: positions added at the input, `add_to_input`; rotations and temperatures,
   `coordinates` and `transform_qk`; what depends on distance alone, `bias`, which the kernels
   `fused` and `triton` take, or `relative_*`, which `fused` takes; anything else about a pair,
-  `score`; weights that are no softmax, `normalize`.
+  `score`, which both trace, too, and refuse for operations that they lack and, in `triton`, for
+  parameters that it reads, heads that it mixes or tells apart, and `scans_keys`; weights that are
+  no softmax, `normalize`.
 
   A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and may set `paper`,
   `parameter_summary` and `reported_extrapolation`. Only parameters may be arrays: hyperparameters
@@ -338,7 +342,13 @@ class Encoding(nnx.Module):
     raise NotImplementedError
 
   def tables(self, r_R):
-    """A pytree of [R, H|1] and [R, H|1, channels], for a `score` that mixes them: tile.tables."""
+    """A pytree of [R, H|1] and [R, H|1, channels], for a `score` that mixes them: `tile.tables` are
+    numbers of each pair, [B|1, H|1, T', S'], ready to add, and vectors.
+
+    A vector meets queries by `tile.query_dot`, keys by `tile.reader.key_dot` and weights by
+    `tile.reader.sum_by_distance`. `fused` lays out what keys read in another order, and knows it by
+    the dict key 'relative_queries': it refuses a `key_dot` of others, and other uses of it.
+    """
     raise NotImplementedError
 
   # For every tile of the score matrix.
@@ -365,7 +375,14 @@ class Encoding(nnx.Module):
     raise NotImplementedError
 
   def is_exhausted(self, carried):
-    """Whether all keys further left have no weight, given what `score` carries, [B, H, T', ...]."""
+    """Whether all keys further left have no weight for any of the queries: one scalar bool.
+
+    `blockwise` and `ring` ask before each tile, but never under a soft-cap; others visit them all.
+
+    Args:
+      carried: what `score` carries: a tuple of arrays [B, H, T', ...], one for each shape of
+        `scans_keys`.
+    """
     raise NotImplementedError
 
   # After a step of the optimizer.

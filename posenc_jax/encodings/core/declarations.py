@@ -7,7 +7,14 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from posenc_jax.encodings.core.base import DECLARED, HOOKS, NOT_DECLARED, SCORE_TERMS, Encoding
+from posenc_jax.encodings.core.base import (
+  DECLARED,
+  HOOKS,
+  NOT_DECLARED,
+  OTHER_METHODS,
+  SCORE_TERMS,
+  Encoding,
+)
 from posenc_jax.errors import closest, shown
 
 # What declarations with few values may be.
@@ -27,7 +34,9 @@ def check_declared(enc: Encoding, name: str) -> None:
       allowed = 'a number or a tuple, or nnx.Param of floats, which is'
       raise ValueError(f'{name}: {attribute} is {kind}, and would be trained; allowed: {allowed}')
   for own, is_method in _own_names(enc):
-    what, known = ('hook', HOOKS) if is_method else ('declaration', (*DECLARED, *NOT_DECLARED))
+    what, known = 'declaration', (*DECLARED, *NOT_DECLARED)
+    if is_method:
+      what, known = 'hook', (*HOOKS, *OTHER_METHODS)
     if near := closest(own, known, cutoff=0.85):
       allowed = f'of {"a helper" if is_method else "anything else"} another name, or _{own}'
       raise ValueError(f'{name}: {own} is no {what}; did you mean {near!r}?; allowed: {allowed}')
