@@ -14,9 +14,9 @@ from unittest import mock
 import pytest
 
 from posenc_jax import sweep
+from posenc_jax.config import BASE
 from posenc_jax.sweep import sweeping
 
-ROOT = Path(__file__).parent.parent
 # What an earlier sweep left at work is found in /proc.
 needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 # macOS binds no process to CPUs.
@@ -95,11 +95,11 @@ scripts = tuple(map(Path, sys.argv[3:]))
 cli.main(lambda argv: sweep.sweep(argv[0], argv[1], {{}}, scripts, {jobs}))
 """
 
-STARTED = """
+STARTED = f"""
 from posenc_jax.config import load
 
 def get_config():
-  return load({base!r}, {{'train.steps': 60}})
+  return load({str(BASE)!r}, {{'train.steps': 60}})
 
 def sweep():
   first, second = {{'encoding.name': 'rope', 'seed': 1}}, {{'encoding.name': 'alibi'}}
@@ -109,8 +109,8 @@ def sweep():
 
 
 def sweep_unchecked(*given, **settings) -> int:
-  """`sweep.sweep` of runs that no process could build: their scripts are stand-ins."""
-  with mock.patch.object(sweeping, 'check_runs'):
+  """`sweep.sweep` of runs that no process could build: their scripts are stand-ins, soon done."""
+  with mock.patch.object(sweeping, 'check_runs'), mock.patch.object(sweep.local, 'POLL', 0.01):
     return sweep.sweep(*given, **settings)
 
 
@@ -126,9 +126,7 @@ class Study:
     self.scripts = tuple(folder / name for name in ('train.py', 'eval.py'))
     for script in self.scripts:
       script.write_text(SCRIPT)
-    self.path.write_text(
-      STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names, seeds=seeds)
-    )
+    self.path.write_text(STUDY.format(base=str(BASE), names=names, seeds=seeds))
 
   def __call__(self, overrides=None, jobs=1, launcher='local'):
     given = self.path, self.out, overrides or {}, self.scripts, jobs, launcher

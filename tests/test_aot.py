@@ -17,6 +17,7 @@ from posenc_jax import config, data, target
 from posenc_jax.attention import BACKENDS, Backend, fastest
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
+from posenc_jax.config import BASE
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
@@ -448,7 +449,6 @@ def test_the_mesh_says_for_what_a_program_is_traced(platform, name, length, back
   assert target.platform() == jax.default_backend() == 'cpu'
 
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 TINY = {
   'model.layers': 1,
   'model.model_dim': 128,

@@ -6,7 +6,6 @@ import importlib.machinery
 import importlib.util
 import io
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -646,7 +645,6 @@ def test_from_the_command_line_to_rows_and_table(tmp_path):
   done = subprocess.run(
     [sys.executable, ROOT / 'scripts' / 'bench.py', *flags.split()],
     cwd=tmp_path,
-    env=os.environ | {'PYTHONPATH': str(ROOT)},
     capture_output=True,
     text=True,
     timeout=240,

@@ -613,7 +613,7 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
 def test_the_command_times_each_line_once(tmp_path, monkeypatch):
   monkeypatch.setattr(step_times.cli, 'keep_compiled_programs', lambda: None)
   study = tmp_path / 'study.py'
-  study.write_text(STUDY.format(base=ROOT / 'configs' / 'base.py'))
+  study.write_text(STUDY.format(base=config.BASE))
   step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', '--rounds=2'])
   rows = storage.read_rows(tmp_path / 'out' / costs.STEP_TIMES)
   assert [(row['label'], row['train_length'], row['steps']) for row in rows] == [
@@ -655,7 +655,7 @@ def test_of_seeds_in_one_program_the_step_of_one_is_timed(tmp_path, monkeypatch)
   measure = lambda configs, rounds: {line: timed.append(c) or [1.0] for line, c in configs.items()}
   monkeypatch.setattr(step_times, 'measure', measure)
   study = tmp_path / 'study.py'
-  study.write_text(STUDY.format(base=ROOT / 'configs' / 'base.py'))
+  study.write_text(STUDY.format(base=config.BASE))
   seeds = ['--config.seeds=(0, 1)', '--config.vmap_seeds=True', '--config.mesh.seeds=2']
   step_times.main([f'--config={study}', f'--out={tmp_path / "out"}', *seeds])
   assert [(c.seeds, c.vmap_seeds, c.mesh.seeds) for c in timed] == [((), False, 1)] * 3

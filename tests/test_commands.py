@@ -27,7 +27,7 @@ from posenc_jax.training.run_dir import claim_run_dir
 
 ROOT = Path(__file__).parent.parent
 TINY = [
-  f'--config={ROOT / "configs" / "base.py"}',
+  f'--config={BASE}',
   *(
     '--config.model.layers=1',
     '--config.model.model_dim=8',
@@ -301,7 +301,7 @@ def private(corpus, tmp_path):
   _, *flags = TINY
   fields = cli.parse_args([*flags, corpus, '--config.eval.controls=()'], {})[1]
   study = tmp_path / 'study.py'
-  study.write_text(PRIVATE.format(base=str(ROOT / 'configs' / 'base.py'), fields=fields))
+  study.write_text(PRIVATE.format(base=str(BASE), fields=fields))
   yield study
   ENCODINGS.pop('mine', None)
 
@@ -592,7 +592,7 @@ def test_a_training_that_ends_says_how_it_is_evaluated_but_not_in_a_sweep(
   ],
 )
 def test_an_encoding_inside_another_is_found_not_to_be_registered(section):
-  run = config.load(ROOT / 'configs' / 'base.py', {'encoding': section})
+  run = config.load(BASE, {'encoding': section})
   with pytest.raises(UserError, match=r"^config.encoding: 'mine' is not registered; allowed: with"):
     runs.check_registered(run, {'eval.k': 4})
   runs.check_registered(run, {'encoding.inner.name': 'mine'})
@@ -602,7 +602,7 @@ def test_a_run_whose_encoding_is_not_registered_is_loaded_and_exported_with_the_
   command, tmp_path
 ):
   """Not with a list of names that are near."""
-  run = config.load(ROOT / 'configs' / 'base.py', {'encoding.name': 'mine'})
+  run = config.load(BASE, {'encoding.name': 'mine'})
   (tmp_path / 'run').mkdir()
   storage.write_json(tmp_path / 'run' / 'config.json', config.to_json(run))
   where = "config.encoding: 'mine' is not registered; allowed: "
@@ -616,16 +616,12 @@ def test_a_run_whose_encoding_is_not_registered_is_loaded_and_exported_with_the_
 
 @pytest.mark.parametrize('script', ['train.py', 'eval.py'])
 def test_bad_input_is_refused_before_jax_starts(script, tmp_path):
-  base = config.load(ROOT / 'configs' / 'base.py')
+  base = config.load(BASE)
   storage.write_json(tmp_path / 'config.json', config.to_json(base))
   code = (
     'import runpy, sys; sys.modules["jax"] = None; runpy.run_path(sys.argv[0], run_name="__main__")'
   )
-  arguments = [
-    f'--config={ROOT / "configs" / "base.py"}',
-    f'--workdir={tmp_path}',
-    '--config.train.steps=0',
-  ]
+  arguments = [f'--config={BASE}', f'--workdir={tmp_path}', '--config.train.steps=0']
   argv = [str(ROOT / script), *arguments]
   launcher = f'import sys; sys.argv = {argv!r}; sys.path.insert(0, {str(ROOT)!r}); {code}'
   ended = subprocess.run(
@@ -707,7 +703,7 @@ TRAIN_ON = """
 
 def start(work, folder, before='', shell=(), **options):
   """Starts a script of its own in `folder`, without the PYTHONUNBUFFERED of this process."""
-  environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONUNBUFFERED': ''}
+  environment = {**os.environ, 'PYTHONUNBUFFERED': ''}
   environment |= options.pop('env', {})
   script = SCRIPT.format(work=work.strip(), before=before)
   command = [*shell, sys.executable, '-c', script]

@@ -3,13 +3,13 @@
 import ast
 import json
 import sys
-from pathlib import Path
 
 import pytest
 
 from posenc_jax import data, other_words, storage
 from posenc_jax.cli import REQUIRED, parse_args
 from posenc_jax.config import (
+  BASE,
   config_hash,
   decides_results,
   differing_keys,
@@ -34,8 +34,6 @@ from posenc_jax.encodings.core.registry import ENCODINGS, hyperparameters
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
 from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
-
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 
 
 def test_base_is_valid_and_locked():

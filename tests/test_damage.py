@@ -2,16 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from posenc_jax.storage import REPOSITORY
 
 
 @pytest.mark.slow  # a run is trained for one damage; tests of what is read have the others
 def test_no_damage_ends_in_a_traceback_or_in_a_silent_loss(tmp_path):
-  script = [sys.executable, str(ROOT / 'scripts' / 'maintenance' / 'damage.py')]
+  script = [sys.executable, str(REPOSITORY / 'scripts' / 'maintenance' / 'damage.py')]
   command = [*script, f'--out={tmp_path / "out"}', '--trials=1', '--seed=7']
   done = subprocess.run(command, capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

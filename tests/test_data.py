@@ -78,7 +78,7 @@ def run_python(code, *args, **env):
     stdout=subprocess.PIPE,
     stderr=subprocess.PIPE,
     text=True,
-    env=os.environ | {'PYTHONPATH': str(ROOT)} | env,
+    env=os.environ | env,
   )
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import re
 import weakref
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +23,8 @@ from posenc_jax.inspection.laws import layer
 from posenc_jax.model import decoding
 from posenc_jax.model.decoder import LM
 from posenc_jax.model.decoding import decode, empty_cache, take_layers
+from posenc_jax.storage import REPOSITORY
 
-ROOT = Path(__file__).parent.parent
 T = 9
 step = jax.jit(decode, static_argnames=('last', 'window', 'chunk', 'sink_tokens', 'softcap'))
 STATIC = ('window', 'chunk', 'sink_tokens', 'softcap', 'backend')
@@ -303,7 +302,7 @@ def test_layers_are_taken_out_of_a_stack_one_parameter_after_another():
 @pytest.mark.ci
 def test_the_cache_that_is_written_in_place_serves_what_the_page_says():
   """The block of docs/attend.md with each encoding that it can be asked of, after 12 tokens."""
-  page = (ROOT / 'docs' / 'attend.md').read_text()
+  page = (REPOSITORY / 'docs' / 'attend.md').read_text()
   blocks = re.findall(r'```python\n(.*?)```', page, re.DOTALL)
   (block,) = (block for block in blocks if 'slots, window' in block)
   names = {'__name__': 'page'}

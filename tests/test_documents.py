@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from posenc_jax import cli
-from posenc_jax.config import load, load_study, to_json
+from posenc_jax.config import BASE, load, load_study, to_json
 from posenc_jax.encodings import Encoding, make
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
@@ -158,7 +158,7 @@ def test_the_members_with_hyperparameters_of_readme_are_a_chain():
   (members,) = re.findall(r'--config\.encoding\.members="(.*?)"', (ROOT / 'README.md').read_text())
   given = ['--config.encoding.name=chain', f'--config.encoding.members={members}']
   _, overrides = cli.parse_args(given, {})
-  c = load(ROOT / 'configs' / 'base.py', overrides)
+  c = load(BASE, overrides)
   assert to_json(c.encoding)['members'][1]['max_distance'] == 1024
 
 

@@ -1,7 +1,6 @@
 """scripts/explain.py names every source of position, and is right about it."""
 
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,6 +8,7 @@ from flax import nnx
 from kinds import daily_if, representatives
 
 from posenc_jax import config, data
+from posenc_jax.config import BASE
 from posenc_jax.distributed import processes
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
@@ -17,8 +17,6 @@ from posenc_jax.inspection import laws
 from posenc_jax.model.decoder import build
 from scripts import explain
 
-ROOT = Path(__file__).parent.parent
-BASE = ROOT / 'configs' / 'base.py'
 GRID = {'data.corpus': 'task:grid/positions=grid', 'eval.protocols': 'answers'}
 CARRIED = {
   'data.corpus': 'task:addition/reverse=True/positions=abacus',

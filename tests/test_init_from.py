@@ -1,13 +1,12 @@
 """Parameters that a training starts from, of a run that had another encoding or code."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
 
 from posenc_jax import config
+from posenc_jax.config import BASE
 from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.registry import make_from_spec
 from posenc_jax.evaluation.runs import parameters_of
@@ -18,7 +17,6 @@ from posenc_jax.training.own_encodings import own_code
 from posenc_jax.training.provenance import MadeOf, claim
 from posenc_jax.training.run_dir import claim_run_dir
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 SIZES = {'layers': 2, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
 SETTINGS = {f'model.{field}': size for field, size in SIZES.items()} | {'train.length': 8}
 VOCAB = 5

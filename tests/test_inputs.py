@@ -12,13 +12,14 @@ from ml_collections import ConfigDict
 
 from posenc_jax import cli, config, data, errors, sweep
 from posenc_jax.cli import parse_args
-from posenc_jax.config import field_help, load, validate
+from posenc_jax.config import BASE, field_help, load, validate
 from posenc_jax.config.checks import MAX_DEPTH
 from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, Stopped, UserError
 from posenc_jax.evaluation import preflight
+from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep.plan import check_runs
 from posenc_jax.tasks import make
 from scripts import board, figures, keep, prepare_data, table
@@ -26,8 +27,6 @@ from scripts.aot import command as aot
 from scripts.bench import command as bench
 from scripts.maintenance import fuzz_inputs
 
-ROOT = Path(__file__).parent.parent
-BASE = ROOT / 'configs' / 'base.py'
 DEEP = 'x'
 for _ in range(3 * MAX_DEPTH):
   DEEP = (DEEP,)
@@ -401,9 +400,9 @@ def test_a_sweep_over_a_set_that_is_not_on_disk_is_refused_once(name, tmp_path, 
   if name.startswith('hf:'):
     pytest.importorskip('datasets')
   cache, out = tmp_path / 'their cache', tmp_path / 'out'
-  scripts = ROOT / 'train.py', ROOT / 'eval.py'
+  scripts = REPOSITORY / 'train.py', REPOSITORY / 'eval.py'
   fields = {'data.corpus': name, 'data.text_field': 'book_text', 'data.cache': str(cache)}
-  line = message(sweep.sweep, ROOT / 'configs' / 'quick.py', out, fields, scripts)
+  line = message(sweep.sweep, REPOSITORY / 'configs' / 'quick.py', out, fields, scripts)
   command = line.partition('prepare it with `')[2].removesuffix('`')
   assert [*tmp_path.iterdir()] == []
   taken = []

@@ -11,12 +11,13 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from stand_ins import ROOT, STARTED, Study, sweep_unchecked
+from stand_ins import STARTED, Study, sweep_unchecked
 
 from posenc_jax import storage, sweep
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import kept, row_files, study
 from posenc_jax.rows import row_schema, sessions
+from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import sweeping
 from posenc_jax.sweep.plan import check_runs, in_part, leave_out
 from posenc_jax.training import provenance, run_dir
@@ -31,19 +32,14 @@ def study_in(folder):
 def finished(tmp_path_factory):
   """The folder of a study that has run, of which each test has a copy."""
   folder = tmp_path_factory.mktemp('finished')
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setenv('PYTHONPATH', str(ROOT))
-    patch.setattr(sweep.local, 'POLL', 0.01)
-    run = study_in(folder)
-    assert swept(run, run.out) == 0
+  run = study_in(folder)
+  assert swept(run, run.out) == 0
   return folder
 
 
 @pytest.fixture
-def run(finished, tmp_path, monkeypatch):
+def run(finished, tmp_path):
   """A study whose runs are in `out`, as if they had run there."""
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
   run = study_in(tmp_path)
   shutil.copytree(finished / 'out', run.out)
   written = run.out / 'study.json'
@@ -128,7 +124,7 @@ def test_parts_are_joined_whichever_has_the_baseline(run, tmp_path, capsys):
 
 
 def test_a_part_has_what_its_runs_start_from(run):
-  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  run.path.write_text(STARTED)
   first, third, d, second = runs = sweep.plan(run.path, run.out, {})
   parts = [in_part(runs, f'{n}/4') for n in (1, 2, 3, 4)]
   assert parts == [[first], [first, third], [first, third, d], [second]]
@@ -370,8 +366,7 @@ def give_another_result(workdir):
 def test_parts_whose_runs_start_from_one_are_joined_though_machines_round_differently(
   run, tmp_path, capsys
 ):
-  started = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
-  run.path.write_text(f'{started}\ndef figures(): return {{}}\n')
+  run.path.write_text(f'{STARTED}\ndef figures(): return {{}}\n')
   first, third, fourth, _ = (planned.name for planned in sweep.plan(run.path, run.out, {}))
   out = tmp_path / 'kept'
   for part, is_other_machine in (('2/4', False), ('3/4', True)):
@@ -462,7 +457,7 @@ def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
 
 
 def test_a_run_that_others_start_from_is_run_again(run, tmp_path):
-  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  run.path.write_text(STARTED)
   runs = sweep.plan(run.path, run.out, {})
   first, third, fourth, second = (run.name for run in runs)
   assert [run.name for run in leave_out(runs, {first, second})] == [first, third, fourth]
@@ -480,7 +475,7 @@ def test_a_run_that_others_start_from_is_run_again(run, tmp_path):
   ],
 )
 def test_wrong_arguments_get_one_line(argv, reason, command, monkeypatch):
-  monkeypatch.chdir(ROOT)
+  monkeypatch.chdir(REPOSITORY)
   code, _, error = command('scripts/keep.py', *argv)
   assert (code, error.count('\n')) == (2, 1)
   assert reason in error

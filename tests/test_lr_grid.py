@@ -5,11 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 from small_runs import BASE, TINY, dotted
-from stand_ins import ROOT
 
 from posenc_jax import storage, sweep
 from posenc_jax.config import load, product, saved_config, vary, with_rates
 from posenc_jax.errors import Stopped, UserError
+from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import lr_grid
 from posenc_jax.sweep.lr_grid import RateCurve, choose_rates
 
@@ -59,7 +59,7 @@ def complete(bits_of, stated=0.004) -> RateCurve:
 
 
 def test_lines_are_those_of_the_sweep_or_of_lines(tmp_path):
-  board = lr_grid.lines_of(ROOT / 'configs' / 'studies' / 'board.py')
+  board = lr_grid.lines_of(REPOSITORY / 'configs' / 'studies' / 'board.py')
   assert len(board) == 29
   assert all('seed' not in line for line in board)
   for returns, reason in (('1 / 0', 'ZeroDivisionError'), ('None', 'returns None; allowed: 1 to')):
@@ -107,14 +107,13 @@ def test_a_grid_without_a_best_rate_ends(bits_of, words):
 @pytest.fixture
 def study(tmp_path, monkeypatch):
   """study(names, **overrides) chooses rates; its folder has study.py, out/ and rates.json."""
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(sweep.local, 'POLL', 0.01)
   monkeypatch.setattr(sweep.lr_grid, 'check_runs', lambda path, runs: None)
   (tmp_path / 'train.py').write_text(TRAIN)
 
   def choose(*names, **fields):
     path = tmp_path / 'study.py'
-    path.write_text(STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=names))
+    path.write_text(STUDY.format(base=str(BASE), names=names))
     scripts = (tmp_path / 'train.py',)
     given = path, tmp_path / 'out', tmp_path / 'rates.json', dotted(fields), scripts
     return choose_rates(*given, seed=7, jobs=2)
@@ -160,7 +159,7 @@ def test_lines_of_other_lengths_are_evaluated_each_at_its_own_and_at_all_depths(
   other.
   """
   path = tmp_path / 'tasks.py'
-  text = f"""{STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))}
+  text = f"""{STUDY.format(base=str(BASE), names=('rope',))}
 def lines():
   parity = {{'data.corpus': 'task:parity', 'train.length': 20}}
   words = {{'data.corpus': 'task:common_words', 'train.length': 60}}
@@ -241,7 +240,7 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
     with_rates([{}], tmp_path / 'none.json')
   path = tmp_path / 'other.py'
   path.write_text(
-    STUDY.format(base=str(ROOT / 'configs' / 'base.py'), names=('rope',))
+    STUDY.format(base=str(BASE), names=('rope',))
     + "def lines():\n  return [{'optim.learning_rate': 1.0}]\n"
   )
   with pytest.raises(UserError, match=r'other.py: a line sets optim.learning_rate; allowed: lines'):

@@ -4,7 +4,6 @@ gradients; queries that see no key get 0, and no gradient of them is NaN.
 
 import functools
 import re
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -35,8 +34,7 @@ from posenc_jax.attention.request import build_request
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 from posenc_jax.encodings.core.base import MASKED
 from posenc_jax.inspection.laws import layer, positions_of
-
-ROOT = Path(__file__).parent.parent
+from posenc_jax.storage import REPOSITORY
 
 
 def holes(i, j):
@@ -482,7 +480,7 @@ def across(enc, x_BSD, positions, keys: int, mask_ids=None):
   """Attention of the tokens behind `keys` others to these, as the page has it; with `mask_ids`, as
   it says of rows of several pairs.
   """
-  page = (ROOT / 'docs' / 'attend.md').read_text()
+  page = (REPOSITORY / 'docs' / 'attend.md').read_text()
   (recipe,) = re.findall(r'(def across\(.*?)\n\n', page, re.DOTALL)
   if mask_ids is not None:
     (of_pairs,) = re.findall(r'`mask=(lambda i, j, a, b: .*? & \(j < S\))`', page)

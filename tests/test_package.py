@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 import posenc_jax
-
-ROOT = Path(__file__).parent.parent
+from posenc_jax.storage import REPOSITORY
 
 
 def test_every_export_is_there_and_type_checkers_see_it():
@@ -25,12 +24,12 @@ def test_every_export_is_there_and_type_checkers_see_it():
 
 
 def test_the_version_is_that_of_the_citation():
-  assert f'\nversion: {posenc_jax.__version__}\n' in (ROOT / 'CITATION.cff').read_text()
+  assert f'\nversion: {posenc_jax.__version__}\n' in (REPOSITORY / 'CITATION.cff').read_text()
 
 
 def test_the_versions_that_docs_ask_for_are_those_that_pip_does():
-  asked = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['dependencies']
-  text = ' '.join((ROOT / 'docs' / 'attend.md').read_text().split())
+  asked = tomllib.loads((REPOSITORY / 'pyproject.toml').read_text())['project']['dependencies']
+  text = ' '.join((REPOSITORY / 'docs' / 'attend.md').read_text().split())
   for name in ('jax', 'flax'):
     (version,) = (line.removeprefix(f'{name}>=') for line in asked if line.startswith(f'{name}>='))
     assert f'{name} ({version} or later)' in text

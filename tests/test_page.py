@@ -9,7 +9,6 @@ import shutil
 import statistics
 import sys
 from html.parser import HTMLParser
-from pathlib import Path
 
 import jax
 import pytest
@@ -19,6 +18,7 @@ from synthetic import NINE, lines_of, needles, of_documents, realistic, row, row
 
 import posenc_jax.reporting.html
 from posenc_jax import config, data, storage
+from posenc_jax.config import BASE
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.model import decoder
 from posenc_jax.reporting import row_files
@@ -32,9 +32,8 @@ from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms.lengths import lengths
+from posenc_jax.storage import REPOSITORY
 
-ROOT = Path(__file__).parent.parent
-BASE = ROOT / 'configs' / 'base.py'
 BITS = {
   'alibi': {8: [1.0, 2.0, 4.0], 16: [1.5, 2.0, 4.0], 32: [1.5, 2.5, 4.5]},
   'rope': {8: [3.0, 3.5, 3.0], 16: [4.0, 4.0, 5.0], 32: [6.0, 7.0, 5.0]},
@@ -115,7 +114,7 @@ def run_folder(folder, rows, **overrides):
     'model.head_dim': 4,
     'model.mlp_dim': 16,
   }
-  c = config.load(ROOT / 'configs' / 'base.py', {**small, 'train.length': 8, **overrides})
+  c = config.load(BASE, {**small, 'train.length': 8, **overrides})
   storage.write_json(folder / 'config.json', config.to_json(c))
   storage.append_rows(folder / 'eval.jsonl', [r | {'run': folder.name} for r in rows])
   return c
@@ -510,7 +509,7 @@ def test_the_same_page_is_made_again_byte_for_byte(study):
 
 @pytest.mark.slow
 def test_the_kept_study_makes_a_page_of_moderate_size():
-  kept = gather([ROOT / 'results' / 'classic'])
+  kept = gather([REPOSITORY / 'results' / 'classic'])
   text = page.render(kept, 'bpb')
   assert len(text.encode()) < 5.2e6
   first = next(iter(plot(text)[1]['updatemenus']))

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -24,9 +23,9 @@ from test_trainer import damage_arrays, metrics, parameters
 from posenc_jax import config
 from posenc_jax.distributed import devices, processes
 from posenc_jax.errors import UserError
+from posenc_jax.storage import REPOSITORY
 from posenc_jax.training import loop
 
-ROOT = Path(__file__).parent.parent
 FSDP = {'mesh__fsdp': 2}
 FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6}
 
@@ -103,13 +102,8 @@ def start(folder, phases):
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     held.bind(('127.0.0.1', 0))
     arguments = [f'127.0.0.1:{held.getsockname()[1]}', str(folder)]
-    environment = os.environ | {'PYTHONPATH': str(ROOT)}
     done = subprocess.run(
-      [sys.executable, '-c', PAIRS, *arguments],
-      env=environment,
-      capture_output=True,
-      text=True,
-      timeout=300,
+      [sys.executable, '-c', PAIRS, *arguments], capture_output=True, text=True, timeout=300
     )
   lines = [line.split() for line in done.stdout.splitlines()]
   assert [name for name, *_ in lines] == list(phases), done.stdout + done.stderr
@@ -317,7 +311,7 @@ def test_an_evaluation_that_cannot_be_is_told_once(tmp_path):
   arguments = [f'--config={BASE}', f'--workdir={tmp_path / "run"}', '--config.mesh.data=2']
   started = [
     subprocess.Popen(
-      [sys.executable, str(ROOT / 'train.py'), *arguments, '--config.eval.documents=9000'],
+      [sys.executable, str(REPOSITORY / 'train.py'), *arguments, '--config.eval.documents=9000'],
       env=os.environ
       | {'JAX_COORDINATOR_ADDRESS': address, 'JAX_NUM_PROCESSES': '2', 'JAX_PROCESS_ID': index},
       stderr=subprocess.PIPE,
@@ -337,10 +331,9 @@ from posenc_jax import cli
 from posenc_jax.distributed import processes
 cli.main(lambda argv: processes.distributed_context(2).__enter__())
 """
-  everything = {'PYTHONPATH': str(ROOT), **environment}
   return subprocess.run(
     [sys.executable, '-c', code],
-    env=os.environ | everything,
+    env=os.environ | environment,
     capture_output=True,
     text=True,
     timeout=100,

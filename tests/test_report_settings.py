@@ -247,7 +247,7 @@ def test_a_metric_or_protocol_of_ones_own_may_have_a_name_like_one_of_these(name
 )
 def test_a_baseline_or_protocol_that_no_run_will_have_is_refused(settings, message, tmp_path):
   path = write_study(tmp_path / 'study.py', f'def table(): return {settings!r}')
-  planned = [config.load(ROOT / 'configs' / 'base.py', {'encoding.name': 'rope'})]
+  planned = [config.load(config.BASE, {'encoding.name': 'rope'})]
   study.of_study(path, tmp_path)  # rows may have them
   if message is None:
     study.of_study(path, tmp_path, planned=planned)
@@ -258,7 +258,7 @@ def test_a_baseline_or_protocol_that_no_run_will_have_is_refused(settings, messa
 
 @pytest.mark.parametrize('name', ['labels', 'references'])
 def test_a_label_of_a_figure_that_is_almost_one_of_the_study_is_refused(name):
-  planned = [config.load(ROOT / 'configs' / 'base.py', {'encoding.name': 'rope'})]
+  planned = [config.load(config.BASE, {'encoding.name': 'rope'})]
   report_settings.check_planned('x', [{name: ['rope', 'n-gram (5 bytes)']}], planned)
   with pytest.raises(UserError, match=rf"x: {name}: 'ropee' is no label .*; did you mean 'rope'\?"):
     report_settings.check_planned('x', [{name: ['ropee']}], planned)

@@ -36,7 +36,6 @@ from posenc_jax.training import loop, run_dir, setup, step
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import NO_OPTIMIZER, learning_rate, make_optimizer
 
-ROOT = Path(__file__).parent.parent
 OWN = {'encoding.name': 't5', 'train.max_to_keep': 1, 'eval.lengths': (16,), 'eval.documents': 0}
 
 
@@ -139,12 +138,8 @@ for name, command, kill in (
 def test_a_run_killed_at_the_nastiest_points_ends_as_if_it_had_not_been(unbroken, make, tmp_path):
   workdir, c = tmp_path / 'run', make()
   arguments = [str(workdir), json.dumps(config.to_json(c))]
-  environment = os.environ | {'PYTHONPATH': str(ROOT)}
   done = subprocess.run(
-    [sys.executable, '-W', 'ignore', '-c', KILLS, *arguments],
-    env=environment,
-    capture_output=True,
-    text=True,
+    [sys.executable, '-W', 'ignore', '-c', KILLS, *arguments], capture_output=True, text=True
   )
   first, *others = done.stdout.splitlines()
   assert first in ('half a row: -9 4', 'half a row: -9 4.orbax-checkpoint-tmp'), done.stderr

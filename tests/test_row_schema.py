@@ -257,7 +257,7 @@ def test_a_row_of_costs_that_is_wrong_is_named(change, message, tmp_path):
 )
 def test_a_row_of_timing_that_is_wrong_is_named(timing, message, tmp_path):
   (tmp_path / 'run').mkdir()
-  c = config.load(ROOT / 'configs' / 'base.py')
+  c = config.load(config.BASE)
   storage.write_json(tmp_path / 'run' / 'config.json', config.to_json(c))
   storage.append_rows(tmp_path / 'run' / 'timing.jsonl', [timing])
   with pytest.raises(Damaged, match=rf'run/timing\.jsonl:1: the line is damaged: {message}'):
@@ -273,7 +273,7 @@ def test_a_row_of_timing_that_is_wrong_is_named(timing, message, tmp_path):
   ],
 )  # fmt: skip
 def test_a_config_that_costs_cannot_be_read_of_is_named(path, value, tmp_path):
-  tree = config.to_json(config.load(ROOT / 'configs' / 'base.py'))
+  tree = config.to_json(config.load(config.BASE))
   *sections, name = path.split('.')
   (tree[sections[0]] if sections else tree)[name] = value
   (tmp_path / 'run').mkdir()

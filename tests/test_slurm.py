@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 import submitit
 from small_runs import MODEL, wait_for, write_text_corpus
-from stand_ins import ROOT, STARTED, Study
+from stand_ins import STARTED, Study
 
 from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
+from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import slurm, subprocesses
 from posenc_jax.training import run_dir
 
@@ -50,7 +51,6 @@ here=$(dirname "$0"); [ -e "$here/down" ] && exit 1; [ ! -e "$here/queue" ] || c
 @pytest.fixture
 def study(tmp_path, monkeypatch):
   """make(names, seeds) -> Study."""
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
   for name, value in (('POLL', 0.01), ('QUEUE_POLL', 0.0), ('PATIENCE', 0.05)):
     monkeypatch.setattr(slurm, name, value)
   return lambda names, seeds=(0,): Study(tmp_path, names, seeds)
@@ -85,7 +85,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
   study, scheduler, capsys
 ):
   run = study(['rope'])
-  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  run.path.write_text(STARTED)
   asked = {
     'launch.partition': 'fast',
     'launch.gpus': 2,
@@ -285,7 +285,7 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
   ):
     run(spread, launcher='slurm')
   one_a_node = spread | {'launch.tasks_per_node': 1}  # each has all GPUs of its node
-  config.validate(config.load(ROOT / 'configs' / 'base.py', one_a_node))
+  config.validate(config.load(config.BASE, one_a_node))
   monkeypatch.setenv('PATH', '/nowhere')
   with pytest.raises(UserError, match='no sbatch on this machine; allowed: local, or a node'):
     run(launcher='slurm')
@@ -431,7 +431,6 @@ def test_a_real_cluster_requeues_a_run_and_the_table_is_complete(tmp_path, monke
   """One run is requeued by the scheduler and one warned, as before its time ends; another starts
   from the former.
   """
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
   run = Study(tmp_path, ['slow'])
   text = run.path.read_text().partition('def sweep')[0]
@@ -445,7 +444,7 @@ def sweep():
   run.path.write_text(text.replace("{'train.steps': 60}", small) + sweep_of_four)
   command = [sys.executable, '-c', RUN, str(run.path), str(run.out), *map(str, run.scripts)]
   box = [
-    str(ROOT / 'scripts' / 'slurm_in_a_box.sh'),
+    str(REPOSITORY / 'scripts' / 'slurm_in_a_box.sh'),
     sys.executable,
     '-c',
     DRIVER,
@@ -473,7 +472,7 @@ def sweep():
   shown = subprocess.run(
     [
       sys.executable,
-      ROOT / 'scripts' / 'sweep.py',
+      REPOSITORY / 'scripts' / 'sweep.py',
       f'--config={run.path}',
       f'--out={run.out}',
       '--status',
@@ -516,9 +515,8 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
   """SLURM requeues the job of two tasks that train on one mesh; the run ends as it does in one
   process.
   """
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setenv('SLURM_BOX_CPUS', str(max(2, os.cpu_count())))
-  base, study, out = str(ROOT / 'configs' / 'base.py'), tmp_path / 'study.py', tmp_path / 'out'
+  base, study, out = str(config.BASE), tmp_path / 'study.py', tmp_path / 'out'
   launch = {'tasks_per_node': 2, 'cpus': 1, 'memory_gb': 2, 'minutes': 60}
   fields = {
     **MODEL,
@@ -533,10 +531,10 @@ def test_a_real_cluster_trains_one_run_in_two_tasks_and_requeues_it(tmp_path, mo
     **{'train.length': 16, 'train.batch': 4, 'mesh.fsdp': 2},
   }
   study.write_text(SPREAD.format(base=base, fields=fields))
-  scripts = [str(ROOT / name) for name in ('train.py', 'eval.py')]
+  scripts = [str(REPOSITORY / name) for name in ('train.py', 'eval.py')]
   command = [sys.executable, '-c', RUN, str(study), str(out), *scripts]
   box = [
-    str(ROOT / 'scripts' / 'slurm_in_a_box.sh'),
+    str(REPOSITORY / 'scripts' / 'slurm_in_a_box.sh'),
     sys.executable,
     '-c',
     REQUEUE,

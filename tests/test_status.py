@@ -6,7 +6,7 @@ import socket
 import subprocess
 
 import pytest
-from stand_ins import ROOT, STARTED, Study
+from stand_ins import STARTED, Study
 
 from posenc_jax import config, storage, sweep
 from posenc_jax.errors import UserError
@@ -17,10 +17,9 @@ from posenc_jax.training import run_dir
 @pytest.fixture
 def study(tmp_path, monkeypatch):
   """A study of four runs; the third starts from the first, and the fourth from the third."""
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
   monkeypatch.setattr(status, 'BETWEEN_COMMANDS', 0.0)
   study = Study(tmp_path, ['rope'])
-  study.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  study.path.write_text(STARTED)
   study.runs = sweep.plan(study.path, study.out, {}, study.scripts)
   for run in study.runs:
     run.workdir.mkdir(parents=True)
@@ -175,9 +174,7 @@ def test_without_any_speed_no_time_is_guessed(study, capsys):
   assert capsys.readouterr().out.splitlines()[-1] == '4 runs: 4 waiting'
 
 
-def test_states_of_a_run_that_fails_and_goes_on(tmp_path, monkeypatch, capsys):
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
+def test_states_of_a_run_that_fails_and_goes_on(tmp_path, capsys):
   run = Study(tmp_path, ['rope', 'broken_eval'])
   assert run()[0] == 1
   assert 'bad luck' in capsys.readouterr().out.partition('✗')[2]  # what the run itself wrote

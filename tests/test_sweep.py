@@ -11,12 +11,13 @@ import time
 import pytest
 from kinds import daily_if
 from rich.console import Console
-from stand_ins import CPUS, ROOT, STARTED, Study, needs_linux, needs_two_cpus
+from stand_ins import CPUS, STARTED, Study, needs_linux, needs_two_cpus
 
 from posenc_jax import config, storage, sweep
 from posenc_jax.cli import parse_args
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
+from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import launching, subprocesses
 from posenc_jax.sweep.plan import NAME_LENGTH
 from posenc_jax.sweep.run_state import RunState
@@ -25,10 +26,8 @@ from scripts.maintenance import torture
 
 
 @pytest.fixture
-def study(tmp_path, monkeypatch):
+def study(tmp_path):
   """make(names, seeds) -> Study."""
-  monkeypatch.setenv('PYTHONPATH', str(ROOT))
-  monkeypatch.setattr(sweep.local, 'POLL', 0.01)
   return lambda names, seeds=(0,): Study(tmp_path, names, seeds)
 
 
@@ -64,7 +63,7 @@ def test_a_section_of_which_the_sweep_sets_a_field_is_not_overridden(study):
   with pytest.raises(
     UserError, match=r"^config\.encoding\.name='alibi'; allowed: .* encoding={'name': 'nope'} whole"
   ):
-    sweep.plan(ROOT / 'configs' / 'drope.py', run.out, {'encoding.name': 'alibi'})
+    sweep.plan(REPOSITORY / 'configs' / 'drope.py', run.out, {'encoding.name': 'alibi'})
 
 
 def test_where_a_sweep_says_what_runs_start_from_that_is_not_overridden(study):
@@ -73,7 +72,7 @@ def test_where_a_sweep_says_what_runs_start_from_that_is_not_overridden(study):
   with pytest.raises(
     UserError, match=r"^config\.train\.init_from='mine'; allowed: other fields; .* {'label': 'YaRN"
   ):
-    sweep.plan(ROOT / 'configs' / 'paper' / 'yarn.py', run.out, {'train.init_from': 'mine'})
+    sweep.plan(REPOSITORY / 'configs' / 'paper' / 'yarn.py', run.out, {'train.init_from': 'mine'})
 
 
 def test_a_folder_that_an_earlier_version_began_goes_on(study):
@@ -186,7 +185,7 @@ def test_two_jobs_share_the_cpus_and_make_the_same_table(study, monkeypatch):
 @pytest.mark.parametrize('jobs', [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
   run = study(['rope'])
-  run.path.write_text(STARTED.format(base=str(ROOT / 'configs' / 'base.py')))
+  run.path.write_text(STARTED)
   code, calls = run({'eval.k': 8}, jobs=jobs)
   assert (code, list(calls.values())) == (0, [['train', 'eval']] * 4)
   starts = {name: config.saved_config(run.out / name).train.init_from for name in calls}
@@ -209,8 +208,7 @@ def test_a_run_waits_for_the_one_that_it_starts_from(study, jobs):
 
 def test_a_run_must_come_after_the_one_that_it_starts_from(study):
   run = study(['rope'])
-  text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
-  run.path.write_text(text.replace('[first, third,', '[third, first,'))
+  run.path.write_text(STARTED.replace('[first, third,', '[third, first,'))
   with pytest.raises(
     UserError, match=r"sweep: train.init_from=\{'encoding.name': 'rope', 'seed': 1\}; allowed: the"
   ):
@@ -287,8 +285,7 @@ def test_a_study_of_more_steps_goes_on_with_its_runs(study, capsys):
 
 def test_what_others_have_started_from_is_not_extended(study):
   run = study(['rope'])
-  text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
-  run.path.write_text(text.replace("'train.steps': 0", "'train.steps': 55"))
+  run.path.write_text(STARTED.replace("'train.steps': 0", "'train.steps': 55"))
   calls = run()[1]
   before = {path: path.read_bytes() for path in run.out.rglob('*') if path.is_file()}
   run.path.write_text(run.path.read_text().replace("'train.steps': 60", "'train.steps': 70"))
@@ -361,9 +358,8 @@ def test_overrides_win_and_runs_of_one_seed_are_one(study):
 def test_a_start_that_all_seeds_share_keeps_its_seed(study):
   """So that sweeps of one seed each can be joined: it is one run, whichever seed is asked for."""
   run = study(['rope'])
-  text = STARTED.format(base=str(ROOT / 'configs' / 'base.py'))
   run.path.write_text(
-    text[: text.index('def sweep')] + "def sweep():\n  start = {'label': 'base'}\n"
+    STARTED[: STARTED.index('def sweep')] + "def sweep():\n  start = {'label': 'base'}\n"
     "  tuned = {'label': 'b', 'train.init_from': start}\n"
     "  return [start, *({'seed': n} | tuned for n in range(2))]\n"
   )
@@ -589,7 +585,7 @@ def test_names_are_safe_short_readable_and_tell_overrides_apart():
   ('name', 'runs'), [('quick', 9), ('own_text', 15), ('classic', 48), ('extension', 72)]
 )
 def test_the_studies_of_this_repository_are_sound(name, runs, tmp_path):
-  path = ROOT / 'configs' / f'{name}.py'
+  path = REPOSITORY / 'configs' / f'{name}.py'
   planned = sweep.plan(path, tmp_path / name, {})
   assert len({run.workdir for run in planned}) == runs
   studies.of_study(path, tmp_path)

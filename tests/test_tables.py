@@ -10,20 +10,18 @@ import random
 import re
 import shutil
 from collections import Counter
-from pathlib import Path
 
 import pytest
 from rich.console import Console
 from synthetic import LENGTHS, LN2, NINE, lines_of, of_documents, realistic, row, rows_of, tasks
 
 from posenc_jax import config, storage
+from posenc_jax.config import BASE
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, row_files, study, table_writers
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows.overrides import DOCUMENTS
-
-BASE = Path(__file__).parents[1] / 'configs' / 'base.py'
 
 
 def one(rows, **settings):

@@ -1,7 +1,6 @@
 """Positions that a model reads off its tokens: laws of the hook, and BiPE's segments."""
 
 import dataclasses
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +13,12 @@ from test_laws import VARIANTS
 from test_model import VOCAB, model, tokens
 
 from posenc_jax import attend, config
+from posenc_jax.config import BASE
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
 DIMS = Dims(model_dim=16, heads=4, kv_heads=2, head_dim=6, train_length=16)
 SEPARATORS = (3, 7, 12)
 DOCUMENTS = np.array([[0] * 5 + [1] * 1 + [2] * 6, [4] * 12])
