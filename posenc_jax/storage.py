@@ -29,6 +29,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from posenc_jax.errors import Damaged, one_line, visible
 
 # Where this package lies: in a clone of the repository, if it was installed from one.
@@ -221,6 +223,23 @@ def _is_alive(pid: str) -> bool:
 def write_json(path: str | Path, tree: dict) -> None:
   """`atomic_write` of a tree as indented JSON, with a check as its last field."""
   atomic_write(path, json.dumps({**tree, 'crc': _check_of(tree)}, indent=2) + '\n')
+
+
+def without_numpy(value):
+  """A value with Python's numbers in the place of numpy's, in tuples, lists and dicts, too; other
+  mappings become dicts.
+
+  Numpy's are neither JSON nor literals of the command line, are no instances of int, and overflow
+  without an error.
+  """
+  if isinstance(value, np.generic):
+    return value.item()
+  if isinstance(value, tuple | list):
+    values = [without_numpy(part) for part in value]
+    return tuple(values) if isinstance(value, tuple) else values
+  if hasattr(type(value), 'keys'):
+    return {key: without_numpy(value[key]) for key in value}
+  return value
 
 
 def _check_of(tree: dict) -> str:

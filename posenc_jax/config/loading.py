@@ -15,7 +15,7 @@ from posenc_jax import storage
 from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
-from posenc_jax.config.serialization import saved_config, to_json, without_numpy
+from posenc_jax.config.serialization import saved_config, to_json
 from posenc_jax.config.tokenizer_file import with_its_symbols
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
 
@@ -97,7 +97,7 @@ def _checked(
     if check and not check[0](value):
       raise UserError(f'config: {path}: {name}() returns {shown(value)}; allowed: {check[1]}')
     is_data = check and not isinstance(value, ConfigDict)  # in a config `load` replaces them
-    return without_numpy(value) if is_data else value
+    return storage.without_numpy(value) if is_data else value
 
   return call
 
@@ -255,4 +255,4 @@ def _replace_numpy(section: ConfigDict) -> None:
       if isinstance(value, ConfigDict):
         _replace_numpy(value)
       else:
-        section[key] = without_numpy(value)
+        section[key] = storage.without_numpy(value)

@@ -2,8 +2,9 @@
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config.serialization import flat, to_json, without_numpy
+from posenc_jax.config.serialization import flat, to_json
 from posenc_jax.errors import MAX_SHOWN, UserError, closest, nearest, shown
+from posenc_jax.storage import without_numpy
 
 MAX_SECTIONS = 8  # dots in the path of an override
 # The one section whose keys are not known here: they are the encoding's hyperparameters.

@@ -5,7 +5,6 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
@@ -74,19 +73,6 @@ def to_json(tree):
   if isinstance(tree, dict | ConfigDict):
     return {key: to_json(value) for key, value in tree.items()}
   return [to_json(value) for value in tree] if isinstance(tree, tuple | list) else tree
-
-
-def without_numpy(tree):
-  """Dicts, lists, tuples and scalars, with Python's numbers in the place of numpy's, and dicts in
-  that of a ConfigDict, such as a section of `saved_config`: these are neither JSON nor literals of
-  the command line.
-  """
-  if isinstance(tree, dict | ConfigDict):
-    return {key: without_numpy(value) for key, value in tree.items()}
-  if isinstance(tree, tuple | list):
-    values = [without_numpy(value) for value in tree]
-    return tuple(values) if isinstance(tree, tuple) else values
-  return tree.item() if isinstance(tree, np.generic) else tree
 
 
 def from_json(tree: dict) -> ConfigDict:

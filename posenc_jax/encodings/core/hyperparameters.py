@@ -5,8 +5,6 @@ import numbers
 import types
 import typing
 
-import numpy as np
-
 # By annotation: in words, and whether a value is that.
 KINDS = {
   int: ('an integer', lambda value: isinstance(value, numbers.Integral)),
@@ -44,21 +42,6 @@ def stands_for_float(value: object, annotation: object) -> bool:
 def describe_type(annotation: object) -> str:
   """'an integer or None'."""
   return ' or '.join(KINDS[kind][0] for kind in _kinds(annotation))
-
-
-def in_python(value):
-  """A value with Python's numbers in the place of numpy's, in tuples, lists and dicts, too.
-
-  Numpy's integers overflow without an error, and are no instances of int.
-  """
-  if isinstance(value, np.generic):
-    return value.item()
-  if isinstance(value, tuple | list):
-    values = [in_python(part) for part in value]
-    return tuple(values) if isinstance(value, tuple) else values
-  if hasattr(type(value), 'keys'):
-    return {key: in_python(value[key]) for key in value}
-  return value
 
 
 def _kinds(annotation) -> list[type]:

@@ -16,13 +16,13 @@ from posenc_jax.encodings.core.declarations import check_declared
 from posenc_jax.encodings.core.hyperparameters import (
   describe_type,
   has_type,
-  in_python,
   is_known,
   stands_for_float,
 )
 from posenc_jax.encodings.core.own_code import keep_sources
 from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
 from posenc_jax.errors import nearest, nearest_of_all, shown
+from posenc_jax.storage import without_numpy
 
 BUILT_IN = {
   'nope': 'nope.NoPE',
@@ -360,10 +360,10 @@ def make(
 
 def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
   """Builds an encoding as `make` does, from its name, or a dict of that and hyperparameters."""
-  hyper = {'name': spec} if isinstance(spec, str) else in_python(spec)
+  hyper = {'name': spec} if isinstance(spec, str) else without_numpy(spec)
   name = hyper.pop('name', None)
   hyper = check(name, hyper)
-  dims = Dims(**in_python(dataclasses.asdict(dims)))
+  dims = Dims(**without_numpy(dataclasses.asdict(dims)))
   for field, size in dataclasses.asdict(dims).items():
     if not isinstance(size, numbers.Integral) or size < 1:
       raise ValueError(f'{field}={shown(size)}; allowed: a whole number of at least 1')
