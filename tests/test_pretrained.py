@@ -12,6 +12,7 @@ import sys
 import types
 import zipfile
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -281,8 +282,17 @@ def test_a_tokenizer_that_is_given_takes_the_place_of_all_that_was_said_of_token
   assert sources.with_given(source, SMALL_TOKENIZER, -1).beside == source.beside
 
 
+@pytest.fixture
+def download(monkeypatch):
+  """The hub's snapshot_download: a mock, which returns or does what a test says."""
+  download = mock.Mock()
+  hub = types.SimpleNamespace(snapshot_download=download)
+  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  return download
+
+
 @pytest.mark.parametrize('cut', [True, False])
-def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monkeypatch):
+def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, download):
   """And shards are one model. Mistral's weights are there twice, the second time as
   consolidated.safetensors.
   """
@@ -291,10 +301,8 @@ def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monke
   (folder / 'consolidated.safetensors').write_bytes(b'')
   if cut:
     shards(folder)
-  calls = []
 
-  def snapshot_download(name, revision, allow_patterns):
-    calls.append((name, revision))
+  def fetched(name, revision, allow_patterns):
     target = tmp_path / 'cache' / 'c0ffee'
     target.mkdir(parents=True, exist_ok=True)
     for path in folder.iterdir():
@@ -302,9 +310,9 @@ def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monke
         shutil.copy(path, target)
     return str(target)
 
-  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
-  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  download.side_effect = fetched
   source = sources.open_source('owner/name@v2')
+  calls = [(*call.args, call.kwargs['revision']) for call in download.call_args_list]
   assert calls == [('owner/name', 'v2')] + [('owner/name', 'c0ffee')] * (2 if cut else 1)
   assert not (tmp_path / 'cache' / 'c0ffee' / 'consolidated.safetensors').exists()
   form = families.form_of(source.fields, '')
@@ -326,37 +334,25 @@ def test_of_a_model_on_the_hub_only_what_is_read_is_fetched(cut, tmp_path, monke
   ],
 )
 def test_of_a_model_on_the_hub_that_is_not_covered_no_weights_are_fetched(
-  fields, message, tmp_path, monkeypatch
+  fields, message, tmp_path, download
 ):
-  folder, calls = save(tmp_path / 'c0ffee', 'llama', fields), []
-
-  def snapshot_download(name, revision, allow_patterns):
-    calls.append(allow_patterns)
-    return str(folder)
-
-  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
-  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  download.return_value = str(save(tmp_path / 'c0ffee', 'llama', fields))
   with pytest.raises(UserError, match=message):
     sources.open_source('owner/name')
-  assert len(calls) == 1
-  assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in calls[0])
-  assert 'pytorch_model.bin.index.json' in calls[0]
+  download.assert_called_once()
+  patterns = download.call_args.kwargs['allow_patterns']
+  assert not any(fnmatch.fnmatch('model.safetensors', pattern) for pattern in patterns)
+  assert 'pytorch_model.bin.index.json' in patterns
 
 
 @pytest.mark.parametrize('is_of_hub', [True, False])
 def test_what_lacks_a_tokenizer_or_a_bos_is_refused_before_its_weights_are_read(
-  is_of_hub, tmp_path, monkeypatch, command
+  is_of_hub, tmp_path, download, command
 ):
   tokens = {'bos_token_id': None, 'eos_token_id': None}
-  folder, calls = save(tmp_path / 'c0ffee', 'llama', tokens), []
+  folder = save(tmp_path / 'c0ffee', 'llama', tokens)
   (folder / 'model.safetensors').write_bytes(b'gigabytes')
-
-  def snapshot_download(name, revision, allow_patterns):
-    calls.append(allow_patterns)
-    return str(folder)
-
-  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
-  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+  download.return_value = str(folder)
   source = 'owner/name' if is_of_hub else folder
   flags = 'scripts/import_model.py', f'--source={source}', f'--workdir={tmp_path / "run"}'
   said = 'config.json names no bos_token_id or eos_token_id, which windows could begin with; '
@@ -364,17 +360,13 @@ def test_what_lacks_a_tokenizer_or_a_bos_is_refused_before_its_weights_are_read(
   (folder / 'tokenizer.json').rename(tmp_path / 'tokenizer.json')
   with_bos = (*flags, '--config.model.bos=1')
   assert ': no tokenizer.json; allowed: with --tokenizer=FILE' in command(*with_bos)[2]
-  assert len(calls) == (2 if is_of_hub else 0)
+  assert download.call_count == (2 if is_of_hub else 0)
   given = command(*with_bos, f'--tokenizer={tmp_path / "tokenizer.json"}')[2]
   assert 'model.safetensors is damaged' in given  # which is read at last
 
 
-def test_a_hub_that_gives_no_model_is_one_line(monkeypatch):
-  def snapshot_download(name, revision, allow_patterns):
-    raise OSError('no network\nat all')
-
-  hub = types.SimpleNamespace(snapshot_download=snapshot_download)
-  monkeypatch.setitem(sys.modules, 'huggingface_hub', hub)
+def test_a_hub_that_gives_no_model_is_one_line(download):
+  download.side_effect = OSError('no network\nat all')
   with pytest.raises(UserError, match=r'gives no model \(OSError: no network at all\)$'):
     sources.open_source('owner/name')
 
