@@ -1,8 +1,11 @@
-"""Checks that a backend equals `dense`, values and gradients, and the cases of kernels."""
+"""Checks that a backend equals `dense`, values and gradients, the cases of kernels, and tracing for
+devices that are not there.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from test_laws import DIMS, MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
 from posenc_jax.attention import attend
@@ -12,6 +15,25 @@ from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.encodings import ENCODINGS
 
 OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
+
+
+def on(platform: str | None = None, kind: str = 'any', manual: str = '', **axes: int):
+  """Within it, programs are traced for a mesh of {axis: size} that is not there, else for one
+  device; of no platform, for that of this machine. The axis `manual` is as in jax.shard_map.
+  """
+  axes = axes or {'one': 1}
+  types = tuple(AxisType.Manual if name == manual else AxisType.Auto for name in axes)
+  device = platform and AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
+  mesh = AbstractMesh(tuple(axes.values()), tuple(axes), axis_types=types, abstract_device=device)
+  return jax.sharding.use_abstract_mesh(mesh)
+
+
+def answer_of(ask, *shapes: tuple[int, ...], dtype=jnp.bfloat16):
+  """What a function says of arrays of these shapes while it is traced."""
+  answers = []
+  arrays = [jax.ShapeDtypeStruct(shape, dtype) for shape in shapes]
+  jax.eval_shape(lambda *arrays: answers.append(ask(*arrays)), *arrays)
+  return answers[0]
 
 
 def mode_of(name: str, kernels: list[str]) -> str:

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from against_dense import answer_of, on
 from flax import nnx
 from jax.experimental import topologies
-from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import AxisType
 
 from posenc_jax import config, data, target
 from posenc_jax.attention import BACKENDS, Backend, fastest
@@ -436,16 +437,12 @@ def test_the_mesh_says_for_what_a_program_is_traced(platform, name, length, back
 
   def chosen(q):
     request = build_request(q, q, q, enc)
-    assert request.platform == target.platform() == platform
-    assert fastest(request) == backend
     grid = TileSchedule.of_request(request).grid
-    assert (grid.rows, grid.columns) == (side, side)
-    return q
+    return request.platform, target.platform(), fastest(request), grid.rows, grid.columns
 
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform=platform)
-  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
-  with jax.sharding.use_abstract_mesh(mesh):
-    jax.eval_shape(chosen, jax.ShapeDtypeStruct((1, length, 2, 8), jnp.bfloat16))
+  with on(platform):
+    answer = answer_of(chosen, (1, length, 2, 8))
+  assert answer == (platform, platform, backend, side, side)
   assert target.platform() == jax.default_backend() == 'cpu'
 
 

@@ -15,11 +15,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import check_on_a_gpu
+from against_dense import check_on_a_gpu, on
 from flax import nnx
 from half_precision import sums_in_half_precision
 from jax import export
-from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from kinds import daily_if, slow
 
 from posenc_jax import target
@@ -1158,10 +1158,9 @@ def test_ring_refuses_where_no_mesh_is_set():
 @pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
 def test_interpreted_kernels_refuse_the_meshes_that_kernels_refuse(backend):
   q = jax.ShapeDtypeStruct((2, 6, 4, 8), jnp.float32)
-  mesh = AbstractMesh((2,), ('context',), axis_types=(AxisType.Auto,))
   run = lambda q: attend(q, q, q, build('nope'), backend=backend)
   reason = f'{backend}: kernels share out the batch alone, but the mesh has context=2'
-  with jax.sharding.use_abstract_mesh(mesh), pytest.raises(NotImplementedError, match=reason):
+  with on(context=2), pytest.raises(NotImplementedError, match=reason):
     jax.eval_shape(run, q)
 
 
@@ -1417,9 +1416,9 @@ def test_another_scale_is_a_factor_of_queries():
     ({'S': 1, 'T': 1}, 'a single query'),
     ({'S': 7}, None),
     ({'S': 7, 'is_causal': False}, 'odd number of tokens, and all would see one more: 7'),
-    ({'mesh': ('context', AxisType.Auto)}, 'whole sequences, but the mesh has context=2'),
-    ({'mesh': ('context', AxisType.Manual)}, None),
-    ({'mesh': ('heads', AxisType.Auto)}, None),
+    ({'mesh': {'context': 2}}, 'whole sequences, but the mesh has context=2'),
+    ({'mesh': {'context': 2, 'manual': 'context'}}, None),
+    ({'mesh': {'heads': 2}}, None),
   ],
 )
 def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
@@ -1434,8 +1433,7 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   if 'gpu' in change:
     device = SimpleNamespace(compute_capability=change['gpu'])
     monkeypatch.setattr(jax, 'devices', lambda: [device])
-  axis, axis_type = change.get('mesh', ('data', AxisType.Auto))
-  with jax.sharding.use_abstract_mesh(AbstractMesh((2,), (axis,), axis_types=(axis_type,))):
+  with on(**change.get('mesh', {'data': 2})):
     answer = cudnn.refuse(request)
   assert answer is None if reason is None else reason in answer
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import check_constant_tiles, check_equal_to_dense, check_on_a_gpu
+from against_dense import answer_of, check_constant_tiles, check_equal_to_dense, check_on_a_gpu, on
 from flax import nnx
 from kinds import daily_if, slow
 from test_aot import BASE, KINDS
@@ -171,16 +171,10 @@ def test_what_diagonals_refuse(name, options, reason):
   ],
 )
 def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, keys, backend):
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
-  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
-  of = lambda tokens, heads: jax.ShapeDtypeStruct((batch, tokens, heads, 8), jnp.float32)
-
-  def chosen(q, k):
-    assert fastest(build_request(q, k, k, build('alibi'))) == backend
-    return q
-
-  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
-    jax.eval_shape(chosen, of(queries, 4), of(keys, 2))
+  shapes = (batch, queries, 4, 8), (batch, keys, 2, 8)
+  chosen = lambda q, k: fastest(build_request(q, k, k, build('alibi')))
+  with on('gpu'):
+    assert answer_of(chosen, *shapes, dtype=jnp.float32) == backend
 
 
 @pytest.mark.parametrize(
@@ -196,22 +190,15 @@ def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, ke
 )
 def test_auto_on_a_gpu_counts_hidden_units_of_pairs(name, batch, tokens, backend):
   """32 of each pair, beside 4 scores: of FIRE for all sequences alike, of DAPE for each."""
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
-  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
   sizes = {'model_dim': 32, 'heads': 4, 'head_dim': 8, 'train_length': 64, 'rngs': nnx.Rngs(0)}
   inside = {
     'chain_fire': {'members': ('rope', 'fire')},
     'random_positions': {'inner': 'fire', 'longest': 2**15},
   }
   enc = make(name.removesuffix('_fire'), **sizes, **inside.get(name, {}))
-
-  def chosen(q):
-    request = build_request(q, q, q, enc, outer_hooks_applied=True)
-    assert fastest(request) == backend
-    return q
-
-  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
-    jax.eval_shape(chosen, jax.ShapeDtypeStruct((batch, tokens, 4, 8), jnp.float32))
+  chosen = lambda q: fastest(build_request(q, q, q, enc, outer_hooks_applied=True))
+  with on('gpu'):
+    assert answer_of(chosen, (batch, tokens, 4, 8), dtype=jnp.float32) == backend
 
 
 @pytest.mark.parametrize(
@@ -223,16 +210,13 @@ def test_auto_on_a_gpu_counts_hidden_units_of_pairs(name, batch, tokens, backend
 )
 def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens, backend):
   """Each device has its share of the four seeds; also in a loop over layers, and with gradients."""
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
-  axes = dict(axis_types=(jax.sharding.AxisType.Auto,) * 4, abstract_device=device)
-  mesh = jax.sharding.AbstractMesh((mesh_seeds, 1, 1, 1), meshes.AXES, **axes)
 
   def layer(q, _):
     assert fastest(build_request(q, q[:, :, :2], q[:, :, :2], build('alibi'))) == backend
     return q, None
 
   loss = lambda q: jax.lax.scan(jax.checkpoint(layer), q, None, length=2)[0].sum()
-  with jax.sharding.use_abstract_mesh(mesh):
+  with on('gpu', **dict.fromkeys(meshes.AXES, 1) | {'seeds': mesh_seeds}):
     shape = jax.ShapeDtypeStruct((4, batch, tokens, 4, 8), jnp.float32)
     jax.eval_shape(multi_seed.vmap_seeds(jax.grad(loss)), shape)
 
@@ -264,18 +248,15 @@ def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens
 )
 def test_tiles_on_a_gpu_are_as_large_as_memory_allows(platform, name, shape, options, side):
   """Each is a dozen kernels, one after another."""
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform=platform)
-  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
   sizes = {'model_dim': 8 * shape[2], 'heads': shape[2], 'head_dim': 8, 'train_length': 64}
   enc = make(name, **sizes, rngs=nnx.Rngs(0))
 
-  def sides(q):
-    grid = TileSchedule.of_request(build_request(q, q, q, enc, mask=Mask(**options))).grid
-    assert (grid.rows, grid.columns) == (side, side)
-    return q
+  def grid_of(q):
+    return TileSchedule.of_request(build_request(q, q, q, enc, mask=Mask(**options))).grid
 
-  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
-    jax.eval_shape(sides, jax.ShapeDtypeStruct((*shape, 8), jnp.bfloat16))
+  with on(platform):
+    grid = answer_of(grid_of, (*shape, 8))
+  assert (grid.rows, grid.columns) == (side, side)
 
 
 @pytest.mark.parametrize('name', own_text.NAMES)
@@ -291,28 +272,17 @@ def test_on_a_gpu_the_study_of_ones_own_text_keeps_no_weights(name):
 @pytest.mark.parametrize(
   ('axes', 'manual', 'backend'),
   [
-    ({'data': 4, 'fsdp': 2}, (), 'diagonals'),
-    ({'seeds': 8}, (), 'blockwise'),
-    ({'data': 8}, ('data',), 'blockwise'),
+    ({'data': 4, 'fsdp': 2}, '', 'diagonals'),
+    ({'seeds': 8}, '', 'blockwise'),
+    ({'data': 8}, 'data', 'blockwise'),
   ],
 )
 def test_auto_counts_the_devices_that_share_the_batch(axes, manual, backend):
   """Not those that seeds are shared over, nor, within jax.shard_map, what shares it already."""
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
-  kinds = tuple(
-    jax.sharding.AxisType.Manual if name in manual else jax.sharding.AxisType.Auto for name in axes
-  )
-  mesh = jax.sharding.AbstractMesh(
-    tuple(axes.values()), tuple(axes), axis_types=kinds, abstract_device=device
-  )
-  of = lambda heads: jax.ShapeDtypeStruct((32, 8192, heads, 8), jnp.float32)  # 2 * LARGEST
-
-  def chosen(q, k):
-    assert fastest(build_request(q, k, k, build('alibi'))) == backend
-    return q
-
-  with jax.sharding.use_abstract_mesh(mesh):
-    jax.eval_shape(chosen, of(4), of(2))
+  shapes = [(32, 8192, heads, 8) for heads in (4, 2)]  # 2 * LARGEST
+  chosen = lambda q, k: fastest(build_request(q, k, k, build('alibi')))
+  with on('gpu', manual=manual, **axes):
+    assert answer_of(chosen, *shapes, dtype=jnp.float32) == backend
 
 
 @pytest.mark.aot

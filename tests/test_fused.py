@@ -9,18 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from against_dense import (
+  answer_of,
   cases_of,
   check_constant_tiles,
   check_equal_to_dense,
   check_in_bfloat16,
   gradients,
   gradients_of_layer,
+  on,
 )
 from flax import nnx
 from jax.experimental import pallas as pl
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info
-from jax.sharding import AbstractDevice, AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
 from test_laws import DIMS, S, build, close, inputs, layer
 
@@ -271,24 +273,20 @@ def test_reasons_on_a_tpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, '__version__', '0.10.2')
   dtype, backend = change.get('dtype', jnp.bfloat16), change.get('backend', fused)
   rows, heads, K = change.get('rows', 1), change.get('heads', 4), change.get('head_dim', 8)
-  q, k = (jax.ShapeDtypeStruct((rows, n, heads, K), dtype) for n in (T, keys))
-  enc, answers = make_for(K, 'rope' if backend is splash else 'alibi', heads), []
+  enc = make_for(K, 'rope' if backend is splash else 'alibi', heads)
 
   def ask(q, k):
     options = {'segment_ids': jnp.zeros((rows, keys), int)} if 'packed' in change else {}
     options |= {'mask': Mask(window=change.get('window'))}
     request = build_request(q, k, k, enc, block_sizes=change.get('block_sizes'), **options)
-    answers.append(backend.refuse(request))
+    return backend.refuse(request)
 
-  kind = AbstractDevice(device_kind=change.get('kind', 'cpu'), num_cores=1, platform='tpu')
-  devices = (change.get('devices', 1),)
-  mesh = AbstractMesh(devices, ('data',), axis_types=(AxisType.Auto,), abstract_device=kind)
   with (
-    jax.sharding.use_abstract_mesh(mesh),
+    on('tpu', change.get('kind', 'cpu'), data=change.get('devices', 1)),
     jax.default_matmul_precision(change.get('precision', 'default')),
   ):
-    jax.eval_shape(ask, q, k)
-  assert answers == [None] if reason is None else reason in answers[0]
+    answer = answer_of(ask, *((rows, n, heads, K) for n in (T, keys)), dtype=dtype)
+  assert answer is None if reason is None else reason in answer
 
 
 def products(jaxpr, in_kernel=False):
@@ -315,9 +313,7 @@ def test_kernels_multiply_bfloat16_at_the_default_precision(monkeypatch, backend
     out = attend(q, q, q, enc, x=x, backend=backend, outer_hooks_applied=True)
     return out.astype(jnp.float32).sum()
 
-  device = AbstractDevice(device_kind='TPU v5 lite', num_cores=1, platform='tpu')
-  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
-  with jax.sharding.use_abstract_mesh(mesh), jax.default_matmul_precision('highest'):
+  with on('tpu', 'TPU v5 lite'), jax.default_matmul_precision('highest'):
     traced = jax.jit(jax.grad(loss, argnums=(0, 1, 2))).trace(make_for(64, name), q, x)
   of_bfloat16 = [at for dtypes, at in products(traced.jaxpr) if 'bfloat16' in dtypes]
   assert len(of_bfloat16) >= 7
@@ -326,18 +322,12 @@ def test_kernels_multiply_bfloat16_at_the_default_precision(monkeypatch, backend
 
 def test_products_of_scores_in_several_passes_are_of_smaller_tiles():
   """Compiled for a v5e, FIRE's in tiles of 256 x 256 took more memory than there is."""
-  q = jax.ShapeDtypeStruct((1, 512, 4, 8), jnp.bfloat16)
 
   def rows_and_columns(name, precision):
-    sides = []
-
-    def ask(q):
-      grid = fused.schedule_of(build_request(q, q, q, make_for(8, name))).grid
-      sides.extend((grid.rows, grid.columns))
-
+    grid_of = lambda q: fused.schedule_of(build_request(q, q, q, make_for(8, name))).grid
     with jax.default_matmul_precision(precision):
-      jax.eval_shape(ask, q)
-    return sides
+      grid = answer_of(grid_of, (1, 512, 4, 8))
+    return [grid.rows, grid.columns]
 
   assert rows_and_columns('fire', 'default') == [256, 256]
   assert rows_and_columns('fire', 'highest') == [128, 256]
@@ -372,19 +362,14 @@ def test_tiles_are_larger_where_they_would_be_too_many(heads, tokens, sides):
 
 def check_sides(kind, heads, width, dtype, tokens, sides):
   """Which tiles `fused` chooses on a TPU of a kind."""
-  q, taken = jax.ShapeDtypeStruct((1, tokens, heads, width), dtype), []
 
   def ask(q):
     request = build_request(q, q, q, make_for(width, 'nope', heads))
-    assert fused.refuse(request) is None
-    grid = fused.schedule_of(request).grid
-    taken.extend((grid.rows, grid.columns))
+    return fused.refuse(request), fused.schedule_of(request).grid
 
-  device = AbstractDevice(device_kind=kind, num_cores=1, platform='tpu')
-  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=device)
-  with jax.sharding.use_abstract_mesh(mesh):
-    jax.eval_shape(ask, q)
-  assert taken == sides
+  with on('tpu', kind):
+    refused, grid = answer_of(ask, (1, tokens, heads, width), dtype=dtype)
+  assert (refused, [grid.rows, grid.columns]) == (None, sides)
 
 
 @jax.custom_vjp
@@ -422,21 +407,18 @@ class Bent(Encoding):
 )
 def test_functions_that_mosaic_does_not_have_are_refused(bend, primitive):
   """Forward or backward; `auto` then takes tiles without a kernel."""
-  answers = []
 
   def ask(q):
     request = build_request(q, q, q, Bent(bend))
-    answers.extend((fused.refuse(request), fastest(request)))
+    return fused.refuse(request), fastest(request)
 
-  kind = AbstractDevice(device_kind='TPU v5 lite', num_cores=1, platform='tpu')
-  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
-  with jax.sharding.use_abstract_mesh(mesh):
-    jax.eval_shape(ask, jax.ShapeDtypeStruct((1, 1024, 4, 8), jnp.float32))
+  with on('tpu', 'TPU v5 lite'):
+    reason, taken = answer_of(ask, (1, 1024, 4, 8), dtype=jnp.float32)
   if primitive is None:
-    assert answers == [None, 'fused']
+    assert (reason, taken) == (None, 'fused')
   else:
-    assert f'in every tile ({primitive}), which Mosaic does not compile' in answers[0]
-    assert answers[1] == 'blockwise'
+    assert f'in every tile ({primitive}), which Mosaic does not compile' in reason
+    assert taken == 'blockwise'
 
 
 def test_auto_on_a_tpu_takes_splash_then_fused_then_blockwise(monkeypatch):
@@ -602,11 +584,10 @@ def test_every_visible_pair_is_in_a_visited_tile(mask):
 
 @functools.cache
 def tpu(topology: str):
-  """(sharding on one device, abstract mesh) of a TPU that is not there."""
+  """(sharding on one device, its kind) of a TPU that is not there."""
   device = targets.devices(f'tpu:{topology}', 1)[0]
-  kind = AbstractDevice(device_kind=device.device_kind, num_cores=1, platform='tpu')
-  mesh = AbstractMesh((1,), ('one',), axis_types=(AxisType.Auto,), abstract_device=kind)
-  return NamedSharding(Mesh(np.array([device]), ('one',)), PartitionSpec()), mesh
+  sharding = NamedSharding(Mesh(np.array([device]), ('one',)), PartitionSpec())
+  return sharding, device.device_kind
 
 
 @pytest.mark.tpu
@@ -676,7 +657,7 @@ def test_kernels_with_a_mask_and_log_sum_exp_compile_for_a_tpu(monkeypatch, mask
 def compile_for_a_tpu(monkeypatch, topology, backend, name, K, **options):
   """Compiles attention, forward and backward, and checks that it is in kernels."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
-  sharding, mesh = tpu(topology)
+  sharding, kind = tpu(topology)
   T, H = 8192, 2
   shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
   enc = jax.eval_shape(
@@ -697,7 +678,7 @@ def compile_for_a_tpu(monkeypatch, topology, backend, name, K, **options):
     out = attend(q, k, v, enc, x=x, backend=backend, outer_hooks_applied=True, **options)
     return sum(x.astype(jnp.float32).sum() for x in jax.tree.leaves(out))
 
-  with jax.sharding.use_abstract_mesh(mesh):
+  with on('tpu', kind):
     compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
   assert compiled.as_text().count('tpu_custom_call') >= (2 if backend == 'splash' else 3)
 

@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from against_dense import (
+  answer_of,
   cases_of,
   check_equal_to_dense,
   check_in_bfloat16,
   check_on_a_gpu,
   gradients,
+  on,
 )
 from flax import nnx
 from test_aot import BASE
@@ -163,17 +165,10 @@ def test_tiles_are_as_large_as_the_shared_memory_of_the_gpu_allows(
   here = {} if kibibytes is None else {'shared_memory_per_block_optin': kibibytes * 2**10}
   here = SimpleNamespace(device_kind='any', **here)
   monkeypatch.setattr(jax, 'local_devices', lambda: [here])
-  found = []
-
-  def ask(q):
-    grid = triton.schedule_of(build_request(q, q, q, make_for(width, 'alibi'))).grid
-    found.append((grid.rows, grid.columns))
-
-  device = jax.sharding.AbstractDevice(device_kind='any', num_cores=1, platform='gpu')
-  axes = dict(axis_types=(jax.sharding.AxisType.Auto,), abstract_device=device)
-  with jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((1,), ('one',), **axes)):
-    jax.eval_shape(ask, jax.ShapeDtypeStruct((1, 256, 4, width), dtype))
-  assert found == [(side, side)]
+  grid_of = lambda q: triton.schedule_of(build_request(q, q, q, make_for(width, 'alibi'))).grid
+  with on('gpu'):
+    grid = answer_of(grid_of, (1, 256, 4, width), dtype=dtype)
+  assert (grid.rows, grid.columns) == (side, side)
 
 
 @pytest.mark.parametrize('side', [32, 16])
