@@ -1304,7 +1304,8 @@ def test_another_scale_is_that_of_products_unless_a_class_says_otherwise(variant
   assert max(differences) > 1e-3 if refused else min(differences) < 2e-5
 
 
-TEMPERATURES = tuple(name for name in ENCODINGS if issubclass(ENCODINGS[name], Temperature))
+# A constant, one that counts keys, and one that reads content: they stand for all.
+TEMPERATURES = ('nope_scale', 'logn', 'asentmax_temperature')
 # Where a temperature may not stand beside an encoding: its scores would be those of no formula.
 REFUSED_TEMPERATURES = {
   'transformer_xl': ('behind',),
@@ -1320,6 +1321,14 @@ REFUSED_TEMPERATURES = {
 WITH_TEMPERATURE = (
   *('coca', 'pope', 'tapa', 'transformer_xl', 'tupe', 'mla_rope', 'cope', 'dape', 'fox', 'lssa'),
 )
+
+
+def test_temperatures_differ_in_their_factor_alone():
+  kinds = [kind for kind in ENCODINGS.values() if issubclass(kind, Temperature)]
+  assert {ENCODINGS[name] for name in TEMPERATURES} < {*kinds}
+  for kind in kinds:
+    own = {hook for hook in HOOKS if getattr(kind, hook) is not getattr(Temperature, hook)}
+    assert own <= {'coordinates'}, kind
 
 
 @pytest.mark.parametrize(
