@@ -12,6 +12,18 @@ import math
 import numpy as np
 
 
+def softplus(x):
+  return math.log(1 + math.exp(x))
+
+
+def gelu(x):
+  return x * (1 + math.erf(x / math.sqrt(2))) / 2
+
+
+def unit(x):
+  return x / np.sqrt((x * x).sum(axis=-1, keepdims=True))
+
+
 def softmax(s_S):
   p_S = np.exp(s_S - s_S.max())
   return p_S / p_S.sum()
@@ -94,12 +106,10 @@ def wave(t, D, layout='interleaved', base=10_000.0):
 
 
 def learned_fourier(dims, hyper, p):
-  gelu = lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2
-
   def position(t):
     angles = t * p['frequencies']
     waves = np.concatenate([np.cos(angles), np.sin(angles)]) / math.sqrt(2 * len(angles))
-    units = [gelu(unit) for unit in waves @ p['w_in'] + p['b_in']]
+    units = [gelu(u) for u in waves @ p['w_in'] + p['b_in']]
     return units @ p['w_out'] + p['b_out']
 
   return Oracle(dot(dims.head_dim), position=position)
@@ -214,33 +224,29 @@ def rotation_matrix(t, K, width, layout, base):
   return matrix
 
 
-def rope(dims, hyper, p):
+def turn_of(dims, hyper):
+  """The matrix of RoPE at a position."""
   K = dims.head_dim
-  turn = lambda t: rotation_matrix(
-    t,
-    K,
-    round(hyper.get('fraction', 1.0) * K),
-    hyper.get('layout', 'half'),
-    hyper.get('base', 10_000.0),
-  )
-  turned = lambda x, t, h: turn(t) @ x
-  return Oracle(
-    lambda q, k, i, j, h: (turn(i) @ q) @ (turn(j) @ k) / math.sqrt(K), turn=(turned, turned)
-  )
+  width, layout = round(hyper.get('fraction', 1.0) * K), hyper.get('layout', 'half')
+  return lambda t: rotation_matrix(t, K, width, layout, hyper.get('base', 10_000.0))
+
+
+def of_turned(dims, turned):
+  """Scores of queries and keys that turned(x, t, h) has changed."""
+  score = lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(dims.head_dim)
+  return Oracle(score, turn=(turned, turned))
+
+
+def rope(dims, hyper, p):
+  turn = turn_of(dims, hyper)
+  return of_turned(dims, lambda x, t, h: turn(t) @ x)
 
 
 def ms_poe(dims, hyper, p):
   least, greatest = hyper.get('least_ratio', 1.2), hyper.get('greatest_ratio', 1.8)
   order = hyper.get('order', range(dims.heads))
-  K, width = dims.head_dim, round(hyper.get('fraction', 1.0) * dims.head_dim)
-
-  def turned(x, t, h):
-    scaled = t / (least + (greatest - least) * order[h] / dims.heads)
-    return rotation_matrix(scaled, K, width, 'half', hyper.get('base', 10_000.0)) @ x
-
-  return Oracle(
-    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
-  )
+  turn, ratio = turn_of(dims, hyper), lambda h: least + (greatest - least) * order[h] / dims.heads
+  return of_turned(dims, lambda x, t, h: turn(t / ratio(h)) @ x)
 
 
 def tape_steps(dims, hyper, p):
@@ -380,15 +386,8 @@ def axial_rope(dims, hyper, p):
 
 
 def vo_rope(dims, hyper, p):
-  K = dims.head_dim
-  turn = lambda t: rotation_matrix(
-    t,
-    K,
-    round(hyper.get('fraction', 1.0) * K),
-    hyper.get('layout', 'half'),
-    hyper.get('base', 10_000.0),
-  )
-  return Oracle(dot(K), move=lambda v, i, j, h: turn(j - i) @ v)
+  turn = turn_of(dims, hyper)
+  return Oracle(dot(dims.head_dim), move=lambda v, i, j, h: turn(j - i) @ v)
 
 
 def mla_rope(dims, hyper, p):
@@ -405,23 +404,25 @@ def mla_rope(dims, hyper, p):
   return Oracle(content, pair=pair, tokens=with_position, sets_beside=True)
 
 
-def with_frequencies(dims, f):
-  """RoPE whose pair m of channels, in halves, turns by f(m) radians a position."""
-  K = dims.head_dim
+def with_frequencies(dims, hyper, f):
+  """RoPE whose pair m of channels turns by f(m, h) radians a position in the head h."""
+  width = round(hyper.get('fraction', 1.0) * dims.head_dim)
 
   def turned(x, t, h):
-    pairs = [(x[m] + 1j * x[m + K // 2]) * np.exp(1j * t * f(m)) for m in range(K // 2)]
-    return np.array([z.real for z in pairs] + [z.imag for z in pairs])
+    out = np.array(x, float)
+    for m in range(width // 2):
+      a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + width // 2)
+      z = complex(x[a], x[b]) * np.exp(1j * t * f(m, h))
+      out[a], out[b] = z.real, z.imag
+    return out
 
-  return Oracle(
-    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
-  )
+  return of_turned(dims, turned)
 
 
 def clipped_rope(dims, hyper, p):
   K, n = dims.head_dim, hyper['clipped']
 
-  def f(m):
+  def f(m, h):
     place = m - (K // 2 - n)
     if place < 0:
       taper = 1
@@ -431,41 +432,35 @@ def clipped_rope(dims, hyper, p):
       taper = 0.5 * (1 + math.cos(math.pi * place / (n - 1)))
     return taper * 10_000 ** (-2 * m / K)
 
-  return with_frequencies(dims, f)
+  return with_frequencies(dims, hyper, f)
 
 
 def hope(dims, hyper, p):
-  def f(m):
+  def f(m, h):
     own = hyper.get('base', 10_000) ** (-2 * m / dims.head_dim)
     return own if 2 * math.pi / own <= hyper.get('length', dims.train_length) else 0
 
-  return with_frequencies(dims, f)
+  return with_frequencies(dims, hyper, f)
 
 
 def resonance_rope(dims, hyper, p):
   wavelength = lambda m: 2 * math.pi * hyper.get('base', 10_000) ** (2 * m / dims.head_dim)
-  return with_frequencies(dims, lambda m: 2 * math.pi / round(wavelength(m)))
+  return with_frequencies(dims, hyper, lambda m, h: 2 * math.pi / round(wavelength(m)))
 
 
 def mobius_rope(dims, hyper, p):
-  K, N = dims.head_dim, hyper.get('length', dims.train_length)
-  quarter = dims.heads // dims.kv_heads * max(1, dims.kv_heads // 4)
-  width = round(hyper.get('fraction', 1.0) * K)
-
-  def turned(x, t, h):
-    out = np.array(x, float)
-    for m in range(width // 2):
-      a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + width // 2)
-      f = hyper.get('base', 10_000) ** (-2 * m / width)
-      if h < hyper.get('mobius_heads', quarter):
-        f = math.pi * (2 * m + 1) / N
-      z = complex(x[a], x[b]) * np.exp(1j * t * f)
-      out[a], out[b] = z.real, z.imag
-    return out
-
-  return Oracle(
-    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
+  width, N = (
+    round(hyper.get('fraction', 1.0) * dims.head_dim),
+    hyper.get('length', dims.train_length),
   )
+  quarter = dims.heads // dims.kv_heads * max(1, dims.kv_heads // 4)
+
+  def f(m, h):
+    if h < hyper.get('mobius_heads', quarter):
+      return math.pi * (2 * m + 1) / N
+    return hyper.get('base', 10_000) ** (-2 * m / width)
+
+  return with_frequencies(dims, hyper, f)
 
 
 def fope(dims, hyper, p):
@@ -537,7 +532,6 @@ def relu_attention(dims, hyper, p):
 def screening(dims, hyper, p):
   K, group, most = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('threshold', 256.0)
   w_H = [math.exp(p['a'][h // group]) + 1 for h in range(dims.heads)]
-  unit = lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True))
 
   def turned(x, t, h):
     w = w_H[h]
@@ -573,24 +567,20 @@ def screening(dims, hyper, p):
 
 
 def softplus_share(s_S):
-  positive_S = np.array([math.log(1 + math.exp(s)) for s in s_S])
+  positive_S = np.array([softplus(s) for s in s_S])
   return positive_S / positive_S.sum()
 
 
 def cos_scale(dims, hyper, p):
   K, scale = dims.head_dim, hyper.get('scale', 128.0)
-  return Oracle(
-    dot(K),
-    bend=lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True)),
-    temper=lambda n, h, x: scale * math.sqrt(K),
-  )
+  return Oracle(dot(K), bend=unit, temper=lambda n, h, x: scale * math.sqrt(K))
 
 
 def lssa(dims, hyper, p):
   K = dims.head_dim
   return Oracle(
     dot(K),
-    bend=lambda x: x / np.sqrt((x * x).sum(axis=-1, keepdims=True)),
+    bend=unit,
     temper=lambda n, h, x: math.sqrt(K) * math.log(K) * math.log(n),
     weights=softplus_share,
   )
@@ -691,11 +681,8 @@ def entmax(dims, hyper, p):
 
 def at_distance(dims, hyper, seen):
   """RoPE as if token i were at seen(i, j) and token j at 0."""
-  K = dims.head_dim
-  turn = lambda t: rotation_matrix(
-    t, K, round(hyper.get('fraction', 1.0) * K), 'half', hyper.get('base', 10_000.0)
-  )
-  return Oracle(lambda q, k, i, j, h: (turn(seen(i, j)) @ q) @ k / math.sqrt(K))
+  turn, score = turn_of(dims, hyper), dot(dims.head_dim)
+  return Oracle(lambda q, k, i, j, h: score(turn(seen(i, j)) @ q, k, i, j, h))
 
 
 def rerope(dims, hyper, p):
@@ -803,11 +790,7 @@ def alibi(dims, hyper, p):
 
 
 def kerple_log(dims, hyper, p):
-  positive = (
-    (lambda x: math.log(1 + math.exp(x)))
-    if hyper.get('positivity') == 'softplus'
-    else (lambda x: x)
-  )
+  positive = softplus if hyper.get('positivity') == 'softplus' else lambda x: x
   scale = 1 / math.sqrt(dims.head_dim) if hyper.get('bias_in_scale') else 1
   bias = lambda r, h: -scale * positive(p['p'][h]) * math.log(1 + positive(p['a'][h]) * r)
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
@@ -818,7 +801,7 @@ def kerple_power(dims, hyper, p):
 
   def bias(r, h):
     exponent = 2 * sigmoid(p['p'][h]) if free else p['p'][h]
-    return -(math.log(1 + math.exp(p['a'][h])) if free else p['a'][h]) * r**exponent
+    return -(softplus(p['a'][h]) if free else p['a'][h]) * r**exponent
 
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
 
@@ -894,20 +877,10 @@ def stick_breaking(dims, hyper, p):
 
 
 def p_rope(dims, hyper, p):
-  K, base, layout = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('layout', 'half')
+  K, base = dims.head_dim, hyper.get('base', 10_000.0)
   turning = math.floor(hyper.get('p', 0.75) * K / 2)
-
-  def score(q, k, i, j, h):
-    s = 0.0
-    for m in range(K // 2):
-      a, b = (2 * m, 2 * m + 1) if layout == 'interleaved' else (m, m + K // 2)
-      angle = (i - j) * base ** (-2 * m / K) if m < turning else 0.0
-      s += (q[a] * k[a] + q[b] * k[b]) * math.cos(angle) + (q[a] * k[b] - q[b] * k[a]) * math.sin(
-        angle
-      )
-    return s / math.sqrt(K)
-
-  return Oracle(score)
+  f = lambda m, h: base ** (-2 * m / K) if m < turning else 0.0
+  return with_frequencies(dims, hyper, f)
 
 
 def xpos(dims, hyper, p):
@@ -948,7 +921,7 @@ def pope(dims, hyper, p):
   f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
 
   def polar(x, angle):
-    sizes = [math.log(1 + math.exp(x[n])) for n in range(K)]
+    sizes = [softplus(x[n]) for n in range(K)]
     waves = math.cos, math.sin
     return np.array([sizes[n] * wave(angle(n)) for wave in waves for n in range(K)])
 
@@ -1014,7 +987,7 @@ def pape(dims, hyper, p):
     total = 0.0
     for m in range(hyper.get('parabolas', 50)):
       d = t_i @ p['w_p'][:, h, m] - t_j @ p['w_p'][:, h, m]
-      total += x @ p['w_b'][:, h, m] * d - math.log(1 + math.exp(x @ p['w_a'][:, h, m])) * d**2
+      total += x @ p['w_b'][:, h, m] * d - softplus(x @ p['w_a'][:, h, m]) * d**2
     return total / math.sqrt(dims.head_dim)
 
   return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
@@ -1026,7 +999,7 @@ def pape_ri(dims, hyper, p):
 
   def pair(q, k, x_i, x_j, n, h):
     x, t_i, t_j = x_i[: dims.model_dim], x_i[dims.model_dim :], x_j[dims.model_dim :]
-    a = math.log(1 + math.exp(x @ p['w_a'][:, h]))
+    a = softplus(x @ p['w_a'][:, h])
     return -a * ((c_H[h] * (t_i - t_j)) ** 2).sum() / math.sqrt(dims.head_dim)
 
   return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
@@ -1265,7 +1238,7 @@ def cable(dims, hyper, p):
   def along(q, k_nK, x_nD, h, seen_n):
     steps = [max(x @ p['w_c'][:, h], 0) for x in x_nD]
     weighted = hyper.get('weighted', True)
-    g = math.log(1 + math.exp(x_nD[-1] @ p['w_s'][:, h])) if weighted else 1
+    g = softplus(x_nD[-1] @ p['w_s'][:, h]) if weighted else 1
     return np.array([-g * sum(steps[j + 1 :]) for j in range(len(steps))])
 
   return Oracle(dot(dims.head_dim), along=along)
@@ -1288,7 +1261,7 @@ def carope(dims, hyper, p):
   def angles(x_SD, position_S):
     steps = np.empty((len(x_SD), G, M))
     for t, g, m in np.ndindex(*steps.shape):
-      steps[t, g, m] = (1 + math.log(1 + math.exp(x_SD[t] @ p['w_f'][:, g] + p['b_f'][g]))) ** -m
+      steps[t, g, m] = (1 + softplus(x_SD[t] @ p['w_f'][:, g] + p['b_f'][g])) ** -m
     return np.stack([steps[: t + 1].sum(axis=0) for t in range(len(x_SD))])
 
   return turned_by_group(dims, angles, hyper)
@@ -1351,7 +1324,6 @@ def repo(dims, hyper, p):
 
 def grape_a(dims, hyper, p):
   K, H, which = dims.head_dim, dims.heads, hyper.get('gate', 'query_key')
-  softplus = lambda x: math.log(1 + math.exp(x))
   gate = lambda v, x: softplus(v @ x / (math.sqrt(v @ v) * math.sqrt(K)))
 
   def score(q, k, i, j, h):
@@ -1441,7 +1413,7 @@ def asentmax_temperature(dims, hyper, p):
 
   def factor(n, h, x):
     b, g = (x @ p[f'w_{w}'][:, h] + (p[f'b_{w}'][h] if bias else 0) for w in 'bg')
-    return delta + math.log(1 + math.exp(b)) * math.log(n + 1) ** (gamma * math.tanh(g))
+    return delta + softplus(b) * math.log(n + 1) ** (gamma * math.tanh(g))
 
   return tempered(dims, factor)
 
@@ -1462,7 +1434,6 @@ def infoscale(dims, hyper, p):
 
 
 def qassmax(dims, hyper, p):
-  gelu = lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2
   width = dims.head_dim if hyper.get('elementwise', True) else 1
 
   def network(name, x):
@@ -1567,7 +1538,7 @@ def harope(dims, hyper, p):
 
   def matrix(g):
     u, v = (exponential(entries[g]) for entries in p['entries'])
-    return u @ np.diag([math.log(1 + math.exp(s)) + 1e-6 for s in p['sigma'][g]]) @ v.T
+    return u @ np.diag([softplus(s) + 1e-6 for s in p['sigma'][g]]) @ v.T
 
   m_GKK = [matrix(g) for g in range(dims.kv_heads)]
 
@@ -1611,9 +1582,7 @@ def cayley_string(dims, hyper, p):
       out[m + K // 2] = math.sin(angle) * z[m] + math.cos(angle) * z[m + K // 2]
     return out
 
-  return Oracle(
-    lambda q, k, i, j, h: turned(q, i, h) @ turned(k, j, h) / math.sqrt(K), turn=(turned, turned)
-  )
+  return of_turned(dims, turned)
 
 
 def liere(dims, hyper, p):
@@ -1671,7 +1640,7 @@ def goat(dims, hyper, p):
     for r, w in enumerate(frequencies('waves')):
       s += p['cosines'][r, g] * math.cos(w * (i - j)) + p['sines'][r, g] * math.sin(w * (i - j))
     if has_sink:
-      s += place(j, g) - math.log(1 + math.exp(p['slopes'][g])) * (i - j)
+      s += place(j, g) - softplus(p['slopes'][g]) * (i - j)
     return s
 
   return Oracle(score)
