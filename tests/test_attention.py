@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from against_dense import check_on_a_gpu, on
+from against_dense import check_on_a_gpu, gradients, on
 from flax import nnx
 from half_precision import sums_in_half_precision
 from jax import export
@@ -59,20 +59,6 @@ def same_draws():
 
 def build(name, **hyper):
   return make(name, **SIZES | {'rngs': nnx.Rngs(0)} | hyper)
-
-
-def with_gradients(f, argnums):
-  """The compiled function of what f returns and of the gradients of the sum of its squares."""
-
-  def squares(*args):
-    out = f(*args)
-    return (out**2).sum(), out
-
-  def both(*args):
-    grads, out = jax.grad(squares, argnums, has_aux=True)(*args)
-    return out, *grads
-
-  return jax.jit(both)
 
 
 def test_types_say_what_attend_returns_with_the_arguments_that_it_has():
@@ -139,10 +125,11 @@ def test_tiles_of_several_strips_and_groups_equal_dense(name, monkeypatch):
   monkeypatch.setattr(carry, 'GROUP', 2)
   enc = jax.tree.map(lambda p: p + normal(*p.shape), build(name, kv_heads=2))
   arrays = normal(2, 11, 4, 8), normal(2, 11, 2, 8), normal(2, 11, 2, 8)
+  weight = normal(2, 11, 4, 8)
 
   def run(backend, block_sizes=None):
     attention = functools.partial(attend, backend=backend, block_sizes=block_sizes)
-    return with_gradients(lambda enc, *qkv: attention(*qkv, enc), range(4))(enc, *arrays)
+    return gradients(lambda enc, *qkv: attention(*qkv, enc), weight, enc, *arrays)
 
   def close(found, expected):
     np.testing.assert_allclose(found, expected, atol=2e-5 * max(1, np.abs(expected).max()))
@@ -422,40 +409,33 @@ def test_padding_is_of_the_last_segment():
   assert ids['column']['segment'][-1].tolist() == [[2] * 8]
 
 
-def test_tiles_between_sink_tokens_and_a_window_are_not_read():
-  """Forward or backward: what stands there may be NaN."""
-  enc, q, k, v = build('rope'), normal(1, 8, 4, 8), normal(1, 64, 4, 8), normal(1, 64, 4, 8)
-  options = {'window': 9, 'sink_tokens': 3, 'block_sizes': (4, 4)}
+def check_unread(enc, q, k, v, start, end, *, own=0, backend='blockwise', rtol=1e-5, **options):
+  """With NaN in keys and values from `start` to `end`, a backend in tiles of 4 x 4 equals dense, of
+  the tokens from `own` on; so nothing there is read, forward or backward.
+  """
 
   def run(k, v, backend):
-    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, **options) ** 2).sum()
-    return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+    attention = functools.partial(attend, backend=backend, block_sizes=(4, 4), **options)
+    loss = lambda *qkv: (attention(*qkv, enc)[:, own:] ** 2).sum()
+    value, found = jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
+    return value, [x[:, own:] for x in found]
 
   run = jax.jit(run, static_argnums=2)
-  index = jnp.arange(64)[None, :, None, None]
-  unread = (index >= 4) & (index < 48)
-  actual = run(jnp.where(unread, jnp.nan, k), jnp.where(unread, jnp.nan, v), 'blockwise')
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-  jax.tree.map(close, actual, run(k, v, 'dense'))
+  hidden = (x.at[:, start:end].set(jnp.nan) for x in (k, v))
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=1e-5)
+  jax.tree.map(close, run(*hidden, backend), run(k, v, 'dense'))
+
+
+def test_tiles_between_sink_tokens_and_a_window_are_not_read():
+  enc, q, k, v = build('rope'), normal(1, 8, 4, 8), normal(1, 64, 4, 8), normal(1, 64, 4, 8)
+  check_unread(enc, q, k, v, 4, 48, window=9, sink_tokens=3)
 
 
 def test_keys_beyond_what_all_heads_of_an_encoding_see_are_not_read():
-  """Forward or backward: what stands there may be NaN. With a head that sees all, all are read."""
+  """With a head that sees all, all are read."""
   q, k, v = normal(1, 8, 4, 8), normal(1, 32, 4, 8), normal(1, 32, 4, 8)
-  unread = jnp.arange(32)[None, :, None, None] < 20
-
-  @functools.partial(jax.jit, static_argnums=(3, 4))
-  def run(q, k, v, backend, windows):
-    enc = build('hard_alibi', windows=windows)
-    loss = lambda *qkv: (attend(*qkv, enc, backend=backend, block_sizes=(4, 4)) ** 2).sum()
-    return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
-
-  hidden, windows = (jnp.where(unread, jnp.nan, x) for x in (k, v)), (5, 1, 3, 5)
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-  found = run(q, *hidden, 'blockwise', windows)
-  jax.tree.map(close, found, run(q, k, v, 'dense', windows))
-  of_three = run(q, k, v, 'blockwise', windows[:3])
-  jax.tree.map(close, of_three, run(q, k, v, 'dense', windows[:3]))
+  for windows, unread in (((5, 1, 3, 5), 20), ((5, 1, 3), 0)):
+    check_unread(build('hard_alibi', windows=windows), q, k, v, 0, unread)
 
 
 def test_an_own_bias_hides_nothing_that_it_does_not_say():
@@ -474,40 +454,15 @@ def test_an_own_bias_hides_nothing_that_it_does_not_say():
 
 @pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
 def test_kernels_do_not_compute_tiles_of_other_documents(backend):
-  """Forward or backward: what stands there may be NaN."""
-  enc, q, k, v = build('rope'), *(normal(1, 16, 4, 8) for _ in range(3))
-  document = (np.arange(16) >= 8).astype(int)[None]
-  own = jnp.asarray(document, bool)[..., None, None]
-
-  def run(k, v, backend):
-    options = {'segment_ids': document, 'backend': backend, 'block_sizes': (4, 4)}
-    loss = lambda q, k, v: (jnp.where(own, attend(q, k, v, enc, **options), 0.0) ** 2).sum()
-    value, found = jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
-    return value, [x[:, 8:] for x in found]
-
-  run = jax.jit(run, static_argnums=2)
-  actual = run(jnp.where(own, k, jnp.nan), jnp.where(own, v, jnp.nan), backend)
-  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-  jax.tree.map(close, actual, run(k, v, 'dense'))
+  qkv, document = (normal(1, 16, 4, 8) for _ in range(3)), (np.arange(16) >= 8).astype(int)[None]
+  check_unread(build('rope'), *qkv, 0, 8, own=8, backend=backend, segment_ids=document)
 
 
 def test_walks_end_where_no_weight_is_left():
-  """A broken stick: blocks further left are not even read, forward or backward, and the result is
-  that of dense.
-  """
-  enc, q = build('stick_breaking'), jnp.full((1, 8, 4, 8), 2.0)
+  """A broken stick: blocks further left are not even read, and the result is that of dense."""
+  q = jnp.full((1, 8, 4, 8), 2.0)
   k, v = jnp.full((1, 64, 4, 8), 2.0), normal(1, 64, 4, 8)  # each key takes 11 nats off the stick
-
-  def run(k, v, backend):
-    loss = lambda q, k, v: (attend(q, k, v, enc, backend=backend, block_sizes=(4, 4)) ** 2).sum()
-    return jax.value_and_grad(loss, argnums=(0, 1, 2))(q, k, v)
-
-  run = jax.jit(run, static_argnums=2)
-  unread = jnp.arange(64)[None, :, None, None] < 32
-  actual = run(jnp.where(unread, jnp.nan, k), jnp.where(unread, jnp.nan, v), 'blockwise')
-  jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-5), actual, run(k, v, 'dense')
-  )
+  check_unread(build('stick_breaking'), q, k, v, 0, 32, rtol=1e-6)
 
 
 def test_compiled_size_does_not_grow_with_length():
@@ -1059,9 +1014,9 @@ def test_values_and_outputs_pass_their_hooks(backend):
     moved = jax.tree.map(lambda _: w, enc)
     return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
 
-  both = lambda f: with_gradients(f, (0, 1))(enc.w[...], x)
-  for actual, desired in zip(both(ours), both(formula), strict=True):
-    np.testing.assert_allclose(actual, desired, atol=1e-5)
+  weight = normal(2, 3, 4, 8)
+  close = lambda actual, desired: np.testing.assert_allclose(actual, desired, atol=1e-5)
+  jax.tree.map(close, *(gradients(f, weight, enc.w[...], x) for f in (ours, formula)))
 
 
 class ContentSink(Encoding):
@@ -1100,11 +1055,11 @@ def test_a_sink_of_tokens_joins_the_denominator(backend):
     moved = jax.tree.map(lambda leaf: w if leaf.shape == w.shape else u, enc)
     return attend(q, k, v, moved, x=x, backend=backend, block_sizes=(2, 4))
 
-  ours, formula = (with_gradients(f, range(6)) for f in (ours, formula))
+  weight = normal(2, 5, 4, 8)
+  close = lambda actual, desired: np.testing.assert_allclose(actual, desired, atol=2e-5)
   for height in (0.0, 300.0, -300.0):
     arguments = (enc.w[...].at[0].add(height), enc.u[...], q, k, v, x)
-    for actual, desired in zip(ours(*arguments), formula(*arguments), strict=True):
-      np.testing.assert_allclose(actual, desired, atol=2e-5)
+    jax.tree.map(close, *(gradients(f, weight, *arguments) for f in (ours, formula)))
 
 
 def test_sinks_of_members_all_join_the_denominator():
@@ -1270,15 +1225,16 @@ class ShortSighted(Encoding):
 
 def test_a_soft_cap_leaves_every_key_a_weight():
   """Keys that are too far without it count with it, in the gradient as well."""
-  q, enc = normal(1, 12, 4, 8), ShortSighted(build('nope').dims, nnx.Rngs(0))
+  q, weight = normal(1, 12, 4, 8), normal(1, 12, 4, 8)
+  enc = ShortSighted(build('nope').dims, nnx.Rngs(0))
 
   def both(backend):
     block_sizes = (4, 2) if backend == 'blockwise' else None
     run = lambda q: attend(q, q, q, enc, backend=backend, block_sizes=block_sizes, softcap=0.5)
-    return with_gradients(run, (0,))(q)
+    return gradients(run, weight, q)
 
-  for dense, tiled in zip(both('dense'), both('blockwise'), strict=True):
-    np.testing.assert_allclose(tiled, dense, atol=2e-6)
+  close = lambda tiled, dense: np.testing.assert_allclose(tiled, dense, atol=2e-6)
+  jax.tree.map(close, both('blockwise'), both('dense'))
 
 
 @pytest.mark.parametrize(
@@ -1333,31 +1289,32 @@ class Hiding(Encoding):
 )
 def test_weights_of_whole_rows_know_keys_that_a_score_hides(name, value, monkeypatch):
   """Values and gradients are those of a window."""
-  q, dims = normal(1, 12, 4, 8), build('nope').dims
+  q, weight, dims = normal(1, 12, 4, 8), normal(1, 12, 4, 8), build('nope').dims
   monkeypatch.setitem(ENCODINGS, 'hiding', Hiding)
   monkeypatch.setattr(Hiding, 'value', value)
 
   def both(members, window):
     enc = make('chain', **vars(dims), rngs=nnx.Rngs(0), members=members)
-    return with_gradients(lambda q: attend(q, q, q, enc, window=window), (0,))(q)
+    return gradients(lambda q: attend(q, q, q, enc, window=window), weight, q)
 
-  for found, expected in zip(both(('hiding', name), None), both((name,), 3), strict=True):
-    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=2e-6)
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-6, atol=2e-6)
+  jax.tree.map(close, both(('hiding', name), None), both((name,), 3))
 
 
 @pytest.mark.parametrize('value', [MASKED, float('-inf')])
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
 def test_a_soft_cap_shows_no_key_that_a_score_hides(backend, value):
   """Values and gradients are those of a window."""
-  q, hiding = normal(1, 12, 4, 8), Hiding(build('nope').dims, nnx.Rngs(0))
+  q, weight = normal(1, 12, 4, 8), normal(1, 12, 4, 8)
+  hiding = Hiding(build('nope').dims, nnx.Rngs(0))
   hiding.value = value
 
   def both(enc, window):
     options = dict(softcap=0.5, window=window, backend=backend, block_sizes=(4, 4))
-    return with_gradients(lambda q: attend(q, q, q, enc, **options), (0,))(q)
+    return gradients(lambda q: attend(q, q, q, enc, **options), weight, q)
 
-  for found, expected in zip(both(hiding, None), both(build('nope'), 3), strict=True):
-    np.testing.assert_allclose(found, expected, atol=2e-6)
+  close = lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6)
+  jax.tree.map(close, both(hiding, None), both(build('nope'), 3))
 
 
 @pytest.mark.parametrize(
@@ -1473,7 +1430,8 @@ def check_asked_of_cudnn(name, options, q, k, v):
 
   by_dense = lambda q, k, v: attend(q, k, v, enc, backend='dense', **options)
   close = lambda found, expected: np.testing.assert_allclose(found, expected, atol=1e-5)
-  jax.tree.map(close, *(with_gradients(run, (0, 1, 2))(q, k, v) for run in (by_cudnn, by_dense)))
+  weight = normal(*q.shape)
+  jax.tree.map(close, *(gradients(run, weight, q, k, v) for run in (by_cudnn, by_dense)))
 
 
 @pytest.mark.gpu
