@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-BASE = Path(__file__).parent.parent / 'configs' / 'base.py'
+from posenc_jax.config import BASE, load
+
 TEXT = 'the quick brown fox jumps over the lazy dog; ' * 20
 MODEL = {
   'model.layers': 1,
@@ -49,6 +50,11 @@ SIZES = (37, 16, 64, 41)  # of the fixture `documents`; none is a multiple of al
 def dotted(fields: dict) -> dict:
   """{'a.b': value} of {'a__b': value}: fields as keyword arguments."""
   return {name.replace('__', '.'): value for name, value in fields.items()}
+
+
+def tiny(own: dict, **fields):
+  """The config of a tiny run with fields of its own, and then with the field a.b of a__b=value."""
+  return load(BASE, {**TINY, **own, **dotted(fields)})
 
 
 def wait_for(path: Path, text: str) -> None:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 from orbax.checkpoint import multihost
-from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
+from small_runs import BASE, STEPS, tiny, write_text_corpus
 from test_trainer import damage_arrays, metrics, parameters
 
 from posenc_jax import config
@@ -79,11 +79,7 @@ for name, runs in phases.items():
 @pytest.fixture(scope='module')
 def make(corpus):
   """make(a__b=value) returns a config with the field a.b set."""
-
-  def load(**fields):
-    return config.load(BASE, {**TINY, 'data.corpus': corpus, **FIELDS, **dotted(fields)})
-
-  return load
+  return lambda **fields: tiny({'data.corpus': corpus, **FIELDS}, **fields)
 
 
 @pytest.fixture(scope='module')

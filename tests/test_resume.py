@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from rich.console import Console
-from small_runs import BASE, STEPS, TINY, dotted, write_text_corpus
+from small_runs import STEPS, tiny, write_text_corpus
 
 from posenc_jax import config, data, storage
 from posenc_jax.data.documents import SPLITS
@@ -45,11 +45,7 @@ def make(tmp_path_factory):
   folder = tmp_path_factory.mktemp('corpus')
   texts = [f'{name}: the quick brown fox jumps over the lazy dog; ' * 8 for name in 'abc']
   corpus = write_text_corpus(folder, dict.fromkeys(SPLITS, texts))
-
-  def load(**overrides):
-    return config.load(BASE, {**TINY, **OWN, 'data.corpus': corpus, **dotted(overrides)})
-
-  return load
+  return lambda **fields: tiny(OWN | {'data.corpus': corpus}, **fields)
 
 
 @pytest.fixture(scope='module')

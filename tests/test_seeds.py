@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_runs import BASE, TINY, dotted
+from small_runs import BASE, TINY, tiny
 from test_trainer import parameters
 
 from posenc_jax import config, data, storage, sweep
@@ -32,12 +32,9 @@ SEEDS = (3, 0)
 
 @pytest.fixture(scope='module')
 def make(corpus):
-  def make(**fields):
-    # it draws at every step
-    more = {'encoding.name': 'random_positions', 'train.max_to_keep': 1, 'data.corpus': corpus}
-    return config.load(BASE, {**TINY, **more, **dotted(fields)})
-
-  return make
+  # it draws at every step
+  own = {'encoding.name': 'random_positions', 'train.max_to_keep': 1, 'data.corpus': corpus}
+  return lambda **fields: tiny(own, **fields)
 
 
 @pytest.fixture(scope='module')

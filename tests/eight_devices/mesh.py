@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_runs import BASE, TINY, dotted, write_text_corpus
+from small_runs import BASE, TINY, dotted, tiny, write_text_corpus
 from test_evaluation import rows_of
 
 from posenc_jax import config, data
@@ -49,8 +49,7 @@ def run(corpus, tmp_path_factory):
     if start:
       shutil.copytree(start, workdir)
       shutil.rmtree(workdir / 'checkpoints' / '6')
-    changed = {'data.corpus': corpus, **FIELDS, **dotted(fields)}
-    loop.train(config.load(BASE, TINY | changed), workdir)
+    loop.train(tiny({'data.corpus': corpus, **FIELDS}, **fields), workdir)
     return workdir, None if 'seeds' in fields else losses_of(workdir)
 
   return train
