@@ -423,16 +423,13 @@ def test_the_methods_of_readme_have_the_numbers_of_their_lines():
   labels = {
     'as it is': 'none',
     'Jet-Long': 'jet_long',
-    'MrRoPE, progressive': 'mrrope_pro',
     'Self-Extend': 'self_extend',
     'StreamingLLM': 'streaming',
     'sliding window alone': 'window',
     'dual chunk attention': 'dca',
     'YaRN': 'yarn',
     'ReRoPE': 'rerope',
-    "Llama 3's rule": 'llama3',
     'NTK-aware scaling': 'ntk',
-    'position interpolation': 'linear',
   }
   columns = {
     'bits at L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '8192 (L)'),
