@@ -169,6 +169,23 @@ def exact_matmul(x, y):
   return jnp.matmul(x, y, precision=lax.Precision.HIGHEST)
 
 
+def exact_einsum(subscripts: str, x, y):
+  """The product that an einsum names in all bits of float32, whatever the precision that is set."""
+  return jnp.einsum(subscripts, x, y, precision=lax.Precision.HIGHEST)
+
+
+def exactly(product):
+  """`product`, such as `scaled_dot`, of float32 in all its bits, whatever the precision that is
+  set.
+  """
+
+  def run(x, y):
+    with jax.default_matmul_precision('highest'):
+      return product(x, y)
+
+  return run
+
+
 def outer(x, y):
   """x * y of every pair: [*x.shape, *y.shape].
 

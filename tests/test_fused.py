@@ -331,6 +331,8 @@ def test_products_of_scores_in_several_passes_are_of_smaller_tiles():
 
   assert rows_and_columns('fire', 'default') == [256, 256]
   assert rows_and_columns('fire', 'highest') == [128, 256]
+  assert rows_and_columns('fire', 'float32') == [128, 256]
+  assert rows_and_columns('dape', 'default') == [128, 256]
   assert rows_and_columns('alibi', 'highest') == [256, 256]
 
 

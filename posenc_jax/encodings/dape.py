@@ -7,6 +7,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import uniform
 from posenc_jax.encodings.core.registry import make_from_spec
+from posenc_jax.xla_ops import exact_einsum
 
 
 class AdaptedBias(Encoding):
@@ -87,12 +88,15 @@ class DAPE(AdaptedBias):
   paper = 'Zheng et al. 2024, arXiv:2405.14722'
   parameter_summary = 'an MLP a layer'
   bias_in_scale = False
+  exact_products = True
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     B, H, T, S = s_BHTS.shape
     b_BHTS = self.inner_bias(s_BHTS, tile)
     both_BCN = jnp.concatenate([s_BHTS, b_BHTS], axis=1).reshape(B, 2 * H, T * S)
-    hidden_BFN = jnp.einsum('fc,bcn->bfn', self.w_in[...], both_BCN) + self.b_in[...][None, :, None]
+    # Far out a bias is large: with fewer digits it would tell no near keys apart.
+    hidden_BFN = exact_einsum('fc,bcn->bfn', self.w_in[...], both_BCN)
+    hidden_BFN += self.b_in[...][None, :, None]
     hidden_BFN = jax.nn.leaky_relu(hidden_BFN, self.negative_slope)
-    change_BHN = jnp.einsum('hf,bfn->bhn', self.w_out[...], hidden_BFN)
+    change_BHN = exact_einsum('hf,bfn->bhn', self.w_out[...], hidden_BFN)
     return s_BHTS + b_BHTS + change_BHN.reshape(B, H, T, S)

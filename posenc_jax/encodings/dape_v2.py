@@ -6,6 +6,7 @@ from jax import lax
 
 from posenc_jax.encodings.core.base import LOWEST_SEEN, WHOLE_ROWS
 from posenc_jax.encodings.dape import AdaptedBias
+from posenc_jax.xla_ops import exact_einsum
 
 
 class DAPEV2(AdaptedBias):
@@ -36,14 +37,14 @@ class DAPEV2(AdaptedBias):
     b_BHTS = self.inner_bias(s_BHTS, tile)
     both = (jnp.where(is_seen_BHTS, x_BHTS, 0.0) for x_BHTS in (s_BHTS, b_BHTS))
     both_BCTS = jnp.concatenate([*both], axis=1)
-    products_nBFTS = jnp.einsum('nfc,bcts->nbfts', self.w_in[...], both_BCTS)
+    products_nBFTS = exact_einsum('nfc,bcts->nbfts', self.w_in[...], both_BCTS)
     # Hidden units are at S + 1 keys, of which the last is the one after a row.
     hidden = sum(at_next_keys(x, n) for n, x in enumerate(products_nBFTS))
     hidden = jax.nn.leaky_relu(hidden + self.b_in[...][None, :, None, None], self.negative_slope)
     hidden = jnp.where(at_next_keys(seen_B1TS, 1) | at_next_keys(seen_B1TS, 0), hidden, 0.0)
     hidden = jnp.pad(hidden, ((0, 0), (0, 0), (0, 0), (1, 0)))
     near_nBFTS = jnp.stack([hidden[..., n : n + S] for n in range(self.taps)])
-    change_BHTS = jnp.einsum('nhf,nbfts->bhts', self.w_out[...], near_nBFTS)
+    change_BHTS = exact_einsum('nhf,nbfts->bhts', self.w_out[...], near_nBFTS)
     return jax.nn.softmax(s_BHTS + b_BHTS + change_BHTS, axis=-1)
 
 

@@ -6,6 +6,7 @@ from flax import nnx
 
 from posenc_jax.encodings.core.base import ALL_ROWS, LOWEST_SEEN, MASKED, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.xla_ops import exact_einsum
 
 
 class MTA(Encoding):
@@ -71,9 +72,10 @@ def _convolved(s_BHTS, is_seen_BHTS, kernels_HQC, tile):
   (_, Q, C), (_, _, T, S) = kernels_HQC.shape, s_BHTS.shape
   s_BHTS = jnp.where(is_seen_BHTS, s_BHTS, 0.0)
   # Products of matrices: their gradients are some, too. Then each row goes to the queries after it.
+  # All digits count: behind a bias, scores far out are large.
   padded = jnp.pad(s_BHTS, ((0, 0), (0, 0), (0, 0), (C // 2, C // 2)))
   near_BHCTS = jnp.stack([padded[..., b : b + S] for b in range(C)], axis=2)
-  parts_BHQTS = jnp.einsum('hqc,bhcts->bhqts', kernels_HQC, near_BHCTS)
+  parts_BHQTS = exact_einsum('hqc,bhcts->bhqts', kernels_HQC, near_BHCTS)
   new_BHTS = parts_BHQTS[:, :, 0]
   for a in range(1, min(Q, T)):
     earlier_BHTS = jnp.pad(parts_BHQTS[:, :, a, : T - a], ((0, 0), (0, 0), (a, 0), (0, 0)))

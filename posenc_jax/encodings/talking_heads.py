@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.core.base import WHOLE_ROWS, Dims, Encoding
+from posenc_jax.xla_ops import exact_einsum
 
 
 class TalkingHeads(Encoding):
@@ -25,6 +26,7 @@ class TalkingHeads(Encoding):
   position_kind = None
   normalizer = 'rows'
   mixes_heads = True
+  exact_products = True
   per_layer = ('of_scores', 'of_weights')
 
   def __init__(self, dims: Dims, rngs, *, scores: bool = True, weights: bool = True):
@@ -54,6 +56,6 @@ class TalkingHeads(Encoding):
 
 
 def mix(x_BHTS, w_HH):
-  """sum_g w_gh x_g: [B, H, T, S]."""
+  """sum_g w_gh x_g: [B, H, T, S]. All digits count: behind a bias, scores far out are large."""
   B, H, T, S = x_BHTS.shape
-  return jnp.einsum('gh,bgn->bhn', w_HH, x_BHTS.reshape(B, H, T * S)).reshape(x_BHTS.shape)
+  return exact_einsum('gh,bgn->bhn', w_HH, x_BHTS.reshape(B, H, T * S)).reshape(x_BHTS.shape)

@@ -12,7 +12,7 @@ import jax
 
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
-from posenc_jax.attention.backends.refusals import refuse_products
+from posenc_jax.attention.backends.refusals import HIGHEST, refuse_products
 from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_kernels
 from posenc_jax.attention.kernels.program import IN_NO_KERNEL
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
@@ -127,7 +127,8 @@ def _block_sizes(request: AttentionRequest, devices: int) -> tuple[int, int]:
   sizes = (4, 4), (2, 2), (1, 2), (1, 1)
   sizes = [(LANES * queries, LANES * keys) for queries, keys in sizes]
   heads = request.q_BTHK.shape[2]
-  if jax.config.jax_default_matmul_precision == 'highest' and request.enc.has('score'):
+  is_exact = request.enc.exact_products or jax.config.jax_default_matmul_precision in HIGHEST
+  if is_exact and request.enc.has('score'):
     sizes = sizes[1:]  # products in several passes take room of their own: FIRE's all there is
   fits = lambda n: heads * math.prod(n) <= MOST_PAIRS and _has_room(request, n)
   usual = next(filter(fits, sizes[1:]), sizes[-1])

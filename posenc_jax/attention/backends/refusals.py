@@ -13,6 +13,7 @@ NO_ARRAY = 'the mask is an array over all pairs; tiles take a function, with mas
 # The reason against an array that is added to scores.
 NO_BIAS = 'bias is an array over pairs; tiles take what an encoding makes of distances or tokens'
 HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
+HIGHEST = ('highest', 'float32')  # and of another
 
 
 def refuse_pairs(request: AttentionRequest) -> str | None:

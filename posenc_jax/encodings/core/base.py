@@ -149,6 +149,8 @@ class Encoding(nnx.Module):
   # shape per head and query of each value that `score` carries along the keys, from the query on
   # leftwards: such a class is `causal_only`
   scans_keys: tuple[tuple[int, ...], ...] = ()
+  # `score` multiplies numbers of pairs at 'highest', whatever precision is set
+  exact_products = False
   recomputes_scores = False  # `score` makes the products q . k itself and is given None for them
   needs_all_queries = False  # `normalize` reads the scores of other queries: T must be S
 

@@ -13,6 +13,7 @@ ANY_MEMBERS = (
   'needs_inputs',
   'needs_visible',
   'needs_all_queries',
+  'exact_products',
   'rotates_qk',
   'rotates_values',
   'multiplies_queries',
