@@ -9,10 +9,12 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.core.running_sums import causal_conv
-from posenc_jax.xla_ops import exact_matmul, scaled_dot, weighted_sum
+from posenc_jax.xla_ops import exact_einsum, exact_matmul, exactly, scaled_dot, weighted_sum
 
 TAPS = 3
 CHUNK = 64  # keys of one triangular system
+# A path that forgets nothing carries the rounding of its products to all keys before.
+exact_dot, exact_sum = exactly(scaled_dot), exactly(weighted_sum)
 
 
 class PaTH(Encoding):
@@ -60,12 +62,13 @@ class PaTH(Encoding):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """v = sqrt(beta) w, so that H = I - v v^T: float32 [B, S, G, K]."""
     x_BSD = x_BSD.astype(jnp.float32)
-    low_BSR = x_BSD @ self.w_1[...] if hasattr(self, 'w_1') else x_BSD
-    w_BSGK = jnp.einsum('bsr,rgk->bsgk', low_BSR, self.w_2[...])
+    low_BSR = exact_matmul(x_BSD, self.w_1[...]) if hasattr(self, 'w_1') else x_BSD
+    w_BSGK = exact_einsum('bsr,rgk->bsgk', low_BSR, self.w_2[...])
     w_BSGK = jax.nn.silu(causal_conv(w_BSGK, self.conv[...], index_BS))
     w_BSGK *= lax.rsqrt((w_BSGK**2).sum(axis=-1, keepdims=True) + 1e-6)
+    logits_BSG = exact_matmul(x_BSD, self.u[...])
     # Half the logarithm, since a root has no slope at 0.
-    half_log_BSG = jax.nn.log_sigmoid(x_BSD @ self.u[...] + self.b[...][None, None]) / 2
+    half_log_BSG = jax.nn.log_sigmoid(logits_BSG + self.b[...][None, None]) / 2
     return (2**0.5 * jnp.exp(half_log_BSG))[..., None] * w_BSGK
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
@@ -88,15 +91,15 @@ class PaTH(Encoding):
       return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, width, *x.shape[axis + 1 :]), axis, 0)
 
     k_NBGSK, v_NBGSK = chunks(k_BGSK, 2), chunks(v_BGSK, 2)
-    solution_NBGSS = lower_inverse(scaled_dot(v_NBGSK, v_NBGSK))
-    keys_NBGSS = weighted_sum(solution_NBGSS, jnp.tril(scaled_dot(v_NBGSK, k_NBGSK), -1))
-    steps_NBGSK = weighted_sum(solution_NBGSS, v_NBGSK)
+    solution_NBGSS = lower_inverse(exact_dot(v_NBGSK, v_NBGSK))
+    keys_NBGSS = exact_sum(solution_NBGSS, jnp.tril(exact_dot(v_NBGSK, k_NBGSK), -1))
+    steps_NBGSK = exact_sum(solution_NBGSS, v_NBGSK)
 
     def one_chunk(y_BGTK, columns):
       k_BGSK, v_BGSK, keys_BGSS, steps_BGSK, is_past_TS = columns
-      r_BGTS = jnp.where(is_past_TS[None, None], scaled_dot(y_BGTK, v_BGSK), 0.0)
-      s_BGTS = scaled_dot(y_BGTK, k_BGSK) - weighted_sum(r_BGTS, keys_BGSS)
-      return y_BGTK - weighted_sum(r_BGTS, steps_BGSK), s_BGTS
+      r_BGTS = jnp.where(is_past_TS[None, None], exact_dot(y_BGTK, v_BGSK), 0.0)
+      s_BGTS = scaled_dot(y_BGTK, k_BGSK) - exact_sum(r_BGTS, keys_BGSS)
+      return y_BGTK - exact_sum(r_BGTS, steps_BGSK), s_BGTS
 
     def visit_keys(turned_BHTK):
       columns = k_NBGSK, v_NBGSK, keys_NBGSS, steps_NBGSK, chunks(is_past_TS, 1)
