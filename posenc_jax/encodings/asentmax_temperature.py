@@ -7,6 +7,7 @@ from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.core.temperature import VisibleKeys
+from posenc_jax.xla_ops import exact_matmul
 
 
 class AsentmaxTemperature(VisibleKeys):
@@ -46,7 +47,7 @@ class AsentmaxTemperature(VisibleKeys):
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """The factor of each head: float32 [B, S, H]."""
     x_BSD = x_BSD.astype(jnp.float32)
-    size_BSH, power_BSH = x_BSD @ self.w_b[...], x_BSD @ self.w_g[...]
+    size_BSH, power_BSH = (exact_matmul(x_BSD, w[...]) for w in (self.w_b, self.w_g))
     if self.has_offset:
       size_BSH += self.b_b[...][None, None]
       power_BSH += self.b_g[...][None, None]

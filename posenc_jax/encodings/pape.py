@@ -7,6 +7,7 @@ import numpy as np
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import uniform
+from posenc_jax.xla_ops import exact_einsum, exact_matmul
 
 
 class PaPE(Encoding):
@@ -51,8 +52,8 @@ class PaPE(Encoding):
     """Positions by axis, [B|1, S] each; by axis and by two of them, [B, S, H] each, what parabolas
     add up to: sum_n b_n w_n and sum_n a_n w_n w_n^T.
     """
-    product = lambda w: jnp.einsum('bsd,dhn->bshn', x_BSD.astype(jnp.float32), w[...])
-    add_up = lambda y_BSHN, w_HN: jnp.einsum('bshn,hn->bsh', y_BSHN, w_HN)
+    product = lambda w: exact_einsum('bsd,dhn->bshn', x_BSD.astype(jnp.float32), w[...])
+    add_up = lambda y_BSHN, w_HN: exact_einsum('bshn,hn->bsh', y_BSHN, w_HN)
     a_BSHN, b_BSHN, w_p = jax.nn.softplus(product(self.w_a)), product(self.w_b), self.w_p[...]
     slopes = [add_up(b_BSHN, w_HN) for w_HN in w_p]
     curvatures = [[add_up(a_BSHN, w_HN * v_HN) for v_HN in w_p] for w_HN in w_p]
@@ -103,7 +104,7 @@ class PaPERI(Encoding):
 
   def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
     """Positions by axis, [B|1, S] each, and a c^2, [B, S, H]."""
-    logits_BSH = jnp.einsum('bsd,dh->bsh', x_BSD.astype(jnp.float32), self.w_a[...])
+    logits_BSH = exact_matmul(x_BSD.astype(jnp.float32), self.w_a[...])
     squares_H = jnp.asarray(self.factors() ** 2, jnp.float32)
     return by_axis(position_ids), jax.nn.softplus(logits_BSH) * squares_H[None, None]
 

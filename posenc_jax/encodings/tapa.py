@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_between
-from posenc_jax.xla_ops import per_kv_head, scaled_dot
+from posenc_jax.xla_ops import exactly, per_kv_head, scaled_dot
 
 
 class TAPA(Encoding):
@@ -21,6 +21,7 @@ class TAPA(Encoding):
 
   paper = 'Wang et al. 2025, arXiv:2509.12635'
   reported_extrapolation = 'perplexity 12.22 at L, 17.96 at 2 L; RoPE 12.21, 5878 (its authors)'
+  limit = 'in bfloat16 phases are off by some 0.015 |i - j|^alpha, as queries and keys are rounded'
   bias_in_scale = True
   reads_qk = True
   recomputes_scores = True
@@ -47,7 +48,7 @@ class TAPA(Encoding):
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     n, K = self.width, self.dims.head_dim
     amplitude_BHTS = per_kv_head(scaled_dot, q_BHTK[..., :n], k_BGSK[..., :n])
-    phase_BHTS = per_kv_head(scaled_dot, q_BHTK[..., n:], k_BGSK[..., n:])
+    phase_BHTS = per_kv_head(exactly(scaled_dot), q_BHTK[..., n:], k_BGSK[..., n:])
     turn = 2 * math.pi * (K - n) ** -0.5
     scale = self.scale(K) * (K / n) ** 0.5
     return scale * amplitude_BHTS * jnp.cos(turn * tile.tables * phase_BHTS)
