@@ -3140,31 +3140,6 @@ def test_every_entry_declares_itself(name):
   assert all(p.dtype == jnp.float32 for p in jax.tree.leaves(enc))
 
 
-@pytest.mark.parametrize(
-  ('name', 'hyper', 'products'),
-  [
-    *(('fope', {}, 2), ('repo', {}, 3), ('carope', {}, 1), ('selective_rope', {'gate': True}, 3)),
-    *(('grape_m_context', {}, 1), ('fox', {}, 1), ('cable', {}, 2), ('wall', {}, 1)),
-  ],
-)
-def test_products_of_coordinates_stay_exact_at_any_precision(name, hyper, products):
-  """Angles and gates that are added up along tokens: on accelerators the default rounds."""
-  enc, ids = without_numbers(name, **hyper), jnp.arange(8)[None]
-  x = jax.ShapeDtypeStruct((1, 8, SIZES['model_dim']), jnp.bfloat16)
-  with jax.default_matmul_precision('default'):
-    text = str(jax.make_jaxpr(lambda enc, x: enc.coordinates(x, ids, None, ids))(enc, x))
-  exact = text.count('precision=(Precision.HIGHEST')
-  assert text.count('dot_general[') == exact == products
-
-
-def test_products_that_stay_exact_are_so_at_any_precision():
-  """The inverse of PaTH, and its gradient: on accelerators the default rounds."""
-  program = jax.make_jaxpr(jax.value_and_grad(lambda x: lower_inverse(x).sum()))
-  with jax.default_matmul_precision('default'):
-    text = str(program(jnp.zeros((8, 8))))
-  assert text.count('dot_general[') == text.count('precision=(Precision.HIGHEST') >= 8
-
-
 def test_make_says_which_lengths_do_not_follow_the_training_length():
   """Numbers of tokens that are such by default, whatever the training length is."""
   lengths = {
