@@ -118,6 +118,9 @@ def attend(
 
   Call it under `jax.jit`, with every argument static that is neither an array nor the encoding:
   outside, each call compiles its loops anew. Sums are float32, whatever the dtype of the arrays.
+  Products of float32 have the precision of `jax.default_matmul_precision` around the call, in their
+  gradients, too, and on accelerators fewer digits by default; those of an encoding whose errors
+  would grow with the distance or with the number of keys have all digits at any precision.
   There is no forward-mode differentiation, and no second derivative but by `dense`. The factor of
   q . k is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that
   factor / enc.scale(K), unless `enc.needs_usual_queries` or `enc.bends_products`; what is added to
