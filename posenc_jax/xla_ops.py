@@ -219,36 +219,34 @@ def _add_bias_backward(b, g):
 add_bias.defvjp(lambda x, b: (add_bias(x, b), b), _add_bias_backward)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
-def relative_shift(g, start: int, width: int):
-  """out[..., a, b] = g[..., a, start - a + b] for b < width: a reshape, since a row less one slides
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def relative_shift(g, width: int):
+  """out[..., a, b] = g[..., a, n - 1 - a + b] for b < width: a reshape, since a row less one slides
   by one.
 
-  g is [..., n, n + width]; start is n - 1 or n.
+  g is [..., n, n + width].
   """
   *lead, n, columns = g.shape
-  flat = g.reshape(*lead, n * columns)[..., start : start + n * (columns - 1)]
+  flat = g.reshape(*lead, n * columns)[..., n - 1 : n - 1 + n * (columns - 1)]
   return flat.reshape(*lead, n, columns - 1)[..., :width]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def relative_shift_transpose(x, start: int):
+@jax.custom_vjp
+def relative_shift_transpose(x):
   """The adjoint of `relative_shift`: [..., n, n + width] with x at its places, zeros elsewhere."""
   *lead, n, width = x.shape
   zeros = lambda *shape: jnp.zeros((*lead, *shape), x.dtype)
   body = materialize_on_cpu(jnp.concatenate([x, zeros(n, n - 1)], axis=-1)).reshape(*lead, -1)
-  return jnp.concatenate([zeros(start), body, zeros(n - start)], axis=-1).reshape(
-    *lead, n, n + width
-  )
+  return jnp.concatenate([zeros(n - 1), body, zeros(1)], axis=-1).reshape(*lead, n, n + width)
 
 
 relative_shift.defvjp(
-  lambda g, start, width: (relative_shift(g, start, width), None),
-  lambda start, width, _, d: (relative_shift_transpose(d, start),),
+  lambda g, width: (relative_shift(g, width), None),
+  lambda width, _, d: (relative_shift_transpose(d),),
 )
 relative_shift_transpose.defvjp(
-  lambda x, start: (relative_shift_transpose(x, start), x.shape[-1]),
-  lambda start, width, d: (relative_shift(d, start, width),),
+  lambda x: (relative_shift_transpose(x), None),
+  lambda _, d: (relative_shift(d, d.shape[-1] - d.shape[-2]),),
 )
 
 

@@ -26,7 +26,7 @@ from rich.table import Table
 from rich.text import Text
 
 from posenc_jax import cli, config, data, encodings, tasks
-from posenc_jax.attention import BACKENDS, fastest
+from posenc_jax.attention import BACKENDS, auto_backend
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import positions_of_model
 from posenc_jax.attention.request import build_request
@@ -211,7 +211,7 @@ def hyperparameter_rows(name: str, hyper: dict) -> Iterator[tuple[str, str, str]
   """(name, value, what it is) of each hyperparameter of an encoding, and of those of the encodings
   that it holds.
   """
-  said = encodings.meanings(name)
+  said = encodings.hyperparameter_docs(name)
   holds_others = issubclass(encodings.ENCODINGS[name], (Composite, PositionWrapper, AdaptedBias))
   for field, value in (encodings.hyperparameters(name) | hyper).items():
     members = {'members': value, 'inner': value and [value]}.get(field) if holds_others else None
@@ -275,7 +275,7 @@ def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | Non
     q, k, v = enc.enter_attention(q, k, v, enc.initial_state(jnp.arange(T)[None], B))
     request = build_request(q, k, v, enc, x=x, mask=mask, outer_hooks_applied=True, **given)
     reasons.update((name, backend.refuse(request)) for name, backend in BACKENDS.items())
-    taken.append(fastest(request))
+    taken.append(auto_backend(request))
 
   shape = lambda heads: jax.ShapeDtypeStruct((B, T, heads, m.head_dim), dtype)
   kv_heads = m.kv_heads or m.heads

@@ -63,7 +63,7 @@ class Oracle:
   turn: tuple[callable, callable] | None = None
   # what becomes of all keys, and all values: (k_SGK, x_SD, position_S, 'k' or 'v') -> k_SGK
   mix: callable = lambda k_SGK, x_SD, position_S, which: k_SGK
-  heads_per_query: int = 1  # out of each head of q, next to each other
+  heads_out_per_head: int = 1  # out of each head of q, next to each other
   bend: callable = lambda x: x  # of queries and keys, before all else: [..., K] -> [..., K]
   # (n, h, x_i) -> the factor of a query that sees n keys, then
   temper: callable = lambda n, h, x: 1.0
@@ -314,7 +314,7 @@ def rope_pp(dims, hyper, p):
       s += product * np.exp(1j * (i - j) * base ** (-2 * m / K))
     return (s.imag if h % 2 else s.real) / math.sqrt(K)
 
-  return Oracle(score, heads_per_query=2)
+  return Oracle(score, heads_out_per_head=2)
 
 
 def kv_shift(dims, hyper, p):
@@ -1717,7 +1717,7 @@ def chain(dims, hyper, p):
   def query(q, x, n, h):
     """q of a token that sees n keys, as all members leave it."""
     for m, part in enumerate(parts):
-      own_h = h if part.heads_per_query > 1 else h // several
+      own_h = h if part.heads_out_per_head > 1 else h // several
       q = part.requery(part.temper(n, own_h, x[m]) * part.bend(q), n, own_h)
       q = part.turn[0](q, x[-1], h) if part.turn else q
     return q
@@ -1739,7 +1739,7 @@ def chain(dims, hyper, p):
     return y_SGK
 
   sinks = [part.sink for part in parts if part.sink]
-  several = math.prod(part.heads_per_query for part in parts)
+  several = math.prod(part.heads_out_per_head for part in parts)
 
   def along(q, k_nK, x_nD, h, seen_n):
     q = query(q, x_nD[-1], seen_n.sum(), h)
@@ -1795,7 +1795,7 @@ def chain(dims, hyper, p):
     mix=mix,
     weights=next((part.weights for part in parts if part.weights is not softmax), softmax),
     blend=lambda p_HS: functools.reduce(lambda p, part: part.blend(p), parts, p_HS),
-    heads_per_query=several,
+    heads_out_per_head=several,
     across=across,
     among=among,
     convey=convey,
@@ -1846,7 +1846,7 @@ def heads(dims, hyper, p):
     part, own_h = of_head[h // several]
     return part.sink(q, i, own_h) if part.sink else -math.inf
 
-  several = of_head[0][0].heads_per_query
+  several = of_head[0][0].heads_out_per_head
 
   def each(hook):
     def call(*arguments):
@@ -1874,7 +1874,7 @@ def heads(dims, hyper, p):
     pair=pair,
     tokens=tokens,
     sink=sink,
-    heads_per_query=several,
+    heads_out_per_head=several,
   )
 
 
@@ -2630,7 +2630,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
   _, H, K = weights['q'].shape
   group = H // weights['k'].shape[1]
-  several = oracle.heads_per_query
+  several = oracle.heads_out_per_head
   H, group = H * several, group * several
   o_BTHK = np.zeros((B, T, H, K))
   lse_BTH = np.full((B, T, H), -np.inf)

@@ -15,7 +15,8 @@ from jax.experimental import topologies
 from jax.sharding import AxisType
 
 from posenc_jax import config, data, target
-from posenc_jax.attention import BACKENDS, Backend, fastest
+from posenc_jax.attention import BACKENDS, auto_backend
+from posenc_jax.attention.choice import Backend
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.config import BASE
@@ -438,7 +439,7 @@ def test_the_mesh_says_for_what_a_program_is_traced(platform, name, length, back
   def chosen(q):
     request = build_request(q, q, q, enc)
     grid = TileSchedule.of_request(request).grid
-    return request.platform, target.platform(), fastest(request), grid.rows, grid.columns
+    return request.platform, target.platform(), auto_backend(request), grid.block_q, grid.block_k
 
   with on(platform):
     answer = answer_of(chosen, (1, length, 2, 8))

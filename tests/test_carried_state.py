@@ -136,7 +136,7 @@ def test_a_shift_of_all_positions_changes_nothing_and_a_document_begins_anew():
 
 
 @pytest.mark.parametrize(
-  ('encoding', 'more'),  # what spreads positions by the number of tokens is given no places more
+  ('encoding', 'more'),  # what spreads positions by the number of tokens is given no slots more
   [slow('tape', 3), (CASES['pattern'], 3), slow({'name': 'random_positions', 'inner': 'tape'}, 0)],
 )
 def test_states_are_decoded(encoding, more):

@@ -19,7 +19,7 @@ from small_runs import BASE, write_text_corpus
 
 from posenc_jax import cli, config, storage, sweep
 from posenc_jax.encodings import ENCODINGS
-from posenc_jax.encodings.core.own_code import code_hash
+from posenc_jax.encodings.core.user_code import code_hash
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight, runs
 from posenc_jax.sweep.plan import check_runs
@@ -475,7 +475,7 @@ def test_the_standard_library_is_no_code_of_an_encoding_where_python_names_it_by
     'import functools\nclass Mine:\n  power = functools.partial(pow, 2.0)\n'
   )
   code = (
-    'import own_power, sysconfig; from posenc_jax.encodings.core.own_code import code_hash; '
+    'import own_power, sysconfig; from posenc_jax.encodings.core.user_code import code_hash; '
     'print(sysconfig.get_path("stdlib"), code_hash(own_power.Mine))'
   )
   hashes = []

@@ -20,9 +20,9 @@ from posenc_jax.attention.tiled import schedule
 from posenc_jax.encodings import ENCODINGS, LengthError, make
 from posenc_jax.encodings.rope import RoPE
 from posenc_jax.inspection.laws import layer
-from posenc_jax.model import decoding
+from posenc_jax.model import kv_cache
 from posenc_jax.model.decoder import LM
-from posenc_jax.model.decoding import decode, empty_cache, take_layers
+from posenc_jax.model.kv_cache import decode, empty_cache, take_layers
 from posenc_jax.storage import REPOSITORY
 
 T = 9
@@ -43,7 +43,7 @@ def model(encoding: str | dict, layers: int = 1, **fields) -> LM:
 
 def assert_decodes(made, sizes=(1,) * T, size=T, part=None, **options):
   """Checks logits of tokens that come so many at a time against those of one call. Returns how many
-  places the layers have.
+  slots the layers have.
   """
   T = sum(sizes)
   x_BT = tokens(B=2, T=T)
@@ -73,11 +73,11 @@ def test_layers_with_a_window_hold_what_it_shows(variant):
   name, hyper = VARIANTS[variant]
   spec, sizes = {'name': name, **hyper}, (3, 1, 2, 1, 3, *[1] * 14)
   layers = (spec | {'attention_window': 2}, spec, spec | {'attention_window': 9})
-  places = assert_decodes(
+  slots = assert_decodes(
     model({'name': 'pattern', 'layers': layers}, layers=3), sizes, 24, part=3, window=5
   )
   enc = declared(variant)
-  assert places == ([4, 7, 7] if enc.reads_window_alone and enc.relative else [24] * 3)
+  assert slots == ([4, 7, 7] if enc.reads_window_alone and enc.relative else [24] * 3)
 
 
 def test_an_own_encoding_gets_all_tokens_unless_it_says_otherwise():
@@ -90,7 +90,7 @@ def test_an_own_encoding_gets_all_tokens_unless_it_says_otherwise():
     reads_window_alone = True
 
   encodings = [kind(DIMS, nnx.Rngs(0)) for kind in (RoPE, Own, Said)]
-  assert [decoding._places(enc, {'window': 3}, 99, part=8) for enc in encodings] == [10, 99, 10]
+  assert [kv_cache._slots(enc, {'window': 3}, 99, part=8) for enc in encodings] == [10, 99, 10]
 
 
 @pytest.mark.parametrize('options', [{'chunk': 4}, {'sink_tokens': 1}, {'window': None}])
@@ -101,13 +101,13 @@ def test_layers_that_show_more_than_a_window_hold_all(options):
   assert cache.layers[0]['k'].shape[1] == 99
 
 
-def test_more_than_the_places_of_a_layer_is_refused():
+def test_more_than_the_slots_of_a_layer_is_refused():
   made, x_BT = model('rope'), tokens(B=1, T=6)
   cache, layers = empty_cache(made, 1, 99, part=6, window=3), take_layers(made)
   decoded = lambda **options: jax.eval_shape(lambda: decode(made, layers, x_BT, cache, **options))
   decoded(window=3)
   for options, needed in (({'window': 4}, 9), ({}, 99), ({'window': 3, 'sink_tokens': 1}, 99)):
-    with pytest.raises(ValueError, match=f'layer 0: 8 places for 6 tokens .* least {needed}'):
+    with pytest.raises(ValueError, match=f'layer 0: 8 slots for 6 tokens .* least {needed}'):
       decoded(**options)
 
 
@@ -133,7 +133,7 @@ def test_tokens_one_by_one_give_the_logits_of_one_call(variant):
     pytest.param('logn', {'softcap': 0.7}, marks=pytest.mark.slow),
   ],
 )
-def test_under_masks_with_places_left_and_in_parts_of_several_tokens(encoding, options):
+def test_under_masks_with_slots_left_and_in_parts_of_several_tokens(encoding, options):
   assert_decodes(model(encoding), sizes=(4, 1, 3, 1), size=T + 3, **options)
 
 
@@ -141,7 +141,7 @@ def test_under_masks_with_places_left_and_in_parts_of_several_tokens(encoding, o
   'members',
   [pytest.param(m, marks=daily_if(n == 'values')) for n, m in ANGLES_THAT_ARE_READ.items()],
 )
-def test_angles_that_tokens_choose_know_no_empty_place(members):
+def test_angles_that_tokens_choose_know_no_empty_slot(members):
   assert_decodes(model({'name': 'chain', 'members': members}), size=T + 3)
 
 
@@ -152,7 +152,7 @@ def test_several_positions_at_the_input_and_one_at_layers():
 
 @pytest.mark.parametrize('name', ['shaw', slow('cope')])
 def test_parts_of_long_texts_are_read_in_tiles(name, monkeypatch):
-  monkeypatch.setattr(decoding, 'FEW_PAIRS', 40)
+  monkeypatch.setattr(kv_cache, 'FEW_PAIRS', 40)
   monkeypatch.setattr(choice, 'FEW_QUERIES', 2)
   monkeypatch.setattr(choice, 'DENSE_UP_TO', {'cpu': 4})
   monkeypatch.setattr(schedule, 'SIDE', 4)
@@ -165,8 +165,8 @@ def test_parts_of_long_texts_are_read_in_tiles(name, monkeypatch):
 
 def test_the_memory_of_a_long_prompt_is_not_that_of_its_scores():
   """A prompt is read without whole rows of scores: for a part of 512 tokens they are 256 MiB."""
-  made, places = model('rope'), 2**15
-  cache = jax.eval_shape(lambda: empty_cache(made, 1, places))
+  made, slots = model('rope'), 2**15
+  cache = jax.eval_shape(lambda: empty_cache(made, 1, slots))
   part_BT = jax.ShapeDtypeStruct((1, 512), jnp.int32)
   compiled = step.lower(made, take_layers(made), part_BT, cache, last=1).compile()
   assert compiled.memory_analysis().temp_size_in_bytes < 64 * 2**20
@@ -238,7 +238,7 @@ READING_THE_LENGTH = {
   ],
 )
 def test_what_else_reads_no_length_of_a_call(variant):
-  """The last token gets the same with places left in the cache, beyond the training length."""
+  """The last token gets the same with slots left in the cache, beyond the training length."""
   name, hyper = READING_THE_LENGTH.get(variant) or VARIANTS[variant]
   made = make(name, **dataclasses.asdict(DIMS), rngs=nnx.Rngs(0), **hyper)
   enc = made if variant in READING_THE_LENGTH else build(variant)
@@ -293,7 +293,7 @@ def test_layers_are_taken_out_of_a_stack_one_parameter_after_another():
     return Watched(leaves), structure
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(decoding.jax.tree, 'flatten', watched)
+    patch.setattr(kv_cache.jax.tree, 'flatten', watched)
     layers = take_layers(made)
   assert held == [len(stacked), *range(len(stacked), 1, -1)]  # one is cut while others wait
   jax.tree.map(np.testing.assert_array_equal, list(layers), expected)

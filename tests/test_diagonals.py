@@ -14,7 +14,7 @@ from test_laws import MODES, build, declared, is_wanted
 
 from configs import own_text
 from posenc_jax import config
-from posenc_jax.attention import attend, fastest
+from posenc_jax.attention import attend, auto_backend
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.diagonal_passes import is_visited, stretches
@@ -172,7 +172,7 @@ def test_what_diagonals_refuse(name, options, reason):
 )
 def test_auto_on_a_gpu_goes_by_the_number_of_scores_and_tiles(batch, queries, keys, backend):
   shapes = (batch, queries, 4, 8), (batch, keys, 2, 8)
-  chosen = lambda q, k: fastest(build_request(q, k, k, build('alibi')))
+  chosen = lambda q, k: auto_backend(build_request(q, k, k, build('alibi')))
   with on('gpu'):
     assert answer_of(chosen, *shapes, dtype=jnp.float32) == backend
 
@@ -196,7 +196,7 @@ def test_auto_on_a_gpu_counts_hidden_units_of_pairs(name, batch, tokens, backend
     'random_positions': {'inner': 'fire', 'longest': 2**15},
   }
   enc = make(name.removesuffix('_fire'), **sizes, **inside.get(name, {}))
-  chosen = lambda q: fastest(build_request(q, q, q, enc, outer_hooks_applied=True))
+  chosen = lambda q: auto_backend(build_request(q, q, q, enc, outer_hooks_applied=True))
   with on('gpu'):
     assert answer_of(chosen, (batch, tokens, 4, 8), dtype=jnp.float32) == backend
 
@@ -212,7 +212,7 @@ def test_auto_on_a_gpu_counts_the_seeds_of_one_program(mesh_seeds, batch, tokens
   """Each device has its share of the four seeds; also in a loop over layers, and with gradients."""
 
   def layer(q, _):
-    assert fastest(build_request(q, q[:, :, :2], q[:, :, :2], build('alibi'))) == backend
+    assert auto_backend(build_request(q, q[:, :, :2], q[:, :, :2], build('alibi'))) == backend
     return q, None
 
   loss = lambda q: jax.lax.scan(jax.checkpoint(layer), q, None, length=2)[0].sum()
@@ -256,7 +256,7 @@ def test_tiles_on_a_gpu_are_as_large_as_memory_allows(platform, name, shape, opt
 
   with on(platform):
     grid = answer_of(grid_of, (*shape, 8))
-  assert (grid.rows, grid.columns) == (side, side)
+  assert (grid.block_q, grid.block_k) == (side, side)
 
 
 @pytest.mark.parametrize('name', own_text.NAMES)
@@ -280,7 +280,7 @@ def test_on_a_gpu_the_study_of_ones_own_text_keeps_no_weights(name):
 def test_auto_counts_the_devices_that_share_the_batch(axes, manual, backend):
   """Not those that seeds are shared over, nor, within jax.shard_map, what shares it already."""
   shapes = [(32, 8192, heads, 8) for heads in (4, 2)]  # 2 * LARGEST
-  chosen = lambda q, k: fastest(build_request(q, k, k, build('alibi')))
+  chosen = lambda q, k: auto_backend(build_request(q, k, k, build('alibi')))
   with on('gpu', manual=manual, **axes):
     assert answer_of(chosen, *shapes, dtype=jnp.float32) == backend
 

@@ -1600,7 +1600,7 @@ def test_path_of_reflections_at_one_mirror_does_not_fade():
 
   class Given(type(build('path'))):
     # an ulp of |w| would count 600 times
-    def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+    def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
       return x_BSD.reshape(*x_BSD.shape[:2], 2, 8)
 
   T, window = 700, 600
@@ -1931,7 +1931,7 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
     (('rope', 'learned'), 'learned is added for all heads; allowed: a chain of it and `heads`'),
     (('rope', 'cope'), 'cope carries sums along keys; allowed: encodings that do not'),
     (('rope', 't5'), 'members have scale 0.3535'),
-    (('rope', 'pope'), 'members have qk_width 1, 2; allowed: the same for all'),
+    (('rope', 'pope'), 'members have qk_width_factor 1, 2; allowed: the same for all'),
     ((), 'members=(); allowed: names, or dicts with a name, of encodings'),
     (({'name': 'rope', 'heads': 10**5000}, 'nope'), '2 members have heads <tuple> (None: an equal'),
     (('entmax', 'tapa'), 'members have normalizer rows, softmax; allowed: the same for all'),
@@ -3069,7 +3069,7 @@ def test_what_can_be_chained_with_wider_queries(wide):
 
   each = {name: without_numbers(name) for name in ENCODINGS if name != 'chain'}
   reading = [name for name, e in each.items() if e.reads_qk or e.recomputes_scores]
-  turning = [name for name, e in each.items() if e.rotates_qk or e.qk_width > 1]
+  turning = [name for name, e in each.items() if e.rotates_qk or e.qk_width_factor > 1]
   turning = [name for name in turning if not each[name].has('sample_positions')]
   assert wide in turning
   assert len(reading) > 8

@@ -391,7 +391,7 @@ def ahead(self, s, q, k, tile):
   return s * factor_BTS[:, None]
 
 
-def in_row(self, x_BSD, position_ids, visible_BS, index_BS):
+def in_row(self, x_BSD, position_ids, num_visible_BS, index_BS):
   """The place of a token in the row, whatever document it is of."""
   return jnp.arange(index_BS.shape[1], dtype=jnp.float32)[None]
 

@@ -26,9 +26,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from oracles import RECORDS
 from test_laws import DIMS, S, build, close, inputs, layer
 
-from posenc_jax.attention import BACKENDS, attend, fastest
+from posenc_jax.attention import BACKENDS, attend, auto_backend
 from posenc_jax.attention.backends import fused, splash
-from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
+from posenc_jax.attention.kernels.tpu.relative_shift import (
+  relative_shift,
+  relative_shift_transpose,
+  spread,
+)
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
@@ -327,7 +331,7 @@ def test_products_of_scores_in_several_passes_are_of_smaller_tiles():
     grid_of = lambda q: fused.schedule_of(build_request(q, q, q, make_for(8, name))).grid
     with jax.default_matmul_precision(precision):
       grid = answer_of(grid_of, (1, 512, 4, 8))
-    return [grid.rows, grid.columns]
+    return [grid.block_q, grid.block_k]
 
   assert rows_and_columns('fire', 'default') == [256, 256]
   assert rows_and_columns('fire', 'highest') == [128, 256]
@@ -371,7 +375,7 @@ def check_sides(kind, heads, width, dtype, tokens, sides):
 
   with on('tpu', kind):
     refused, grid = answer_of(ask, (1, tokens, heads, width), dtype=dtype)
-  assert (refused, [grid.rows, grid.columns]) == (None, sides)
+  assert (refused, [grid.block_q, grid.block_k]) == (None, sides)
 
 
 @jax.custom_vjp
@@ -412,7 +416,7 @@ def test_functions_that_mosaic_does_not_have_are_refused(bend, primitive):
 
   def ask(q):
     request = build_request(q, q, q, Bent(bend))
-    return fused.refuse(request), fastest(request)
+    return fused.refuse(request), auto_backend(request)
 
   with on('tpu', 'TPU v5 lite'):
     reason, taken = answer_of(ask, (1, 1024, 4, 8), dtype=jnp.float32)
@@ -543,8 +547,8 @@ def test_splash_is_told_of_no_more_blocks_than_are_counted(window, is_causal):
   assert counted[0] == counted[1]
 
 
-def test_shears_are_adjoint_and_what_they_say():
-  """`shear` against its formula, the other two by inner products."""
+def test_relative_shifts_are_adjoint_and_what_they_say():
+  """`relative_shift` against its formula, the other two by inner products."""
   rng = np.random.default_rng(0)
   T, R = 16, 24
   shapes = ((2, T, R), (2, T, R - T), (2, R))
@@ -553,13 +557,13 @@ def test_shears_are_adjoint_and_what_they_say():
   @jax.jit
   def run(x, d, row):
     spread_row, pull_back = jax.vjp(lambda row: spread(row, T), row)
-    return shear(x, R - T), unshear(d), spread_row, pull_back(d)[0]
+    return relative_shift(x, R - T), relative_shift_transpose(d), spread_row, pull_back(d)[0]
 
-  sheared, unsheared, spread_row, d_row = run(x, d, row)
+  shifted, transposed, spread_row, d_row = run(x, d, row)
   t, s = np.arange(T)[:, None], np.arange(R - T)[None]
-  np.testing.assert_array_equal(sheared, x[:, t, T - 1 - t + s])
+  np.testing.assert_array_equal(shifted, x[:, t, T - 1 - t + s])
   np.testing.assert_array_equal(spread_row, row[:, T - 1 - t + s])
-  close((unsheared * x).sum(), (d * sheared).sum())
+  close((transposed * x).sum(), (d * shifted).sum())
   close((d_row * row).sum(), (d * spread_row).sum())
 
 

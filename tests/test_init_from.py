@@ -13,7 +13,7 @@ from posenc_jax.evaluation.runs import parameters_of
 from posenc_jax.model import decoder
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.init_from import finished_parameters, moved
-from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.provenance import MadeOf, claim
 from posenc_jax.training.run_dir import claim_run_dir
 
@@ -33,7 +33,7 @@ def finished(workdir, encoding):
   """The directory of a run that has ended, in which every parameter is 1."""
   c, model = made(encoding, 1)
   claim_run_dir(workdir, c)
-  claim(workdir, MadeOf(None, code=own_code(c)), begins=True)
+  claim(workdir, MadeOf(None, code=user_code_hashes(c)), begins=True)
   with Checkpoints(workdir, max_to_keep=1) as checkpoints:
     checkpoints.save(c.train.steps, model, {'count': jnp.array(0)})
   return workdir

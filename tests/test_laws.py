@@ -195,7 +195,7 @@ def inputs():
 
 def cotangent_of(enc):
   """The cotangent of the output of an encoding, whatever the heads that it makes."""
-  return np.repeat(inputs()[2], enc.heads_per_query, axis=2)
+  return np.repeat(inputs()[2], enc.heads_out_per_head, axis=2)
 
 
 def attend_with(enc, weights, x_BSD, position_ids):
@@ -904,13 +904,13 @@ def test_positions_of_each_head_are_taken_as_declared(variant):
 
 
 @pytest.mark.parametrize(
-  'variant', [pytest.param(v, marks=marks_of_law(v, 'needs_visible')) for v in VARIANTS]
+  'variant', [pytest.param(v, marks=marks_of_law(v, 'needs_num_visible')) for v in VARIANTS]
 )
 def test_visible_keys_are_counted_as_declared(variant):
   """Coordinates are others where tokens see other numbers of keys, or do not need to be told."""
   enc, (x, _, _) = build(variant), inputs()
   one, other = 1 + np.arange(S)[None], 2 + np.arange(S)[None]
-  if enc.needs_visible:
+  if enc.needs_num_visible:
     coordinates = jax.jit(lambda visible: enc.coordinates(x, one, visible, one - 1))
     same = jax.tree.map(np.array_equal, coordinates(one), coordinates(other))
     assert not all(jax.tree.leaves(same))
@@ -944,12 +944,12 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
   """
   enc, (x, weights, _) = build(variant), inputs()
   _, q, k, _ = heads_first(enc, x, weights, np.arange(S)[None])
-  assert q.shape == (B, enc.heads_per_query * DIMS.heads, S, enc.qk_width * DIMS.head_dim)
-  assert k.shape == (B, DIMS.kv_heads, S, enc.qk_width * DIMS.head_dim)
+  assert q.shape == (B, enc.heads_out_per_head * DIMS.heads, S, enc.qk_width_factor * DIMS.head_dim)
+  assert k.shape == (B, DIMS.kv_heads, S, enc.qk_width_factor * DIMS.head_dim)
   before = jnp.einsum('bsd,dhk->bhsk', x, weights['q'])
   assert enc.changes_queries == (q.shape != before.shape or np.abs(q - before).max() > 1e-2)
   if 'queries and keys' not in enc.acts_on():
-    assert enc.qk_width == enc.heads_per_query == 1
+    assert enc.qk_width_factor == enc.heads_out_per_head == 1
     assert not enc.rotates_qk
   elif enc.relative and not enc.needs_inputs:
     _, shifted, _, _ = heads_first(enc, x, weights, SHIFT + np.arange(S)[None])
@@ -958,8 +958,8 @@ def test_queries_and_keys_are_transformed_as_declared(variant):
 
 @pytest.mark.parametrize('variant', DECLARING)
 def test_queries_are_changed_in_proportion_as_declared(variant):
-  """Products are proportional to queries, or have a part besides, or bend; a temperature is a
-  factor on queries and leaves keys alone.
+  """Products are proportional to queries, or have a part besides, or are not linear; a temperature
+  is a factor on queries and leaves keys alone.
   """
   enc, (x, weights, _) = build(variant), inputs()
   made = lambda n: heads_first(enc, x, weights | {'q': n * weights['q']}, np.arange(S)[None])
@@ -970,7 +970,7 @@ def test_queries_are_changed_in_proportion_as_declared(variant):
     made = [scores_of_a_tile(enc, products, q, k, coordinates) for q in (none, once, twice)]
     scores, (mask, *_), _ = jax.device_get(tuple(zip(*made, strict=True)))
     is_linear = np.abs(scores[2] - 2 * scores[1] + scores[0])[mask].max() < 1e-4
-  assert enc.bends_products == (not is_linear)
+  assert enc.nonlinear_in_queries == (not is_linear)
   if enc.multiplies_queries and VARIANTS[variant][0] not in ('chain', 'heads'):
     q = jnp.einsum('bsd,dhk->bhsk', x, weights['q'])
     factor = (once * q).sum(axis=-1, keepdims=True) / (q**2).sum(axis=-1, keepdims=True)
@@ -984,7 +984,7 @@ def test_queries_are_changed_in_proportion_as_declared(variant):
   [
     pytest.param(v, marks=daily_if(v in ENCODINGS))
     for v in VARIANTS
-    if not declared(v).rotates_qk and declared(v).qk_width == 1
+    if not declared(v).rotates_qk and declared(v).qk_width_factor == 1
   ],
 )
 def test_channels_of_keys_are_split_as_declared(variant):
@@ -1032,7 +1032,7 @@ def test_a_state_is_carried_as_declared(variant):
     return heads[2], v, o, state, after, enc.leave_mlp(x, state)
 
   own, wide, o, *states = jax.eval_shape(carried, enc)
-  assert wide.shape == (*own.shape[:3], own.shape[3] + enc.added_values)
+  assert wide.shape == (*own.shape[:3], own.shape[3] + enc.added_value_channels)
   assert (o.shape[3], wide.dtype) == (own.shape[3], own.dtype)
   assert states[0] == states[1] == states[2]
   assert (states[0] is not None) == enc.has('initial_state')
@@ -1345,7 +1345,7 @@ def test_a_temperature_beside_an_encoding_is_as_the_formulas_in_that_order(tempe
   specs = [{'name': n} | RECORDS[n].hyper for n in (temperature, name)]
   (x, weights, _), positions = inputs(), np.broadcast_to(np.arange(S), (B, S))
   run = jax.jit(functools.partial(layer, backend='dense'))
-  counts_hidden = declared(temperature).needs_visible and declared(name).hides_keys
+  counts_hidden = declared(temperature).needs_num_visible and declared(name).hides_keys
   for place, members in (('before', specs), ('behind', specs[::-1])):
     make_chain = functools.partial(make, 'chain', **dataclasses.asdict(DIMS), members=members)
     if counts_hidden or place in REFUSED_TEMPERATURES.get(name, ()):

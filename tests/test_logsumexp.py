@@ -13,7 +13,7 @@ from kinds import daily_if
 from test_laws import DIMS, SEGMENTS, check_with_oracle
 from test_masks import TILES, holes, takes
 
-from posenc_jax.attention import attend, fastest
+from posenc_jax.attention import attend, auto_backend
 from posenc_jax.attention.request import build_request
 from posenc_jax.encodings import make
 
@@ -152,7 +152,7 @@ def test_kernels_that_keep_it_to_themselves_say_so():
       attend(q, k, v, enc, return_logsumexp=True, backend=backend)
 
   def ask(q, k, v):
-    assert fastest(build_request(q, k, v, enc, wants_lse=True)) == 'dense'
+    assert auto_backend(build_request(q, k, v, enc, wants_lse=True)) == 'dense'
     return q
 
   jax.eval_shape(ask, q, k, v)

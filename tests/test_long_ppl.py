@@ -184,7 +184,7 @@ def test_an_evaluator_has_the_tokens_and_the_formulas_of_when_it_was_trained(
   words = f"long_ppl_evaluator='{named}': its run was trained with the tokenizer aaaaaaaaaaaaaaaa"
   with pytest.raises(UserError, match=f'^config.eval.{words}, here is no learned tokenizer; '):
     preflight.check_evaluation(c)
-  monkeypatch.setattr(long_ppl_evaluator, 'own_code', lambda config: {'mine': 'b' * 64})
+  monkeypatch.setattr(long_ppl_evaluator, 'user_code_hashes', lambda config: {'mine': 'b' * 64})
   provenance.claim(named, provenance.MadeOf(None, code={'mine': 'a' * 64}), begins=True)
   words = f"long_ppl_evaluator='{named}': encoding 'mine' was edited since its run began; allowed: "
   with pytest.raises(UserError, match=f'^config.eval.{words}'):

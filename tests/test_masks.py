@@ -28,7 +28,7 @@ from test_laws import (
 )
 from test_triton import REFUSED as NOT_IN_TRITON
 
-from posenc_jax.attention import attend, fastest
+from posenc_jax.attention import attend, auto_backend
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.encodings import ENCODINGS, Encoding, make
@@ -62,7 +62,7 @@ OF_ROWS = (
   *('entmax', 'softpick', 'selective', 'talking_heads', 'mta', 'dape_v2', 'urpe'),
   *('adaptive_temperature', 'elastic_softmax', 'cog'),
 )
-COUNTING = [name for name in ENCODINGS if declared(name).needs_visible]
+COUNTING = [name for name in ENCODINGS if declared(name).needs_num_visible]
 MODES = {
   'causal': {},
   'packed': {'segment_ids': SEGMENTS},
@@ -436,8 +436,8 @@ def test_what_takes_a_mask():
 
   def ask(q, k, v):
     request = functools.partial(build_request, q, k, v, enc)
-    assert fastest(request(seen_BTS=jnp.asarray(array))) == 'dense'
-    assert fastest(request(mask=Mask(function=lambda i, j: i > j))) == 'blockwise'
+    assert auto_backend(request(array_mask_BTS=jnp.asarray(array))) == 'dense'
+    assert auto_backend(request(mask=Mask(function=lambda i, j: i > j))) == 'blockwise'
     return q
 
   jax.eval_shape(ask, q, k, v)
@@ -503,7 +503,7 @@ def test_what_is_for_causal_attention_alone_meets_no_keys_of_another_sequence(na
 
 def is_served(enc: Encoding) -> bool:
   """Whether an encoding reads no more than queries, keys, and positions and inputs of a layer."""
-  reads_more = enc.causal_only or enc.needs_visible or enc.needs_all_queries
+  reads_more = enc.causal_only or enc.needs_num_visible or enc.needs_all_queries
   return not (
     reads_more or any(map(enc.has, ('add_to_input', 'sample_positions', 'initial_state')))
   )

@@ -22,8 +22,9 @@ from small_runs import dotted
 
 from configs import base
 from posenc_jax import attend, data
-from posenc_jax.attention import BACKENDS, Backend
+from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.backends import splash
+from posenc_jax.attention.choice import Backend
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
@@ -610,7 +611,9 @@ def test_parameters_of_the_whole_model(name):
   """With sharing as published: the record of each encoding says what layers have of their own."""
   dims = Dims(model_dim=16, heads=4, kv_heads=4, head_dim=8, train_length=16)
   m = nnx.eval_shape(lambda: model(encoding__name=name, model__head_dim=8))
-  bare = 3 * ((3 + m.encodings.heads_per_query) * 16 * 32 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
+  bare = (
+    3 * ((3 + m.encodings.heads_out_per_head) * 16 * 32 + 2 * 16 * 24 + 2 * 16) + VOCAB * 16 + 16
+  )
   shared, own = RECORDS[name].parameters(dims, {})
   count = sum(p.size for p in jax.tree.leaves(m))
   assert count == bare + shared + 3 * own

@@ -18,7 +18,7 @@ def test_every_encoding_has_a_profile_where_heads_share_keys(variant):
   enc = make_variant(variant)
   assert enc.dims.kv_heads < enc.dims.heads
   for mean_RH, spread_RH in against_distance(enc, 9, samples=2, seed=0).values():
-    assert mean_RH.shape == (9, enc.heads_per_query * DIMS.heads)
+    assert mean_RH.shape == (9, enc.heads_out_per_head * DIMS.heads)
     assert spread_RH is None or spread_RH.shape == mean_RH.shape
     assert not np.isinf(mean_RH).any()
 

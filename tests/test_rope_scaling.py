@@ -768,7 +768,7 @@ def test_ms_poe_is_interpolation_at_one_ratio_and_turns_shared_keys_for_each_hea
   hyper = {'greatest_ratio': 9.0, 'order': (3, 0, 2, 1)}
   own = weights | {n: np.repeat(weights[n], 2, axis=1) for n in 'kv'}
   shared, alone = build('ms_poe', **hyper), build('ms_poe', kv_heads=4, **hyper)
-  assert (shared.qk_width, alone.qk_width) == (2, 1)
+  assert (shared.qk_width_factor, alone.qk_width_factor) == (2, 1)
   for ids in (np.arange(S)[None], np.stack([np.arange(S), 3 * np.arange(S)], axis=-1)[None]):
     own_ids = np.repeat(ids, 2, axis=-1) if ids.ndim == 3 else ids
     close(

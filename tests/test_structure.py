@@ -12,7 +12,7 @@ from test_fused import REFUSED as NOT_IN_FUSED
 from test_triton import REFUSED as NOT_IN_TRITON
 
 from posenc_jax.config.fields import FIELDS, SECTIONS
-from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameters, meanings
+from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameter_docs, hyperparameters
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
 from scripts.maintenance.encoding_table import page
@@ -333,7 +333,7 @@ def test_hyperparameters_are_annotated_and_their_defaults_fit(name):
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_the_code_says_what_each_hyperparameter_is(name):
   """As scripts/explain.py prints it."""
-  said = meanings(name)
+  said = hyperparameter_docs(name)
   assert said.keys() == hyperparameters(name).keys()
   of_readers = r'see above|formula above|as above|one of [A-Z]|TwoRange|;$|^$'  # who have the code
   assert not [words for words in said.values() if re.search(of_readers, words)]

@@ -859,5 +859,5 @@ def test_processes_agree_on_their_program_before_they_compute(tiny, tmp_path, mo
   monkeypatch.setattr(setup, 'single_seed_runs', lambda c, folder: [(tiny, folder)])
   assert differing(mesh__seeds=2) == ['config']
   assert differing(train__init_from=str(tmp_path), encoding={'name': 'rope'}) == ['config']
-  monkeypatch.setattr(setup, 'own_code', lambda c: {c.encoding.name: c.label})
+  monkeypatch.setattr(setup, 'user_code_hashes', lambda c: {c.encoding.name: c.label})
   assert differing(label='edited') == ['config', 'the code of encodings of your own']

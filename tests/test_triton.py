@@ -168,7 +168,7 @@ def test_tiles_are_as_large_as_the_shared_memory_of_the_gpu_allows(
   grid_of = lambda q: triton.schedule_of(build_request(q, q, q, make_for(width, 'alibi'))).grid
   with on('gpu'):
     grid = answer_of(grid_of, (1, 256, 4, width), dtype=dtype)
-  assert (grid.rows, grid.columns) == (side, side)
+  assert (grid.block_q, grid.block_k) == (side, side)
 
 
 @pytest.mark.parametrize('side', [32, 16])
@@ -290,7 +290,7 @@ class Grid(Encoding):
 
   positions_per_token = 2
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     place = position_ids.astype(jnp.float32)
     return {'place': place, 'sloping': place[..., :1] * jnp.array([[[0.5, 0.25]]])}
 
@@ -328,7 +328,7 @@ def test_which_coordinates_are_of_heads_is_found_in_few_traces(axes, most, monke
 class Named(Encoding):
   """Scores fall with the distance in a coordinate that is called as ids are."""
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     return {'segment': position_ids.astype(jnp.float32)}
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):

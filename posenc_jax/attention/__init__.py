@@ -1,7 +1,14 @@
 """Attention under a position encoding: every encoding through every backend."""
 
 from posenc_jax.attention.attend import attend
-from posenc_jax.attention.choice import BACKENDS, Backend, check_backend, chosen, fastest
-from posenc_jax.attention.request import OUTPUT
+from posenc_jax.attention.choice import BACKENDS, auto_backend, check_backend, resolve_backend
+from posenc_jax.attention.request import CHECKPOINT_NAME
 
-__all__ = ['BACKENDS', 'OUTPUT', 'Backend', 'attend', 'check_backend', 'chosen', 'fastest']
+__all__ = [
+  'BACKENDS',
+  'CHECKPOINT_NAME',
+  'attend',
+  'auto_backend',
+  'check_backend',
+  'resolve_backend',
+]

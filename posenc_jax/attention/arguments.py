@@ -31,7 +31,7 @@ def check_arrays(
   position_ids,
   segment_ids,
   mask_ids=None,
-  seen_BTS=None,
+  array_mask_BTS=None,
   bias_BHTS=None,
 ) -> None:
   """Raises ValueError, one line, for an argument that is not an array of numbers of its
@@ -49,9 +49,9 @@ def check_arrays(
     if name in ('q', 'k', 'v', 'x', 'bias') and array.dtype not in DTYPES:
       allowed = 'float32, bfloat16 or float16, for sums are float32'
       raise ValueError(f'{name} has dtype {array.dtype}; allowed: {allowed}')
-  if seen_BTS is not None and seen_BTS.dtype != bool:
+  if array_mask_BTS is not None and array_mask_BTS.dtype != bool:
     allowed = 'bool, True where a query sees a key; what is added to scores is `bias`'
-    raise ValueError(f'mask has dtype {seen_BTS.dtype}; allowed: {allowed}')
+    raise ValueError(f'mask has dtype {array_mask_BTS.dtype}; allowed: {allowed}')
 
 
 def check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> None:
@@ -98,19 +98,19 @@ def _check_integers(name: str, ids, shape: tuple[int, int]) -> None:
     raise ValueError(f'{name} has dtype {ids.dtype}; allowed: integers')
 
 
-def check_pairs(q_BTHK, k_BSGK, enc, mask: Mask, mask_ids, seen_BTS, bias_BHTS) -> None:
+def check_pairs(q_BTHK, k_BSGK, enc, mask: Mask, mask_ids, array_mask_BTS, bias_BHTS) -> None:
   """Raises ValueError for an array that belongs to pairs and does not fit the queries and keys."""
   (B, T, H, _), S = q_BTHK.shape, k_BSGK.shape[1]
   if mask_ids is not None:
     _check_integers('mask_ids', mask_ids, (B, S))
     if mask.function is None:
       raise ValueError('mask_ids; allowed: None, unless `mask` is a function, which reads them')
-  if seen_BTS is not None and seen_BTS.shape not in ((B, T, S), (1, T, S)):
+  if array_mask_BTS is not None and array_mask_BTS.shape not in ((B, T, S), (1, T, S)):
     shapes = ' or '.join(str((batch, T, S)) for batch in dict.fromkeys((B, 1)))
     allowed = f'{shapes}: all heads see the same keys'
-    raise ValueError(f'mask has shape {seen_BTS.shape}; allowed: {allowed}')
+    raise ValueError(f'mask has shape {array_mask_BTS.shape}; allowed: {allowed}')
   if bias_BHTS is not None:
-    sizes = B, H * enc.heads_per_query, T, S
+    sizes = B, H * enc.heads_out_per_head, T, S
     shape = bias_BHTS.shape
     if len(shape) != 4 or any(n not in (1, size) for n, size in zip(shape, sizes, strict=True)):
       raise ValueError(f'bias has shape {shape}; allowed: {sizes}, or 1 in the place of any')
@@ -143,7 +143,7 @@ def check_softcap(enc: Encoding, softcap: float) -> None:
     raise ValueError(f'softcap={softcap}; allowed: {allowed}')
 
 
-def refuse_lost_hooks(enc: Encoding) -> None:
+def check_hooks_applied(enc: Encoding) -> None:
   """Raises ValueError for an encoding that acts outside attention, where the caller has not said
   that this was applied.
   """

@@ -15,9 +15,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from posenc_jax.attention.arguments import check_arrays
-from posenc_jax.attention.choice import BACKENDS, check_backend, chosen
+from posenc_jax.attention.choice import BACKENDS, check_backend, resolve_backend
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request, largest_difference
+from posenc_jax.attention.request import build_request, known_max_position_distance
 from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.core.base import LOWEST_SEEN
 from posenc_jax.xla_ops import vary, varying_axes
@@ -104,7 +104,7 @@ def attend(
   return_logsumexp: bool = False,
 ) -> jax.Array | tuple[jax.Array, jax.Array]:
   """Attention under a position encoding: returns o [B, T, H, width of v] in the dtype of v. Where
-  `enc.heads_per_query` is n > 1 (RoPE++), o has n H heads. This is causal attention with RoPE:
+  `enc.heads_out_per_head` is n > 1 (RoPE++), o has n H heads. This is causal attention with RoPE:
 
     sizes = dict(model_dim=256, heads=8, head_dim=32, train_length=512)
     o = jax.jit(attend)(q, k, v, make('rope', **sizes, rngs=nnx.Rngs(0)))
@@ -123,8 +123,8 @@ def attend(
   would grow with the distance or with the number of keys have all digits at any precision.
   There is no forward-mode differentiation, and no second derivative but by `dense`. The factor of
   q . k is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that
-  factor / enc.scale(K), unless `enc.needs_usual_queries` or `enc.bends_products`; what is added to
-  scores keeps its size.
+  factor / enc.scale(K), unless `enc.needs_unscaled_queries` or `enc.nonlinear_in_queries`; what is
+  added to scores keeps its size.
 
   What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
   `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
@@ -162,8 +162,8 @@ def attend(
       Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
       Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes: on a
       mesh that cuts sequences, each device then has all keys. A query that sees no key gets 0.
-      Encodings that count visible keys (`needs_visible`; not relu with a `length`) take an array
-      alone. None: no such mask.
+      Encodings that count visible keys (`needs_num_visible`; not relu with a `length`) take an
+      array alone. None: no such mask.
     mask_ids: integers [B|1, S], one a token, where masks differ from sequence to sequence: `mask`
       is then a function of four, mask(i, j, a, b), a [B|1, T, 1] those of queries and b [B|1, 1, S]
       those of keys. None: of two.
@@ -210,13 +210,13 @@ def attend(
   """
   check_backend(backend)
   is_array = isinstance(mask, jax.Array | np.ndarray)
-  seen_BTS, function = (mask, None) if is_array else (None, mask)
+  array_mask_BTS, function = (mask, None) if is_array else (None, mask)
   others = dict(x=x, position_ids=position_ids, segment_ids=segment_ids)
-  others |= dict(mask_ids=mask_ids, seen_BTS=seen_BTS, bias_BHTS=bias)
+  others |= dict(mask_ids=mask_ids, array_mask_BTS=array_mask_BTS, bias_BHTS=bias)
   arrays = q_BTHK, k_BSGK, v_BSGK, enc, others
   check_arrays(q_BTHK, k_BSGK, v_BSGK, enc, **others)
   if max_position_distance is None:  # as a mesh or a jax.shard_map is met, constants are traced
-    max_position_distance = largest_difference(enc, position_ids)
+    max_position_distance = known_max_position_distance(enc, position_ids)
   attention = functools.partial(
     _attend,
     backend=backend,
@@ -246,7 +246,7 @@ def _attend(q_BTHK, k_BSGK, v_BSGK, enc, others: dict, *, backend: str, **option
   i, x = request.i, others['x']
   # Tiles and rings would carry what no pair reads, and add up gradients of 0.
   request = dataclasses.replace(request, i=enc.of_pairs(i), j=enc.of_pairs(request.j))
-  o_BTHK = BACKENDS[chosen(request, backend)].run(request)
+  o_BTHK = BACKENDS[resolve_backend(request, backend)].run(request)
   if request.wants_lse:
     o_BTHK, lse_BTH = o_BTHK
   o_BTHK = enc.meet_own_values(o_BTHK, request.v_BSGK[:, request.offset :])

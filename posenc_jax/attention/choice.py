@@ -74,19 +74,19 @@ class Refused(NotImplementedError):
   """A backend that was named does not serve a request."""
 
 
-def chosen(request: AttentionRequest, backend: str) -> str:
+def resolve_backend(request: AttentionRequest, backend: str) -> str:
   """The backend that serves a request: the one that is named, or for 'auto' the fastest.
 
   Raises `Refused` where the named one refuses, with its reason.
   """
   if backend == 'auto':
-    return fastest(request)
+    return auto_backend(request)
   if (reason := BACKENDS[backend].refuse(request)) is not None:
     raise Refused(f'backend {backend}: {reason}')
   return backend
 
 
-def fastest(request: AttentionRequest) -> str:
+def auto_backend(request: AttentionRequest) -> str:
   """The backend that `auto` takes, expected to be the fastest of those that take the request."""
   # On a mesh that cuts sequences, every other backend would gather them on every device.
   if ring.refuse(request) is None and target.sequence_shards() > 1:
@@ -98,13 +98,13 @@ def fastest(request: AttentionRequest) -> str:
   if blockwise.refuse(request) is not None or request.q_BTHK.shape[1] <= FEW_QUERIES:
     return 'dense'
   # Dense looks every pair up: on a CPU 1.3 to 2.2 times as slow at any length.
-  looks_up = request.contiguous and request.enc.has_vector_tables
+  looks_up = request.distances_by_index and request.enc.has_vector_tables
   if looks_up and request.platform != 'gpu':
     return 'blockwise'
   T, S = request.q_BTHK.shape[1], request.k_BSGK.shape[1]
   most_keys = DENSE_UP_TO.get(request.platform, DENSE_UP_TO['cpu'])
   most_numbers = MOST_IN_DENSE.get(request.platform, dense.MOST_AT_ONCE)
-  if most_keys >= S and request.numbers_of_a_pair * T * S <= most_numbers:
+  if most_keys >= S and request.max_elements_per_pair * T * S <= most_numbers:
     return 'dense'
   if request.platform == 'gpu' and diagonals.refuse(request) is None:
     return 'diagonals' if diagonals.is_expected_faster(request) else 'blockwise'

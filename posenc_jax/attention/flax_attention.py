@@ -26,7 +26,7 @@ def attention_fn(enc: Encoding, *, is_causal: bool = False, **options) -> 'FlaxA
     options: other arguments of `attend`, such as `window` and `mask`. Arrays of one call, such as
       `segment_ids`, or `x` where `enc.needs_inputs`, can be given only where attention_fn is called
       anew for each call, as in the `__call__` of a Linen module, not in a layer of NNX. Nor does a
-      layer of NNX take encodings that make more heads (`heads_per_query` above 1); Linen's does.
+      layer of NNX take encodings that make more heads (`heads_out_per_head` above 1); Linen's does.
 
   Raises:
     ValueError: `enc` is no encoding, or the log-sum-exp is asked for.
@@ -116,11 +116,11 @@ class FlaxAttention(nnx.Module):
       if given[name] is not None and options.get(option) is not None:
         raise ValueError(f'{name}; allowed: one, of the layer or `{option}` of attention_fn')
     if mask is not None:
-      mask = _of_pairs('mask', mask, batch, (1, T, S))[:, 0]
+      mask = _pair_array('mask', mask, batch, (1, T, S))[:, 0]
       options['mask'] = jnp.broadcast_to(jnp.asarray(mask, bool), (len(mask), T, S))
     if bias is not None:
-      own = heads * self.encoding.heads_per_query
-      options['bias'] = _of_pairs('bias', bias, batch, (own, T, S))
+      own = heads * self.encoding.heads_out_per_head
+      options['bias'] = _pair_array('bias', bias, batch, (own, T, S))
     if input_positions is not None:
       options['position_ids'] = _of_tokens(input_positions, batch, S)
     if dtype is not None:
@@ -150,7 +150,7 @@ def _of_tokens(x, batch: list[int], S: int):
   return _one_axis(x, batch, x.ndim - len(batch))
 
 
-def _of_pairs(name: str, x, batch: list[int], sizes: tuple[int, int, int]):
+def _pair_array(name: str, x, batch: list[int], sizes: tuple[int, int, int]):
   """A mask or bias of Flax as `attend` takes it. Raises ValueError where it has another shape, such
   as a mask that differs from head to head.
   """

@@ -99,7 +99,7 @@ class Mask:
       is_near &= (i_BT // self.chunk)[:, :, None] == (j_BS // self.chunk)[:, None]
     visible = in_order & (is_near | (j_BS < self.sink_tokens)[:, None])
     if self.function is not None:
-      visible &= self.function(*_of_pairs(i_BT, j_BS, i_ids_BT, j_ids_BS))
+      visible &= self.function(*_function_arguments(i_BT, j_BS, i_ids_BT, j_ids_BS))
     return visible
 
   def check_function(self, i_BT, j_BS, i_ids_BT=None, j_ids_BS=None) -> None:
@@ -110,7 +110,7 @@ class Mask:
       i_BT, j_BS: the index of queries and keys in their segments.
       i_ids_BT, j_ids_BS: their `mask_ids`, or None.
     """
-    arrays = _of_pairs(i_BT, j_BS, i_ids_BT, j_ids_BS)
+    arrays = _function_arguments(i_BT, j_BS, i_ids_BT, j_ids_BS)
     allowed = 'a function of two int32 arrays [1 or B, T, 1] and [1 or B, 1, S], elementwise'
     if i_ids_BT is not None:
       allowed = f'{allowed}, and of two more, the mask_ids'
@@ -150,7 +150,7 @@ class Mask:
     return high - low + 1 + on_the_left + on_the_right
 
 
-def _of_pairs(i_BT, j_BS, i_ids_BT, j_ids_BS) -> tuple:
+def _function_arguments(i_BT, j_BS, i_ids_BT, j_ids_BS) -> tuple:
   """What a function of pairs is given."""
   pairs = i_BT[:, :, None], j_BS[:, None]
   return pairs if i_ids_BT is None else (*pairs, i_ids_BT[:, :, None], j_ids_BS[:, None])

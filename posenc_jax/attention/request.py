@@ -9,11 +9,11 @@ from jax import lax
 
 from posenc_jax import target
 from posenc_jax.attention.arguments import (
+  check_hooks_applied,
   check_pairs,
   check_shapes,
   check_sizes,
   check_softcap,
-  refuse_lost_hooks,
 )
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.attention.positions import check_length, contiguous_positions, of_each_token
@@ -23,7 +23,7 @@ from posenc_jax.encodings.core.declarations import check_declared
 
 # The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
 # it is kept, attention is not computed again.
-OUTPUT = 'attention'
+CHECKPOINT_NAME = 'attention'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,13 +38,14 @@ class AttentionRequest:
       these are the token's index in its segment. segment_ids rise, and may be None.
     mask: which keys of its segment a query sees.
     mask_ids: what a function in `mask` reads of tokens, int32 [B|1, S], or None.
-    seen_BTS: which keys a query may see beside that, bool [B|1, T, S], or None: all.
+    array_mask_BTS: which keys a query may see beside that, bool [B|1, T, S], or None: all.
     bias_BHTS: what is added to scores last, float32 [B|1, H|1, T|1, S|1], or None.
     index_BS: the index of a token in its segment, int32 [B|1, S], or None where no mask reads it.
     softcap: the bound of scores, or None.
     block_sizes: queries and keys of a tile; None: the backend's choice.
-    contiguous: whether positions rise by one within a segment: then tables lie along diagonals.
-    distances: no visible pair has an i - j below the first or above the second.
+    distances_by_index: whether positions are as far apart as indices within a segment: then tables
+      lie along diagonals.
+    distance_range: no visible pair has an i - j below the first or above the second.
     platform: what the request runs on: `target.platform`.
     wants_lse: whether a backend returns (o, log-sum-exp), else o alone: float32 [B, T, H], of each
       row of scores as softmax sees them.
@@ -61,14 +62,14 @@ class AttentionRequest:
   segment_ids: jax.Array | None
   mask: Mask
   mask_ids: jax.Array | None
-  seen_BTS: jax.Array | None
+  array_mask_BTS: jax.Array | None
   bias_BHTS: jax.Array | None
   index_BS: jax.Array | None
   scale: float
   softcap: float | None
   block_sizes: tuple[int, int] | None
-  contiguous: bool
-  distances: tuple[int, int]
+  distances_by_index: bool
+  distance_range: tuple[int, int]
   platform: str
   wants_lse: bool
 
@@ -78,12 +79,12 @@ class AttentionRequest:
     return self.k_BSGK.shape[1] - self.q_BTHK.shape[1]
 
   @property
-  def numbers_of_a_pair(self) -> float:
+  def max_elements_per_pair(self) -> float:
     """How many numbers of each pair of a query and a key the largest array has, on one device."""
     B, _, H, _ = self.q_BTHK.shape
     # Of a program that is exported for any batch B is a symbol, which nothing can be compared with.
     sequences = (B if isinstance(B, int) else 1) / devices_of_batch()
-    return seeds_of_device() * max(sequences * H, self.enc.hidden_numbers(sequences, self.i))
+    return seeds_of_device() * max(sequences * H, self.enc.elements_per_pair(sequences, self.i))
 
 
 def build_request(
@@ -97,7 +98,7 @@ def build_request(
   segment_ids=None,
   mask: Mask = CAUSAL,
   mask_ids=None,
-  seen_BTS=None,
+  array_mask_BTS=None,
   bias_BHTS=None,
   softcap: float | None = None,
   block_sizes: tuple[int, int] | None = None,
@@ -112,7 +113,7 @@ def build_request(
   name = type(enc).__name__
   check_declared(enc, name)
   check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
-  check_pairs(q_BTHK, k_BSGK, enc, mask, mask_ids, seen_BTS, bias_BHTS)
+  check_pairs(q_BTHK, k_BSGK, enc, mask, mask_ids, array_mask_BTS, bias_BHTS)
   check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   mask = mask.cut(S)
@@ -127,33 +128,33 @@ def build_request(
     allowed = f'False, for {name} is not normalized by softmax'
     raise ValueError(f'return_logsumexp=True; allowed: {allowed}')
   if not outer_hooks_applied:
-    refuse_lost_hooks(enc)
+    check_hooks_applied(enc)
   if segment_ids is not None:
     segment_ids = _numbered(segment_ids)
-  index_BS, contiguous = contiguous_positions(S, segment_ids), position_ids is None
+  index_BS, distances_by_index = contiguous_positions(S, segment_ids), position_ids is None
   if mask.function is not None:
     both_ids = () if mask_ids is None else (mask_ids[:, S - T :], mask_ids)
     mask.check_function(index_BS[:, S - T :], index_BS, *both_ids)
-  if enc.needs_visible and mask.function is not None:
+  if enc.needs_num_visible and mask.function is not None:
     allowed = 'a bool array, or of padding `segment_ids` in its place'
     raise ValueError(f'mask; allowed: {allowed}, for {name} reads how many keys a query sees')
-  if contiguous:
+  if distances_by_index:
     if not enc.takes_carried_positions:
       check_length(enc, S, segment_ids)
     position_ids = of_each_token(enc, index_BS)
-    distances = (1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S, S - 1)
+    distance_range = (1 - min(mask.prefix or 1, S) if mask.is_causal else 1 - S, S - 1)
   else:
     if max_position_distance is None:
-      max_position_distance = largest_difference(enc, position_ids)
-    distances = _distance_range(enc, max_position_distance)
+      max_position_distance = known_max_position_distance(enc, position_ids)
+    distance_range = _distance_range(enc, max_position_distance)
     position_ids = _as_data(position_ids)
-  visible_BS = None
-  if enc.needs_visible:
-    visible_BS = _count_visible(mask, index_BS, segment_ids, seen_BTS)
-  j = _coordinates(enc, x, position_ids, visible_BS, index_BS)
+  num_visible_BS = None
+  if enc.needs_num_visible:
+    num_visible_BS = _count_visible(mask, index_BS, segment_ids, array_mask_BTS)
+  j = _coordinates(enc, x, position_ids, num_visible_BS, index_BS)
   i = jax.tree.map(lambda c: c[:, S - T :], j)
   if position_ids.ndim == 3:  # no term depends on them
-    contiguous, position_ids = True, index_BS
+    distances_by_index, position_ids = True, index_BS
   scale = enc.scale(q_BTHK.shape[-1])
   q_BTHK, k_BSGK = enc.transform_qk(q_BTHK, k_BSGK, i, j)
   sink_BTH = None
@@ -171,14 +172,14 @@ def build_request(
     segment_ids=segment_ids,
     mask=mask,
     mask_ids=None if mask_ids is None else mask_ids.astype(jnp.int32),
-    seen_BTS=seen_BTS,
+    array_mask_BTS=array_mask_BTS,
     bias_BHTS=None if bias_BHTS is None else bias_BHTS.astype(jnp.float32),
     index_BS=index_BS if mask.reads_index else None,
     scale=scale,
     softcap=softcap,
     block_sizes=block_sizes,
-    contiguous=contiguous,
-    distances=distances,
+    distances_by_index=distances_by_index,
+    distance_range=distance_range,
     platform=target.platform(),
     wants_lse=wants_lse,
   )
@@ -190,26 +191,26 @@ def _numbered(segment_ids):
   return jnp.cumsum(jnp.pad(starts, ((0, 0), (1, 0))), axis=1, dtype=jnp.int32)
 
 
-def _count_visible(mask: Mask, index_BS, segment_ids, seen_BTS):
+def _count_visible(mask: Mask, index_BS, segment_ids, array_mask_BTS):
   """How many keys each token sees as a query: int32 [B|1, S]. A segment is a run of equal ids.
 
-  `seen_BTS` tells of the last T tokens; a query without any key counts as with one.
+  `array_mask_BTS` tells of the last T tokens; a query without any key counts as with one.
   """
   S = index_BS.shape[1]
   backwards = None if segment_ids is None else segment_ids[:, ::-1]
   to_the_end_BS = contiguous_positions(S, backwards)[:, ::-1]
-  visible_BS = mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
-  if seen_BTS is None:
-    return visible_BS
-  offset = S - seen_BTS.shape[1]
+  num_visible_BS = mask.count_visible(index_BS, index_BS + to_the_end_BS + 1)
+  if array_mask_BTS is None:
+    return num_visible_BS
+  offset = S - array_mask_BTS.shape[1]
   index_S = jnp.arange(S)
   distance_TS = index_S[offset:, None] - index_S[None]
-  seen_BTS = seen_BTS & mask.visible(distance_TS, index_BS[:, offset:], index_BS)
+  visible_BTS = array_mask_BTS & mask.visible(distance_TS, index_BS[:, offset:], index_BS)
   if segment_ids is not None:
-    seen_BTS = seen_BTS & (segment_ids[:, offset:, None] == segment_ids[:, None])
-  visible_BT = jnp.maximum(seen_BTS.sum(axis=2), 1)
-  before = jnp.broadcast_to(visible_BS[:, :offset], (visible_BT.shape[0], offset))
-  return jnp.concatenate([before, visible_BT], axis=1)
+    visible_BTS &= segment_ids[:, offset:, None] == segment_ids[:, None]
+  num_visible_BT = jnp.maximum(visible_BTS.sum(axis=2), 1)
+  before = jnp.broadcast_to(num_visible_BS[:, :offset], (num_visible_BT.shape[0], offset))
+  return jnp.concatenate([before, num_visible_BT], axis=1)
 
 
 def _as_data(position_ids):
@@ -220,11 +221,11 @@ def _as_data(position_ids):
   return lax.stop_gradient(position_ids.astype(jnp.int32 if is_whole else jnp.float32))
 
 
-def _coordinates(enc: Encoding, x, position_ids, visible_BS, index_BS):
+def _coordinates(enc: Encoding, x, position_ids, num_visible_BS, index_BS):
   """The coordinates of the keys. Raises ValueError where they are no floats, or not float32 where
   pairs read them, which take differences.
   """
-  j = enc.coordinates(x, position_ids, visible_BS, index_BS)
+  j = enc.coordinates(x, position_ids, num_visible_BS, index_BS)
   is_float = lambda c: jnp.issubdtype(c.dtype, jnp.floating)  # gradients of all are added up
   wrong = [c.dtype for c in jax.tree.leaves(j) if not is_float(c)]
   wrong += [c.dtype for c in jax.tree.leaves(enc.of_pairs(j)) if c.dtype != jnp.float32]
@@ -234,7 +235,7 @@ def _coordinates(enc: Encoding, x, position_ids, visible_BS, index_BS):
   return j
 
 
-def largest_difference(enc: Encoding, position_ids) -> int | None:
+def known_max_position_distance(enc: Encoding, position_ids) -> int | None:
   """The largest difference of two positions of a sequence, where an encoding's terms by distance
   need it and positions are constants of the program; else None.
   """

@@ -157,12 +157,12 @@ def splits_seeds() -> bool:
   return is_run_mesh() and jax.sharding.get_abstract_mesh().shape[SEEDS] > 1
 
 
-def constrain_tokens(tree):
+def shard_tokens(tree):
   """Shards tokens or activations [B, T, ...] as batches and sequences are."""
   return _constrain(tree, lambda x, fsdp: [TOKENS])
 
 
-def constrain_parameters(tree):
+def shard_parameters(tree):
   """Shards parameters, or the optimizer's state of them, as `parameter_shardings` does."""
   return _constrain(tree, lambda x, fsdp: [parameter_spec(x.shape, fsdp)])
 

@@ -4,9 +4,9 @@ from posenc_jax.encodings.core.base import Dims, Encoding, LengthError
 from posenc_jax.encodings.core.registry import (
   ENCODINGS,
   check,
+  hyperparameter_docs,
   hyperparameters,
   make,
-  meanings,
   register,
 )
 
@@ -16,8 +16,8 @@ __all__ = [
   'Encoding',
   'LengthError',
   'check',
+  'hyperparameter_docs',
   'hyperparameters',
   'make',
-  'meanings',
   'register',
 ]

@@ -44,14 +44,14 @@ class AsentmaxTemperature(VisibleKeys):
     if bias:
       self.b_b, self.b_g = zeros(dims.heads), zeros(dims.heads)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """The factor of each head: float32 [B, S, H]."""
     x_BSD = x_BSD.astype(jnp.float32)
     size_BSH, power_BSH = (exact_matmul(x_BSD, w[...]) for w in (self.w_b, self.w_g))
     if self.has_offset:
       size_BSH += self.b_b[...][None, None]
       power_BSH += self.b_g[...][None, None]
-    log_BS1 = jnp.log1p(visible_BS.astype(jnp.float32))[..., None]
+    log_BS1 = jnp.log1p(num_visible_BS.astype(jnp.float32))[..., None]
     growth_BSH = log_BS1 ** (self.gamma * jnp.tanh(power_BSH))
     return self.delta + jax.nn.softplus(size_BSH) * growth_BSH
 

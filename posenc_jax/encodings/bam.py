@@ -39,7 +39,7 @@ class BAM(Encoding):
       learned_mean: whether mu is trained; else it is 0.
     """
     super().__init__(dims, rngs)
-    self.needs_visible, self.has_mean = ssmax, learned_mean
+    self.needs_num_visible, self.has_mean = ssmax, learned_mean
     self.switched_off = () if ssmax else ('score',)
     self.log_size, self.exponent = zeros(dims.heads), zeros(dims.heads)
     if learned_mean:
@@ -47,11 +47,11 @@ class BAM(Encoding):
     if ssmax:
       self.factor = nnx.Param(jnp.ones(dims.heads, jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """The factor of a query's scores, [B|1, S, H]; without `ssmax` the positions."""
-    if not self.needs_visible:
-      return super().coordinates(x_BSD, position_ids, visible_BS, index_BS)
-    return self.factor[...][None, None] * jnp.log(visible_BS.astype(jnp.float32))[..., None]
+    if not self.needs_num_visible:
+      return super().coordinates(x_BSD, position_ids, num_visible_BS, index_BS)
+    return self.factor[...][None, None] * jnp.log(num_visible_BS.astype(jnp.float32))[..., None]
 
   def bias(self, r_R):
     mean_H = jnp.zeros(self.dims.heads, jnp.float32)

@@ -40,7 +40,7 @@ class CABLE(Encoding):
     if weighted:
       self.w_s = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """S as `running_sum` gives it, and g: float32 [B, S, H] each."""
     x_BSD = x_BSD.astype(jnp.float32)
     sums = running_sum(jax.nn.relu(exact_matmul(x_BSD, self.w_c[...])))

@@ -46,7 +46,7 @@ class CARoPE(ByAngles):
     self.w_f = zeros(dims.model_dim, dims.kv_heads)
     self.b_f = nnx.Param(jnp.full(dims.kv_heads, start, jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
     logits_BSG = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])
     logits_BSG += self.b_f[...][None, None]

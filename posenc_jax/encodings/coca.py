@@ -22,8 +22,8 @@ class CoCA(RoPE):
   reported_extrapolation = (
     'with dynamic NTK: 20.18 at L, 20.32 at 2 L; RoPE 19.66, 22.30 (its authors)'
   )
-  needs_usual_queries = True
-  bends_products = True
+  needs_unscaled_queries = True
+  nonlinear_in_queries = True
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     S = k_BSGK.shape[1]

@@ -52,7 +52,7 @@ class CompactRelative(Encoding):
     self.b_p = draw(0.1 * K**-0.25, H, query_width)
     self.w_e = draw(0.05 * width**-0.5, width, H, query_width)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """p: float32 [B, S, H, query_width]."""
     p_BSHQ = jnp.einsum('bsd,dhq->bshq', x_BSD.astype(jnp.float32), self.w_p[...])
     return p_BSHQ + self.b_p[...][None, None]

@@ -27,7 +27,7 @@ class CoPE(Encoding):
   bias_in_scale = False
   causal_only = True
   reads_qk = True
-  needs_usual_queries = True
+  needs_unscaled_queries = True
   scans_keys = ((),)
   per_layer = ('rows',)
 

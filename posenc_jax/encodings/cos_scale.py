@@ -18,9 +18,9 @@ class CosScale(Encoding):
 
   paper = 'Li et al. 2025, arXiv:2501.08570'
   position_kind = None
-  needs_usual_queries = True
+  needs_unscaled_queries = True
   applies_scale = True  # what attention will divide by is multiplied in before
-  bends_products = True
+  nonlinear_in_queries = True
 
   def __init__(self, dims: Dims, rngs, *, scale: float = 128.0):
     """`scale`: 128 in the released training of GAU on texts, where T5 has 256; 128 and 32 of

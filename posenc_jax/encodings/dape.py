@@ -56,12 +56,12 @@ class AdaptedBias(Encoding):
     self.b_in = uniform(rngs, (hidden,), -of_inputs, of_inputs)
     self.w_out = uniform(rngs, (*taps, heads, hidden), -of_hidden, of_hidden)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    return self.inner.coordinates(x_BSD, position_ids, visible_BS, index_BS)
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+    return self.inner.coordinates(x_BSD, position_ids, num_visible_BS, index_BS)
 
-  def hidden_numbers(self, sequences, i):
+  def elements_per_pair(self, sequences, i):
     own = self.taps * self.b_in.shape[0] * sequences
-    return max(own, self.inner.hidden_numbers(sequences, i))
+    return max(own, self.inner.elements_per_pair(sequences, i))
 
   def tables(self, r_R):
     return self.inner.distance_terms(r_R)['bias']

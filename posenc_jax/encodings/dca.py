@@ -26,7 +26,7 @@ class DCA(ReindexedRoPE):
   limit = None  # positions within a chunk are exact
   relative = False
   position_kind = 'integers'
-  qk_width = 3
+  qk_width_factor = 3
 
   def __init__(
     self, dims: Dims, rngs, *, chunk: int | None = None, local: int | None = None, **rope

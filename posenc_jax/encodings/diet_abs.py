@@ -21,7 +21,7 @@ class DietAbs(Encoding):
   reported_extrapolation = 'none: its tables end'
   relative = False
   applies_scale = True
-  needs_usual_queries = True
+  needs_unscaled_queries = True
   reads_own_queries = True
 
   def __init__(self, dims: Dims, rngs, *, rank: int | None = None, max_length: int | None = None):
@@ -36,7 +36,7 @@ class DietAbs(Encoding):
     self.max_length = dims.train_length if max_length is None else max_length
     rank = dims.head_dim if rank is None else rank
     check_at_least(1, max_length=self.max_length, rank=rank)
-    self.qk_width = 1 + rank / dims.head_dim
+    self.qk_width_factor = 1 + rank / dims.head_dim
     self.queries = normal(rngs, (self.max_length, dims.heads, rank), rank**-0.5)
     self.keys = normal(rngs, (self.max_length, dims.kv_heads, rank), rank**-0.5)
 

@@ -55,7 +55,7 @@ class FIRE(Encoding):
     bias_HBTS = (self.w_out[...].T @ hidden_FN).reshape(-1, *x_BTS.shape)
     return s_BHTS + bias_HBTS.swapaxes(0, 1)
 
-  def hidden_numbers(self, sequences, i):
+  def elements_per_pair(self, sequences, i):
     return self.w_in.shape[0] * (1 if i.shape[0] == 1 else sequences)
 
   def _psi(self, x):

@@ -87,7 +87,7 @@ class FoPE(Encoding):
     diagonal = np.arange(F)[:, None] == np.arange(M) * math.ceil(F / max(M, 1))
     return diagonal + spread * np.random.default_rng(self.seed).standard_normal((2, G, F, M))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Cosines and sines: float32 [B|1, S, G, K/2] each."""
     frequencies = jnp.asarray(self.frequencies(), jnp.float32)
     angles_BSF = outer(position_ids.astype(jnp.float32), frequencies)

@@ -81,7 +81,7 @@ class FoX(Encoding):
       rates = 1 / np.array(self.times)  # of which expm1 may overflow
       self.b_f = nnx.Param(jnp.asarray(-rates - np.log(-np.expm1(-rates)), jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""
     if self.gate == 'data':
       logits_BSH = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])

@@ -37,7 +37,7 @@ class GatedT5(BucketTable):
     self.b_g = zeros(2 * UNITS)
     self.c = nnx.Param(jnp.ones(dims.heads, jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """g: float32 [B, S, H]."""
     slices_BSHU = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
     y_BSHY = jnp.einsum('bshu,uy->bshy', slices_BSHU, self.w_g[...])

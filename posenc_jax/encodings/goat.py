@@ -91,7 +91,7 @@ class GOAT(Encoding):
       bias_RG -= jnp.multiply.outer(r_R, jax.nn.softplus(self.slopes[...]))
     return self._of_queries(bias_RG)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """u, float32 [B|1, S, H], where there is one."""
     j_BS = position_ids.astype(jnp.float32)
     if not self.has('score'):

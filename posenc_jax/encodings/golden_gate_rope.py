@@ -67,7 +67,7 @@ class GoldenGateRoPE(ByAngles):
     u_nG = directions(G * pairs, axes)
     return w_M * u_nG.reshape(axes, G, pairs)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles: float32 [B|1, S, G, K/2]."""
     places, frequencies = position_ids.astype(jnp.float32), self.frequencies()
     along = lambda axis: jnp.asarray(frequencies[axis], jnp.float32)

@@ -32,7 +32,7 @@ class GrapeA(Encoding):
   def __init__(self, dims: Dims, rngs, *, gate: str = 'query_key'):
     """`gate`: one of GATES: what the slope depends on."""
     super().__init__(dims, rngs)
-    self.needs_usual_queries = gate != 'key'
+    self.needs_unscaled_queries = gate != 'key'
     check_one_of(GATES, gate=gate)
     self.omega = nnx.Param(jnp.full(dims.heads, jnp.log(jnp.expm1(1.0)), jnp.float32))
     shape = dims.heads, dims.head_dim

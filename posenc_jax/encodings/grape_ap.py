@@ -37,7 +37,7 @@ class GrapeAP(Encoding):
     self.width = width
     self.w_p = normal(rngs, (dims.model_dim, dims.heads, width), dims.model_dim**-0.5)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """(p, R n): float32 [B, S, H, width] each."""
     p_BSHP = jnp.einsum('bsd,dhp->bshp', x_BSD.astype(jnp.float32), self.w_p[...])
     mean_square = jnp.mean(p_BSHP**2, axis=-1, keepdims=True)

@@ -59,7 +59,7 @@ class GrapeM(ByAngles):
     """Radians a position: float32 [G|1, K/2]."""
     return jnp.exp(self.log_f[...] / self.frequency_scale)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles: float32 [B|1, S, G|1, K/2]."""
     return outer(position_ids.astype(jnp.float32), self.frequencies())
 
@@ -87,7 +87,7 @@ class GrapeMContext(GrapeM):
     self.u = zeros(dims.model_dim)
     self.b = nnx.Param(jnp.full(1, math.log(math.expm1(1e-3)), jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G|1, K/2]."""
     logits_BS = exact_matmul(x_BSD.astype(jnp.float32), self.u[...]) + self.b[...][None]
     steps_BS = jax.nn.sigmoid(logits_BS / 16)

@@ -51,7 +51,7 @@ class HyperbolicRoPE(Encoding):
     theta = rope_frequencies(self.dims.head_dim, self.base)
     return np.concatenate([self.damping - theta, self.damping + theta])
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Tokens passed in the row, which go on from one document to the next: [B|1, S, 1, 1]."""
     steps_BS = jnp.diff(position_ids, axis=1, prepend=position_ids[:, :1]).astype(jnp.float32)
     steps_BS = jnp.where(index_BS > 0, jnp.where(steps_BS < 0, jnp.nan, steps_BS), 0.0)

@@ -33,7 +33,7 @@ class KeyOffset(Encoding):
       of_all = f'fraction={fraction} of head_dim={dims.head_dim}'
       raise ValueError(f'{of_all}; allowed: at least 1 channel')
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """1 where a token has one before it in its segment, else 0: float32 [B|1, S]."""
     return (index_BS > 0).astype(jnp.float32)
 

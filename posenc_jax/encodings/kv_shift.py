@@ -31,7 +31,7 @@ class KVShift(Encoding):
     shape = dims.model_dim, dims.kv_heads
     self.w_k, self.w_v = (normal(rngs, shape, dims.model_dim**-0.5) for _ in range(2))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """The shares of the token before and of the token itself, of keys and of values: [B, S, G]."""
 
     def shares(w_DG):

@@ -28,13 +28,13 @@ class LSSA(Encoding):
 
   paper = 'Gao and Spratling 2025, arXiv:2501.13428'
   position_kind = None
-  needs_visible = True
-  needs_usual_queries = True
+  needs_num_visible = True
+  needs_unscaled_queries = True
   applies_scale = True  # z has none: what attention will divide by is multiplied in before
-  bends_products = True
+  nonlinear_in_queries = True
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    return visible_BS.astype(jnp.float32)
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+    return num_visible_BS.astype(jnp.float32)
 
   def of_pairs(self, coordinates):
     """None: n has gone into the queries."""

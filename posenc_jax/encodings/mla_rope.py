@@ -43,14 +43,14 @@ class MLARoPE(RoPE):
     if fraction is None:
       fraction = 2 * max(dims.head_dim // 4, 1) / dims.head_dim
     super().__init__(dims, rngs, layout=layout, fraction=fraction, **rope)
-    self.qk_width = 1 + self.width / dims.head_dim
+    self.qk_width_factor = 1 + self.width / dims.head_dim
     D = dims.model_dim
     self.w_q, self.w_k = (normal(rngs, (D, n, self.width), D**-0.5) for n in (dims.heads, 1))
 
   def scale(self, head_dim: int) -> float:
     return (head_dim + self.width) ** -0.5
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Positions, and x: few of the tokens may be queries, and only these are projected as such."""
     return position_ids.astype(jnp.float32), x_BSD
 

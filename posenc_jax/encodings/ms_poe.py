@@ -53,10 +53,10 @@ class MsPoE(RoPE):
       raise ValueError(f'order={shown(order)}; allowed: each of 0 to {dims.heads - 1} once')
     step = (greatest_ratio - least_ratio) / dims.heads
     self.ratios = tuple(least_ratio + step * n for n in self.order)
-    self.qk_width = dims.heads // dims.kv_heads
+    self.qk_width_factor = dims.heads // dims.kv_heads
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    (B, T, H, K), (S, G), n = q_BTHK.shape, k_BSGK.shape[1:3], self.qk_width
+    (B, T, H, K), (S, G), n = q_BTHK.shape, k_BSGK.shape[1:3], self.qk_width_factor
     q_BTHK = self.turn(q_BTHK, self._positions(i).reshape(-1, T, H), S)
     is_own = jnp.eye(n, dtype=q_BTHK.dtype)[None, None, None, :, :, None]
     q_BTGnnK = q_BTHK.reshape(B, T, G, n, 1, K) * is_own

@@ -54,7 +54,7 @@ class MTA(Encoding):
     self.kernels = nnx.Param(identity)
     self.kernels_of_weights = nnx.Param(identity) if weights else None
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """How many tokens of its document stand before each."""
     return index_BS.astype(jnp.float32)
 

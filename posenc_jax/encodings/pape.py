@@ -48,7 +48,7 @@ class PaPE(Encoding):
     shape = D, H, parabolas
     self.w_a, self.w_b = (uniform(rngs, shape, -(D**-0.5), D**-0.5) for _ in range(2))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Positions by axis, [B|1, S] each; by axis and by two of them, [B, S, H] each, what parabolas
     add up to: sum_n b_n w_n and sum_n a_n w_n w_n^T.
     """
@@ -102,7 +102,7 @@ class PaPERI(Encoding):
     largest = self.positions_per_token**-0.5
     return np.random.default_rng(self.seed).uniform(-largest, largest, self.dims.heads)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Positions by axis, [B|1, S] each, and a c^2, [B, S, H]."""
     logits_BSH = exact_matmul(x_BSD.astype(jnp.float32), self.w_a[...])
     squares_H = jnp.asarray(self.factors() ** 2, jnp.float32)

@@ -59,7 +59,7 @@ class PaTH(Encoding):
     self.u, self.b = normal(rngs, (D, G), D**-0.5), zeros(G)
     self.scans_keys = ((K,),)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """v = sqrt(beta) w, so that H = I - v v^T: float32 [B, S, G, K]."""
     x_BSD = x_BSD.astype(jnp.float32)
     low_BSR = exact_matmul(x_BSD, self.w_1[...]) if hasattr(self, 'w_1') else x_BSD

@@ -34,9 +34,9 @@ class PoPE(Encoding):
   limit = Rotary.limit
   position_kind = 'floats'
   rotates_qk = True
-  needs_usual_queries = True
-  bends_products = True
-  qk_width = 2
+  needs_unscaled_queries = True
+  nonlinear_in_queries = True
+  qk_width_factor = 2
 
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, phases: str = 'zero'):
     """`base`: as for `rope`. `phases`: start at 0 ('zero') or from U(-2 pi, 0) ('uniform')."""

@@ -28,7 +28,7 @@ class QASSMax(Encoding):
   paper = 'Qu et al. 2026, arXiv:2602.11139'
   parameter_summary = 'two networks a layer'
   position_kind = None
-  needs_visible = True
+  needs_num_visible = True
   per_layer = (
     *('f_in', 'f_in_bias', 'f_out', 'f_out_bias'),
     *('g_in', 'g_in_bias', 'g_out', 'g_out_bias'),
@@ -48,7 +48,7 @@ class QASSMax(Encoding):
     check_at_least(1, hidden=hidden)
     if elementwise and not gate:  # channels of a pair would come apart behind a rotation
       raise ValueError('gate=False with elementwise=True; allowed: elementwise=False')
-    self.has_gate = self.bends_products = self.needs_usual_queries = gate
+    self.has_gate = self.nonlinear_in_queries = self.needs_unscaled_queries = gate
     self.multiplies_queries = not gate
     width = dims.head_dim if elementwise else 1
     self.f_in, self.f_in_bias = linear(rngs, 1, hidden)
@@ -57,8 +57,8 @@ class QASSMax(Encoding):
       self.g_in, self.g_in_bias = linear(rngs, dims.head_dim, hidden)
       self.g_out, self.g_out_bias = zeros(hidden, width), zeros(width)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    return visible_BS.astype(jnp.float32)
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+    return num_visible_BS.astype(jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     # Where a member of a chain has set several turns of a head side by side, each is a query.

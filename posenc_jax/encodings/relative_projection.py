@@ -54,7 +54,7 @@ class RelativeProjection(Encoding):
     self.w_r = normal(rngs, (dims.model_dim, dims.heads, rank), dims.model_dim**-0.5)
     self.bank = normal(rngs, (max_distance, rank), 0.02)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """(W x, t): float32 [B, S, H, rank] and [B|1, S]."""
     t_BS = jnp.ones(position_ids.shape, jnp.float32)
     if self.length is not None:

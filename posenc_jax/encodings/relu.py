@@ -37,12 +37,12 @@ class ReLU(Encoding):
     if alpha == 0:
       check_unread('alpha is greater than 0', length=length)
     self.alpha, self.length = alpha, length
-    self.needs_visible = length is None
+    self.needs_num_visible = length is None
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """n of each token."""
     if self.length is None:
-      return visible_BS.astype(jnp.float32)
+      return num_visible_BS.astype(jnp.float32)
     return jnp.full_like(index_BS, self.length, jnp.float32)
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):

@@ -39,7 +39,7 @@ class RePo(Encoding):
     self.w_c = normal(rngs, (dims.model_dim, hidden), dims.model_dim**-0.5)
     self.w_z = normal(rngs, (hidden, dims.kv_heads), hidden**-0.5)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """z: float32 [B, S, G]."""
     x_BSD = x_BSD.astype(jnp.float32)
     gate_BSW, content_BSW = (exact_matmul(x_BSD, w[...]) for w in (self.w_g, self.w_c))

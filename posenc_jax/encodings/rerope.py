@@ -20,7 +20,7 @@ class ReindexedRoPE(RoPE):
   recomputes_scores = True
 
   def positions(self, i, j):
-    """Positions of queries and of keys for each of the `qk_width` ranges, the nearest first."""
+    """Positions of queries and keys for each of the `qk_width_factor` ranges, the nearest first."""
     raise NotImplementedError
 
   def is_beyond(self, tile):
@@ -56,7 +56,7 @@ class ReindexedRoPE(RoPE):
 class TwoRangeRoPE(ReindexedRoPE):
   """RoPE below the distance `window`; from there on RoPE at other positions of query and key."""
 
-  qk_width = 2
+  qk_width_factor = 2
 
   def __init__(self, dims: Dims, rngs, *, window: int, **rope):
     """`window`: the distance in tokens below which RoPE is as trained; it hides nothing, as

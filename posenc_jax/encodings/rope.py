@@ -160,7 +160,7 @@ class ByAngles(Encoding):
     self.layout, self.rotates_values = layout, turn_values
     self.switched_off = () if turn_values else ('transform_values', 'transform_output')
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles in radians: float32 [B|1, S, G|1, K/2]."""
     raise NotImplementedError
 

@@ -49,7 +49,7 @@ class RoPEMixed(ByAngles):
     both_2GM = jnp.stack([along(jnp.cos), along(jnp.sin)])
     self.frequencies = nnx.Param(both_2GM.astype(jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles: float32 [B|1, S, G, K/2]."""
     places = position_ids.astype(jnp.float32)
     each = (outer(places[..., n], self.frequencies[n]) for n in range(2))

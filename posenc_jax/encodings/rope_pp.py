@@ -18,7 +18,7 @@ class RoPEPP(RoPE):
 
   paper = 'Liu et al. 2025, arXiv:2512.07525'
   parameter_summary = 'none; the output projection is twice as wide'
-  heads_per_query = 2
+  heads_out_per_head = 2
 
   def __init__(
     self,

@@ -36,7 +36,7 @@ class RowGates(Encoding):
     shape, largest = (dims.model_dim, dims.heads, width), dims.model_dim**-0.5
     self.w_a, self.w_n = (uniform(rngs, shape, -largest, largest) for _ in range(2))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """(a, n): float32 [B, S, H, width] each."""
     x_BSD = x_BSD.astype(jnp.float32)
     return tuple(jnp.einsum('bsd,dhw->bshw', x_BSD, w[...]) for w in (self.w_a, self.w_n))

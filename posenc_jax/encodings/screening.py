@@ -41,9 +41,9 @@ class Screening(Encoding):
   limit = 'angles are float32: a million positions out, what rotates is off by some 0.08'
   causal_only = True
   rotates_qk = True
-  needs_usual_queries = True
+  needs_unscaled_queries = True
   applies_scale = True  # there is none: what attention will divide by is multiplied in before
-  bends_products = True
+  nonlinear_in_queries = True
   normalizer = 'none'
   per_layer = ('a', 'b')
 

@@ -27,7 +27,7 @@ class Selective(Encoding):
   adapts_scores = True
   mixes_heads = True
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """1, or 0 of the first token of a text."""
     return (index_BS > 0).astype(jnp.float32)
 

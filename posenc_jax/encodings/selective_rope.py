@@ -70,7 +70,7 @@ class SelectiveRoPE(ByAngles):
     if gate:
       self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
     x_BSHX = x_BSD.astype(jnp.float32).reshape(*x_BSD.shape[:2], self.dims.heads, -1)
     norm = lax.rsqrt((x_BSHX**2).sum(axis=-1, keepdims=True) + 1e-6)

@@ -25,7 +25,7 @@ class TAPA(Encoding):
   bias_in_scale = True
   reads_qk = True
   recomputes_scores = True
-  bends_products = True
+  nonlinear_in_queries = True
 
   def __init__(self, dims: Dims, rngs, *, alpha: float = 0.1, fraction: float = 0.5):
     """Keeps the hyperparameters.

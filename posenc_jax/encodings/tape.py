@@ -49,7 +49,7 @@ class TAPE(Encoding):
     check_rotary(dims.head_dim, base, layout)
     hidden = 4 * dims.heads if hidden is None else hidden
     check_at_least(1, hidden=hidden)
-    self.base, self.layout, self.added_values = base, layout, dims.head_dim
+    self.base, self.layout, self.added_value_channels = base, layout, dims.head_dim
     self.c = zeros(dims.heads)
     self.w_y = normal(rngs, (dims.model_dim, hidden), dims.model_dim**-0.5)
     self.w_up = zeros(dims.kv_heads, hidden)
@@ -70,7 +70,7 @@ class TAPE(Encoding):
     return q_BTHK, k_BTGK, jnp.concatenate([v_BTGK, state.astype(v_BTGK.dtype)], axis=-1)
 
   def leave_attention(self, o_BTHK, state):
-    K = self.added_values
+    K = self.added_value_channels
     o_BTHK, mixed_BTHK = o_BTHK[..., :-K], o_BTHK[..., -K:].astype(jnp.float32)
     # H numbers learn as one in the release: its sums move H times as far in a step of Adam.
     mixed_BTHK *= self.dims.heads * self.c[...][None, None, :, None]

@@ -24,7 +24,7 @@ class TransformerXL(Encoding):
   parameter_summary = 'a projection a layer, two biases'
   bias_in_scale = True
   applies_scale = True
-  needs_usual_queries = True
+  needs_unscaled_queries = True
   reads_qk = True
   reads_own_queries = True
   per_layer = ('w_r',)

@@ -28,7 +28,7 @@ class TUPE(Encoding):
   parameter_summary = 'a row a position, two projections'
   reported_extrapolation = 'none: its table ends'
   relative = False
-  qk_width = 2
+  qk_width_factor = 2
   reads_own_queries = True
 
   def __init__(

@@ -60,7 +60,7 @@ class Wall(Encoding):
     self.w_g = normal(rngs, (dims.model_dim, *shape), 0.02)
     self.b_g = nnx.Param(jnp.full(shape, start, jnp.float32))
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """P as (whole, rest), float32 [B, S, H, K] each: see `running_sum`."""
     x_BSD, exact = x_BSD.astype(jnp.float32), lax.Precision.HIGHEST  # sums add errors up
     logits_BSHK = jnp.einsum('bsd,dhk->bshk', x_BSD, self.w_g[...], precision=exact)

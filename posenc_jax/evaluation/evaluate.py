@@ -34,7 +34,7 @@ from posenc_jax.protocols import PLANTED
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.clusters import clusters_of
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
-from posenc_jax.training.own_encodings import code_laid_over, own_code
+from posenc_jax.training.own_encodings import code_laid_over, user_code_hashes
 from posenc_jax.training.own_tokenizer import kept_tokenizer
 from posenc_jax.training.provenance import MadeOf, claim, source_of
 from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, mark_finished
@@ -120,7 +120,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     jax.default_matmul_precision('highest'),
   ):
     listings = [corpus.listing] if is_own else []  # a test split is opened here first
-    code = dict(own_code(config).items() & own_code(saved).items())
+    code = dict(user_code_hashes(config).items() & user_code_hashes(saved).items())
     claim(workdir, MadeOf(corpus.tokenizer_sha256, listings=listings, code=code), begins=False)
     kept = KeptRows(workdir, recorder(workdir))
     for measurement in measurements:

@@ -17,7 +17,7 @@ from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown
 from posenc_jax.evaluation.runs import check_corpus, restore, without_bos
 from posenc_jax.model.decoder import LM, attention_options
-from posenc_jax.model.decoding import decode, empty_cache, take_layers
+from posenc_jax.model.kv_cache import decode, empty_cache, take_layers
 from posenc_jax.pretrained.sources import read_json
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.own_tokenizer import GENERATION, kept_tokenizer, tokenizer_path

@@ -24,7 +24,7 @@ from posenc_jax.evaluation.plan import plan
 from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.training import optimizer, own_tokenizer, provenance
-from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.own_encodings import user_code_hashes
 
 
 def check_model(config: ConfigDict) -> None:
@@ -117,7 +117,7 @@ def check_all(
     config = from_json(tree)
     try:
       for workdir in workdirs:
-        provenance.check_code(workdir, own_code(config))
+        provenance.check_code(workdir, user_code_hashes(config))
     except UserError as error:
       return number, str(error)
     config = with_own_tokenizer(config, workdirs[0]) if workdirs else config

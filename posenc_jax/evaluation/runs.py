@@ -27,7 +27,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
 from posenc_jax.training.init_from import filled, moved
-from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.own_tokenizer import check_same_tokenizer, kept_tokenizer
 from posenc_jax.training.provenance import check_code, check_documents
 from posenc_jax.training.run_dir import are_one_corpus
@@ -137,7 +137,7 @@ def restore(
   """
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
-  check_code(workdir, own_code(config))
+  check_code(workdir, user_code_hashes(config))
   saved = saved_config(workdir)
   check_kept_hyperparameters(saved, config)
   with user_errors(ValueError):

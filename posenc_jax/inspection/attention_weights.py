@@ -97,7 +97,7 @@ def count_heads(config: ConfigDict, vocab: int) -> int:
   """How many heads of a layer have weights: those of queries, times what the encoding makes of one.
   Nothing is computed.
   """
-  return config.model.heads * decoder.shapes(config, vocab).encodings.heads_per_query
+  return config.model.heads * decoder.shapes(config, vocab).encodings.heads_out_per_head
 
 
 def sink_rate(sums_WNHC: np.ndarray, epsilon: float) -> float:

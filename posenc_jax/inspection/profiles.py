@@ -206,7 +206,7 @@ def _added_by_position(enc: Encoding, w_q, w_k, query_B1D, keys_BSD, x_BSD):
   q, k = _project(query_B1D, w_q), _project(keys_BSD, w_k)
   k = jnp.repeat(k, q.shape[2] // k.shape[2], axis=2)
   plain_BHTS = enc.scale(q.shape[-1]) * jnp.einsum('bthk,bshk->bhts', q, k)
-  plain_BHTS = jnp.repeat(plain_BHTS, enc.heads_per_query, axis=1)
+  plain_BHTS = jnp.repeat(plain_BHTS, enc.heads_out_per_head, axis=1)
   return (scores_BHTS - plain_BHTS)[:, :, 0, ::-1].swapaxes(1, 2)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from posenc_jax.attention import OUTPUT, check_backend
+from posenc_jax.attention import CHECKPOINT_NAME, check_backend
 from posenc_jax.attention.arguments import check_softcap
 from posenc_jax.attention.positions import check_length, check_positions, positions_of_model
 from posenc_jax.distributed import mesh
@@ -18,7 +18,7 @@ from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
 from posenc_jax.xla_ops import matmul
 
 # What is kept of a layer for the backward pass besides its input, by `model.remat`.
-_of_attention = jax.checkpoint_policies.save_only_these_names(OUTPUT)
+_of_attention = jax.checkpoint_policies.save_only_these_names(CHECKPOINT_NAME)
 REMAT_POLICIES = {
   'products': jax.checkpoint_policies.save_from_both_policies(
     jax.checkpoint_policies.dots_with_no_batch_dims_saveable, _of_attention
@@ -45,7 +45,7 @@ class LM(nnx.Module):
       encoding, dims, stream(key, 'encodings'), N, config.share_encoding
     )
     layers_rngs = stream(key, 'layers')
-    layers = [Layer(config, self.encodings.heads_per_query, layers_rngs) for _ in range(N)]
+    layers = [Layer(config, self.encodings.heads_out_per_head, layers_rngs) for _ in range(N)]
     norm = functools.partial(Norm, D, config.norm, config.norm_eps)
     self.embedding_norm = norm() if config.embedding_norm else None
     self.norm = norm()
@@ -127,7 +127,7 @@ class LM(nnx.Module):
     Raises:
       LengthError: contiguous positions go beyond a learned table.
     """
-    x_BTD = mesh.constrain_tokens(self.embed(tokens_BT, dtype))
+    x_BTD = mesh.shard_tokens(self.embed(tokens_BT, dtype))
     if added_BTD is not None:
       x_BTD += added_BTD.astype(dtype)
     ids = {
@@ -184,7 +184,7 @@ class LM(nnx.Module):
         apply = functools.partial(Layer.__call__, **options)
         if self.remat != 'none':
           apply = jax.checkpoint(apply, policy=REMAT_POLICIES[self.remat])
-        x_BTD, states[variant] = mesh.constrain_tokens(apply(layer, x_BTD, enc, states[variant]))
+        x_BTD, states[variant] = mesh.shard_tokens(apply(layer, x_BTD, enc, states[variant]))
       stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *observed) if observed else None
       return (x_BTD, states), stacked
 

@@ -71,16 +71,16 @@ def _heads(x_BTC, heads: int, norm: Norm | None):
 class Layer(nnx.Module):
   """Attention and an MLP, each with its norms and added to the residual stream."""
 
-  def __init__(self, config, heads_per_query: int, rngs: nnx.Rngs):
+  def __init__(self, config, heads_out_per_head: int, rngs: nnx.Rngs):
     """Builds the layer. Each matrix is drawn by its name: flags and encodings change no other one.
 
     Args:
       config: the section `model` of a run's config.
-      heads_per_query: how many heads the encoding makes of each head of queries.
+      heads_out_per_head: how many heads the encoding makes of each head of queries.
     """
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
-    heads_out = H * heads_per_query
+    heads_out = H * heads_out_per_head
     gates = {'none': 0, 'elementwise': heads_out * K, 'headwise': heads_out}[config.output_gate]
     key = rngs.params()
 

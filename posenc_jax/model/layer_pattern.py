@@ -32,7 +32,7 @@ class LayerPattern(nnx.Module):
   Attributes:
     variants: a StackedEncoding each.
     order: the variant of each layer of a period.
-    heads_per_query: as the encodings declare it, the same for all.
+    heads_out_per_head: as the encodings declare it, the same for all.
   """
 
   def __init__(self, encoding: dict, dims: Dims, rngs: nnx.Rngs, layers: int, share: str):
@@ -57,13 +57,13 @@ class LayerPattern(nnx.Module):
       for n, spec in enumerate(variants)
     )
     _check_input(self.first_layers)
-    numbers = {enc.heads_per_query for enc in self.first_layers}
+    numbers = {enc.heads_out_per_head for enc in self.first_layers}
     if len(numbers) > 1:
       raise ValueError(
         f'encoding.layers: {" and ".join(map(str, sorted(numbers)))} heads out for each head of '
         'queries; allowed: the same number for all layers'
       )
-    (self.heads_per_query,) = numbers
+    (self.heads_out_per_head,) = numbers
 
   @property
   def masks(self) -> tuple[dict, ...]:

@@ -16,7 +16,7 @@ from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, shown
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.training.checkpoints import leaves_by_path
-from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.provenance import kept_code
 from posenc_jax.training.run_dir import STARTS_FROM, check_finished, finished_config
 from posenc_jax.training.taken_parameters import Parameters, parameters_in
@@ -105,7 +105,7 @@ def _paths(
     UserError: the model has other sizes.
   """
   here, before = map(_of_model, (config, saved_run))
-  code_here, code_before = own_code(config), kept_code(workdir)
+  code_here, code_before = user_code_hashes(config), kept_code(workdir)
   here |= {f'code of {name}': code_here[name][:8] for name in code_here if name in code_before}
   before |= {f'code of {name}': code_before[name][:8] for name in code_before}
   lines = []

@@ -6,8 +6,8 @@ seeds.
 from ml_collections import ConfigDict
 
 from posenc_jax.encodings import ENCODINGS
-from posenc_jax.encodings.core.own_code import code_hash
 from posenc_jax.encodings.core.registry import BUILT_IN
+from posenc_jax.encodings.core.user_code import code_hash
 from posenc_jax.model.layer_pattern import encoding_names
 
 
@@ -17,11 +17,11 @@ def code_laid_over(saved: ConfigDict, config: ConfigDict) -> dict[str, str]:
   formula pass for the one before.
   """
   trained = encoding_names(saved.encoding)
-  hashes = own_code(config)
+  hashes = user_code_hashes(config)
   return {f'encoding.code of {name}': hashes[name][:8] for name in hashes if name not in trained}
 
 
-def own_code(config: ConfigDict) -> dict[str, str]:
+def user_code_hashes(config: ConfigDict) -> dict[str, str]:
   """{name: hash} of the encodings of a config that are not posenc_jax's."""
   own = {*encoding_names(config.encoding)} - BUILT_IN.keys()
   hashes = {name: code_hash(ENCODINGS[name]) for name in sorted(own) if name in ENCODINGS}

@@ -32,7 +32,7 @@ from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
 from posenc_jax.training.optimizer import NO_OPTIMIZER, check_trained_parameters, make_optimizer
-from posenc_jax.training.own_encodings import own_code
+from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.step import make_step_fns
 from posenc_jax.training.taken_parameters import Parameters, parameters_in
 
@@ -215,7 +215,7 @@ def _check_processes(configs: list[ConfigDict], *corpora) -> None:
         for c in configs
       ],
       'the code of posenc_jax': _code_hash(),
-      'the code of encodings of your own': own_code(configs[0]),
+      'the code of encodings of your own': user_code_hashes(configs[0]),
       'the tokenizer of config.data': corpora[0].tokenizer_sha256,
       'the text of config.data.corpus': [listing and listing.sha256 for listing in listings],
     }
@@ -305,7 +305,7 @@ def restored(
         training.corpus.tokenizer_sha256,
         learned,
         listings,
-        own_code(run),
+        user_code_hashes(run),
         training.source,
         run.train.init_from,
       )

@@ -66,7 +66,7 @@ def make_step_fns(
         (model, opt_state[:-1]),
       )
       new_opt_state = (*moments, new_opt_state[-1])  # a skipped step is counted
-    return *mesh.constrain_parameters((new_model, new_opt_state)), metrics
+    return *mesh.shard_parameters((new_model, new_opt_state)), metrics
 
   def train_step_of_seeds(model, opt_state, batch):
     seeds = np.array(config.seeds, np.uint32)
@@ -106,7 +106,7 @@ def accumulate(means_of: Callable, model, batch: Batch, key, microbatches: int):
   def add(totals, numbered_batch):
     microbatch, index = numbered_batch
     scored_BT = microbatch.scored_BT
-    microbatch = mesh.constrain_tokens(microbatch)
+    microbatch = mesh.shard_tokens(microbatch)
     means = means_of(model, microbatch, jax.random.fold_in(key, index))
 
     def add_up(mask_BT, total, mean):

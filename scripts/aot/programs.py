@@ -10,7 +10,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import cli, data, tasks
-from posenc_jax.attention import attend, chosen
+from posenc_jax.attention import attend, resolve_backend
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh as meshes
@@ -93,7 +93,7 @@ def attention_program(
   def ask(*arguments):
     qkv_and_enc, others = given(*arguments)
     given_mask = Mask(**mask, function=case.function)
-    serves.append(chosen(build_request(*qkv_and_enc, mask=given_mask, **others), backend))
+    serves.append(resolve_backend(build_request(*qkv_and_enc, mask=given_mask, **others), backend))
 
   with jax.set_mesh(mesh):
     jax.eval_shape(ask, *arguments)

@@ -209,7 +209,7 @@ def test_kernels_equal_dense(variant, mode):
   enc, options, rng = build(variant), KERNELS[mode], np.random.default_rng(0)
   q, k, v = (jnp.asarray(rng.standard_normal((B, 16, n, 8)), jnp.float32) for n in (4, 2, 2))
   x = jnp.asarray(rng.standard_normal((B, 16, 12)), jnp.float32)
-  cotangent = jnp.asarray(rng.standard_normal((B, 16, 4 * enc.heads_per_query, 8)), jnp.float32)
+  cotangent = jnp.asarray(rng.standard_normal((B, 16, 4 * enc.heads_out_per_head, 8)), jnp.float32)
 
   def by(backend, block):
     given = dict(options, backend=backend, block_sizes=block, outer_hooks_applied=True)

@@ -21,7 +21,7 @@ def refuse(request: AttentionRequest) -> str | None:
   if request.enc.normalizer == 'rows':
     name = type(request.enc).__name__
     return f'{name} makes weights of whole rows of scores, of which a tile holds a part'
-  if request.seen_BTS is not None:
+  if request.array_mask_BTS is not None:
     return NO_ARRAY
   if request.bias_BHTS is not None:
     return NO_BIAS

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_tiles
-from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.backends.refusals import refuse_beyond_softmax, refuse_block_sizes
+from posenc_jax.attention.kernels.run import over_batch, refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.distributed.mesh import is_run_mesh
 from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
@@ -14,7 +14,7 @@ def refuse(request: AttentionRequest) -> str | None:
   """The reason why cuDNN cannot serve this request, or None."""
   name = type(request.enc).__name__
   dtype, width = request.q_BTHK.dtype, request.q_BTHK.shape[-1]
-  if (reason := refuse_pairs(request) or refuse_tiles(request)) is not None:
+  if (reason := refuse_beyond_softmax(request) or refuse_block_sizes(request)) is not None:
     return reason
   if request.softcap is not None:
     return 'a soft-cap acts on scores, which this kernel does not show'

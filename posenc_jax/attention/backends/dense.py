@@ -43,7 +43,7 @@ def run(request: AttentionRequest):
   """o_BTHK in float32, with log-sum-exp where the request wants it. Tables are looked up pair by
   pair, which checks those of `blockwise` too.
   """
-  lowest, highest = request.distances
+  lowest, highest = request.distance_range
   tables = read_terms(request.enc, jnp.arange(lowest, highest + 1))
   query_ids = jax.tree.map(lambda x: x[:, request.offset :], ids_of(request))
   T, rows = request.q_BTHK.shape[1], _queries_at_once(request)
@@ -51,7 +51,7 @@ def run(request: AttentionRequest):
     index_T = jnp.arange(request.k_BSGK.shape[1])[request.offset :]
     all_at_once = _attend(request, tables, index_T, query_ids)
     return jax.tree.map(lambda x: x.swapaxes(1, 2), all_at_once)
-  queries = {name: getattr(request, name) for name in ('q_BTHK', 'i', 'sink_BTH', 'seen_BTS')}
+  queries = {name: getattr(request, name) for name in ('q_BTHK', 'i', 'sink_BTH', 'array_mask_BTS')}
   if has_bias := request.bias_BHTS is not None and request.bias_BHTS.shape[2] > 1:
     queries['bias_BHTS'] = request.bias_BHTS.swapaxes(1, 2)
   of_keys = {'k_BSGK': request.k_BSGK, 'v_BSGK': request.v_BSGK}
@@ -76,7 +76,7 @@ def _queries_at_once(request: AttentionRequest) -> int:
   scores of all, and on a mesh that cuts sequences, where each device has its own.
   """
   T = request.q_BTHK.shape[1]
-  of_a_query = request.numbers_of_a_pair * request.k_BSGK.shape[1]
+  of_a_query = request.max_elements_per_pair * request.k_BSGK.shape[1]
   is_cut = target.sequence_shards() > 1
   if T * of_a_query <= MOST_AT_ONCE or request.enc.needs_all_queries or is_cut:
     return T
@@ -90,8 +90,10 @@ def _attend(request: AttentionRequest, tables, index_T, query_ids):
   B, T, H, _ = request.q_BTHK.shape
   index_distance_TS = index_T[:, None] - jnp.arange(request.k_BSGK.shape[1])[None]
   key_ids = ids_of(request)
-  pairs = Pairs.of_ids(request.mask, index_distance_TS, query_ids, key_ids, request.seen_BTS)
-  reader = GatherDistance.of_range(pairs.distance, *request.distances, enc.max_relative_distance)
+  pairs = Pairs.of_ids(request.mask, index_distance_TS, query_ids, key_ids, request.array_mask_BTS)
+  reader = GatherDistance.of_range(
+    pairs.distance, *request.distance_range, enc.max_relative_distance
+  )
   terms = reader.terms_of_tile(tables)
   first = tuple(zeros((B, H, T, *shape), jnp.float32, request.q_BTHK) for shape in enc.scans_keys)
   carry = RowCarry(first, is_rightmost=True)

@@ -33,7 +33,7 @@ def refuse(request: AttentionRequest) -> str | None:
   name = type(enc).__name__
   if any(enc.scans_keys):
     return f'{name} carries vectors along the keys, of which those of all tiles would be kept'
-  if enc.has_vector_tables and not request.contiguous:
+  if enc.has_vector_tables and not request.distances_by_index:
     return f'{name} has vectors by distance, whose products with all queries would be kept'
   if mask.sink_tokens and mask.reach is not None:
     return 'sink tokens from outside of a window or chunk are on no diagonal of its tiles'
@@ -45,7 +45,7 @@ def is_expected_faster(request: AttentionRequest) -> bool:
   work. Larger tiles of `blockwise` keep a GPU at work, and few queries have few rows.
   """
   T = request.q_BTHK.shape[1]
-  return T >= SIDE and request.numbers_of_a_pair * T * SIDE <= LARGEST
+  return T >= SIDE and request.max_elements_per_pair * T * SIDE <= LARGEST
 
 
 def run(request: AttentionRequest):

@@ -13,20 +13,15 @@ import jax
 from posenc_jax import target
 from posenc_jax.attention.backends import blockwise
 from posenc_jax.attention.backends.refusals import HIGHEST, refuse_products
-from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_kernels
-from posenc_jax.attention.kernels.program import IN_NO_KERNEL
+from posenc_jax.attention.kernels.run import refuse_mesh, run_kernels
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES, bytes_of_scalars
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass, pulled_back_program
+from posenc_jax.attention.kernels.unsupported import UNSUPPORTED_IN_MOSAIC
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
+from posenc_jax.attention.tiled.distance_tables import kernel_tables
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.distributed.mesh import devices_of_batch
 
-# What the hook `score` of an encoding may not need beside that of IN_NO_KERNEL.
-NOT_IN_MOSAIC = {
-  **dict.fromkeys(('acos', 'acosh', 'asin', 'asinh', 'atan', 'atanh'), 'applies a function'),
-  **dict.fromkeys(('cbrt', 'cosh', 'expm1', 'sinh'), 'applies a function'),
-}
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
@@ -45,7 +40,7 @@ def refuse(request: AttentionRequest) -> str | None:
 
 def refuse_interpreted(request: AttentionRequest) -> str | None:
   """The reason why no kernel can serve this request even in Pallas' interpreter, or None."""
-  return refuse_tile(request) or refuse_mesh(request)
+  return refuse_in_kernel(request) or refuse_mesh(request)
 
 
 def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
@@ -75,14 +70,14 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   return None
 
 
-def refuse_tile(request: AttentionRequest) -> str | None:
+def refuse_in_kernel(request: AttentionRequest) -> str | None:
   """The reason why tiles of this request cannot be computed in a kernel, or None."""
   if (reason := blockwise.refuse(request)) is not None:
     return reason
   for n in request.block_sizes or ():
     if n & (n - 1):
       return f'a side of a tile must be a power of 2, not {n}: tables are added up by halves of it'
-  if request.enc.has_terms and not request.contiguous:
+  if request.enc.has_terms and not request.distances_by_index:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
   schedule = schedule_of(request)
   arrays, ids = jax.eval_shape(lambda: _cut(schedule, request))
@@ -91,7 +86,7 @@ def refuse_tile(request: AttentionRequest) -> str | None:
     needed = pulled_back_program(schedule, arrays, ids).primitives()
   except NotImplementedError as what:
     return f'{name} {what}, which lie in another order in a kernel'
-  for primitive, what in (IN_NO_KERNEL | NOT_IN_MOSAIC).items():
+  for primitive, what in UNSUPPORTED_IN_MOSAIC.items():
     if primitive in needed:
       return f'{name} {what} in every tile ({primitive}), which Mosaic does not compile'
   return None
@@ -116,7 +111,7 @@ def _schedule(request: AttentionRequest, sizes: tuple[int, int], devices: int) -
 def _cut(schedule: TileSchedule, request: AttentionRequest):
   """The arrays of a request and its ids, by how kernels cut them."""
   arrays, ids = cut_into_tiles(schedule, request)
-  arrays['diagonal'] = tables_by_diagonal(schedule.grid, request.enc)
+  arrays['diagonal'] = kernel_tables(schedule.grid, request.enc)
   return arrays, ids
 
 

@@ -16,7 +16,7 @@ HIGH = ('high', 'bfloat16_3x', 'tensorfloat32')  # jax's names of one precision
 HIGHEST = ('highest', 'float32')  # and of another
 
 
-def refuse_pairs(request: AttentionRequest) -> str | None:
+def refuse_beyond_softmax(request: AttentionRequest) -> str | None:
   """The reason why a kernel that knows of softmax alone cannot serve this request, or None."""
   enc, name = request.enc, type(request.enc).__name__
   if {*PLACES_OF_PAIRS} & {*enc.acts_on()}:
@@ -29,7 +29,7 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
   if len({*dtypes}) > 1:
     given = ', '.join(dtypes)
     return f'this kernel takes queries, keys and values of one dtype, not {given}'
-  if request.seen_BTS is not None:
+  if request.array_mask_BTS is not None:
     return NO_ARRAY
   if request.bias_BHTS is not None:
     return NO_BIAS
@@ -40,7 +40,7 @@ def refuse_pairs(request: AttentionRequest) -> str | None:
   return None
 
 
-def refuse_tiles(request: AttentionRequest) -> str | None:
+def refuse_block_sizes(request: AttentionRequest) -> str | None:
   """The reason why a kernel that chooses its own tiles cannot serve this request, or None."""
   sizes = request.block_sizes
   return None if sizes is None else f'block_sizes={tuple(sizes)}, where it has tiles of its own'

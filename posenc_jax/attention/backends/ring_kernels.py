@@ -16,12 +16,12 @@ from jax import lax
 
 from posenc_jax.attention.backends import fused
 from posenc_jax.attention.backends.ring_walk import num_steps, pass_on, run_on_ring, whole_tiles
-from posenc_jax.attention.kernels.over_batch import refuse_mesh
+from posenc_jax.attention.kernels.run import refuse_mesh
 from posenc_jax.attention.kernels.tpu.passes import backward_pass, forward_pass
 from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.differentiable import differentiable
-from posenc_jax.attention.tiled.distance_tables import tables_by_diagonal
+from posenc_jax.attention.tiled.distance_tables import kernel_tables
 from posenc_jax.attention.tiled.schedule import TileSchedule, cast_like, zeros_like
 from posenc_jax.distributed.mesh import batch_axes
 from posenc_jax.encodings.core.base import LOWEST_SEEN
@@ -40,7 +40,7 @@ def refuse_interpreted(request: AttentionRequest) -> str | None:
 
 def _refuse_shards(request: AttentionRequest) -> str | None:
   """The reason why the kernels of single shards cannot be merged, or None."""
-  if (reason := fused.refuse_tile(request)) is not None:
+  if (reason := fused.refuse_in_kernel(request)) is not None:
     return reason
   enc, mask, S = request.enc, request.mask, request.k_BSGK.shape[1]
   if enc.scans_keys:
@@ -79,7 +79,7 @@ class Meeting:
 
   def _given(self, arrays):
     """The schedule of the two shards, and whether a row of tiles sees any of these keys."""
-    schedule = self.of_length(len(arrays['row']['q']) * self.schedule.grid.rows)
+    schedule = self.of_length(len(arrays['row']['q']) * self.schedule.grid.block_q)
     return schedule, np.isin(np.arange(schedule.grid.tile_rows), Visits.forward(schedule.grid).row)
 
   def attend(self, arrays, ids):
@@ -92,7 +92,7 @@ class Meeting:
     )
     if not sees.any():
       return nothing
-    tables = tables_by_diagonal(schedule.grid, arrays['whole'])
+    tables = kernel_tables(schedule.grid, arrays['whole'])
     given = arrays | {'diagonal': tables}
     o, lse, _ = forward_pass(schedule, self.interpret, given, ids, jnp.float32)
     # A row of tiles that was not visited holds anything.
@@ -104,7 +104,7 @@ class Meeting:
     schedule, sees = self._given(arrays)
     if not sees.any():
       return zeros_like(arrays)
-    make_tables = functools.partial(tables_by_diagonal, schedule.grid)
+    make_tables = functools.partial(kernel_tables, schedule.grid)
     tables, pull_back = jax.vjp(make_tables, arrays['whole'])
     given = arrays | {'diagonal': tables}
     found = backward_pass(schedule, self.interpret, given, ids, per_row)

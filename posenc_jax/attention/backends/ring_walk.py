@@ -48,7 +48,7 @@ def run_on_ring(request: AttentionRequest, schedule: TileSchedule, attention, ba
 
 def whole_tiles(schedule: TileSchedule) -> int:
   """The number of tokens that gives each device whole tiles, both of queries and of keys."""
-  return sequence_shards() * math.lcm(schedule.grid.rows, schedule.grid.columns)
+  return sequence_shards() * math.lcm(schedule.grid.block_q, schedule.grid.block_k)
 
 
 def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
@@ -67,7 +67,7 @@ def num_steps(schedule: TileSchedule, devices: int, arrays) -> int:
 
   `arrays`: those of one device, from `cut_into_tiles`.
   """
-  mask, shard = schedule.grid.mask, len(arrays['column']['k']) * schedule.grid.columns
+  mask, shard = schedule.grid.mask, len(arrays['column']['k']) * schedule.grid.block_k
   if mask.reach is None or mask.looks_ahead or mask.sink_tokens:
     return devices
   return min(devices, (mask.reach - 2) // shard + 2)

@@ -6,20 +6,24 @@ import importlib
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.attention.backends.refusals import refuse_pairs, refuse_products, refuse_tiles
-from posenc_jax.attention.kernels.over_batch import over_batch, refuse_mesh
+from posenc_jax.attention.backends.refusals import (
+  refuse_beyond_softmax,
+  refuse_block_sizes,
+  refuse_products,
+)
+from posenc_jax.attention.kernels.run import over_batch, refuse_mesh
 from posenc_jax.attention.kernels.tpu.kernel import LANES, SMEM_BYTES
-from posenc_jax.attention.request import OUTPUT, AttentionRequest
+from posenc_jax.attention.request import CHECKPOINT_NAME, AttentionRequest
 from posenc_jax.xla_ops import with_gradient
 
 BLOCK = 512  # queries and keys; blocks are multiples of LANES
 # What its kernels are told of a pair of blocks: a number of 16 bits and one of 8.
-BYTES_OF_PAIR = 3
+BYTES_OF_BLOCK_PAIR = 3
 
 
 def refuse(request: AttentionRequest) -> str | None:
   """The reason why splash attention cannot serve this request, or None."""
-  if (reason := refuse_pairs(request) or refuse_tiles(request)) is not None:
+  if (reason := refuse_beyond_softmax(request) or refuse_block_sizes(request)) is not None:
     return reason
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, splash attention needs a TPU'
@@ -33,7 +37,7 @@ def refuse(request: AttentionRequest) -> str | None:
     return 'chunks, sink tokens and prefixes are not passed to splash attention'
   if T != S or T % LANES:
     return f'splash attention takes as many queries as keys, in multiples of {LANES}, not {T}, {S}'
-  needed = BYTES_OF_PAIR * (T // _block(T)) * _most_columns(request, T)
+  needed = BYTES_OF_BLOCK_PAIR * (T // _block(T)) * _most_columns(request, T)
   if needed > SMEM_BYTES:
     what = f'what splash attention is told of blocks of {_block(T)} tokens takes'
     return f'{what} {needed / 2**20:.2f} MiB, and a TPU has 1 MiB for such numbers'
@@ -77,7 +81,7 @@ def run(request: AttentionRequest, interpret: bool = False):
     attn_logits_soft_cap=request.softcap,
     head_shards=1,
     q_seq_shards=1,
-    residual_checkpoint_name=OUTPUT,
+    residual_checkpoint_name=CHECKPOINT_NAME,
     interpret=interpret,
   )
 

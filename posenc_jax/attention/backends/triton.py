@@ -20,9 +20,9 @@ from posenc_jax.attention.kernels.gpu.passes import (
   forward_program,
   is_of_one_head,
 )
-from posenc_jax.attention.kernels.over_batch import refuse_mesh, run_kernels
+from posenc_jax.attention.kernels.run import refuse_mesh, run_kernels
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, spread, tables_by_diagonal
+from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, kernel_tables, spread
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.errors import MAX_REASON, one_line
 from posenc_jax.target import shared_memory
@@ -46,7 +46,7 @@ def refuse(request: AttentionRequest) -> str | None:
 
 def refuse_interpreted(request: AttentionRequest) -> str | None:
   """The reason why no kernel can serve this request even in Pallas' interpreter, or None."""
-  return _refuse_jax() or refuse_tile(request) or refuse_mesh(request)
+  return _refuse_jax() or refuse_in_kernel(request) or refuse_mesh(request)
 
 
 def _refuse_jax() -> str | None:
@@ -74,19 +74,21 @@ def _refuse_sizes(request: AttentionRequest) -> str | None:
 
 def _refuse_large_tile(request: AttentionRequest) -> str | None:
   grid = schedule_of(request).grid  # of short sequences the sides are shorter
-  if not _fits(request, (grid.rows, grid.columns)):
-    tile = f'{grid.rows} queries and {grid.columns} keys in rows of {_longest_row(request)} bytes'
+  if not _fits(request, (grid.block_q, grid.block_k)):
+    tile = (
+      f'{grid.block_q} queries and {grid.block_k} keys in rows of {_longest_row(request)} bytes'
+    )
     memory = f'the shared memory of a GPU, {shared_memory() >> 10} KiB'
     return f'a tile of {tile} takes more than {memory}: block_sizes or heads are too large'
   return None
 
 
-def refuse_tile(request: AttentionRequest) -> str | None:
+def refuse_in_kernel(request: AttentionRequest) -> str | None:
   """The reason why tiles of this request cannot be computed in a kernel, or None."""
   enc, name = request.enc, type(request.enc).__name__
   if (reason := blockwise.refuse(request)) is not None:
     return reason
-  if enc.has_terms and not request.contiguous:
+  if enc.has_terms and not request.distances_by_index:
     return 'with explicit positions each pair looks its distance up, which a kernel cannot'
   if enc.has_vector_tables:
     return f'{name} has vectors by distance, which would have to be shifted along diagonals'
@@ -173,5 +175,5 @@ def _spread_tables(schedule: TileSchedule, enc):
   the turns of a loop.
   """
   grid = schedule.grid
-  spread_table = lambda table: Scalars(spread(table.values, grid.rows, grid.columns))
-  return jax.tree.map(spread_table, tables_by_diagonal(grid, enc), is_leaf=is_table)
+  spread_table = lambda table: Scalars(spread(table.values, grid.block_q, grid.block_k))
+  return jax.tree.map(spread_table, kernel_tables(grid, enc), is_leaf=is_table)

@@ -4,24 +4,6 @@ import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
 
-# What a hook `score` of an encoding may not need in kernels of any kind, forward or backward, and
-# what it is: Mosaic and Triton have no rules for these primitives, or rules for a few cases.
-IN_NO_KERNEL = {
-  'gather': 'looks numbers up by an index',
-  'scan': 'goes through chunks of keys',
-  'sort': 'sorts',
-  'top_k': 'sorts',
-  'rev': 'reverses arrays',
-  'reduce_prod': 'multiplies the numbers of an axis',
-  'cumsum': 'sums along keys',
-  **dict.fromkeys(('cumlogsumexp', 'cummax', 'cummin', 'cumprod'), 'goes along keys'),
-  **dict.fromkeys(('dynamic_slice', 'dynamic_update_slice'), 'takes parts of arrays'),
-  **dict.fromkeys(('scatter', 'scatter-add', 'scatter-mul'), 'writes by an index'),
-  **dict.fromkeys(('scatter-max', 'scatter-min'), 'writes by an index'),
-  **dict.fromkeys(('bessel_i0e', 'bessel_i1e', 'digamma', 'erfc', 'igamma'), 'applies a function'),
-  **dict.fromkeys(('igammac', 'lgamma', 'polygamma', 'zeta'), 'applies a function'),
-}
-
 
 class TileProgram:
   """A function of (row, column, inputs, *state) of one tile, traced for blocks of these shapes.

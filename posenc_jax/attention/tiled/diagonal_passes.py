@@ -99,7 +99,9 @@ class Walk:
 
   def __init__(self, tiles: TileRange, enc):
     grid = tiles.schedule.grid
-    tells_constant = tiles.schedule.contiguous and enc.has_vector_tables and grid.has_constant_tiles
+    tells_constant = (
+      tiles.schedule.distances_by_index and enc.has_vector_tables and grid.has_constant_tiles
+    )
     self.tiles = tiles
     self.stretches = stretches(tiles, tells_constant)
     self._before = max(0, *(s.count - 1 - s.shift - s.start for s in self.stretches))
@@ -147,15 +149,15 @@ class Walk:
     """
     schedule, grid = self.tiles.schedule, self.tiles.schedule.grid
     enc, row, column, terms, carried = inputs
-    t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, (grid.rows, grid.columns), n) for n in (0, 1))
+    t_TS, s_TS = (lax.broadcasted_iota(jnp.int32, (grid.block_q, grid.block_k), n) for n in (0, 1))
     index_distance = grid.corner(0, shift) + t_TS - s_TS
 
     def of_row(a, row, row_ids, column, column_ids, carried, lse, maxima):
       b = a + shift
       visited = is_visited(self.tiles, a, b)
-      is_key = (visited & (b * grid.columns + s_TS < grid.S))[None]
+      is_key = (visited & (b * grid.block_k + s_TS < grid.S))[None]
       pairs = Pairs.of_ids(
-        grid.mask, index_distance, row_ids, column_ids, is_key, schedule.contiguous
+        grid.mask, index_distance, row_ids, column_ids, is_key, schedule.distances_by_index
       )
       reader, of_tile = reader_and_terms(schedule, enc, pairs, terms, stretch.is_constant)
       arrays = {'whole': enc, 'row': row, 'column': column}

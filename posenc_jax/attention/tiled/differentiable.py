@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from posenc_jax.attention.request import OUTPUT
+from posenc_jax.attention.request import CHECKPOINT_NAME
 from posenc_jax.attention.tiled.schedule import cast_like
 from posenc_jax.xla_ops import with_gradient
 
@@ -28,7 +28,7 @@ def differentiable(forward, backward, *static, with_lse: bool = False, forward_a
   # Two levels: what `keep` calls has rules of its own, since an outer gradient that does not go
   # through the inner one (first-order methods) differentiates the rules of the inner one.
   def keep(arrays, ids):
-    found = checkpoint_name(attend_and_keep(arrays, ids), OUTPUT)
+    found = checkpoint_name(attend_and_keep(arrays, ids), CHECKPOINT_NAME)
     return found, (arrays, ids, *found)
 
   def keep_alone(arrays, ids):

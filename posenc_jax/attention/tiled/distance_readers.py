@@ -75,7 +75,7 @@ class ToeplitzDistance:
     strips = self._strips(table_GRK).astype(q.dtype)
     by_row = scaled_dot(q.reshape(*q.shape[:2], -1, q.shape[-1]), strips)
     by_row = by_row.reshape(*q.shape[:-1], -1)
-    return self._unstack(relative_shift(by_row, self.strip - 1, self.columns), q_BHTK.shape[0])
+    return self._unstack(relative_shift(by_row, self.columns), q_BHTK.shape[0])
 
   def key_dot(self, k_BHSK, table_GRK):
     """k_j . table[i - j]: `query_dot` of the keys, with rows and columns exchanged."""
@@ -85,7 +85,7 @@ class ToeplitzDistance:
 
   def sum_by_distance(self, p_BHTS, table_GRK):
     """sum_j p_ij table[i - j]: [B, H, T', K]."""
-    by_row = relative_shift_transpose(self._stack(p_BHTS, len(table_GRK)), self.strip - 1)
+    by_row = relative_shift_transpose(self._stack(p_BHTS, len(table_GRK)))
     flat = by_row.reshape(*by_row.shape[:2], -1, by_row.shape[-1])
     sums = weighted_sum(flat, self._strips(table_GRK))
     return self._unstack(sums.reshape(*by_row.shape[:-1], -1), p_BHTS.shape[0])

@@ -42,7 +42,7 @@ class Vectors:
 
   def of_tile(self, grid: TileGrid, diagonal):
     """The rows of the T' + S' distances of a tile: [H|1, T' + S', K]."""
-    size = grid.rows + grid.columns
+    size = grid.block_q + grid.block_k
     return lax.dynamic_slice_in_dim(self.values, diagonal * grid.stride, size, axis=1)
 
   def add(self, grid: TileGrid, gradient, diagonal):
@@ -63,22 +63,22 @@ def read_terms(enc, r_R):
   return jax.tree.map(tell, enc.distance_terms(r_R.astype(jnp.int32)))
 
 
-def tables_of_diagonals(grid: TileGrid, enc, first, count: int):
+def spread_tables(grid: TileGrid, enc, first, count: int):
   """The tables of `count` diagonals of tiles from the diagonal `first` on, which may be traced.
 
   Distances that no visible pair has are read as the nearest distance that one may have.
   """
-  lowest = grid.first_corner + first * grid.stride - grid.columns
-  distances = lowest + jnp.arange((count - 1) * grid.stride + grid.rows + grid.columns)
+  lowest = grid.first_corner + first * grid.stride - grid.block_k
+  distances = lowest + jnp.arange((count - 1) * grid.stride + grid.block_q + grid.block_k)
 
   def spread_scalars(table):
     if isinstance(table, Vectors):
       return table
 
     def one_diagonal(n):
-      size = grid.rows + grid.columns
+      size = grid.block_q + grid.block_k
       values_RH = lax.dynamic_slice_in_dim(table.values, n * grid.stride, size)
-      return spread(values_RH.T[:, ::-1], grid.rows, grid.columns)[None]
+      return spread(values_RH.T[:, ::-1], grid.block_q, grid.block_k)[None]
 
     return Scalars(lax.map(one_diagonal, jnp.arange(count)))
 
@@ -86,15 +86,15 @@ def tables_of_diagonals(grid: TileGrid, enc, first, count: int):
   return jax.tree.map(spread_scalars, terms, is_leaf=is_table)
 
 
-def tables_by_diagonal(grid: TileGrid, enc):
+def kernel_tables(grid: TileGrid, enc):
   """Terms by distance as a kernel reads them, for each diagonal of tiles its T' + S' distances: a
   pytree of Scalars [diagonals, 1, H|1, T' + S'] and Vectors [diagonals, 1, H|1, T' + S', K].
 
-  As `RotatedDistance` wants them, distances descend, but ascend in tables that keys read. There the
-  lowest, which no pair of a tile has, is last.
+  As `KernelToeplitzDistance` wants them, distances descend, but ascend in tables that keys read.
+  There the lowest, which no pair of a tile has, is last.
   Distances that no visible pair has are read as the nearest distance that one may have.
   """
-  size, lowest = grid.rows + grid.columns, grid.first_corner - grid.columns
+  size, lowest = grid.block_q + grid.block_k, grid.first_corner - grid.block_k
   distances = lowest + jnp.arange((grid.diagonals - 1) * grid.stride + size)
   terms = read_terms(enc, jnp.clip(distances, grid.lowest, grid.highest))
 
@@ -121,7 +121,7 @@ def is_read_by_keys(path) -> bool:
 def spread(descending, rows: int, columns: int):
   """Scalars [..., T' + S'] of the distances of a tile along its diagonals: [..., T', S']."""
   shape = (*descending.shape[:-1], rows, rows + columns)
-  return relative_shift(jnp.broadcast_to(descending[..., None, :], shape), rows - 1, columns)
+  return relative_shift(jnp.broadcast_to(descending[..., None, :], shape), columns)
 
 
 def _add_slice(total, part, start, axis: int):

@@ -41,7 +41,7 @@ class TileGrid:
   """Tiles over [T, S]; the queries are the last T of the S keys. Tile (a, b) is in row a, column b.
 
   Attributes:
-    rows, columns: queries and keys of a tile, T' and S'.
+    block_q, block_k: queries and keys of a tile, T' and S'.
     sink_columns: how many columns of tiles are visited for their sink tokens: all where each row of
       the batch has its own, with segments, or where an encoding carries sums along all keys.
     is_packed: whether there are segments.
@@ -53,8 +53,8 @@ class TileGrid:
 
   T: int
   S: int
-  rows: int
-  columns: int
+  block_q: int
+  block_k: int
   mask: Mask
   sink_columns: int
   is_packed: bool
@@ -69,15 +69,15 @@ class TileGrid:
 
   @property
   def tile_rows(self) -> int:
-    return -(-self.T // self.rows)
+    return -(-self.T // self.block_q)
 
   @property
   def tile_columns(self) -> int:
-    return -(-self.S // self.columns)
+    return -(-self.S // self.block_k)
 
   def corner(self, a, b):
     """Distance of indices between the first query and the first key of tile (a, b)."""
-    return self.offset + a * self.rows - b * self.columns
+    return self.offset + a * self.block_q - b * self.block_k
 
   def near_columns(self, a):
     """The columns of tiles in which row a of tiles sees any key, but for sink tokens far off.
@@ -85,22 +85,22 @@ class TileGrid:
     Returns:
       The first column; one past the last; one past the last column under the causal mask alone.
     """
-    xp, mask, first = _numpy_of(a), self.mask, self.offset + a * self.rows
-    last = first + self.rows - 1
+    xp, mask, first = _numpy_of(a), self.mask, self.offset + a * self.block_q
+    last = first + self.block_q - 1
     start, stop = 0, self.tile_columns
     if mask.is_causal:
-      stop = xp.minimum(self._last_in_order(last) // self.columns + 1, stop)
+      stop = xp.minimum(self._last_in_order(last) // self.block_k + 1, stop)
     in_order = stop
     if mask.window is not None:
-      start = xp.maximum(first - mask.window + 1, 0) // self.columns
-      stop = xp.minimum(stop, (last + mask.window - 1) // self.columns + 1)
+      start = xp.maximum(first - mask.window + 1, 0) // self.block_k
+      stop = xp.minimum(stop, (last + mask.window - 1) // self.block_k + 1)
     if mask.chunk is not None:
       first_key, last_key = first - mask.chunk + 1, last + mask.chunk - 1
       if not self.is_packed:
         first_key = first // mask.chunk * mask.chunk
         last_key = last // mask.chunk * mask.chunk + mask.chunk - 1
-      start = xp.maximum(start, first_key // self.columns)
-      stop = xp.minimum(stop, last_key // self.columns + 1)
+      start = xp.maximum(start, first_key // self.block_k)
+      stop = xp.minimum(stop, last_key // self.block_k + 1)
     return start, stop, in_order
 
   def _last_in_order(self, last):
@@ -128,7 +128,7 @@ class TileGrid:
 
   @property
   def stride(self) -> int:
-    return math.gcd(self.rows, self.columns)
+    return math.gcd(self.block_q, self.block_k)
 
   def _nearest_corner_above(self, corner: int) -> int:
     """The nearest possible corner at or above this one."""
@@ -139,20 +139,20 @@ class TileGrid:
     """Possible corners at or below and at or above those of all visited tiles."""
     lowest, highest = self.corner(0, self.tile_columns - 1), self.corner(self.tile_rows - 1, 0)
     if self.mask.is_causal:
-      lowest = max(lowest, 1 - self.rows - max(self.mask.prefix - 1, 0))
+      lowest = max(lowest, 1 - self.block_q - max(self.mask.prefix - 1, 0))
     if self.mask.reach is not None and not self.sink_columns:
-      lowest = max(lowest, 2 - self.rows - self.mask.reach)
-      highest = min(highest, self.mask.reach + self.columns - 2)
+      lowest = max(lowest, 2 - self.block_q - self.mask.reach)
+      highest = min(highest, self.mask.reach + self.block_k - 2)
     return self._nearest_corner_above(lowest), self._nearest_corner_above(highest - self.stride + 1)
 
   @property
   def first_corner(self) -> int:
-    at_lowest = self._nearest_corner_above(self.lowest - self.rows + 1 - (self.stride - 1))
+    at_lowest = self._nearest_corner_above(self.lowest - self.block_q + 1 - (self.stride - 1))
     return max(self._visited_corners[0], at_lowest)
 
   @property
   def last_corner(self) -> int:
-    beyond = self._nearest_corner_above(self.highest + self.columns - 1)
+    beyond = self._nearest_corner_above(self.highest + self.block_k - 1)
     return max(self.first_corner, min(self._visited_corners[1], beyond))
 
   @property
@@ -167,7 +167,7 @@ class TileGrid:
 
   def diagonals_of(self, a, b, rows: int, columns: int):
     """(first, count) of the diagonals of so many rows and columns of tiles from tile (a, b) on."""
-    corners = (rows - 1) * self.rows + (columns - 1) * self.columns
+    corners = (rows - 1) * self.block_q + (columns - 1) * self.block_k
     count = min(self.diagonals, corners // self.stride + 1)
     first = jnp.minimum(self.diagonal(a, b + columns - 1), self.diagonals - count)
     return first, count
@@ -175,8 +175,8 @@ class TileGrid:
   def is_constant(self, a, b):
     """Whether tables are constant over tile (a, b): all its distances lie beyond one end."""
     corner = self.corner(a, b)
-    above = corner - self.columns + 1 >= self.highest
-    return above | (corner + self.rows - 1 <= self.lowest)
+    above = corner - self.block_k + 1 >= self.highest
+    return above | (corner + self.block_q - 1 <= self.lowest)
 
   @property
   def has_constant_tiles(self) -> bool:

@@ -54,18 +54,18 @@ def reader_and_terms(schedule: TileSchedule, enc, pairs: Pairs, terms, is_consta
     terms: of the tile, from `TileRange.terms_of_tile`.
     is_constant: whether they are constant over it.
   """
-  if schedule.contiguous:
+  if schedule.distances_by_index:
     kind = ConstantDistance if is_constant else ToeplitzDistance
-    return kind(schedule.grid.rows, schedule.grid.columns), terms
+    return kind(schedule.grid.block_q, schedule.grid.block_k), terms
   end = enc.max_relative_distance
-  reader = GatherDistance.of_range(pairs.distance, *schedule.distances, end)
+  reader = GatherDistance.of_range(pairs.distance, *schedule.distance_range, end)
   return reader, reader.terms_of_tile(terms)
 
 
 def _cond_constant(tiles: TileRange, enc, a, b, function):
   """function(is_constant), under a `lax.cond` where vectors may be constant over a tile."""
   grid = tiles.schedule.grid
-  if not (tiles.schedule.contiguous and enc.has_vector_tables and grid.has_constant_tiles):
+  if not (tiles.schedule.distances_by_index and enc.has_vector_tables and grid.has_constant_tiles):
     return function(False)
   is_constant = grid.is_constant(*tiles.in_grid(a, b))
   return lax.cond(is_constant, lambda: function(True), lambda: function(False))

@@ -10,7 +10,7 @@ from jax import lax
 
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest
-from posenc_jax.attention.tiled.distance_tables import is_table, read_terms, tables_of_diagonals
+from posenc_jax.attention.tiled.distance_tables import is_table, read_terms, spread_tables
 from posenc_jax.attention.tiled.geometry import RowVisits, TileGrid
 from posenc_jax.distributed.mesh import seeds_of_device
 from posenc_jax.xla_ops import materialize_on_cpu, zeros
@@ -35,16 +35,16 @@ class TileSchedule(NamedTuple):
   """All that is static in one request.
 
   Attributes:
-    contiguous: whether tables lie along diagonals and are shared by tiles; else each tile looks
-      its distances up.
-    distances: the lowest and the highest distance that tables hold in the latter case.
+    distances_by_index: whether distances are those of indices: then tables lie along diagonals and
+      are shared by tiles; else each tile looks its distances up.
+    distance_range: the lowest and the highest distance that tables hold in the latter case.
   """
 
   grid: TileGrid
   scale: float
   softcap: float | None
-  contiguous: bool
-  distances: tuple[int, int]
+  distances_by_index: bool
+  distance_range: tuple[int, int]
 
   @classmethod
   def of_square_tiles(cls, request: AttentionRequest, usual: int):
@@ -61,7 +61,9 @@ class TileSchedule(NamedTuple):
       sizes = [(side, side) for side in SIDES_OF_PLATFORM.get(request.platform, (SIDE,))]
     *larger, last = (_grid(request, *of_tile, num_devices) for of_tile in sizes)
     grid = next((grid for grid in larger if _is_small_enough(grid, request)), last)
-    return cls(grid, request.scale, request.softcap, request.contiguous, request.distances)
+    return cls(
+      grid, request.scale, request.softcap, request.distances_by_index, request.distance_range
+    )
 
 
 def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) -> TileGrid:
@@ -73,7 +75,7 @@ def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) 
   # few different corners (`TileGrid.stride`).
   sides = (1 << (-(-n // num_devices) - 1).bit_length() for n in (T, S))
   rows, columns = map(min, (rows, columns), sides)
-  lowest, highest = request.distances
+  lowest, highest = request.distance_range
   end = request.enc.max_relative_distance
   if end is not None:
     lowest, highest = max(lowest, -end), min(highest, end)
@@ -87,7 +89,7 @@ def _grid(request: AttentionRequest, rows: int, columns: int, num_devices: int) 
 def _mask(request: AttentionRequest) -> Mask:
   """The mask of a request, with a window where its encoding hides what is far."""
   mask, end = request.mask, request.enc.hides_from
-  if end is None or not request.contiguous:
+  if end is None or not request.distances_by_index:
     return mask
   window = end if mask.window is None else min(end, mask.window)
   return dataclasses.replace(mask, window=window).cut(request.k_BSGK.shape[1])
@@ -97,11 +99,11 @@ def _is_small_enough(grid: TileGrid, request: AttentionRequest) -> bool:
   """Whether a tile and its diagonals have not too many numbers, and a window or a chunk has room
   for two of its sides: more would be computed in vain.
   """
-  H, pairs, reach = request.q_BTHK.shape[2], grid.rows * grid.columns, grid.mask.reach
-  has_tables = request.contiguous and request.enc.has_terms
+  H, pairs, reach = request.q_BTHK.shape[2], grid.block_q * grid.block_k, grid.mask.reach
+  has_tables = request.distances_by_index and request.enc.has_terms
   in_tables = has_tables * seeds_of_device() * H * grid.diagonals * pairs
-  is_within_reach = reach is None or 2 * max(grid.rows, grid.columns) <= reach
-  is_small = request.numbers_of_a_pair * pairs <= MOST_NUMBERS and in_tables <= MOST_IN_TABLES
+  is_within_reach = reach is None or 2 * max(grid.block_q, grid.block_k) <= reach
+  is_small = request.max_elements_per_pair * pairs <= MOST_NUMBERS and in_tables <= MOST_IN_TABLES
   return is_within_reach and is_small
 
 
@@ -148,9 +150,9 @@ class TileRange(NamedTuple):
 
   def make_tables(self, enc):
     """The encoding's terms for all distances in the range."""
-    if self.schedule.contiguous:
-      return tables_of_diagonals(self.schedule.grid, enc, *self.diagonals)
-    lowest, highest = self.schedule.distances
+    if self.schedule.distances_by_index:
+      return spread_tables(self.schedule.grid, enc, *self.diagonals)
+    lowest, highest = self.schedule.distance_range
     return read_terms(enc, jnp.arange(lowest, highest + 1))
 
   def make_differentiable_tables(self, enc):
@@ -170,7 +172,7 @@ class TileRange(NamedTuple):
 
   def terms_of_tile(self, tables, a, b):
     """What tile (a, b) sees of the tables; without contiguous positions, all of them."""
-    if not self.schedule.contiguous:
+    if not self.schedule.distances_by_index:
       return tables
     diagonal = self.diagonal(a, b)
     of_tile = lambda table: table.of_tile(self.schedule.grid, diagonal)
@@ -178,7 +180,7 @@ class TileRange(NamedTuple):
 
   def add_gradients(self, totals, gradients, a, b):
     """The adjoint of `terms_of_tile`, added to the totals."""
-    if not self.schedule.contiguous:
+    if not self.schedule.distances_by_index:
       return jax.tree.map(jnp.add, totals, gradients)
     diagonal = self.diagonal(a, b)
     add = lambda total, gradient: total.add(self.schedule.grid, gradient, diagonal)
@@ -193,7 +195,7 @@ def cut_into_tiles(schedule: TileSchedule, request: AttentionRequest):
       and 'column', keys, values and theirs, each a dict of pytrees [tiles, B|1, ...].
     ids: positions, segments, indices and `mask_ids` of 'row' and 'column'.
   """
-  rows, columns = schedule.grid.rows, schedule.grid.columns
+  rows, columns = schedule.grid.block_q, schedule.grid.block_k
   arrays = {
     'whole': request.enc,
     'row': {'q': _cut_heads(request.q_BTHK, rows), 'i': cut_as_last(request.i, rows)},
@@ -221,7 +223,7 @@ def ids_of(request: AttentionRequest) -> dict:
     'position': request.position_ids,
     'segment': request.segment_ids,
     'index': request.index_BS,
-    'mask': request.mask_ids,
+    'mask_id': request.mask_ids,
   }
 
 

@@ -38,7 +38,7 @@ HOOKS = {
   'is_exhausted': None,
 }
 # Methods that a class may define, too, and that are no hooks.
-OTHER_METHODS = ('constrain_parameters', 'of_pairs', 'hidden_numbers', 'parts')
+OTHER_METHODS = ('constrain_parameters', 'of_pairs', 'elements_per_pair', 'parts')
 PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
@@ -115,7 +115,7 @@ class Encoding(nnx.Module):
   causal_only = False  # the encoding has no meaning without a causal mask
   # `coordinates` or `transform_output` reads x, the layer's normalized input
   needs_inputs = False
-  needs_visible = False  # `coordinates` reads how many keys each query sees
+  needs_num_visible = False  # `coordinates` reads how many keys each query sees
   # 'integers', or 'floats', which holds integers too; None: positions are not read
   position_kind: str | None = 'integers'
   positions_per_token = 1  # where it is n > 1, positions are [B|1, S, n]
@@ -138,10 +138,10 @@ class Encoding(nnx.Module):
   bias_in_scale: bool | None = None
   # or 'none': `score` returns logarithms of weights; or 'rows': `normalize` makes weights
   normalizer = 'softmax'
-  qk_width = 1  # `transform_qk` makes queries and keys so many times as wide
+  qk_width_factor = 1  # `transform_qk` makes queries and keys so many times as wide
   # `transform_qk` makes so many consecutive heads of each head of queries, all of which are output
-  heads_per_query = 1
-  added_values = 0  # `enter_attention` makes values wider by so many channels
+  heads_out_per_head = 1
+  added_value_channels = 0  # `enter_attention` makes values wider by so many channels
   query_scale = 1.0  # a model multiplies its projected queries by this; see t5.py
 
   # Declarations of an encoding that has a `score` or `normalize`.
@@ -169,11 +169,11 @@ class Encoding(nnx.Module):
   reads_own_queries = False
   # q . k is not linear in the query that `transform_qk` is given or, where `recomputes_scores`, in
   # the one that `score` is given: scaling the query does not scale the score
-  bends_products = False
+  nonlinear_in_queries = False
   # A hook multiplies by `scale` itself, or by what undoes it: no other member may change it
   applies_scale = False
   # The size of queries means something to the encoding: `scale` may not be moved onto them
-  needs_usual_queries = False
+  needs_unscaled_queries = False
   # `bias` is MASKED for some keys. No later `score` and no soft-cap may change such a score, or the
   # key would be seen again
   hides_keys = False
@@ -241,7 +241,7 @@ class Encoding(nnx.Module):
     return None
 
   def enter_attention(self, q_BTHK, k_BTGK, v_BTGK, state):
-    """Queries, keys and values, given the state; values are wider by `added_values`."""
+    """Queries, keys and values, given the state; values are wider by `added_value_channels`."""
     return q_BTHK, k_BTGK, v_BTGK
 
   def leave_attention(self, o_BTHK, state):
@@ -254,7 +254,7 @@ class Encoding(nnx.Module):
 
   # Once a layer, for every token.
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions.
 
     Args:
@@ -263,9 +263,9 @@ class Encoding(nnx.Module):
         given none.
       position_ids: [B|1, S], or [B|1, S, positions_per_token], or [B|1, S, G] as
         `takes_positions_per_head` declares.
-      visible_BS: how many keys each token sees as a query, itself included, under the mask and in
-        its segment: int32 [B|1, S], or None unless `needs_visible`. Of tokens that are no queries a
-        mask that is an array says nothing, and is not counted.
+      num_visible_BS: how many keys each token sees as a query, itself included, under the mask and
+        in its segment: int32 [B|1, S], or None unless `needs_num_visible`. Of tokens that are no
+        queries a mask that is an array says nothing, and is not counted.
       index_BS: the place of each token in its segment, 0, 1, 2, ..., whatever its position: int32
         [B|1, S].
     """
@@ -278,7 +278,8 @@ class Encoding(nnx.Module):
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     """Queries and keys, given their coordinates i and j: rotations, temperatures.
 
-    Widths are `qk_width` times those that are given, heads of queries `heads_per_query` times.
+    Widths are `qk_width_factor` times those that are given, heads of queries `heads_out_per_head`
+    times.
     """
     return q_BTHK, k_BSGK
 
@@ -405,7 +406,7 @@ class Encoding(nnx.Module):
 
   # What others ask; a class may have another answer.
 
-  def hidden_numbers(self, sequences: float, i) -> float:
+  def elements_per_pair(self, sequences: float, i) -> float:
     """How many numbers `score` or `normalize` has of each pair in one array beside the scores, such
     as units of a hidden layer, for so many sequences whose queries have the coordinates i.
     """
@@ -522,7 +523,7 @@ def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
   def hook(self, *arguments, name: str):
     return getattr(self.inner, name)(*arguments)
 
-  for name in {*HOOKS, 'parts', 'of_pairs', 'hidden_numbers'} - {*own}:
+  for name in {*HOOKS, 'parts', 'of_pairs', 'elements_per_pair'} - {*own}:
     setattr(kind, name, functools.partialmethod(hook, name=name))
   for name in {*DECLARED} - {*own}:
     setattr(kind, name, property(operator.attrgetter(f'inner.{name}')))

@@ -76,8 +76,8 @@ class Chain(Composite):
       self.relative = False
     self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)
     self.recomputes_scores = any(e.recomputes_scores for e in encodings)
-    self.qk_width = math.prod(e.qk_width for e in encodings)
-    self.heads_per_query = math.prod(e.heads_per_query for e in encodings)
+    self.qk_width_factor = math.prod(e.qk_width_factor for e in encodings)
+    self.heads_out_per_head = math.prod(e.heads_out_per_head for e in encodings)
     self.scans_keys = tuple(shape for e in encodings for shape in e.scans_keys)
     self.normalizer = next(
       (e.normalizer for e in encodings if e.normalizer != 'softmax'), 'softmax'
@@ -206,8 +206,8 @@ def _is_absolute_together(encodings: list[Encoding]) -> bool:
     first, other = encodings[n], encodings[m]
     is_behind = n < m
     if _turns_by_positions(first, 'rotates_qk'):
-      bends = is_behind and other.bends_products
-      if other.reads_qk or bends or (is_behind and _turn_apart(first, other, 'rotates_qk')):
+      is_nonlinear = is_behind and other.nonlinear_in_queries
+      if other.reads_qk or is_nonlinear or (is_behind and _turn_apart(first, other, 'rotates_qk')):
         return True
     if _turns_by_positions(first, 'rotates_values'):
       is_added = other.has('relative_values')
@@ -233,6 +233,6 @@ def _turn_apart(first: Encoding, second: Encoding, rotates: str) -> bool:
 def _turned_pairs(enc: Encoding) -> tuple | None:
   """(layout, width) of the channels that an encoding rotates, None where it does not say."""
   layout = getattr(enc, 'layout', None)
-  if layout == 'half' or enc.bends_products:  # those of `coca` come out in halves
+  if layout == 'half' or enc.nonlinear_in_queries:  # those of `coca` come out in halves
     return 'half', getattr(enc, 'width', enc.dims.head_dim)
   return (layout, None) if layout else None  # neighbors are neighbors in any width

@@ -85,7 +85,7 @@ def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> No
       continue
     if is_new and e.applies_scale:
       problem = f'{names[setter]} sets the scale, and {names[n]} counts on 1/sqrt(K)'
-    elif is_moved and e.needs_usual_queries:
+    elif is_moved and e.needs_unscaled_queries:
       problem = f'{names[setter]} makes queries smaller, and {names[n]} reads their size'
     elif is_moved and e.bias_in_scale and e.has('bias'):
       problem = f'{names[setter]} moves the scale onto queries, and the bias of {names[n]} is in it'
@@ -97,11 +97,11 @@ def _check_scale(names: list[str], encodings: list[Encoding], setter: int) -> No
 def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses a member that reads heads of the usual width where another one makes them wider."""
   for n, wide in enumerate(encodings):
-    if wide.qk_width == 1:
+    if wide.qk_width_factor == 1:
       continue
     for m, e in enumerate(encodings):
       reads = m != n and (e.reads_qk or e.recomputes_scores)
-      transforms = m > n and (e.rotates_qk or e.qk_width != 1)
+      transforms = m > n and (e.rotates_qk or e.qk_width_factor != 1)
       if reads or transforms:
         raise ValueError(
           f'{names[m]} takes queries as wide as heads are, but {names[n]} makes them wider'
@@ -111,7 +111,7 @@ def _check_widths(names: list[str], encodings: list[Encoding]) -> None:
 def _check_channels(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses a member that splits channels of keys behind one that rotates or widens them."""
   for n, m in itertools.combinations(range(len(encodings)), 2):
-    is_other = encodings[n].rotates_qk or encodings[n].qk_width != 1
+    is_other = encodings[n].rotates_qk or encodings[n].qk_width_factor != 1
     if is_other and encodings[m].splits_channels:
       problem = f'{names[m]} splits the channels of keys, which {names[n]} rotates or makes wider'
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
@@ -120,7 +120,7 @@ def _check_channels(names: list[str], encodings: list[Encoding]) -> None:
 def _check_heads(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses members beside one that makes more heads, if they would meet heads that they lack."""
   for n, several in enumerate(encodings):
-    if several.heads_per_query == 1:
+    if several.heads_out_per_head == 1:
       continue
     for m, e in enumerate(encodings):
       alone = {'input', 'queries and keys', 'values'} if m < n else {'input'}
@@ -140,14 +140,14 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
     if reader.reads_own_queries and other.changes_queries and m > n and not is_factor:
       problem = f'{names[m]} changes queries behind {names[n]}, which has put a part into them'
       raise ValueError(f'{problem}; allowed: {names[m]} before {names[n]}')
-    if reader.bends_products and other.bends_products and n < m:
+    if reader.nonlinear_in_queries and other.nonlinear_in_queries and n < m:
       problem = f'products of {names[n]} and of {names[m]} are not proportional to their queries'
       raise ValueError(f'{problem}; allowed: one of them')
-    bends_again = _recomputes_any(reader)
-    if reader.bends_products and (m < n or bends_again):
+    is_in_score = _recomputes_any(reader)
+    if reader.nonlinear_in_queries and (m < n or is_in_score):
       problem = f'products of {names[n]} are not proportional to them'
       if other.multiplies_queries:
-        allowed = 'one of them' if bends_again else f'{names[m]} behind {names[n]}'
+        allowed = 'one of them' if is_in_score else f'{names[m]} behind {names[n]}'
         raise ValueError(f'{names[m]} multiplies queries, and {problem}; allowed: {allowed}')
       if factor := _attention_factor(other):
         multiplies = f'{names[m]} multiplies queries and keys by {factor:.4g}'
@@ -182,7 +182,7 @@ def _check_hidden(names: list[str], encodings: list[Encoding]) -> None:
     problem = f'{names[m]} reads the scores of keys that {names[n]} hides'
     if reader.adapts_scores:
       raise ValueError(f'{problem}; allowed: one of them')
-    if reader.needs_visible:
+    if reader.needs_num_visible:
       problem = f'{names[m]} counts keys that a query sees, of which {names[n]} hides some'
       raise ValueError(f'{problem}; allowed: one of them')
     if reader.mixes_heads and reader.has('normalize'):

@@ -11,7 +11,7 @@ from posenc_jax.errors import shown
 ANY_MEMBERS = (
   'causal_only',
   'needs_inputs',
-  'needs_visible',
+  'needs_num_visible',
   'needs_all_queries',
   'exact_products',
   'rotates_qk',
@@ -19,12 +19,12 @@ ANY_MEMBERS = (
   'multiplies_queries',
   'splits_channels',
   'reads_own_queries',
-  'bends_products',
+  'nonlinear_in_queries',
   'hides_keys',
   'adapts_scores',
   'mixes_heads',
   'applies_scale',
-  'needs_usual_queries',
+  'needs_unscaled_queries',
 )
 
 
@@ -55,7 +55,9 @@ class Composite(Encoding):
     self.bias_in_scale = all(scaled) if scaled else None
     if len(scaled) > 1:  # the terms of some are multiplied by it here, also those of queries
       self.applies_scale = True
-      self.needs_usual_queries |= any(e.bias_in_scale and e.has('relative_keys') for e in encodings)
+      self.needs_unscaled_queries |= any(
+        e.bias_in_scale and e.has('relative_keys') for e in encodings
+      )
     self.per_layer = tuple(
       f'members.{n}.{name}' for n, e in enumerate(encodings) for name in e.per_layer
     )
@@ -78,14 +80,14 @@ class Composite(Encoding):
   def has(self, hook: str) -> bool:
     return any(e.has(hook) for e in self.members)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    return tuple(e.coordinates(x_BSD, position_ids, visible_BS, index_BS) for e in self.members)
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+    return tuple(e.coordinates(x_BSD, position_ids, num_visible_BS, index_BS) for e in self.members)
 
   def of_pairs(self, coordinates):
     return tuple(e.of_pairs(own) for e, own in zip(self.members, coordinates, strict=True))
 
-  def hidden_numbers(self, sequences, i):
-    return max(e.hidden_numbers(sequences, own) for e, own in zip(self.members, i, strict=True))
+  def elements_per_pair(self, sequences, i):
+    return max(e.elements_per_pair(sequences, own) for e, own in zip(self.members, i, strict=True))
 
   def bias(self, r_R):
     return self._combined('bias', r_R)

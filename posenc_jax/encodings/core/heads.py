@@ -48,7 +48,7 @@ class Heads(Composite):
     ends = [sum(counts[: n + 1]) for n in range(len(counts))]
     self.ranges = tuple((end - n, end) for end, n in zip(ends, counts, strict=True))
     self.reads_qk = any(e.reads_qk or e.recomputes_scores for e in encodings)
-    for name in ('normalizer', 'query_scale', 'qk_width', 'heads_per_query'):
+    for name in ('normalizer', 'query_scale', 'qk_width_factor', 'heads_out_per_head'):
       setattr(self, name, getattr(encodings[0], name))
 
   def _cut(self, x, axis: int) -> list:
@@ -56,12 +56,12 @@ class Heads(Composite):
     starts = [start * x.shape[axis] // self.dims.heads for start, _ in self.ranges[1:]]
     return jnp.split(x, starts, axis=axis)
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """What each member makes of a token; positions of each head are cut as the heads are."""
     if not self.takes_positions_per_head or position_ids.ndim == 2:
-      return super().coordinates(x_BSD, position_ids, visible_BS, index_BS)
+      return super().coordinates(x_BSD, position_ids, num_visible_BS, index_BS)
     parts = zip(self.members, self._cut(position_ids, 2), strict=True)
-    return tuple(e.coordinates(x_BSD, own_ids, visible_BS, index_BS) for e, own_ids in parts)
+    return tuple(e.coordinates(x_BSD, own_ids, num_visible_BS, index_BS) for e, own_ids in parts)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     parts = zip(self.members, self._cut(q_BTHK, 2), self._cut(k_BSGK, 2), i, j, strict=True)
@@ -158,8 +158,8 @@ def _check_members(names: list[str], encodings: list[Encoding]) -> None:
     'scale': [e.scale(e.dims.head_dim) for e in encodings],
     'query_scale': [e.query_scale for e in encodings],
     'normalizer': [e.normalizer for e in encodings],
-    'qk_width': [e.qk_width for e in encodings],
-    'heads_per_query': [e.heads_per_query for e in encodings],
+    'qk_width_factor': [e.qk_width_factor for e in encodings],
+    'heads_out_per_head': [e.heads_out_per_head for e in encodings],
     'positions_per_token': [e.positions_per_token for e in encodings if e.position_kind],
   }
   for fact, values in facts.items():

@@ -19,8 +19,8 @@ from posenc_jax.encodings.core.hyperparameters import (
   is_known,
   stands_for_float,
 )
-from posenc_jax.encodings.core.own_code import keep_sources
 from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
+from posenc_jax.encodings.core.user_code import keep_sources
 from posenc_jax.errors import nearest, nearest_of_all, shown
 from posenc_jax.storage import without_numpy
 
@@ -202,7 +202,7 @@ def hyperparameters(name: str) -> dict[str, object]:
   return {p.name: p.default for p in _signature(name)}
 
 
-def meanings(name: str) -> dict[str, str]:
+def hyperparameter_docs(name: str) -> dict[str, str]:
   """What the code of an encoding says of each of its hyperparameters; without those of which it
   says nothing. ValueError for an unknown name.
 

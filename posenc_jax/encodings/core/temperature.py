@@ -32,8 +32,8 @@ class VisibleKeys(Temperature):
   chunk holds, but for sink tokens.
   """
 
-  needs_visible = True
+  needs_num_visible = True
   position_kind = None
 
-  def coordinates(self, x_BSD, position_ids, visible_BS, index_BS):
-    return visible_BS.astype(jnp.float32)
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+    return num_visible_BS.astype(jnp.float32)

@@ -71,10 +71,10 @@ def costs(request: AttentionRequest) -> list[str]:
   parts = ['tokens, once'] if enc.has('add_to_input') else []
   if {*PER_TOKEN} & {*enc.acts_on()} or enc.needs_inputs:
     parts.append('tokens')
-  if enc.qk_width > 1:
-    parts.append(f'width x {enc.qk_width:g}')
-  if enc.added_values:
-    parts.append(f'value width x {1 + enc.added_values / K:g}')
+  if enc.qk_width_factor > 1:
+    parts.append(f'width x {enc.qk_width_factor:g}')
+  if enc.added_value_channels:
+    parts.append(f'value width x {1 + enc.added_value_channels / K:g}')
   parts += [words for hook, words in TERM_COSTS.items() if enc.has(hook)]
   if enc.has('score'):
     parts += costs_of_score(request)

@@ -12,18 +12,9 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from posenc_jax.attention.kernels.program import IN_NO_KERNEL, TileProgram, open_jaxpr
+from posenc_jax.attention.kernels.program import TileProgram, open_jaxpr
+from posenc_jax.attention.kernels.unsupported import UNSUPPORTED_IN_TRITON
 
-# What the hook `score` of an encoding may not need beside that of IN_NO_KERNEL, and what it is.
-NOT_IN_TRITON = IN_NO_KERNEL | {
-  'concatenate': 'joins arrays',
-  'erf': 'applies a function',
-  'reduce_and': 'asks whether all are true',
-  'reduce_or': 'asks whether any is true',
-  'reduce_precision': 'rounds',
-  'round': 'rounds',
-  'split': 'takes parts of arrays',
-}
 # Calls of traced functions, whose own operations are evaluated in their place.
 CALLS = ('closed_call', 'custom_jvp_call', 'custom_vjp_call', 'jit', 'pjit')
 
@@ -72,8 +63,8 @@ def _results(equation, arguments) -> list:
     return [_slice(*arguments, parameters)]
   if name == 'pad':
     return [_pad(*arguments, parameters)]
-  if name in NOT_IN_TRITON:
-    raise NotImplementedError(f'{NOT_IN_TRITON[name]} ({name})')
+  if name in UNSUPPORTED_IN_TRITON:
+    raise NotImplementedError(f'{UNSUPPORTED_IN_TRITON[name]} ({name})')
   results = equation.primitive.bind(*arguments, **parameters)
   return results if equation.primitive.multiple_results else [results]
 

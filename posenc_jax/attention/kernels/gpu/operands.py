@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 # Coordinates and ids, [tiles, B|1, n, ...].
-TOKEN_KEYS = ('i', 'j', 'position', 'segment', 'index', 'mask')
+TOKEN_KEYS = ('i', 'j', 'position', 'segment', 'index', 'mask_id')
 
 
 class Heads(NamedTuple):

@@ -55,7 +55,7 @@ def _segments(arrays, ids) -> Segments | tuple:
 
 def _programs(schedule: TileSchedule, make) -> dict:
   """make(is_constant) for tiles with tables, and for those over which tables are constant."""
-  has_both = schedule.contiguous and schedule.grid.has_constant_tiles
+  has_both = schedule.distances_by_index and schedule.grid.has_constant_tiles
   return {
     is_constant: make(is_constant) for is_constant in ([False, True] if has_both else [False])
   }

@@ -6,7 +6,11 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.attention.kernels.tpu.shear import shear, spread, unshear
+from posenc_jax.attention.kernels.tpu.relative_shift import (
+  relative_shift,
+  relative_shift_transpose,
+  spread,
+)
 from posenc_jax.attention.tiled.carry import RowCarry
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_read_by_keys, is_table
 from posenc_jax.attention.tiled.pairs import Pairs
@@ -32,8 +36,8 @@ class KernelCarry(RowCarry):
 
 
 @dataclasses.dataclass(frozen=True)
-class RotatedDistance:
-  """Tables hold the distances of a tile in the order of `tables_by_diagonal`: [H|1, T' + S', K].
+class KernelToeplitzDistance:
+  """Tables hold the distances of a tile in the order of `kernel_tables`: [H|1, T' + S', K].
 
   Attributes:
     of_keys: the tables that lie in the order in which keys read them. Of the others, reversed, a
@@ -47,17 +51,17 @@ class RotatedDistance:
   def query_dot(self, q_BHTK, table_HRK):
     """q_i . table[i - j]: float32 [B, H, T', S']."""
     self._check_order(table_HRK, False)
-    return shear(self._dot(q_BHTK, table_HRK), self.columns)
+    return relative_shift(self._dot(q_BHTK, table_HRK), self.columns)
 
   def key_dot(self, k_BHSK, table_HRK):
     """k_j . table[i - j]: `query_dot` of the keys, with rows and columns exchanged."""
     self._check_order(table_HRK, True)
-    return shear(self._dot(k_BHSK, table_HRK), self.rows).swapaxes(-1, -2)
+    return relative_shift(self._dot(k_BHSK, table_HRK), self.rows).swapaxes(-1, -2)
 
   def sum_by_distance(self, p_BHTS, table_HRK):
     """sum_j p_ij table[i - j]: [B, H, T', K]."""
     self._check_order(table_HRK, False)
-    by_distance = unshear(p_BHTS)
+    by_distance = relative_shift_transpose(p_BHTS)
     (_, H, _, _), (G, R, K) = p_BHTS.shape, table_HRK.shape
     stacked = by_distance.reshape(1, G, -1, R)
     return weighted_sum(stacked, table_HRK[None]).reshape(1, H, self.rows, K)
@@ -78,7 +82,7 @@ class RotatedDistance:
 
 
 @dataclasses.dataclass(frozen=True)
-class FirstRow:
+class KernelConstantDistance:
   """All distances of the tile have the same row of a table, its first one: [H|1, T' + S', K]."""
 
   rows: int
@@ -115,7 +119,7 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
     carried: what `score` carries from the right.
     lse: the log-sum-exp of the rows, if it is known.
   """
-  shape = schedule.grid.rows, schedule.grid.columns
+  shape = schedule.grid.block_q, schedule.grid.block_k
 
   def read(table):
     if isinstance(table, Scalars) and is_constant:
@@ -126,9 +130,11 @@ def attend_tile(schedule: TileSchedule, is_constant: bool, a, b, arrays, ids, ca
     return table.values[0]
 
   terms = jax.tree.map(read, arrays['diagonal'], is_leaf=is_table)
-  reader = FirstRow(*shape)
+  reader = KernelConstantDistance(*shape)
   if not is_constant:
     by_path = jax.tree_util.tree_leaves_with_path(terms)
-    reader = RotatedDistance(*shape, tuple(x for path, x in by_path if is_read_by_keys(path)))
+    reader = KernelToeplitzDistance(
+      *shape, tuple(x for path, x in by_path if is_read_by_keys(path))
+    )
   pairs = Pairs.of_tile(schedule, a, b, ids)
   return attend_pairs(schedule, pairs, arrays, terms, reader, KernelCarry(carried), lse)

@@ -21,18 +21,18 @@ IDS = ('segment_ids', 'position_ids')  # of `attend`, [B|1, S]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Cache:
-  """What layers keep of the tokens so far, in S places of which the last ones are taken.
+  """What layers keep of the tokens so far, in S slots of which the last ones are taken.
 
-  The newest token is always in the last place, as `attend` has its queries. To attention the empty
-  places are another document. A layer whose queries never see the first of S places may have fewer.
+  The newest token is always in the last slot, as `attend` has its queries. To attention the empty
+  slots are another document. A layer whose queries never see the first of S slots may have fewer.
 
   Attributes:
-    count: int32, how many places are taken.
+    count: int32, how many slots are taken.
     tokens_BS: int32, for encodings that read positions off tokens.
     layers: for each layer, keys and values as `attend` is given them, 'k' and 'v', [B, S, G, K] and
-      [B, S, G, K + added_values]; 'x', its normalized input [B, S, D], where the encoding reads it;
-      and 'q', queries [B, S, H, K], where it needs all. A state that an encoding carries needs no
-      place: keys and values have it.
+      [B, S, G, K + added_value_channels]; 'x', its normalized input [B, S, D], where the encoding
+      reads it; and 'q', queries [B, S, H, K], where it needs all. A state that an encoding carries
+      needs no slot: keys and values have it.
   """
 
   count: jax.Array
@@ -49,7 +49,7 @@ def empty_cache(model: LM, batch: int, size: int, *, part: int | None = None, **
   """A cache of `size` tokens for B = `batch` texts, float32.
 
   Args:
-    part: the most tokens of a call of `decode`; then layers with a window have places for what
+    part: the most tokens of a call of `decode`; then layers with a window have slots for what
       their queries see, where the encoding reads no more. None: any number.
     options: those of these calls.
   Raises:
@@ -60,17 +60,17 @@ def empty_cache(model: LM, batch: int, size: int, *, part: int | None = None, **
   H, G, K = model.layers.sizes
   layers = []
   for _, enc, mask in model.encodings.all_layers(model.num_layers):
-    places = size if part is None else _places(enc, combine_masks(options, mask), size, part)
-    shapes = {'k': (batch, places, G, K), 'v': (batch, places, G, K + enc.added_values)}
-    shapes |= {'x': (batch, places, model.embedding.shape[1])} if enc.needs_inputs else {}
-    shapes |= {'q': (batch, places, H, K)} if enc.needs_all_queries else {}
+    slots = size if part is None else _slots(enc, combine_masks(options, mask), size, part)
+    shapes = {'k': (batch, slots, G, K), 'v': (batch, slots, G, K + enc.added_value_channels)}
+    shapes |= {'x': (batch, slots, model.embedding.shape[1])} if enc.needs_inputs else {}
+    shapes |= {'q': (batch, slots, H, K)} if enc.needs_all_queries else {}
     layers.append({name: jnp.zeros(shape, jnp.float32) for name, shape in shapes.items()})
   count, tokens_BS = jnp.zeros((), jnp.int32), jnp.zeros((batch, size), jnp.int32)
   return Cache(count, tokens_BS, tuple(layers))
 
 
-def _places(enc, mask: dict, size: int, part: int) -> int:
-  """The places of a layer's keys and values, of the `size` tokens of all."""
+def _slots(enc, mask: dict, size: int, part: int) -> int:
+  """The slots of a layer's keys and values, of the `size` tokens of all."""
   hides = 'window' in mask and not mask.keys() & {'chunk', 'sink_tokens'}
   if not (hides and enc.relative and enc.reads_window_alone):
     return size
@@ -109,10 +109,10 @@ def decode(
   """Logits of the token after each of tokens_BT, which follow those of the cache, as many in each
   row.
 
-  They are, up to rounding, those of a call of the model with all S tokens that the cache has places
+  They are, up to rounding, those of a call of the model with all S tokens that the cache has slots
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and
   sampled positions are those of S tokens. The caller sees to it that no more than S tokens come.
-  Attention is by the backend `dense`, and by the fastest where many tokens meet many places.
+  Attention is by the backend `dense`, and by the fastest where many tokens meet many slots.
 
   Args:
     model: what `take_layers` has left of it.
@@ -122,7 +122,7 @@ def decode(
   Returns:
     (logits [B, T, V] or [B, last, V], the cache with these tokens).
   Raises:
-    ValueError: more tokens, or another mask, than a layer of the cache has places for.
+    ValueError: more tokens, or another mask, than a layer of the cache has slots for.
   """
   T, S = tokens_BT.shape[1], cache.size
   tokens_BS = jnp.concatenate([cache.tokens_BS[:, T:], tokens_BT], axis=1)
@@ -139,13 +139,11 @@ def decode(
     ids_of_variant.append(ids)
   cached = []
   for n, (variant, enc, layer_mask) in enumerate(model.encodings.all_layers(len(layers))):
-    layer_mask, places = combine_masks(mask, layer_mask), cache.layers[n]['k'].shape[1]
-    if (needed := _places(enc, layer_mask, S, T)) > places:
-      raise ValueError(
-        f'layer {n}: {places} places for {T} tokens more; allowed: at least {needed}'
-      )
+    layer_mask, slots = combine_masks(mask, layer_mask), cache.layers[n]['k'].shape[1]
+    if (needed := _slots(enc, layer_mask, S, T)) > slots:
+      raise ValueError(f'layer {n}: {slots} slots for {T} tokens more; allowed: at least {needed}')
     ids = ids_of_variant[variant] | {'segment_ids': is_taken}
-    ids |= {name: x[:, S - places :] for name, x in ids.items() if name in IDS}
+    ids |= {name: x[:, S - slots :] for name, x in ids.items() if name in IDS}
     options = ids | layer_mask
 
     def attend_to_cached(q_BTHK, k_BTGK, v_BTGK, y_BTD, n=n, enc=enc, options=options):
@@ -171,8 +169,8 @@ def decode(
 
 
 def _positions(enc, tokens_BS, count):
-  """The positions of all places at the input, and what `attend` is told of them: those of S tokens
-  of which the first stands in the first place that is taken.
+  """The positions of all slots at the input, and what `attend` is told of them: those of S tokens
+  of which the first stands in the first slot that is taken.
   """
   empty = tokens_BS.shape[1] - count
   at_input, ids = positions_of_model(enc, jnp.roll(tokens_BS, -empty, axis=1), None)

@@ -24,13 +24,13 @@ def _rotate(x, by: int):
   return pltpu.roll(x, by % width, x.ndim - 1) if by % width else x
 
 
-def _shear(x_TR, columns: int):
+def _relative_shift(x_TR, columns: int):
   axis = x_TR.ndim - 1
-  sheared = pltpu.roll(x_TR, columns + 1, axis, stride=1, stride_axis=axis - 1)
-  return sheared[..., :columns]
+  shifted = pltpu.roll(x_TR, columns + 1, axis, stride=1, stride_axis=axis - 1)
+  return shifted[..., :columns]
 
 
-def _unshear(x_TS):
+def _relative_shift_transpose(x_TS):
   *lead, rows, _ = x_TS.shape
   x = jnp.concatenate([x_TS, jnp.zeros((*lead, rows, rows), x_TS.dtype)], axis=-1)
   left = rows - 1 - lax.broadcasted_iota(jnp.int32, x.shape, x.ndim - 2)
@@ -47,22 +47,22 @@ def _unshear(x_TS):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def shear(x_TR, columns: int):
+def relative_shift(x_TR, columns: int):
   """out[..., t, s] = x[..., t, T' - 1 - t + s]: [..., T', T' + S'] to [..., T', S']."""
-  return _shear(x_TR, columns)
+  return _relative_shift(x_TR, columns)
 
 
 @jax.custom_vjp
-def unshear(x_TS):
-  """The adjoint of `shear`: [..., T', T' + S'] with x at its places, zeros elsewhere."""
-  return _unshear(x_TS)
+def relative_shift_transpose(x_TS):
+  """The adjoint of `relative_shift`: [..., T', T' + S'] with x at its places, zeros elsewhere."""
+  return _relative_shift_transpose(x_TS)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
 def spread(x_R, rows: int):
   """out[..., t, s] = x[..., T' - 1 - t + s]: [..., T' + S'] to [..., T', S']."""
   *lead, size = x_R.shape
-  return _shear(jnp.broadcast_to(x_R[..., None, :], (*lead, rows, size)), size - rows)
+  return _relative_shift(jnp.broadcast_to(x_R[..., None, :], (*lead, rows, size)), size - rows)
 
 
 def _sum_of_diagonals(x_TS):
@@ -75,6 +75,12 @@ def _sum_of_diagonals(x_TS):
   return x[..., 0, :]
 
 
-shear.defvjp(lambda x, columns: (_shear(x, columns), None), lambda columns, _, d: (unshear(d),))
-unshear.defvjp(lambda x: (_unshear(x), None), lambda _, d: (_shear(d, d.shape[-1] - d.shape[-2]),))
+relative_shift.defvjp(
+  lambda x, columns: (_relative_shift(x, columns), None),
+  lambda columns, _, d: (relative_shift_transpose(d),),
+)
+relative_shift_transpose.defvjp(
+  lambda x: (_relative_shift_transpose(x), None),
+  lambda _, d: (_relative_shift(d, d.shape[-1] - d.shape[-2]),),
+)
 spread.defvjp(lambda x, rows: (spread(x, rows), None), lambda rows, _, d: (_sum_of_diagonals(d),))
