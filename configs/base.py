@@ -119,8 +119,9 @@ def get_config() -> ConfigDict:
         # jax_default_matmul_precision of the training: 'default', 'high' or 'highest', which
         # evaluation always has. With 'default', products of float32 have the digits of
         # TensorFloat-32 on NVIDIA GPUs since Ampere and of bfloat16 on TPUs, with 'high' of three
-        # products of bfloat16 on TPUs; with 'highest' all digits, which takes longer. In bfloat16
-        # these are an encoding's own products alone, and others stay as they are.
+        # products of bfloat16 on TPUs; with 'highest' all digits, which takes longer. With
+        # compute_dtype='bfloat16' float32 is left to an encoding's own products, the logits of
+        # validation and Muon.
         matmul_precision='default',
         log_every=20,  # steps
         validate_every=200,  # steps; 0: only at the end

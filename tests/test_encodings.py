@@ -30,7 +30,7 @@ from posenc_jax.encodings.liere import expm1_skew
 from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
-from posenc_jax.encodings.t5 import bucket_row
+from posenc_jax.encodings.t5 import bucket_row, buckets_of
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
@@ -792,6 +792,14 @@ def test_xpos_says_where_a_row_is_longer_than_one_tile_may_be():
   assert np.isfinite(tiles).all()
 
 
+@pytest.mark.parametrize('c', [6, 127])
+def test_t5_of_diet_rel_has_a_bucket_a_distance(c):
+  """The settings that docs/encodings.md gives for DIET-REL, whose biases end at distance c."""
+  enc = build('t5', buckets=2 * (c - 1), max_distance=c)
+  buckets = buckets_of(jnp.arange(2 * c), enc.side, c, False)
+  np.testing.assert_array_equal(buckets, [*range(c), *[2 * c - 3] * c])
+
+
 def test_buckets_of_large_tables_are_counted_in_time():
   """A search that began anew for each distance took minutes, as new powers for each bucket do where
   thousands of distances have buckets of their own.
@@ -929,6 +937,14 @@ def test_grape_m_starts_as_rope_and_its_context_form_as_a_slower_one():
     step = 1 / (1 + np.exp(-np.log(np.expm1(1e-3)) / 16))
     slower = build('rope', scaling={'rope_type': 'linear', 'factor': 1 / step})
     same(build('grape_m_context', per_head=per_head), slower)
+
+
+def test_grape_m_in_bare_logarithms_that_all_layers_share_is_lerope():
+  """A factor on each frequency, learned by its logarithm: one set for all layers and heads."""
+  shared = StackedEncoding(lambda: build('grape_m', scale=1.0), 3, 'all').encoding
+  factors = np.array([[1.5, 1.0, 0.25, 2.0]], np.float32)
+  shared.log_f[...] += jnp.log(factors)
+  np.testing.assert_allclose(shared.frequencies(), factors * build('rope').frequencies(), rtol=1e-5)
 
 
 def test_grape_m_learns_the_logarithm_of_a_frequency():

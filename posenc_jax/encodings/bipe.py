@@ -57,7 +57,7 @@ class BiPE(PositionWrapper):
       places: rows of P, the zero one included; the training length if None. With 1, the zero one
         alone, nothing is added: for all encodings but one of a pattern of layers.
       bias_factor: the inner encoding's bias by distance is multiplied by it; None: 96 for `alibi`,
-        1 for others, in which `alibi` has to have a factor of its own.
+        1 for others, in which an `alibi` needs `factor` 1/96, or another than 1.
     """
     super().__init__(dims, rngs, inner)
     if self.inner.has('add_to_input'):
@@ -79,7 +79,8 @@ class BiPE(PositionWrapper):
     parts = [e for e in self.inner.parts() if isinstance(e, ALiBi)]
     if bias_factor is None and not is_alibi and any(e.factor == 1 for e in parts):
       allowed = "dict(name='alibi', factor=1/96), which has the published slopes; or bias_factor=1"
-      raise ValueError(f'inner={inner!r} has alibi without a factor of 96; allowed: {allowed}')
+      problem = f'inner={inner!r} has alibi, whose slopes BiPE-ALiBi multiplies by 96'
+      raise ValueError(f'{problem}; allowed: {allowed}')
     of_published = 96.0 if is_alibi else 1.0
     self.bias_factor = of_published if bias_factor is None else bias_factor
     self.rows = normal(rngs, (self.places, dims.model_dim), dims.model_dim**-0.5)

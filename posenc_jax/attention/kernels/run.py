@@ -1,4 +1,4 @@
-"""Kernels on a mesh of devices: each works on its rows of the batch.
+"""Runs kernels, on a mesh of devices each on its rows of the batch.
 
 XLA cannot cut a kernel itself, and would gather what it reads on every device.
 """

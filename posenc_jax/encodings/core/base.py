@@ -164,8 +164,9 @@ class Encoding(nnx.Module):
   # apart
   splits_channels = False
   reads_qk = False  # scores read queries or keys beside their product
-  # `transform_qk` adds learned or positional parts to queries, and the formula relies on them
-  # unchanged: no later member may change queries
+  # `transform_qk` adds learned or positional parts to queries, and the formula relies on them:
+  # no later member may change queries, but by one factor for all channels, and by none where the
+  # class has a `score` or `applies_scale`
   reads_own_queries = False
   # q . k is not linear in the query that `transform_qk` is given or, where `recomputes_scores`, in
   # the one that `score` is given: scaling the query does not scale the score
@@ -278,8 +279,7 @@ class Encoding(nnx.Module):
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     """Queries and keys, given their coordinates i and j: rotations, temperatures.
 
-    Widths are `qk_width_factor` times those that are given, heads of queries `heads_out_per_head`
-    times.
+    Widths grow by `qk_width_factor`, the number of heads of queries by `heads_out_per_head`.
     """
     return q_BTHK, k_BSGK
 
