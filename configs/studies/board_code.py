@@ -35,10 +35,10 @@ less than 0.03; T5, Transformer-XL and KERPLE have over six seeds 1.90 to 2.03 a
 is marked better or worse than RoPE there.
 
 Cost: 39 runs of 0.8 million parameters, some 10 minutes each, two at a time on two cores. Result:
-results/board_code, LOG/167 and 170. Bits per byte at L, 4 L and 32 L: ALiBi 1.843, 1.735 and 1.751;
-RoPE trained at 4 L 1.847, 1.678 and 4.457; T5 1.948, 1.951 and 2.514; Transformer-XL 1.959, 1.930
-and 1.970; RoPE 1.974, 3.726 and 5.198, with its window 1.981 and 1.981; p-RoPE 2.003, 2.519 and
-4.083; KERPLE 2.006, 1.961 and 1.967. Seeds differ by up to 0.33 at L.
+results/board_code, LOG/167, 170 and 198. Bits per byte at L, 4 L and 32 L: ALiBi 1.847, 1.745 and
+1.774; RoPE trained at 4 L 1.849, 1.678 and 4.318; Transformer-XL 1.924, 1.868 and 1.913; KERPLE
+1.942, 1.877 and 1.870; T5 1.999, 2.027 and 2.627; RoPE 2.001, 3.773 and 5.157, with its window
+2.013 and 2.013; p-RoPE, three seeds, 2.003, 2.519 and 4.083. Seeds differ by up to 0.33 at L.
 """
 
 from pathlib import Path
