@@ -117,7 +117,7 @@ def test_a_window_ends_the_way_round(window):
   """After the last share of which any query sees a key."""
   shares, share = 4, 3
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
-  schedule = SimpleNamespace(grid=SimpleNamespace(mask=Mask(window=window), columns=1))
+  schedule = SimpleNamespace(grid=SimpleNamespace(mask=Mask(window=window), block_k=1))
   steps = num_steps(schedule, shares, {'column': {'k': range(share)}})
   assert steps == max(t for t in range(shares) if see(t)) + 1
 
