@@ -1,4 +1,4 @@
-"""What encodings make of products that accelerators round: by default TPUs multiply float32 in
+"""Errors of encodings where accelerators round products: by default TPUs multiply float32 in
 bfloat16, and GPUs in TF32.
 """
 
@@ -83,7 +83,7 @@ def scores_at(precision: str, enc, x_BSD, q_BSHK, k_BSGK):
   ],
 )
 def test_scores_are_off_by_little_more_than_their_products(variant, rounding):
-  """Those of keys with weight; what is alike in all scores of a query changes nothing."""
+  """Only keys that have weight count; what all scores of a query share changes no weight."""
   enc, rng = build(variant, 1), np.random.default_rng(0)
   if variant == 'path':  # beta is nearly 2: it forgets nothing
     enc.b = nnx.Param(jnp.full_like(enc.b[...], 6.0))

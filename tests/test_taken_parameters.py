@@ -60,7 +60,7 @@ def nats(run):
 
 
 def test_a_chain_laid_over_a_run_keeps_its_parameters(start):
-  """As a run of no steps has them; not where another has the name, or parameters are new."""
+  """They are those of a run of no steps; refused where parameters would be new, or left over."""
   folder, corpus = start
   made('chain', corpus, folder, **CHAIN)
   laid = lambda members: load_run(folder, {'encoding.name': 'chain', 'encoding.members': members})

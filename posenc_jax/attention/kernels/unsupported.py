@@ -1,5 +1,5 @@
-"""What the hook `score` of an encoding may not need in kernels, forward or backward: primitives,
-and what an encoding does that needs one.
+"""Primitives that the hook `score` of an encoding may not need in kernels, forward or backward, and
+what an encoding does that needs one.
 """
 
 # Mosaic and Triton have no rules for these, or rules for a few cases.
