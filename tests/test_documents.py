@@ -591,7 +591,7 @@ VERDICTS = [
       ('t5', 'fails by 4 L', README, 'and T5 fails by 4 L'),
       (
         *('t5, rate x 2', 'holds to 2 L; fails by 8 L; fails with a window of L'),
-        *(README, 'T5 holds to 2 L and is at 4 L not shown to lose'),
+        *(README, 'is worse at L, T5 holds to 2 L'),
       ),
       (
         *('rope', 'fails by 2 L; holds with a window of L'),
