@@ -3,12 +3,12 @@
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_divides
 from posenc_jax.encodings.core.parameters import zeros
 from posenc_jax.encodings.rope import Rotary, check_rotary, rotate
+from posenc_jax.xla_ops import exact_einsum
 
 
 class CayleyString(Encoding):
@@ -80,7 +80,7 @@ def antisymmetric(entries, K: int):
 def in_basis(x_BTHK, p_GKK):
   """P x, float32; H / G heads in succession share P."""
   x_BTGhK = x_BTHK.astype(jnp.float32).reshape(*x_BTHK.shape[:2], len(p_GKK), -1, x_BTHK.shape[3])
-  z_BTGhK = jnp.einsum('gcd,btghd->btghc', p_GKK, x_BTGhK, precision=lax.Precision.HIGHEST)
+  z_BTGhK = exact_einsum('gcd,btghd->btghc', p_GKK, x_BTGhK)
   return z_BTGhK.reshape(x_BTHK.shape)
 
 

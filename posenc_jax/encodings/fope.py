@@ -4,13 +4,12 @@ import math
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.rope import check_rotary, turn_pairs
-from posenc_jax.xla_ops import outer
+from posenc_jax.xla_ops import exact_einsum, outer
 
 
 class FoPE(Encoding):
@@ -95,8 +94,7 @@ class FoPE(Encoding):
     rest = self.dims.head_dim // 2 - mixtures.shape[-1]
 
     def wave(waves_BSF, mixture_GFM, beyond):
-      exact = lax.Precision.HIGHEST  # as all angles, whatever the precision that is set
-      mixed_BSGM = jnp.einsum('bsf,gfm->bsgm', waves_BSF, mixture_GFM, precision=exact)
+      mixed_BSGM = exact_einsum('bsf,gfm->bsgm', waves_BSF, mixture_GFM)
       return jnp.pad(mixed_BSGM, ((0, 0), (0, 0), (0, 0), (0, rest)), constant_values=beyond)
 
     sines = wave(jnp.sin(angles_BSF), mixtures[1], 0.0 if self.still else 1.0)

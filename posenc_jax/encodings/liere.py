@@ -16,13 +16,12 @@ from posenc_jax.encodings.core.bounds import (
   check_one_of,
 )
 from posenc_jax.encodings.core.parameters import normal, uniform
-from posenc_jax.xla_ops import exact_matmul
+from posenc_jax.xla_ops import exact_einsum, exact_matmul
 
 GENERATORS = ('free', 'dependent', 'partition')
 CHUNK = 2**20  # entries of the matrices of all tokens that are rotated at a time
 LARGEST = 2.0**16  # radians, at which these are as coarse as float32
 TERMS, DOUBLINGS = 6, 18
-HIGHEST = lax.Precision.HIGHEST
 
 
 class LieRE(Encoding):
@@ -118,7 +117,7 @@ class LieRE(Encoding):
     @jax.checkpoint
     def turn(token):
       x_Bn, q_BHK, k_BGK = token
-      e_BGNcc = expm1_skew(jnp.einsum('bn,n...->b...', x_Bn, a_nGNcc, precision=HIGHEST))
+      e_BGNcc = expm1_skew(exact_einsum('bn,n...->b...', x_Bn, a_nGNcc))
       return [_turned(y_BHK, e_BGNcc) for y_BHK in (q_BHK, k_BGK)]
 
     tokens = jax.tree.map(lambda y: y.swapaxes(0, 1), (x_BSn, q_BSHK, k_BSGK))
@@ -149,5 +148,5 @@ def _turned(y_BHK, e_BGNcc):
   _, G, N, c, _ = e_BGNcc.shape
   y_BGhNc = y_BHK.astype(jnp.float32).reshape(len(y_BHK), G, -1, N, c)
   e_BGNcc = jnp.broadcast_to(e_BGNcc, (len(y_BHK), *e_BGNcc.shape[1:]))
-  turned = y_BGhNc + jnp.einsum('bgncd,bghnd->bghnc', e_BGNcc, y_BGhNc, precision=HIGHEST)
+  turned = y_BGhNc + exact_einsum('bgncd,bghnd->bghnc', e_BGNcc, y_BGhNc)
   return turned.reshape(y_BHK.shape).astype(y_BHK.dtype)

@@ -9,7 +9,7 @@ from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.core.running_sums import ENDS_OF_SUMS, running_sum
-from posenc_jax.xla_ops import scaled_dot
+from posenc_jax.xla_ops import exact_einsum, scaled_dot
 
 CHUNK = 16  # keys that are referred to one of them
 
@@ -62,8 +62,8 @@ class Wall(Encoding):
 
   def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """P as (whole, rest), float32 [B, S, H, K] each: see `running_sum`."""
-    x_BSD, exact = x_BSD.astype(jnp.float32), lax.Precision.HIGHEST  # sums add errors up
-    logits_BSHK = jnp.einsum('bsd,dhk->bshk', x_BSD, self.w_g[...], precision=exact)
+    # exact, since sums add errors up
+    logits_BSHK = exact_einsum('bsd,dhk->bshk', x_BSD.astype(jnp.float32), self.w_g[...])
     log_gates_BSHK = jax.nn.log_sigmoid(logits_BSHK + self.b_g[...][None, None])
     if self.bound is not None:
       log_gates_BSHK = self.bound * jnp.expm1(log_gates_BSHK / self.bound)

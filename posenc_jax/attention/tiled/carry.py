@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.xla_ops import materialize_on_cpu
+from posenc_jax.xla_ops import exact_matmul, materialize_on_cpu
 
 GROUP = 16  # keys that one small product adds up
 
@@ -78,8 +78,7 @@ def suffix_sum(x):
   if n % GROUP:
     return lax.cumsum(x, axis=x.ndim - 1, reverse=True)
   ones = jnp.tril(jnp.ones((GROUP, GROUP), x.dtype))
-  # sums are exact whatever the precision of products is
-  within = jnp.matmul(x.reshape(-1, GROUP), ones, precision=lax.Precision.HIGHEST)
+  within = exact_matmul(x.reshape(-1, GROUP), ones)
   within = materialize_on_cpu(within.reshape(*lead, n // GROUP, GROUP))
   groups = within[..., 0]
   following = jnp.pad(groups[..., 1:], [(0, 0)] * (groups.ndim - 1) + [(0, 1)])
