@@ -3,7 +3,7 @@
   python eval.py --workdir=runs/base [--step=N] --config.eval.k=32
 
 With --step it measures the checkpoint of that step in the place of the last one, if the run keeps
-it (config.train.max_to_keep).
+it (config.train.max_to_keep and keep_every).
 
 What is evaluated is the run's own config, as saved in its directory, with the overrides given.
 --config=STUDY.py is needed only for an encoding that the study registers: the file is executed, so

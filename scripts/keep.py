@@ -4,7 +4,8 @@
   python scripts/sweep.py --config=configs/studies/board.py --out=runs/board --kept=results/board
 
 Runs that are not finished are left out, and what is kept already stays. So a long study may be run
-in parts, on several machines: the second command leaves out the runs that are kept.
+in parts, on several machines: the second command leaves out the runs that are kept. Runs of a sweep
+that --config.FIELD changed are refused, but for seeds and for what changes no number.
 """
 
 from posenc_jax import cli

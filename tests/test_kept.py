@@ -421,6 +421,22 @@ def test_another_code_of_an_own_encoding_is_refused(run, tmp_path):
   assert (provenance.kept_code(folders[-1]), asked['finished']) == ({'rope': 'a'}, [])
 
 
+def test_a_field_that_was_a_flag_can_be_written_into_the_study(run, tmp_path, capsys):
+  out, flag = tmp_path / 'parts', {'train.matmul_precision': 'highest'}
+  assert sweep_unchecked(run.path, out, flag, run.scripts, part='1/2') == 0
+  assert 'config.train.matmul_precision as a flag: keep.py joins no' in capsys.readouterr().out
+  with pytest.raises(UserError, match=r'--config\.train\.matmul_precision, which rows do not name'):
+    kept.keep(out, tmp_path / 'kept')
+  with pytest.raises(UserError, match=r'run of another config: train\.matmul_precision'):
+    swept(run, out)
+  text = run.path.read_text()
+  run.path.write_text(
+    text.replace("'train.steps'", "'train.matmul_precision': 'highest', 'train.steps'")
+  )
+  assert swept(run, out) == 0
+  assert kept.keep(out, tmp_path / 'kept') == (4, 4)
+
+
 def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   out = tmp_path / 'kept'
   kept.keep(run.out, out)

@@ -43,7 +43,9 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     raise UserError(f'{folder}: no study.json; allowed: a folder where a sweep ran')
   if report.overrides:
     problem = f'its sweep ran with --config.{report.overrides[0]}, which rows do not name'
-    raise UserError(f'{folder}: {problem}; allowed: runs of the study as it is')
+    raise UserError(
+      f'{folder}: {problem}; allowed: runs of the study as it is, which may say so itself'
+    )
   if not report.hashes:
     allowed = 'after the same sweep again, which adds them'
     raise UserError(f'{folder}: its study.json has no hashes of configs; allowed: {allowed}')

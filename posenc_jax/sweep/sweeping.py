@@ -96,6 +96,10 @@ def sweep(
     print(f'{out}: {len(runs)} runs{before}', flush=True)
     for note in config.notes_of_all(run.config for run in of_part):
       print(note)
+    if deciding and (
+      part or 'seed' in overrides
+    ):  # so is a sweep begun whose runs are to be joined
+      print(f'config.{deciding[0]} as a flag: keep.py joins no such runs; write it into the study')
     if launcher == 'local' and (of_slurm := [f for f in overrides if f.startswith('launch.')]):
       print(f"config.{of_slurm[0]} is for SLURM's jobs: --launcher=slurm; runs are on this machine")
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):
@@ -125,7 +129,10 @@ def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: b
   """Adds to the report what an earlier sweep of the folder has left there: rows of overrides that
   this sweep does not have, and, if this sweep is of one seed of the same study, runs of others.
   """
-  report.overrides = [*dict.fromkeys([*earlier.overrides, *report.overrides])]
+  # a directory of another training is refused, so that it has no rows of it
+  leaves_rows = lambda field: field.split('.')[0] in config.NOT_TRAINING or field == 'train.steps'
+  left = filter(leaves_rows, earlier.overrides)
+  report.overrides = [*dict.fromkeys([*left, *report.overrides])]
   if is_of_one_seed and earlier.sha256 == report.sha256:
     report.runs = [*dict.fromkeys([*earlier.runs, *report.runs])]
     report.hashes = earlier.hashes | report.hashes
