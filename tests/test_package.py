@@ -1,6 +1,7 @@
 """The package as others import it."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -8,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import posenc_jax
 from posenc_jax.storage import REPOSITORY
@@ -63,3 +65,23 @@ def test_what_jax_warns_of_on_a_tpu_vm_ends_no_session():
   warnings.warn('Transparent hugepages are not enabled. TPU runtime startup', stacklevel=1)
   with pytest.raises(UserWarning, match='hugepages'):
     warnings.warn('Other hugepages', stacklevel=1)
+
+
+@pytest.mark.parametrize('name', ['py311', 'py313'])
+def test_constraints_name_a_version_that_pip_may_take(name):
+  """Of all that the package and its tests ask for."""
+  lines = (REPOSITORY / 'constraints' / f'{name}.txt').read_text().splitlines()
+  pins = {spelled(package): version for package, version in (line.split('==') for line in lines)}
+  project = tomllib.loads((REPOSITORY / 'pyproject.toml').read_text())['project']
+  extras = project['optional-dependencies']
+  tested = ('report', 'code', 'hf', 'pretrained', 'test')
+  asked = [*project['dependencies'], *(line for extra in tested for line in extras[extra])]
+  python = {'python_version': f'{name[2]}.{name[3:]}'}
+  for needed in map(Requirement, asked):
+    if needed.name != 'posenc_jax' and (needed.marker is None or needed.marker.evaluate(python)):
+      assert needed.specifier.contains(pins[spelled(needed.name)]), needed
+
+
+def spelled(package):
+  """A package's name as pip compares it."""
+  return re.sub(r'[-_.]+', '-', package).lower()
