@@ -12,6 +12,13 @@ import warnings
 from importlib import metadata
 from pathlib import Path
 
+# What a user's shell, a hook of git or a service that runs tests may have set, and tests do not
+# expect: another repository, colors and a width, and a proxy, of which jax warns.
+UNEXPECTED = ('FORCE_COLOR', 'TTY_COMPATIBLE', 'TTY_INTERACTIVE', 'COLUMNS')
+for name in [*os.environ]:
+  if name.startswith(('GIT_', 'WANDB_')) or '_proxy' in name.lower() or name in UNEXPECTED:
+    del os.environ[name]
+os.environ |= {'GIT_CONFIG_GLOBAL': os.devnull, 'GIT_CONFIG_NOSYSTEM': '1'}
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 # Tests compile far more than they run. jax 0.10 can write kernels to LLVM itself, in a fourth of
 # the time that it takes through MLIR; later versions cannot. There short vectors save an eighth.

@@ -5,6 +5,7 @@ The name of a run's encoding says what they do: 'broken_train' fails in train.py
 """
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from posenc_jax.config import BASE
 from posenc_jax.sweep import sweeping
 
 # What an earlier sweep left at work is found in /proc.
+needs_git = pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
 needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 # macOS binds no process to CPUs.
 CPUS = sorted(getattr(os, 'sched_getaffinity', lambda process: ())(0))
@@ -49,7 +51,7 @@ if encoding == 'slow' and name == 'train' and not (workdir / 'saved').exists():
     (workdir / 'saved').write_text('')
     sys.exit(143)
   signal.signal(signal.SIGTERM, save)
-  print('half way')
+  print(f'half way {os.getpid()} {os.getppid()}')
   time.sleep(60)
 if encoding == f'patient_{name}' and not (workdir / 'go').exists():
   print(f'half way {os.getpid()}')

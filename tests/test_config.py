@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import sys
 
 import pytest
@@ -341,6 +342,19 @@ def test_a_study_that_gives_out_one_object_is_not_changed_by_overrides(tmp_path)
   module = load_study(study)
   assert load(module, {'train.steps': 9, 'encoding.base': 5.0}).train.steps == 9
   assert differing_keys(load(module), load(BASE, {})) == []
+
+
+def test_a_study_edited_within_a_second_is_read_anew(tmp_path, monkeypatch):
+  """And not from bytecode that Python keeps, which goes by the second and the size."""
+  monkeypatch.setattr(sys, 'dont_write_bytecode', False)
+  study = tmp_path / 'study.py'
+  for steps in (8, 9):
+    study.write_text(
+      f'from posenc_jax.config import load\n'
+      f'get_config = lambda: load({str(BASE)!r}, {{"train.steps": {steps}}})\n'
+    )
+    os.utime(study, (10**9, 10**9))
+    assert load(study).train.steps == steps
 
 
 def test_a_study_changes_some_fields_of_a_base(tmp_path):

@@ -686,7 +686,7 @@ for script in ('table', 'figures'):
 assert not {'jax', 'flax', 'orbax'} & sys.modules.keys()
 """
   command = [sys.executable, '-W', 'error', '-c', code, tmp_path, f'--config={study}']
-  done = subprocess.run(command, cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True)
+  done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
   assert {path.name for path in tmp_path.iterdir()} >= {
     'table.md',
@@ -722,7 +722,5 @@ for module in pkgutil.walk_packages(reporting.__path__, 'posenc_jax.reporting.')
   __import__(module.name)
 assert not {'jax', 'flax', 'optax', 'orbax'} & sys.modules.keys()
 """
-  done = subprocess.run(
-    [sys.executable, '-c', code], cwd=ROOT, env={'PYTHONPATH': '.'}, capture_output=True, text=True
-  )
+  done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr

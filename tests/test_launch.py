@@ -120,7 +120,8 @@ def test_processes_are_asked_to_stop_and_then_made_to(tmp_path):
   for log in logs[:2]:
     wait_for(log, '\nready')
   processes[2].wait()
-  subprocesses.stop(processes, patience=2.0)
+  subprocesses.stop([processes[0], processes[2]], patience=60.0)
+  subprocesses.stop([processes[1]], patience=0.1)
   assert [process.returncode for process in processes] == [7, -signal.SIGKILL, 0]
 
 

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from small_runs import BASE, TINY
+from stand_ins import needs_git
 
 from posenc_jax import config, storage
 from posenc_jax.errors import Damaged
@@ -98,6 +99,7 @@ def make_repository(folder):
   return git('rev-parse', 'HEAD')
 
 
+@needs_git
 def test_the_commit_is_that_of_the_code(tmp_path, monkeypatch):
   """Whatever repository the environment names, as it does in a hook of git."""
   monkeypatch.setattr(storage, 'REPOSITORY', tmp_path)

@@ -3,7 +3,6 @@
 import fcntl
 import os
 import socket
-import subprocess
 
 import pytest
 from stand_ins import STARTED, Study
@@ -199,14 +198,12 @@ def test_durations(seconds, words):
   assert status.duration(seconds) == words
 
 
-def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path):
+def test_a_look_at_a_lock_keeps_no_process_from_starting(tmp_path, monkeypatch):
   log = tmp_path / 'log.txt'
   assert not storage.is_locked(log)
   log.write_text('')
   with open(log, 'rb') as file:
     fcntl.flock(file, fcntl.LOCK_SH)
-    # holds it for a moment after this one lets go
-    holder = subprocess.Popen(['sleep', '0.1'], stdin=file)
-  assert subprocesses.run_process(['true'], log).wait() == 0
-  holder.wait()
+    monkeypatch.setattr(subprocesses.time, 'sleep', lambda _: fcntl.flock(file, fcntl.LOCK_UN))
+    assert subprocesses.run_process(['true'], log).wait() == 0
   assert not storage.is_locked(log)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from stand_ins import needs_git
 
 from posenc_jax import storage
 from posenc_jax.errors import Damaged
@@ -231,12 +232,9 @@ with storage.file_lock(sys.argv[1]):
 
 
 def test_a_lock_lives_as_long_as_its_process(tmp_path):
-  path, environment = (
-    tmp_path / 'train.lock',
-    {'PYTHONPATH': str(Path(storage.__file__).parents[1])},
-  )
+  path = tmp_path / 'train.lock'
   command = [sys.executable, '-c', HOLD, str(path)]
-  with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+  with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
     process.stdout.readline()
     words = rf'at work there \(process {process.pid} on '
     with pytest.raises(storage.Locked, match=words), storage.file_lock(path):
@@ -306,6 +304,7 @@ def test_rows_and_the_name_of_a_new_file_are_on_the_disk_before_work_goes_on(tmp
   assert synced[2:] == [path.stat().st_ino]
 
 
+@needs_git
 def test_a_checkout_of_git_changes_no_row_whatever_its_settings(tmp_path):
   git = lambda *words: subprocess.run(
     ['git', '-C', str(tmp_path), '-c', 'core.autocrlf=true', *words], check=True

@@ -497,9 +497,8 @@ def test_a_second_sweep_of_one_folder_is_refused_while_its_status_is_shown(study
   run = study(['rope'])
   run.out.mkdir()
   with storage.file_lock(run.out / 'sweep.lock'):
-    words = (
-      rf'^--out={run.out}: another sweep is at work there \(process {os.getpid()} on .*\); allo'
-    )
+    out = re.escape(str(run.out))
+    words = rf'^--out={out}: another sweep is at work there \(process {os.getpid()} on .*\); allo'
     with pytest.raises(UserError, match=words):
       run()
     assert sweep.print_status(run.path, run.out, {}) == 0

@@ -248,7 +248,7 @@ def test_the_extra_for_trackers_installs_the_library_of_each():
 def test_wandb_works_offline_and_is_one_line_where_it_cannot_begin(run, tmp_path, monkeypatch):
   wandb = pytest.importorskip('wandb')
   monkeypatch.setenv('HOME', str(tmp_path))
-  monkeypatch.delenv('WANDB_API_KEY', raising=False)
+  monkeypatch.delenv('NETRC', raising=False)
   with pytest.raises(
     UserError, match=r"config.train.trackers: 'wandb': .*; allowed: .*WANDB_MODE=offline"
   ):

@@ -52,7 +52,8 @@ def load_study(path: str | Path) -> ModuleType:
     sys.path.append(beside)  # last, so that no module there takes the place of another
   sys.modules[module.__name__] = module  # its whole path, which takes no other's place
   with _errors_in(path):
-    spec.loader.exec_module(module)
+    # from its text: of a file edited within a second Python may take the bytecode of before
+    exec(compile(path.read_bytes(), spec.origin, 'exec', dont_inherit=True), module.__dict__)
   if not hasattr(module, 'get_config'):
     raise UserError(f'config: {str(path)!r} has no get_config(); {example}')
   for name, check in STUDY_FUNCTIONS.items():
