@@ -251,11 +251,12 @@ PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes
       'of 64 heads 128 wide takes more than the memory',
     ),
     ({'dtype': jnp.float16}, 'kernels for TPU take float32 or bfloat16, not float16'),
-    ({'precision': 'high'}, "jax 0.10 has no products at 'high' in kernels for TPU"),
+    ({'precision': 'high'}, "jax before 0.11.1 has no products at 'high' in kernels for TPU"),
+    ({'precision': 'high', 'jax': (0, 11, 1)}, None),
     ({'precision': 'highest'}, None),
     ({'backend': splash}, None),
     ({'backend': splash, 'dtype': jnp.float16}, 'take float32 or bfloat16, not float16'),
-    ({'backend': splash, 'precision': 'high'}, "jax 0.10 has no products at 'high'"),
+    ({'backend': splash, 'precision': 'high'}, "jax before 0.11.1 has no products at 'high'"),
     ({'backend': splash, 'kind': 'TPU v3'}, 'a TPU v3 multiplies no bfloat16; a v4 or later does'),
     ({'backend': splash, 'kind': 'TPU v3', 'dtype': jnp.float32}, None),
     ({'backend': splash, 'kind': 'TPU v4'}, None),
@@ -274,7 +275,7 @@ PACKED_ROWS = {'T': 2**14, 'S': 2**14, 'packed': True, 'rows': 512, 'block_sizes
 def test_reasons_on_a_tpu(monkeypatch, change, reason):
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   T, keys = change.get('T', 256), change.get('S', 256)
-  monkeypatch.setattr(jax, '__version__', '0.10.2')
+  monkeypatch.setattr(jax, '__version_info__', change.get('jax', (0, 11, 0)))
   dtype, backend = change.get('dtype', jnp.bfloat16), change.get('backend', fused)
   rows, heads, K = change.get('rows', 1), change.get('heads', 4), change.get('head_dim', 8)
   enc = make_for(K, 'rope' if backend is splash else 'alibi', heads)

@@ -54,6 +54,6 @@ def refuse_products(request: AttentionRequest) -> str | None:
   if jnp.bfloat16 in dtypes and (kind := target.device_kind()) in NO_BFLOAT16:
     return f'in kernels, a {kind} multiplies no bfloat16; a v4 or later does'
   precision = jax.config.jax_default_matmul_precision
-  if precision in HIGH and jax.__version__.startswith('0.10.'):
-    return f'jax 0.10 has no products at {precision!r} in kernels for TPU'
+  if precision in HIGH and jax.__version_info__ < (0, 11, 1):
+    return f'jax before 0.11.1 has no products at {precision!r} in kernels for TPU'
   return None
