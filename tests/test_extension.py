@@ -205,6 +205,41 @@ def test_what_would_be_lost_or_trained_is_refused(kind, reason, monkeypatch):
     encodings.make('own', **SIZES, rngs=nnx.Rngs(0))
 
 
+CHECKED = """
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from posenc_jax import Encoding
+
+if TYPE_CHECKING:
+  from flax import nnx
+  from posenc_jax import Dims
+
+  Rate = float | None
+
+
+class Checked(Encoding):
+  def __init__(self, dims: Dims, rngs: nnx.Rngs, *, rate: float | None = None):
+    super().__init__(dims, rngs)
+    self.rate = rate
+"""
+
+
+def test_types_that_only_checkers_import(monkeypatch):
+  """They may stand where nobody but these reads them, not at a hyperparameter."""
+  known, unknown = ({'__name__': 'checked'} for _ in range(2))
+  exec(CHECKED, known)
+  exec(CHECKED.replace('rate: float | None', 'rate: Rate'), unknown)
+  monkeypatch.setitem(encodings.ENCODINGS, 'own', known['Checked'])
+  assert encodings.make('own', **SIZES, rngs=nnx.Rngs(0), rate=1).rate == 1.0
+  with pytest.raises(ValueError, match=r"^own: rate='1'; allowed: a finite number or None$"):
+    encodings.make('own', **SIZES, rngs=nnx.Rngs(0), rate='1')
+  monkeypatch.setitem(encodings.ENCODINGS, 'own', unknown['Checked'])
+  with pytest.raises(ValueError, match=r'^own: hyperparameter rate is of type Rate; allowed: int'):
+    encodings.make('own', **SIZES, rngs=nnx.Rngs(0))
+
+
 class WithLayers(SquareRoot):
   """Has private helpers named like hooks, layers in a list, and another encoding in one."""
 

@@ -245,10 +245,24 @@ def _parameters(name: str) -> Iterator[list[inspect.Parameter]]:
   for kind in ENCODINGS[name].__mro__:
     if '__init__' not in vars(kind):
       continue
-    parameters = [*inspect.signature(kind.__init__, eval_str=True).parameters.values()]
+    names = inspect.unwrap(kind.__init__).__globals__
+    found = inspect.signature(kind.__init__).parameters.values()
+    parameters = [_evaluated(p, names) for p in found]
     yield parameters
     if not any(p.kind is p.VAR_KEYWORD for p in parameters):
       break
+
+
+def _evaluated(p: inspect.Parameter, names: dict[str, object]) -> inspect.Parameter:
+  """The parameter with its type, where it is a hyperparameter whose annotation is a text; with the
+  text, which is no type, where that has a name which only type checkers import.
+  """
+  if p.kind is not p.KEYWORD_ONLY or not isinstance(p.annotation, str):
+    return p
+  try:
+    return p.replace(annotation=eval(p.annotation, names))
+  except NameError:
+    return p
 
 
 NAMES = r'`\w+`(?:, `\w+`)*'  # of hyperparameters, in a docstring of one paragraph
