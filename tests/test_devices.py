@@ -3,7 +3,9 @@ meshes of devices that are on several hosts.
 """
 
 import dataclasses
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 import types
@@ -14,7 +16,7 @@ import pytest
 
 from posenc_jax import data
 from posenc_jax.distributed import devices, memory, mesh
-from posenc_jax.errors import Stopped
+from posenc_jax.errors import Stopped, UserError
 
 
 @pytest.mark.parametrize(
@@ -247,7 +249,23 @@ def test_a_network_card_of_googles_is_no_tpu(number, is_tpu, tmp_path, monkeypat
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f'{value}\n')
   monkeypatch.setattr(devices.glob, 'glob', lambda pattern: [f'{folder}/vendor'])
-  assert devices.has_tpu() == is_tpu
+  find_spec = importlib.util.find_spec
+  for has_libtpu in (False, True):
+    specs = {'jax': find_spec('jax'), 'libtpu': find_spec('jax') if has_libtpu else None}
+    monkeypatch.setattr(devices.importlib.util, 'find_spec', specs.get)
+    assert devices.has_tpu() == (is_tpu and has_libtpu)
+
+
+@pytest.mark.parametrize('names', [(), ('hardware_utils.py',)])
+def test_a_jax_that_looks_elsewhere_for_a_tpu_is_named(names, tmp_path, monkeypatch):
+  (tmp_path / '_src').mkdir()
+  for name in names:
+    (tmp_path / '_src' / name).touch()
+  spec = types.SimpleNamespace(submodule_search_locations=[tmp_path])
+  monkeypatch.setattr(devices.importlib.util, 'find_spec', lambda name: spec)
+  said = f'jax {jax.__version__} looks for TPUs in a way that is not known here; allowed: an earl'
+  with pytest.raises(UserError, match=f'^{re.escape(said)}ier jax$'):
+    devices.has_tpu()
 
 
 @dataclasses.dataclass(frozen=True)

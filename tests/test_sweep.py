@@ -384,7 +384,6 @@ def test_runs_side_by_side_do_not_all_take_the_whole_tpu(platforms, study, monke
   monkeypatch.delenv('JAX_PLATFORMS')
   if platforms is not None:
     monkeypatch.setenv('JAX_PLATFORMS', platforms)
-  monkeypatch.setattr(launching.importlib.util, 'find_spec', lambda name: name)
   monkeypatch.setattr(launching, 'has_tpu', lambda: True)
   run = study(['rope', 'alibi'])
   if platforms != 'cpu':

@@ -3,6 +3,7 @@
 import builtins
 import collections
 import glob
+import importlib.metadata
 import importlib.util
 import math
 import os
@@ -12,6 +13,8 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+
+from posenc_jax.errors import UserError
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 CUDA13_DRIVER = 580  # the first major version of the NVIDIA driver that runs CUDA 13
@@ -113,16 +116,26 @@ def _used(count: int, mesh: Mapping[str, int] | None) -> str:
 
 
 def has_tpu() -> bool:
-  """Whether a TPU is on the PCI bus, as jax looks for one: a network card may be Google's, too.
+  """Whether jax has what it needs for a TPU, and one is on the PCI bus, as jax looks for one: a
+  network card may be Google's, too.
 
-  jax is not imported for it, but for the one module that knows their numbers.
+  jax is not imported for it, but for the one module that knows their numbers. Raises UserError
+  where jax has that no more.
   """
+  if importlib.util.find_spec('libtpu') is None:
+    return False
   (folder,) = importlib.util.find_spec('jax').submodule_search_locations
   path = Path(folder, '_src', 'hardware_utils.py')
   spec = importlib.util.spec_from_file_location(path.stem, path)
   hardware_utils = importlib.util.module_from_spec(spec)
-  spec.loader.exec_module(hardware_utils)
-  return hardware_utils.num_available_tpu_chips_and_device_id()[0] > 0
+  try:
+    spec.loader.exec_module(hardware_utils)
+    count_chips = hardware_utils.num_available_tpu_chips_and_device_id
+  except (FileNotFoundError, AttributeError):
+    version = importlib.metadata.version('jax')
+    problem = f'jax {version} looks for TPUs in a way that is not known here'
+    raise UserError(f'{problem}; allowed: an earlier jax') from None
+  return count_chips()[0] > 0
 
 
 def gpu_extra() -> str | None:

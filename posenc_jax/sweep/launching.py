@@ -1,7 +1,6 @@
 """What executes runs: processes of this machine, or jobs of a cluster."""
 
 import contextlib
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,7 +42,7 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
 def _uses_tpu() -> bool:
   """Whether jax would run on a TPU of this machine."""
   platforms = os.environ.get('JAX_PLATFORMS') or 'tpu'
-  return 'tpu' in platforms and importlib.util.find_spec('libtpu') is not None and has_tpu()
+  return 'tpu' in platforms and has_tpu()
 
 
 def execute(
