@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from flax import nnx
 from small_runs import BASE, write_text_corpus
 
 from posenc_jax import cli, config, storage, sweep
@@ -541,6 +542,21 @@ def test_the_code_of_an_encoding_that_a_function_makes_has_what_it_was_given(tmp
   given = ({}, {'a': 1}, {'b': 1}, {'c': 1}, {'d': 1}, {'e': 1})
   assert code_hash(make()) == code_hash(make())
   assert len({code_hash(make(**some)) for some in given}) == len(given)
+
+
+def test_what_flax_sets_on_every_class_is_no_code_of_an_encoding(tmp_path, monkeypatch):
+  """Whatever its next version sets there."""
+  (tmp_path / 'study.py').write_text(
+    'from posenc_jax import Encoding\ndef make():\n  class Mine(Encoding):\n    pass\n'
+    '  return Mine\ndef get_config():\n  pass\n'
+  )
+  kind = config.load_study(tmp_path / 'study.py').make()
+  before = code_hash(kind)
+  for holder in (nnx.Module, kind):
+    monkeypatch.setattr(holder, '_flag_of_flax', True, raising=False)
+  assert code_hash(kind) == before
+  kind._flag_of_its_own = True
+  assert code_hash(kind) != before
 
 
 def test_a_private_encoding_is_evaluated_with_the_file_that_registers_it(

@@ -8,6 +8,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
+from flax import nnx
+
 from posenc_jax.errors import BUILT_IN, INSTALLED
 
 WHOLE = ''  # the name of all that a module defines
@@ -161,7 +163,7 @@ def _given(kind: type) -> str:
       defaults = {p.name: p.default for p in inspect.signature(function).parameters.values()}
       held = inspect.getclosurevars(function).nonlocals | defaults
       found |= {f'{name} {key}': given for key, given in held.items()}
-    elif not name.startswith(('__', '_pytree__')):  # of Python and of Flax
+    elif not name.startswith('__') and name not in vars(nnx.Module):  # of Python and of Flax
       found[name] = value
   is_plain = lambda value: all(
     isinstance(part, PLAIN) for part in (value if isinstance(value, tuple) else (value,))
