@@ -4,13 +4,15 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Jaxpr
 
+from posenc_jax.attention.kernels.program import open_jaxpr
+
 SUMS = ('reduce_sum', 'scatter-add', 'cumsum')
 HALF = (jnp.bfloat16, jnp.float16)
 
 
 def sums_in_half_precision(function, *arguments) -> list[str]:
   """The sums, whole equations, of function(*arguments) and of all that it calls."""
-  return _sums(jax.make_jaxpr(function)(*arguments).jaxpr)
+  return _sums(open_jaxpr(jax.make_jaxpr(function)(*arguments)))
 
 
 def _sums(program) -> list[str]:

@@ -25,6 +25,7 @@ from posenc_jax import attend, data
 from posenc_jax.attention import BACKENDS
 from posenc_jax.attention.backends import splash
 from posenc_jax.attention.choice import Backend
+from posenc_jax.attention.kernels.program import open_jaxpr
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.serialization import from_json, to_json
 from posenc_jax.encodings import ENCODINGS, Dims, LengthError
@@ -455,7 +456,7 @@ def test_what_kernels_return_is_kept(backend, monkeypatch):
   for remat in ('none', *REMAT_POLICIES):
     m = model(encoding__name='nope', model__remat=remat)
     gradient = jax.grad(lambda m: token_nll(m, x, backend=backend).mean())
-    counts[remat] = kernels_of(jax.make_jaxpr(gradient)(m).jaxpr)
+    counts[remat] = kernels_of(open_jaxpr(jax.make_jaxpr(gradient)(m)))
   assert counts['none'] == counts['products'] == counts['attention'] < counts['layer']
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
+from posenc_jax.attention.kernels.program import open_jaxpr
 from posenc_jax.attention.mask import CAUSAL
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.tile import ScoreTile
@@ -125,7 +126,7 @@ def recording_tile(request: AttentionRequest) -> tuple[RecordingTile, list[str]]
 
 def traced(function) -> tuple[int, set[str]]:
   """`pairwise_operations` of a function of scores."""
-  return pairwise_operations(jax.make_jaxpr(function)(jnp.zeros((1, H, S, S))).jaxpr)
+  return pairwise_operations(open_jaxpr(jax.make_jaxpr(function)(jnp.zeros((1, H, S, S)))))
 
 
 def in_words(multiply_adds: int, names: set[str]) -> list[str]:
