@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from compiled_models import nll
 from flax import nnx
@@ -524,6 +525,30 @@ def test_checkpoints_at_multiples_are_kept_beside_the_last(tmp_path):
   assert kept == [4, 8, 10]
   with Checkpoints(tmp_path) as reader:
     assert reader.latest == 10
+
+
+def test_orbax_is_given_nothing_that_it_calls_deprecated(tmp_path, monkeypatch):
+  given = []
+
+  def noting(kind, docs):
+    deprecated = re.findall(r'^ *(\w+):\s+deprecated', docs, re.MULTILINE)
+
+    def make(*arguments, **options):
+      given.extend(name for name in deprecated if name in options)
+      return kind(*arguments, **options)
+
+    return make
+
+  monkeypatch.setattr(ocp.CheckpointManager, 'item_metadata', None)
+  for kind in (ocp.CheckpointManager, ocp.CheckpointManagerOptions):
+    docs = f'{kind.__doc__}\n{kind.__init__.__doc__}'
+    monkeypatch.setattr(ocp, kind.__name__, noting(kind, docs))
+  with Checkpoints(tmp_path, max_to_keep=1, keep_every=4) as checkpoints:
+    checkpoints.save(1, noise(1), COUNT)
+  with Checkpoints(tmp_path) as checkpoints:
+    checkpoints.restore(model=noise(0))
+    checkpoints.as_saved('model')
+  assert given == []
 
 
 unraisable = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')

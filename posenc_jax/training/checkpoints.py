@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, EveryNSteps, LatestN
 
 from posenc_jax import storage
 from posenc_jax.distributed import processes
@@ -49,8 +50,9 @@ class Checkpoints:
     self._folder = Path(workdir).resolve() / 'checkpoints'
     with user_errors(UnicodeEncodeError):
       str(self._folder).encode()
-    self._max_to_keep, self._is_read_only = max_to_keep, max_to_keep is None
-    self._keep_period = keep_every or None
+    self._is_read_only = max_to_keep is None
+    multiples = [EveryNSteps(keep_every)] if keep_every else []
+    self._kept = AnyPreservationPolicy([LatestN(max_to_keep), *multiples])
     self._is_saving, self._is_shared = False, not processes.is_multiprocess()
     self._disk_errors = functools.partial(disk_errors_as_oserror, self._folder)
     with self._disk_errors():
@@ -65,8 +67,7 @@ class Checkpoints:
     """
     group = set(range(jax.process_count())) if self._is_shared else {jax.process_index()}
     options = ocp.CheckpointManagerOptions(
-      max_to_keep=self._max_to_keep,
-      keep_period=self._keep_period,
+      preservation_policy=self._kept,
       create=False,
       lightweight_initialize=True,  # else it reads times that nobody needs, and fails if damaged
       cleanup_tmp_directories=not self._is_read_only and self._is_shared,
@@ -76,7 +77,8 @@ class Checkpoints:
     )
     handlers = {name: ocp.StandardCheckpointHandler() for name in ('model', 'opt_state')}
     handlers['checksums'] = ocp.JsonCheckpointHandler()
-    return ocp.CheckpointManager(self._folder, options=options, item_handlers=handlers)
+    registry = ocp.handlers.create_default_handler_registry(**handlers)
+    return ocp.CheckpointManager(self._folder, options=options, handler_registry=registry)
 
   @property
   def latest(self) -> int | None:
@@ -167,7 +169,7 @@ class Checkpoints:
     return leaves, step, checksum
 
   def _shapes(self, step: int, name: str) -> dict[str, jax.ShapeDtypeStruct]:
-    leaves = self._manager.item_metadata(step)[name].tree.items()
+    leaves = self._manager.metadata(step).item_metadata[name].tree.items()
     return {path: jax.ShapeDtypeStruct(tuple(leaf.shape), leaf.dtype) for path, leaf in leaves}
 
   def _restore(
@@ -243,7 +245,7 @@ class Checkpoints:
         storage.check_readable(Path(parent) / name)
 
   def _check_shapes(self, step: int, trees: dict) -> None:
-    metadata = self._manager.item_metadata(step)
+    metadata = self._manager.metadata(step).item_metadata
     for name, tree in trees.items():
       check_shapes(f'{self._folder}: step {step}', name, metadata[name].tree, leaves_by_path(tree))
 
