@@ -345,21 +345,21 @@ def key_offset(dims, hyper, p):
 
 def axial_rope(dims, hyper, p):
   K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
-  spectrum = hyper.get('spectrum', 'each')
-  parts = dims.kv_heads if spectrum == 'heads' else K // 2
+  R, spectrum = round(hyper.get('fraction', 1.0) * K), hyper.get('spectrum', 'each')
+  parts = dims.kv_heads if spectrum == 'heads' else R // 2
   sections = hyper.get('sections') or [parts // axes] * axes
   axis_of_pair = [axis for axis, n in enumerate(sections) for _ in range(n)]
   if spectrum == 'interleaved':  # all pairs are the first axis' until others take theirs
-    axis_of_pair = [0] * (K // 2)
+    axis_of_pair = [0] * (R // 2)
     for axis in range(1, axes):
       for m in range(axis, axes * sections[axis], axes):
         axis_of_pair[m] = axis
   if spectrum == 'first_slowest':  # row, column, row, ..., and at last time
-    turns = [1 + m % (axes - 1) for m in range(K // 2 - sections[0])]
+    turns = [1 + m % (axes - 1) for m in range(R // 2 - sections[0])]
     axis_of_pair = turns + [0] * sections[0]
 
   def frequency(m, axis):
-    at, of = (m - sum(sections[:axis]), sections[axis]) if spectrum == 'each' else (m, K // 2)
+    at, of = (m - sum(sections[:axis]), sections[axis]) if spectrum == 'each' else (m, R // 2)
     scaling = hyper.get('scaling', {}) if hyper.get('scaled_axis', axis) == axis else {}
     kind, factor = scaling.get('rope_type'), scaling.get('factor')
     if kind == 'riflex' and at == scaling['k'] - 1:
@@ -368,13 +368,13 @@ def axial_rope(dims, hyper, p):
     return own ** (-at / of) / (factor if kind == 'linear' else 1)
 
   def score(q, k, i, j, h):
-    s = 0.0
+    s = q[R:] @ k[R:]
     own_axes = axis_of_pair
     if spectrum == 'heads':  # one for all pairs, of the key/value head; None: they stand still
       g = h // (dims.heads // dims.kv_heads)
-      own_axes = [axis_of_pair[g] if g < len(axis_of_pair) else None] * (K // 2)
+      own_axes = [axis_of_pair[g] if g < len(axis_of_pair) else None] * (R // 2)
     for m, axis in enumerate(own_axes):
-      a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + K // 2)
+      a, b = (2 * m, 2 * m + 1) if hyper.get('layout') == 'interleaved' else (m, m + R // 2)
       if axis is None:
         s += q[a] * k[a] + q[b] * k[b]
         continue
@@ -2327,6 +2327,12 @@ RECORDS = {
       'interleaved': {'sections': (3, 1), 'spectrum': 'interleaved'},
       'first_slowest': {'axes': 3, 'sections': (1, 2, 1), 'spectrum': 'first_slowest'},
       'heads': {'spectrum': 'heads', 'layout': 'interleaved', 'base': 50.0},
+      'partial': {
+        'sections': (2, 1),
+        'spectrum': 'interleaved',
+        'fraction': 0.75,
+        'scaling': {'rope_type': 'ntk', 'factor': 4.0},
+      },
       'larger': {'base': 50.0, 'scaling': {'rope_type': 'ntk', 'factor': 4.0}},
       'larger_together': {'spectrum': 'split', 'scaling': {'rope_type': 'linear', 'factor': 4.0}},
       'longer': {

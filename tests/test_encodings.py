@@ -1979,12 +1979,13 @@ def test_equal_coordinates_are_rope_of_the_frequencies_of_all_sections(spectrum)
   np.testing.assert_allclose(run(axial, weights, x), run(rope, weights, x), atol=2e-5)
 
 
+@pytest.mark.parametrize('fraction', [1.0, 0.5])
 @pytest.mark.parametrize('spectrum', ['split', 'interleaved', 'heads'])
-def test_a_scaling_of_one_spectrum_is_that_of_rope(spectrum):
-  """The attention factor with it."""
+def test_a_scaling_of_one_spectrum_is_that_of_rope(spectrum, fraction):
+  """The attention factor with it, and the width that rotates."""
   x, weights, _ = inputs()
-  axial = build('axial_rope', spectrum=spectrum, scaling=YARN_OF_AXES)
-  rope = build('rope', scaling=YARN)
+  axial = build('axial_rope', spectrum=spectrum, scaling=YARN_OF_AXES, fraction=fraction)
+  rope = build('rope', scaling=YARN, fraction=fraction)
   run = jax.jit(layer)
   np.testing.assert_allclose(run(axial, weights, x), run(rope, weights, x), atol=2e-5)
 
@@ -2033,6 +2034,18 @@ def test_a_scaling_is_of_the_section_of_each_axis():
     ),
     ({'axes': 1}, 'axes=1; allowed: at least 2'),
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
+    (
+      {'fraction': 0.5, 'sections': (3, 1)},
+      'sections=(3, 1); allowed: 2 whole numbers of 1 or more, 2 together',
+    ),
+    (
+      {'fraction': 0.4},
+      'fraction=0.4 of head_dim=8; allowed: an even number of channels, from 2 to head_dim',
+    ),
+    (
+      {'fraction': 0.5, 'scaling': {'type': 'linear', 'factor': 2, 'partial_rotary_factor': 1}},
+      'scaling.partial_rotary_factor=1; allowed: fraction=0.5 of rope',
+    ),
     ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
     ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
     (
@@ -2070,6 +2083,26 @@ def test_interleaved_coordinates_are_those_of_qwen3_vl():
   hyper = dict(axes=3, sections=(24, 20, 20), spectrum='interleaved')
   axial = make('axial_rope', **sizes, **hyper)
   assert axial.axes_in_order().tolist() == 20 * [0, 1, 2] + 4 * [0]
+
+
+def test_a_quarter_of_the_channels_rotates_as_in_qwen3_5():
+  """The rule by a loop over pairs: 11 of time and row each and 10 of the column, in turns."""
+  sizes = dict(model_dim=256, heads=1, head_dim=256, train_length=8, rngs=nnx.Rngs(0))
+  hyper = dict(axes=3, sections=(11, 11, 10), spectrum='interleaved', fraction=0.25, base=1e7)
+  axial = make('axial_rope', **sizes, **hyper)
+  rng = np.random.default_rng(0)
+  x, places = rng.standard_normal((1, 5, 1, 256)), rng.integers(30, size=(1, 5, 3))
+  expected = x.copy()
+  for t in range(5):
+    for m in range(32):
+      z = complex(x[0, t, 0, m], x[0, t, 0, m + 32]) * np.exp(
+        1j * places[0, t, m % 3] * 1e7 ** (-2 * m / 64)
+      )
+      expected[0, t, 0, [m, m + 32]] = z.real, z.imag
+  found = axial.transform_qk(jnp.float32(x), jnp.float32(x), places, places)
+  for turned in found:
+    np.testing.assert_allclose(turned, expected, atol=2e-5)
+    np.testing.assert_array_equal(turned[..., 64:], np.float32(x[..., 64:]))
 
 
 def test_heads_turn_by_a_coordinate_each_or_stand_still():

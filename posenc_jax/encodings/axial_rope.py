@@ -39,7 +39,8 @@ class AxialRoPE(Rotary):
     key/value heads, the first ones for the first coordinate; heads beyond them do not rotate.
     Multi-head RoPE (Huang et al. 2025), as in its code.
 
-  Without positions, all coordinates of a token are its index.
+  Without positions, all coordinates of a token are its index. K is the number of channels that
+  rotate, the first ones of a head by `fraction`.
 
   `scaling` is as for `rope`, for images or videos that are larger than those of training: with
   'each' of the section of every axis, or of `scaled_axis` alone, with the others of the one
@@ -63,6 +64,7 @@ class AxialRoPE(Rotary):
     sections: tuple = (),
     base: float = 10_000.0,
     layout: str = 'half',
+    fraction: float = 1.0,
     scaling: dict | None = None,
     scaled_axis: int | None = None,
   ):
@@ -74,16 +76,16 @@ class AxialRoPE(Rotary):
       sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
         (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With spectrum='heads' key/value heads
         of each, at most all together; multi-head RoPE has (2, 3, 3).
-      base, layout: as for `rope`.
+      base, layout, fraction: as for `rope`.
       scaling: a dict with `rope_type` and the fields of that type, of those that do not depend on
         the number of keys; `original_max_position_embeddings`, where it is read, has to be said.
       scaled_axis: with spectrum='each', the one that is scaled, counted from 0; None: all.
     """
-    super().__init__(dims, rngs, base=base, layout=layout)
+    super().__init__(dims, rngs, base=base, layout=layout, fraction=fraction)
     check_at_least(2, axes=axes)
     check_one_of(SPECTRA, spectrum=spectrum)
     of_heads = spectrum == 'heads'
-    parts, words = dims.head_dim // 2, 'pairs of channels of a head'
+    parts, words = self.width // 2, 'pairs of channels of a head'
     if of_heads:
       parts, words = dims.kv_heads, 'key/value heads'
     if not sections:
@@ -105,9 +107,9 @@ class AxialRoPE(Rotary):
       check_unread("there is a scaling with spectrum='each'", scaled_axis=scaled_axis)
     check_between(0, axes - 1, scaled_axis=scaled_axis)
     # The widths that have a spectrum each, and what scales it.
-    self.spans = tuple(2 * n for n in self.sections) if is_each else (dims.head_dim,)
+    self.spans = tuple(2 * n for n in self.sections) if is_each else (self.width,)
     self.scalings = tuple(
-      read_scaling(scaling if scaled_axis in (None, n) else None, K, base, 1.0, None)
+      read_scaling(scaling if scaled_axis in (None, n) else None, K, base, fraction, None)
       for n, K in enumerate(self.spans)
     )
     for own in self.scalings:
@@ -149,10 +151,12 @@ class AxialRoPE(Rotary):
   def _turn(self, x_BTHK, position_BTn):
     frequencies, factor = self.spectrum(x_BTHK.shape[1])
     frequencies = jnp.asarray(frequencies, jnp.float32)
+    turned, rest = x_BTHK[..., : self.width], x_BTHK[..., self.width :]
     if self.order == 'heads':
       still = ((0, 0), (0, 0), (0, self.dims.kv_heads - sum(self.sections)))
       position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing rotates
-      angles_BTGK = outer(position_BTG, frequencies)
-      return rotate(x_BTHK, angles_BTGK, self.layout, factor)
-    angles_BTK = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
-    return rotate(x_BTHK, angles_BTK, self.layout, factor)
+      angles = outer(position_BTG, frequencies)
+    else:
+      angles = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
+    turned = rotate(turned, angles, self.layout, factor)
+    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
