@@ -345,6 +345,7 @@ def key_offset(dims, hyper, p):
 
 def axial_rope(dims, hyper, p):
   K, base, axes = dims.head_dim, hyper.get('base', 10_000.0), hyper.get('axes', 2)
+  bases = base if isinstance(base, tuple) else [base] * axes
   R, spectrum = round(hyper.get('fraction', 1.0) * K), hyper.get('spectrum', 'each')
   parts = dims.kv_heads if spectrum == 'heads' else R // 2
   sections = hyper.get('sections') or [parts // axes] * axes
@@ -364,7 +365,7 @@ def axial_rope(dims, hyper, p):
     kind, factor = scaling.get('rope_type'), scaling.get('factor')
     if kind == 'riflex' and at == scaling['k'] - 1:
       return 1.8 * math.pi / scaling['test_length']
-    own = base * factor ** (of / (of - 1)) if kind == 'ntk' else base
+    own = bases[axis] * factor ** (of / (of - 1)) if kind == 'ntk' else bases[axis]
     return own ** (-at / of) / (factor if kind == 'linear' else 1)
 
   def score(q, k, i, j, h):
@@ -2327,6 +2328,7 @@ RECORDS = {
       'interleaved': {'sections': (3, 1), 'spectrum': 'interleaved'},
       'first_slowest': {'axes': 3, 'sections': (1, 2, 1), 'spectrum': 'first_slowest'},
       'heads': {'spectrum': 'heads', 'layout': 'interleaved', 'base': 50.0},
+      'bases': {'axes': 3, 'sections': (1, 2, 1), 'base': (50.0, 30, 5.5)},
       'partial': {
         'sections': (2, 1),
         'spectrum': 'interleaved',

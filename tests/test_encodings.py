@@ -2001,9 +2001,37 @@ def test_a_scaling_is_of_the_section_of_each_axis():
     assert factor == rope.spectrum(1)[1]
 
 
+def test_a_base_of_each_coordinate_scales_some_alone_as_in_cosmos():
+  """Such a base is that of the scaling `ntk`, whose factor is one for all that are scaled."""
+  sizes = dict(model_dim=128, heads=1, head_dim=128, train_length=8, rngs=nnx.Rngs(0))
+  sections, factors = (22, 21, 21), (1.0, 3.0, 4.0)
+  base = tuple(1e4 * s ** (2 * n / (2 * n - 2)) for n, s in zip(sections, factors, strict=True))
+  axial = make('axial_rope', **sizes, axes=3, sections=sections, base=base)
+  for n, s in enumerate(factors):
+    scaling = {'rope_type': 'ntk', 'factor': s}
+    scaled = make('axial_rope', **sizes, axes=3, sections=sections, scaling=scaling)
+    is_own = axial.axes_in_order() == n
+    np.testing.assert_allclose(axial.spectrum(1)[0][is_own], scaled.spectrum(1)[0][is_own])
+
+
 @pytest.mark.parametrize(
   ('hyper', 'message'),
   [
+    *(
+      (
+        {'base': base, **own},
+        f"base={said}; allowed: a number, or with spectrum='each' 2 numbers greater than 1",
+      )
+      for base, own, said in (
+        ((50.0, 30.0), {'spectrum': 'split'}, '(50.0, 30.0)'),
+        ((50.0,), {}, '(50.0,)'),
+        ((), {}, '()'),
+        ((50.0, 1.0), {}, '(50.0, 1.0)'),
+        ((50.0, '9'), {}, "(50.0, '9')"),
+        ((50.0, 10**5000), {}, '<tuple>'),
+      )
+    ),
+    ({'base': 1.0}, 'base=1.0; allowed: greater than 1'),
     (
       {'scaling': {'rope_type': 'dynamic', 'factor': 2, 'original_max_position_embeddings': 8}},
       "scaling.rope_type='dynamic' reads how many keys there are; allowed: types that do not",

@@ -1,5 +1,7 @@
 """Rotary position embedding in several dimensions."""
 
+import sys
+
 import jax.numpy as jnp
 import numpy as np
 
@@ -11,6 +13,7 @@ from posenc_jax.encodings.core.bounds import (
   check_one_of,
   check_unread,
 )
+from posenc_jax.encodings.core.hyperparameters import has_type
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import check_of_all_calls, read_scaling
 from posenc_jax.encodings.rope import Rotary, rotate
@@ -62,7 +65,7 @@ class AxialRoPE(Rotary):
     axes: int = 2,
     spectrum: str = 'each',
     sections: tuple = (),
-    base: float = 10_000.0,
+    base: float | tuple = 10_000.0,
     layout: str = 'half',
     fraction: float = 1.0,
     scaling: dict | None = None,
@@ -76,14 +79,23 @@ class AxialRoPE(Rotary):
       sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
         (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With spectrum='heads' key/value heads
         of each, at most all together; multi-head RoPE has (2, 3, 3).
-      base, layout, fraction: as for `rope`.
+      base: as for `rope`; with spectrum='each' also a tuple, of one for each coordinate. In
+        Cosmos-Predict2 it is 10000 s^(n/(n - 2)) for the n channels of a coordinate, s 1 for time
+        and 3 or 4 for rows and columns.
+      layout, fraction: as for `rope`.
       scaling: a dict with `rope_type` and the fields of that type, of those that do not depend on
         the number of keys; `original_max_position_embeddings`, where it is read, has to be said.
       scaled_axis: with spectrum='each', the one that is scaled, counted from 0; None: all.
     """
-    super().__init__(dims, rngs, base=base, layout=layout, fraction=fraction)
     check_at_least(2, axes=axes)
     check_one_of(SPECTRA, spectrum=spectrum)
+    is_each, has_several = spectrum == 'each', isinstance(base, tuple | list)
+    is_base = lambda value: has_type(value, float) and 1 < value < sys.float_info.max
+    if has_several and not (is_each and len(base) == axes and all(map(is_base, base))):
+      allowed = f"a number, or with spectrum='each' {axes} numbers greater than 1"
+      raise ValueError(f'base={shown(base)}; allowed: {allowed}')
+    bases = tuple(map(float, base)) if has_several else (base,) * axes
+    super().__init__(dims, rngs, base=bases[0], layout=layout, fraction=fraction)
     of_heads = spectrum == 'heads'
     parts, words = self.width // 2, 'pairs of channels of a head'
     if of_heads:
@@ -102,15 +114,15 @@ class AxialRoPE(Rotary):
     if found != self.sections:  # those that take turns have as many as that leaves them
       allowed = f'such as {found}, which these make with spectrum={spectrum!r}'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')
-    is_each = spectrum == 'each'
     if scaling is None or not is_each:
       check_unread("there is a scaling with spectrum='each'", scaled_axis=scaled_axis)
     check_between(0, axes - 1, scaled_axis=scaled_axis)
-    # The widths that have a spectrum each, and what scales it.
-    self.spans = tuple(2 * n for n in self.sections) if is_each else (self.width,)
+    # The widths that have a spectrum each, with its base, and what scales it.
+    widths = [2 * n for n in self.sections] if is_each else [self.width]
+    self.spans = tuple(zip(widths, bases, strict=False))
     self.scalings = tuple(
-      read_scaling(scaling if scaled_axis in (None, n) else None, K, base, fraction, None)
-      for n, K in enumerate(self.spans)
+      read_scaling(scaling if scaled_axis in (None, n) else None, *span, fraction, None)
+      for n, span in enumerate(self.spans)
     )
     for own in self.scalings:
       check_of_all_calls(own)
@@ -133,15 +145,15 @@ class AxialRoPE(Rotary):
 
   def frequencies(self) -> np.ndarray:
     """Radians a position of each pair of channels, float64 [K/2]; before scaling."""
-    return np.concatenate([rope_frequencies(K, self.base) for K in self.spans])
+    return np.concatenate([rope_frequencies(*span) for span in self.spans])
 
   def spectrum(self, length: int) -> tuple[np.ndarray, float]:
     """The frequencies, which are those of calls of any length, and the factor of all channels."""
     frequencies, factor = [], 1.0
-    for K, scaling in zip(self.spans, self.scalings, strict=True):
-      own = rope_frequencies(K, self.base)
+    for span, scaling in zip(self.spans, self.scalings, strict=True):
+      own = rope_frequencies(*span)
       if scaling is not None:
-        own, factor = scaling(K, self.base, length)
+        own, factor = scaling(*span, length)
       frequencies.append(own)
     return np.concatenate(frequencies), factor
 
