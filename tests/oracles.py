@@ -107,7 +107,8 @@ def wave(t, D, layout='interleaved', base=10_000.0):
 
 def learned_fourier(dims, hyper, p):
   def position(t):
-    angles = t * p['frequencies']
+    each = zip(np.atleast_1d(t), np.atleast_2d(p['frequencies']), strict=True)
+    angles = sum(own * w for own, w in each)
     waves = np.concatenate([np.cos(angles), np.sin(angles)]) / math.sqrt(2 * len(angles))
     units = [gelu(u) for u in waves @ p['w_in'] + p['b_in']]
     return units @ p['w_out'] + p['b_out']
@@ -116,9 +117,11 @@ def learned_fourier(dims, hyper, p):
 
 
 def sinusoidal(dims, hyper, p):
-  waves = {name: value for name, value in hyper.items() if name != 'learned_scale'}
+  waves = {name: hyper[name] for name in ('layout', 'base') if name in hyper}
   factor = math.sqrt(dims.model_dim) * p['c'] if 'c' in p else 1.0
-  return Oracle(dot(dims.head_dim), position=lambda t: factor * wave(t, dims.model_dim, **waves))
+  width = dims.model_dim // hyper.get('axes', 1)
+  of_axes = lambda t: np.concatenate([wave(own, width, **waves) for own in np.atleast_1d(t)])
+  return Oracle(dot(dims.head_dim), position=lambda t: factor * of_axes(t))
 
 
 def shaw(dims, hyper, p):
@@ -1980,7 +1983,7 @@ def count_diet_abs(d, h):
 
 def count_learned_fourier(d, h):
   waves, hidden = h.get('waves', 64), h.get('hidden', 32)
-  return waves + (2 * waves + 1) * hidden + (hidden + 1) * d.model_dim, 0
+  return h.get('axes', 1) * waves + (2 * waves + 1) * hidden + (hidden + 1) * d.model_dim, 0
 
 
 def count_fox(d, h):
@@ -2056,6 +2059,7 @@ RECORDS = {
       'learned': {'learned_scale': True, 'layout': 'half'},
       'half': {'layout': 'half', 'base': 100.0},
       'tensor2tensor': {'layout': 'tensor2tensor'},
+      'axes': {'axes': 3, 'layout': 'half'},
     },
   ),
   'shaw': Record(
@@ -2510,7 +2514,10 @@ RECORDS = {
   'learned_fourier': Record(
     learned_fourier,
     count_learned_fourier,
-    variants={'small': {'waves': 3, 'hidden': 5, 'gamma': 2.0}},
+    variants={
+      'small': {'waves': 3, 'hidden': 5, 'gamma': 2.0},
+      'axes': {'axes': 2, 'waves': 3, 'hidden': 5},
+    },
   ),
   'liere': Record(
     liere,

@@ -2579,7 +2579,8 @@ OUT_OF_BOUNDS = (
     'relative_projection.max_distance relative_projection.length tupe.max_length dape.hidden '
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
-    'learned_fourier.waves learned_fourier.hidden selective_rope.rank harope.axes '
+    'learned_fourier.waves learned_fourier.hidden learned_fourier.axes sinusoidal.axes '
+    'selective_rope.rank harope.axes '
     'row_gates.width pape.parabolas pape.axes pape_ri.axes '
     'compact_relative.query_width',
   ),

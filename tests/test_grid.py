@@ -153,10 +153,11 @@ def test_encodings_that_do_not_take_two_positions_are_named(name, hyper, words):
   assert words in str(error.value)
 
 
-def test_cape_moves_the_places_of_the_data_in_training_alone():
-  c = tiny(encoding={'name': 'cape', 'inner': 'axial_rope', 'stretch': 2.0, 'axis_stretch': 1.5})
+@pytest.mark.parametrize('inner', [{'name': 'axial_rope'}, {'name': 'sinusoidal', 'axes': 2}])
+def test_cape_moves_the_places_of_the_data_in_training_alone(inner):
+  c = tiny(encoding={'name': 'cape', 'inner': inner, 'stretch': 2.0, 'axis_stretch': 1.5})
   preflight.check_model(c)
-  model, plain = build(c, 9, nnx.Rngs(0)), build(tiny(), 9, nnx.Rngs(0))
+  model, plain = build(c, 9, nnx.Rngs(0)), build(tiny(encoding=inner), 9, nnx.Rngs(0))
   tokens_BT = np.random.default_rng(0).integers(8, size=(2, 12))
   places = np.stack(np.divmod(np.arange(12), 4), axis=1)[None]
   run = jax.jit(lambda model, places, key: model(tokens_BT, position_ids=places, key=key))
@@ -174,6 +175,8 @@ def test_cape_moves_the_places_of_the_data_in_training_alone():
     {'name': 'cape', 'inner': 'rope_mixed'},
     {'name': 'pattern', 'layers': ('rope_mixed', 'nope')},
     {'name': 'chain', 'members': ('kv_shift', 'axial_rope')},
+    {'name': 'chain', 'members': ({'name': 'sinusoidal', 'axes': 2}, 'axial_rope')},
+    {'name': 'learned_fourier', 'axes': 2},
     {'name': 'position_coupling', 'levels': 2, 'max_length': 30},
   ],
 )
@@ -238,3 +241,44 @@ def test_a_model_sees_the_grid_wherever_it_stands(encoding):
   np.testing.assert_allclose(run(places + np.array([5, 9])), run(places), atol=1e-4)
   other = np.stack(np.divmod(np.arange(12), 3), axis=1)[None]
   assert np.abs(run(other) - run(places)).max() > 1e-3
+
+
+def waves_of_axes(places_Tn, D):
+  """MAE's sines and cosines by loops: D / 2 channels of the row, then as many of the column."""
+  out = np.zeros((len(places_Tn), D))
+  for t, place in enumerate(places_Tn):
+    for n, where in enumerate(place):
+      for m in range(D // 4):
+        angle = where * 1e4 ** (-m / (D // 4))
+        out[t, n * D // 2 + m], out[t, n * D // 2 + D // 4 + m] = np.sin(angle), np.cos(angle)
+  return out[None]
+
+
+def test_waves_of_rows_and_columns_are_added_at_the_input_of_a_model():
+  """At the places that are given, those further on alike, and in order where none are, which
+  begin anew with each segment.
+  """
+  c = tiny(encoding={'name': 'sinusoidal', 'axes': 2, 'layout': 'half'})
+  preflight.check_model(c)
+  model, bare = build(c, 9, nnx.Rngs(0)), build(tiny(encoding={'name': 'nope'}), 9, nnx.Rngs(0))
+  tokens_BT = np.random.default_rng(0).integers(8, size=(1, 12))
+  places = np.stack(np.divmod(np.arange(12), 4), axis=1)
+  segments = np.repeat([[0, 1]], (5, 7), axis=1)
+  in_order = np.repeat([*range(5), *range(7)], 2).reshape(12, 2)
+  run = jax.jit(lambda model, **options: model(tokens_BT, **options))
+  with_waves = lambda places, **options: run(
+    bare, added_BTD=waves_of_axes(places, c.model.model_dim), **options
+  )
+  at_places = run(model, position_ids=places[None])
+  np.testing.assert_allclose(at_places, with_waves(places), atol=1e-4)
+  moved = places + np.array([5, 9])
+  further = run(model, position_ids=moved[None])
+  np.testing.assert_allclose(further, with_waves(moved), atol=1e-4)
+  assert np.abs(further - at_places).max() > 1e-2, 'it is absolute'
+  packed = run(model, segment_ids=segments)
+  np.testing.assert_allclose(packed, with_waves(in_order, segment_ids=segments), atol=1e-4)
+
+
+def test_axes_of_waves_share_the_channels_evenly():
+  with pytest.raises(UserError, match=r'axes=3; allowed: 1, or a divisor of half of model_dim=\d+'):
+    preflight.check_model(tiny(encoding={'name': 'sinusoidal', 'axes': 3}))

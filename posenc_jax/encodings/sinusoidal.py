@@ -5,7 +5,7 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
-from posenc_jax.encodings.core.bounds import check_above, check_one_of
+from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_one_of
 from posenc_jax.xla_ops import add_rounded_once, outer
 
 LAYOUTS = ('interleaved', 'half', 'tensor2tensor')
@@ -42,6 +42,12 @@ class Sinusoidal(Encoding):
   multiplies token embeddings by sqrt(D), as the original does (section 3.4). With `learned_scale`
   it is sqrt(D) (E[token_t] + c P[t]), c a number that starts at D^-1/2, where nothing is changed:
   as x-transformers has it, where P comes as [sin | cos] and nothing is multiplied by sqrt(D).
+
+  Where a token has several positions, `axes`, each has D/axes channels, one after another, whose
+  waves are those of that width. In vision transformers such a P of rows and columns is added to
+  patches: with `layout` 'half' in MAE (He et al. 2021) and DiT (Peebles and Xie 2022), with
+  'tensor2tensor' in MoCo v3 and SimpleViT (Beyer et al. 2022). Without positions, all of them are
+  the token's index.
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'
@@ -59,6 +65,7 @@ class Sinusoidal(Encoding):
     layout: str = 'interleaved',
     base: float = 10_000.0,
     learned_scale: bool = False,
+    axes: int = 1,
   ):
     """Keeps the hyperparameters.
 
@@ -66,8 +73,14 @@ class Sinusoidal(Encoding):
       layout: the order of sines and cosines, one of LAYOUTS.
       base: of the wavelengths.
       learned_scale: whether P is multiplied by a learned number.
+      axes: how many positions a token has.
     """
     super().__init__(dims, rngs)
+    check_at_least(1, axes=axes)
+    if axes > 1 and dims.model_dim % (2 * axes):
+      allowed = f'1, or a divisor of half of model_dim={dims.model_dim}'
+      raise ValueError(f'axes={axes}; allowed: {allowed}')
+    self.positions_per_token = axes
     check_one_of(LAYOUTS, layout=layout)
     check_above(1, base=base)
     self.layout, self.base, self.learned_scale = layout, base, learned_scale
@@ -75,8 +88,10 @@ class Sinusoidal(Encoding):
       self.c = nnx.Param(jnp.float32(dims.model_dim**-0.5))
 
   def add_to_input(self, x_BTD, position_ids):
-    check_input_positions(x_BTD, position_ids)
-    p_BTD = sinusoid(position_ids, x_BTD.shape[-1], layout=self.layout, base=self.base)
+    D, axes = x_BTD.shape[-1], self.positions_per_token
+    check_input_positions(x_BTD, position_ids, axes)
+    p = sinusoid(position_ids, D // axes, layout=self.layout, base=self.base)
+    p_BTD = p.reshape(*position_ids.shape[:2], D)  # the axes' channels one after another
     if self.learned_scale:
       p_BTD = self.dims.model_dim**0.5 * self.c[...] * p_BTD
     return add_rounded_once(x_BTD, p_BTD)
