@@ -24,6 +24,7 @@ HYPERPARAMETERS = {
   'clamp_len': 'max_distance',
   'group_size': 'group',
   'local_size': 'local',
+  'mrope_section': 'sections',
   'num_buckets': 'buckets',
   'partial_rotary_factor': 'fraction',
   'relative_attention_max_distance': 'max_distance',
@@ -54,6 +55,7 @@ ENCODINGS = {
   'rotary': 'rope',
   'streaming_llm': 'streaming_rope',
   'use_logn_attn': 'logn',
+  'xdrope': 'axial_rope',
   'zipformer': 'compact_relative',
 }
 MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS
