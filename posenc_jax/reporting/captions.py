@@ -1,7 +1,7 @@
 """The sentences of captions: protocol, control, seeds, training, and how much was scored."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from posenc_jax.protocols import caption_words
 from posenc_jax.reporting.metrics import SCALE
@@ -12,45 +12,36 @@ MEANS = 'Mean ± standard deviation over {}'
 CHOSEN = ' The examples scored at L also decide which have learned.'
 
 
-def caption(*scores, drawn: str = MEANS, are_scores: bool = True) -> str:
-  """The caption of `scores.Scores`: what was measured, how, on what, which seeds.
+def caption(scores, drawn: str = MEANS, are_scores: bool = True) -> str:
+  """The caption of a `Scores`: what was measured, how, on what, which seeds.
 
   Args:
     drawn: what is shown of several seeds, which stand in the place of its '{}'.
     are_scores: whether numbers are by the metric, which says what is better.
   """
-  rows = [row for group in scores for row in group.exemplar_row.values()]
-  metric = scores[0].metric
-  seeds = sorted({seed for group in scores for seed in group.seeds})
-  are_learned = any(unlearned for group in scores for unlearned in group.unlearned.values())
+  rows = scores.exemplar_row.values()
+  seeds, are_learned = join_unique(scores.seeds), any(scores.unlearned.values())
+  shown = f'Seed {seeds}'
+  if len(scores.seeds) > 1:
+    shown = drawn.format(f'seeds {seeds}' + ' that have learned' * are_learned)
   return (
-    f'{metric.title}; {_join_sentences(map(_protocol, scores))}. '
-    f'{_seed_caption(seeds, drawn, are_learned)}.{CHOSEN * are_learned} '
-    f'{_training(scores)}; evaluated in {_dtypes(rows)}. '
-    f'{_join_sentences(map(_amount_scored, scores))}. '
-    f'{metric.scale_caption if are_scores else SCALE.capitalize()}'
+    f'{scores.metric.title}; {_protocol(scores)}. {shown}.{CHOSEN * are_learned} '
+    f'{_training(rows)}; evaluated in {join_unique(row.get(DTYPE, FULL) for row in rows)}. '
+    f'{_amount_scored(scores)}. '
+    f'{scores.metric.scale_caption if are_scores else SCALE.capitalize()}'
   )
 
 
-def _training(scores: Iterable) -> str:
-  """The beginning of a sentence on how the lines of these scores were trained: 'Trained for 600
+def _training(rows: Collection[dict]) -> str:
+  """The beginning of a sentence on how lines, each given by a row, were trained: 'Trained for 600
   steps at length L = 128'. Step 0 is no training: lines of it are imported models, or have the
   parameters of other runs.
   """
-  rows_of = {}
-  for group in scores:
-    for line, row in group.exemplar_row.items():
-      rows_of.setdefault(line, []).append(row)
-  every = [row for rows in rows_of.values() for row in rows]
-  steps = join_unique(row['step'] for row in every if row['step'])
-  train_length = join_unique(row['train_length'] for row in every)
+  steps = join_unique(row['step'] for row in rows if row['step'])
+  train_length = join_unique(row['train_length'] for row in rows)
   at_length = f'at length L = {train_length}'
   words = lambda row: 'of imported models' if SOURCE in row else 'with the parameters of other runs'
-  kinds = Counter(
-    kind
-    for rows in rows_of.values()
-    for kind in sorted({words(row) for row in rows if not row['step']})
-  )
+  kinds = Counter(words(row) for row in rows if not row['step'])
   if not kinds:
     return f'Trained for {steps} steps {at_length}'
   if not steps:
@@ -59,11 +50,6 @@ def _training(scores: Iterable) -> str:
     f'{number} line{"s" * (number > 1)} {kind}' for kind, number in sorted(kinds.items())
   )
   return f'Trained for {steps} steps {at_length}, but for {others}'
-
-
-def _dtypes(rows: Iterable[dict]) -> str:
-  """The dtypes of activations in evaluation."""
-  return join_unique(row.get(DTYPE, FULL) for row in rows)
 
 
 def _protocol(scores) -> str:
@@ -92,20 +78,6 @@ def examples_scored(scores) -> str:
   """'each score of 220 examples' of a task; '' where their number is not known."""
   numbers = {score.examples for score in scores.by_seed.values() if score.status == 'ok'}
   return f'each score of {join_unique(numbers)} examples' if numbers and None not in numbers else ''
-
-
-def _join_sentences(texts: Iterable[str]) -> str:
-  return '; '.join(dict.fromkeys(texts))
-
-
-def _seed_caption(seeds: list[int], drawn: str = MEANS, are_learned: bool = False) -> str:
-  """'Seed 0', or 'Mean ± standard deviation over seeds 0, 1'.
-
-  `are_learned`: whether seeds that have not learned are left out.
-  """
-  if len(seeds) < 2:
-    return f'Seed {join_unique(seeds)}'
-  return drawn.format(f'seeds {join_unique(seeds)}' + ' that have learned' * are_learned)
 
 
 def join_unique(values: Iterable[object]) -> str:
