@@ -97,7 +97,6 @@ def compare_all(
       f'table: metric={found[0].metric.name!r} with a baseline; allowed: one with a better end'
     )
   baselines_in = {s.protocol: of for s, of in zip(plain, baselines, strict=True)}
-  by_control = {(s.protocol, s.control): s for s in found}
   made = []
   for scores in found if controls else plain:
     comparison = Comparison(scores)
@@ -106,8 +105,7 @@ def compare_all(
       continue
     comparer = _Comparer(scores, baselines_in.get(scores.protocol, {}), is_paired, lines)
     if scores.control is None:
-      names = WINDOWED, TRUNCATED, SHUFFLED_FAR
-      others = {name: by_control.get((scores.protocol, name)) for name in names}
+      others = {s.control: s for s in found if s.protocol == scores.protocol}
       comparison.contrasts = comparer.all_contrasts(others, wanted_names)
       if comparison.contrasts:
         comparison.left_out = comparer.left_out
@@ -168,8 +166,7 @@ def changes_from(
   """
   comparer = _Comparer(scores, {}, is_paired=to_keep is not None, asked=to_keep)
   found = defaultdict(dict)
-  contrasts = comparer.own_contrast() if to_keep is None else comparer.contrast_to_keep(to_keep)
-  for contrast in contrasts:
+  for contrast in comparer.own_contrast(to_keep):
     for (line, length), difference in contrast.differences.items():
       found[line][length] = difference
   return found
@@ -217,11 +214,11 @@ class _Comparer:
     self._samples = {}  # {(control, line, column): sample}
     self._resampled = {}  # {(place of a sample, its seeds): its score in each resample}
 
-  def all_contrasts(self, others: dict[str, Scores | None], wanted: str) -> list[Contrast]:
+  def all_contrasts(self, others: dict[str | None, Scores], wanted: str) -> list[Contrast]:
     """The contrasts of scores without a control.
 
     Args:
-      others: {control: its scores, or None}.
+      others: {control: its scores}.
       wanted: the name of the baseline that a study asked for, or ''.
     """
     scores, L = self.scores, self._train_length
@@ -255,19 +252,26 @@ class _Comparer:
     if scores.protocol not in SAME_TARGETS:  # or else the own score at L is of the same tokens
       of_controls[TRUNCATED] = OWN_TRUNCATED
     for control, reference in of_controls.items():
-      if other := others[control]:
+      if other := others.get(control):
         contrasts += self._contrast(
           reference, is_past, lambda line, column, other=other: (other, line, column)
         )
       elif control == TRUNCATED:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
+    has_rows = lambda control, line: control in others and line in others[control].exemplar_row
     lacking = []
     for baseline in baselines:
-      found = self._practical_default(baseline, others)
-      if found is None:
-        lacking.append(baseline)
+      if has_rows(WINDOWED, baseline):
+        reference = BASELINE_WINDOWED
+        other_of = lambda line, column, baseline=baseline: (others[WINDOWED], baseline, column)
+      elif scores.protocol in SAME_TARGETS and has_rows(TRUNCATED, baseline):
+        reference = BASELINE_TRUNCATED
+        other_of = lambda line, column, baseline=baseline: (scores, baseline, L(baseline))
       else:
-        contrasts += found
+        lacking.append(baseline)
+        continue
+      is_past_baseline = lambda line, column, baseline=baseline: column > L(baseline)
+      contrasts += self._contrast(reference, is_past_baseline, other_of, baseline=baseline)
     if lacking:
       names = ' or '.join(lacking)
       self.left_out.append(
@@ -275,43 +279,14 @@ class _Comparer:
       )
     return contrasts
 
-  def _practical_default(
-    self, baseline: str, others: dict[str, Scores | None]
-  ) -> list[Contrast] | None:
-    """The contrast with the baseline that sees no text past L, as `_contrast` returns it; None: it
-    has no such rows. `others` as in `all_contrasts`.
-    """
-    scores, L, windowed = self.scores, self._train_length(baseline), others[WINDOWED]
-    has_baseline = lambda other: other is not None and baseline in other.exemplar_row
-    is_past = lambda line, column: column > L
-    if has_baseline(windowed):
-      return self._contrast(
-        BASELINE_WINDOWED,
-        is_past,
-        lambda line, column: (windowed, baseline, column),
-        baseline=baseline,
-      )
-    if scores.protocol in SAME_TARGETS and has_baseline(others[TRUNCATED]):
-      return self._contrast(
-        BASELINE_TRUNCATED, is_past, lambda line, column: (scores, baseline, L), baseline=baseline
-      )
-    return None
-
-  def own_contrast(self) -> list[Contrast]:
-    L = self._train_length
+  def own_contrast(self, to_keep: dict[str, str] | None = None) -> list[Contrast]:
+    """The contrast with the own score at L, or with the score `to_keep`, as `changes_from` says."""
+    L, kept = self._train_length, to_keep or {}
+    kept_by = lambda line: kept.get(line, line)
     return self._contrast(
       OWN,
-      lambda line, column: column > L(line),
-      lambda line, column: (self.scores, line, L(line)),
-      is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
-    )
-
-  def contrast_to_keep(self, to_keep: dict[str, str]) -> list[Contrast]:
-    L = self._train_length
-    return self._contrast(
-      OWN,
-      lambda line, column: column >= L(line),
-      lambda line, column: (self.scores, to_keep[line], L(to_keep[line])),
+      lambda line, column: column > L(line) or (line in kept and column == L(line)),
+      lambda line, column: (self.scores, kept_by(line), L(kept_by(line))),
       is_on_same_tokens=self.scores.protocol in SAME_TARGETS,
     )
 
