@@ -61,7 +61,10 @@ def looks(labels: Mapping[str, str]) -> dict[str, Look]:
   for line in sorted(labels, key=lambda line: (line != labels[line], line)):
     number = _first_free(number_of[labels[line]], taken)
     taken.add(number)
-    found[line] = _look(number)
+    color = number % len(COLORS)
+    # One marker further in each line of KNOWN: every pair of color and marker occurs once.
+    marker = (color + number // len(COLORS)) % len(MARKERS)
+    found[line] = Look(COLORS[color], MARKERS[marker])
   return {line: found[line] for line in labels}
 
 
@@ -70,13 +73,6 @@ def _number(name: str) -> int:
   if name in KNOWN:
     return KNOWN.index(name)
   return zlib.crc32(name.encode()) % LOOKS
-
-
-def _look(number: int) -> Look:
-  color = number % len(COLORS)
-  # One marker further in each line of KNOWN: every pair of color and marker occurs once.
-  marker = (color + number // len(COLORS)) % len(MARKERS)
-  return Look(COLORS[color], MARKERS[marker])
 
 
 def _of_free_color(number: int, taken: set[int]) -> int:

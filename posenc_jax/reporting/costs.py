@@ -88,21 +88,16 @@ def with_relative_times(rows: list[dict], folder: str | Path, base: tuple[str, i
   Raises UserError where a row is wrong.
   """
   line = lambda row: (row['label'], row['train_length'])
-  if in_turn := {line(row): row['seconds_per_step'] for row in _step_times(folder)}:
+  fault = lambda row: fault_of(row, STEP_TIME, STEP_TIME)
+  with disk_errors(remedy=''):
+    measured = storage.read_rows(Path(folder) / STEP_TIMES, fault)
+  if in_turn := {line(row): row['seconds_per_step'] for row in measured}:
     rows = [row | {'seconds_per_step': in_turn.get(line(row))} for row in rows]
     of_base = in_turn.get(base)
   else:
     of_base = median(row['seconds_per_step'] for row in rows if line(row) == base)
   relative = lambda seconds: seconds / of_base if seconds and of_base else None
   return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
-
-
-def _step_times(folder: str | Path) -> list[dict]:
-  file = Path(folder) / STEP_TIMES
-  if not storage.exists(file):
-    return []
-  with disk_errors(remedy=''):
-    return storage.read_rows(file, lambda row: fault_of(row, STEP_TIME, STEP_TIME))
 
 
 def write_step_times(folder: str | Path, rows: list[dict]) -> None:

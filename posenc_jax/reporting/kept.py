@@ -164,7 +164,8 @@ def _add(
       study.write(report)
     costs.write(out, made_costs)
     every = [*old_sessions, *new_sessions]
-    sessions.keep(out, {json.dumps(row, sort_keys=True): row for row in every}.values())
+    if worked := {json.dumps(row, sort_keys=True): row for row in every}:
+      storage.rewrite_rows(out / sessions.FILE, worked.values())
     storage.rewrite_rows(out / ROWS, made.values())  # last: a run that has rows here is whole
 
 

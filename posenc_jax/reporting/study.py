@@ -204,14 +204,7 @@ def save(report: Report, path: str | Path) -> None:
 
 def write(report: Report) -> None:
   """Writes `study.json` of the report into its folder."""
-  tree = {
-    'study': report.study,
-    'sha256': report.sha256,
-    'about': report.about,
-    'runs': report.runs,
-    'tables': report.tables,
-    'figures': report.figures,
-  }
+  tree = {name: getattr(report, name) for name in FIELDS}
   tree |= {name: getattr(report, name) for name in OPTIONAL if getattr(report, name)}
   storage.write_json(report.folder / FILE, tree)
 

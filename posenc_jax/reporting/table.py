@@ -1,6 +1,7 @@
 """A table as it is printed: caption, groups of lines, notes. Forms make it."""
 
 import dataclasses
+import itertools
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -141,21 +142,15 @@ def _document_error(scores: Scores, line: str, column) -> str:
   return f' ({metric.form.format(error) if is_known else DASH})'
 
 
-def text_of_seed(scores: Scores, line: str, seed: int, column) -> str:
-  """A seed's score as it is printed; a dash where it has none."""
-  value = scores.by_seed[line, seed, column].value(scores.metric)
-  return scores.metric.text([] if value is None else [value])
-
-
 def per_seed_tables(scores: Scores) -> list[tuple[str, list[str], list[list[str]]]]:
   """`Table.per_seed`."""
   if len(scores.seeds) < 2:
     return []
-  lines = [
-    [line, str(seed), *(text_of_seed(scores, line, seed, column) for column in scores.columns)]
-    for line in scores.lines
-    for seed in scores.seeds
-  ]
+  lines = []
+  for line, seed in itertools.product(scores.lines, scores.seeds):
+    values = [scores.by_seed[line, seed, column].value(scores.metric) for column in scores.columns]
+    texts = [scores.metric.text([] if value is None else [value]) for value in values]
+    lines.append([line, str(seed), *texts])
   return [('Every seed:', ['encoding', 'seed', *header(scores)], lines)]
 
 

@@ -147,12 +147,6 @@ def kept_in(folder: str | Path) -> list[dict]:
   return storage.read_rows(Path(folder) / FILE, lambda row: has_run(row) or _fault(row))
 
 
-def keep(folder: str | Path, rows: Iterable[dict]) -> None:
-  """Writes the sessions that a folder of results keeps anew, if there are any."""
-  if rows := list(rows):
-    storage.rewrite_rows(Path(folder) / FILE, rows)
-
-
 def _fault(row: dict) -> str | None:
   """What is wrong with a row, or None."""
   return fault_of(row, CHECKS, required=CHECKS.keys() - OPTIONAL)

@@ -130,11 +130,6 @@ def _last_checkpoint(folder: Path) -> int:
   return max(run_dir.checkpoint_steps(folder), default=0)
 
 
-def _typical_speed(statuses: list[Status]) -> float | None:
-  """The median over runs of seconds a token; None if no run has logged any."""
-  return costs.median(s.seconds_per_token for s in statuses)
-
-
 def time_left(statuses: list[Status]) -> tuple[float | None, bool]:
   """Seconds until all is done, if as many runs as now stay at work (at least one).
 
@@ -142,7 +137,7 @@ def time_left(statuses: list[Status]) -> tuple[float | None, bool]:
   no run has logged a speed yet.
   """
   to_do = [s for s in statuses if not s.is_over]
-  typical = _typical_speed(statuses)
+  typical = costs.median(s.seconds_per_token for s in statuses)
   trainings = [s.training_left(typical) for s in to_do]
   if not to_do or None in trainings:
     return None, False
@@ -167,7 +162,7 @@ def print_table(runs: list[PlannedRun], console: Console, kept: Collection[str] 
   """
   of_kept = lambda run: Status(run, 'done', run.steps, None, 'kept')
   statuses = [of_kept(run) if run.name in kept else read_status(run) for run in runs]
-  typical = _typical_speed(statuses)
+  typical = costs.median(s.seconds_per_token for s in statuses)
   table = Table(box=None, pad_edge=False, header_style='bold')
   columns = {'run': 'left', 'state': 'left', 'step': 'right', 'training left': 'right', '': 'left'}
   for name, justify in columns.items():

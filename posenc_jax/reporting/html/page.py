@@ -15,7 +15,6 @@ from posenc_jax.reporting.html import plots, style
 from posenc_jax.reporting.html.configurations import Configuration, configurations
 from posenc_jax.reporting.html.gathered import Gathered
 from posenc_jax.reporting.series import Series, references_of
-from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms.lengths import extrapolation_table
 
 HERE = Path(__file__).parent
@@ -118,23 +117,19 @@ def _study_tables(gathered: Gathered) -> list[dict]:
 
 def _tables(gathered: Gathered, series: Series, comparison: Comparison) -> dict:
   """The scores of a series by length, its differences, and its seeds."""
-  metric, table = series.scores.metric, _score_table(gathered, series)
+  scores, metric = series.scores, series.scores.metric
+  has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
+  depths = ' Of all depths together.' if has_depths and not metric.denominator else ''
+  table = extrapolation_table(gathered.rows, scores, depths)
   fields = dict(table=table, per_seed=[], per_seed_header=['encoding', 'seed', *table.header[1:]])
   fields['differences'] = difference_tables(comparison)
-  if len(series.scores.seeds) > 1:
+  if len(scores.seeds) > 1:
     fields['per_seed'] = [
-      [curve.label, seed, *(plots.seed_text(metric, score) for score in scores)]
+      [curve.label, seed, *(plots.seed_text(metric, value) for value in values)]
       for curve in series.curves.values()
-      for seed, scores in curve.by_seed.items()
+      for seed, values in curve.by_seed.items()
     ]
   return fields
-
-
-def _score_table(gathered: Gathered, series: Series) -> Table:
-  scores = series.scores
-  has_depths = any(row['position'] is not None for row in scores.exemplar_row.values())
-  depths = ' Of all depths together.' if has_depths and not scores.metric.denominator else ''
-  return extrapolation_table(gathered.rows, scores, depths)
 
 
 def _configurations(found: list[Configuration]) -> list[list[str]]:

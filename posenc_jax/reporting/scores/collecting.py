@@ -184,6 +184,7 @@ def _aggregate(
   for line, row in named_rows:
     groups[line, row['seed'], column_of(row)].append(row)
     rows_of[line].append(row)
+  known = {line: learned.known_seeds(some) for line, some in rows_of.items()}
   _, first = named_rows[0]
   scores = Scores(
     protocol=first['protocol'],
@@ -194,7 +195,10 @@ def _aggregate(
     by_seed={},
     exemplar_row={line: some[0] for line, some in rows_of.items()},
     runs_of={line: {row['run'] for row in some} for line, some in rows_of.items()},
-    unlearned={line: learned.unlearned_seeds(some) for line, some in rows_of.items()},
+    unlearned={
+      line: {seed: some for seed, some in by_seed.items() if not some.is_learned}
+      for line, by_seed in known.items()
+    },
     notes=notes,
   )
   sizes = len(scores.lines), len(scores.seeds), len(scores.columns)
@@ -210,8 +214,7 @@ def _aggregate(
     scores = _of_labels(scores, labels)
   notes += score_notes.of_statuses(scores, is_expected)
   number_of = {line: len(scores.seeds_of(line)) for line in scores.lines}
-  known = {line: learned.known_seeds(rows_of[line]) for line in scores.lines}
-  notes += learned.note(known, number_of)
+  notes += learned.note({line: known[line] for line in scores.lines}, number_of)
   return scores
 
 

@@ -107,11 +107,6 @@ def known_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
   return dict(sorted(known.items()))
 
 
-def unlearned_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
-  """The seeds of `known_seeds` that have not learned."""
-  return {seed: known for seed, known in known_seeds(rows).items() if not known.is_learned}
-
-
 def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> list[str]:
   """The note that says which seeds have not learned, what they would have to, and which seeds are
   close to that, in a list; [] where all have, by far.
