@@ -192,25 +192,25 @@ def lines(
     notes += dict.fromkeys((*plain.notes, *by_control[None].left_out))
   base_runs = {row['run'] for row in rows if is_base(row)}
   cost_of = costs.relative_costs(spent, plain.runs_of, base_runs)
+  if baseline is None:  # another line of that encoding is no measure
+    contrasts = by_control[None].contrasts
+    by_control[None].contrasts = [contrast for contrast in contrasts if not contrast.baseline]
   made = [
-    _line(line, plain, by_control, usual, cost_of[line])
+    _line(line, plain, by_control, usual, cost_of[line], references)
     for line in plain.lines
     if only in (None, line)
-  ]
-  made = [
-    dataclasses.replace(
-      line,
-      is_reference=line.is_reference or line.label in references,
-      # another line of that encoding is no measure
-      at_L=line.at_L if baseline else None,
-      beyond_default=line.beyond_default if baseline else None,
-    )
-    for line in made
   ]
   return sorted(made, key=_rank)
 
 
-def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Cost) -> Line:
+def _line(
+  name: str,
+  plain: Scores,
+  by_control: dict,
+  usual: int,
+  cost: costs.Cost,
+  references: Collection[str],
+) -> Line:
   row = plain.exemplar_row[name]
   L, metric = row['train_length'], METRICS['bpb']
   is_of_L = row['encoding'] != N_GRAM and usual == L
@@ -234,7 +234,7 @@ def _line(name: str, plain: Scores, by_control: dict, usual: int, cost: costs.Co
     name=name,
     label=row['label'],
     runs=frozenset(plain.runs_of[name]),
-    is_reference=not is_of_L,
+    is_reference=not is_of_L or row['label'] in references,
     train_length=L,
     seeds=tuple(values),
     own=own,
@@ -282,11 +282,6 @@ def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, 
   return changes
 
 
-def _is_below(change: Difference | None) -> bool:
-  """Whether the interval of the change ends at SLACK or below it."""
-  return change is not None and change.interval is not None and change.interval[1] <= SLACK
-
-
 def _is_above(change: Difference | None) -> bool:
   """Whether the interval of the change lies above SLACK."""
   return change is not None and change.interval is not None and change.interval[0] > SLACK
@@ -298,7 +293,7 @@ def _holds_windowed(
   """`Line.holds_windowed` from the change at the longest length, attention windowed at L."""
   if _is_above(change):
     return False
-  if not _is_below(change):
+  if change is None or change.interval is None or change.interval[1] > SLACK:
     return None
   at_L = effective_length.scores_at_L(plain, line, METRICS['bpb'])
   of_window = effective_length.values_of_seeds(windowed, line, METRICS['bpb'])

@@ -131,12 +131,7 @@ def _onset(found: list[int | None]) -> str:
 
 def _bin(position: int, L: int) -> int:
   """0: new; 1: within L / 2; 2: L / 2 to L; 3: L to 2 L; and so on by doubling."""
-  if position == 0:
-    return 0
-  number = 1
-  while position >= L / 2 * 2 ** (number - 1):
-    number += 1
-  return number
+  return position and (2 * position // L).bit_length() + 1
 
 
 def _bin_name(number: int) -> str:
