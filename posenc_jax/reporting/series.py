@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.colors import GREY, Look, looks
-from posenc_jax.reporting.scores.collecting import Windows, collect, windows_of
-from posenc_jax.reporting.scores.score import LINE, UNSEEN, Scores
+from posenc_jax.reporting.scores.collecting import collect_windows
+from posenc_jax.reporting.scores.score import UNSEEN, Scores
 from posenc_jax.reporting.tasks.chance import chance_scores
 from posenc_jax.rows.row_schema import N_GRAM
 
@@ -229,17 +229,4 @@ def _by_position(
   lengths = sorted({row['length'] for row in rows})
   if length is not None and length not in lengths:
     raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths))}')
-  drawn = [row for row in rows if row['label'] in labels] if labels else rows
-  windows = windows_of(drawn, runs, length) if drawn else Windows(0, [], list(runs), [])
-  found = collect(
-    [row for row in rows if row['length'] == windows.length],
-    windows.runs,
-    [protocol],
-    metric,
-    column_of=lambda row: row['position'],
-    group_fields=(*LINE, 'length'),
-    labels=labels,
-  )
-  for scores in found:
-    scores.notes += windows.notes
-  return found, windows.length
+  return collect_windows(rows, runs, protocol, metric, length, lambda row: row['position'], labels)

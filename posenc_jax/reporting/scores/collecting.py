@@ -9,7 +9,6 @@ import itertools
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
-from typing import NamedTuple
 
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import BY_DEPTH, POSITIONAL, PROTOCOLS, of_rows
@@ -113,45 +112,50 @@ def collect(
   return [found[key] for key in sorted(found)]
 
 
-class Windows(NamedTuple):
-  """What is left of rows where windows of one length are asked for.
+def collect_windows(
+  rows: Iterable[dict],
+  runs: Iterable[str],
+  protocol: str,
+  metric: str,
+  length: int | None,
+  column_of: Callable[[dict], object],
+  labels: Collection[str] = (),
+  controls: bool = True,
+) -> tuple[list[Scores], int]:
+  """The scores of windows of `length` tokens, None: of the longest that most runs have, of several
+  such lengths the largest; and that length. A note of the first scores names what has other windows
+  alone.
 
-  Attributes:
-    rows: those of windows of `length` tokens.
-    runs: the runs that should be there, but for those that have other windows alone.
-    notes: what has other windows alone.
-  """
-
-  length: int
-  rows: list[dict]
-  runs: list[str]
-  notes: list[str]
-
-
-def windows_of(
-  rows: Iterable[dict], runs: Iterable[str] = (), length: int | None = None
-) -> Windows:
-  """The rows of windows of `length` tokens, None: of the longest that most runs have, of several
-  such lengths the largest. `rows` are of one protocol, and there are some.
+  `rows` are of this protocol; all else is as for `collect`.
   """
   rows, longest = list(rows), {}
-  for row in rows:
+  shown = [row for row in rows if row['label'] in labels] if labels else rows
+  for row in shown:
     longest[row['run']] = max(row['length'], longest.get(row['run'], 0))
-  if length is None:
+  if length is None or not shown:  # without any, `collect` raises the error
     number_of = Counter(longest.values())
-    length = max(number_of, key=lambda some: (number_of[some], some))
-  kept = [row for row in rows if row['length'] == length]
+    length = max(number_of, key=lambda some: (number_of[some], some), default=0)
+  kept = [row for row in shown if row['length'] == length]
   lacking = longest.keys() - {row['run'] for row in kept}
-  labels = {row['label'] for row in kept}
+  found = collect(
+    [row for row in rows if row['length'] == length],
+    [run for run in runs if run not in lacking],
+    [protocol],
+    metric,
+    controls,
+    column_of=column_of,
+    group_fields=(*LINE, 'length'),
+    labels=labels,
+  )
+  there = {row['label'] for row in kept}
   names = {
-    row['label'] if row['label'] not in labels else f'{row["label"]} seed {row["seed"]}'
-    for row in rows
+    row['label'] if row['label'] not in there else f'{row["label"]} seed {row["seed"]}'
+    for row in shown
     if row['run'] in lacking
   }
-  notes = []
   if names:
-    notes.append(f'no {rows[0]["protocol"]} in windows of {length} tokens: {join_unique(names)}')
-  return Windows(length, kept, [run for run in runs if run not in lacking], notes)
+    found[0].notes.append(f'no {protocol} in windows of {length} tokens: {join_unique(names)}')
+  return found, length
 
 
 def check_depths(what: str, protocol: str, others: Collection[str] = ()) -> None:

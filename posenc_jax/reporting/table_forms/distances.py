@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import PLANTED
-from posenc_jax.reporting.scores.collecting import check_depths, collect, windows_of
-from posenc_jax.reporting.scores.score import LINE, Scores
+from posenc_jax.reporting.scores.collecting import check_depths, collect_windows
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import (
   DEPTH,
   DISTANCE,
@@ -49,17 +49,10 @@ def distances(
     allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
     raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
   place = DISTANCE if is_planted else DEPTH
-  windows = windows_of(rows, runs, length)
-  found = collect(
-    [row | {place: of_place(row)} for row in windows.rows],
-    windows.runs,
-    [protocol],
-    metric,
-    controls,
-    column_of=lambda row: row[place],
-    group_fields=(*LINE, 'length'),
+  rows = [row | {place: of_place(row)} for row in rows]
+  found, _ = collect_windows(
+    rows, runs, protocol, metric, length, lambda row: row[place], controls=controls
   )
-  found[0].notes += windows.notes
   return [_table(scores, is_planted) for scores in found]
 
 
