@@ -19,8 +19,7 @@ from posenc_jax.errors import Stopped, UserError
 from posenc_jax.reporting import study as studies
 from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import launching, subprocesses
-from posenc_jax.sweep.plan import NAME_LENGTH
-from posenc_jax.sweep.run_state import RunState
+from posenc_jax.sweep.plan import NAME_LENGTH, RunState
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts.maintenance import torture
 

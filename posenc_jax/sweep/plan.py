@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,8 @@ from types import ModuleType
 from ml_collections import ConfigDict
 
 from posenc_jax import cli, config, storage
-from posenc_jax.errors import Stopped, UserError, last_line, shown
+from posenc_jax.errors import Damaged, Stopped, UserError, last_line, shown
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
-from posenc_jax.sweep import run_state
-from posenc_jax.sweep.run_state import RunState
 from posenc_jax.training import trackers
 from posenc_jax.training.provenance import OWN_ENCODINGS
 from posenc_jax.training.run_dir import (
@@ -29,6 +28,32 @@ from posenc_jax.training.run_dir import (
 )
 
 NAME_LENGTH = 120  # characters of a directory's name
+STATES = ('queued', 'running', 'failed', 'ended')
+MAX_SECONDS = 1e9  # more is no duration
+MAX_CHARACTERS = 400  # of a line that is shown
+
+
+@dataclasses.dataclass
+class RunState:
+  """What the launcher of a run said last, in its state.json.
+
+  It serves people and `--status`, and decides nothing: a damaged file is one that says nothing, and
+  the next write replaces it.
+
+  Attributes:
+    state: one of STATES, or '': nothing is known. A launcher that is killed leaves 'running': then
+      the lock of the log tells.
+    host: the machine of the launcher.
+    job: the job of a cluster, if it is one.
+    reason: why the run is in this state, in one line.
+    seconds: how long each of its scripts took, {'train': 60.0}.
+  """
+
+  state: str = ''
+  host: str = ''
+  job: str = ''
+  reason: str = ''
+  seconds: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -80,12 +105,28 @@ class PlannedRun:
     return storage.is_locked(self.log)
 
   def read_state(self) -> RunState:
-    """What `write_state` wrote last, as far as it can be trusted."""
-    return run_state.read(self.workdir / 'state.json')
+    """What `write_state` wrote last, as far as it can be trusted. Raises OSError where the file
+    cannot be read.
+    """
+    needed = {'state': str, 'host': str}
+    try:
+      found = RunState(**storage.read_json(self.workdir / 'state.json', needed))
+    except (FileNotFoundError, NotADirectoryError, Damaged, TypeError):
+      return RunState()
+    words = (found.host, found.job, found.reason)
+    if found.state not in STATES or not all(isinstance(word, str) for word in words):
+      return RunState()
+    is_duration = lambda value: type(value) in (int, float) and 0 <= value < MAX_SECONDS
+    if not isinstance(found.seconds, dict) or not all(map(is_duration, found.seconds.values())):
+      return RunState()
+    found.host, found.job, found.reason = map(printable, words)
+    return found
 
   def write_state(self, state: str, **fields: object) -> None:
     """Writes state.json with what the launcher knows of the run, fields of `RunState`."""
-    run_state.write(self.workdir / 'state.json', state, **fields)
+    fields = {'state': state, 'host': socket.gethostname(), **fields}
+    known = {name: value for name, value in fields.items() if value}
+    storage.write_json(self.workdir / 'state.json', known)
 
   def last_log_line(self) -> str:
     """The last line of the run's log, as a terminal shows it; '' if there is none."""
@@ -95,7 +136,14 @@ class PlannedRun:
         text = re.sub(r'\x1b\[[0-9;?]*[A-Za-z]', '', file.read().decode(errors='replace'))
     except FileNotFoundError:
       return ''
-    return run_state.printable(last_line(text))
+    return printable(last_line(text))
+
+
+def printable(text: str) -> str:
+  """The text as one line of limited length, without what would control a terminal."""
+  line = ' '.join(text[: 4 * MAX_CHARACTERS].split())
+  line = ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in line)
+  return line if len(line) <= MAX_CHARACTERS else f'{line[:MAX_CHARACTERS]} ...'
 
 
 def run_name(overrides: dict[str, object]) -> str:

@@ -19,9 +19,7 @@ from rich.text import Text
 from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs
-from posenc_jax.sweep import run_state
-from posenc_jax.sweep.plan import PlannedRun
-from posenc_jax.sweep.run_state import RunState
+from posenc_jax.sweep.plan import PlannedRun, RunState, printable
 from posenc_jax.training import run_dir
 
 STATE_COLORS = {
@@ -77,7 +75,7 @@ def read_status(run: PlannedRun) -> Status:
       run_dir.check_same_config(run.workdir, run.config, 'another --out')
     return _read_status(run)
   except (UserError, OSError) as error:
-    return Status(run, 'unknown', 0, None, run_state.printable(str(error)))
+    return Status(run, 'unknown', 0, None, printable(str(error)))
 
 
 def _read_status(run: PlannedRun) -> Status:
