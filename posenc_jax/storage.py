@@ -51,6 +51,31 @@ def exists(path: str | Path) -> bool:
   return True
 
 
+def is_folder(path: str | Path) -> bool:
+  """Whether there is a folder at this path. Raises OSError where the system does not tell."""
+  return exists(path) and stat.S_ISDIR(os.stat(path).st_mode)
+
+
+def files_below(folder: str | Path, name: str) -> list[Path]:
+  """The files `*/name` in the folder, in order. Raises OSError where the system does not tell.
+
+  Unlike `glob`, which passes over a folder that may not be read.
+  """
+  with os.scandir(folder) as entries:
+    below = sorted(entry.name for entry in entries if _is_folder(entry))
+  files = [Path(folder) / each / name for each in below]
+  return [file for file in files if exists(file)]
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+  try:
+    return entry.is_dir()
+  except OSError as error:
+    if error.errno != errno.ELOOP:
+      raise
+    return False  # a link to itself leads nowhere
+
+
 def is_writable(folder: str | Path) -> bool:
   """Whether this process may make files in a folder that exists."""
   effective = os.access in os.supports_effective_ids

@@ -20,7 +20,6 @@ from posenc_jax import cli, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, places
 from posenc_jax.reporting.board import lines, page, pareto, tables
-from posenc_jax.reporting.folders import files_below
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_writers import markdown_link
 from posenc_jax.rows import sessions
@@ -90,7 +89,7 @@ def _sessions_in(folder: Path) -> list[dict]:
   """The sessions of the runs in a folder, and those that it keeps of others."""
   with disk_errors(remedy=''):
     found = sessions.kept_in(folder)
-    for file in files_below(folder, sessions.FILE):
+    for file in storage.files_below(folder, sessions.FILE):
       found += sessions.of_run(file.parent)
   return [row | {'run': visible(row['run'])} for row in found]
 

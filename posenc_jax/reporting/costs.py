@@ -9,7 +9,6 @@ from typing import NamedTuple
 from posenc_jax import storage
 from posenc_jax.errors import Damaged, disk_errors, visible
 from posenc_jax.reporting import row_files
-from posenc_jax.reporting.folders import files_below
 from posenc_jax.rows.row_schema import COUNT, COUNT_OR_NULL, FieldCheck, fault_of, is_number, text
 
 FILE = 'costs.jsonl'
@@ -62,7 +61,7 @@ def read(folder: str | Path) -> list[dict]:
   """
   folder = Path(folder)
   with disk_errors(remedy=''):
-    runs = [path.parent for path in files_below(folder, 'timing.jsonl')]
+    runs = [path.parent for path in storage.files_below(folder, 'timing.jsonl')]
     rows = [_of_run(run) for run in runs if storage.exists(run / 'config.json')]
     others = storage.read_rows(folder / FILE, _fault_of_costs)
     if rows:

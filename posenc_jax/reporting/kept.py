@@ -11,7 +11,6 @@ from pathlib import Path
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import costs, row_files, study
-from posenc_jax.reporting.folders import files_below
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
 from posenc_jax.training.run_dir import FINISHED, is_finished
@@ -50,7 +49,7 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     allowed = 'after the same sweep again, which adds them'
     raise UserError(f'{folder}: its study.json has no hashes of configs; allowed: {allowed}')
   with disk_errors(remedy=''):
-    found = [file.parent for file in files_below(folder, FINISHED)]
+    found = [file.parent for file in storage.files_below(folder, FINISHED)]
     runs = [run for run in found if _is_as_planned(run, report.hashes)]
     # a run of several seeds has no rows of its own: those of its seeds are kept
     others = [run for run in found if run not in runs and storage.exists(run / 'eval.jsonl')]

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
 from posenc_jax.reporting import row_files, study
-from posenc_jax.reporting.folders import files_below, is_folder
 
 
 @dataclasses.dataclass
@@ -67,12 +66,12 @@ def _read(path: Path) -> Place:
   rows = row_files.of_runs(path)
   place = Place(path, rows, study.Report(path), {}, {}, {})
   with disk_errors(remedy=''):
-    is_of_runs = is_folder(path)
+    is_of_runs = storage.is_folder(path)
     if is_of_runs:
       place.report = study.load(path)
     folder = path if is_of_runs else path.parent
     own = folder / 'config.json'
-    files = [own] * storage.exists(own) + files_below(folder, own.name)
+    files = [own] * storage.exists(own) + storage.files_below(folder, own.name)
     present = {row['run'] for row in rows}
     for file in files:
       run = visible(storage.name_of(file.parent))

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError, disk_errors, visible
-from posenc_jax.reporting.folders import files_below, is_folder
 from posenc_jax.rows import row_schema
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.training.provenance import kept_code
@@ -35,7 +34,7 @@ def of_runs(folder: str | Path) -> list[dict]:
   rows, saved, codes = read(folder), {}, {}
   with disk_errors(remedy=''):
     kept = _code(folder)
-    for file in files_below(folder, 'config.json') if is_folder(folder) else []:
+    for file in storage.files_below(folder, 'config.json') if storage.is_folder(folder) else []:
       try:
         fields = config.flat(config.saved_config(file.parent))
       except UserError:
@@ -120,10 +119,10 @@ def read(path: str | Path) -> list[dict]:
 
 
 def _files(path: Path) -> list[Path]:
-  if not is_folder(path):
+  if not storage.is_folder(path):
     return [path]
   own = [path / name for name in FILES]
-  return [file for file in own if storage.exists(file)] + files_below(path, 'eval.jsonl')
+  return [file for file in own if storage.exists(file)] + storage.files_below(path, 'eval.jsonl')
 
 
 class Known(NamedTuple):

@@ -17,7 +17,6 @@ from posenc_jax import cli, config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, disk_errors, shown, visible
 from posenc_jax.reporting import costs, report_settings, row_files, table_writers
 from posenc_jax.reporting.cost_table import cost_tables, scale
-from posenc_jax.reporting.folders import is_folder
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms import make_tables
@@ -220,7 +219,7 @@ def load(folder: str | Path, path: str | Path | None = None, with_settings: bool
   """
   folder = Path(folder)
   with disk_errors(remedy=''):
-    if not is_folder(folder):
+    if not storage.is_folder(folder):
       raise UserError(
         f'{str(folder)!r} is no folder; allowed: where a sweep ran, such as runs/quick'
       )
