@@ -548,6 +548,13 @@ def test_a_section_is_set_before_its_fields_whatever_their_order():
     ]
 
 
+def test_a_section_within_the_encoding_is_set_before_its_fields_whatever_their_order():
+  whole = {'encoding.scaling': {'rope_type': 'linear', 'factor': 4}}
+  for overrides in (whole | {'encoding.scaling.factor': 8}, {'encoding.scaling.factor': 8} | whole):
+    scaling = load(BASE, overrides).encoding.scaling
+    assert scaling.to_dict() == {'rope_type': 'linear', 'factor': 8}
+
+
 def test_another_rope_type_has_none_of_the_fields_of_the_one_before():
   llama = {'rope_type': 'llama3', 'factor': 8.0, 'low_freq_factor': 1.0, 'high_freq_factor': 4.0}
   llama |= {'original_max_position_embeddings': 8192}

@@ -40,9 +40,11 @@ def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
   if OPEN in config:
     encoding = to_json(config[OPEN])
     overrides = _put_in_chain(encoding, _set_in_parts(encoding, overrides))
-  # stable: of a whole section and a name alone, the later one counts
-  is_within = lambda item: item[0].startswith(f'{OPEN}.') and item[0] != f'{OPEN}.name'
-  for path, value in sorted(overrides.items(), key=is_within):
+  # Sections come before what is within them. Of the whole encoding and a name alone, the later one
+  # counts.
+  is_within = lambda path: path.startswith(f'{OPEN}.') and path != f'{OPEN}.name'
+  depth = lambda item: item[0].count('.') if is_within(item[0]) else 0
+  for path, value in sorted(overrides.items(), key=depth):
     *sections, key = path.split('.')
     section = config
     is_hyperparameter = sections[:1] == [OPEN] and path != f'{OPEN}.name'
