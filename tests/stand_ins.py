@@ -34,9 +34,12 @@ from posenc_jax.training import run_dir
 
 required = dict.fromkeys(('config', 'workdir'), cli.REQUIRED)
 flags, overrides = cli.parse_args(sys.argv[1:], required | {'planned': ''})
-run = config.load(flags.config, overrides)
-run_dir.check_planned(run, flags.workdir, flags.planned)
 workdir, name = Path(flags.workdir), Path(sys.argv[0]).stem
+if name == 'train':
+  run = config.load(flags.config, overrides)
+else:
+  run = config.trained_config(workdir, overrides)
+run_dir.check_planned(run, flags.workdir, flags.planned)
 with open(workdir / 'calls.txt', 'a') as file:
   print(name, *sorted(getattr(os, 'sched_getaffinity', lambda process: ())(0)), file=file)
 storage.write_json(workdir / 'config.json', config.to_json(run))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from posenc_jax import cli, config, data, errors, sweep
+from posenc_jax import cli, config, data, errors, storage, sweep
 from posenc_jax.cli import parse_args
 from posenc_jax.config import BASE, field_help, load, validate
 from posenc_jax.config.checks import MAX_DEPTH
@@ -285,6 +285,28 @@ def test_numbers_of_numpy_and_sections_become_those_of_python(tmp_path):
   assert runs[0].config.encoding.layers == ({'name': 'rope', 'base': 8.0}, 'nope')
   for value in config.flat(run.config).values():
     assert type(value).__module__ == 'builtins'
+
+
+@pytest.mark.parametrize(
+  ('encoding', 'varied'),
+  [
+    ({'name': 'pattern', 'layers': ('rope', 'nope')}, "'name', 'rope', 'alibi'"),
+    ({'name': 'pattern', 'layers': ('rope', 'nope')}, "'attention_window', 512, 256"),
+    ({'name': 'chain', 'members': ('kv_shift', 'rope')}, "'name', 'rope', 'alibi'"),
+  ],
+)
+def test_what_is_evaluated_of_a_pattern_or_a_chain_is_the_planned_run(encoding, varied, tmp_path):
+  """Other parts would be rope once the fields of a run have acted."""
+  base = f'def get_config(): return load({str(BASE)!r}, {{"encoding": {encoding!r}}})'
+  path = study_of(tmp_path, f'{base}\ndef sweep(): return vary("encoding." {varied})')
+  runs = sweep.plan(path, tmp_path / 'out', {'eval.k': 4}, (Path('train.py'), Path('eval.py')))
+  assert len(runs) == 2
+  for run in runs:
+    training, evaluation = (parse_args(command[5:], {})[1] for command in run.commands)
+    run.workdir.mkdir(parents=True)
+    storage.write_json(run.workdir / 'config.json', config.to_json(load(path, training)))
+    evaluated = config.trained_config(run.workdir, evaluation)
+    assert config.config_hash(evaluated) == config.config_hash(run.config)
 
 
 def test_overrides_that_make_runs_equal_are_refused_but_for_seeds(tmp_path):

@@ -183,8 +183,10 @@ def plan(
     _check_startable(run, by_workdir.get(run.init_from))
     planned = config.config_hash(run.config)
     flags = [f'--config={path}', f'--workdir={run.workdir}', f'--planned={planned}']
-    flags += [_flag(*item) for item in {**run.fields, **_edited(run.config, run.workdir)}.items()]
-    run.commands = [[sys.executable, str(script), *flags] for script in scripts]
+    fields = {**run.fields, **_edited(run.config, run.workdir)}
+    run.commands = [
+      [sys.executable, str(script), *flags, *_flags_of(script, fields)] for script in scripts
+    ]
   return runs
 
 
@@ -444,6 +446,15 @@ def _of_seed(swept_runs: list[dict], seed: object, default: int) -> list[dict]:
     if is_start or swept.get('seed', default) == seed:
       left.append(swept)
   return left[::-1]
+
+
+def _flags_of(script: Path, fields: dict[str, object]) -> list[str]:
+  """The fields as flags of a script. eval.py gets none of the encoding: it lays them over the run's
+  own config, where they have acted, and which parts of a pattern or a chain they are for is another
+  question there.
+  """
+  is_given = lambda path: script.stem != 'eval' or path.partition('.')[0] != 'encoding'
+  return [_flag(path, value) for path, value in fields.items() if is_given(path)]
 
 
 def _flag(path: str, value: object) -> str:
