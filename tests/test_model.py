@@ -36,6 +36,7 @@ from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import LM, REMAT_POLICIES, build
 from posenc_jax.model.layer import MLPS, Layer, rms_norm
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.training import multi_seed
 
 VOCAB = 20
 
@@ -403,6 +404,10 @@ def test_nats_do_not_depend_on_how_logits_are_cut(monkeypatch):
   text = str(jax.make_jaxpr(value)(m))
   assert f'13,{VOCAB}]' not in text
   assert f'5,{VOCAB}]' in text
+  of_seeds = multi_seed.stack([m, m], (0, 1))  # a device has room for fewer tokens of each
+  text = str(jax.make_jaxpr(multi_seed.vmap_seeds(value))(of_seeds))
+  assert f',5,{VOCAB}]' not in text
+  assert f',2,{VOCAB}]' in text
 
 
 def test_a_step_of_many_symbols_takes_three_pieces_of_logits():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax import target
-from posenc_jax.distributed.mesh import devices_of_batch
+from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
 from posenc_jax.model.decoder import LM
 
 BITS = 1 / math.log(2)  # bits in a nat
@@ -79,7 +79,8 @@ def token_nll(model: LM, tokens_BT, *, last: int | None = None, **options):
   B, T = tokens_BT.shape
   # Each chunk has an equal part of every device's tokens, so that no device needs others' tokens.
   shards = target.sequence_shards() if T % target.sequence_shards() == 0 else 1
-  rows = B // devices_of_batch() if B % devices_of_batch() == 0 else B  # of a device
+  rows = B // devices_of_batch() if B % devices_of_batch() == 0 else B
+  rows *= seeds_of_device()  # those of a device
   if rows * (T // shards) * model.vocab <= MAX_LOGITS:
     return nats_of_logits(model.logits(hidden_BTD), tokens_BT)
   size = max(1, MAX_LOGITS // (rows * model.vocab))
