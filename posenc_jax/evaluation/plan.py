@@ -18,7 +18,7 @@ from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.evaluation.whole_windows import WholeWindows
 from posenc_jax.inspection import attention_weights
-from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS
+from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, is_asked
 from posenc_jax.rows.clusters import top_folder
 from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
@@ -366,7 +366,8 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
       f'config.eval.documents={e.documents}: only {len(long_enough)} {available}; '
       f'allowed: 1 to {len(long_enough)}, or 0 for all of them'
     )
-  if SHUFFLED_FAR in e.controls and len(long_enough) < 2:
+  is_shuffled = is_asked(SHUFFLED_FAR, e.protocols, e.controls)
+  if is_shuffled and len(long_enough) < 2:
     raise UserError(
       f'config.eval.controls={tuple(e.controls)!r}: only 1 of the {available}; '
       'allowed: without shuffled_far'
@@ -374,7 +375,7 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
   chosen = windows.spread_evenly(len(long_enough), e.documents or len(long_enough))
   chosen = [long_enough[i] for i in chosen]
   folders = {top_folder(corpus.names[i]) for i in chosen}
-  if SHUFFLED_FAR in e.controls and len(folders) < 2:
+  if is_shuffled and len(folders) < 2:
     raise UserError(
       f'config.eval.controls={tuple(e.controls)!r}: all of the {len(chosen)} documents lie in '
       f'{folders.pop()!r}; allowed: without shuffled_far, or eval.documents of two folders or more'

@@ -198,7 +198,8 @@ class Checkpoints:
       kept = ', '.join(map(str, sorted(steps))) or 'a run that was trained'
       raise UserError(
         f'{self._folder}: no checkpoint of step {at}; allowed: {kept} '
-        '(config.train.max_to_keep and keep_every say which a run keeps)'
+        '(config.train.max_to_keep and keep_every say which a run keeps; after config.vmap_seeds a '
+        'seed has its last one)'
       )
     for step in steps if at is None else [at]:
       try:
