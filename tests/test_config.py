@@ -233,10 +233,16 @@ def test_cudnn_that_trains_evaluates_too():
       for name in WITHOUT_TILES
     ),
     *(({'data.corpus': name}, 'data.text_field') for name in (*EMBEDDED, 'task:copy')),
+    ({'attention.window': 0}, 'attention.sink_tokens'),
+    ({'encoding': {'name': 'pattern', 'layers': ('rope', 'nope')}}, 'attention.sink_tokens'),
   ],
 )
 def test_a_field_without_effect_is_its_default_in_a_training(overrides, path):
-  other = {'attention.block_sizes': (8, 16), 'data.text_field': 'article'}[path]
+  other, has_effect = {
+    'attention.block_sizes': ((8, 16), {}),
+    'data.text_field': ('article', {'data.corpus': 'texts'}),
+    'attention.sink_tokens': (4, {'attention.window': 64}),
+  }[path]
   if overrides.get('data.corpus') == 'task:copy':
     overrides = TASK
   validate(load(BASE, overrides))
@@ -244,7 +250,13 @@ def test_a_field_without_effect_is_its_default_in_a_training(overrides, path):
   validate(config, is_trained=True)
   with pytest.raises(UserError, match=rf'^config\.{path}=.* with '):
     validate(config)
-  validate(load(BASE, {'data.corpus': 'texts', path: other}))
+  validate(load(BASE, {path: other} | has_effect))
+
+
+def test_first_tokens_are_seen_from_outside_of_any_window_or_chunk():
+  layers = ({'name': 'rope', 'attention_window': 8}, 'nope')
+  for own in ({'encoding': {'name': 'pattern', 'layers': layers}}, {'attention.chunk': 64}):
+    validate(load(BASE, own | {'attention.sink_tokens': 4}))
 
 
 def test_fewer_steps_than_the_warm_up_are_one_line_that_says_what_to_add():

@@ -7,6 +7,8 @@ from ml_collections import ConfigDict
 
 from posenc_jax import tasks
 from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
+from posenc_jax.config.overlays import MASKS
+from posenc_jax.config.serialization import to_json
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import OF_EXCERPTS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, is_asked
 
@@ -94,6 +96,19 @@ def effects(config: ConfigDict) -> Relations:
     yield f'optim.{name}', fits, f'{off!r} with optim.final_fraction=1, a constant rate'
   fits = backend not in WITHOUT_TILES or not any(config.attention.block_sizes)
   yield 'attention.block_sizes', fits, f'(0, 0) with attention.backend={backend!r}, its own choice'
+  # without a window they would do nothing but to the control windowed, whatever it says
+  fits = config.attention.sink_tokens == 0 or _has_mask(config)
+  allowed = '0 with attention.window=0 and attention.chunk=0, unless layers have a window'
+  yield 'attention.sink_tokens', fits, allowed
+
+
+def _has_mask(config: ConfigDict) -> bool:
+  """Whether any layer of the model does not see the whole text."""
+  encoding = to_json(config.encoding)
+  layers = encoding.get('layers')
+  specs = [x for x in layers if isinstance(x, dict)] if isinstance(layers, list) else []
+  of_layers = [spec.get(field) for spec in specs for field in MASKS]
+  return any((config.attention.window, config.attention.chunk, *of_layers))
 
 
 def backends(config: ConfigDict) -> Relations:
