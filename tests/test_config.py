@@ -1,6 +1,7 @@
 """Configurations: what is refused, and that nothing is lost on the way to disk and back."""
 
 import ast
+import contextlib
 import json
 import os
 import sys
@@ -29,12 +30,14 @@ from posenc_jax.config import (
   vary,
 )
 from posenc_jax.config.fields import FIELDS
+from posenc_jax.config.overlays import ORIGINAL
 from posenc_jax.config.relations import EMBEDDED, WITHOUT_TILES
 from posenc_jax.config.serialization import leaves
 from posenc_jax.encodings.core.registry import ENCODINGS, hyperparameters
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
 from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
+from posenc_jax.training import setup
 
 
 def test_base_is_valid_and_locked():
@@ -685,6 +688,33 @@ def test_in_the_place_of_a_linear_scaling_none_starts_from_the_length_of_trainin
   words += 'allowed: with scaling.original_max_position_embeddings, the length that linear starts'
   with pytest.raises(UserError, match=words):
     trained_config(run, by_2)
+
+
+@pytest.mark.parametrize(
+  ('scaling', 'more', 'words'),
+  [
+    (LLAMA_3_2, {'rope_type': 'yarn', 'factor': 4}, 'yarn by 4 from 8,192 is made for 32,768 tok'),
+    (LLAMA_3_2, {'rope_type': 'yarn', 'factor': 16}, None),
+    (LLAMA_3_2, {'rope_type': 'yarn', 'factor': 4, ORIGINAL: 16_384}, None),
+    (LLAMA_3_2, {'rope_type': 'linear', 'factor': 4, ORIGINAL: None}, None),
+    ({'rope_type': 'linear', 'factor': 8.0}, {'rope_type': 'yarn'}, 'yarn would take the place of'),
+    ({'rope_type': 'linear', 'factor': 8.0}, {'rope_type': 'yarn', ORIGINAL: 16_384}, None),
+    (LINEAR, {}, None),
+  ],
+)
+def test_a_run_of_no_steps_has_no_scaling_that_evaluation_refuses(scaling, more, words, tmp_path):
+  """One of some steps may be tuned to it."""
+  start = scaled_run(tmp_path / 'start', scaling, 131_072)
+  c = storage.read_json(start / 'config.json')
+  c = from_json(c | {'train': c['train'] | {'steps': 0, 'init_from': str(start), 'length': 64}})
+  overlay(c, {f'encoding.scaling.{field}': value for field, value in more.items()})
+  refused = contextlib.nullcontext()
+  if words is not None:
+    refused = pytest.raises(UserError, match=f'^config.encoding.scaling: {words}')
+  with refused:
+    setup._check_start([(c, tmp_path / 'run')], None)
+  overlay(c, {'train.steps': 1})
+  setup._check_start([(c, tmp_path / 'run')], None)
 
 
 def test_layers_with_a_window_are_not_shown_first_tokens_past_it(tmp_path):

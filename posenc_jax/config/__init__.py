@@ -5,7 +5,7 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.loading import BASE, check_first_tokens, load, load_study, trained_config
+from posenc_jax.config.loading import BASE, check_laid_over, load, load_study, trained_config
 from posenc_jax.config.notes import notes, notes_of_all
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
@@ -28,7 +28,7 @@ __all__ = [
   'BASE',
   'CHECKPOINT_FIELDS',
   'NOT_TRAINING',
-  'check_first_tokens',
+  'check_laid_over',
   'check_one_seed',
   'check_tree',
   'config_hash',

@@ -168,43 +168,62 @@ def _with_plain_folder(config: ConfigDict) -> ConfigDict:
 
 def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
   """The config of the trained run in a directory, with overrides, checked. A line says what another
-  scaling of RoPE comes to. Raises `UserError`, also where the overrides do not say what length that
-  starts from, and it is made for less than the run was trained at, or takes the place of a scaling
-  that starts from an unknown length; and where layers would see first tokens past their own window.
+  scaling of RoPE comes to. Raises `UserError`, also for what `check_laid_over` refuses.
   """
   saved, config = saved_config(workdir), saved_config(workdir)
-  before, L = _scalings(to_json(config.encoding)), config.train.length
   overlay(config, overrides)
   if 'data.corpus' in overrides:
     _with_plain_folder(config)
   validate(with_its_symbols(config), is_trained=True)
-  check_first_tokens(saved, config)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
+  check_laid_over(saved, config, is_said)
+  before, L = _scalings(to_json(saved.encoding)), saved.train.length
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'
-  after = _scalings(to_json(config.encoding))
+  for scaling in _scalings(to_json(config.encoding)):
+    if scaling not in before:
+      words, reach = _in_words(scaling, L)
+      made = '' if reach is None else f', made for {reach:,.0f} tokens'
+      said = f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}'
+      print(said, file=sys.stderr)  # a run's text goes to stdout
+  return config
+
+
+def check_laid_over(trained: ConfigDict, config: ConfigDict, is_said: bool = False) -> None:
+  """Raises `UserError` for what is not to be laid over a trained model that is evaluated at once.
+
+  That is what shows layers first tokens past their own window; and a scaling of RoPE that is made
+  for less than the model was trained at, or takes the place of one that starts from an unknown
+  length, unless it starts from another length than any before it.
+
+  Args:
+    trained: the config that the model was trained with.
+    is_said: whether somebody says what length scalings start from, be it the one of before.
+  """
+  _check_first_tokens(trained, config)
+  before, after = (_scalings(to_json(c.encoding)) for c in (trained, config))
+  starts_before = [None, *(scaling.get(ORIGINAL) for scaling in before)]
+  if is_said or any(scaling.get(ORIGINAL) not in starts_before for scaling in after):
+    return
+  L = trained.train.length
   lost = [said for said in before if said not in after and _lacks_start(said)]
   for scaling in after:
     if scaling in before:
       continue
     words, reach = _in_words(scaling, L)
-    if not is_said and (others := [said for said in lost if _type(said) != _type(scaling)]):
+    if others := [said for said in lost if _type(said) != _type(scaling)]:
       problem = f'would take the place of {_type(others[0])}, whose start is not known'
       allowed = f'with scaling.{ORIGINAL}, the length that {_type(others[0])} starts from'
       raise UserError(f'config.encoding.scaling: {_type(scaling)} {problem}; allowed: {allowed}')
-    if reach is not None and reach < L and ORIGINAL in scaling and not is_said:
+    if reach is not None and reach < L and scaling.get(ORIGINAL):
       needed = (
         f'the length that is wanted / {scaling[ORIGINAL]:,}, {L / scaling[ORIGINAL]:g} or more'
       )
       problem = f'is made for {reach:,.0f} tokens, and the run was trained at {L:,}'
-      allowed = f'a factor of {needed}; or with scaling.{ORIGINAL}'
+      allowed = f'a factor of {needed}; or another scaling.{ORIGINAL}'
       raise UserError(f'config.encoding.scaling: {words} {problem}; allowed: {allowed}')
-    made = '' if reach is None else f', made for {reach:,.0f} tokens'
-    said = f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}'
-    print(said, file=sys.stderr)  # a run's text goes to stdout
-  return config
 
 
-def check_first_tokens(trained: ConfigDict, config: ConfigDict) -> None:
+def _check_first_tokens(trained: ConfigDict, config: ConfigDict) -> None:
   """Raises `UserError` where first tokens are shown, as they were not in training, to layers of a
   pattern whose own window hides them: these would see them at distances that they do not know.
   """

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import posenc_jax
 from posenc_jax import data, storage
-from posenc_jax.config import check_first_tokens, flat, saved_config, single_seed_runs
+from posenc_jax.config import check_laid_over, flat, saved_config, single_seed_runs
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.distributed.processes import (
   check_alike,
@@ -192,13 +192,15 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
 
 
 def _check_start(seed_runs: list[tuple[ConfigDict, Path]], tokenizer_sha256: str | None) -> None:
-  """Raises UserError where a run that one of the seeds starts from reads text otherwise."""
+  """Raises UserError where a run that one of the seeds starts from reads text otherwise, or where
+  one of no steps lays over it what evaluation would not.
+  """
   for run, _ in seed_runs:
     start = run.train.init_from
     if not storage.exists(Path(start) / 'config.json'):  # refused later: there is no run
       continue
     if not run.train.steps:
-      check_first_tokens(saved_config(start), run)
+      check_laid_over(saved_config(start), run)
     allowed = f'its tokenizer: {taken_from(start)}'
     own_tokenizer.check_same_tokenizer(start, tokenizer_sha256, run_dir.STARTS_FROM, allowed)
 
