@@ -33,7 +33,9 @@ def main(argv):
   with processes.distributed_context():
     # inside the context, so that several processes print its error once
     first, folder = config.single_seed_runs(run, flags.workdir)[0]
-    preflight.check_evaluation(preflight.with_own_tokenizer(first, folder))
+    with_tokenizer = preflight.with_own_tokenizer(first, folder)
+    preflight.check_evaluation(with_tokenizer)
+    preflight.check_backend(with_tokenizer)
     devices.announce_devices(run.mesh)
     devices.announce_precision(run.train.compute_dtype, run.train.matmul_precision)
     for note in config.notes(run):

@@ -71,6 +71,13 @@ def corpus(tmp_path):
       ['--config.attention.backend=cudnn', '--config.eval.compute_dtype=bfloat16'],
       ['backend cudnn: '],
     ),
+    (
+      [
+        *('--config.attention.backend=diagonals', '--config.eval.controls=windowed_with_sink'),
+        '--config.eval.lengths=8,16',
+      ],
+      ["attention.backend='diagonals': last_k windowed_with_sink of 16 tokens"],
+    ),
     (['--config.data.corpus=stou'], ["config.data.corpus='stou'", "did you mean 'sotu'?"]),
   ],
 )

@@ -22,6 +22,7 @@ from flax import nnx
 from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage
+from posenc_jax.attention import BACKENDS
 from posenc_jax.data import planted
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.encodings import ENCODINGS
@@ -959,6 +960,42 @@ def test_tokens_of_a_learned_tokenizer_are_counted_before_training(tmp_path):
   as_bytes = overlaid(c, data__tokenizer='bytes')
   preflight.check_evaluation(as_bytes)
   preflight.check_training_data(overlaid(as_bytes, train__length=500))
+
+
+@pytest.mark.parametrize(
+  ('backend', 'overrides', 'words'),
+  [
+    ('diagonals', {'eval.controls': ('windowed',)}, None),
+    (
+      'diagonals',
+      {'eval.controls': ('windowed', 'windowed_with_sink')},
+      'last_k windowed_with_sink of 32 tokens: backend diagonals: sink tokens from outside of a ',
+    ),
+    (
+      'diagonals',
+      {'eval.controls': ('windowed_with_sink',), 'eval.protocols': ('non_overlapping',)},
+      None,
+    ),
+    ('auto', {'eval.controls': ('windowed_with_sink',)}, None),
+    ('dense', {'eval.protocols': ('long_ppl',), 'eval.stride': 4}, 'long_ppl of 20 tokens: back'),
+    ('dense', {'eval.protocols': ('sliding',), 'eval.lengths': (16, 20)}, 'sliding of 20 tokens'),
+    ('dense', {'eval.protocols': ('sliding', 'last_k')}, None),
+    ('dense', {'encoding.name': 'learned', 'eval.lengths': (16, 20)}, None),  # beyond its table
+  ],
+)
+def test_what_a_backend_refuses_in_evaluation_is_refused_before_training(
+  letters, monkeypatch, backend, overrides, words
+):
+  """Dense here takes no 20 tokens, as some take multiples of a size alone."""
+  no_20 = lambda request: 'not 20' if request.q_BTHK.shape[1] == 20 else None
+  monkeypatch.setitem(BACKENDS, 'dense', BACKENDS['dense']._replace(refuse=no_20))
+  settings = {'data.corpus': letters, 'attention.backend': backend, **overrides}
+  c = config.load(BASE, {**TINY, **settings})
+  refused = contextlib.nullcontext()
+  if words is not None:
+    refused = pytest.raises(UserError, match=rf'^config\.attention\.backend={backend!r}: {words}')
+  with refused:
+    preflight.check_backend(c)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ documents long enough to train on, and its evaluation can be made of what the co
 Nothing is computed but a tokenizer that is to be learned and its tokens: models are built as
 shapes. A sweep checks all its runs in one process of its own (`python -m
 posenc_jax.evaluation.preflight STUDY`, with configs and directories as JSON in stdin), so that it
-needs no jax itself.
+needs no jax itself; a training alone asks its backend, since that depends on devices.
 """
 
 import contextlib
@@ -14,15 +14,21 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
 from posenc_jax.config import from_json, load_study, to_json
 from posenc_jax.errors import MAX_REASON, UserError, one_line, place_of, user_errors, with_place
+from posenc_jax.evaluation import task_scoring
+from posenc_jax.evaluation.controls import Inputs
 from posenc_jax.evaluation.long_ppl_evaluator import check_evaluator
+from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import optimizer, own_tokenizer, provenance
 from posenc_jax.training.own_encodings import user_code_hashes
 
@@ -66,6 +72,44 @@ def check_evaluation(config: ConfigDict) -> None:
   else:
     plan(config, corpus)
     check_evaluator(config, corpus)
+
+
+def check_backend(config: ConfigDict) -> None:
+  """Raises `UserError` where the backend that is named refuses what the evaluation will ask of it,
+  on the devices that are here.
+
+  Nothing is compiled. Examples that carry positions of their own are left out.
+  """
+  name = decoder.options_on_one_device(config)['backend']
+  if name == 'auto':
+    return
+  corpus = _corpus(config, config.eval.split)
+  plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
+  asked = {}
+  for measurement in plan_corpus(config, corpus):
+    lengths = [measurement.input_length or measurement.length]
+    if measurement.key_fields[0]['protocol'] == 'long_ppl':
+      context = config.eval.long_ppl_context or config.train.length
+      lengths.append(min(context + config.eval.stride, measurement.length))
+    for length in lengths if measurement.largest_position is None else ():
+      inputs = Inputs(length, measurement.window, measurement.sink_tokens)
+      asked.setdefault(inputs, measurement.name)
+  with user_errors(ValueError):
+    model = decoder.shapes(config, corpus.vocab)
+  function = compiled(token_nll, config)
+  for inputs, measured in asked.items():
+    if model.max_length is not None and inputs.length > model.max_length:
+      continue  # rows say that it is beyond the table
+    rows = max(1, config.eval.batch_tokens // inputs.length)
+    tokens_BT = jax.ShapeDtypeStruct((rows, inputs.length), jnp.int32)
+    options = {'window': inputs.window, 'sink_tokens': inputs.sink_tokens}
+    try:
+      with jax.default_matmul_precision('highest'):
+        function.eval_shape(model, tokens_BT, **options)
+    except NotImplementedError as error:
+      problem = f'{measured} of {inputs.length} tokens: {one_line(error)}'
+      allowed = "other eval.lengths and eval.controls, or attention.backend='auto'"
+      raise UserError(f'config.attention.backend={name!r}: {problem}; allowed: {allowed}') from None
 
 
 def with_own_tokenizer(config: ConfigDict, workdir: str | Path) -> ConfigDict:
