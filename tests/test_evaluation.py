@@ -1271,6 +1271,24 @@ def test_a_placebo_out_of_one_folder_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+  ('own', 'is_same'), [(0, False), (8, True), pytest.param(16, True, marks=pytest.mark.ci)]
+)
+def test_a_model_with_a_window_of_its_own_is_windowed_already(letters, own, is_same):
+  """Then it is scored once, unless its window is wider than the training length, 16."""
+  asked = {'eval.protocols': ('last_k', 'by_position'), 'eval.lengths': (32,)}
+  c = config.load(BASE, {**TINY, **asked, 'data.corpus': letters, 'attention.window': own})
+  planned = {m.name: m for m in plan.plan(c, data.opened(c.data, 'test'))}
+  for name in asked['eval.protocols']:
+    assert (planned[f'{name} windowed'].same_as is planned[name]) == is_same
+  wider = overlaid(c, attention__window=17)
+  assert {m.same_as for m in plan.plan(wider, data.opened(c.data, 'test'))} == {None}
+  nll = model_functions.compiled(token_nll, c)
+  tokens_BT = np.random.default_rng(0).integers(0, 256, (1, 32), np.int32)
+  given = build(c, data.VOCAB, nnx.Rngs(0)), tokens_BT
+  assert np.array_equal(nll(*given), nll(*given, window=16)) == is_same
+
+
+@pytest.mark.parametrize(
   ('backend', 'window'), [('dense', 3), pytest.param('blockwise', None, marks=pytest.mark.slow)]
 )
 def test_gradients_by_input_are_those_of_the_embedding_table(backend, window):

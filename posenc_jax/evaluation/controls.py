@@ -29,14 +29,14 @@ class Inputs(NamedTuple):
 
 def inputs_under(control: str | None, length: int, config: ConfigDict) -> Inputs:
   """The inputs of windows of `length` tokens; up to the training length all controls leave them as
-  they are.
+  they are, and `windowed` does so where the model has a window of at most that.
   """
-  train_length = config.train.length
+  train_length, own = config.train.length, config.attention.window
   if length <= train_length:
     return Inputs(length)
   if control == TRUNCATED:
     return Inputs(train_length)
-  if control == WINDOWED:
+  if control == WINDOWED and not 0 < own <= train_length:
     return Inputs(length, window=train_length)
   if control == WITH_SINK:
     return Inputs(length, window=train_length, sink_tokens=config.eval.sink_tokens)
