@@ -34,8 +34,9 @@ given the last L tokens. Predicted before the runs of AlphaRoPE, which by a fact
 frequencies by more than any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at
 16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both.
 
-Cost on one core: 31 s a document at 8,192 tokens and 100 s at 16,384 for methods with one range, 47
-and 192 for Self-Extend, 72 and 215 for dual chunk attention; some seven CPU-hours for all runs.
+Cost on one core: 36 s a document at 8,192 tokens and 106 s at 16,384 by YaRN, as by other methods
+with one range, 44 and 136 by dual chunk attention, about as much by Self-Extend; some seven
+CPU-hours for all runs.
 Result: results/pretrained/table.md, LOG/119, 124, 156, 163 and 186. Bits per byte at 8,192 and
 16,384 tokens: nothing 0.641 and 2.880, Jet-Long 0.641 and 0.637, Self-Extend 0.641 and 0.639,
 StreamingLLM 0.641 and 0.642, dual chunk attention 0.640 and 0.644, YaRN and both forms of MrRoPE
