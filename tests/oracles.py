@@ -82,7 +82,24 @@ def nope(dims, hyper, p):
 
 
 def learned(dims, hyper, p):
-  return Oracle(dot(dims.head_dim), position=lambda t: math.sqrt(dims.model_dim) * p['rows'][t])
+  rows, T, extend = p['rows'], hyper.get('extend_to'), hyper.get('extend')
+  L = len(rows)
+
+  def row(t):
+    if extend == 'repeat':
+      return rows[t % L]
+    if extend == 'group':
+      return rows[t // math.ceil(T / L)]
+    if extend == 'interpolate':
+      place = t * (L - 1) / (T - 1)
+      n = min(int(place), L - 2)
+      return rows[n] + (place - n) * (rows[n + 1] - rows[n])
+    if extend == 'hierarchical':
+      u = (rows - 0.4 * rows[0]) / 0.6
+      return 0.4 * u[t // L] + 0.6 * u[t % L]
+    return rows[t]
+
+  return Oracle(dot(dims.head_dim), position=lambda t: math.sqrt(dims.model_dim) * row(t))
 
 
 def position_coupling(dims, hyper, p):
@@ -789,7 +806,9 @@ def alibi(dims, hyper, p):
   if hyper.get('balanced'):
     fixed = [(1 if h < H // 2 else -1) * 2.0 ** -(h % (H // 2) + 1) for h in range(H)]
   slope = p['slopes'] if hyper.get('learned', False) else fixed
-  bias = lambda r, h: -slope[h] * r / factor
+  last = max(H - 1, 1)  # of heads from 0 on
+  divisor = lambda h: factor ** (h / last) if hyper.get('spread') else factor
+  bias = lambda r, h: -slope[h] * r / divisor(h)
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
 
 
@@ -2050,7 +2069,13 @@ RECORDS = {
   'learned': Record(
     learned,
     lambda d, h: (h.get('max_length', d.train_length) * d.model_dim, 0),
-    variants={'long': {'max_length': 64}},
+    variants={
+      'long': {'max_length': 64},
+      'repeat': {'max_length': 4, 'extend': 'repeat'},
+      'group': {'max_length': 9, 'extend': 'group', 'extend_to': 40},
+      'interpolate': {'max_length': 9, 'extend': 'interpolate', 'extend_to': 40},
+      'hierarchical': {'max_length': 7, 'extend': 'hierarchical'},
+    },
   ),
   'sinusoidal': Record(
     sinusoidal,
@@ -2111,6 +2136,7 @@ RECORDS = {
       'learned': {'learned': True},
       'steep': {'exponent': 16.0},
       'interpolated': {'factor': 3.0},
+      'spread': {'factor': 3.0, 'spread': True},
       'balanced': {'balanced': True},
     },
   ),

@@ -133,6 +133,23 @@ def test_alibi_is_steeper_with_an_exponent_and_interpolated_by_a_factor():
   np.testing.assert_array_equal(build('alibi', factor=4.0).bias(far), build('alibi').bias(near))
 
 
+@pytest.mark.parametrize('heads', [2, 4, 12])
+def test_alibi_that_is_spread_keeps_its_steepest_slope_and_interpolates_the_flattest(heads):
+  """NTK-ALiBi; those between are on the way in log, whatever the order of heads."""
+  far = np.array([-9, 0, 1, 4000])
+  sizes = {'heads': heads, 'kv_heads': heads}
+  of = lambda **h: np.asarray(make('alibi', **SIZES | sizes, rngs=nnx.Rngs(0), **h).bias(far))
+  plain, spread, interpolated = of(), of(factor=8.0, spread=True), of(factor=8.0)
+  own = [float(m) for m in slopes(heads)]
+  first, last = own.index(max(own)), own.index(min(own))
+  np.testing.assert_array_equal(spread[:, first], plain[:, first])
+  np.testing.assert_allclose(spread[:, last], interpolated[:, last], rtol=1e-6)
+  for h, m in enumerate(own):
+    part = np.log(max(own) / m) / np.log(max(own) / min(own))
+    np.testing.assert_allclose(spread[:, h], -m / 8**part * np.abs(far), rtol=1e-6)
+  np.testing.assert_array_equal(of(spread=True), plain)
+
+
 def test_balanced_alibi_falls_in_half_of_the_heads_and_grows_in_the_others():
   np.testing.assert_array_equal(balanced_slopes(6), [0.5, 0.25, 0.125, -0.5, -0.25, -0.125])
   enc, bias = build('alibi', balanced=True, factor=2.0), [-1.0, -0.5, 1.0, 0.5]
@@ -2798,6 +2815,22 @@ OUT_OF_BOUNDS = (
       {'members': ({'name': 'alibi', 'balanced': True, 'heads': 3}, 'nope'), 'kv_heads': 4},
       'alibi: balanced=True for heads=3; allowed: an even number of heads',
     ),
+    (
+      'alibi',
+      {'balanced': True, 'spread': True},
+      'alibi: spread=True; allowed: False for one head, which is the steepest and the flattest',
+    ),
+    (
+      'heads',
+      {'members': ({'name': 'alibi', 'spread': True, 'heads': 1}, 'nope'), 'kv_heads': 4},
+      'alibi: spread=True; allowed: False for one head',
+    ),
+    ('learned', {'extend': 'x'}, "learned: extend='x'; allowed: none, repeat, group, interp"),
+    ('learned', {'extend_to': 80}, "extend_to=80; allowed: None, unless extend is 'group' or"),
+    *(
+      ('learned', {'extend': 'group', 'extend_to': n}, f'extend_to={n}; allowed: at least the 40')
+      for n in (None, 39)
+    ),
     ('alibi', {'exponent': -8.0}, 'alibi: exponent=-8.0; allowed: greater than 0'),
     ('nope_scale', {'scale': 0.5, 'learned': True}, 'nope_scale: scale=0.5; allowed: at least 1'),
     (
@@ -3193,6 +3226,29 @@ def test_learned_has_no_position_outside_its_table():
   read = build('learned', max_length=10).add_to_input(jnp.zeros((1, 5, 12)), positions)
   assert np.isfinite(read[0, :2]).all()
   assert np.isnan(read[0, 2:]).all()
+
+
+@pytest.mark.parametrize(
+  ('extend', 'end', 'keeps'),
+  [('repeat', None, 10), ('hierarchical', 100, 10), ('group', 25, 1), ('interpolate', 25, 1)],
+)
+def test_learned_is_extended_past_its_table(extend, end, keeps):
+  """Rows of the table that stay are those of before, bit for bit; past its end there is none."""
+  hyper = {'extend': extend} | ({'extend_to': end} if end == 25 else {})
+  plain, enc = (build('learned', max_length=10, **own) for own in ({}, hyper))
+  assert enc.max_length == end
+  assert enc.rows[...].shape == (10, 12)
+  read = lambda e, t: np.asarray(e.add_to_input(jnp.zeros((1, len(t), 12)), jnp.array([t])))[0]
+  first = list(range(keeps))
+  np.testing.assert_array_equal(read(enc, first), read(plain, first))
+  assert np.isfinite(read(enc, range(end or 1000))).all()
+  assert np.isnan(read(enc, [-1, -11, *([end, 10**9] if end else [])])).all()
+  if end == 25:
+    np.testing.assert_allclose(
+      read(enc, [24])[0], read(plain, [9 if extend == 'interpolate' else 8])[0]
+    )
+  x, weights, _ = inputs()  # 11 tokens
+  assert np.isfinite(layer(enc, weights, x)).all()
 
 
 def test_tupe_has_no_position_outside_its_table():

@@ -654,6 +654,24 @@ def test_beyond_a_learned_table_is_an_outcome(make_run, capsys):
   assert 'beyond_table' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+  'fields', [{'extend': 'hierarchical'}, {'extend': 'group', 'extend_to': 32}]
+)
+def test_a_learned_table_may_be_extended_by_an_evaluation(make_run, fields):
+  """So that all lengths have scores; those that the table has are as before, where rows stay."""
+  c, workdir, _ = make_run(encoding__name='learned', eval__protocols=('last_k',))
+  evaluate.evaluate(c, workdir)
+  evaluate.evaluate(overlaid(c, **{f'encoding__{key}': x for key, x in fields.items()}), workdir)
+  rows = rows_of(workdir)
+  before, after = (rows[: len(rows) // 2], rows[len(rows) // 2 :])
+  assert {r['status'] for r in after} == {'ok'}
+  assert {r['overrides']['encoding.extend'] for r in after} == {fields['extend']}
+  pairs = [pair for pair in zip(before, after, strict=True) if pair[0]['status'] == 'ok']
+  assert {old['length'] == new['length'] for old, new in pairs} == {True}
+  is_same = [old['nats'] == new['nats'] for old, new in pairs]
+  assert all(is_same) if fields['extend'] == 'hierarchical' else not any(is_same)
+
+
 def test_an_unfinished_training_is_measured_but_not_called_finished(make_run, capsys):
   c, workdir, _ = make_run(step=2, eval__protocols=('non_overlapping',), eval__lengths=(16,))
   evaluate.evaluate(c, workdir)

@@ -181,6 +181,34 @@ def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, 
     assert shapes(config) == own
 
 
+@pytest.mark.parametrize(
+  ('name', 'fields', 'keeps'),
+  [
+    ('bloom', {'factor': 4.0, 'spread': True}, False),
+    ('mpt', {'factor': 4.0, 'spread': True}, False),
+    ('gpt2', {'extend': 'hierarchical'}, True),
+    ('gpt2', {'extend': 'repeat'}, True),
+    ('gpt2', {'extend': 'interpolate', 'extend_to': 64}, False),
+  ],
+)
+def test_models_without_rope_are_extended_by_methods_of_their_own(name, fields, keeps, tmp_path):
+  """Without another parameter; some leave what the model makes of a short text as it is."""
+  source = sources.open_source(str(save(tmp_path / 'm', name)))
+  form = families.form_of(source.fields, source.name)
+  tokens = np.random.default_rng(0).integers(0, 22, (1, 40))  # GPT-2's table has 32 rows
+
+  def logits(changes, length):
+    config = config_of(source)
+    overlay(config, {f'encoding.{field}': value for field, value in changes.items()})
+    model = importing.build_model(config, source, form)
+    return jax.jit(lambda m, x: m(x, **attention_options(config)))(model, tokens[:, :length])
+
+  before, after = logits({}, 32), logits(fields, 40)
+  assert np.isfinite(after).all()
+  apart = np.abs(after[:, :32] - before).max() / np.abs(before).max()
+  assert apart < 1e-6 if keeps else apart > 1e-3
+
+
 @pytest.mark.ci
 def test_up_to_its_window_streaming_is_the_model_whose_other_layers_have_windows(tmp_path):
   """Gemma 3 by the flags that docs/pretrained.md has for it; those for all layers make another

@@ -1,6 +1,7 @@
 """Attention with linear biases."""
 
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
@@ -21,6 +22,14 @@ def slopes(heads: int, exponent: float = DEFAULT_EXPONENT) -> list[float]:
   return first + between
 
 
+def _flatness(heads: int) -> np.ndarray:
+  """Of each slope how far it is on the way from the steepest, 0, to the flattest, 1, in log, which
+  does not depend on the exponent.
+  """
+  log_H = np.log(slopes(heads))
+  return (log_H.max() - log_H) / np.ptp(log_H)
+
+
 def balanced_slopes(heads: int) -> list[float]:
   """2^-k for k = 1..H/2, and the same below 0: with these biases grow with distance."""
   falling = [2.0**-k for k in range(1, heads // 2 + 1)]
@@ -33,7 +42,11 @@ class ALiBi(Encoding):
   As in section 3 of the paper the slopes are m_h = 2^(-exponent h / H), h = 1 .. H, where H is a
   power of two and `exponent` is 8; for other H see `slopes`. Past the training length L biases go
   on falling. c is `factor`, 1 by default: position interpolation of a trained model (Al-Khateeb et
-  al. 2023) sets c = S / L for S tokens at evaluation, so that |i - j| / c stays below L.
+  al. 2023) sets c = S / L for S tokens at evaluation, so that |i - j| / c stays below L. With
+  `spread` (NTK-ALiBi, github.com/keezen/ntk_alibi) the steepest slope stays and the others are
+  divided by c^(log(m_1 / m_h) / log(m_1 / m_H)), m_1 the steepest and m_H the flattest, by c
+  itself: for H a power of two that is c^((h - 1) / (H - 1)), as published; of other H the release
+  leaves the heads between as they are.
 
   Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has m_h = 2^-h in the first half of the heads, and
   the same slopes with the opposite sign in the second. There biases rise with the distance without
@@ -59,6 +72,7 @@ class ALiBi(Encoding):
     learned: bool = False,
     exponent: float = DEFAULT_EXPONENT,
     factor: float = 1.0,
+    spread: bool = False,
     balanced: bool = False,
   ):
     """Computes the slopes.
@@ -67,6 +81,7 @@ class ALiBi(Encoding):
       learned: the slopes are parameters that start at the fixed ones.
       exponent: the lowest slope is 2^-exponent where H is a power of two (MPT's alibi_bias_max).
       factor: c, which distances are divided by.
+      spread: c divides the flattest slope alone, and the others the less the steeper they are.
       balanced: slopes of both signs, for an even number of heads; `exponent` says nothing then.
     """
     super().__init__(dims, rngs)
@@ -76,8 +91,11 @@ class ALiBi(Encoding):
     if balanced and exponent != DEFAULT_EXPONENT:
       allowed = f'{DEFAULT_EXPONENT:g} with balanced=True, which has slopes of its own'
       raise ValueError(f'exponent={exponent}; allowed: {allowed}')
+    if spread and (balanced or dims.heads == 1):
+      allowed = 'False for one head, which is the steepest and the flattest, and with balanced=True'
+      raise ValueError(f'spread=True; allowed: {allowed}')
     self.learned, self.exponent, self.factor = learned, exponent, factor
-    self.balanced = balanced
+    self.spread, self.balanced = spread, balanced
     if learned:
       self.slopes = nnx.Param(self._fixed_slopes())
 
@@ -87,4 +105,9 @@ class ALiBi(Encoding):
 
   def bias(self, r_R):
     slopes_H = self.slopes[...] if self.learned else self._fixed_slopes()
-    return -jnp.multiply.outer(jnp.abs(r_R).astype(jnp.float32) / self.factor, slopes_H)
+    distances_R = jnp.abs(r_R).astype(jnp.float32)
+    if self.spread:
+      slopes_H /= self.factor ** _flatness(self.dims.heads)
+    else:
+      distances_R /= self.factor
+    return -jnp.multiply.outer(distances_R, slopes_H)

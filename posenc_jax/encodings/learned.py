@@ -1,11 +1,17 @@
 """Learned absolute positions."""
 
+import math
+
 import jax.numpy as jnp
+import numpy as np
 
 from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
-from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.bounds import check_at_least, check_one_of, check_unread
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.xla_ops import add_rounded_once
+
+EXTENSIONS = ('none', 'repeat', 'group', 'interpolate', 'hierarchical')
+ALPHA = 0.4  # a of 'hierarchical'
 
 
 def rows_at(table_LX, positions):
@@ -16,26 +22,76 @@ def rows_at(table_LX, positions):
 
 
 class Learned(Encoding):
-  """x_t = E[token_t] + P[t], P learned with `max_length` rows (Gehring et al. 2017, section 3.1).
+  """x_t = E[token_t] + P[t], P learned with L = `max_length` rows (Gehring et al. 2017, sect. 3.1).
 
   As published, P starts as large as the token embeddings: like theirs, its entries have standard
   deviation D^-1/2, are read times sqrt(D) and reach the model with unit variance. Positions outside
-  the table give NaN.
+  the table give NaN, but where `extend` makes rows of its own for more, also in evaluation of a run
+  that was trained without:
+
+    repeat:        P[t mod L]
+    group:         P[floor(t / s)], s = ceil(T / L), for T = `extend_to` positions
+    interpolate:   at t (L - 1) / (T - 1), linear between the two rows around it
+    hierarchical:  P[i L + j] = a u_i + (1 - a) u_j, u_i = (P_i - a P_0) / (1 - a), a = 0.4
+
+  The last is of Su 2020 (kexue.fm/archives/7947) and reaches L^2; it and 'repeat' leave the first L
+  rows as they are. 'group' and 'interpolate' give all positions rows near those of others.
   """
 
   paper = 'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805'
   parameter_summary = 'a row a position'
-  reported_extrapolation = 'none: its table ends'
+  reported_extrapolation = 'none: its table ends, unless `extend`ed'
   relative = False
 
-  def __init__(self, dims: Dims, rngs, *, max_length: int | None = None):
-    """`max_length`: rows of the table; the training length if None."""
+  def __init__(
+    self,
+    dims: Dims,
+    rngs,
+    *,
+    max_length: int | None = None,
+    extend: str = 'none',
+    extend_to: int | None = None,
+  ):
+    """Draws the table.
+
+    Args:
+      max_length: rows of the table; the training length if None.
+      extend: how positions past the table get rows, one of EXTENSIONS.
+      extend_to: T, the number of positions that 'group' and 'interpolate' make of the table.
+    """
     super().__init__(dims, rngs)
-    self.max_length = dims.train_length if max_length is None else max_length
-    check_at_least(1, max_length=self.max_length)
-    self.rows = normal(rngs, (self.max_length, dims.model_dim), dims.model_dim**-0.5)
+    L = dims.train_length if max_length is None else max_length
+    check_at_least(1, max_length=L)
+    check_one_of(EXTENSIONS, extend=extend)
+    if extend not in ('group', 'interpolate'):
+      check_unread("extend is 'group' or 'interpolate'", extend_to=extend_to)
+    elif extend_to is None or extend_to < L:
+      raise ValueError(f'extend_to={extend_to}; allowed: at least the {L} rows of the table')
+    ends = {'none': L, 'repeat': None, 'hierarchical': L**2}
+    self.extend, self.max_length = extend, ends.get(extend, extend_to)
+    self.rows = normal(rngs, (L, dims.model_dim), dims.model_dim**-0.5)
 
   def add_to_input(self, x_BTD, position_ids):
     check_input_positions(x_BTD, position_ids)
-    p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], position_ids)
+    p_BTD = self.dims.model_dim**0.5 * self._rows_at(position_ids)
     return add_rounded_once(x_BTD, p_BTD)
+
+  def _rows_at(self, positions):
+    """The rows of positions, NaN outside of what the table is extended to."""
+    rows_LD, T = self.rows[...], self.max_length
+    L = len(rows_LD)
+    if self.extend == 'none':
+      return rows_at(rows_LD, positions)
+    if self.extend == 'repeat':
+      return rows_at(rows_LD, jnp.where(positions < 0, positions, positions % L))
+    if self.extend == 'group':
+      return rows_at(rows_LD, jnp.where(positions < T, positions // math.ceil(T / L), L))
+    if self.extend == 'hierarchical':  # the formula, solved: exactly P_j where i is 0
+      above = rows_at(rows_LD, positions // L) - rows_LD[None, :1]
+      return rows_at(rows_LD, positions % L) + ALPHA / (1 - ALPHA) * above
+    place_T = np.linspace(0, L - 1, T)
+    is_inside = (positions >= 0) & (positions < T)
+    below = jnp.where(is_inside, jnp.asarray(place_T.astype(np.int32))[positions], L)
+    share = jnp.asarray(place_T % 1, jnp.float32)[positions][..., None]
+    above = rows_at(rows_LD, jnp.minimum(below + 1, L - 1))
+    return (1 - share) * rows_at(rows_LD, below) + share * above
