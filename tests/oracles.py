@@ -408,7 +408,8 @@ def axial_rope(dims, hyper, p):
 
 def vo_rope(dims, hyper, p):
   turn = turn_of(dims, hyper)
-  return Oracle(dot(dims.head_dim), move=lambda v, i, j, h: turn(j - i) @ v)
+  to = lambda i, j: j - i if hyper.get('back', True) else j
+  return Oracle(dot(dims.head_dim), move=lambda v, i, j, h: turn(to(i, j)) @ v)
 
 
 def mla_rope(dims, hyper, p):
@@ -2345,7 +2346,11 @@ RECORDS = {
   ),
   'vo_rope': Record(
     vo_rope,
-    variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}, 'partial': {'fraction': 0.5}},
+    variants={
+      'interleaved': {'layout': 'interleaved', 'base': 50.0},
+      'partial': {'fraction': 0.5},
+      'turned': {'back': False},
+    },
   ),
   'rope_pp': Record(rope_pp, variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}}),
   'kv_shift': Record(kv_shift, lambda d, h: (0, 2 * d.model_dim * d.kv_heads)),

@@ -2254,6 +2254,7 @@ def test_order_of_a_chain_counts_where_a_member_reads_scores():
   x, weights, _ = inputs()
   cope, fox = away(build('cope')), away(build('fox'))
 
+  (({'name': 'vo_rope', 'back': False}, 'alibi'), False),
   def run(*members):
     chain = build('chain', members=members)
     for n, name in enumerate(members):

@@ -16,6 +16,10 @@ class VORoPE(ScaledRotary):
   channels rotates, here the first, which differs by a permutation of channels; the layout of
   DeepSeek-V4 is 'interleaved'.
 
+  Without `back` o_i = sum_j p_ij R(j) v_j, as `rotary_value` of RoFormer makes it in Hugging Face
+  transformers and in axlearn: outputs depend on absolute positions. It is the control that shows
+  what turning back is worth.
+
   `scaling` is as for `rope`, without its attention factor, which is of scores. Laid over a chain
   with `rope`, it and the other hyperparameters are set in both members.
   """
@@ -24,10 +28,17 @@ class VORoPE(ScaledRotary):
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.04'
   rotates_values = True
 
-  def __init__(self, dims: Dims, rngs, *, scaling: dict | None = None, **rotary):
-    """`scaling`: as for `rope`, of the types that do not depend on the number of keys."""
+  def __init__(self, dims: Dims, rngs, *, back: bool = True, scaling: dict | None = None, **rotary):
+    """Keeps the hyperparameters.
+
+    Args:
+      back: outputs turn back by the positions of queries.
+      scaling: as for `rope`, of the types that do not depend on the number of keys.
+    """
     super().__init__(dims, rngs, scaling=scaling, **rotary)
     check_of_all_calls(self.scaling)
+    self.relative = back
+    self.switched_off = () if back else ('transform_output',)
 
   def transform_values(self, v_BSGK, j):
     if v_BSGK.shape[-1] < self.width:
@@ -35,7 +46,7 @@ class VORoPE(ScaledRotary):
     return self._turn(v_BSGK, j)
 
   def transform_output(self, o_BTHK, i, x_BTD):
-    return self._turn(o_BTHK, -i)
+    return self._turn(o_BTHK, -i) if self.has('transform_output') else o_BTHK
 
   def _turn(self, x_BTHK, position_BT):
     turned = x_BTHK[..., : self.width]

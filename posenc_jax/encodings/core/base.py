@@ -158,7 +158,8 @@ class Encoding(nnx.Module):
   # is never a member of these may leave them as they are, but for `hides_keys`.
 
   rotates_qk = False  # `transform_qk` rotates queries and keys; only their product is relative
-  rotates_values = False  # `transform_values` rotates values, and `transform_output` back
+  # `transform_values` rotates values, and `transform_output`, where it is not switched off, back
+  rotates_values = False
   multiplies_queries = False  # `transform_qk` does nothing but multiply queries by a factor
   # `transform_qk` treats some channels of keys otherwise than others: pairs that were rotated come
   # apart
