@@ -147,12 +147,18 @@ def shaw(dims, hyper, p):
     hyper.get('value_rows', True),
     hyper.get('key_query', False),
   )
-  index = lambda i, j: int(min(max(j - i, -most), most)) + most
+  later = hyper.get('max_later', most)
+
+  def row(table, i, j):
+    if hyper.get('beyond') == 'zero' and not -most <= j - i <= later:
+      return np.zeros(dims.head_dim)
+    return table[int(min(max(j - i, -most), later)) + most]
+
   return Oracle(
     lambda q, k, i, j, h: (
-      (q @ k + (q + both * k) @ p['keys'][index(i, j)]) / math.sqrt(dims.head_dim)
+      (q @ k + (q + both * k) @ row(p['keys'], i, j)) / math.sqrt(dims.head_dim)
     ),
-    value=lambda i, j, h: p['values'][index(i, j)] if values else 0.0,
+    value=lambda i, j, h: row(p['values'], i, j) if values else 0.0,
   )
 
 
@@ -341,8 +347,12 @@ def kv_shift(dims, hyper, p):
   def mix(y_SGK, x_SD, position_S, which):
     out = np.zeros_like(y_SGK)
     for t, g in np.ndindex(*y_SGK.shape[:2]):
-      a = sigmoid(x_SD[t] @ p[f'w_{which}'][:, g])
-      out[t, g] = (1 - a) * y_SGK[t, g]
+      if hyper.get('gate') == 'learned':
+        a, own = p[f'w_{which}'][:, g]
+      else:
+        a = sigmoid(x_SD[t] @ p[f'w_{which}'][:, g])
+        own = 1 - a
+      out[t, g] = own * y_SGK[t, g]
       if t > 0 and position_S[t] > position_S[t - 1]:  # else a document begins
         out[t, g] += a * y_SGK[t - 1, g]
     return out
@@ -1965,8 +1975,8 @@ def count_dape_v2(d, h):
 
 
 def count_shaw(d, h):
-  tables = 2 if h.get('value_rows', True) else 1
-  return 0, tables * (2 * h.get('max_distance', 16) + 1) * d.head_dim
+  tables, most = 2 if h.get('value_rows', True) else 1, h.get('max_distance', 16)
+  return 0, tables * (most + 1 + h.get('max_later', most)) * d.head_dim
 
 
 def count_deberta(d, h):
@@ -2109,6 +2119,9 @@ RECORDS = {
     },
   ),
   'deberta': Record(
+      'uneven': {'max_distance': 5, 'max_later': 2},
+      'zero': {'max_distance': 2, 'max_later': 4, 'beyond': 'zero'},
+      'earlier': {'max_distance': 3, 'max_later': 0, 'beyond': 'zero', 'key_query': True},
     deberta,
     count_deberta,
     variants={
@@ -2353,7 +2366,11 @@ RECORDS = {
     },
   ),
   'rope_pp': Record(rope_pp, variants={'interleaved': {'layout': 'interleaved', 'base': 50.0}}),
-  'kv_shift': Record(kv_shift, lambda d, h: (0, 2 * d.model_dim * d.kv_heads)),
+  'kv_shift': Record(
+    kv_shift,
+    lambda d, h: (0, 2 * (2 if h.get('gate') == 'learned' else d.model_dim) * d.kv_heads),
+    variants={'learned': {'gate': 'learned'}},
+  ),
   'axial_rope': Record(
     axial_rope,
     variants={

@@ -157,6 +157,34 @@ def test_balanced_alibi_falls_in_half_of_the_heads_and_grows_in_the_others():
   same(build('alibi', balanced=True, learned=True), build('alibi', balanced=True))
 
 
+def test_kv_shift_by_learned_numbers_starts_as_published():
+  """As a part of the token before and the rest of the token itself, drawn for keys and values of
+  each head apart; without the token before it does nothing.
+  """
+  enc = build('kv_shift', gate='learned', kv_heads=4)
+  drawn = np.array([enc.w_k[...], enc.w_v[...]])
+  assert drawn.shape == (2, 2, 4)
+  np.testing.assert_allclose(drawn.sum(axis=1), 1, rtol=1e-6)
+  assert ((drawn > 0) & (drawn < 1)).all()
+  assert len(np.unique(drawn[:, 0])) == 8
+  enc = build('kv_shift', gate='learned')
+  for w in (enc.w_k, enc.w_v):
+    w[...] = jnp.array([[0.0, 0.0], [1.0, 1.0]])
+  same(enc, build('nope'))
+
+
+def test_shaw_may_look_less_far_ahead_than_back():
+  """w2v-BERT's ranges: a row for each of 64 tokens back, for itself and for each of 8 ahead."""
+  enc = build('shaw', max_distance=64, max_later=8, value_rows=False)
+  table = enc.keys[...]
+  assert table.shape == (73, 8)
+  r = jnp.array([10**6, 65, 64, 1, 0, -1, -8, -9, -(10**6)])
+  rows = [0, 0, 0, 63, 64, 65, 72, 72, 72]
+  np.testing.assert_array_equal(enc.relative_keys(r)[:, 0], table[jnp.array(rows)])
+  zero = build('shaw', max_distance=64, max_later=8, beyond='zero').relative_values(r)[:, 0]
+  assert [bool(row.any()) for row in zero] == [False, False, *[True] * 5, False, False]
+
+
 def test_kerple_log_golden_values():
   enc = build('kerple_log')
   enc.p[...], enc.a[...] = jnp.ones(4), jnp.full(4, 0.5)
@@ -2620,7 +2648,7 @@ OUT_OF_BOUNDS = (
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),
   (0.5, 'at least 1', 'cape.stretch cape.axis_stretch lssar.power compact_relative.length_factor'),
   (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
-  (-1, 'at least 0', 'goat.waves path.rank'),
+  (-1, 'at least 0', 'goat.waves path.rank shaw.max_later'),
   (1, 'at least 2', 'golden_gate_rope.axes'),
   (0.0, 'greater than 0', 'golden_gate_rope.slowest'),
   (0.01, 'at least 0.03', 'golden_gate_rope.fastest'),
@@ -2735,6 +2763,8 @@ OUT_OF_BOUNDS = (
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
     ('goat', {'waves': 0, 'sink': False}, 'goat: waves=0; allowed: at least 1'),
     *(
+    ('shaw', {'beyond': 'x'}, "shaw: beyond='x'; allowed: zero, clip"),
+    ('kv_shift', {'gate': 'fixed'}, "kv_shift: gate='fixed'; allowed: data, learned"),
       (
         'goat',
         {'sink': False, unread: 4},

@@ -1,12 +1,9 @@
 """Relative keys that each head has of its own."""
 
-import jax.numpy as jnp
-
 from posenc_jax.encodings.core.base import Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
 from posenc_jax.encodings.core.parameters import normal
-
-BEYOND = ('zero', 'clip')
+from posenc_jax.encodings.shaw import BEYOND, rows_of
 
 
 class MusicTransformer(Encoding):
@@ -37,12 +34,8 @@ class MusicTransformer(Encoding):
       max_distance = dims.train_length
     check_at_least(1, max_distance=max_distance)
     check_one_of(BEYOND, beyond=beyond)
-    self.beyond = beyond
-    self.max_distance = self.max_relative_distance = max_distance
+    self.beyond, self.max_relative_distance = beyond, max_distance
     self.rows = normal(rngs, (max_distance, dims.heads, dims.head_dim), dims.head_dim**-0.5)
 
   def relative_keys(self, r_R):
-    rows_RHK = self.rows[...][jnp.clip(r_R, 0, self.max_distance - 1)]
-    if self.beyond == 'zero':
-      rows_RHK = jnp.where(r_R[:, None, None] < self.max_distance, rows_RHK, 0.0)
-    return rows_RHK
+    return rows_of(self.rows[...], r_R, self.beyond)
