@@ -868,18 +868,31 @@ def sigmoid(x):
 
 def fox(dims, hyper, p):
   gate, H = hyper.get('gate', 'data'), dims.heads
+  scale = 1 / math.sqrt(dims.head_dim) if hyper.get('bias_in_scale') else 1
 
   def forget(x, h):
     if gate == 'fixed':
       shortest, longest = hyper.get('shortest', 2), hyper.get('longest', dims.train_length)
-      return math.exp(-1 / (shortest * (longest / shortest) ** (h / (H - 1))))
+      return math.exp(-1 / (shortest * (longest / shortest) ** (h % H / (H - 1))))
     return sigmoid((x @ p['w_f'][:, h] if gate == 'data' else 0) + p['b_f'][h])
 
   def along(q, k_nK, x_nD, h, seen_n):
     gates = [forget(x, h) for x in x_nD]
-    scale = 1 / math.sqrt(dims.head_dim) if hyper.get('bias_in_scale') else 1
     return np.array([scale * math.log(math.prod(gates[j + 1 :])) for j in range(len(gates))])
 
+  # Of both ways: the place of a token, and the logarithms of its gates and of those before it.
+
+  def sums(x_SD, position_S):
+    logs = [[math.log(forget(x, h)) for h in range(2 * H)] for x in x_SD]
+    return np.concatenate([np.arange(len(logs))[:, None], np.cumsum(logs, axis=0)], axis=1)
+
+  def pair(q, k, x_i, x_j, n, h):
+    is_earlier = x_j[0] <= x_i[0]
+    between = (x_i - x_j)[1 + h] if is_earlier else (x_j - x_i)[1 + H + h]
+    return scale * between
+
+  if hyper.get('both_ways'):
+    return Oracle(dot(dims.head_dim), tokens=sums, pair=pair)
   return Oracle(dot(dims.head_dim), along=along)
 
 
@@ -2017,7 +2030,8 @@ def count_learned_fourier(d, h):
 
 
 def count_fox(d, h):
-  return 0, {'data': d.model_dim + 1, 'learned': 1, 'fixed': 0}[h.get('gate', 'data')] * d.heads
+  gates = 2 * d.heads if h.get('both_ways') else d.heads
+  return 0, {'data': d.model_dim + 1, 'learned': 1, 'fixed': 0}[h.get('gate', 'data')] * gates
 
 
 def count_selective_rope(d, h):
@@ -2105,6 +2119,9 @@ RECORDS = {
       'clipped': {'max_distance': 3},
       'keys': {'max_distance': 3, 'value_rows': False},
       'key_query': {'max_distance': 3, 'value_rows': False, 'key_query': True},
+      'uneven': {'max_distance': 5, 'max_later': 2},
+      'zero': {'max_distance': 2, 'max_later': 4, 'beyond': 'zero'},
+      'earlier': {'max_distance': 3, 'max_later': 0, 'beyond': 'zero', 'key_query': True},
     },
   ),
   'transformer_xl': Record(
@@ -2119,9 +2136,6 @@ RECORDS = {
     },
   ),
   'deberta': Record(
-      'uneven': {'max_distance': 5, 'max_later': 2},
-      'zero': {'max_distance': 2, 'max_later': 4, 'beyond': 'zero'},
-      'earlier': {'max_distance': 3, 'max_later': 0, 'beyond': 'zero', 'key_query': True},
     deberta,
     count_deberta,
     variants={
@@ -2174,6 +2188,8 @@ RECORDS = {
       'learned': {'gate': 'learned'},
       'in_scale': {'bias_in_scale': True},
       'fixed': {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0},
+      'both_ways': {'both_ways': True},
+      'both_fixed': {'gate': 'fixed', 'both_ways': True, 'bias_in_scale': True},
     },
   ),
   'cope': Record(

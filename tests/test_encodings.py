@@ -634,6 +634,44 @@ def test_cope_starts_as_nope():
   same(build('cope'), build('nope'))
 
 
+@pytest.mark.parametrize('gate', ['data', 'learned'])
+def test_fox_of_both_ways_forgets_later_keys_by_gates_of_their_own(gate):
+  """A loop over the tokens between, the later one of a pair included; with the two kinds of gates
+  exchanged it is transposed.
+  """
+  enc, (x, _, _) = away(build('fox', gate=gate, both_ways=True)), inputs()
+  S, H = x.shape[1], 4
+
+  def added(enc):
+    c = enc.coordinates(x, np.arange(S)[None], None, None)
+    distance = jnp.asarray(np.subtract.outer(np.arange(S), np.arange(S)))
+    tile = ScoreTile(c, c, distance, distance[None], None, {}, None, None)
+    return np.asarray(enc.score(jnp.zeros((1, H, S, S)), None, None, tile))
+
+  w = np.asarray(enc.w_f[...], np.float64) if gate == 'data' else np.zeros((12, 2 * H))
+  log_f = -np.log1p(np.exp(-(np.asarray(x, np.float64) @ w + np.asarray(enc.b_f[...]))))
+  expected = np.zeros((len(x), H, S, S))
+  for b, h, i, j in np.ndindex(*expected.shape):
+    gates = log_f[b, :, h] if j <= i else log_f[b, :, H + h]
+    expected[b, h, i, j] = sum(gates[m] for m in range(min(i, j) + 1, max(i, j) + 1))
+  found = added(enc)
+  np.testing.assert_allclose(np.broadcast_to(found, expected.shape), expected, atol=2e-5)
+  swap = lambda part: jnp.roll(part[...], H, axis=-1)
+  enc.b_f[...] = swap(enc.b_f)
+  if gate == 'data':
+    enc.w_f[...] = swap(enc.w_f)
+  np.testing.assert_array_equal(added(enc), found.swapaxes(2, 3))
+
+
+def test_fox_of_both_ways_is_fox_under_a_causal_mask_and_alibi_with_fixed_gates():
+  times = {'shortest': 4.0, 'longest': 256.0}
+  both, fox = build('fox', both_ways=True), build('fox')
+  both.w_f[...] = jnp.concatenate([fox.w_f[...], both.w_f[...][:, 4:]], axis=1)
+  same(both, fox)
+  fixed = build('fox', gate='fixed', both_ways=True, **times)
+  same(fixed, build('alibi'), is_causal=False)
+
+
 def test_fox_with_fixed_gates_is_alibi_and_learned_gates_start_there():
   """Slopes 1/T_h, T_h spaced evenly in log: as 2^(-8h/H) is."""
   times = {'shortest': 4.0, 'longest': 256.0}  # the slopes of 4 heads
@@ -2216,6 +2254,7 @@ interleaved = lambda name, **hyper: {'name': name, 'layout': 'interleaved', **hy
 RELATIVE = (
   (('vo_rope', 'shaw'), False),
   (('vo_rope', 'alibi'), True),
+  (({'name': 'vo_rope', 'back': False}, 'alibi'), False),
   (('kv_shift', in_heads('vo_rope', 'shaw')), True),
   (('kv_shift', in_heads('rope', 'shaw')), True),
   (('rope', in_heads('nope', 'shaw')), False),
@@ -2282,7 +2321,6 @@ def test_order_of_a_chain_counts_where_a_member_reads_scores():
   x, weights, _ = inputs()
   cope, fox = away(build('cope')), away(build('fox'))
 
-  (({'name': 'vo_rope', 'back': False}, 'alibi'), False),
   def run(*members):
     chain = build('chain', members=members)
     for n, name in enumerate(members):
@@ -2725,6 +2763,8 @@ OUT_OF_BOUNDS = (
       "kerple_power: positivity='x'; allowed: projection, softplus",
     ),
     ('pope', {'phases': 'x'}, "pope: phases='x'; allowed: zero, uniform"),
+    ('shaw', {'beyond': 'x'}, "shaw: beyond='x'; allowed: zero, clip"),
+    ('kv_shift', {'gate': 'fixed'}, "kv_shift: gate='fixed'; allowed: data, learned"),
     ('music_transformer', {'beyond': 'x'}, "music_transformer: beyond='x'; allowed: zero, clip"),
     ('xpos', {'scale_base': 2}, 'xpos: gamma=0.4 with scale_base=2.0; allowed: factors that stay'),
     ('xpos', {'layout': 'x'}, "xpos: layout='x'; allowed: half, interleaved"),
@@ -2763,8 +2803,6 @@ OUT_OF_BOUNDS = (
     ('hype_temperature', {'a': 1.0}, 'hype_temperature: a=1.0; allowed: greater than 1'),
     ('goat', {'waves': 0, 'sink': False}, 'goat: waves=0; allowed: at least 1'),
     *(
-    ('shaw', {'beyond': 'x'}, "shaw: beyond='x'; allowed: zero, clip"),
-    ('kv_shift', {'gate': 'fixed'}, "kv_shift: gate='fixed'; allowed: data, learned"),
       (
         'goat',
         {'sink': False, unread: 4},

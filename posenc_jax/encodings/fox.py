@@ -25,6 +25,10 @@ class FoX(Encoding):
   e^(-1/T_h), T_h spaced evenly in log from `shortest` to `longest`; the code has no defaults for
   these two. What Veisi et al. 2025 released as CABLE is this gate beside products q . k that are
   not divided by sqrt(K) (`cable` is the formula of their paper).
+
+  With `both_ways`, for attention without a causal mask, each head has a second gate, g, of keys
+  behind the query: where j > i, s_ij gets the sum of log sigmoid(g_l) over l in i+1..j, as in
+  x-transformers' data-dependent ALiBi.
   """
 
   paper = 'Lin et al. 2025, arXiv:2503.02130'
@@ -47,6 +51,7 @@ class FoX(Encoding):
     shortest: float | None = None,
     longest: float | None = None,
     bias_in_scale: bool = False,
+    both_ways: bool = False,
   ):
     """Builds the gates.
 
@@ -57,6 +62,7 @@ class FoX(Encoding):
         gates; None: 2, and the training length. A lone head has `longest`, as that of ALiBi
         has the smallest slope.
       bias_in_scale: 1/sqrt(K) multiplies c too, as in released PaTH-FoX (a chain with `path`).
+      both_ways: keys behind the query have gates of their own, which start like the others.
     """
     super().__init__(dims, rngs)
     check_one_of(GATES, gate=gate)
@@ -71,29 +77,40 @@ class FoX(Encoding):
     shortest = 2.0 if shortest is None else shortest
     check_above(0, longest=longest, shortest=shortest)
     self.bias_in_scale = self.applies_scale = bias_in_scale
-    self.gate = gate
-    self.needs_inputs = gate == 'data'
-    self.times = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
+    self.gate, self.both_ways = gate, both_ways
+    self.needs_inputs, self.causal_only = gate == 'data', not both_ways
+    of_heads = tuple(float(t) for t in np.geomspace(shortest, longest, dims.heads))
+    self.times = of_heads * (2 if both_ways else 1)
     if gate == 'data':
-      self.w_f = normal(rngs, (dims.model_dim, dims.heads), dims.model_dim**-0.5)
-      self.b_f = nnx.Param(jnp.full(dims.heads, start or 0.0, jnp.float32))
+      self.w_f = normal(rngs, (dims.model_dim, len(self.times)), dims.model_dim**-0.5)
+      self.b_f = nnx.Param(jnp.full(len(self.times), start or 0.0, jnp.float32))
     elif gate == 'learned':
       rates = 1 / np.array(self.times)  # of which expm1 may overflow
       self.b_f = nnx.Param(jnp.asarray(-rates - np.log(-np.expm1(-rates)), jnp.float32))
 
   def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
-    """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`."""
+    """c as (whole, rest), float32 [B|1, S, H] each: see `running_sum`. `both_ways`: two of them."""
     if self.gate == 'data':
-      logits_BSH = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])
-      return running_sum(jax.nn.log_sigmoid(logits_BSH + self.b_f[...][None, None]))
-    if self.gate == 'learned':
-      log_f_H = jax.nn.log_sigmoid(self.b_f[...])
+      logits_BSN = exact_matmul(x_BSD.astype(jnp.float32), self.w_f[...])
+      log_f = jax.nn.log_sigmoid(logits_BSN + self.b_f[...][None, None])
     else:
-      log_f_H = -1 / jnp.array(self.times, jnp.float32)
-    return running_sum(jnp.broadcast_to(log_f_H, (1, position_ids.shape[1], self.dims.heads)))
+      if self.gate == 'learned':
+        log_f_N = jax.nn.log_sigmoid(self.b_f[...])
+      else:
+        log_f_N = -1 / jnp.array(self.times, jnp.float32)
+      log_f = jnp.broadcast_to(log_f_N, (1, position_ids.shape[1], len(self.times)))
+    c = running_sum(log_f)
+    if not self.both_ways:
+      return c
+    return tuple(zip(*(jnp.split(part, 2, axis=2) for part in c), strict=True))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    forgotten_BHTS = difference_of_sums(tile, tile.i, tile.j)
+    if self.both_ways:
+      earlier, later = (difference_of_sums(tile, *c) for c in zip(tile.i, tile.j, strict=True))
+      is_earlier_BHTS = tile.index_distance[None, None] >= 0
+      forgotten_BHTS = jnp.where(is_earlier_BHTS, earlier, -later)
+    else:
+      forgotten_BHTS = difference_of_sums(tile, tile.i, tile.j)
     if self.bias_in_scale:
       forgotten_BHTS = self.scale(self.dims.head_dim) * forgotten_BHTS
     return s_BHTS + forgotten_BHTS
