@@ -23,8 +23,8 @@ def slopes(heads: int, exponent: float = DEFAULT_EXPONENT) -> list[float]:
 
 
 def _flatness(heads: int) -> np.ndarray:
-  """Of each slope how far it is on the way from the steepest, 0, to the flattest, 1, in log, which
-  does not depend on the exponent.
+  """How far each slope is on the way from the steepest, 0, to the flattest, 1, in log, which does
+  not depend on the exponent.
   """
   log_H = np.log(slopes(heads))
   return (log_H.max() - log_H) / np.ptp(log_H)

@@ -30,7 +30,7 @@ class KVShift(Encoding):
     'Lin et al. 2025, arXiv:2503.02130; GRAPE, ICLR 2026, arXiv:2512.07805; '
     'Xu et al. 2024, arXiv:2411.19574'
   )
-  parameter_summary = 'two projections to key/value heads a layer, or four numbers a head'
+  parameter_summary = 'two projections a layer, or four numbers a head'
   position_kind = None
   changes_queries = False
   needs_inputs = True
