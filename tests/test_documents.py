@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from posenc_jax import cli
-from posenc_jax.config import BASE, load, load_study, to_json
+from posenc_jax.config import BASE, load, load_study, to_json, validate
 from posenc_jax.encodings import Encoding, make
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.protocols import CONTROLS, PROTOCOLS, TASK_PROTOCOL
@@ -160,6 +160,14 @@ def test_the_members_with_hyperparameters_of_readme_are_a_chain():
   _, overrides = cli.parse_args(given, {})
   c = load(BASE, overrides)
   assert to_json(c.encoding)['members'][1]['max_distance'] == 1024
+
+
+def test_the_flags_of_a_larger_model_are_a_config():
+  (row,) = re.findall(r'\| train a larger model.*', (ROOT / 'docs' / 'train.md').read_text())
+  _, overrides = cli.parse_args(re.findall(r'--config\.\S+=[^\s`]+', row), {})
+  c = load(BASE, overrides)
+  validate(c)
+  assert (c.model.layers, c.train.length, c.eval.lengths) == (12, 1024, (1024, 2048, 4096))
 
 
 def test_pages_count_the_methods_of_studies():

@@ -107,6 +107,14 @@ def test_sweeps_of_one_seed_each_into_one_folder_keep_all(run, tmp_path):
   assert kept.keep(out, tmp_path / 'kept') == (4, 4)
 
 
+def test_seeds_of_two_trainings_are_not_joined(run, tmp_path):
+  out, flag = tmp_path / 'parts', {'train.matmul_precision': 'highest'}
+  for overrides in (flag | {'seed': 0}, {'seed': 1}):
+    assert sweep_unchecked(run.path, out, overrides, run.scripts) == 0
+  with pytest.raises(UserError, match=r'--config\.train\.matmul_precision, which rows do not name'):
+    kept.keep(out, tmp_path / 'kept')
+
+
 def test_parts_are_joined_whichever_has_the_baseline(run, tmp_path, capsys):
   whole, out = run.out, tmp_path / 'kept'
   run.path.write_text(f"{run.path.read_text()}\ndef table(): return dict(baseline='rope')\n")

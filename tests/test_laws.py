@@ -24,7 +24,7 @@ from posenc_jax.attention.tiled.distance_tables import Scalars, is_table, read_t
 from posenc_jax.attention.tiled.tile import ScoreTile
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 from posenc_jax.encodings.core import chain_checks
-from posenc_jax.encodings.core.base import DECLARED, HOOKS, MASKED, PLACES_OF_PAIRS
+from posenc_jax.encodings.core.base import DECLARED, DISTANCE_TERMS, HOOKS, MASKED, PLACES_OF_PAIRS
 from posenc_jax.encodings.core.position_wrapper import OWN, PositionWrapper
 from posenc_jax.encodings.core.temperature import Temperature
 from posenc_jax.inspection.laws import LAWS, check_laws, layer, positions_of
@@ -372,6 +372,19 @@ def test_a_program_that_has_float64_gets_float32(variant, backend):
   if found is not None:
     assert found.dtype == np.float32
     close(found, run(enc, weights, x))
+
+
+def test_declared_terms_are_float32_in_a_program_that_has_float64():
+  distances = jax.ShapeDtypeStruct((7,), jnp.int32)
+  found = {}
+  with jax.enable_x64(True):
+    for variant in VARIANTS:
+      enc = declared(variant)
+      for hook in filter(enc.has, DISTANCE_TERMS):
+        call = lambda enc, r_R, hook=hook: getattr(enc, hook)(r_R)
+        found[variant, hook] = str(jax.eval_shape(call, enc, distances).dtype)
+  assert ('alibi_spread', 'bias') in found
+  assert [key for key, dtype in found.items() if dtype != 'float32'] == []
 
 
 @pytest.mark.parametrize(

@@ -107,7 +107,7 @@ class ALiBi(Encoding):
     slopes_H = self.slopes[...] if self.learned else self._fixed_slopes()
     distances_R = jnp.abs(r_R).astype(jnp.float32)
     if self.spread:
-      slopes_H /= self.factor ** _flatness(self.dims.heads)
+      slopes_H /= jnp.asarray(self.factor ** _flatness(self.dims.heads), jnp.float32)
     else:
       distances_R /= self.factor
     return -jnp.multiply.outer(distances_R, slopes_H)

@@ -46,8 +46,8 @@ class Sinusoidal(Encoding):
   Where a token has several positions, `axes`, each has D/axes channels, one after another, whose
   waves are those of that width. In vision transformers such a P of rows and columns is added to
   patches: with `layout` 'half' in MAE (He et al. 2021) and DiT (Peebles and Xie 2022), with
-  'tensor2tensor' in MoCo v3 and SimpleViT (Beyer et al. 2022). Without positions, all of them are
-  the token's index.
+  'tensor2tensor' in SimpleViT (Beyer et al. 2022). Without positions, all of them are the token's
+  index.
   """
 
   paper = 'Vaswani et al. 2017, arXiv:1706.03762'

@@ -37,7 +37,7 @@ class VORoPE(ScaledRotary):
     """
     super().__init__(dims, rngs, scaling=scaling, **rotary)
     check_of_all_calls(self.scaling)
-    self.relative = back
+    self.relative, self.limit = back, type(self).limit if back else None
     self.switched_off = () if back else ('transform_output',)
 
   def transform_values(self, v_BSGK, j):

@@ -129,11 +129,12 @@ def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: b
   """Adds to the report what an earlier sweep of the folder has left there: rows of overrides that
   this sweep does not have, and, if this sweep is of one seed of the same study, runs of others.
   """
-  # a directory of another training is refused, so that it has no rows of it
+  joins_seeds = is_of_one_seed and earlier.sha256 == report.sha256
+  # a directory of this sweep's runs is refused if it is of another training, and has no rows of it
   leaves_rows = lambda field: field.split('.')[0] in config.NOT_TRAINING or field == 'train.steps'
-  left = filter(leaves_rows, earlier.overrides)
+  left = [field for field in earlier.overrides if joins_seeds or leaves_rows(field)]
   report.overrides = [*dict.fromkeys([*left, *report.overrides])]
-  if is_of_one_seed and earlier.sha256 == report.sha256:
+  if joins_seeds:
     report.runs = [*dict.fromkeys([*earlier.runs, *report.runs])]
     report.hashes = earlier.hashes | report.hashes
 
