@@ -348,6 +348,7 @@ STUDIES_OF_SECTIONS = {
     'board_tasks',
     'distances',
     'grid',
+    'needle_places',
     'nope',
     'tasks',
     'temperatures',
