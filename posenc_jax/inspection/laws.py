@@ -14,7 +14,7 @@ import numpy as np
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.choice import Refused
-from posenc_jax.attention.positions import contiguous_positions
+from posenc_jax.attention.positions import positions_in_order
 from posenc_jax.encodings import Encoding
 from posenc_jax.errors import nearest, shown, with_place
 
@@ -121,7 +121,8 @@ def layer(
   segment_ids = None if segment_ids is None else jnp.asarray(segment_ids)
   position_ids = positions_of(enc, position_ids)
   S = x_BSD.shape[1]
-  positions = contiguous_positions(S, segment_ids) if position_ids is None else position_ids
+  in_order = positions_in_order(enc.at_input, S, segment_ids)
+  positions = in_order if position_ids is None else position_ids
   y_BSD = enc.add_to_input(x_BSD, positions)
   q, k, v = (jnp.einsum('bsd,dhk->bshk', y_BSD, weights[n]) for n in 'qkv')
   at_layers = None if enc.takes_carried_positions else position_ids
