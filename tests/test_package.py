@@ -70,7 +70,7 @@ def test_what_jax_warns_of_on_a_tpu_vm_ends_no_session():
 
 @pytest.mark.parametrize('name', ['py311', 'py313'])
 def test_constraints_name_a_version_that_pip_may_take(name):
-  """Of all that the package and its tests ask for."""
+  """Each requirement of the package and its tests has a pinned version within its bounds."""
   lines = (REPOSITORY / 'constraints' / f'{name}.txt').read_text().splitlines()
   pins = {spelled(package): version for package, version in (line.split('==') for line in lines)}
   project = tomllib.loads((REPOSITORY / 'pyproject.toml').read_text())['project']
