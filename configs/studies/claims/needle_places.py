@@ -15,11 +15,11 @@ Predicted before the runs, of the share of answers that are right:
            (0.640), ALiBi between 0.45 and 0.85 (0.761);
   at 2 L   all lines that have learned it but learned positions have above 0.9.
 
-Cost: 200 runs of 0.1 million parameters, some 40 seconds each on a core of their own. Result of
-five seeds of eight: results/needle_places/table.md, LOG/203. 18 lines learn it with all five seeds,
-FoX and RoPE with FoX with none. At 8 L RoPE has 0.660, xPos 0.615, ALiBi 0.874 (one seed of five
-has 0.386), KERPLE 0.969 with the four that have learned it, NoPE, p-RoPE, T5 and Transformer-XL
-1.000. At 2 L the lowest of those that have learned it is PoPE's 0.936.
+Cost: 200 runs of 0.1 million parameters, some 40 seconds each on a core of their own. Result:
+results/needle_places/table.md, LOG/203 and 204. 17 lines learn it with all eight seeds, FoX and
+RoPE with FoX with none. At 8 L RoPE has 0.675, xPos 0.649, ALiBi 0.771, KERPLE 0.980 with the six
+seeds that have learned it, NoPE, p-RoPE, T5 and Transformer-XL 1.000. At 2 L the lowest of those
+that have learned it is PoPE's 0.930.
 """
 
 from pathlib import Path
