@@ -319,32 +319,39 @@ STUDIES_OF_SECTIONS = {
   ],
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
-    'pretrained_long_ppl',
     'pretrained_4',
-    'pretrained_packages',
-    'pretrained_speeches',
     'passkey',
-    'extension',
+    'pretrained_long_ppl',
   ],
-  ('results/FINDINGS.md', 'A model that you train'): [
+  ('results/FINDINGS.md', 'At 2 L and 4 L'): [
+    'pretrained',
+    'pretrained_4',
+    'pretrained_speeches',
+    'pretrained_packages',
+  ],
+  ('results/FINDINGS.md', 'Finding far text'): ['passkey', 'pretrained_long_ppl'],
+  ('results/FINDINGS.md', 'A model that you train'): ['board'],
+  ('results/FINDINGS.md', 'Best at L'): ['board', 'scale_budget', 'budget_extended'],
+  ('results/FINDINGS.md', 'Stable past L'): [
     'board',
+    'board_extended',
+    'pretrained',
+    'scale_budget',
+    'selective',
+    'window_sinks',
+  ],
+  ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside'],
+  ('results/FINDINGS.md', 'Extending RoPE'): [
     'board_extended',
     'budget_extended',
     'budget_tuned',
-    'inside',
-    'inside_budget',
-    'pretrained',
-    'rates',
-    'recipe',
-    'scale_budget',
-    'scale_width',
-    'selective',
-    'width_rate',
-    'window_sinks',
+    'extension',
   ],
-  ('results/FINDINGS.md', 'The same on Python source'): ['board_code', 'mobius'],
-  ('results/FINDINGS.md', 'The same on speeches'): ['classic', 'wavelengths'],
-  ('results/FINDINGS.md', 'In tasks'): [
+  ('results/FINDINGS.md', 'More training'): ['scale_budget', 'inside_budget'],
+  ('results/FINDINGS.md', 'Wider models'): ['scale_width', 'width_rate'],
+  ('results/FINDINGS.md', 'Python source'): ['board_code', 'mobius'],
+  ('results/FINDINGS.md', 'Speeches'): ['classic', 'wavelengths'],
+  ('results/FINDINGS.md', 'Tasks'): [
     'board_tasks',
     'distances',
     'grid',
@@ -354,6 +361,12 @@ STUDIES_OF_SECTIONS = {
     'temperatures',
   ],
 }
+
+
+def test_every_section_of_findings_has_its_studies():
+  titles = re.findall(r'^##+ (.*)$', (ROOT / 'results' / 'FINDINGS.md').read_text(), re.MULTILINE)
+  listed = [title for name, title in STUDIES_OF_SECTIONS if name == 'results/FINDINGS.md']
+  assert titles == [*listed, 'Not known']
 
 
 def intervals_of(text: str) -> list[tuple[float, ...]]:
@@ -426,79 +439,99 @@ def number(cell: str) -> str:
   return cell.strip('*').split(' ')[0]
 
 
+METHODS = {
+  'as it is': 'none',
+  'Jet-Long': 'jet_long',
+  'Self-Extend': 'self_extend',
+  'StreamingLLM': 'streaming',
+  'sliding window alone': 'window',
+  'dual chunk attention': 'dca',
+  'YaRN': 'yarn',
+  'MrRoPE, progressive': 'mrrope_pro',
+  'MrRoPE, uniform': 'mrrope_uni',
+  'NTK-YaRN': 'ntk_yarn',
+  'ReRoPE': 'rerope',
+  'NTK-aware scaling': 'ntk',
+}
+
+
+def table_of_methods(name: str) -> dict:
+  """The table of a page of the methods that read past the length of a pretrained model."""
+  (shown,) = (table for table in tables_of((ROOT / name).read_text()) if 'YaRN' in table)
+  assert len(shown) > 8
+  return shown
+
+
+def score_of(method: str, folder: str, title: str, suffix: str, length: str) -> str:
+  """A dash where the method was not asked."""
+  scores, label = titled(folder)[title], METHODS[method] + suffix
+  return number(scores[label][length]) if label in scores else '—'
+
+
 def test_the_methods_of_readme_have_the_numbers_of_their_lines():
-  """Every cell of the table of methods that read past the length of a pretrained model."""
-  (shown,) = (table for table in tables_of((ROOT / 'README.md').read_text()) if 'YaRN' in table)
-  labels = {
-    'as it is': 'none',
-    'Jet-Long': 'jet_long',
-    'Self-Extend': 'self_extend',
-    'StreamingLLM': 'streaming',
-    'sliding window alone': 'window',
-    'dual chunk attention': 'dca',
-    'YaRN': 'yarn',
-    'ReRoPE': 'rerope',
-    'NTK-aware scaling': 'ntk',
-  }
   columns = {
     'bits at L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '8192 (L)'),
     'at 2 L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '16384'),
     'at 4 L': ('pretrained_4', 'Extrapolation, last_k', ', 4 L', '32768'),
     'pass key 12,300 tokens back': ('passkey', 'Scores by depth, text_passkey', '', '25'),
   }
-  expected = {name: {} for name in labels}
-  for head, (folder, title, suffix, length) in columns.items():
-    scores = titled(folder)[title]
-    for name, label in labels.items():
-      is_asked = label + suffix in scores
-      expected[name][head] = number(scores[label + suffix][length]) if is_asked else '—'
-  assert shown == expected
+  for method, cells in table_of_methods('README.md').items():
+    assert cells == {head: score_of(method, *where) for head, where in columns.items()}
 
 
-def test_numbers_of_the_pretrained_model():
-  """Sentences of results/FINDINGS.md have those of their lines in results/pretrained, passkey."""
-  text = words_of('results/FINDINGS.md')
-  scores = titled('passkey')['Scores by depth, text_passkey']
-  for words, line in (
-    (r'tokens back ReRoPE \(([\d.]+) bits per digit', 'rerope'),
-    (r'dual chunk attention \(([\d.]+)\) and Self-Extend', 'dca'),
-    (r'and Self-Extend \(([\d.]+)\) know much', 'self_extend'),
-    (r'YaRN less \(([\d.]+)\)', 'yarn'),
-    (r'and Jet-Long \(([\d.]+)\), too', 'jet_long'),
-    (r'progressive MrRoPE \(([\d.]+)\) next', 'mrrope_pro'),
-    (r'StreamingLLM nothing \(([\d.]+)\)', 'streaming'),
-  ):
-    assert re.findall(words, text) == [number(scores[line]['25'])]
-  scores = titled('pretrained')['Extrapolation, last_k']
-  for words, line, length in (
-    (r'breaks down: ([\d.]+) bits per byte at 2 L', 'none', '16384'),
-    (r'where it has ([\d.]+) at L', 'none', '8192 (L)'),
-    (r'Jet-Long \(([\d.]+) at 2 L\)', 'jet_long', '16384'),
-    (r'Self-Extend \(([\d.]+)\), dual', 'self_extend', '16384'),
-    (r'dual chunk attention \(([\d.]+)\), YaRN', 'dca', '16384'),
-    (r', YaRN \(([\d.]+)\)', 'yarn', '16384'),
-    (r'MrRoPE, progressive \(([\d.]+)\) and', 'mrrope_pro', '16384'),
-    (r'and uniform \(([\d.]+)\)', 'mrrope_uni', '16384'),
-    (r'and ReRoPE \(([\d.]+)\)', 'rerope', '16384'),
-    (r'so does StreamingLLM \(([\d.]+)\)', 'streaming', '16384'),
-  ):
-    assert re.findall(words, text) == [number(scores[f'{line}, 2 L'][length])]
-  changes = titled('pretrained')['Differences from none, 2 L truncated to L, last_k']
-  for words, line in (
-    (r'Jet-Long changes ([^,]+, [^,]+\])', 'jet_long'),
-    (r'\], Self-Extend ([^,]+, [^,]+\])', 'self_extend'),
-    (r'\], YaRN ([^]]+\])', 'yarn'),
-    (r'without sinks loses ([^]]+\])', 'window'),
-    (r'true positions ([^]]+\])', 'window_sink'),
-    (r"Llama 3's rule \((.+?\])\)", 'llama3'),
-    (r'NTK-RoPE-mixed \((.+?\])\)', 'ntk_mixed'),
-    (r'a base of 500,000 \((.+?\])\)', 'abf'),
-    (r'NTK-aware scaling loses ([^]]+\])', 'ntk'),
-    (r'and PI \((.+?\])\)', 'linear'),
-  ):
-    (found,) = re.findall(words, text)
-    signed = re.sub(r'(?<![-+.\d])(?=\d)', '+', found)  # what is lost stands without a sign
-    assert signed == changes[f'{line}, 2 L']['16384']
+def test_the_methods_of_findings_have_the_numbers_of_their_lines():
+  columns = {
+    'at 2 L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '16384'),
+    'at 4 L': ('pretrained_4', 'Extrapolation, last_k', ', 4 L', '32768'),
+    'far key': ('passkey', 'Scores by depth, text_passkey', '', '25'),
+    'near key': ('passkey', 'Scores by depth, text_passkey', '', '75'),
+    'LongPPL': ('pretrained_long_ppl', 'Extrapolation, long_ppl', '', '16384'),
+  }
+  differences = titled('pretrained_4')['Differences from streaming, 4 L truncated to L, last_k']
+  shares = titled('passkey')['Scores by depth, text_passkey, exact match']
+  for method, cells in table_of_methods('results/FINDINGS.md').items():
+    right, difference = cells.pop('keys right'), cells.pop('difference')
+    assert cells == {head: score_of(method, *where) for head, where in columns.items()}
+    if method in ('Jet-Long', 'Self-Extend', 'dual chunk attention', 'ReRoPE'):
+      assert difference == differences[f'{METHODS[method]}, 4 L']['32768']
+    else:
+      assert difference == ('—' if cells['at 4 L'] == '—' else '')
+    share = shares.get(METHODS[method])
+    of_twelve = share and round(6 * sum(float(number(cell)) for cell in share.values()))
+    assert right == ('—' if share is None else str(of_twelve))
+
+
+def test_sentences_on_the_pretrained_model():
+  """Sentences of results/FINDINGS.md on what is shown say what results/pretrained has."""
+  text, tables = words_of('results/FINDINGS.md'), titled('pretrained')
+  scores = tables['Extrapolation, last_k']['none, 2 L']
+  (found,) = re.findall(r'breaks down, from ([\d.]+) bits per byte at L to ([\d.]+) at 2 L', text)
+  assert found == (number(scores['8192 (L)']), number(scores['16384']))
+  changes = tables['Differences from none, 2 L truncated to L, last_k']
+  (found,) = re.findall(r'Jet-Long, the lowest, changes by ([^]]+\])', text)
+  assert found == changes['jet_long, 2 L']['16384']
+  intervals = {line: intervals_of(cells['16384'])[0] for line, cells in changes.items()}
+  assert all(upper > 0 for _, _, upper in intervals.values())
+  upper_ends = {
+    method: intervals[f'{METHODS[method]}, 2 L'][2]
+    for method in table_of_methods('results/FINDINGS.md')
+  }
+  assert 'within 0.02 of the plain model given the last L tokens, ReRoPE within 0.021' in text
+  assert upper_ends.pop('ReRoPE') == 0.021
+  assert max(upper_ends.values()) <= 0.02
+  losing = {
+    "Llama 3's rule": 'llama3',
+    'NTK-RoPE-mixed': 'ntk_mixed',
+    'AlphaRoPE': 'alpha_rope',
+    'a base of 500,000': 'abf',
+    'PI': 'linear',
+    'NTK-aware scaling': 'ntk',
+    'windows without sinks': 'window',
+    'with sinks at their true positions': 'window_sink',
+  }
+  (listed,) = re.findall(r"(Llama 3's rule, [^.]*) are shown to lose", text)
+  assert re.split(', and | or |, ', listed) == [*losing]
+  assert all(intervals[f'{line}, 2 L'][1] > 0 for line in losing.values())
 
 
 def test_the_list_of_results_names_every_study():
