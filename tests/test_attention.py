@@ -643,6 +643,59 @@ def test_distances_are_exact_whatever_the_dtype_of_positions(dtype):
   np.testing.assert_array_equal(run(ids.astype(dtype)), run(ids))
 
 
+TABLES = (
+  *(('learned', {'extend': extend}) for extend in ('none', 'repeat', 'hierarchical')),
+  *(('learned', {'extend': extend, 'extend_to': 600}) for extend in ('group', 'interpolate')),
+  ('position_coupling', {}),
+  ('bipe', {}),
+)
+
+
+@pytest.mark.parametrize('dtype', ['int8', 'uint8'])
+@pytest.mark.parametrize('rows', [256, 300])
+@pytest.mark.parametrize(('name', 'options'), TABLES)
+def test_rows_are_those_of_positions_whatever_their_dtype(name, options, rows, dtype):
+  enc = build(name, **options, **{'places' if name == 'bipe' else 'max_length': rows})
+  x, ids = normal(1, 6, 32), np.array([[1, 2, 44, 100, 127, -1]]).astype(dtype)
+  expected = enc.add_to_input(x, jnp.asarray(ids, jnp.int32))
+  for short in (ids, jnp.asarray(ids)):
+    np.testing.assert_array_equal(enc.add_to_input(x, short), expected)
+  assert np.isfinite(expected[0, :5]).all()
+  assert np.isnan(expected[0, 5]).all() == (dtype == 'int8')
+  if name == 'position_coupling':
+    moved = lambda ids: enc.sample_positions(ids, 1, jax.random.key(0))
+    np.testing.assert_array_equal(moved(jnp.asarray(ids)), moved(jnp.asarray(ids, jnp.int32)))
+
+
+FAR = np.array([[0, 1, 2, 3, 4, 3_000_000_000]])
+
+
+@pytest.mark.parametrize(
+  ('ids', 'said'),
+  [
+    (FAR, 'from 0 to 3000000000'),
+    (-FAR, 'from -3000000000 to 0'),
+    (np.uint64(2**62) * FAR.astype(bool), f'from 0 to {2**62}'),
+    (FAR // 2 - (FAR == 0), None),
+    (FAR // 2 - 2**30 * (FAR == 0), f'from {-(2**30)} to 1500000000'),
+    (jnp.array([[0, 0, 0, 0, -1, 2**31 - 1]]), f'from -1 to {2**31 - 1}'),
+  ],
+)
+def test_distances_that_int32_does_not_hold_are_refused(ids, said):
+  """JAX would wrap them, and keys far behind would be keys far ahead."""
+  q, x = normal(1, 6, 4, 8), normal(1, 6, 32)
+  run = lambda: attend(q, q, q, build('t5'), position_ids=ids)
+  if said is None:
+    assert np.isfinite(run()).all()
+    return
+  message = f'position_ids go {said}; allowed: integers of 32 bits, less than 2^31 apart'
+  for refused in (run, lambda: build('sinusoidal').add_to_input(x, ids)):
+    with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
+      refused()
+  traced = jax.eval_shape(lambda ids: attend(q, q, q, build('t5'), position_ids=ids), ids)
+  assert traced.shape == q.shape
+
+
 def test_few_queries_take_dense_whatever_the_keys():
   """Tiles of one row would have a corner, and a table, for each distance."""
   enc = build('alibi')

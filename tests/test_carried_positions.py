@@ -14,6 +14,7 @@ from small_runs import BASE, TINY_TASK, dotted
 
 from posenc_jax import config, data, storage, tasks
 from posenc_jax.encodings import make
+from posenc_jax.encodings.learned import Learned
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate, model_functions, predictions, preflight, runs
 from posenc_jax.model.decoder import build
@@ -179,6 +180,13 @@ def test_a_packed_row_carries_positions_across_its_segments():
   carried = np.append(at[:, 1:], [[0]], axis=1)
   run = lambda **options: nll(model, tokens_BT, segment_ids=segments, **options)
   np.testing.assert_allclose(run(token_positions=carried), run(), atol=1e-5)
+
+
+def test_hooks_are_given_positions_in_32_bits(monkeypatch):
+  model, given = model_of(tiny(encoding__name='learned')), []
+  monkeypatch.setattr(Learned, 'add_to_input', lambda _, x, ids: given.append(ids.dtype) or x)
+  model(jnp.ones((1, 4), int), position_ids=jnp.ones((1, 4), jnp.uint8))
+  assert given == [jnp.int32]
 
 
 @pytest.mark.parametrize('levels', [1, 2])

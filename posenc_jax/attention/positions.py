@@ -5,7 +5,7 @@ takes those that it is given.
 import jax.numpy as jnp
 from jax import lax
 
-from posenc_jax.encodings.core.base import Encoding, LengthError, check_dtype_of_positions
+from posenc_jax.encodings.core.base import Encoding, LengthError, check_numbers_of_positions
 
 
 def contiguous_positions(S: int, segment_ids=None):
@@ -62,7 +62,7 @@ def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
     raise ValueError(
       f'position_ids has dtype {dtype}; allowed: integers, for {name} takes no other'
     )
-  check_dtype_of_positions(dtype)
+  check_numbers_of_positions(position_ids)
 
 
 def check_ids(name: str, ids, shape: tuple[int, ...]) -> None:

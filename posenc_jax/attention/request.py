@@ -18,7 +18,7 @@ from posenc_jax.attention.arguments import (
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.attention.positions import check_length, contiguous_positions, of_each_token
 from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
-from posenc_jax.encodings.core.base import Encoding
+from posenc_jax.encodings.core.base import Encoding, in_32_bits
 from posenc_jax.encodings.core.declarations import check_declared
 
 # The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
@@ -147,7 +147,8 @@ def build_request(
     if max_position_distance is None:
       max_position_distance = known_max_position_distance(enc, position_ids)
     distance_range = _distance_range(enc, max_position_distance)
-    position_ids = _as_data(position_ids)
+    # Tiles know positions as data: no backend gives them a gradient.
+    position_ids = lax.stop_gradient(in_32_bits(position_ids))
   num_visible_BS = None
   if enc.needs_num_visible:
     num_visible_BS = _count_visible(mask, index_BS, segment_ids, array_mask_BTS)
@@ -211,14 +212,6 @@ def _count_visible(mask: Mask, index_BS, segment_ids, array_mask_BTS):
   num_visible_BT = jnp.maximum(visible_BTS.sum(axis=2), 1)
   before = jnp.broadcast_to(num_visible_BS[:, :offset], (num_visible_BT.shape[0], offset))
   return jnp.concatenate([before, num_visible_BT], axis=1)
-
-
-def _as_data(position_ids):
-  """Positions in 32 bits. Distances are exact whatever the dtype, and may be below 0. Tiles know
-  positions as data: no backend gives them a gradient.
-  """
-  is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
-  return lax.stop_gradient(position_ids.astype(jnp.int32 if is_whole else jnp.float32))
 
 
 def _coordinates(enc: Encoding, x, position_ids, num_visible_BS, index_BS):

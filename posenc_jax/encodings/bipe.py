@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.encodings.alibi import ALiBi
-from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.hyperparameters import has_type
 from posenc_jax.encodings.core.parameters import normal
@@ -99,7 +99,7 @@ class BiPE(PositionWrapper):
     return _since(begins_BT, index_1T), _since(is_first, count_BT)
 
   def add_to_input(self, x_BTD, position_ids):
-    check_input_positions(x_BTD, position_ids)
+    position_ids = input_positions(x_BTD, position_ids)
     last = self.places - 1
     p_BTD = self.dims.model_dim**0.5 * rows_at(self.rows[...], jnp.minimum(position_ids, last))
     # What stands in the last row counts for nothing: the release makes it the row of padding.

@@ -5,7 +5,7 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, input_positions
 from posenc_jax.encodings.core.bounds import check_at_least, check_one_of, check_unread
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.xla_ops import add_rounded_once
@@ -72,7 +72,7 @@ class Learned(Encoding):
     self.rows = normal(rngs, (L, dims.model_dim), dims.model_dim**-0.5)
 
   def add_to_input(self, x_BTD, position_ids):
-    check_input_positions(x_BTD, position_ids)
+    position_ids = input_positions(x_BTD, position_ids)
     p_BTD = self.dims.model_dim**0.5 * self._rows_at(position_ids)
     return add_rounded_once(x_BTD, p_BTD)
 

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.xla_ops import add_rounded_once, exact_matmul, outer
@@ -47,7 +47,7 @@ class LearnedFourier(Encoding):
 
   def add_to_input(self, x_BTD, position_ids):
     axes = self.positions_per_token
-    check_input_positions(x_BTD, position_ids, axes)
+    position_ids = input_positions(x_BTD, position_ids, axes)
     product = outer if axes == 1 else exact_matmul
     angles = product(position_ids.astype(jnp.float32), self.frequencies[...])
     f_BTF = jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, in_32_bits, input_positions
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal
 from posenc_jax.encodings.learned import rows_at
@@ -39,6 +39,7 @@ class PositionCoupling(Encoding):
   def sample_positions(self, position_ids, batch: int, key):
     if key is None:
       return None
+    position_ids = in_32_bits(position_ids)
     largest = position_ids.max(axis=1, keepdims=True)
     shape = (batch, *largest.shape[1:])
     start = jax.random.randint(key, shape, 0, self.max_length - largest)
@@ -48,7 +49,7 @@ class PositionCoupling(Encoding):
     return max(tokens, self.max_length) - 1
 
   def add_to_input(self, x_BTD, position_ids):
-    check_input_positions(x_BTD, position_ids, self.positions_per_token)
+    position_ids = input_positions(x_BTD, position_ids, self.positions_per_token)
     levels = [position_ids] if position_ids.ndim == 2 else jnp.moveaxis(position_ids, 2, 0)
     each = [rows_at(table, level) for table, level in zip(self.rows[...], levels, strict=True)]
     p_BTD = self.dims.model_dim**0.5 * sum(each)

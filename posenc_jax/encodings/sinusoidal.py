@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding, check_input_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, input_positions
 from posenc_jax.encodings.core.bounds import check_above, check_at_least, check_one_of
 from posenc_jax.xla_ops import add_rounded_once, outer
 
@@ -89,7 +89,7 @@ class Sinusoidal(Encoding):
 
   def add_to_input(self, x_BTD, position_ids):
     D, axes = x_BTD.shape[-1], self.positions_per_token
-    check_input_positions(x_BTD, position_ids, axes)
+    position_ids = input_positions(x_BTD, position_ids, axes)
     p = sinusoid(position_ids, D // axes, layout=self.layout, base=self.base)
     p_BTD = p.reshape(*position_ids.shape[:2], D)  # the axes' channels one after another
     if self.learned_scale:

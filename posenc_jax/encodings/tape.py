@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding, check_dtype_of_positions
+from posenc_jax.encodings.core.base import Dims, Encoding, check_numbers_of_positions
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import normal, zeros
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
@@ -57,7 +57,7 @@ class TAPE(Encoding):
 
   def initial_state(self, position_ids, batch: int):
     """Cosines and sines, side by side: float32 [B, T, G, K]."""
-    check_dtype_of_positions(position_ids.dtype)
+    check_numbers_of_positions(position_ids)
     frequencies = jnp.asarray(rope_frequencies(self.dims.head_dim, self.base), jnp.float32)
     angles_BTM = outer(position_ids.astype(jnp.float32), frequencies)
     z_BTK = jnp.concatenate([jnp.cos(angles_BTM), jnp.sin(angles_BTM)], axis=-1)

@@ -27,6 +27,7 @@ import numpy as np
 
 from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
 from posenc_jax.distributed.devices import MANY_SYMBOLS
+from posenc_jax.encodings.core.base import in_32_bits
 from posenc_jax.errors import nearest
 from posenc_jax.evaluation import long_ppl, windows
 from posenc_jax.evaluation.runs import Run
@@ -181,6 +182,7 @@ def _likelihoods(
       return _nats_of_model(model, tokens_BT, last=last, **options)
 
   return nll, model.vocab >= MANY_SYMBOLS
+    options['position_ids'] = in_32_bits(np.asarray(ids))
 
 
 # one function for all calls of `score`: what a call compiles serves those after it

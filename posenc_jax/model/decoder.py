@@ -11,7 +11,7 @@ from posenc_jax.attention import CHECKPOINT_NAME, check_backend
 from posenc_jax.attention.arguments import check_softcap
 from posenc_jax.attention.positions import check_length, check_positions, positions_of_model
 from posenc_jax.distributed import mesh
-from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.base import Dims, in_32_bits
 from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
@@ -250,6 +250,7 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   if c.vocab and c.vocab < needed:
     raise ValueError(f'model.vocab={c.vocab}: the corpus has {needed} symbols')
   vocab = c.vocab or vocab
+  given = in_32_bits(given)
   if c.bos >= vocab:
     raise ValueError(f'model.bos={c.bos}: there are {vocab} symbols')
   model = LM(c, dict(config.encoding), vocab, config.train.length, rngs)

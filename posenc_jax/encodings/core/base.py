@@ -7,6 +7,7 @@ from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 # Every hook, and the place where it acts on a token's way through a layer (None: none that
@@ -499,15 +500,35 @@ DECLARED = tuple(
 )
 
 
-def check_dtype_of_positions(dtype) -> None:
-  """Raises ValueError, one line, for positions that may have been rounded."""
-  is_exact = jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4
-  if not (jnp.issubdtype(dtype, jnp.integer) or is_exact):
+def check_numbers_of_positions(position_ids) -> None:
+  """Raises ValueError, one line, for positions that may have been rounded and, unless they are
+  traced, for integers of which int32 does not hold all and the distances between them.
+  """
+  dtype = position_ids.dtype
+  is_whole = jnp.issubdtype(dtype, jnp.integer)
+  if not (is_whole or (jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4)):
     raise ValueError(f'position_ids has dtype {dtype}; allowed: integers, or floats of 32 bits')
+  if is_whole and position_ids.size and not isinstance(position_ids, jax.core.Tracer):
+    known = np.asarray(position_ids)
+    low, high = int(known.min()), int(known.max())
+    if low < -(2**31) or high >= 2**31 or high - low >= 2**31:
+      allowed = 'integers of 32 bits, less than 2^31 apart'
+      raise ValueError(f'position_ids go from {low} to {high}; allowed: {allowed}')
 
 
-def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
-  """Raises ValueError, one line, for positions that are not those of the tokens of an input."""
+def in_32_bits(position_ids):
+  """Positions as int32 or float32, and so computed with: JAX takes the numbers that stand beside an
+  array of 8 bits to 8 bits, where they wrap. Raises ValueError as `check_numbers_of_positions`.
+  """
+  check_numbers_of_positions(position_ids)
+  is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
+  return position_ids.astype(jnp.int32 if is_whole else jnp.float32)
+
+
+def input_positions(x_BTD, position_ids, per_token: int = 1):
+  """The positions of the tokens of an input, as `in_32_bits` has them. Raises ValueError, one line,
+  for those that are none.
+  """
   (B, T), shape = x_BTD.shape[:2], getattr(position_ids, 'shape', None)
   each = () if per_token == 1 else (per_token,)
   allowed = (B, T, *each), (1, T, *each)
@@ -515,7 +536,7 @@ def check_input_positions(x_BTD, position_ids, per_token: int = 1) -> None:
     given = 'is None' if position_ids is None else f'has shape {shape}'
     either = ' or '.join(map(str, allowed))
     raise ValueError(f'position_ids {given}; allowed: {either}, those of the tokens')
-  check_dtype_of_positions(position_ids.dtype)
+  return in_32_bits(position_ids)
 
 
 def delegate_to_inner(kind: type[Encoding], own: Collection[str]) -> None:
