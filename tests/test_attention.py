@@ -827,6 +827,14 @@ def test_bad_arguments(name, options, message):
     ({'x': (1, 5, 32)}, 'x has shape (1, 5, 32); allowed: (1, 6, 32), for all keys'),
     ({'position_ids': (5,)}, 'position_ids has shape (5,); allowed: (1, 6) or (1, 6)'),
     ({'segment_ids': (1, 5)}, 'segment_ids has shape (1, 5); allowed: (1, 6)'),
+    (
+      dict.fromkeys('qkv', (0, 6, 4, 8)),
+      'q has shape (0, 6, 4, 8); allowed: at least one sequence',
+    ),
+    (
+      dict.fromkeys('qkv', (1, 0, 4, 8)),
+      'q has shape (1, 0, 4, 8); allowed: at least one sequence',
+    ),
   ],
 )
 def test_shapes_that_do_not_fit(shapes, message):

@@ -60,6 +60,8 @@ def check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids) -> N
     if array.ndim != 4:
       layout = '[batch, tokens, heads, width]'
       raise ValueError(f'{name} has shape {array.shape}; allowed: four axes, {layout}')
+  if 0 in q_BTHK.shape[:2]:
+    raise ValueError(f'q has shape {q_BTHK.shape}; allowed: at least one sequence and one token')
   (B, T, H, K), (_, S, G, _) = q_BTHK.shape, k_BSGK.shape
   d = enc.dims
   if (d.heads, d.head_dim) != (H, K):
