@@ -1,6 +1,7 @@
 """Scores of models without run directories: the same numbers as rows have, of any function."""
 
 import csv
+import functools
 import inspect
 import math
 import re
@@ -222,11 +223,11 @@ def test_attention_of_a_model_takes_positions_and_lists(make_run, name):
   plain = score(model, texts, 'by_position', length=24)
   assert found.nats_a_token == pytest.approx(whole.nats_a_token, rel=1e-5)
   assert found.nats_a_token != pytest.approx(plain.nats_a_token, rel=1e-5)
-
   with pytest.raises(
     ValueError, match=r'^position_ids go from 0 to 23000000000; allowed: integers'
   ):
     score(model, texts, 'by_position', length=24, attention={'position_ids': spread * 10**9 // 2})
+
 
 def test_what_layers_of_a_run_have(make_run):
   """Scores, heads and biases of a layer are those that its weights are made of."""
@@ -392,6 +393,30 @@ def test_what_cannot_be_scored_is_one_line(documents, arguments, words):
   with pytest.raises(ValueError, match=words) as error:
     score(Stub(), **call)
   assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('token', [-100, -1, 257])
+def test_tokens_that_are_no_symbols_are_not_scored(make_run, token):
+  """JAX would read the last one, or count from it."""
+  _, workdir, model = make_run()
+  run, tokens_T = runs.load_run(workdir), np.append(np.arange(97, 108), token)
+  assert run.model.vocab == 257
+  by = functools.partial(score, protocol='by_position', length=12)
+  evaluated = dict(protocol='long_ppl', length=12, context=4, evaluator=model)
+  for refused in (
+    *(lambda judged=judged: by(judged, [tokens_T]) for judged in (model, run, run.nats)),
+    lambda: score(lambda tokens: np.ones(tokens.shape), [tokens_T], **evaluated),
+    lambda: score(model, [tokens_T[::-1]], length=4, k=2),  # all is looked at before
+    lambda: run.nats(jnp.asarray(tokens_T)[None]),
+    lambda: run.observe(tokens_T[None], weights_of_heads),
+    lambda: run.model(tokens_T[None]),
+  ):
+    with pytest.raises(ValueError, match=f'^token {token}; allowed: symbols, from 0 to 256$'):
+      refused()
+  assert jax.eval_shape(run.model, jnp.asarray(tokens_T)[None]).shape == (1, 12, 257)
+  run.tokenizer = types.SimpleNamespace(lengths=np.ones(100, int))
+  with pytest.raises(ValueError, match=r'^token 107; allowed: symbols, from 0 to 99$'):
+    by(run, [tokens_T[:-1]])
 
 
 def test_settings_of_a_protocol_are_those_of_its_function(documents):

@@ -246,7 +246,8 @@ class Run:
       positions: those that the tokens of a task carry: `position_ids` of `examples`.
       last: of how many tokens at the end of each window alone; None: of all.
     Raises:
-      UserError: there are no positions, where the run was trained with some.
+      UserError: tokens are no symbols of the run, or there are no positions, where it was trained
+        with some.
     """
     nll = functools.partial(self._token_nll, last=last)
     return self._of_windows(nll, tokens_BT, positions)
@@ -277,7 +278,9 @@ class Run:
     return {}
 
   def _of_windows(self, function: Callable, tokens_BT, positions):
-    """The numbers of a compiled function of `model_functions`."""
+    """The numbers of a compiled function of `model_functions`. Raises UserError."""
+    with user_errors(ValueError):
+      decoder.check_tokens(tokens_BT, self.model.vocab)
     task = tasks.of_corpus(self.config.data.corpus)
     options = {}
     if positions is not None:

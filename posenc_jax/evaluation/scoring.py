@@ -32,7 +32,7 @@ from posenc_jax.errors import nearest
 from posenc_jax.evaluation import long_ppl, windows
 from posenc_jax.evaluation.runs import Run
 from posenc_jax.evaluation.windows import TokenFunction
-from posenc_jax.model.decoder import LM
+from posenc_jax.model.decoder import LM, check_tokens
 from posenc_jax.model.token_nll import BITS, token_nll
 
 Document = np.ndarray | bytes  # tokens_T, or text
@@ -119,8 +119,8 @@ def score(
   Returns:
     A Score: `.bits_a_byte()`, `.ppl`, `.nats_a_token`, and the nats of single tokens.
   Raises:
-    ValueError: an unknown protocol, settings out of range, documents that are too short, or nats of
-      long_ppl that are not finite.
+    ValueError: an unknown protocol, settings out of range, documents that are too short, tokens
+      that are no symbols of a run or an LM, or nats of long_ppl that are not finite.
   """
   if protocol not in SCORERS:
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
@@ -132,6 +132,10 @@ def score(
   if tokenizer is not None:
     size = sum(len(document) for document in documents if isinstance(document, bytes))
     tokenizer.check_unknown(sum(cut.unknown for cut in cuts), size)
+  lm = run.model if isinstance(run, Run) else run
+  if isinstance(lm, LM):
+    for tokens_T in texts:
+      check_tokens(tokens_T, lm.vocab)
   nll, takes_last = _likelihoods(model, attention)
   nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, takes_last, **settings)
   is_known = not any(bytes_T is None for bytes_T in sizes)
@@ -152,7 +156,10 @@ def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
     )
   if tokenizer in (BYTES, None):
     return Cut(tokens_T, np.ones(len(tokens_T), int))
-  return Cut(tokens_T, None if tokenizer.lengths is None else tokenizer.lengths[tokens_T])
+  if tokenizer.lengths is None:
+    return Cut(tokens_T, None)
+  check_tokens(tokens_T, len(tokenizer.lengths))
+  return Cut(tokens_T, tokenizer.lengths[tokens_T])
 
 
 def _likelihoods(
@@ -175,14 +182,15 @@ def _likelihoods(
     for name, given in (attention or {}).items()
   }
   if (ids := options.get('position_ids')) is not None:  # arguments of a compiled function
+    options['position_ids'] = in_32_bits(np.asarray(ids))
     options.setdefault('max_position_distance', int(np.ptp(np.asarray(ids, float), axis=1).max()))
 
   def nll(tokens_BT, last=None):
+    check_tokens(tokens_BT, model.vocab)
     with jax.default_matmul_precision('highest'):
       return _nats_of_model(model, tokens_BT, last=last, **options)
 
   return nll, model.vocab >= MANY_SYMBOLS
-    options['position_ids'] = in_32_bits(np.asarray(ids))
 
 
 # one function for all calls of `score`: what a call compiles serves those after it

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import lax
 
@@ -26,6 +27,19 @@ REMAT_POLICIES = {
   'attention': _of_attention,
   'layer': jax.checkpoint_policies.nothing_saveable,
 }
+
+
+def check_tokens(tokens, vocab: int) -> None:
+  """Raises ValueError, one line, for tokens that are no symbols, of which JAX would read others or
+  NaN. Traced ones are not looked at.
+  """
+  if isinstance(tokens, jax.core.Tracer) or not np.size(tokens):
+    return
+  known = np.asarray(tokens)
+  low, high = int(known.min()), int(known.max())
+  if low < 0 or high >= vocab:
+    allowed = f'symbols, from 0 to {vocab - 1}'
+    raise ValueError(f'token {low if low < 0 else high}; allowed: {allowed}')
 
 
 class LM(nnx.Module):
@@ -200,6 +214,7 @@ class LM(nnx.Module):
 
   def embed(self, tokens_BT, dtype):
     """The embeddings of tokens, [B, T, D]. Encodings add to them."""
+    check_tokens(tokens_BT, self.vocab)
     of_tokens = self.embedding[...][tokens_BT].astype(jnp.float32)  # it may be held in bfloat16
     x_BTD = (self.embedding_scale * of_tokens).astype(dtype)
     return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
@@ -235,6 +250,7 @@ def _own_positions(enc, tokens_BT, ids: dict, key) -> tuple:
     check_length(enc, tokens_BT.shape[1], segment_ids)
     at_input, own_ids = positions_of_model(enc, tokens_BT, key, segment_ids)
     return at_input, ids | own_ids
+  given = in_32_bits(given)
   moves_given = enc.takes_carried_positions or enc.moves_given_positions
   moves = moves_given and enc.has('sample_positions')
   moved = enc.sample_positions(given, tokens_BT.shape[0], key) if moves else None
@@ -250,7 +266,6 @@ def build(config, vocab: int, rngs: nnx.Rngs) -> LM:
   if c.vocab and c.vocab < needed:
     raise ValueError(f'model.vocab={c.vocab}: the corpus has {needed} symbols')
   vocab = c.vocab or vocab
-  given = in_32_bits(given)
   if c.bos >= vocab:
     raise ValueError(f'model.bos={c.bos}: there are {vocab} symbols')
   model = LM(c, dict(config.encoding), vocab, config.train.length, rngs)
