@@ -714,6 +714,16 @@ def test_a_worker_that_dies_is_started_again(tmp_path):
   assert all(process.poll() is not None for process in processes)
 
 
+def test_attention_of_more_heads_than_there_are_of_queries():
+  """RoPE++ makes two of each; the products of all count."""
+  works = [jax_cases.attention(attention_case(encoding=name)) for name in ('rope', 'rope_pp')]
+  (o, _), (more, gradients) = (work.call() for work in works)
+  assert (o.shape, more.shape) == ((2, 64, 2, 8), (2, 64, 4, 8))
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients))
+  one = 14 * 8 * 2 * 2 * sum(range(1, 65))  # by counting visible pairs
+  assert [work.facts['operations'] for work in works] == [one, 2 * one]
+
+
 def evaluation_cases(plan, run, out, *flags):
   (group,), _ = plan(f'--pretrained={run}', f'--out={out}', '--lengths=24', *flags)
   return group

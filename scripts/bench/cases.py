@@ -93,7 +93,10 @@ class Case:
 
   @property
   def operations(self) -> float:
-    """Floating-point operations of the products QK and PV over visible pairs, or of a matmul."""
+    """Floating-point operations of the products QK and PV over visible pairs, or of a matmul.
+
+    Of an encoding that makes more heads, `facts` of the work has those of all.
+    """
     if self.method == 'matmul':
       return 2.0 * MATMUL_SIZE**3  # on a CPU; elsewhere it is a fact of the work
     if self.section != 'attention':

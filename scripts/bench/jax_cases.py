@@ -76,7 +76,7 @@ def attention(case: Case) -> Work:
   if enc.acts_on() == ('input',):
     raise Unsupported('acts on the input of the model: its attention is that of nope')
   shape = (case.batch, case.length, H, K)
-  q, k, v, cotangent = (normal(seed, *shape, dtype=case.dtype) for seed in range(4))
+  q, k, v = (normal(seed, *shape, dtype=case.dtype) for seed in range(3))
   x = normal(4, case.batch, case.length, H * K, dtype=case.dtype)
   peer = peer_of_attention(case.method) if case.method in JAX_PEERS else None
 
@@ -94,8 +94,10 @@ def attention(case: Case) -> Work:
 
   function, arguments = forward, (enc, q, k, v, x)
   if case.passes == 'both':
-    function, arguments = both, (*arguments, cotangent)
+    o = jax.eval_shape(forward, *arguments)  # an encoding may make more heads than there are
+    function, arguments = both, (*arguments, normal(3, *o.shape, dtype=o.dtype))
   compiled, facts = compile_within_memory(jax.jit(function), *arguments)
+  facts['operations'] = case.operations * enc.heads_out_per_head
   return Work(lambda: jax.block_until_ready(compiled(*arguments)), facts)
 
 

@@ -19,9 +19,9 @@ NOTES = {
     'memory: what a call takes beyond its inputs (jax: temporaries and results of the compiled '
     'program; torch: growth of the resident set, with a bias that was made before).',
     'GFLOP/s: useful operations, those of the two products QK and PV over visible pairs only: '
-    '4 K B H T (T + 1) / 2, times 3.5 for forward and backward. of peak: their share of the '
-    f'fastest matrix product that is measured between the same repeats, {MATMUL_SIZE} wide on a '
-    f'CPU and {LARGE_MATMUL_SIZE} elsewhere.',
+    '4 K B H T (T + 1) / 2, times 3.5 for forward and backward, where H has the heads that an '
+    'encoding makes. of peak: their share of the fastest matrix product that is measured between '
+    f'the same repeats, {MATMUL_SIZE} wide on a CPU and {LARGE_MATMUL_SIZE} elsewhere.',
   ),
   'step': (
     "One whole step of training with the project's trainer and with PyTorch: loss, gradients, "
