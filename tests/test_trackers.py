@@ -186,6 +186,11 @@ def test_windows_of_the_run_and_of_layers_limit_the_keys():
   layers = ('nope', {'name': 'nope', 'attention_window': 30})
   assert whole - flops(encoding__name='pattern', encoding__layers=layers) == per_key * 70
   assert whole - flops(attention__window=40) == per_key * (60 + 70 + 60)
+  assert whole - flops(attention__sink_tokens=4) == per_key * (56 + 66 + 56)
+  layers = ('nope', {'name': 'nope', 'attention_window': 30, 'attention_sink_tokens': 8})
+  assert whole - flops(encoding__layers=layers) == per_key * (56 + 62 + 56)
+  layers = ('nope', {'name': 'nope', 'attention_chunk': 98})
+  assert whole - flops(encoding__layers=layers, attention__window=0) == 0  # sinks lie within L
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from ml_collections import ConfigDict
 
+from posenc_jax.model.layer_pattern import combine_masks
 from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.optimizer import trained_mask
 
@@ -61,8 +62,8 @@ def model_flops(config: ConfigDict, model, num_seeds: int = 1) -> int:
   output_dim = leaves['layers/w_o'].shape[-2]  # channels of all heads
   flops_per_token = of_weights // num_seeds
   for layer in range(config.model.layers):
-    limits = [c.length, config.attention.window, config.attention.chunk]
-    limits += [masks[layer % len(masks)].get(name) for name in ('window', 'chunk')]
-    visible_keys = min(limit for limit in limits if limit)
+    mask = combine_masks(config.attention, masks[layer % len(masks)])
+    near_keys = min(mask.get(name, c.length) for name in ('window', 'chunk'))
+    visible_keys = min(near_keys + mask.get('sink_tokens', 0), c.length)
     flops_per_token += 12 * output_dim * visible_keys
   return c.batch * c.length * flops_per_token
