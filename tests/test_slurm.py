@@ -357,6 +357,8 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   """With submitit's own executor of local processes in the place of SLURM's."""
   run = study(['slow'])
   (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  planned.workdir.mkdir(parents=True)
+  planned.write_state('queued', seconds={'train': 10.0})  # of an earlier start
   job = submitit.LocalExecutor(tmp_path / 'jobs').submit(slurm.Task(), planned)
   wait_for(planned.workdir / 'log.txt', 'half way')
   wait_for(planned.workdir / 'state.json', '"running"')
@@ -367,7 +369,19 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   assert planned.is_finished
   assert run.calls() == {planned.name: ['train', 'train', 'eval']}
   assert planned.read_state().state == 'ended'
-  assert planned.read_state().seconds.keys() == {'train', 'eval'}
+  seconds = planned.read_state().seconds
+  assert seconds.keys() == {'train', 'eval'}
+  # half way, while it saved, and what was left
+  assert seconds['train'] > 10.0 + 0.4
+
+
+def test_seconds_of_a_run_stay_where_it_is_submitted_again(study, scheduler, tmp_path):
+  run = study(['rope'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  planned.workdir.mkdir(parents=True)
+  planned.write_state('failed', reason='bad luck', seconds={'train': 10.0})
+  run(launcher='slurm')
+  assert planned.read_state().seconds == {'train': 10.0}
 
 
 def test_a_job_whose_run_fails_is_a_failed_job(study, tmp_path):

@@ -1,5 +1,6 @@
 """Sweeps on this machine, with stand-ins for train.py and eval.py that need no jax."""
 
+import dataclasses
 import fcntl
 import json
 import os
@@ -246,12 +247,36 @@ def test_a_stop_lets_the_run_save_leaves_nothing_behind_and_says_how_to_go_on(nu
   assert 'Traceback' not in err
   assert (log.parent / 'saved').exists()
   assert not (run.out / 'encoding.name=alibi,seed=0').exists()
+  slow = sweep.plan(run.path, run.out, {}, run.scripts)[1]
+  seconds = slow.read_state().seconds
+  assert seconds.keys() == {'train'}
+  assert seconds['train'] >= 0.4  # that long it saved
 
   exit_code, calls = run()
   assert exit_code == 0
   # resumed by the same command
   assert calls['encoding.name=slow,seed=0'] == ['train', 'train', 'eval']
   assert calls['encoding.name=rope,seed=0'] == ['train', 'eval']
+  assert slow.read_state().seconds['train'] > seconds['train']
+
+
+def test_seconds_of_a_run_are_of_all_its_starts(study):
+  run = study(['broken_eval'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  planned.workdir.mkdir(parents=True)
+  planned.write_state('running', seconds={'train': 100.0, 'eval': 10.0})  # cut off there
+  for mended, state in ((False, 'failed'), (True, 'ended')):
+    if mended:
+      (planned.workdir / 'mended').write_text('')
+    before = planned.read_state().seconds
+    run()
+    after = planned.read_state()
+    assert after.state == state
+    assert all(0 < after.seconds[script] - before[script] < 60 for script in ('train', 'eval'))
+  # what was cut off counts where the time that is left is guessed
+  done = sweep.status.read_status(planned)
+  waiting = dataclasses.replace(done, state='waiting', seconds_per_token=0.0)
+  assert sweep.status.time_left([done, waiting]) == (after.seconds['eval'], True)
 
 
 def test_a_directory_with_another_config_is_refused_before_anything_runs(study):

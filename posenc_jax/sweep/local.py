@@ -75,7 +75,10 @@ def execute(runs: list[PlannedRun], jobs: int, console: Console) -> dict[str, st
         live.refresh()
         time.sleep(POLL)
     finally:
-      _stop(to_do, {job.run.log: job.process for job in active if job.process}, console)
+      started = [job for job in active if job.process]
+      _stop(to_do, {job.run.log: job.process for job in started}, console)
+      for job in started:
+        job.write_state('running')  # for the seconds: that it has stopped, its lock tells
   return failed
 
 
@@ -150,7 +153,8 @@ class Job:
     self.run, self.cpus, self.failure, self.process = run, cpus, '', None
     self._jobs = jobs
     self._state_fields = state_fields
-    self._seconds = {}  # of each script that has ended
+    # Of each script, over all starts of the run, without the command at work.
+    self._seconds = run.read_state().seconds
     self._begin = self._begin_command = time.monotonic()
     self._commands = deque(run.commands)
     run.workdir.mkdir(parents=True, exist_ok=True)
@@ -168,13 +172,11 @@ class Job:
       if not self.run.is_finished:
         self._start()  # the command that found the other process; it does what that has left
         return False
-      self._write_state('ended')
+      self.write_state('ended')
       return True
     code = self.process.poll()
     if code is None:
       return False
-    script = Path(self.process.args[1]).stem
-    self._seconds[script] = time.monotonic() - self._begin_command
     if code:
       self.failure = f'exit code {code}: {self.run.last_log_line()}'
     elif self._commands:
@@ -182,14 +184,23 @@ class Job:
       return False
     elif not self.run.is_finished:
       self.failure = 'its commands ended well, but left no finished.json of this config'
-    self._write_state('failed' if self.failure else 'ended', reason=self.failure)
+    self.write_state('failed' if self.failure else 'ended', reason=self.failure)
     return True
 
-  def _write_state(self, state: str, **fields) -> None:
-    self.run.write_state(state, seconds=self._seconds, **self._state_fields, **fields)
+  def write_state(self, state: str, **fields: str) -> None:
+    """Writes the run's state.json, with the time of the command that is at work or has ended."""
+    self.run.write_state(state, seconds=self._seconds_by_now(), **self._state_fields, **fields)
+
+  def _seconds_by_now(self) -> dict[str, float]:
+    if self.process is None:
+      return self._seconds
+    script = Path(self.process.args[1]).stem
+    spent = self._seconds.get(script, 0.0) + time.monotonic() - self._begin_command
+    return self._seconds | {script: spent}
 
   def _start(self) -> None:
     """Starts the next command, if no other process is at work on the run."""
+    self._seconds = self._seconds_by_now()
     self.process, self._begin_command = None, time.monotonic()
     try:
       self.process = subprocesses.run_process(
@@ -198,4 +209,5 @@ class Job:
     except BlockingIOError:  # the state.json of the other process stays
       return
     self._commands.popleft()
-    self._write_state('running')
+    # without the command that has just begun: if this process is killed, its time is not known
+    self.run.write_state('running', seconds=self._seconds, **self._state_fields)

@@ -46,7 +46,8 @@ class RunState:
     host: the machine of the launcher.
     job: the job of a cluster, if it is one.
     reason: why the run is in this state, in one line.
-    seconds: how long each of its scripts took, {'train': 60.0}.
+    seconds: how long each of its scripts took, {'train': 60.0}, over all starts of the run, but for
+      a command that was killed together with its launcher, or outlived it.
   """
 
   state: str = ''
@@ -123,8 +124,11 @@ class PlannedRun:
     return found
 
   def write_state(self, state: str, **fields: object) -> None:
-    """Writes state.json with what the launcher knows of the run, fields of `RunState`."""
-    fields = {'state': state, 'host': socket.gethostname(), **fields}
+    """Writes state.json with what the launcher knows of the run, fields of `RunState`; seconds that
+    are not given stay.
+    """
+    seconds = self.read_state().seconds
+    fields = {'state': state, 'host': socket.gethostname(), 'seconds': seconds, **fields}
     known = {name: value for name, value in fields.items() if value}
     storage.write_json(self.workdir / 'state.json', known)
 

@@ -87,7 +87,7 @@ class Task:
     if self.job.process:
       self.job.process.wait()
     if not self.job.run.is_finished:
-      self.job.run.write_state('queued', reason='told to end by SLURM')
+      self.job.write_state('queued', reason='told to end by SLURM')
 
 
 def _start_when_free(command: list[str], log: Path) -> subprocess.Popen:
