@@ -57,7 +57,7 @@ def make(folders: list[str], out: Path):
   of_text = [row for x in lines.corpora(every_row) for row in lines.of_corpus(every_row, x)]
   usual, spent = lines.usual_length(of_text), {}
   for place in read:
-    of_place = costs.with_relative_times(costs.read(place.path), place.path, (lines.ROPE, usual))
+    of_place = costs.with_relative_steps(costs.read(place.path), place.path, (lines.ROPE, usual))
     for row in place.renamed(of_place):
       spent.setdefault(row['run'], row)
   worked = [row for place in read for row in place.renamed(_sessions_in(place.path))]

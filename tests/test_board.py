@@ -582,23 +582,23 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
     for (label, length), seconds in times.items()
   ]
   rope, spent = ('rope', L), cost_rows()
-  of_runs = costs.with_relative_times(spent, tmp_path, rope)
+  of_runs = costs.with_relative_steps(spent, tmp_path, rope)
   assert {row['seconds_per_step'] for row in of_runs if row['seed'] == 1} >= {1.0}
   costs.write_step_times(tmp_path, measured)
-  in_turn = costs.with_relative_times(spent, tmp_path, rope)
+  in_turn = costs.with_relative_steps(spent, tmp_path, rope)
   found = {r['label']: r['seconds_per_step'] for r in in_turn}
   assert found.pop('lost') == pytest.approx(1.5)
   assert found == {'rope': 1.0} | {name: None for name in MODELS if name not in ('rope', 'lost')}
   # Times of two folders are each relative to their own baseline; without one there is none.
   assert not [
-    r for r in costs.with_relative_times(spent, tmp_path, ('rope', 2 * L)) if r['seconds_per_step']
+    r for r in costs.with_relative_steps(spent, tmp_path, ('rope', 2 * L)) if r['seconds_per_step']
   ]
   mine = [row | {'label': 'mine', 'run': 'mine'} for row in spent[:1]]
-  assert costs.with_relative_times(mine, tmp_path / 'other', rope)[0]['seconds_per_step'] is None
+  assert costs.with_relative_steps(mine, tmp_path / 'other', rope)[0]['seconds_per_step'] is None
   # The baseline may have been timed beside a study that does not train it.
   beside = [measured[0], measured[1] | {'label': 'mine'}]
   costs.write_step_times(tmp_path, beside)
-  (of_mine,) = costs.with_relative_times(mine, tmp_path, rope)
+  (of_mine,) = costs.with_relative_steps(mine, tmp_path, rope)
   assert of_mine['seconds_per_step'] == pytest.approx(1.5)
   runs_of = {label: {r['run'] for r in in_turn if r['label'] == label} for label in MODELS}
   found = costs.relative_costs(in_turn, runs_of, runs_of['rope'])
@@ -606,7 +606,29 @@ def test_times_that_were_measured_in_turn_stand_for_those_of_runs(tmp_path):
   for wrong in (-1, 'x', None):
     costs.write_step_times(tmp_path, [measured[0] | {'seconds_per_step': wrong}])
     with pytest.raises(UserError, match='seconds_per_step='):
-      costs.with_relative_times(spent, tmp_path, rope)
+      costs.with_relative_steps(spent, tmp_path, rope)
+
+
+def test_memory_is_relative_to_the_baseline_of_its_own_folder(tmp_path):
+  """Another folder may be of another machine, where the same step takes other memory."""
+  rope, here = ('rope', L), cost_rows()
+  there = [
+    row | {'run': f'there/{row["run"]}', 'temporary_bytes': 3 * row['temporary_bytes']}
+    for row in here
+  ]
+  alone = [row | {'run': 'alone', 'label': 'alone'} for row in there[:1]]
+  of_all = [
+    row for rows in (here, there, alone) for row in costs.with_relative_steps(rows, tmp_path, rope)
+  ]
+  runs_of = {'flat': {row['run'] for row in (*here, *there) if row['label'] == 'flat'}}
+  runs_of['alone'] = {'alone'}
+  base = {row['run'] for row in (*here, *there) if row['label'] == 'rope'}
+  found = costs.relative_costs(of_all, runs_of, base)
+  assert found['flat'].memory == pytest.approx(1200 / 1000)
+  assert found['alone'].memory is None
+  unknown = [row | {'temporary_bytes': None} for row in here]
+  of_unknown = costs.with_relative_steps(unknown, tmp_path, rope)
+  assert {row['temporary_bytes'] for row in of_unknown} == {None}
 
 
 @pytest.mark.ci

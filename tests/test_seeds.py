@@ -91,14 +91,17 @@ def test_costs_of_seeds_in_one_program_are_those_of_one(make):
   one = nnx.eval_shape(lambda: build(c, data.VOCAB, nnx.Rngs(0)))
   two = jax.tree.map(lambda x: jax.ShapeDtypeStruct((2, *x.shape), x.dtype), one)
   train_step = Mock()
+  train_step.memory_analysis().temp_size_in_bytes = 1000
 
-  def costs(model, count):
+  def costs(model, count, devices=1):
     training = SimpleNamespace(config=c, model=model, seed_runs=[None] * count)
-    training.train_step, training.mesh = train_step, SimpleNamespace(size=1)
+    training.train_step, training.mesh = train_step, SimpleNamespace(size=devices)
     return loop._costs(training)
 
-  assert costs(two, 2) == costs(one, 1)
-  assert costs(one, 1)['encoding_parameters'] == 32 * c.model.heads
+  of_one = costs(one, 1)
+  assert (of_one['temporary_bytes'], of_one['encoding_parameters']) == (1000, 32 * c.model.heads)
+  # which part of the memory of several is that of one run on one device, nobody knows
+  assert costs(two, 2) == costs(one, 1, devices=4) == of_one | {'temporary_bytes': None}
 
 
 def test_the_time_of_a_step_is_shared_by_the_seeds_of_a_program(make, tmp_path, monkeypatch):

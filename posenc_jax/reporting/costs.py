@@ -44,7 +44,7 @@ class Cost(NamedTuple):
   Attributes:
     parameters: their number.
     step: the seconds of one.
-    memory: the temporary bytes of one, as XLA counts them.
+    memory: the temporary bytes of one, as XLA counts them: without parameters, moments and batch.
   """
 
   parameters: float | None
@@ -79,10 +79,11 @@ def _runs_of_kept_rows(folder: Path) -> set[str]:
   return {row['run'] for file in files if storage.exists(file) for row in row_files.read(file)}
 
 
-def with_relative_times(rows: list[dict], folder: str | Path, base: tuple[str, int]) -> list[dict]:
-  """The rows with times of a step relative to those of the line `base`: a label and a training
-  length. Times are those that were measured in turn, where the folder has such times, else those of
-  runs; None where a line has none, or the base.
+def with_relative_steps(rows: list[dict], folder: str | Path, base: tuple[str, int]) -> list[dict]:
+  """The rows with time and memory of a step relative to those of the line `base`: a label and a
+  training length. Times are those that were measured in turn, where the folder has such times, else
+  those of runs; None where a line has none, or the base. What is of another folder may be of
+  another machine, on which neither compares.
 
   Raises UserError where a row is wrong.
   """
@@ -95,8 +96,14 @@ def with_relative_times(rows: list[dict], folder: str | Path, base: tuple[str, i
     of_base = in_turn.get(base)
   else:
     of_base = median(row['seconds_per_step'] for row in rows if line(row) == base)
-  relative = lambda seconds: seconds / of_base if seconds and of_base else None
-  return [row | {'seconds_per_step': relative(row['seconds_per_step'])} for row in rows]
+  bytes_of_base = median(row['temporary_bytes'] for row in rows if line(row) == base)
+  relative = lambda value, of_base: value / of_base if value and of_base else None
+  return [
+    row
+    | {'seconds_per_step': relative(row['seconds_per_step'], of_base)}
+    | {'temporary_bytes': relative(row['temporary_bytes'], bytes_of_base)}
+    for row in rows
+  ]
 
 
 def write_step_times(folder: str | Path, rows: list[dict]) -> None:

@@ -205,14 +205,18 @@ def _validate(training: setup.Training, model) -> list[dict[str, float]]:
 
 
 def _costs(training: setup.Training) -> dict:
-  """What a training takes of memory and FLOPs; parameters and FLOPs are those of one seed."""
+  """What a training takes of memory and FLOPs; parameters and FLOPs are those of one seed.
+
+  Temporary bytes are those of one run on one device: None of a program of several.
+  """
   config, model = training.config, training.model
   num_seeds = len(training.seed_runs)
   device_kind = jax.devices()[0].device_kind
   peak = mfu.peak_flops(device_kind, config.train.compute_dtype, config.train.matmul_precision)
   memory = training.train_step.memory_analysis()  # None where a compiler does not say
+  is_of_one = memory is not None and num_seeds == training.mesh.size == 1
   return {
-    'temporary_bytes': None if memory is None else memory.temp_size_in_bytes,
+    'temporary_bytes': memory.temp_size_in_bytes if is_of_one else None,
     'parameters': sum(x.size for x in jax.tree.leaves(model)) // num_seeds,
     'encoding_parameters': sum(x.size for x in jax.tree.leaves(model.encodings)) // num_seeds,
     'model_flops_per_step': mfu.model_flops(config, model, num_seeds),

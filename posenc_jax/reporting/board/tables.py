@@ -49,9 +49,10 @@ LEGEND = (
   'at L at any length past it; "fails with a window of L": at the longest length it lies above '
   f'+{SLACK:g}. {UNSTABLE}: leaving out one seed would change the verdict, or there is one alone.',
   f'parameters: those of the whole model, relative to {ROPE}.',
-  f'step, memory: time and memory of a training step, relative to {ROPE}; time as '
+  'step, memory: time of a training step, and its temporary memory as XLA counts it, without '
+  f'parameters, moments and batch, relative to {ROPE} of the same folder; time as '
   'scripts/step_times.py has measured it, line after line on one machine, or without that as each '
-  'training took it where it ran.',
+  'training took it where it ran; memory of trainings of one seed on one device.',
   f'bits at L: its mark compares with {ROPE}. Marks, here and in other columns, are about '
   f'other seeds: * better, † worse, = within {MARGIN:g}.',
   'at n L: difference from the own score at L; in brackets the 95 % interval over '
