@@ -17,6 +17,7 @@ from jax.sharding import AxisType
 from posenc_jax import config, data, target
 from posenc_jax.attention import BACKENDS, auto_backend
 from posenc_jax.attention.choice import Backend
+from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.config import BASE
@@ -301,6 +302,44 @@ def test_every_case_is_one_that_tiles_take(name):
       refused.add(case)
   ahead = {'prefix', 'non_causal', 'non_causal_window', 'function_of_tokens'}
   assert refused == {'nope': set(), 't5': {'float_positions'}, 'fox': ahead}[name]
+
+
+@pytest.mark.parametrize('tile', [(16, 16), (64, 16), (16, 64)])
+@pytest.mark.parametrize('case', ['causal', 'window', 'chunk', 'last_queries'])
+def test_products_are_those_of_the_tiles_that_are_visited(case, tile):
+  """Seven of each, forward and backward; which they are, the mask says."""
+  mesh = meshes.make_mesh(config.load(BASE, {}).mesh)
+  S = 4 * SMALL['length']
+  asked = mesh, 'nope', 'blockwise', SMALL | {'length': S}, tile, CASES[case]
+  program = programs.attention_program(*asked)
+  text = program.lower().compile().as_text()
+  found = hlo.Program(text, 1.0, 1.0, program.unknown_turns).cost().flops
+  i, j = jnp.arange(S - CASES[case].queries(S), S), jnp.arange(S)
+  (visible_TS,) = Mask(**CASES[case].mask(S)).visible(i[:, None] - j[None], i[None], j[None])
+  (rows, columns), (B, H, K) = tile, (SMALL[name] for name in ('batch', 'heads', 'head_dim'))
+  tiles = visible_TS.reshape(len(i) // rows, rows, S // columns, columns).any((1, 3)).sum()
+  assert found == 7 * 2 * B * H * K * rows * columns * tiles
+
+
+@pytest.mark.parametrize(
+  ('tile', 'window', 'visits'),
+  [
+    # the last of four devices waits for none: 4 * 5 / 2 tiles of its own shard, 4 * 4 of others
+    ((16, 16), None, [4 * 5 / 2, 16, 16, 16]),
+    ((16, 64), None, [4, 4, 4, 4]),
+    ((64, 16), None, [4, 4, 4, 4]),
+    ((16, 16), 65, [4 * 5 / 2, 4 * 5 / 2]),  # of the shard before, those on and above the diagonal
+  ],
+)
+def test_on_a_ring_a_step_takes_what_the_device_with_the_most_tiles_visits(tile, window, visits):
+  def ask(q):
+    request = build_request(q, q, q, enc, mask=Mask(window=window), block_sizes=tile)
+    return programs.visits_of_row(request, 'ring')
+
+  enc = make('nope', model_dim=16, heads=2, head_dim=8, train_length=8, rngs=nnx.Rngs(0))
+  with on(context=4):
+    found = answer_of(ask, (1, 256, 2, 8))
+  assert found == sum(visits) / len(visits) / (64 // tile[0])
 
 
 def test_what_goes_wrong_behind_a_refusal_is_a_failure(monkeypatch):

@@ -41,11 +41,14 @@ FLAGS_OF_ATTENTION = (
 NOTES = """\
 temporary, arguments: MiB of one device. GFLOP: of matrix products; GB: read from and written to
 main memory; both of one device. Bodies of loops count as often as they turn; where only the running
-program knows that, as (n + 1) / 2 of the n turns of the loop around: the mean of the tiles under a
-causal mask, and too many under a window.
+program knows that, by --attention as often as a row of tiles visits a tile in the mean, on a ring
+of the device that visits the most in each step; in the step of a config as (n + 1) / 2 of the n
+turns of the loop around. That is the mean of square tiles under a causal mask on one device; it is
+too many under a window, and too few on a ring.
 kernels: operations in the program; launches: how many run, loops included. roofline: the sum over
 operations of what each needs at the card's peaks, for its arithmetic or its bytes, whichever is
-longer. Mcycles: the TPU compiler's own estimate.
+longer; what devices exchange counts as bytes of main memory, not at the rate of their network.
+Mcycles: the TPU compiler's own estimate.
 ≤: of a conditional the dearest branch counts in every turn, whichever runs. uncounted: calls, such
 as of kernels, of which nothing says what they compute; GFLOP, GB, roofline and Mcycles are empty
 then.
@@ -234,7 +237,7 @@ def compiled_row(name: str, traced, peaks: targets.Peaks, flags) -> Row:
     folder = Path(flags.hlo)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f'{re.sub("[^A-Za-z0-9_,=.-]", "_", name)}.txt').write_text(text, encoding='utf-8')
-  read = hlo.Program(text, *peaks)
+  read = hlo.Program(text, *peaks, getattr(traced, 'unknown_turns', None))
   sizes = memory.temp_size_in_bytes, memory.argument_size_in_bytes
   has_roofline = math.isfinite(peaks.flops)
   return Row(

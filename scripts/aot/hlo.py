@@ -1,9 +1,10 @@
 """What a compiled program does, read from the text of its optimized HLO.
 
 XLA's own cost analysis counts the body of a loop once. Here it counts as often as the loop turns.
-Where that is not known when the program is compiled (the tiles that a row of tiles visits), it
-counts as (n + 1) / 2 of the n turns of the loop around it: the mean under a causal mask without a
-window. Of the branches of a conditional, of which one runs, each figure is the largest.
+Where the text does not tell that (the tiles that a row of tiles visits), it counts as often as the
+caller says, or as (n + 1) / 2 of the n turns of the loop around it: the mean of square tiles under
+a causal mask without a window. Of the branches of a conditional, of which one runs, each figure is
+the largest.
 """
 
 import collections
@@ -125,9 +126,22 @@ class Cost:
 class Program:
   """A compiled program: its computations, each a list of instructions, and their cost."""
 
-  def __init__(self, text: str, flops_per_second: float, bytes_per_second: float):
-    """`text`: of `jax.stages.Compiled.as_text`. The rates are the card's peaks."""
-    self._peaks = flops_per_second, bytes_per_second
+  def __init__(
+    self,
+    text: str,
+    flops_per_second: float,
+    bytes_per_second: float,
+    unknown_turns: float | None = None,
+  ):
+    """Reads a program.
+
+    Args:
+      text: of `jax.stages.Compiled.as_text`.
+      flops_per_second, bytes_per_second: the card's peaks.
+      unknown_turns: how often loops turn in the mean of which the text does not tell it; None: in
+        one that turns n times, (n + 1) / 2 times.
+    """
+    self._peaks, self._unknown_turns = (flops_per_second, bytes_per_second), unknown_turns
     self._computations, self._entry = _parse(text)
     self._by_name = {
       name: {i.name: i for i in instructions} for name, instructions in self._computations.items()
@@ -169,7 +183,8 @@ class Program:
       return Cost()
     if i.opcode == 'while':
       turns = self._turns(i, scope)
-      turns = (turns_around + 1) / 2 if turns is None else turns
+      if turns is None:
+        turns = self._unknown_turns or (turns_around + 1) / 2
       (body,) = i.called('body')
       return self._cost(body, float(turns)).times(turns)
     if i.opcode == 'conditional':

@@ -6,17 +6,20 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from ml_collections import ConfigDict
 
 from posenc_jax import cli, data, tasks
 from posenc_jax.attention import attend, resolve_backend
+from posenc_jax.attention.backends.ring_walk import num_steps, whole_tiles
 from posenc_jax.attention.mask import Mask
-from posenc_jax.attention.request import build_request
+from posenc_jax.attention.request import AttentionRequest, build_request
+from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.distributed import mesh as meshes
 from posenc_jax.encodings import make
 from posenc_jax.model import decoder
-from posenc_jax.target import SEQUENCE_AXIS
+from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.step import make_step_fns
 
@@ -29,9 +32,11 @@ class AttentionProgram:
 
   Attributes:
     backend: the one that serves it, also where `auto` was asked for.
+    unknown_turns: as for `hlo.Program`.
   """
 
   backend: str
+  unknown_turns: float | None
   mesh: jax.sharding.Mesh
   function: Callable
   arguments: tuple
@@ -92,13 +97,37 @@ def attention_program(
 
   def ask(*arguments):
     qkv_and_enc, others = given(*arguments)
-    given_mask = Mask(**mask, function=case.function)
-    serves.append(resolve_backend(build_request(*qkv_and_enc, mask=given_mask, **others), backend))
+    request = build_request(*qkv_and_enc, mask=Mask(**mask, function=case.function), **others)
+    serves.append(resolve_backend(request, backend))
+    serves.append(visits_of_row(request, serves[0]))
 
   with jax.set_mesh(mesh):
     jax.eval_shape(ask, *arguments)
   function = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))
-  return AttentionProgram(serves[0], mesh, function, arguments)
+  return AttentionProgram(*serves, mesh, function, arguments)
+
+
+def visits_of_row(request: AttentionRequest, backend: str) -> float | None:
+  """How many tiles a row of tiles visits in the mean; on a ring in each step, of the device that
+  visits the most then. None: of a backend without such loops.
+  """
+  if backend not in ('blockwise', 'ring'):
+    return None
+  devices = sequence_shards() if backend == 'ring' else 1
+  schedule = TileSchedule.of_request(request, devices)
+  grid = schedule.grid
+  rows, columns, steps = grid.tile_rows, grid.tile_columns, 1
+  if backend == 'ring':
+    tokens = -(-grid.S // whole_tiles(schedule)) * whole_tiles(schedule) // devices
+    rows, columns = tokens // grid.block_q, tokens // grid.block_k
+    steps = num_steps(schedule, devices, {'column': {'k': range(columns)}})
+  here, visited = np.arange(devices)[:, None], 0
+  for step in range(steps):
+    first_column = (here - step) % devices * columns
+    visits = grid.visits(here * rows + np.arange(rows), first_column, columns)
+    of_rows = np.broadcast_to(visits.stop - visits.start, (devices, rows))
+    visited += of_rows.sum(axis=1).max()
+  return visited / (steps * rows)
 
 
 def _ids(case: Case, enc, of_tokens) -> dict:
