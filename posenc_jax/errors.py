@@ -84,6 +84,19 @@ def nearest_of_all(name: object, names: Iterable[str]) -> str:
   return f'{near and f"{near}; "}allowed: {", ".join(names) or "none"}'
 
 
+def nearest_field(path: str, paths: Iterable[str]) -> str:
+  """'did you mean ...?' for a misspelt 'section.field', or 'allowed: ...' with the fields of its
+  section, or all sections. The field's own name must be near, too: all of a section begin alike.
+  """
+  paths, own_name = sorted(paths), lambda path: path.rpartition('.')[2]
+  # A cutoff of 1 leaves other words for a field.
+  near = [p for p in paths if closest(path, [p], 1.0) or hint(own_name(path), [own_name(p)])]
+  section = path.partition('.')[0]
+  of_section = [p for p in paths if p.startswith(f'{section}.')]
+  allowed = of_section or sorted({p.partition('.')[0] for p in paths})
+  return hint(path, near) or f'allowed: {", ".join(allowed)}'
+
+
 def hint(name: object, names: Iterable[str]) -> str:
   """'did you mean ...?' for a misspelt name, or '' if no name is near."""
   close = closest(name, names)
@@ -97,8 +110,10 @@ def closest(name: object, names: Iterable[str], cutoff: float = 0.6) -> str | No
   names = list(names)
   if same := [known for known in names if known.lower() == str(name).lower()]:
     return same[0]
-  if (meant := MEANT.get(str(name).lower().rpartition('.')[2])) in names:
-    return meant
+  word = str(name).lower()
+  for said in (word, word.rpartition('.')[2]):
+    if (meant := MEANT.get(said)) in names:
+      return meant
   return next(iter(difflib.get_close_matches(str(name), names, 1, cutoff)), None)
 
 

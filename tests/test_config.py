@@ -97,6 +97,13 @@ def test_an_encoding_is_replaced_whole():
     ({'optim.lr': 1.0}, ["config.optim.lr: no such field; did you mean 'optim.learning_rate'?"]),
     ({'train.lr': 1.0}, ["did you mean 'optim.learning_rate'?"]),
     ({'model.hidden_size': 8}, ["did you mean 'model.model_dim'?"]),
+    ({'train.weight_decay': 8}, ["did you mean 'optim.weight_decay'?"]),
+    ({'data.name': 'text'}, ["did you mean 'data.corpus'?"]),
+    ({'train.block_size': 8}, ["did you mean 'train.length'?"]),
+    ({'attention.block_size': 8}, ["did you mean 'attention.block_sizes'?"]),
+    ({'attention.causal': False}, ['no such field; allowed: attention.backend, attention.block_']),
+    ({'model.dropout': 0.1}, ['no such field; allowed: model.bias, model.bos, ']),
+    ({'train.bf16': True}, ['no such field; allowed: train.batch, train.checkpoint_every, ']),
     ({'steps.of.it': 1}, ['config.steps.of.it: no such field']),
     ({'train.steps.more': 1}, ['config.train.steps.more: no such field']),
     ({'train.steps': 1.5}, ['config.train.steps=1.5', 'int']),
@@ -928,3 +935,4 @@ def test_what_others_call_otherwise_is_there():
   ):
     assert {*words.values()} <= names
     assert not {*words} & names
+    assert all(word == word.lower() for word in words)

@@ -3,7 +3,7 @@
 from ml_collections import ConfigDict
 
 from posenc_jax.config.serialization import flat, to_json
-from posenc_jax.errors import MAX_SHOWN, UserError, closest, nearest, shown
+from posenc_jax.errors import MAX_SHOWN, UserError, nearest_field, shown
 from posenc_jax.storage import without_numpy
 
 MAX_SECTIONS = 8  # dots in the path of an override
@@ -206,12 +206,8 @@ def _set(section: ConfigDict, key: str, value: object) -> None:
 
 
 def _refuse_unknown(path: str, config: ConfigDict) -> None:
-  names = list(flat(config))
-  if closest(path, names) is None:
-    section = path.partition('.')[0]
-    names = [name for name in names if name.startswith(f'{section}.')] or list(config.keys())
   shown_path = path if path.isprintable() and len(path) <= MAX_SHOWN else shown(path)
-  raise UserError(f'config.{shown_path}: no such field; {nearest(path, names)}')
+  raise UserError(f'config.{shown_path}: no such field; {nearest_field(path, flat(config))}')
 
 
 def typed(name: str, value: object, old: object) -> object:

@@ -15,7 +15,7 @@ from posenc_jax.config import relations
 from posenc_jax.config.checks import MAX_DEPTH, Check, text
 from posenc_jax.config.fields import FIELDS, SECTIONS, TASK_FIELDS, TEXT_FIELDS
 from posenc_jax.config.serialization import leaves
-from posenc_jax.errors import UserError, nearest, shown
+from posenc_jax.errors import UserError, nearest_field, shown
 
 
 def validate(config: ConfigDict, is_trained: bool = False) -> None:
@@ -57,7 +57,7 @@ def _known_fields(config: ConfigDict) -> dict[str, object]:
   fields = dict(leaves(config))
   for path in fields:
     if path not in FIELDS and not path.startswith('encoding.'):
-      raise UserError(f'config.{path}: no such field; {nearest(path, FIELDS)}')
+      raise UserError(f'config.{path}: no such field; {nearest_field(path, FIELDS)}')
   for path in FIELDS:
     if path not in fields:
       all_fields = 'all fields of configs/base.py (an earlier version left it out)'
