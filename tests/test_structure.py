@@ -279,7 +279,9 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   cells = page.row(name)
   assert len(cells) == len(page.COLUMNS)
   assert all(cells)
-  acts_on, cost, backends = cells[1], cells[3], cells[4]
+  what_it_is, acts_on, _, cost, backends = cells[1:6]
+  assert len(what_it_is) <= 100
+  assert (ROOT / re.search(r'\((.*)\)', cells[0])[1]).is_file()
   fused = not {*PLACES_OF_PAIRS, 'softmax'} & {*acts_on.split(', ')} and 'width' not in cost
   in_tiles = '`dense`' if kind.normalizer == 'rows' else '`dense`, `blockwise`'
   if name not in NOT_IN_FUSED:
@@ -307,7 +309,7 @@ def test_every_encoding_says_what_the_table_of_them_needs(name):
   ],
 )
 def test_cost_is_what_hooks_do(name, cost):
-  assert page.row(name)[3] == cost
+  assert page.row(name)[page.COLUMNS.index('cost')] == cost
 
 
 def test_what_an_encoding_says_of_itself_is_not_inherited_by_another():

@@ -1,4 +1,4 @@
-"""Attention with linear biases."""
+"""Attention with linear biases: scores fall with the distance, at a slope for each head."""
 
 import jax.numpy as jnp
 import numpy as np

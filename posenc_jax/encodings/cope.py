@@ -1,4 +1,4 @@
-"""Contextual position encoding."""
+"""Contextual position encoding: a position counts the tokens that the query lets count."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Disentangled attention."""
+"""Disentangled attention: content and position projected apart."""
 
 import jax.numpy as jnp
 import numpy as np

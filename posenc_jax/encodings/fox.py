@@ -1,4 +1,4 @@
-"""Forget gates."""
+"""The Forgetting Transformer's gates: scores fall by what tokens on the way forget."""
 
 import jax
 import jax.numpy as jnp

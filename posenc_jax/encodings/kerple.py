@@ -1,4 +1,4 @@
-"""Kernelized relative biases."""
+"""Kernelized relative biases: a logarithm or a power of the distance, learned for each head."""
 
 import math
 

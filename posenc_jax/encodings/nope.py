@@ -1,4 +1,4 @@
-"""No position encoding."""
+"""No position encoding: the causal mask alone tells order."""
 
 from posenc_jax.encodings.core.base import Encoding
 

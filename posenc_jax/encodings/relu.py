@@ -1,4 +1,4 @@
-"""ReLU attention."""
+"""ReLU attention: scores are weights, those below 0 none."""
 
 import jax.numpy as jnp
 

@@ -1,5 +1,6 @@
-"""Rotary position embedding: the class RoPE, below. `rotate_at`, `rotate` and `turn_pairs` compute
-it, for other encodings, too.
+"""Rotary position embedding.
+
+`rotate_at`, `rotate` and `turn_pairs` compute it, for other encodings, too.
 """
 
 import jax.numpy as jnp

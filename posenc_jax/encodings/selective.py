@@ -1,4 +1,4 @@
-"""Selective attention."""
+"""Selective attention: tokens take weight from earlier ones for all later queries."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Sigmoid attention."""
+"""Sigmoid attention: a weight for each key by itself, without a sum over keys."""
 
 import math
 

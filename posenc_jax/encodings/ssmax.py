@@ -1,4 +1,4 @@
-"""Scalable softmax."""
+"""Scalable softmax: logits times the logarithm of the context, learned for each head."""
 
 import jax.numpy as jnp
 import numpy as np

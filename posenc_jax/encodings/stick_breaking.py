@@ -1,4 +1,4 @@
-"""Stick-breaking attention."""
+"""Stick-breaking attention: each key takes a share of what nearer ones left."""
 
 import jax.numpy as jnp
 

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 import string
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -36,11 +37,15 @@ PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL = 
 )
 SCALING_TITLE = 'Scalings of `rope` and its kin, for more context'
 SCALING_INTRODUCTION = """\
-`--config.encoding.scaling.rope_type=NAME` with fields beside it, in training or in evaluation."""
+`--config.encoding.scaling.rope_type=NAME` with fields beside it, in training or in evaluation.
+Fields are called as in Hugging Face transformers where a type is there, too. Where
+`original_max_position_embeddings` is left out, it is L (`axial_rope` needs it). Formulas:
+[posenc_jax/encodings/core/scaling/](posenc_jax/encodings/core/scaling/)."""
 HEADINGS = (PLAIN, INPUT, ROTATIONS, BIASES, SCORES, MOVED, TEMPERATURES, BESIDE, SEVERAL)
-SCALING_COLUMNS = ('name', 'what it is', 'fields that must be said')
+SCALING_COLUMNS = ('name', 'what it is', 'fields that must be said', 'that may be, and defaults')
 COLUMNS = (
   'name',
+  'what it is',
   'acts on',
   'own parameters',
   'cost',
@@ -69,7 +74,9 @@ def markdown() -> str:
     f'## {SCALING_TITLE}\n\n{SCALING_INTRODUCTION}\n\n{_table(SCALING_COLUMNS, scalings())}'
   )
   words = string.Template(Path(__file__).with_suffix('.md').read_text(encoding='utf-8'))
-  return words.substitute(tables='\n\n'.join(tables), limits=limits())
+  return words.substitute(
+    tables='\n\n'.join(tables), limits=limits(), causal_only=', '.join(causal_only())
+  )
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -112,12 +119,14 @@ def scalings() -> list[tuple[str, ...]]:
   made = []
   for name, function in SCALINGS.items():
     what = inspect.getdoc(function).split('\n')[0]
-    fields = [
-      f'`{p.name}`'
-      for p in inspect.signature(function).parameters.values()
-      if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != ORIGINAL
-    ]
-    made.append((f'`{name}`', what, ', '.join(fields) or 'none'))
+    must, may = [], []
+    for p in inspect.signature(function).parameters.values():
+      if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != ORIGINAL:
+        must.append(f'`{p.name}`')
+      elif p.kind is p.KEYWORD_ONLY:
+        is_said = p.default not in (p.empty, None)
+        may.append(f'`{p.name}`{f" {p.default}" if is_said else ""}')
+    made.append((f'`{name}`', what, ', '.join(must) or 'none', ', '.join(may) or 'none'))
   return made
 
 
@@ -128,6 +137,12 @@ def limits() -> str:
     if limit := ENCODINGS[name].limit:
       names_of.setdefault(limit, []).append(f'`{name}`')
   return '\n'.join(f'- {", ".join(names)}: {limit}.' for limit, names in names_of.items())
+
+
+def causal_only() -> list[str]:
+  """The encodings that by default take no call without a causal mask, but those of members."""
+  encodings = ((name, declared(name)) for name in BUILT_IN)
+  return [f'`{n}`' for n, enc in encodings if enc.causal_only and not isinstance(enc, Composite)]
 
 
 @functools.cache
@@ -151,7 +166,14 @@ def row(name: str) -> tuple[str, ...]:
   ask(lambda request: ', '.join(costs(request)) or 'none', S)
   ask(backends, ENOUGH_TOKENS)
   acts_on = ', '.join(enc.acts_on()) or 'nothing'
-  return f'`{name}`', acts_on, summary, *cells, reported or '—', cite(enc.paper)
+  link = f'[`{name}`]({type(enc).__module__.replace(".", "/")}.py)'
+  described = what_it_is(type(enc)), acts_on, summary
+  return link, *described, *cells, reported or '—', cite(enc.paper)
+
+
+def what_it_is(kind: type[Encoding]) -> str:
+  """The first line of the file of a class."""
+  return inspect.getdoc(sys.modules[kind.__module__]).split('\n\n')[0].removesuffix('.')
 
 
 def class_attribute(kind: type[Encoding], attribute: str) -> str | None:
