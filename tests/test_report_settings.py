@@ -328,6 +328,31 @@ def test_a_figure_of_too_much_is_refused_before_it_is_drawn():
 # Writing
 
 
+def test_a_flag_names_the_line_that_others_are_compared_with(tmp_path):
+  scores = {8: [1.0, 1.1], 16: [1.2, 1.3]}
+  storage.append_rows(tmp_path / 'rows.jsonl', rows_of({'alibi': scores, 'nope': scores}))
+  flags = [str(tmp_path), '--baseline=alibi']
+  lines = lambda report: [note for table in report.all_tables() for note in table.notes]
+  report = study.of_arguments(flags[:1], of_tables=True)
+  assert any('no baseline is named' in line for line in lines(report))
+  report = study.of_arguments(flags, of_tables=True)
+  assert not any('no baseline is named' in line for line in lines(report))
+  assert 'alibi' in report.all_tables()[1].title
+  report = study.of_arguments([str(tmp_path), '--baseline=alib'], of_tables=True)
+  with pytest.raises(UserError, match=r"baseline='alib' has no rows; did you mean 'alibi'\?"):
+    report.all_tables()
+  study.write(
+    study.Report(tmp_path, study='a.py', tables=[{'form': 'training_lengths'}, {'metric': 'ppl'}])
+  )
+  tables = study.of_arguments(flags, of_tables=True).tables
+  assert tables == [{'form': 'training_lengths'}, {'metric': 'ppl', 'baseline': 'alibi'}]
+  study.write(study.Report(tmp_path, study='a.py', tables=[{'form': 'training_lengths'}]))
+  with pytest.raises(UserError, match='--baseline=alibi: no table here compares lines'):
+    study.of_arguments(flags, of_tables=True)
+  with pytest.raises(UserError, match='--baseline=alibi: no such flag'):
+    study.of_arguments(flags)
+
+
 def refuse_writes(monkeypatch, folder):
   opened = open
 

@@ -90,6 +90,21 @@ def check_tables(where: str, wanted: object) -> list[dict]:
   return wanted
 
 
+def with_baseline(where: str, tables: list[dict], baseline: str) -> list[dict]:
+  """The settings of tables, in which those that compare lines have this baseline. Raises UserError
+  for what can be none, and where no table compares lines.
+  """
+  form_of = lambda settings: table_forms.FORMS[{**LENGTHS, **settings}['form']]
+  takes_one = ['baseline' in inspect.signature(form_of(settings)).parameters for settings in tables]
+  if not any(takes_one):
+    raise UserError(f'{where}={baseline}: no table here compares lines')
+  changed = [
+    settings | {'baseline': baseline} if takes else settings
+    for settings, takes in zip(tables, takes_one, strict=True)
+  ]
+  return check_tables(where, changed)
+
+
 def check_figures(where: str, wanted: object) -> dict[str, dict]:
   """The settings of figures as JSON data: {name of the file: settings}. Raises UserError."""
   wanted = as_json(where, wanted)

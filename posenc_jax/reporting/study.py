@@ -290,19 +290,23 @@ def note_if_edited(report: Report) -> str:
   )
 
 
-def of_arguments(argv: list[str]) -> Report:
-  """The report of the command line `DIR [--config=STUDY] [--out=DIR]`.
+def of_arguments(argv: list[str], of_tables: bool = False) -> Report:
+  """The report of the command line `DIR [--config=STUDY] [--out=DIR]`; `of_tables`, also
+  `[--baseline=LABEL]`, the baseline of all tables that compare lines.
 
   Prints what `note_if_edited` says, to the error stream.
   """
+  known = dict.fromkeys(('config', 'out', *(('baseline',) if of_tables else ())))
   folders = []
-  flags, _ = cli.parse_args(argv, {'config': None, 'out': None}, folders, takes_overrides=False)
+  flags, _ = cli.parse_args(argv, known, folders, takes_overrides=False)
   if len(folders) != 1:
     raise UserError(
-      f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, --config=STUDY '
-      'and --out=DIR'
+      f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and '
+      + ', '.join(f'--{name}' for name in known)
     )
   report = load(folders[0], flags.config)
+  if of_tables and flags.baseline is not None:
+    report.tables = report_settings.with_baseline('--baseline', report.tables, flags.baseline)
   if flags.out is not None:
     report.out = Path(flags.out)
     cli.check_folder(f'--out={report.out}', report.out)
