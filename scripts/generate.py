@@ -5,7 +5,8 @@
   python scripts/generate.py --workdir=runs/base --top_k=40 --top_p=0.9 --seed=1
   python scripts/generate.py --workdir=runs/rope --tokens=1000 --config.attention.window=128
 
-The model reads its BOS and then the prompt; one that begins with BOS gets no second.
+The model reads its BOS and then the prompt as it stands: one that begins with BOS gets no second,
+and no chat template is applied.
 --prompt_file=FILE reads the prompt from a file, - from stdin. --temperature=0 takes the likeliest
 token each time. --top_k and --top_p leave only the likeliest tokens to draw from. A model that was
 imported, or tuned from one, writes up to its end of text, with --ignore_eos beyond it.

@@ -81,7 +81,8 @@ assert abs(outputs[:, :, 0].swapaxes(0, 1) - at_once).max() < 1e-5
 
 def blocks_of(name: str) -> list[str]:
   blocks = re.findall(r'```python\n(.*?)```', (ROOT / name).read_text(), re.DOTALL)
-  # These need a run: tests/test_scoring.py and tests/test_pretrained.py have them.
+  # These need a run or a study: tests/test_scoring.py, tests/test_pretrained.py and a test below
+  # have them.
   return [block for block in blocks if 'load_run' not in block and 'load_study' not in block]
 
 
@@ -98,6 +99,15 @@ def test_python_blocks_run():
   program = '\n'.join(run('\n'.join(found), page) for page, found in blocks.items())
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
+
+
+def test_a_study_of_some_lines_of_another_has_them(monkeypatch):
+  monkeypatch.chdir(ROOT)
+  (block,) = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/studies.md').read_text(), re.DOTALL)
+  study = {}
+  exec(block, study)
+  assert {run['encoding.name'] for run in study['sweep']()} == {'rope', 'alibi'}
+  assert study['table']()['baseline'] == 'rope'
 
 
 def anchors_of(path: Path) -> set[str]:
