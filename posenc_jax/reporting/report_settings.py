@@ -95,7 +95,11 @@ def with_baseline(where: str, tables: list[dict], baseline: str) -> list[dict]:
   for what can be none, and where no table compares lines.
   """
   form_of = lambda settings: table_forms.FORMS[{**LENGTHS, **settings}['form']]
-  takes_one = ['baseline' in inspect.signature(form_of(settings)).parameters for settings in tables]
+  takes_one = [
+    'baseline' in inspect.signature(form_of(settings)).parameters
+    and settings.get('metric') in (None, *_with_better_end())
+    for settings in tables
+  ]
   if not any(takes_one):
     raise UserError(f'{where}={baseline}: no table here compares lines')
   changed = [
@@ -237,12 +241,15 @@ def _check_known(where: str, name: str, value: object) -> None:
       raise UserError(f'{where}: {name}={shown(value)}; did you mean {near!r}?')
 
 
+def _with_better_end() -> list[str]:
+  return [name for name, metric in METRICS.items() if metric.best is not None]
+
+
 def _check_better_end(where: str, settings: dict) -> None:
   """Raises UserError for a comparison by a metric of which neither more nor less is better, such as
   one of a user's own.
   """
   name = settings.get('metric')
-  compared = [known for known, metric in METRICS.items() if metric.best is not None]
-  if name is not None and settings.get('baseline') and name not in compared:
-    allowed = f'a metric with a better end: {", ".join(compared)}'
+  if name is not None and settings.get('baseline') and name not in _with_better_end():
+    allowed = f'a metric with a better end: {", ".join(_with_better_end())}'
     raise UserError(f'{where}: metric={name!r} compared; allowed: {allowed}')
