@@ -19,7 +19,7 @@ _MODULES = {
   'LengthError': 'posenc_jax.encodings',
   'StackedEncoding': 'posenc_jax.model.layer_sharing',
   'WeightsOnly': 'posenc_jax.encodings.core.weights_only',
-  'attend': 'posenc_jax.attention',
+  'attend': 'posenc_jax.attention.attend',
   'attention_fn': 'posenc_jax.attention.flax_attention',
   'check_laws': 'posenc_jax.inspection.laws',
   'contiguous_positions': 'posenc_jax.attention.positions',
@@ -35,7 +35,7 @@ __all__ = list(_MODULES)
 
 if typing.TYPE_CHECKING:  # the same names, for those who read types and run nothing
   from posenc_jax.attention import BACKENDS as BACKENDS
-  from posenc_jax.attention import attend as attend
+  from posenc_jax.attention.attend import attend as attend
   from posenc_jax.attention.flax_attention import attention_fn as attention_fn
   from posenc_jax.attention.positions import contiguous_positions as contiguous_positions
   from posenc_jax.encodings import ENCODINGS as ENCODINGS
@@ -52,19 +52,19 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
   from posenc_jax.inspection.attention_weights import weights_of_heads as weights_of_heads
   from posenc_jax.inspection.laws import check_laws as check_laws
   from posenc_jax.model.layer_sharing import StackedEncoding as StackedEncoding
+else:  # out of their sight, for whom every name would exist, also a misspelt one
 
-
-def __getattr__(name: str):
-  if name not in _MODULES:
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
-  try:
-    return getattr(importlib.import_module(_MODULES[name]), name)
-  except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition('.')[0] == __name__:
-      raise
-    problem = f'posenc_jax.{name} needs {error.name}: install posenc_jax without --no-deps'
-    # No AttributeError: `from posenc_jax import name` would drop its message.
-    raise ModuleNotFoundError(problem, name=error.name) from error
+  def __getattr__(name: str):
+    if name not in _MODULES:
+      raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    try:
+      return getattr(importlib.import_module(_MODULES[name]), name)
+    except ModuleNotFoundError as error:
+      if error.name is None or error.name.partition('.')[0] == __name__:
+        raise
+      problem = f'posenc_jax.{name} needs {error.name}: install posenc_jax without --no-deps'
+      # No AttributeError: `from posenc_jax import name` would drop its message.
+      raise ModuleNotFoundError(problem, name=error.name) from error
 
 
 def __dir__() -> list[str]:

@@ -20,9 +20,21 @@ def test_every_export_is_there_and_type_checkers_see_it():
   (block,) = (node for node in tree.body if isinstance(node, ast.If))
   seen = {name.asname: node.module for node in block.body for name in node.names}
   assert seen == posenc_jax._MODULES
+  for name, module in seen.items():  # mypy would take a module of that name for what is meant
+    package = REPOSITORY / Path(*module.split('.'))
+    assert not (package / f'{name}.py').exists(), module
   assert all(hasattr(posenc_jax, name) for name in posenc_jax.__all__)
   assert set(posenc_jax.__all__) <= set(dir(posenc_jax))
   assert Path(posenc_jax.__file__).with_name('py.typed').exists()  # else they take all for Any
+
+
+def test_a_type_checker_sees_no_names_that_are_not_there():
+  """A `__getattr__` within its sight would be one of every name."""
+  tree = ast.parse(Path(posenc_jax.__file__).read_text())
+  assert '__getattr__' not in [getattr(node, 'name', None) for node in tree.body]
+  (block,) = (node for node in tree.body if isinstance(node, ast.If))
+  assert ast.unparse(block.test) == 'typing.TYPE_CHECKING'
+  assert [node.name for node in block.orelse] == ['__getattr__']
 
 
 def test_the_version_is_that_of_the_citation():
