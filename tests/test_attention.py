@@ -74,6 +74,7 @@ def test_types_say_what_attend_returns_with_the_arguments_that_it_has():
     returned[chosen.annotation, chosen.default] = signature.return_annotation
   assert returned == {
     (typing.Literal[False], False): jax.Array,
+    (typing.Literal[True], inspect.Parameter.empty): tuple[jax.Array, jax.Array],
     (bool, inspect.Parameter.empty): jax.Array | tuple[jax.Array, jax.Array],
   }
 

@@ -1,10 +1,12 @@
 """The package as others import it."""
 
 import ast
+import inspect
 import re
 import subprocess
 import sys
 import tomllib
+import typing
 import warnings
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import pytest
 from packaging.requirements import Requirement
 
 import posenc_jax
+from posenc_jax.attention.tiled.tile import ScoreTile
+from posenc_jax.encodings.core.base import HOOKS, OTHER_METHODS
 from posenc_jax.storage import REPOSITORY
 
 
@@ -35,6 +39,19 @@ def test_a_type_checker_sees_no_names_that_are_not_there():
   (block,) = (node for node in tree.body if isinstance(node, ast.If))
   assert ast.unparse(block.test) == 'typing.TYPE_CHECKING'
   assert [node.name for node in block.orelse] == ['__getattr__']
+
+
+def test_types_say_what_users_call_and_what_they_define():
+  """In a class of one's own an editor takes those of the hook of `Encoding` that it defines."""
+  exported = [getattr(posenc_jax, name) for name in posenc_jax.__all__]
+  hooks = [getattr(posenc_jax.Encoding, name) for name in (*HOOKS, *OTHER_METHODS)]
+  for function in (*filter(inspect.isfunction, exported), *hooks):
+    hints = typing.get_type_hints(function, localns={'ScoreTile': ScoreTile})
+    assert 'return' in hints, function
+    for name, p in inspect.signature(function).parameters.items():
+      assert function not in hooks or name == 'self' or name in hints, (function, name)
+      if p.default is None:
+        assert type(None) in typing.get_args(hints[name]), (function, name)
 
 
 def test_the_version_is_that_of_the_citation():

@@ -79,10 +79,12 @@ def test_files_of_text_are_utf_8_whatever_the_locale_says():
 
 @functools.cache
 def imports(path: Path, at_import_time: bool = False) -> frozenset[str]:
-  """The names that a module imports, everywhere or outside of its functions."""
+  """The names that a module imports when it runs, everywhere or outside of its functions."""
   tree = tree_of(path)
+  is_for_types = lambda node: isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+  never_run = {node for block in filter(is_for_types, tree.body) for node in ast.walk(block)}
   found = set()
-  for node in tree.body if at_import_time else ast.walk(tree):
+  for node in tree.body if at_import_time else {*ast.walk(tree)} - never_run:
     if isinstance(node, ast.Import):
       found |= {name.name for name in node.names}
     elif isinstance(node, ast.ImportFrom):

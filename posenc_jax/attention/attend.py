@@ -75,6 +75,33 @@ def attend(
   block_sizes: tuple[int, int] | None = None,
   max_position_distance: int | None = None,
   outer_hooks_applied: bool = False,
+  return_logsumexp: Literal[True],
+) -> tuple[jax.Array, jax.Array]: ...
+
+
+@overload
+def attend(
+  q_BTHK: Array,
+  k_BSGK: Array,
+  v_BSGK: Array,
+  enc: Encoding,
+  *,
+  x: Array | None = None,
+  position_ids: Array | None = None,
+  segment_ids: Array | None = None,
+  is_causal: bool = True,
+  window: int | None = None,
+  chunk: int | None = None,
+  sink_tokens: int = 0,
+  prefix: int = 0,
+  mask: Callable | Array | None = None,
+  mask_ids: Array | None = None,
+  bias: Array | None = None,
+  softcap: float | None = None,
+  backend: str = 'auto',
+  block_sizes: tuple[int, int] | None = None,
+  max_position_distance: int | None = None,
+  outer_hooks_applied: bool = False,
   return_logsumexp: bool,
 ) -> jax.Array | tuple[jax.Array, jax.Array]: ...
 

@@ -70,7 +70,7 @@ class FlaxAttention(nnx.Module):
     input_positions=None,
     qk_attn_weights_einsum=None,
     attn_weights_value_einsum=None,
-  ):
+  ) -> jax.Array:
     """The outputs of attention, [..., T, H, K]; batches may have any number of axes.
 
     Args:

@@ -2,13 +2,15 @@
 takes those that it is given.
 """
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from posenc_jax.encodings.core.base import Encoding, LengthError, check_numbers_of_positions
 
 
-def contiguous_positions(S: int, segment_ids=None):
+def contiguous_positions(S: int, segment_ids: jax.Array | np.ndarray | None = None) -> jax.Array:
   """0, 1, 2, ... within each segment: int32 [B|1, S]."""
   index_S = jnp.arange(S, dtype=jnp.int32)[None]
   if segment_ids is None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -30,7 +31,7 @@ REACHING = (
 WITHOUT_START = ('linear', 'ntk', 'ntk_mixed')
 
 
-def load_study(path: str | Path) -> ModuleType:
+def load_study(path: str | Path) -> Any:  # a module, of which callers may set constants
   """Executes a configuration file: a module with `get_config()` and, in a study, `sweep()` etc.
 
   Encodings that the file registers are known to this process from then on. It may import modules
@@ -139,7 +140,7 @@ def _what_is_there(path: Path) -> str:
   return f'{str(here)!r} has no {kind} {missing!r}; {hint(missing, names) or allowed}'
 
 
-def load(study: str | Path | ModuleType, overrides: dict[str, object] | None = None) -> ConfigDict:
+def load(study: str | Path | ModuleType, overrides: dict[str, Any] | None = None) -> ConfigDict:
   """The configuration of a file, or of a study that was loaded from it, with overrides; locked. The
   symbols of a tokenizer.json that `data.vocab` leaves to it are counted.
 
@@ -166,7 +167,7 @@ def _with_plain_folder(config: ConfigDict) -> ConfigDict:
   return config
 
 
-def trained_config(workdir: str | Path, overrides: dict[str, object]) -> ConfigDict:
+def trained_config(workdir: str | Path, overrides: dict[str, Any]) -> ConfigDict:
   """The config of the trained run in a directory, with overrides, checked. A line says what another
   scaling of RoPE comes to. Raises `UserError`, also for what `check_laid_over` refuses.
   """

@@ -1,5 +1,7 @@
 """Overrides: fields that are set in a config, by their paths."""
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from posenc_jax.config.serialization import flat, to_json
@@ -23,7 +25,7 @@ TURNING = ('base', 'layout', 'fraction', 'scaling')
 WITH_COMMAS = ('config.launch.setup', 'config.launch.options')
 
 
-def overlay(config: ConfigDict, overrides: dict[str, object]) -> None:
+def overlay(config: ConfigDict, overrides: dict[str, Any]) -> None:
   """Sets `{'dotted.path': value}` in place.
 
   Below `encoding` any path is taken (`encodings.make` checks hyperparameters), also

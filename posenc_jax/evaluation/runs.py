@@ -5,6 +5,7 @@ import functools
 import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -295,7 +296,7 @@ class Run:
       return function(self.model, tokens_BT, **options)
 
 
-def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) -> Run:
+def load_run(workdir: str | Path, overrides: dict[str, Any] | None = None) -> Run:
   """The run that train.py or import_model.py left in `workdir`, with what evaluation changes in it:
   `{'encoding.scaling.rope_type': 'yarn', 'encoding.scaling.factor': 4}`. Raises UserError, one
   line, where there is none, its encoding is not registered, its tokenizer is no longer the one that
@@ -307,7 +308,7 @@ def load_run(workdir: str | Path, overrides: dict[str, object] | None = None) ->
   corpus = data.without_documents(
     config.data, config.eval.split, kept_tokenizer(workdir, config.data)
   )
-  check_corpus(saved, config, corpus, workdir)
+  check_corpus(saved, config, corpus, Path(workdir))
   return restored_run(Path(workdir), config, corpus)
 
 

@@ -35,7 +35,7 @@ from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.decoder import LM, check_tokens
 from posenc_jax.model.token_nll import BITS, token_nll
 
-Document = np.ndarray | bytes  # tokens_T, or text
+Document = Sequence[int] | jax.Array | np.ndarray | bytes  # tokens_T, or text
 Arrays = Sequence[np.ndarray]  # of each document, or of each part that is scored
 # What protocols return: nats of the scored parts, and what takes these parts from documents.
 Scored = tuple[list[np.ndarray], Callable[[Arrays], Arrays]]

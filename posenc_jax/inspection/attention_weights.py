@@ -14,6 +14,7 @@ seem to look the farther the longer the window is. Distances are counted by inde
 positions an encoding sees.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -28,7 +29,7 @@ from posenc_jax.model.token_nll import token_hidden
 OF_ANY_WIDTH = ('dense', 'blockwise', 'diagonals', 'ring')  # backends that take any values
 
 
-def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
+def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict) -> jax.Array:
   """The attention weights of each head of a layer, float32 [B, H, T, T], the queries first.
 
   `LM.hidden` takes this function as `observe`, for looking at short texts: memory grows with the
@@ -37,7 +38,7 @@ def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict):
   return jnp.moveaxis(_weighted(layer, x_BTD, enc, options, jnp.eye(x_BTD.shape[1])), 1, 2)
 
 
-def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict):
+def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict) -> jax.Array:
   """The attention scores of each head of a layer, float32 [B, H, T, T]: what softmax takes, before
   a soft-cap and the mask, of encodings whose weights are no softmax logarithms of weights (`relu`),
   and before `normalize` makes weights of whole rows. NaN of hidden keys.
@@ -49,7 +50,9 @@ def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict):
   return recorded_scores(enc, q_BTHK, k_BTGK, x=layer.block_input(x_BTD, 'attention'), **others)
 
 
-def heads_of_layer(layer, x_BTD, enc: Encoding, options: dict):
+def heads_of_layer(
+  layer, x_BTD, enc: Encoding, options: dict
+) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Queries, keys and values of a layer as `attend` takes them, before the encoding rotates them:
   [B, T, H, K] and twice [B, T, G, K]. `LM.hidden` takes this function as `observe`.
   """

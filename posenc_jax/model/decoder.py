@@ -1,6 +1,7 @@
 """A bare decoder language model. Every extra is a named flag that is off."""
 
 import functools
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -84,7 +85,7 @@ class LM(nnx.Module):
     """The number of symbols."""
     return self.embedding.shape[0]
 
-  def constrain_parameters(self):
+  def constrain_parameters(self) -> Self:
     """The same model with the encodings' parameters back in their domain, after an update."""
     model = jax.tree.map(lambda leaf: leaf, self)
     variants = model.encodings.variants
@@ -92,7 +93,7 @@ class LM(nnx.Module):
       variants[n] = variant.constrain_parameters()
     return model
 
-  def __call__(self, tokens_BT, **options):
+  def __call__(self, tokens_BT, **options) -> Any:
     """Logits [B, T, V], float32, of the token after each of tokens_BT; options of `hidden`."""
     if options.get('observe') is None:
       return self.logits(self.hidden(tokens_BT, **options))
@@ -116,7 +117,7 @@ class LM(nnx.Module):
     dtype='float32',
     logits_dtype=None,
     **attention,
-  ):
+  ) -> Any:
     """What `logits` are computed from, [B, T, D]: the output of the last layer.
 
     With `observe`, that and what it returned for each layer, stacked: [N, ...].
@@ -219,7 +220,7 @@ class LM(nnx.Module):
     x_BTD = (self.embedding_scale * of_tokens).astype(dtype)
     return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
 
-  def logits(self, x_BTD):
+  def logits(self, x_BTD) -> jax.Array:
     """Logits [B, T, V], float32, of the output of the last layer."""
     w_DV = self.embedding[...].T if self.tied else self.w_logits[...]
     return self._cap(matmul(self.norm(x_BTD), w_DV.astype(x_BTD.dtype)))

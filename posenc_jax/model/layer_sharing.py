@@ -1,8 +1,13 @@
 """Which parameters of an encoding the layers of a model share."""
 
+from collections.abc import Callable
+from typing import Self
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
+
+from posenc_jax.encodings import Encoding
 
 SHARING = ('paper', 'all', 'none')
 
@@ -13,7 +18,7 @@ class StackedEncoding(nnx.Module):
   All other parameters are there once. Attribute `encoding` is the encoding with stacked parameters.
   """
 
-  def __init__(self, make, layers: int, share: str, field: str = 'share'):
+  def __init__(self, make: Callable[[], Encoding], layers: int, share: str, field: str = 'share'):
     """Builds the encoding of each layer and stacks what is not shared.
 
     Args:
@@ -52,7 +57,7 @@ class StackedEncoding(nnx.Module):
     leaves = jax.tree_util.tree_leaves_with_path(self.encoding)
     return [leaf for path, leaf in leaves if self.is_stacked(path)]
 
-  def with_parameters(self, own: list):
+  def with_parameters(self, own: list) -> Encoding:
     """The encoding of one layer, from the layer's slices of `stacked_parameters`."""
     leaves, tree = jax.tree_util.tree_flatten_with_path(self.encoding)
     slices = iter(own)
@@ -60,13 +65,13 @@ class StackedEncoding(nnx.Module):
       tree, [next(slices) if self.is_stacked(path) else leaf for path, leaf in leaves]
     )
 
-  def constrain_parameters(self):
+  def constrain_parameters(self) -> Self:
     """The same with the encoding's parameters back in their domain, after an update."""
     own = jax.tree.map(lambda leaf: leaf, self)
     own.encoding = self.encoding.constrain_parameters()
     return own
 
-  def layer(self, n: int):
+  def layer(self, n: int) -> Encoding:
     """The encoding as the n-th of its layers has it, from 0. Raises ValueError for an integer out
     of range.
     """

@@ -5,6 +5,8 @@ Arrays are heads first here, so that products need no copies.
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +40,8 @@ class ScoreTile:
     carry: what `score` carries along the keys.
   """
 
-  i: object
-  j: object
+  i: Any
+  j: Any
   index_distance: jax.Array
   distance: jax.Array
   mask: jax.Array
@@ -48,7 +50,7 @@ class ScoreTile:
   carry: RowCarry
 
   @property
-  def tables(self):
+  def tables(self) -> Any:
     """What the encoding's hook `tables` returned, cut to the tile like the other terms."""
     return self.terms['tables']
 
@@ -63,18 +65,18 @@ class ScoreTile:
       s_BHTS += self.terms['bias']
     return s_BHTS
 
-  def query_dot(self, q_BHTK, rows):
+  def query_dot(self, q_BHTK: jax.Array, rows: jax.Array) -> jax.Array:
     """q_i . table[i - j]: [B, H, T', S']."""
     return self.reader.query_dot(q_BHTK, rows)
 
-  def difference(self, x_BTH, y_BSH):
+  def difference(self, x_BTH: jax.Array, y_BSH: jax.Array) -> jax.Array:
     """x_i - y_j for every pair and head: [B|1, H, T', S']."""
     # Else each pair would read both with a stride of H.
     x_BHT = materialize_on_cpu(x_BTH.swapaxes(1, 2))
     y_BHS = materialize_on_cpu(y_BSH.swapaxes(1, 2))
     return x_BHT[..., None] - y_BHS[:, :, None]
 
-  def suffix_sum(self, x_BHTS, inclusive: bool = True):
+  def suffix_sum(self, x_BHTS: jax.Array, inclusive: bool = True) -> jax.Array:
     """Sum of x over visible keys j .. i (j + 1 .. i if not inclusive), also in tiles to the right.
 
     Has the shape of x, in float32. One value of `scans_keys`, of shape ().
@@ -82,7 +84,7 @@ class ScoreTile:
     x_BHTS = jnp.where(self.mask[:, None], x_BHTS, 0.0).astype(jnp.float32)
     return self.carry.suffix_sum(x_BHTS, inclusive)
 
-  def scan_keys(self, step):
+  def scan_keys(self, step: Callable) -> Any:
     """The result of step(carried) -> (result, total), one value of `scans_keys`.
 
     `carried` is the total of the tile to the right, zeros in the rightmost: float32 [B, H, T', ...]
@@ -90,7 +92,7 @@ class ScoreTile:
     """
     return self.carry.scan_keys(step)
 
-  def cond_saturated(self, bound: float, near, far):
+  def cond_saturated(self, bound: float, near: Callable, far: Callable) -> Any:
     """near(), which takes one suffix_sum; or far() where that sum is at least `bound` for all.
 
     The sums carried from tiles to the right tell, so that sums of what is not negative need not be

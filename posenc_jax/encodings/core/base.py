@@ -4,11 +4,15 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+
+if TYPE_CHECKING:  # attention imports encodings
+  from posenc_jax.attention.tiled.tile import ScoreTile
 
 # Every hook, and the place where it acts on a token's way through a layer (None: none that
 # `acts_on` reports, as of what prepares for other hooks, of `scale` and of a state). A wrapper
@@ -199,7 +203,9 @@ class Encoding(nnx.Module):
 
   # Once a forward pass, by the model.
 
-  def positions_of_tokens(self, tokens_BT, position_ids):
+  def positions_of_tokens(
+    self, tokens_BT: jax.Array, position_ids: jax.Array
+  ) -> tuple[jax.Array, jax.Array]:
     """Positions that a model reads off its tokens: (those of `add_to_input`, those of attention).
 
     Both are int32 [B, T]. They depend on no later token, and on none of another segment; those of
@@ -211,7 +217,9 @@ class Encoding(nnx.Module):
     """
     raise NotImplementedError
 
-  def sample_positions(self, position_ids, batch: int, key):
+  def sample_positions(
+    self, position_ids: jax.Array, batch: int, key: jax.Array | None
+  ) -> jax.Array | None:
     """Positions that a model draws for all its layers, int32 [B|1, T], or None: as they are.
 
     Args:
@@ -227,14 +235,14 @@ class Encoding(nnx.Module):
     """The largest distance between positions that `sample_positions` gives to so many tokens."""
     return tokens - 1
 
-  def add_to_input(self, x_BTD, position_ids):
+  def add_to_input(self, x_BTD: jax.Array, position_ids: jax.Array) -> jax.Array:
     """The input of the first layer, x + p. Token embeddings arrive with unit variance."""
     return x_BTD
 
   # By the model's layers, where an encoding carries a state of each token from one to the next.
   # What attention computes of such an encoding is plain: these hooks act before it and after it.
 
-  def initial_state(self, position_ids, batch: int):
+  def initial_state(self, position_ids: jax.Array, batch: int) -> jax.Array | None:
     """The state that the first layer gets: float32 [B, T, ...], or None: there is none.
 
     Args:
@@ -243,21 +251,25 @@ class Encoding(nnx.Module):
     """
     return None
 
-  def enter_attention(self, q_BTHK, k_BTGK, v_BTGK, state):
+  def enter_attention(
+    self, q_BTHK: jax.Array, k_BTGK: jax.Array, v_BTGK: jax.Array, state: Any
+  ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Queries, keys and values, given the state; values are wider by `added_value_channels`."""
     return q_BTHK, k_BTGK, v_BTGK
 
-  def leave_attention(self, o_BTHK, state):
+  def leave_attention(self, o_BTHK: jax.Array, state: Any) -> tuple[jax.Array, Any]:
     """Outputs as wide as values were before `enter_attention`, and the state with the rest."""
     return o_BTHK, state
 
-  def leave_mlp(self, y_BTD, state):
+  def leave_mlp(self, y_BTD: jax.Array, state: Any) -> Any:
     """The state that the next layer gets, given the output of the MLP, before a norm behind it."""
     return state
 
   # Once a layer, for every token.
 
-  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+  def coordinates(
+    self, x_BSD: jax.Array, position_ids: jax.Array, num_visible_BS: jax.Array, index_BS: jax.Array
+  ) -> Any:
     """What the other hooks know of a token: a pytree of float32 [B|1, S, ...]; the positions.
 
     Args:
@@ -274,22 +286,24 @@ class Encoding(nnx.Module):
     """
     return position_ids.astype(jnp.float32)
 
-  def of_pairs(self, coordinates):
+  def of_pairs(self, coordinates: Any) -> Any:
     """The part of coordinates that scores of pairs read; tiles and rings do not carry the rest."""
     return coordinates if self.has('score') or self.has('normalize') else None
 
-  def transform_qk(self, q_BTHK, k_BSGK, i, j):
+  def transform_qk(
+    self, q_BTHK: jax.Array, k_BSGK: jax.Array, i: Any, j: Any
+  ) -> tuple[jax.Array, jax.Array]:
     """Queries and keys, given their coordinates i and j: rotations, temperatures.
 
     Widths grow by `qk_width_factor`, the number of heads of queries by `heads_out_per_head`.
     """
     return q_BTHK, k_BSGK
 
-  def transform_values(self, v_BSGK, j):
+  def transform_values(self, v_BSGK: jax.Array, j: Any) -> jax.Array:
     """Values of the same shape, given their coordinates j, before the weights meet them."""
     return v_BSGK
 
-  def meet_own_values(self, o_BTHK, v_BTGK):
+  def meet_own_values(self, o_BTHK: jax.Array, v_BTGK: jax.Array) -> jax.Array:
     """Outputs of the same shape, given the values of the queries' own tokens.
 
     It acts before any `transform_output`, on outputs and values as `transform_values` has turned
@@ -301,7 +315,7 @@ class Encoding(nnx.Module):
     """
     return o_BTHK
 
-  def transform_output(self, o_BTHK, i, x_BTD):
+  def transform_output(self, o_BTHK: jax.Array, i: Any, x_BTD: jax.Array) -> jax.Array:
     """Outputs of the same shape, after the sum over keys: the inverse of a rotation, a gate.
 
     Args:
@@ -311,7 +325,7 @@ class Encoding(nnx.Module):
     """
     return o_BTHK
 
-  def sink(self, q_BTHK, i):
+  def sink(self, q_BTHK: jax.Array, i: Any) -> jax.Array:
     """A logit that joins the denominator of softmax and nothing else: float32 [B|1, T|1, H].
 
       p_ij = exp(s_ij) / (exp(sink_i) + sum_l exp(s_il))
@@ -330,23 +344,23 @@ class Encoding(nnx.Module):
   # are floats; the engine applies them, at O(T) memory, and multiplies by `scale` where
   # `bias_in_scale`.
 
-  def bias(self, r_R):
+  def bias(self, r_R: jax.Array) -> jax.Array:
     """[R, H|1]: s_ij += bias[i - j]."""
     raise NotImplementedError
 
-  def relative_keys(self, r_R):
+  def relative_keys(self, r_R: jax.Array) -> jax.Array:
     """[R, H|1, K]: s_ij += q_i . a[i - j]."""
     raise NotImplementedError
 
-  def relative_queries(self, r_R):
+  def relative_queries(self, r_R: jax.Array) -> jax.Array:
     """[R, H|1, K]: s_ij += k_j . b[i - j]."""
     raise NotImplementedError
 
-  def relative_values(self, r_R):
+  def relative_values(self, r_R: jax.Array) -> jax.Array:
     """[R, H|1, K]: o_i += sum_j p_ij c[i - j]."""
     raise NotImplementedError
 
-  def tables(self, r_R):
+  def tables(self, r_R: jax.Array) -> Any:
     """A pytree of [R, H|1] and [R, H|1, channels], for a `score` that mixes them: `tile.tables` are
     numbers of each pair, [B|1, H|1, T', S'], ready to add, and vectors.
 
@@ -358,7 +372,9 @@ class Encoding(nnx.Module):
 
   # For every tile of the score matrix.
 
-  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+  def score(
+    self, s_BHTS: jax.Array, q_BHTK: jax.Array, k_BGSK: jax.Array, tile: 'ScoreTile'
+  ) -> jax.Array:
     """The scores of a tile: float32 [B, H, T', S'].
 
     A score may use nothing but its arguments and the module's parameters, so that the scores of a
@@ -371,7 +387,7 @@ class Encoding(nnx.Module):
     """
     raise NotImplementedError
 
-  def normalize(self, s_BHTS, tile):
+  def normalize(self, s_BHTS: jax.Array, tile: 'ScoreTile') -> jax.Array:
     """The weights of whole rows of scores: float32 [B, H, T, S], in the place of softmax.
 
     Scores of hidden keys are MASKED, whoever hides them; what they get here is not read. `tile` is
@@ -379,7 +395,7 @@ class Encoding(nnx.Module):
     """
     raise NotImplementedError
 
-  def is_exhausted(self, carried):
+  def is_exhausted(self, carried: tuple[jax.Array, ...]) -> jax.Array:
     """Whether all keys further left have no weight for any of the queries: one scalar bool.
 
     `blockwise` and `ring` ask before each tile, but never under a soft-cap; others visit them all.
@@ -392,7 +408,7 @@ class Encoding(nnx.Module):
 
   # After a step of the optimizer.
 
-  def constrain_parameters(self):
+  def constrain_parameters(self) -> Self:
     """This encoding with its parameters back in their domain. They may be stacked over layers.
 
     By default only the encodings that this one holds are constrained.
@@ -408,7 +424,7 @@ class Encoding(nnx.Module):
 
   # What others ask; a class may have another answer.
 
-  def elements_per_pair(self, sequences: float, i) -> float:
+  def elements_per_pair(self, sequences: float, i: Any) -> float:
     """How many numbers `score` or `normalize` has of each pair in one array beside the scores, such
     as units of a hidden layer, for so many sequences whose queries have the coordinates i.
     """
@@ -460,7 +476,7 @@ class Encoding(nnx.Module):
     """The places where the encoding acts, in the order in which a token meets them."""
     return tuple(dict.fromkeys(p for hook, p in HOOKS.items() if p and self.has(hook)))
 
-  def distance_terms(self, r_R) -> dict:
+  def distance_terms(self, r_R: jax.Array) -> dict[str, Any]:
     """All that depends on distance alone, by the name of its hook, with the scale multiplied in."""
     hooks = [hook for hook in (*DISTANCE_TERMS, 'tables') if self.has(hook)]
     terms = {hook: self.term_of_hook(hook, r_R) for hook in hooks}
@@ -469,7 +485,7 @@ class Encoding(nnx.Module):
       terms |= {hook: terms[hook] * scale for hook in SCORE_TERMS if hook in terms}
     return terms
 
-  def term_of_hook(self, hook: str, r_R):
+  def term_of_hook(self, hook: str, r_R: jax.Array) -> Any:
     """What a hook says of these distances. Raises ValueError, one line, for another shape than that
     of the hook, and for integers, of which tiles cannot add up gradients.
     """

@@ -144,7 +144,7 @@ BUILT_IN = {
 }
 
 
-class Registry(MutableMapping):
+class Registry(MutableMapping[str, type[Encoding]]):
   """Encodings by name: `ENCODINGS['alibi']` is a class, imported when it is first asked for.
 
   `ENCODINGS['mine'] = Mine` is `register('mine', Mine)`.
@@ -152,7 +152,7 @@ class Registry(MutableMapping):
 
   def __init__(self, built_in: dict[str, str]):
     self._built_in = built_in
-    self._registered = {}
+    self._registered: dict[str, type[Encoding]] = {}
 
   def __getitem__(self, name: str) -> type[Encoding]:
     if name in self._registered:
@@ -341,7 +341,7 @@ def make(
   kv_heads: int | None = None,
   head_dim: int,
   train_length: int,
-  rngs,
+  rngs: nnx.Rngs,
   **hyper,
 ) -> Encoding:
   """Builds the encoding of one layer.
@@ -372,7 +372,7 @@ def make(
   return make_from_spec({'name': name, **hyper}, dims, rngs)
 
 
-def make_from_spec(spec: str | dict, dims: Dims, rngs) -> Encoding:
+def make_from_spec(spec: str | dict, dims: Dims, rngs: nnx.Rngs) -> Encoding:
   """Builds an encoding as `make` does, from its name, or a dict of that and hyperparameters."""
   hyper = {'name': spec} if isinstance(spec, str) else without_numpy(spec)
   name = hyper.pop('name', None)
