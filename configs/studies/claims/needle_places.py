@@ -19,7 +19,7 @@ Cost: 200 runs of 0.1 million parameters, some 40 seconds each on a core of thei
 results/needle_places/table.md, LOG/203 and 204. 17 lines learn it with all eight seeds, FoX and
 RoPE with FoX with none. At 8 L RoPE has 0.675, xPos 0.649, ALiBi 0.771, KERPLE 0.980 with the six
 seeds that have learned it, NoPE, p-RoPE, T5 and Transformer-XL 1.000. At 2 L the lowest of those
-that have learned it is PoPE's 0.930.
+that have learned it is PoPE's 0.930. What was predicted of RoPE and KERPLE at 8 L does not hold.
 """
 
 from pathlib import Path
