@@ -94,6 +94,8 @@ class ALiBi(Encoding):
     if spread and (balanced or dims.heads == 1):
       allowed = 'False for one head, which is the steepest and the flattest, and with balanced=True'
       raise ValueError(f'spread=True; allowed: {allowed}')
+    if spread and factor == 1:
+      raise ValueError('spread=True; allowed: False, unless factor is another than 1')
     self.learned, self.exponent, self.factor = learned, exponent, factor
     self.spread, self.balanced = spread, balanced
     if learned:
