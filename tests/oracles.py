@@ -82,10 +82,11 @@ def nope(dims, hyper, p):
 
 
 def learned(dims, hyper, p):
-  rows, T, extend = p['rows'], hyper.get('extend_to'), hyper.get('extend')
-  L = len(rows)
+  tables, T, extend = p['rows'], hyper.get('extend_to'), hyper.get('extend')
+  tables = tables if tables.ndim == 3 else [tables]
 
-  def row(t):
+  def row(rows, t):
+    L = len(rows)
     if extend == 'repeat':
       return rows[t % L]
     if extend == 'group':
@@ -99,7 +100,10 @@ def learned(dims, hyper, p):
       return 0.4 * u[t // L] + 0.6 * u[t % L]
     return rows[t]
 
-  return Oracle(dot(dims.head_dim), position=lambda t: math.sqrt(dims.model_dim) * row(t))
+  def position(t):
+    return math.sqrt(dims.model_dim) * sum(map(row, tables, np.atleast_1d(t)))
+
+  return Oracle(dot(dims.head_dim), position=position)
 
 
 def position_coupling(dims, hyper, p):
@@ -162,11 +166,37 @@ def shaw(dims, hyper, p):
   )
 
 
+def gamma_density(x, mean, deviation):
+  shape, rate = (mean / deviation) ** 2, mean / deviation**2
+  if x == 0:
+    return 0.0
+  logarithm = shape * math.log(rate) + (shape - 1) * math.log(x) - rate * x - math.lgamma(shape)
+  return math.exp(logarithm)
+
+
+@functools.lru_cache(maxsize=1000)
+def enformer_features(r, number, length):
+  n = number // 6
+  share = [m / (n - 1) if n > 1 else 0 for m in range(n)]
+  means = [length / n + s * (length - length / n) for s in share]
+  density = lambda x, m: gamma_density(x, means[m], length / (2 * n))
+  largest = max(density(x, m) for x in range(length) for m in range(n))
+  each = [2 ** (-abs(r) / 2 ** (3 + s * (math.log2(length) - 3))) for s in share]
+  each += [1.0 if abs(r) < 2 ** (m + 1) - 1 else 0.0 for m in range(n)]
+  each += [(density(abs(r), m) + 1e-8) / (largest + 1e-8) for m in range(n)]
+  return np.array(each + [np.sign(r) * x for x in each])
+
+
 def transformer_xl(dims, hyper, p):
   most = hyper.get('max_distance') or math.inf
 
+  def features(r):
+    if hyper.get('features'):
+      return enformer_features(r, hyper['features'], hyper.get('length') or dims.train_length)
+    return wave(r, dims.model_dim, 'half')
+
   def score(q, k, i, j, h):
-    r = wave(max(-most, min(i - j, most)), dims.model_dim, 'half') @ p['w_r'][:, h]
+    r = features(max(-most, min(i - j, most))) @ p['w_r'][:, h]
     return ((q + p['u'][h]) @ k + (q + p['v'][h]) @ r) / math.sqrt(dims.head_dim)
 
   return Oracle(score)
@@ -1536,8 +1566,8 @@ def adaptive_temperature(dims, hyper, p):
 
 
 def rope_mixed(dims, hyper, p):
-  f, g = p['frequencies']
-  angles = lambda x_SD, position_S: np.stack([x * f + y * g for x, y in position_S])
+  of_place = lambda place: sum(x * f for x, f in zip(place, p['frequencies'], strict=True))
+  angles = lambda x_SD, position_S: np.stack([of_place(place) for place in position_S])
   return turned_by_group(dims, angles, hyper)
 
 
@@ -1999,7 +2029,7 @@ def count_deberta(d, h):
 
 
 def count_transformer_xl(d, h):
-  return 2 * d.heads * d.head_dim, d.model_dim * d.heads * d.head_dim
+  return 2 * d.heads * d.head_dim, h.get('features', d.model_dim) * d.heads * d.head_dim
 
 
 def count_tupe(d, h):
@@ -2093,13 +2123,15 @@ RECORDS = {
   'nope': Record(nope),
   'learned': Record(
     learned,
-    lambda d, h: (h.get('max_length', d.train_length) * d.model_dim, 0),
+    lambda d, h: (h.get('axes', 1) * h.get('max_length', d.train_length) * d.model_dim, 0),
     variants={
       'long': {'max_length': 64},
       'repeat': {'max_length': 4, 'extend': 'repeat'},
       'group': {'max_length': 9, 'extend': 'group', 'extend_to': 40},
       'interpolate': {'max_length': 9, 'extend': 'interpolate', 'extend_to': 40},
       'hierarchical': {'max_length': 7, 'extend': 'hierarchical'},
+      'axes': {'axes': 2, 'max_length': 90},
+      'repeat_axes': {'axes': 3, 'max_length': 4, 'extend': 'repeat'},
     },
   ),
   'sinusoidal': Record(
@@ -2125,7 +2157,13 @@ RECORDS = {
     },
   ),
   'transformer_xl': Record(
-    transformer_xl, count_transformer_xl, variants={'clamped': {'max_distance': 4}}
+    transformer_xl,
+    count_transformer_xl,
+    variants={
+      'clamped': {'max_distance': 4},
+      'features': {'features': 18, 'length': 16},
+      'clamped_features': {'features': 12, 'max_distance': 6},
+    },
   ),
   't5': Record(
     t5,
@@ -2523,8 +2561,8 @@ RECORDS = {
   'adaptive_temperature': Record(adaptive_temperature),
   'rope_mixed': Record(
     rope_mixed,
-    lambda d, h: (0, d.kv_heads * d.head_dim),
-    variants={'slow': {'base': 100.0}, 'values': {'turn_values': True}},
+    lambda d, h: (0, h.get('axes', 2) * d.kv_heads * d.head_dim // 2),
+    variants={'slow': {'base': 100.0}, 'values': {'turn_values': True}, 'space': {'axes': 3}},
   ),
   'mla_rope': Record(
     mla_rope,

@@ -13,6 +13,7 @@ from flax import nnx
 from kinds import daily_if, representatives, slow
 from ml_collections import ConfigDict
 from oracles import RECORDS, attention_layer
+from scipy import stats
 from test_laws import VARIANTS, WRAPPERS, inputs, layer, parameters
 
 from posenc_jax.attention import attend
@@ -31,6 +32,7 @@ from posenc_jax.encodings.path import lower_inverse
 from posenc_jax.encodings.rope import rotate
 from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row, buckets_of
+from posenc_jax.encodings.transformer_xl import enformer_features
 from posenc_jax.model.layer_sharing import StackedEncoding
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
@@ -2429,6 +2431,57 @@ def test_rope_mixed_starts_as_released():
   assert np.abs(f[0] - f[1]).max() > 1e-2
 
 
+def test_rope_mixed_of_space_has_three_directions_at_right_angles():
+  """11 pairs of two heads: 4, 4 and 3 along each, whose frequencies fall from 1 by a base of 10."""
+  sizes = SIZES | {'kv_heads': 2, 'head_dim': 22}
+  mixed = make('rope_mixed', **sizes, rngs=nnx.Rngs(0), axes=3)
+  vectors_GMA = np.moveaxis(mixed.frequencies[...], 0, -1)
+  falling = [10 ** (-m / n) for n in (4, 4, 3) for m in range(n)]
+  np.testing.assert_allclose(np.linalg.norm(vectors_GMA, axis=-1), [falling] * 2, rtol=1e-5)
+  first_GnA = vectors_GMA[:, [0, 4, 8]]
+  np.testing.assert_allclose(first_GnA @ first_GnA.mT, [np.eye(3)] * 2, atol=1e-6)
+  np.testing.assert_allclose(vectors_GMA[:, 6], 10**-0.5 * vectors_GMA[:, 4], rtol=1e-5)
+  assert np.abs(first_GnA[0] - first_GnA[1]).max() > 1e-2
+
+
+def test_a_head_of_mixed_rope_that_looks_along_one_axis_is_rope_by_it():
+  """Whatever the other coordinates of a place are."""
+  mixed, rng = build('rope_mixed', axes=3), np.random.default_rng(0)
+  frequencies_AGM = np.zeros(mixed.frequencies.shape, 'f4')
+  frequencies_AGM[1] = build('rope').frequencies()
+  mixed.frequencies[...] = jnp.asarray(frequencies_AGM)
+  q, k, v = (rng.standard_normal((1, 5, heads, 8)).astype('f4') for heads in (4, 2, 2))
+  places = rng.integers(9, size=(1, 5, 3))
+  along = attend(q, k, v, build('rope'), position_ids=jnp.asarray(places[..., 1]))
+  found = attend(q, k, v, mixed, position_ids=jnp.asarray(places))
+  np.testing.assert_allclose(found, along, atol=1e-5)
+
+
+def test_features_of_enformer():
+  """192 for L = 1,536: half-lives, masks and densities by hand, and all again with the sign."""
+  distances = np.array([0, 1, 3, 8, 64, 1535, 200_000])
+  found = np.asarray(enformer_features(jnp.asarray(distances), 192, 1536))
+  assert found.shape == (7, 192)
+  np.testing.assert_array_equal(found[1:, 96:], found[1:, :96])
+  assert not found[0, 96:].any()
+  backwards = np.asarray(enformer_features(jnp.asarray(-distances), 192, 1536))
+  np.testing.assert_array_equal(backwards, np.concatenate([found[:, :96], -found[:, 96:]], axis=1))
+  np.testing.assert_allclose(found[3, 0], 0.5)
+  np.testing.assert_allclose(found[5, 31], 2 ** (-1535 / 1536), rtol=1e-6)
+  assert found[:, 32:64].sum(axis=1).tolist() == [32, 31, 30, 29, 26, 22, 15]
+  each = stats.gamma.pdf(np.arange(1536)[:, None], *gamma_of(48 * np.arange(1, 33), 24))
+  largest = each.max() + 1e-8
+  np.testing.assert_allclose(
+    found[:6, 64:96], (each[distances[:6]] + 1e-8) / largest, rtol=0, atol=2e-6
+  )
+  np.testing.assert_allclose(found[6, 64:96], 1e-8 / largest, rtol=1e-5)
+
+
+def gamma_of(mean, deviation):
+  """What SciPy takes for a gamma distribution: shape, place and scale."""
+  return (mean / deviation) ** 2, 0, deviation**2 / mean
+
+
 def test_cayley_string_starts_as_rope_in_its_own_basis():
   """And at any basis products of queries and keys at one place are what they were."""
   same(build('cayley_string'), build('rope'))
@@ -2663,7 +2716,7 @@ OUT_OF_BOUNDS = (
     'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden learned_fourier.axes sinusoidal.axes '
-    'selective_rope.rank harope.axes '
+    'learned.axes selective_rope.rank harope.axes '
     'row_gates.width pape.parabolas pape.axes pape_ri.axes '
     'compact_relative.query_width',
   ),
@@ -2687,6 +2740,7 @@ OUT_OF_BOUNDS = (
   (1, 'at least 2', 'cope.positions logn.length infoscale.length'),
   (-1, 'at least 0', 'goat.waves path.rank shaw.max_later'),
   (1, 'at least 2', 'golden_gate_rope.axes'),
+  (4, 'from 2 to 3', 'rope_mixed.axes'),
   (0.0, 'greater than 0', 'golden_gate_rope.slowest'),
   (0.01, 'at least 0.03', 'golden_gate_rope.fastest'),
   (0, 'at least 1', 'qassmax.hidden infoscale.width'),
@@ -2895,6 +2949,10 @@ OUT_OF_BOUNDS = (
     ),
     ('learned', {'extend': 'x'}, "learned: extend='x'; allowed: none, repeat, group, interp"),
     ('alibi', {'spread': True}, 'alibi: spread=True; allowed: False, unless factor is another'),
+    ('transformer_xl', {'features': 64}, 'features=64; allowed: multiples of 6'),
+    ('transformer_xl', {'features': 6, 'length': 1}, 'length=1; allowed: at least 2'),
+    ('transformer_xl', {'features': 0}, 'features=0; allowed: multiples of 6'),
+    ('transformer_xl', {'length': 64}, 'length=64; allowed: None, unless there are `features`'),
     ('learned', {'extend_to': 80}, "extend_to=80; allowed: None, unless extend is 'group' or"),
     *(
       ('learned', {'extend': 'group', 'extend_to': n}, f'extend_to={n}; allowed: at least the 40')

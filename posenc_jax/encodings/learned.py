@@ -36,10 +36,17 @@ class Learned(Encoding):
 
   The last is of Su 2020 (kexue.fm/archives/7947) and reaches L^2; it and 'repeat' leave the first L
   rows as they are. 'group' and 'interpolate' give all positions rows near those of others.
+
+  Where a token has several positions, `axes`, each has a table of its own, and x_t = E[token_t] +
+  sum_n P_n[t_n]: the factorized positions of NaViT (Dehghani et al. 2023), of rows and columns of
+  patches. Without positions, all of them are the token's index.
   """
 
-  paper = 'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805'
-  parameter_summary = 'a row a position'
+  paper = (
+    'Gehring et al. 2017, arXiv:1705.03122; Devlin et al. 2018, arXiv:1810.04805; '
+    'Dehghani et al. 2023, arXiv:2307.06304'
+  )
+  parameter_summary = 'a row a position and axis'
   reported_extrapolation = 'none: its table ends, unless `extend`ed'
   relative = False
 
@@ -51,17 +58,20 @@ class Learned(Encoding):
     max_length: int | None = None,
     extend: str = 'none',
     extend_to: int | None = None,
+    axes: int = 1,
   ):
-    """Draws the table.
+    """Draws the tables.
 
     Args:
-      max_length: rows of the table; the training length if None.
-      extend: how positions past the table get rows, one of EXTENSIONS.
-      extend_to: T, the number of positions that 'group' and 'interpolate' make of the table.
+      max_length: rows of a table; the training length if None.
+      extend: how positions past a table get rows, one of EXTENSIONS.
+      extend_to: T, the number of positions that 'group' and 'interpolate' make of a table.
+      axes: how many positions a token has, with a table each.
     """
     super().__init__(dims, rngs)
     L = dims.train_length if max_length is None else max_length
-    check_at_least(1, max_length=L)
+    check_at_least(1, max_length=L, axes=axes)
+    self.positions_per_token = axes
     check_one_of(EXTENSIONS, extend=extend)
     if extend not in ('group', 'interpolate'):
       check_unread("extend is 'group' or 'interpolate'", extend_to=extend_to)
@@ -69,17 +79,21 @@ class Learned(Encoding):
       raise ValueError(f'extend_to={extend_to}; allowed: at least the {L} rows of the table')
     ends = {'none': L, 'repeat': None, 'hierarchical': L**2}
     self.extend, self.max_length = extend, ends.get(extend, extend_to)
-    self.rows = normal(rngs, (L, dims.model_dim), dims.model_dim**-0.5)
+    shape = (L, dims.model_dim) if axes == 1 else (axes, L, dims.model_dim)
+    self.rows = normal(rngs, shape, dims.model_dim**-0.5)
 
   def add_to_input(self, x_BTD, position_ids):
-    position_ids = input_positions(x_BTD, position_ids)
-    p_BTD = self.dims.model_dim**0.5 * self._rows_at(position_ids)
-    return add_rounded_once(x_BTD, p_BTD)
+    axes = self.positions_per_token
+    position_ids = input_positions(x_BTD, position_ids, axes)
+    if axes == 1:
+      sum_BTD = self._rows_at(self.rows[...], position_ids)
+    else:
+      sum_BTD = sum(self._rows_at(self.rows[n], position_ids[..., n]) for n in range(axes))
+    return add_rounded_once(x_BTD, self.dims.model_dim**0.5 * sum_BTD)
 
-  def _rows_at(self, positions):
+  def _rows_at(self, rows_LD, positions):
     """The rows of positions, NaN outside of what the table is extended to."""
-    rows_LD, T = self.rows[...], self.max_length
-    L = len(rows_LD)
+    L, T = len(rows_LD), self.max_length
     if self.extend == 'none':
       return rows_at(rows_LD, positions)
     if self.extend == 'repeat':
