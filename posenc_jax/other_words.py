@@ -47,6 +47,7 @@ HYPERPARAMETERS = {
 ENCODINGS = {
   '2d_rope': 'axial_rope',
   'alibi_pos_bias': 'alibi',
+  'any_variate': 'group_bias',
   'attention_sink': 'sink',
   'attn_temperature_len': 'logn',
   'balanced_alibi': 'alibi',

@@ -1082,6 +1082,11 @@ def pape_ri(dims, hyper, p):
   return Oracle(dot(dims.head_dim), pair=pair, tokens=with_position)
 
 
+def group_bias(dims, hyper, p):
+  of_last = lambda i, j: 'b' if np.atleast_1d(i)[-1] == np.atleast_1d(j)[-1] else 'c'
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + p[of_last(i, j)][h])
+
+
 def compact_relative(dims, hyper, p):
   d, factor = hyper.get('width', 48), hyper.get('length_factor', 1.0)
 
@@ -2435,6 +2440,7 @@ RECORDS = {
       'first_slowest': {'axes': 3, 'sections': (1, 2, 1), 'spectrum': 'first_slowest'},
       'heads': {'spectrum': 'heads', 'layout': 'interleaved', 'base': 50.0},
       'bases': {'axes': 3, 'sections': (1, 2, 1), 'base': (50.0, 30, 5.5)},
+      'of_one': {'axes': 3, 'sections': (0, 4, 0)},
       'partial': {
         'sections': (2, 1),
         'spectrum': 'interleaved',
@@ -2725,6 +2731,7 @@ RECORDS = {
   'pape_ri': Record(
     pape_ri, lambda d, h: (0, d.model_dim * d.heads), variants={'plane': {'axes': 2, 'seed': 1}}
   ),
+  'group_bias': Record(group_bias, lambda d, h: (0, 2 * d.heads), variants={'alone': {'axes': 1}}),
   'ultravico': Record(
     ultravico, hyper={'window': 3, 'alpha': 0.3}, variants={'none': {'window': 0, 'alpha': 0.0}}
   ),

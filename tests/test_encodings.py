@@ -397,7 +397,7 @@ NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
   *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
-  *('hyperbolic_rope', 'gated_t5', 'compact_relative', 'pape', 'pape_ri'),
+  *('hyperbolic_rope', 'gated_t5', 'compact_relative', 'pape', 'pape_ri', 'group_bias'),
 }
 # Read at absolute positions, which means something else there, or in a state; or NaN as declared;
 # or with no weight on keys that are not alike.
@@ -2148,7 +2148,7 @@ def test_a_base_of_each_coordinate_scales_some_alone_as_in_cosmos():
     ({'axes': 3}, 'axes=3; allowed: a divisor of the 4 pairs of channels of a head'),
     (
       {'fraction': 0.5, 'sections': (3, 1)},
-      'sections=(3, 1); allowed: 2 whole numbers of 1 or more, 2 together',
+      'sections=(3, 1); allowed: 2 whole numbers of 0 or more, 2 together',
     ),
     (
       {'fraction': 0.4},
@@ -2158,15 +2158,19 @@ def test_a_base_of_each_coordinate_scales_some_alone_as_in_cosmos():
       {'fraction': 0.5, 'scaling': {'type': 'linear', 'factor': 2, 'partial_rotary_factor': 1}},
       'scaling.partial_rotary_factor=1; allowed: fraction=0.5 of rope',
     ),
-    ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 1 or more, 4 together'),
-    ({'sections': (4, 0)}, 'sections=(4, 0); allowed: 2 whole numbers of 1 or more, 4 together'),
+    ({'sections': (1, 2)}, 'sections=(1, 2); allowed: 2 whole numbers of 0 or more, 4 together'),
+    ({'sections': (5, -1)}, 'sections=(5, -1); allowed: 2 whole numbers of 0 or more, 4 together'),
     (
       {'sections': (4, 10**5000)},
-      'sections=<tuple>; allowed: 2 whole numbers of 1 or more, 4 together',
+      'sections=<tuple>; allowed: 2 whole numbers of 0 or more, 4 together',
     ),
     (
       {'spectrum': 'all'},
       "spectrum='all'; allowed: each, split, interleaved, first_slowest, heads",
+    ),
+    (
+      {'spectrum': 'heads', 'sections': (2, 0)},
+      'sections=(2, 0); allowed: 2 whole numbers of 1 or more, at most 2 together',
     ),
     (
       {'spectrum': 'heads', 'sections': (1, 2)},
@@ -2457,6 +2461,40 @@ def test_a_head_of_mixed_rope_that_looks_along_one_axis_is_rope_by_it():
   np.testing.assert_allclose(found, along, atol=1e-5)
 
 
+GROUPS = np.array([[0, 0, 2, 1, 2, 0, 1, 2], [3, 3, 3, 0, 0, 0, 1, 1]])
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise', 'fused_interpret', 'triton_interpret'])
+@pytest.mark.parametrize('spectrum', ['split', 'each'])
+def test_series_with_times_as_in_moirai(spectrum, backend):
+  """RoPE of the time in half of the channels, and a bias by whether the series is the same one."""
+  rotary = {'fraction': 0.5, 'layout': 'interleaved'}
+  axial = {'name': 'axial_rope', 'sections': (2, 0), 'spectrum': spectrum, **rotary}
+  both, rng = build('chain', members=(axial, 'group_bias')), np.random.default_rng(0)
+  times = rng.integers(50, size=GROUPS.shape)
+  q, k, v, weight = (rng.standard_normal((2, 8, heads, 8)).astype('f4') for heads in (4, 2, 2, 4))
+  member = both.members[1]
+  is_same = GROUPS[:, None, :, None] == GROUPS[:, None, None]
+  options = {'is_causal': False, 'outer_hooks_applied': True}
+
+  def found(enc, q, k, v):
+    places = jnp.asarray(np.stack([times, GROUPS], axis=-1))
+    tiles = {} if backend == 'dense' else {'block_sizes': (4, 8)}
+    return attend(q, k, v, enc, position_ids=places, backend=backend, **tiles, **options)
+
+  def expected(enc, q, k, v):
+    b, c = (x[...][None, :, None, None] for x in (enc.members[1].b, enc.members[1].c))
+    bias = jnp.where(is_same, b, c)
+    positions = {'position_ids': jnp.asarray(times), 'bias': bias}
+    return attend(q, k, v, build('rope', **rotary), **positions, **options)
+
+  loss = lambda run: jax.jit(jax.value_and_grad(lambda *a: (run(*a) * weight).sum(), (0, 1, 2, 3)))
+  actual, desired = (loss(run)(both, q, k, v) for run in (found, expected))
+  jax.tree.map(lambda a, d: np.testing.assert_allclose(a, d, atol=2e-5), actual, desired)
+  assert np.abs(desired[1][0].members[1].b[...]).min() > 1e-3
+  assert np.abs(member.b[...] - member.c[...]).min() > 1e-2
+
+
 def test_features_of_enformer():
   """192 for L = 1,536: half-lives, masks and densities by hand, and all again with the sign."""
   distances = np.array([0, 1, 3, 8, 64, 1535, 200_000])
@@ -2718,7 +2756,7 @@ OUT_OF_BOUNDS = (
     'learned_fourier.waves learned_fourier.hidden learned_fourier.axes sinusoidal.axes '
     'learned.axes selective_rope.rank harope.axes '
     'row_gates.width pape.parabolas pape.axes pape_ri.axes '
-    'compact_relative.query_width',
+    'group_bias.axes compact_relative.query_width',
   ),
   (
     1.0,

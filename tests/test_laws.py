@@ -1376,7 +1376,7 @@ def test_a_temperature_beside_an_encoding_is_as_the_formulas_in_that_order(tempe
 
 
 # More rows; parameters that start where the fixed or projected ones are; zeros, ones; what the
-# default is at this width.
+# default is at this width; one position in the place of two that are equal.
 SAME_AT_THE_START = (
   'learned_long',
   'alibi_learned',
@@ -1393,6 +1393,7 @@ SAME_AT_THE_START = (
   'ssmax_bias',
   'bam_mean',
   'tape_narrow',
+  'group_bias_alone',
 )
 
 

@@ -76,9 +76,10 @@ class AxialRoPE(Rotary):
     Args:
       axes: how many positions a token has, at least 2.
       spectrum: which frequencies each coordinate has, one of SPECTRA.
-      sections: pairs of channels of each coordinate, K/2 together; (): evenly. Qwen2-VL has
-        (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With spectrum='heads' key/value heads
-        of each, at most all together; multi-head RoPE has (2, 3, 3).
+      sections: pairs of channels of each coordinate, K/2 together, 0 where no pair rotates by it;
+        (): evenly. Qwen2-VL has (16, 24, 24), as VideoRoPE has, Qwen3-VL (24, 20, 20). With
+        spectrum='heads' key/value heads of each, at most all together; multi-head RoPE has
+        (2, 3, 3).
       base: as for `rope`; with spectrum='each' also a tuple, of one for each coordinate. In
         Cosmos-Predict2 it is 10000 s^(n/(n - 2)) for the n channels of a coordinate, s 1 for time
         and 3 or 4 for rows and columns.
@@ -103,14 +104,17 @@ class AxialRoPE(Rotary):
     if not sections:
       check_divides(parts, words, axes=axes)
     self.sections = tuple(sections) or (parts // axes,) * axes
-    is_whole = len(self.sections) == axes and all(type(n) is int and n > 0 for n in self.sections)
+    least = 1 if of_heads else 0
+    is_whole = len(self.sections) == axes and all(
+      type(n) is int and n >= least for n in self.sections
+    )
     if not is_whole or sum(self.sections) > parts or (sum(self.sections) < parts and not of_heads):
       together = f'at most {parts}' if of_heads else parts
-      allowed = f'{axes} whole numbers of 1 or more, {together} together'
+      allowed = f'{axes} whole numbers of {least} or more, {together} together'
       raise ValueError(f'sections={shown(self.sections)}; allowed: {allowed}')
     self.positions_per_token = axes
     self.order = spectrum
-    found = tuple(np.bincount(self.axes_in_order()).tolist())
+    found = tuple(np.bincount(self.axes_in_order(), minlength=axes).tolist())
     if found != self.sections:  # those that take turns have as many as that leaves them
       allowed = f'such as {found}, which these make with spectrum={spectrum!r}'
       raise ValueError(f'sections={self.sections}; allowed: {allowed}')

@@ -141,6 +141,7 @@ BUILT_IN = {
   'pape_ri': 'pape.PaPERI',
   'ultravico': 'ultravico.UltraViCo',
   'screening': 'screening.Screening',
+  'group_bias': 'group_bias.GroupBias',
 }
 
 
