@@ -149,7 +149,8 @@ def test_a_page_names_all_that_there_is(page, names):
 def test_a_page_names_all_encodings_that_follow_the_training_length():
   def make_all(length):
     sizes = dict(model_dim=16, heads=2, head_dim=8, train_length=length, rngs=nnx.Rngs(0))
-    return {name: make(name, **sizes) for name in BUILT_IN}
+    following = {'transformer_xl': {'features': 6}}  # only with this
+    return {name: make(name, **sizes, **following.get(name, {})) for name in BUILT_IN}
 
   def in_words(length):
     made = nnx.eval_shape(functools.partial(make_all, length))
@@ -422,8 +423,8 @@ def test_which_lines_a_window_breaks():
     if 128 in bits and len(bits) > 1:
       is_broken[line].append(max(bits.values()) - bits[128] > 0.02)
   groups = re.search(
-    r'A window breaks many other encodings\W+(.*?) with every seed, (.*?) with one of three, and (.*?) with one of four: '
-    r'these lose more than 0.02 bits',
+    r'A window breaks many other encodings\W+(.*?) with every seed, (.*?) with one of three, '
+    r'and (.*?) with one of four: these lose more than 0.02 bits',
     words_of('results/FINDINGS.md'),
   ).groups()
   listed = [re.split(', | and ', re.sub(r' \([^)]*\)', '', group)) for group in groups]
