@@ -9,9 +9,9 @@ Press et al. 2021, Tables 2 to 5. The model of Baevski and Auli: 16 layers, widt
 Cost: not run here. 14 runs of 286,000 steps of 73,728 tokens, 2.1e10 tokens each; by arithmetic 6 x
 2.0e8 x 2.1e10 = 2.5e19 operations a run beside attention. Evaluation reads 7.6e7 tokens a run.
 Memory, as scripts/aot.py compiles the step of ALiBi, L 512: --config.mesh.data=4 cuts every run's
-batch over four devices, and a step takes 24 GB on each beside 2.3 GB of parameters and moments,
-more than the 16 GB of a TPU v5e; there it needs --config.model.remat=layer, with which it takes 3.2
-GB and computes layers twice.
+batch over four devices, and a step takes 24 GiB on each beside 2.3 GiB of parameters and moments,
+more than the 16 of a TPU v5e; there it needs --config.model.remat=layer, with which it takes 3.2
+GiB and computes layers twice.
 
 As published (paper, released command): sizes, lengths, 286,000 steps with 16,000 of warm-up, 9,216
 tokens a GPU, clipping at 0.1. Otherwise:
