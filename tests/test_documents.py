@@ -192,7 +192,7 @@ def test_pages_count_the_methods_of_studies():
   assert all(f'{pretrained} methods' in text for text in (readme, page, findings))
   assert f'asks {passkey} of them for a pass key' in page
   assert f'scores {long_ppl} on the tokens' in page
-  lines, at_4 = counted['pretrained'] + 1, 6
+  lines, at_4 = counted['pretrained'] + 1, 7
   assert (ROOT / 'results' / 'README.md').read_text().count(f'{at_4} of {lines} lines') == 2
   table = (ROOT / 'results' / 'pretrained_4' / 'table.md').read_text()
   assert f'no rows of {lines - at_4} of {lines} runs' in table
