@@ -352,6 +352,27 @@ def test_a_flag_names_the_line_that_others_are_compared_with(tmp_path):
     study.of_arguments(flags)
 
 
+@pytest.mark.parametrize('with_text', [False, True])
+def test_the_default_tables_of_tasks_have_the_baseline_of_the_flag(with_text, tmp_path):
+  metrics = ('exact_match', 'token_accuracy', 'symbol_nats')
+  rows = [
+    row(label, length=length, protocol='copy', k=None, document=None, metric=metric, value=value)
+    for label in ('alibi', 'nope')
+    for length in (8, 16)
+    for metric, value in zip(metrics, (0.25, 0.5, 1.0), strict=True)
+  ]
+  scores = {8: [1.0, 1.1], 16: [1.2, 1.3]}
+  rows += rows_of({'alibi': scores, 'nope': scores}) if with_text else []
+  storage.append_rows(tmp_path / 'rows.jsonl', rows)
+  report = study.of_arguments([str(tmp_path), '--baseline=alibi'], of_tables=True)
+  of_tasks = {'metric': 'exact_match', 'protocols': ['copy'], 'baseline': 'alibi'}
+  of_text = [{'baseline': 'alibi'}] if with_text else []
+  assert report.tables == [*of_text, of_tasks]
+  made = {table.title for table in report.all_tables()}
+  for name in ('exact match', 'share of answers right', 'nats per answer'):
+    assert f'Differences from alibi up to L, copy, {name}' in made
+
+
 def refuse_writes(monkeypatch, folder):
   opened = open
 

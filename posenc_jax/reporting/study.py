@@ -306,7 +306,8 @@ def of_arguments(argv: list[str], of_tables: bool = False) -> Report:
     )
   report = load(folders[0], flags.config)
   if of_tables and flags.baseline is not None:
-    report.tables = report_settings.with_baseline('--baseline', report.tables, flags.baseline)
+    tables = task_report.with_defaults(report.tables, report.rows)
+    report.tables = report_settings.with_baseline('--baseline', tables, flags.baseline)
   if flags.out is not None:
     report.out = Path(flags.out)
     cli.check_folder(f'--out={report.out}', report.out)

@@ -20,15 +20,20 @@ SINGLE = {'token_accuracy': 'accuracy', 'symbol_nats': 'nats'}
 def tables(wanted: list[dict], rows: Iterable[dict]) -> list[dict]:
   """The settings of the tables to make: those of a study, with the tables of single answers."""
   rows, made = list(rows), []
+  for settings in with_defaults(wanted, rows):
+    made += [settings, *_of_single_answers(settings, settings.get('protocols'), rows)]
+  return made
+
+
+def with_defaults(wanted: list[dict], rows: Iterable[dict]) -> list[dict]:
+  """The settings of a study's tables; {}, of no study, as those of what rows have: text, tasks."""
+  rows, made = list(rows), []
+  tasks, has_text = _tasks(rows), any(row['metric'] is None for row in rows)
   for settings in wanted:
-    if settings:
-      made += [settings, *_of_single_answers(settings, settings.get('protocols'), rows)]
-      continue
-    if any(row['metric'] is None for row in rows) or not _tasks(rows):
+    if settings or has_text or not tasks:
       made.append(settings)
-    if tasks := _tasks(rows):
-      of_tasks = {'metric': EXACT, 'protocols': tasks}
-      made += [of_tasks, *_of_single_answers(of_tasks, tasks, rows)]
+    if tasks and not settings:
+      made.append({'metric': EXACT, 'protocols': tasks})
   return made
 
 
