@@ -182,7 +182,9 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
 
   monkeypatch.setattr(slurm.time, 'sleep', finish_alibi)
   assert run(launcher='slurm')[0] == 1
-  assert '1 runs are in the queue already' in capsys.readouterr().out
+  printed = capsys.readouterr().out
+  assert '1 runs are in the queue already' in printed
+  assert f'✓ {alibi.name}  0 s over all starts' in printed
   assert len(batches(scheduler)) == 2
   assert 'array' not in batches(scheduler)[1]
   assert storage.read_json(run.out / 'submitit' / 'jobs.json') == {

@@ -279,6 +279,22 @@ def test_seconds_of_a_run_are_of_all_its_starts(study):
   assert sweep.status.time_left([done, waiting]) == (after.seconds['eval'], True)
 
 
+def test_seconds_that_another_launcher_writes_while_a_run_is_waited_for_stay(study):
+  run = study(['rope'])
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  planned.workdir.mkdir(parents=True)
+  with open(planned.log, 'ab') as file:
+    storage.lock(file.fileno(), planned.log)  # a training of the other launcher
+    job = sweep.local.Job(planned, None)
+    assert not job.process
+    planned.write_state('ended', seconds={'train': 100.0})
+  while not job.is_over():
+    time.sleep(0.01)
+  seconds = planned.read_state().seconds
+  assert 100 < seconds['train'] < 160
+  assert 0 < seconds['eval'] < 60
+
+
 def test_a_directory_with_another_config_is_refused_before_anything_runs(study):
   run = study(['rope', 'alibi'])
   run()

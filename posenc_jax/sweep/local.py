@@ -67,7 +67,7 @@ def execute(runs: list[PlannedRun], jobs: int, console: Console) -> dict[str, st
             failed[job.run.name] = job.failure
           else:
             durations.append(job.seconds)
-          print_end(console, job.run, job.seconds, job.failure)
+          print_end(console, job.run, duration(job.seconds), job.failure)
         if durations:
           mean = sum(durations) / len(durations)
           left = mean * (len(waiting) + len(active)) - sum(job.seconds for job in active)
@@ -114,9 +114,9 @@ def _next(waiting: deque[PlannedRun], active: list['Job']) -> PlannedRun | None:
   return next((run for run in waiting if run.init_from not in to_end), None)
 
 
-def print_end(console: Console, run: PlannedRun, seconds: float, failure: str) -> None:
+def print_end(console: Console, run: PlannedRun, spent: str, failure: str) -> None:
   mark, style = ('✗', 'red') if failure else ('✓', 'green')
-  say(console, f'{mark} {run.name}  {duration(seconds)}  {failure}', style)
+  say(console, f'{mark} {run.name}  {spent}  {failure}', style)
 
 
 def say(console: Console, line: str, style: str = '') -> None:
@@ -153,8 +153,8 @@ class Job:
     self.run, self.cpus, self.failure, self.process = run, cpus, '', None
     self._jobs = jobs
     self._state_fields = state_fields
-    # Of each script, over all starts of the run, without the command at work.
-    self._seconds = run.read_state().seconds
+    # Of each script, over all starts of the run, without the command at work: `_start` sets it.
+    self._seconds = {}
     self._begin = self._begin_command = time.monotonic()
     self._commands = deque(run.commands)
     run.workdir.mkdir(parents=True, exist_ok=True)
@@ -192,8 +192,8 @@ class Job:
     self.run.write_state(state, seconds=self._seconds_by_now(), **self._state_fields, **fields)
 
   def _seconds_by_now(self) -> dict[str, float]:
-    if self.process is None:
-      return self._seconds
+    if self.process is None:  # another launcher may have written them since
+      return self.run.read_state().seconds
     script = Path(self.process.args[1]).stem
     spent = self._seconds.get(script, 0.0) + time.monotonic() - self._begin_command
     return self._seconds | {script: spent}

@@ -25,6 +25,7 @@ from posenc_jax.cli.process import same_command
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import PlannedRun
+from posenc_jax.sweep.status import duration
 
 POLL = 2.0  # seconds between looks at the directories
 QUEUE_POLL = 15.0  # seconds between questions to the scheduler
@@ -253,7 +254,8 @@ def _wait(
         left.remove(run)
         if failure:
           failed[run.name] = failure
-        local.print_end(console, run, sum(state.seconds.values()), failure)
+        spent = f'{duration(sum(state.seconds.values()))} over all starts'
+        local.print_end(console, run, spent, failure)
       live.refresh()
       time.sleep(POLL)
   return failed

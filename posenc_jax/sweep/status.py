@@ -131,8 +131,9 @@ def _last_checkpoint(folder: Path) -> int:
 def time_left(statuses: list[Status]) -> tuple[float | None, bool]:
   """Seconds until all is done, if as many runs as now stay at work (at least one).
 
-  Also returns whether evaluation is counted. The seconds are None if nothing is to be done, or if
-  no run has logged a speed yet.
+  Also returns whether evaluation is counted: for each run the median of what it took those that are
+  done, over all their starts. The seconds are None if nothing is to be done, or if no run has
+  logged a speed yet.
   """
   to_do = [s for s in statuses if not s.is_over]
   typical = costs.median(s.seconds_per_token for s in statuses)
