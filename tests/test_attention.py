@@ -27,7 +27,7 @@ from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import contiguous_positions
-from posenc_jax.attention.request import build_request
+from posenc_jax.attention.request import build_request, known_max_position_distance
 from posenc_jax.attention.tiled import carry, distance_readers
 from posenc_jax.attention.tiled.carry import GROUP, suffix_sum
 from posenc_jax.attention.tiled.distance_readers import STRIP, GatherDistance, ToeplitzDistance
@@ -36,8 +36,10 @@ from posenc_jax.attention.tiled.geometry import TileGrid
 from posenc_jax.attention.tiled.schedule import TileSchedule, cut_into_tiles
 from posenc_jax.config.relations import WITHOUT_TILES
 from posenc_jax.encodings import ENCODINGS, Encoding, make
-from posenc_jax.encodings.core.base import MASKED
+from posenc_jax.encodings.core import base
+from posenc_jax.encodings.core.base import MASKED, check_numbers_of_positions
 from posenc_jax.encodings.hard_alibi import HardALiBi
+from posenc_jax.model.decoder import check_tokens
 from posenc_jax.xla_ops import (
   matmul,
   relative_shift,
@@ -689,10 +691,26 @@ def test_distances_that_int32_does_not_hold_are_refused(ids, said):
   if said is None:
     assert np.isfinite(run()).all()
     return
-  message = f'position_ids go {said}; allowed: integers of 32 bits, less than 2^31 apart'
+  message = f'position_ids go {said}; allowed: values of int32, less than 2^31 apart'
   for refused in (run, lambda: build('sinusoidal').add_to_input(x, ids)):
     with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
       refused()
+
+
+def test_numbers_that_lie_with_other_processes_are_not_read():
+  """Only a part of them is here; to read them is an error of JAX."""
+  cut = SimpleNamespace(is_fully_addressable=False, dtype=jnp.dtype('int32'), size=4)
+  assert check_numbers_of_positions(cut) is None
+  assert check_tokens(cut, 4) is None
+  assert known_max_position_distance(build('t5'), cut) is None
+
+
+def test_a_call_reads_its_positions_once(monkeypatch):
+  reads = []
+  monkeypatch.setattr(base, 'is_readable', lambda array: bool(reads.append(array)))
+  q, ids = normal(1, 6, 4, 8), jnp.arange(6)[None]
+  attend(q, q, q, build('rope'), position_ids=ids)
+  assert len(reads) == 1
   traced = jax.eval_shape(lambda ids: attend(q, q, q, build('t5'), position_ids=ids), ids)
   assert traced.shape == q.shape
 

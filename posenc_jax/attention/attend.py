@@ -167,8 +167,8 @@ def attend(
       of keys and values, where the encoding declares that it takes them (`position_kind`,
       `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment,
       which takes less time and memory than the same numbers given, and more kernels serve.
-      Integers are of 32 bits and less than 2^31 apart; others are refused, but as arguments of a
-      compiled function, which JAX wraps before any code of this package meets them.
+      Integers of any dtype, but values that int32 does not hold, or 2^31 or more apart, are
+      refused; not as arguments of a compiled function, where they wrap.
       They are data: no gradient reaches them. Rotations know them in float32, in which whole
       numbers are exact up to 2^24.
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of

@@ -18,7 +18,7 @@ from posenc_jax.attention.arguments import (
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.attention.positions import check_length, contiguous_positions, of_each_token
 from posenc_jax.distributed.mesh import devices_of_batch, seeds_of_device
-from posenc_jax.encodings.core.base import Encoding, in_32_bits
+from posenc_jax.encodings.core.base import Encoding, in_32_bits, is_readable
 from posenc_jax.encodings.core.declarations import check_declared
 
 # The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
@@ -148,7 +148,7 @@ def build_request(
       max_position_distance = known_max_position_distance(enc, position_ids)
     distance_range = _distance_range(enc, max_position_distance)
     # Tiles know positions as data: no backend gives them a gradient.
-    position_ids = lax.stop_gradient(in_32_bits(position_ids))
+    position_ids = lax.stop_gradient(in_32_bits(position_ids, is_checked=True))
   num_visible_BS = None
   if enc.needs_num_visible:
     num_visible_BS = _count_visible(mask, index_BS, segment_ids, array_mask_BTS)
@@ -232,7 +232,7 @@ def known_max_position_distance(enc: Encoding, position_ids) -> int | None:
   """The largest difference of two positions of a sequence, where an encoding's terms by distance
   need it and positions are constants of the program; else None.
   """
-  is_known = position_ids is not None and not isinstance(position_ids, jax.core.Tracer)
+  is_known = position_ids is not None and is_readable(position_ids)
   if not (is_known and enc.has_terms and position_ids.ndim == 2):
     return None
   position_ids = np.asarray(position_ids, float)

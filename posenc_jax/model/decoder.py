@@ -13,7 +13,7 @@ from posenc_jax.attention import CHECKPOINT_NAME, check_backend
 from posenc_jax.attention.arguments import check_softcap
 from posenc_jax.attention.positions import check_length, check_positions, positions_of_model
 from posenc_jax.distributed import mesh
-from posenc_jax.encodings.core.base import Dims, in_32_bits
+from posenc_jax.encodings.core.base import Dims, in_32_bits, is_readable
 from posenc_jax.encodings.core.parameters import normal, stream
 from posenc_jax.model.layer import Layer, Norm
 from posenc_jax.model.layer_pattern import LayerPattern, combine_masks
@@ -32,9 +32,9 @@ REMAT_POLICIES = {
 
 def check_tokens(tokens, vocab: int) -> None:
   """Raises ValueError, one line, for tokens that are no symbols, of which JAX would read others or
-  NaN. Traced ones are not looked at.
+  NaN. Traced ones, and those that lie with other processes, too, are not looked at.
   """
-  if isinstance(tokens, jax.core.Tracer) or not np.size(tokens):
+  if not is_readable(tokens) or not np.size(tokens):
     return
   known = np.asarray(tokens)
   low, high = int(known.min()), int(known.max())
@@ -141,6 +141,7 @@ class LM(nnx.Module):
 
     Raises:
       LengthError: contiguous positions go beyond a learned table.
+      ValueError: tokens are no symbols, or `attend` refuses positions or another argument.
     """
     x_BTD = mesh.shard_tokens(self.embed(tokens_BT, dtype))
     if added_BTD is not None:

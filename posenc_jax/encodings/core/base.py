@@ -518,25 +518,34 @@ DECLARED = tuple(
 
 def check_numbers_of_positions(position_ids) -> None:
   """Raises ValueError, one line, for positions that may have been rounded and, unless they are
-  traced, for integers of which int32 does not hold all and the distances between them.
+  traced or lie with other processes, too, for integers of which int32 does not hold all and the
+  distances between them.
   """
   dtype = position_ids.dtype
   is_whole = jnp.issubdtype(dtype, jnp.integer)
   if not (is_whole or (jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4)):
     raise ValueError(f'position_ids has dtype {dtype}; allowed: integers, or floats of 32 bits')
-  if is_whole and position_ids.size and not isinstance(position_ids, jax.core.Tracer):
+  if is_whole and position_ids.size and is_readable(position_ids):
     known = np.asarray(position_ids)
     low, high = int(known.min()), int(known.max())
     if low < -(2**31) or high >= 2**31 or high - low >= 2**31:
-      allowed = 'integers of 32 bits, less than 2^31 apart'
+      allowed = 'values of int32, less than 2^31 apart'
       raise ValueError(f'position_ids go from {low} to {high}; allowed: {allowed}')
 
 
-def in_32_bits(position_ids):
+def is_readable(array) -> bool:
+  """Whether this process has all numbers of an array: it is not traced, nor cut among processes."""
+  is_traced = isinstance(array, jax.core.Tracer)
+  return not is_traced and getattr(array, 'is_fully_addressable', True)
+
+
+def in_32_bits(position_ids, is_checked: bool = False):
   """Positions as int32 or float32, and so computed with: JAX takes the numbers that stand beside an
-  array of 8 bits to 8 bits, where they wrap. Raises ValueError as `check_numbers_of_positions`.
+  array of 8 bits to 8 bits, where they wrap. Raises ValueError as `check_numbers_of_positions`,
+  unless they are checked: each check of known ones copies them to the host.
   """
-  check_numbers_of_positions(position_ids)
+  if not is_checked:
+    check_numbers_of_positions(position_ids)
   is_whole = jnp.issubdtype(position_ids.dtype, jnp.integer)
   return position_ids.astype(jnp.int32 if is_whole else jnp.float32)
 
