@@ -5,6 +5,7 @@ import functools
 import inspect
 import string
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -75,7 +76,9 @@ def markdown() -> str:
   )
   words = string.Template(Path(__file__).with_suffix('.md').read_text(encoding='utf-8'))
   return words.substitute(
-    tables='\n\n'.join(tables), limits=limits(), causal_only=', '.join(causal_only())
+    tables='\n\n'.join(tables),
+    limits=limits(),
+    causal_only=textwrap.fill(', '.join(causal_only()), 100, break_on_hyphens=False),
   )
 
 
@@ -172,8 +175,11 @@ def row(name: str) -> tuple[str, ...]:
 
 
 def what_it_is(kind: type[Encoding]) -> str:
-  """The first line of the file of a class."""
-  return inspect.getdoc(sys.modules[kind.__module__]).split('\n\n')[0].removesuffix('.')
+  """The first line of the file of a class, or of the class where the file has several encodings."""
+  file = sys.modules[kind.__module__]
+  has_several = sum(ENCODINGS[name].__module__ == kind.__module__ for name in BUILT_IN) > 1
+  line = inspect.getdoc(kind if has_several else file).split('\n\n')[0]
+  return line.removesuffix('.').replace('|', r'\|')
 
 
 def class_attribute(kind: type[Encoding], attribute: str) -> str | None:
