@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import cli, data, tasks
 from posenc_jax.attention import attend, resolve_backend
-from posenc_jax.attention.backends.ring_walk import num_steps, whole_tiles
+from posenc_jax.attention.backends.ring_walk import num_steps, tiles_of_device
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import AttentionRequest, build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -93,18 +93,19 @@ def attention_program(
     o = attend(*qkv_and_enc, backend=backend, mask=case.function, **mask, **others)
     return (o.astype(jnp.float32) ** 2).sum()
 
-  serves = []
+  serving, visits = '', None
 
   def ask(*arguments):
+    nonlocal serving, visits
     qkv_and_enc, others = given(*arguments)
     request = build_request(*qkv_and_enc, mask=Mask(**mask, function=case.function), **others)
-    serves.append(resolve_backend(request, backend))
-    serves.append(visits_of_row(request, serves[0]))
+    serving = resolve_backend(request, backend)
+    visits = visits_of_row(request, serving)
 
   with jax.set_mesh(mesh):
     jax.eval_shape(ask, *arguments)
   function = jax.value_and_grad(loss, argnums=(0, 1, 2, 3, 4))
-  return AttentionProgram(*serves, mesh, function, arguments)
+  return AttentionProgram(serving, visits, mesh, function, arguments)
 
 
 def visits_of_row(request: AttentionRequest, backend: str) -> float | None:
@@ -118,9 +119,8 @@ def visits_of_row(request: AttentionRequest, backend: str) -> float | None:
   grid = schedule.grid
   rows, columns, steps = grid.tile_rows, grid.tile_columns, 1
   if backend == 'ring':
-    tokens = -(-grid.S // whole_tiles(schedule)) * whole_tiles(schedule) // devices
-    rows, columns = tokens // grid.block_q, tokens // grid.block_k
-    steps = num_steps(schedule, devices, {'column': {'k': range(columns)}})
+    rows, columns = tiles_of_device(schedule)
+    steps = num_steps(schedule, devices, columns)
   here, visited = np.arange(devices)[:, None], 0
   for step in range(steps):
     first_column = (here - step) % devices * columns

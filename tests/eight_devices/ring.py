@@ -118,7 +118,7 @@ def test_a_window_ends_the_way_round(window):
   shares, share = 4, 3
   see = lambda t: any(0 <= t * share + i - j < window for i in range(share) for j in range(share))
   schedule = SimpleNamespace(grid=SimpleNamespace(mask=Mask(window=window), block_k=1))
-  steps = num_steps(schedule, shares, {'column': {'k': range(share)}})
+  steps = num_steps(schedule, shares, share)
   assert steps == max(t for t in range(shares) if see(t)) + 1
 
 

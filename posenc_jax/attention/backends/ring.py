@@ -83,7 +83,7 @@ def _forward(schedule: TileSchedule, devices: int, arrays, ids):
     )
     return (new_states, pass_on(travelling, devices, 1)), states[1]
 
-  steps = jnp.arange(num_steps(schedule, devices, arrays))
+  steps = jnp.arange(num_steps(schedule, devices, len(arrays['column']['k'])))
   travelling = arrays['column'], ids['column']
   (states, _), carried = lax.scan(step, (states, travelling), steps)
   return *passes.divide_out(enc, states), carried
@@ -113,7 +113,7 @@ def _backward(schedule: TileSchedule, devices: int, arrays, ids, per_row, carrie
     d_rows = jax.tree.map(jnp.add, d_rows, g_rows)
     return (d_enc, d_rows, d_carry, (columns, column_ids, d_columns)), None
 
-  steps = num_steps(schedule, devices, arrays)
+  steps = num_steps(schedule, devices, len(arrays['column']['k']))
   travelling = (arrays['column'], ids['column'], zeros_like(arrays['column']))
   travelling = pass_on(travelling, devices, steps)
   no_carry = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), carried)

@@ -127,7 +127,7 @@ def _meet(schedule: TileSchedule, devices: int, interpret: bool, t: int, functio
 def _forward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids):
   """o and log-sum-exp of this device's queries, for `differentiable`, as keys come round."""
   travelling, o, lse = (arrays['column'], ids['column']), 0.0, LOWEST_SEEN
-  for t in range(num_steps(schedule, devices, arrays)):
+  for t in range(num_steps(schedule, devices, len(arrays['column']['k']))):
     travelling = pass_on(travelling, devices, min(t, 1))
     given = _with_keys(arrays, ids, travelling)
     attend = lambda meeting, given=given: meeting.attend(*given)
@@ -143,7 +143,7 @@ def _backward(schedule: TileSchedule, devices: int, interpret: bool, arrays, ids
   rest = {name: arrays[name] for name in ('whole', 'row')}
   totals, travelling = zeros_like(rest), (arrays['column'], ids['column'])
   d_column = zeros_like(arrays['column'])
-  steps = num_steps(schedule, devices, arrays)
+  steps = num_steps(schedule, devices, len(arrays['column']['k']))
   for t in range(steps):
     *travelling, d_column = pass_on((*travelling, d_column), devices, min(t, 1))
     given = _with_keys(arrays, ids, travelling)

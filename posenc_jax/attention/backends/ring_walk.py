@@ -51,6 +51,13 @@ def whole_tiles(schedule: TileSchedule) -> int:
   return sequence_shards() * math.lcm(schedule.grid.block_q, schedule.grid.block_k)
 
 
+def tiles_of_device(schedule: TileSchedule) -> tuple[int, int]:
+  """How many tiles the queries of one device are, and its keys, as `run_on_ring` pads them."""
+  grid, unit = schedule.grid, whole_tiles(schedule)
+  tokens = -(-grid.S // unit) * unit // sequence_shards()
+  return tokens // grid.block_q, tokens // grid.block_k
+
+
 def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   """The arrays of a request that lie along the sequence, with whole tiles on each device."""
   padding = -request.k_BSGK.shape[1] % whole_tiles(schedule)
@@ -62,12 +69,12 @@ def _padded_arrays(request: AttentionRequest, schedule: TileSchedule) -> dict:
   return {name: pad(name, tree) for name, tree in arrays_along(request).items()}
 
 
-def num_steps(schedule: TileSchedule, devices: int, arrays) -> int:
+def num_steps(schedule: TileSchedule, devices: int, columns: int) -> int:
   """The number of shards of which a device sees any key: its own and those to the left.
 
-  `arrays`: those of one device, from `cut_into_tiles`.
+  `columns`: how many tiles the keys of one device are.
   """
-  mask, shard = schedule.grid.mask, len(arrays['column']['k']) * schedule.grid.block_k
+  mask, shard = schedule.grid.mask, columns * schedule.grid.block_k
   if mask.reach is None or mask.looks_ahead or mask.sink_tokens:
     return devices
   return min(devices, (mask.reach - 2) // shard + 2)
