@@ -52,7 +52,7 @@ if typing.TYPE_CHECKING:  # the same names, for those who read types and run not
   from posenc_jax.inspection.attention_weights import weights_of_heads as weights_of_heads
   from posenc_jax.inspection.laws import check_laws as check_laws
   from posenc_jax.model.layer_sharing import StackedEncoding as StackedEncoding
-else:  # out of their sight, for whom every name would exist, also a misspelt one
+else:  # hidden from type checkers, to whom every name would exist, a misspelt one too
 
   def __getattr__(name: str):
     if name not in _MODULES:

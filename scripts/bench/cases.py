@@ -106,7 +106,9 @@ class Case:
 
   @property
   def expected_seconds(self) -> float:
-    """A rough cost of the whole case, which orders the groups and divides the time among them."""
+    """A rough cost of the whole case, which orders the groups and divides the time among them. The
+    more heads that some encodings make are not known here.
+    """
     if self.section == 'step':
       return 25.0 if self.method.endswith('compiled') else 8.0
     if self.section == 'evaluation':
