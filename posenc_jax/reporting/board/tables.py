@@ -52,8 +52,7 @@ LEGEND = (
   'step, memory: time of a training step, and its temporary memory as XLA counts it, without '
   f'parameters, moments and batch, relative to {ROPE} of the same folder; time as '
   'scripts/step_times.py has measured it, line after line on one machine, or without that as each '
-  'training took it where it ran; memory of trainings of one seed on one device, but of earlier '
-  'versions of this code as they ran, also of several seeds at once or several devices.',
+  'training took it where it ran; memory of trainings of one seed on one device alone.',
   f'bits at L: its mark compares with {ROPE}. Marks, here and in other columns, are about '
   f'other seeds: * better, † worse, = within {MARGIN:g}.',
   'at n L: difference from the own score at L; in brackets the 95 % interval over '
