@@ -2441,6 +2441,7 @@ RECORDS = {
       'heads': {'spectrum': 'heads', 'layout': 'interleaved', 'base': 50.0},
       'bases': {'axes': 3, 'sections': (1, 2, 1), 'base': (50.0, 30, 5.5)},
       'of_one': {'axes': 3, 'sections': (0, 4, 0)},
+      'of_one_larger': {'sections': (0, 4), 'scaling': {'rope_type': 'ntk', 'factor': 4.0}},
       'partial': {
         'sections': (2, 1),
         'spectrum': 'interleaved',

@@ -2141,6 +2141,10 @@ def test_a_base_of_each_coordinate_scales_some_alone_as_in_cosmos():
       'scaled_axis=2; allowed: from 0 to 1',
     ),
     (
+      {'scaled_axis': 1, 'sections': (4, 0), 'scaling': {'rope_type': 'linear', 'factor': 2}},
+      'scaled_axis=1 of sections=(4, 0); allowed: one that has pairs of channels',
+    ),
+    (
       {'scaled_axis': 0, 'scaling': YARN_OF_AXES},
       'scaled_axis=0 with an attention factor of 1.139, which multiplies all channels; allowed: 1',
     ),

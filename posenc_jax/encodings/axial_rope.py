@@ -121,11 +121,15 @@ class AxialRoPE(Rotary):
     if scaling is None or not is_each:
       check_unread("there is a scaling with spectrum='each'", scaled_axis=scaled_axis)
     check_between(0, axes - 1, scaled_axis=scaled_axis)
+    if scaled_axis is not None and not self.sections[scaled_axis]:
+      of_sections = f'scaled_axis={scaled_axis} of sections={self.sections}'
+      raise ValueError(f'{of_sections}; allowed: one that has pairs of channels')
     # The widths that have a spectrum each, with its base, and what scales it.
     widths = [2 * n for n in self.sections] if is_each else [self.width]
     self.spans = tuple(zip(widths, bases, strict=False))
+    is_scaled = lambda n, width: width > 0 and scaled_axis in (None, n)
     self.scalings = tuple(
-      read_scaling(scaling if scaled_axis in (None, n) else None, *span, fraction, None)
+      read_scaling(scaling if is_scaled(n, span[0]) else None, *span, fraction, None)
       for n, span in enumerate(self.spans)
     )
     for own in self.scalings:
