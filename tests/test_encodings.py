@@ -2519,6 +2519,18 @@ def test_features_of_enformer():
   np.testing.assert_allclose(found[6, 64:96], 1e-8 / largest, rtol=1e-5)
 
 
+@pytest.mark.parametrize(('n', 'length'), [(1, 2), (5, 3), (32, 40), (7, 1001), (140, 500)])
+def test_the_largest_density_of_enformer_is_that_of_all_distances(n, length):
+  """And no width of a window overflows, however many there are."""
+  found = np.asarray(enformer_features(jnp.arange(length), 6 * n, length))
+  np.testing.assert_allclose(found[:, 2 * n : 3 * n].max(), 1, rtol=2e-6)
+
+
+def test_a_length_that_nobody_gave_is_the_training_length_in_errors():
+  with pytest.raises(ValueError, match=r'^transformer_xl: train_length=1; allowed: at least 2$'):
+    make('transformer_xl', **SIZES | {'train_length': 1}, rngs=nnx.Rngs(0), features=6)
+
+
 def gamma_of(mean, deviation):
   """What SciPy takes for a gamma distribution: shape, place and scale."""
   return (mean / deviation) ** 2, 0, deviation**2 / mean

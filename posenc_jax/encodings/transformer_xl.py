@@ -27,13 +27,14 @@ class TransformerXL(Encoding):
   With `features` R is what Enformer has of a distance r = i - j (Avsec et al. 2021, for DNA): n =
   features/6 functions of |r| of each of three kinds, and all of them again times sign(r).
 
-    2^(-|r|/h)          half-lives h from 8 to L, evenly in log2
+    2^(-|r|/h)          half-lives h from 8 to L, evenly in log2; with L < 8 they fall
     1 where |r| < w     w = 2^m - 1, m = 1 .. n
     g(|r|) / max g      densities of gamma distributions with means from L/n to L, evenly, and
                         standard deviation L/(2 n), plus 1e-8; the largest of all, up to L - 1
 
   There u and v are added behind the factor 1/sqrt(K), so that they are those here divided by
-  sqrt(K), and each layer has its own (`model.share_encoding='none'`); r is j - i.
+  sqrt(K), and each layer has its own (`model.share_encoding='none'`); r is j - i. Under a causal
+  mask the half with signs repeats the other one, but at r = 0, where it is 0.
   """
 
   paper = 'Dai et al. 2019, arXiv:1901.02860; Avsec et al. 2021, doi.org/10.1038/s41592-021-01252-x'
@@ -73,8 +74,9 @@ class TransformerXL(Encoding):
     else:
       if features < 6 or features % 6:
         raise ValueError(f'features={features}; allowed: multiples of 6')
-      read, self.length = features, dims.train_length if length is None else length
-      check_at_least(2, length=self.length)
+      check_at_least(2, length=length)
+      read, self.length = features, length or dims.train_length
+      check_at_least(2, train_length=self.length)
     self.w_r = normal(rngs, (read, dims.heads, dims.head_dim), read**-0.5)
     self.u = normal(rngs, (dims.heads, dims.head_dim), 0.02)
     self.v = normal(rngs, (dims.heads, dims.head_dim), 0.02)
@@ -101,9 +103,14 @@ def enformer_features(r_R, features: int, length: int):
   """The functions of distances that `TransformerXL` has with `features`: float32 [R, features]."""
   n, r_R1 = features // 6, jnp.abs(r_R).astype(jnp.float32)[:, None]
   half_lives_1N = jnp.asarray(2.0 ** np.linspace(3, np.log2(length), n), jnp.float32)[None]
-  widths_1N = jnp.asarray(2.0 ** np.arange(1, n + 1) - 1, jnp.float32)[None]
+  m_N = np.arange(1, n + 1)
+  # Distances are below 2^31: wider windows have them all.
+  widths_1N = jnp.asarray(2.0 ** np.minimum(m_N, 32) - 1, jnp.float32)[None]
   gamma_RN = _gamma_densities(jnp, r_R1, n, length)
-  largest = _gamma_densities(np, np.arange(1.0, length)[:, None], n, length).max()
+  # The largest at whole distances stands beside a mode, which is the mean - variance / mean.
+  mode_N = length / n * (m_N - 1 / (4 * m_N))
+  beside_2N = np.clip(np.floor(mode_N) + np.arange(2)[:, None], 1, length - 1)
+  largest = _gamma_densities(np, beside_2N, n, length).max()
   of_size_RN = [
     jnp.exp2(-r_R1 / half_lives_1N),
     (r_R1 < widths_1N).astype(jnp.float32),
@@ -115,7 +122,7 @@ def enformer_features(r_R, features: int, length: int):
 
 
 def _gamma_densities(np_or_jnp, r_R1, n: int, length: int):
-  """At distances, by NumPy or JAX: [R, n] in their dtype."""
+  """At distances, those of all or of each, [R, 1 or n], by NumPy or JAX: [R, n] in their dtype."""
   means_N = np.linspace(length / n, length, n)
   shapes_N = (means_N * 2 * n / length) ** 2
   # The logarithm of a density is (shape - 1) log(1 + z) - shape z + c, z = r / mean - 1: no large
