@@ -2137,6 +2137,9 @@ RECORDS = {
       'hierarchical': {'max_length': 7, 'extend': 'hierarchical'},
       'axes': {'axes': 2, 'max_length': 90},
       'repeat_axes': {'axes': 3, 'max_length': 4, 'extend': 'repeat'},
+      'group_axes': {'axes': 2, 'max_length': 9, 'extend': 'group', 'extend_to': 40},
+      'interpolate_axes': {'axes': 2, 'max_length': 9, 'extend': 'interpolate', 'extend_to': 40},
+      'hierarchical_axes': {'axes': 2, 'max_length': 7, 'extend': 'hierarchical'},
     },
   ),
   'sinusoidal': Record(

@@ -39,7 +39,8 @@ class Learned(Encoding):
 
   Where a token has several positions, `axes`, each has a table of its own, and x_t = E[token_t] +
   sum_n P_n[t_n]: the factorized positions of NaViT (Dehghani et al. 2023), of rows and columns of
-  patches. Without positions, all of them are the token's index.
+  patches. Their sum starts with variance `axes`. Without positions, all of them are the token's
+  index.
   """
 
   paper = (
