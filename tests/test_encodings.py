@@ -1,8 +1,10 @@
 """Golden values, identities between encodings, and what bad hyperparameters get."""
 
+import ast
 import dataclasses
 import functools
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax
@@ -2463,6 +2465,78 @@ def test_a_head_of_mixed_rope_that_looks_along_one_axis_is_rope_by_it():
   along = attend(q, k, v, build('rope'), position_ids=jnp.asarray(places[..., 1]))
   found = attend(q, k, v, mixed, position_ids=jnp.asarray(places))
   np.testing.assert_allclose(found, along, atol=1e-5)
+
+
+PAGE = Path(__file__).parents[1] / 'docs' / 'encodings.md'
+RELATIVES = [
+  (128, 'spectrum=split axes=3 sections=16,24,24'),
+  (128, 'spectrum=split axes=4'),
+  (128, 'spectrum=split axes=3 sections=8,12,12 layout=interleaved fraction=0.5'),
+  (128, 'spectrum=interleaved axes=3 sections=24,20,20'),
+  (256, 'spectrum=interleaved axes=3 sections=11,11,10 fraction=0.25'),
+  (128, 'spectrum=interleaved axes=2'),
+  (128, 'spectrum=first_slowest axes=3 sections=16,24,24'),
+  (128, 'spectrum=first_slowest axes=3 sections=20,22,22'),
+  (128, 'spectrum=first_slowest axes=3 sections=8,12,12 fraction=0.5'),
+  (128, 'spectrum=heads axes=3 sections=2,3,3'),
+  (128, 'axes=3 sections=22,21,21 base=10000.0,31697.86,31697.86'),
+  (128, 'layout=interleaved axes=3 sections=8,28,28'),
+  (128, 'layout=interleaved axes=4 base=2000.0'),
+  (96, 'layout=interleaved axes=3'),
+  (128, 'layout=interleaved axes=3 sections=22,21,21'),
+  (
+    128,
+    'axes=3 sections=8,28,28 base=256 scaled_axis=0 scaling.rope_type=riflex scaling.k=4 '
+    'scaling.test_length=66',
+  ),
+]
+
+
+def number_or_text(text):
+  try:
+    return ast.literal_eval(text)
+  except ValueError:
+    return text
+
+
+@pytest.mark.parametrize(('head_dim', 'flags'), RELATIVES)
+def test_relatives_of_axial_rope_are_built_by_the_flags_of_the_page(head_dim, flags):
+  hyper = {'scaling': {}}
+  for name, value in (flag.split('=') for flag in flags.split()):
+    section, _, field = name.rpartition('.')
+    (hyper[section] if section else hyper)[field] = number_or_text(value)
+  hyper['scaling'] = hyper['scaling'] or None
+  sizes = dict(model_dim=8, heads=8, head_dim=head_dim, train_length=8)
+  assert make('axial_rope', **sizes, rngs=nnx.Rngs(0), **hyper).positions_per_token in (2, 3, 4)
+
+
+def test_no_flag_of_a_relative_of_axial_rope_is_left_out():
+  rows = re.search(r'\| `axial_rope` of .*?\n\n', PAGE.read_text(), re.DOTALL)[0]
+  assert set(re.findall(r'`([\w.]+=[^`]+)`', rows)) == {
+    flag for _, flags in RELATIVES for flag in flags.split()
+  }
+
+
+def test_moirai_is_built_as_the_page_says():
+  words = r"stands in a chain of\s+`(dict\(.*?\))`\s+and `'group_bias'`"
+  axial = re.search(words, PAGE.read_text())[1]
+  sizes = dict(model_dim=8, heads=2, head_dim=64, train_length=8)
+  both = make('chain', **sizes, rngs=nnx.Rngs(0), members=(eval(axial), 'group_bias'))
+  rotary = both.members[0]
+  assert (rotary.layout, rotary.width, rotary.sections) == ('interleaved', 32, (16, 0))
+
+
+def test_patches_of_gemma_4_have_rows_of_tables_and_rotate():
+  tables, rng = {'name': 'learned', 'axes': 2}, np.random.default_rng(0)
+  both = build('chain', members=(tables, {'name': 'axial_rope', 'base': 100.0}))
+  x, places = jnp.zeros((1, 5, 12)), jnp.asarray(rng.integers(40, size=(1, 5, 2)))
+  q, k, v = (rng.standard_normal((1, 5, heads, 8)).astype('f4') for heads in (4, 2, 2))
+  rows = both.members[0].add_to_input(x, places)
+  np.testing.assert_array_equal(both.add_to_input(x, places), rows)
+  assert np.abs(rows).min() > 0
+  options = dict(position_ids=places, is_causal=False, outer_hooks_applied=True)
+  turned = attend(q, k, v, build('axial_rope', base=100.0), **options)
+  np.testing.assert_allclose(attend(q, k, v, both, **options), turned, atol=1e-6)
 
 
 GROUPS = np.array([[0, 0, 2, 1, 2, 0, 1, 2], [3, 3, 3, 0, 0, 0, 1, 1]])

@@ -13,12 +13,14 @@ class GroupBias(Encoding):
   The bias of any-variate attention in Moirai (Woo et al. 2024), whose tokens are pieces of several
   series: g says of which, and no order among them. Each layer has its own b and c, which start from
   N(0, 1) as released. A token's positions before g, such as a time, are for others: Moirai is the
-  chain of `axial_rope` with sections (K/4, 0), fraction 0.5 and spectrum 'split', and `group_bias`.
-  Without positions, all of them are the token's index, and each token is a group of its own.
+  chain of `axial_rope` with sections (K/4, 0), fraction 0.5, spectrum 'split' and layout
+  'interleaved', and `group_bias`. Without positions, as on text, all of them are the token's index,
+  and each token is a group of its own.
   """
 
   paper = 'Woo et al. 2024, arXiv:2402.02592'
   parameter_summary = 'two numbers a head and layer'
+  limit = 'groups are float32: different ones from 2^24 on may count as one'
   bias_in_scale = False
   per_layer = ('b', 'c')
 
@@ -30,8 +32,8 @@ class GroupBias(Encoding):
     self.b, self.c = (normal(rngs, (dims.heads,), 1.0) for _ in range(2))
 
   def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
-    """Groups, float32 [B|1, S, 1], in which whole numbers are exact up to 2^24; b and c at every
-    token, [1, S, H] each, where kernels for GPUs find those of their head.
+    """Groups, float32 [B|1, S, 1]; b and c at every token, [1, S, H] each, where kernels for GPUs
+    find those of their head.
     """
     groups_BS = position_ids if position_ids.ndim == 2 else position_ids[..., -1]
     shape = 1, groups_BS.shape[1], self.dims.heads

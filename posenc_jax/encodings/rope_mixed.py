@@ -20,9 +20,10 @@ class RoPEMixed(ByAngles):
   fewer). They start as released: vectors (f, g) of the lengths base^(-4m/K), m < K/4, in a random
   direction of each head, and the same at a right angle to it. With `axes` 3 a place has three
   coordinates, such as time, row and column, and a pair three frequencies, as in Mochi 1 (Genmo
-  2024), a model of videos. How those start is not said there; here the pairs are shared among three
-  directions at right angles, random for each head, n pairs of lengths base^(-m/n), m < n, to each.
-  Without positions, all coordinates of a token are its index.
+  2024), a model of videos, but for the order of channels; there all layers have one table
+  (`model.share_encoding='all'`). How those start is not said there; here the pairs are shared among
+  three directions at right angles, random for each head, n pairs of lengths base^(-m/n), m < n, to
+  each. Without positions, all coordinates of a token are its index.
   """
 
   paper = 'Heo et al. 2024, arXiv:2403.13298'
@@ -37,7 +38,7 @@ class RoPEMixed(ByAngles):
     """Draws the directions.
 
     Args:
-      base: (f, g) has the length base^(-4m/K) at the start.
+      base: (f, g) has the length base^(-4m/K) at the start; with `axes` 3, base^(-m/n).
       axes: how many coordinates a place has, 2 or 3.
       turn_values: whether values rotate, too, and outputs back, see `ByAngles`.
     """
