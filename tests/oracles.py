@@ -2149,7 +2149,7 @@ RECORDS = {
       'learned': {'learned_scale': True, 'layout': 'half'},
       'half': {'layout': 'half', 'base': 100.0},
       'tensor2tensor': {'layout': 'tensor2tensor'},
-      'axes': {'axes': 3, 'layout': 'half'},
+      'axes': {'axes': 2, 'layout': 'half'},
     },
   ),
   'shaw': Record(
