@@ -695,6 +695,8 @@ def test_distances_that_int32_does_not_hold_are_refused(ids, said):
   for refused in (run, lambda: build('sinusoidal').add_to_input(x, ids)):
     with pytest.raises(ValueError, match=f'^{re.escape(message)}$'):
       refused()
+  traced = jax.eval_shape(lambda ids: attend(q, q, q, build('t5'), position_ids=ids), ids)
+  assert traced.shape == q.shape
 
 
 def test_numbers_that_lie_with_other_processes_are_not_read():
@@ -705,14 +707,12 @@ def test_numbers_that_lie_with_other_processes_are_not_read():
   assert known_max_position_distance(build('t5'), cut) is None
 
 
-def test_a_call_reads_its_positions_once(monkeypatch):
+def test_a_call_checks_its_positions_once(monkeypatch):
   reads = []
   monkeypatch.setattr(base, 'is_readable', lambda array: bool(reads.append(array)))
   q, ids = normal(1, 6, 4, 8), jnp.arange(6)[None]
   attend(q, q, q, build('rope'), position_ids=ids)
   assert len(reads) == 1
-  traced = jax.eval_shape(lambda ids: attend(q, q, q, build('t5'), position_ids=ids), ids)
-  assert traced.shape == q.shape
 
 
 def test_few_queries_take_dense_whatever_the_keys():

@@ -3,12 +3,14 @@ evaluation.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from small_runs import BASE, TINY_TASK, dotted
 
 from posenc_jax import config, data, storage, tasks
+from posenc_jax.encodings import make
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, preflight, runs
 from posenc_jax.model.decoder import build
@@ -277,6 +279,17 @@ def test_waves_of_rows_and_columns_are_added_at_the_input_of_a_model():
   assert np.abs(further - at_places).max() > 1e-2, 'it is absolute'
   packed = run(model, segment_ids=segments)
   np.testing.assert_allclose(packed, with_waves(in_order, segment_ids=segments), atol=1e-4)
+
+
+def test_waves_of_three_axes_stand_one_after_another():
+  """Each axis has a third of the channels, and the waves of that width."""
+  sizes = dict(heads=2, head_dim=4, train_length=8, rngs=nnx.Rngs(0))
+  places = np.random.default_rng(0).integers(9, size=(2, 5, 3))
+  add = lambda enc, width, places: enc.add_to_input(jnp.zeros((2, 5, width)), places)
+  alone = make('sinusoidal', model_dim=4, **sizes)
+  expected = [add(alone, 4, places[..., n]) for n in range(3)]
+  together = add(make('sinusoidal', model_dim=12, axes=3, **sizes), 12, places)
+  np.testing.assert_array_equal(together, np.concatenate(expected, axis=-1))
 
 
 def test_axes_of_waves_share_the_channels_evenly():

@@ -81,7 +81,8 @@ def test_files_of_text_are_utf_8_whatever_the_locale_says():
 def imports(path: Path, at_import_time: bool = False) -> frozenset[str]:
   """The names that a module imports when it runs, everywhere or outside of its functions."""
   tree = tree_of(path)
-  is_for_types = lambda node: isinstance(node, ast.If) and ast.unparse(node.test) == 'TYPE_CHECKING'
+  names = 'TYPE_CHECKING', 'typing.TYPE_CHECKING'
+  is_for_types = lambda node: isinstance(node, ast.If) and ast.unparse(node.test) in names
   blocks = filter(is_for_types, tree.body)  # whose `else:` runs
   never_run = {node for block in blocks for only in block.body for node in ast.walk(only)}
   found = set()

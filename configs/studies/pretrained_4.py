@@ -17,7 +17,7 @@ Self-Extend, so some 27 CPU-hours for all methods. A run takes 2 GB.
 Result: results/pretrained_4/table.md, LOG/154, 189, 197, 201 and 205, of six methods and the plain
 model so far. Bits per byte at L and 4 L: Self-Extend 0.643 and 0.651, Jet-Long 0.641 and 0.657,
 dual chunk attention 0.640 and 0.658, ReRoPE 0.642 and 0.667, YaRN 0.679 and 0.680, StreamingLLM
-0.641 and 0.642, the plain model 0.641 and 3.491. All predictions hold.
+0.641 and 0.642, the plain model 0.641 and 3.491. All predictions about these hold.
 """
 
 from pathlib import Path

@@ -16,11 +16,12 @@ from posenc_jax.xla_ops import exact_matmul, outer
 
 
 class GrapeM(ByAngles):
-  """RoPE whose frequencies exp(l / scale) are learned, l = scale log base^(-2m/K) at the start.
+  """RoPE of learned frequencies.
 
-  GRAPE-M in the planes of RoPE, Zhang et al. 2025, section 3.1, as released. Every layer has its
-  own l, for all heads or, with `per_head`, for each (each key/value head where there are fewer).
-  The code norms queries and keys after rotating them; `qk_norm` of the model does before.
+  GRAPE-M in the planes of RoPE, Zhang et al. 2025, section 3.1, as released. They are
+  exp(l / scale), l = scale log base^(-2m/K) at the start. Every layer has its own l, for all heads
+  or, with `per_head`, for each (each key/value head where there are fewer). The code norms queries
+  and keys after rotating them; `qk_norm` of the model does before.
   """
 
   paper = 'GRAPE, ICLR 2026, arXiv:2512.07805'
@@ -65,8 +66,9 @@ class GrapeM(ByAngles):
 
 
 class GrapeMContext(GrapeM):
-  """GRAPE-M with the phase phi_t = sum_(n < t) sigmoid((u . x_n + b) / 16) in the place of t.
+  """RoPE of learned frequencies, at phases that tokens add up to.
 
+  GRAPE-M with the phase phi_t = sum_(n < t) sigmoid((u . x_n + b) / 16) in the place of t.
   Zhang et al. 2025, contextual, as released: pairs rotate by phi_t exp(l / scale), l as in
   `grape_m`; the code does not scale l, so `scale` is 1 by default. x is the layer's normalized
   input, u starts at 0 and b at softplus^-1(0.001), so that phi_t starts as 0.39 t. (Comments in the

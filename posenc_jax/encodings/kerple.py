@@ -78,14 +78,19 @@ class Kerple(Encoding):
 
 
 class KerpleLog(Kerple):
-  """s_ij = q_i . k_j / sqrt(K) - p_h log(1 + a_h |i - j|), p, a > 0 (Chi et al. 2022)."""
+  """A bias by the logarithm of the distance, learned for each head (Chi et al. 2022).
+
+  s_ij = q_i . k_j / sqrt(K) - p_h log(1 + a_h |i - j|),   p, a > 0
+  """
 
   def kernel(self, distance_R1, p_1H, a_1H):
     return -p_1H * jnp.log1p(distance_R1 * a_1H)
 
 
 class KerplePower(Kerple):
-  """s_ij = q_i . k_j / sqrt(K) - a_h |i - j|^p_h, a > 0, 0 < p <= 2 (Chi et al. 2022).
+  """A bias by a power of the distance, learned for each head (Chi et al. 2022).
+
+    s_ij = q_i . k_j / sqrt(K) - a_h |i - j|^p_h,   a > 0, 0 < p <= 2
 
   ALiBi where p is 1 and a its slopes.
   """

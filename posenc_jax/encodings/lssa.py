@@ -16,7 +16,9 @@ ROUNDING = 1e-5  # of n p, which is 1 for all keys of a row with equal scores
 
 
 class LSSA(Encoding):
-  """p_ij = softplus(z_ij) / sum_l softplus(z_il), z_ij = log K log n_i q_i . k_j / (|q_i| |k_j|).
+  """Softplus in the place of the exponential, on queries and keys of unit length.
+
+    p_ij = softplus(z_ij) / sum_l softplus(z_il),   z_ij = log K log n_i q_i . k_j / (|q_i| |k_j|)
 
   Length scaled softplus attention (Gao and Spratling 2025, eqs. 4 and 5). n_i is the number of keys
   that the query i sees. `score` returns log softplus(z), of which softmax makes these weights, so
@@ -58,7 +60,9 @@ class LSSA(Encoding):
 
 
 class LSSAR(LSSA):
-  """Weights p of `lssa`, sharpened: p'_ij = relu(n_i p_ij - o_i)^power / sum_l (the same of p_il).
+  """The weights p of `lssa`, sharpened, so that those below their average are 0.
+
+    p'_ij = relu(n_i p_ij - o_i)^power / sum_l (the same of p_il)
 
   The re-weighting of Gao and Spratling 2025. n_i p_ij is 1 on average, and o_i is 1: what has less
   weight than that loses it. o_i is 0 in the paper's first three rows, which are here those of at

@@ -11,7 +11,9 @@ from posenc_jax.xla_ops import exact_einsum, exact_matmul
 
 
 class PaPE(Encoding):
-  """s_ij = (q_i . k_j + sum_n [b_in (p_in - p_jn) - a_in (p_in - p_jn)^2]) / sqrt(K).
+  """Parabolas of the distance, which tokens bend and move.
+
+    s_ij = (q_i . k_j + sum_n [b_in (p_in - p_jn) - a_in (p_in - p_jn)^2]) / sqrt(K)
 
   Parabolic position encoding, Øhrstrøm et al. 2026. p_tn = w_hn . t, a direction in the `axes`
   positions t of a token for each of `parabolas` and each head, so that p is a multiple of the
@@ -72,7 +74,9 @@ class PaPE(Encoding):
 
 
 class PaPERI(Encoding):
-  """s_ij = (q_i . k_j - a_ih c_h^2 |t_i - t_j|^2) / sqrt(K), a_ih = softplus(A_h . x_i).
+  """Parabolas of the distance, which tokens bend, alike in all directions of the plane.
+
+    s_ij = (q_i . k_j - a_ih c_h^2 |t_i - t_j|^2) / sqrt(K),   a_ih = softplus(A_h . x_i)
 
   PaPE-RI, the form of `pape` that rotations of the plane do not change: t are the `axes` positions
   of a token, and c_h is random and not trained, from U(-1/sqrt(axes), 1/sqrt(axes)). Each layer has

@@ -192,8 +192,11 @@ class Job:
     self.run.write_state(state, seconds=self._seconds_by_now(), **self._state_fields, **fields)
 
   def _seconds_by_now(self) -> dict[str, float]:
-    if self.process is None:  # another launcher may have written them since
-      return self.run.read_state().seconds
+    if self.process is None:  # another launcher may have written others since
+      written = self.run.read_state().seconds
+      return written | {
+        script: max(spent, written.get(script, 0.0)) for script, spent in self._seconds.items()
+      }
     script = Path(self.process.args[1]).stem
     spent = self._seconds.get(script, 0.0) + time.monotonic() - self._begin_command
     return self._seconds | {script: spent}

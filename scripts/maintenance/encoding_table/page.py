@@ -178,7 +178,7 @@ def what_it_is(kind: type[Encoding]) -> str:
   """The first line of the file of a class, or of the class where the file has several encodings."""
   file = sys.modules[kind.__module__]
   has_several = sum(ENCODINGS[name].__module__ == kind.__module__ for name in BUILT_IN) > 1
-  line = inspect.getdoc(kind if has_several else file).split('\n\n')[0]
+  line = inspect.getdoc(kind if has_several else file).splitlines()[0]
   return line.removesuffix('.').replace('|', r'\|')
 
 
