@@ -325,6 +325,6 @@ def test_the_cache_that_is_written_in_place_serves_what_the_page_says():
     if not abs(o - expected).max() < 1e-5:
       others.add(name)
   assert {'stick_breaking', 'xsa', 'rope', 't5', 'rerope', 'sandwich'} <= {*served} - others
-  (said,) = re.findall(r'and so neither (.*?), nor\s+what reads how long', page, re.DOTALL)
+  (said,) = re.findall(r'and so neither\s+(.*?), nor\s+what reads how long', page, re.DOTALL)
   assert {name for name in others if re.search(rf'\b{name}\b', said)} == others - {'jet_long'}
   assert 'jet_long without `context`' in ' '.join(page.split())  # of what reads how long a call is

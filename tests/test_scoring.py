@@ -224,7 +224,7 @@ def test_attention_of_a_model_takes_positions_and_lists(make_run, name):
   assert found.nats_a_token == pytest.approx(whole.nats_a_token, rel=1e-5)
   assert found.nats_a_token != pytest.approx(plain.nats_a_token, rel=1e-5)
   with pytest.raises(
-    ValueError, match=r'^position_ids go from 0 to 23000000000; allowed: integers'
+    ValueError, match=r'^position_ids go from 0 to 23000000000; allowed: values of int32'
   ):
     score(model, texts, 'by_position', length=24, attention={'position_ids': spread * 10**9 // 2})
 
