@@ -40,10 +40,10 @@ def get_config():
 
 
 def at_random(name: str, length: int) -> dict:
-  """The encoding at random positions, whose tables have rows for all of them."""
+  """KV shift and the encoding at random positions, whose tables have rows for all of them."""
   longest = RANGE * length
   sizes = {'learned': {'max_length': longest}, 't5': {'max_distance': longest}}.get(name, {})
-  inner = {'name': name, **sizes}
+  inner = TASKS.BOARD.with_kv_shift({'name': name, **sizes})
   return {'name': 'random_positions', 'inner': inner, 'longest': longest}
 
 
@@ -54,8 +54,8 @@ def sweep():
     for seed in range(8):
       for name in NAMES:
         yield task | {'seed': seed, 'label': name, 'encoding': plain[name]}
-        encoding = TASKS.BOARD.with_kv_shift(at_random(name, length))
-        yield task | {'seed': seed, 'label': f'{name}, random', 'encoding': encoding}
+        random = {'label': f'{name}, random', 'encoding': at_random(name, length)}
+        yield task | {'seed': seed} | random
 
 
 def table():
