@@ -334,6 +334,29 @@ def test_a_verdict_does_not_hang_on_how_many_other_lengths_its_label_was_trained
   assert lines.is_stable(line, rows, CORPUS, L)
 
 
+def test_a_verdict_that_other_resamples_might_change_is_not_stable(monkeypatch):
+  models = {name: MODELS[name] for name in ('rope', 'flat')}
+
+  def raised(by):
+    return [
+      r | {'nats': r['nats'] + by * np.log(2) * r['bytes']}
+      if (r['label'], r['length'], r['control']) == ('flat', 64, None)
+      else r
+      for r in text_rows(models)
+    ]
+
+  line_of = lambda rows: {line.name: line for line in lines.lines(rows, (), (), CORPUS)}['flat']
+  end = line_of(raised(0.0)).changes[64].interval[1]
+  for below, is_stable in ((0.0008, False), (0.005, True), (-0.005, True)):
+    rows = raised(lines.SLACK - end - below)
+    line = line_of(rows)
+    assert line.verdict.startswith('holds to 8 L' if below > 0 else 'holds to 4 L')
+    assert lines.is_stable(line, rows, CORPUS, L) == is_stable
+  rows = raised(lines.SLACK - end - 0.0008)
+  monkeypatch.setattr(lines, 'LAST_DIGIT', 0.0)
+  assert lines.is_stable(line_of(rows), rows, CORPUS, L)
+
+
 def test_runs_of_one_name_and_two_configs_stay_apart(tmp_path):
   for name, steps, factor in (('a', 600, 1), ('b', 2400, 3)):
     (tmp_path / name).mkdir()

@@ -506,7 +506,7 @@ def test_documents_of_a_year_are_one_cluster():
   rows = documents(BITS, names)
   table = contrasts(rows)[OWN]
   assert {r['clusters'] for r in table.records} == {7}
-  assert '(7 of them, those of one year taken as one; 4,000 resamples;' in table.caption
+  assert '(7 of them, those of one year taken as one; 40,000 resamples;' in table.caption
   (main, *_) = make_tables(rows)
   top_SD, size_1D = sums(rows, 't5', 8)
   error = bootstrap.standard_error(

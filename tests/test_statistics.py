@@ -16,6 +16,7 @@ from posenc_jax.reporting.comparisons.significance import ALPHA, POWER, Dunnett,
 from posenc_jax.rows.clusters import FEWEST, clusters_of, kinds_of, taken_as_one
 
 SAME = lambda ratio: ratio
+RESAMPLES = 4000  # of simulations, which would take long with as many as tables have
 
 
 def three_errors(share, number):
@@ -60,15 +61,15 @@ def interval_of(line, baseline, link, weights_CR):
 )
 def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link, number):
   rng, chunk = np.random.default_rng(1), 100
-  weights_CR = bootstrap.resamples(clusters)
+  weights_CR = bootstrap.resamples(clusters)[:, :RESAMPLES]
   covered = []
   for _ in range(number // chunk):
     line, baseline, truth_N = simulated(chunk, seeds, clusters, rng, link=link)
     low_N, high_N = interval_of(line, baseline, link, weights_CR)
     covered += [(low_N <= truth_N) & (truth_N <= high_N)]
-  # The simulations share 4000 resamples, whose two tails have errors of their own; and the sums of
+  # The simulations share their resamples, whose two tails have errors of their own; and the sums of
   # so few clusters as FEWEST have other tails than t.
-  slack = 2 * math.sqrt(0.025 * 0.975 / 4000) + (0.02 if clusters == FEWEST else 0)
+  slack = 2 * math.sqrt(0.025 * 0.975 / RESAMPLES) + (0.02 if clusters == FEWEST else 0)
   level = bootstrap.LEVEL
   assert abs(np.mean(covered) - level) < three_errors(level, number) + slack
 
@@ -76,7 +77,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(seeds, clusters, link
 def test_documents_of_a_year_that_count_by_themselves_would_make_intervals_too_narrow():
   rng, number, weights = np.random.default_rng(2), 1000, {}
   for clusters in (20, 40):
-    weights[clusters] = bootstrap.resamples(clusters)
+    weights[clusters] = bootstrap.resamples(clusters)[:, :RESAMPLES]
   hardness_NC = rng.normal(2.0, 0.3, (number, 1, 20))
   size_NC = rng.integers(200, 2000, (number, 1, 40)).astype(float)
   apart = hardness_NC.repeat(2, -1) * size_NC, size_NC
@@ -141,8 +142,9 @@ def test_the_interval_is_that_of_a_bootstrap_by_loops():
   line, baseline, _ = simulated(1, 2, 12, np.random.default_rng(0), difference=0.03, link=np.exp)
   line, baseline = ([a[0] for a in sums] for sums in (line, baseline))
   weights_CR = bootstrap.resamples(12)
-  assert weights_CR.shape == (12, bootstrap.RESAMPLES)
+  assert weights_CR.shape == (12, 40_000)
   assert (weights_CR.sum(0) == 12).all()
+  weights_CR = weights_CR[:, :RESAMPLES]
   differences = []
   for weights_C in weights_CR.T:
     drawn = [document for document, times in enumerate(weights_C) for _ in range(int(times))]
@@ -157,6 +159,30 @@ def test_the_interval_is_that_of_a_bootstrap_by_loops():
   ends = np.quantile(differences, [outward, 1 - outward])
   assert found == pytest.approx(tuple(ends), rel=1e-12)
   assert interval_of(line, line, SAME, weights_CR) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize('clusters', [8, 47])
+def test_other_resamples_would_hardly_move_an_interval(clusters):
+  line, baseline, _ = simulated(1, 3, clusters, np.random.default_rng(3))
+  line, baseline = ([a[0] for a in sums] for sums in (line, baseline))
+  ends, errors = [], []
+  for seed in range(12):
+    weights_CR = bootstrap.resamples(clusters)
+    if seed:
+      equal_C = np.full(clusters, 1 / clusters)
+      number = weights_CR.shape[1]
+      weights_CR = np.random.default_rng(seed).multinomial(clusters, equal_C, size=number).T
+    ends.append(interval_of(line, baseline, SAME, weights_CR))
+    both = (bootstrap.resampled(*sums, SAME, weights_CR) for sums in (line, baseline))
+    errors.append(np.subtract(*both).std())
+  moved = np.std(ends, axis=0, ddof=1) / np.mean(errors)
+  assert (moved > 0).all()
+  assert moved.max() < (0.04 if clusters == 8 else 0.025)
+
+
+def test_as_many_resamples_are_drawn_as_memory_allows():
+  numbers = {n: bootstrap.number_of_resamples(n) for n in (8, 500, 501, 2000, 5000, 10**6)}
+  assert numbers == {8: 40_000, 500: 40_000, 501: 39_920, 2000: 10_000, 5000: 4000, 10**6: 4000}
 
 
 def test_the_standard_error_is_that_of_a_mean_and_of_the_bootstrap():

@@ -26,6 +26,7 @@ from posenc_jax.rows.row_schema import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
 FAR = 4  # training lengths of context, at which use of far context is told
+LAST_DIGIT = 0.001  # bits a byte: of intervals as shown, some three times what other resamples move
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
 
 
@@ -164,6 +165,7 @@ def lines(
   notes: list[str] | None = None,
   usual: int | None = None,
   only: str | None = None,
+  shift: float = 0.0,
 ) -> list[Line]:
   """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
   then the others likewise, then references.
@@ -176,6 +178,7 @@ def lines(
     notes: what is missing or was not compared is added to it.
     usual: L of the board; None: that of these rows.
     only: the name of the line that is made, if there is one; None: all.
+    shift: bits a byte that the ends of every interval are moved by.
   """
   rows = of_corpus(rows, corpus)
   present = {row['run'] for row in rows}
@@ -186,6 +189,10 @@ def lines(
   names_of = lambda row: (ROPE,) if is_base(row) else ()
   wanted = None if only is None else {only}
   compared = compare_all(found, baseline=baseline, names_of=names_of, lines=wanted)
+  for contrast in (contrast for some in compared for contrast in some.contrasts):
+    contrast.differences |= {
+      place: _moved(difference, shift) for place, difference in contrast.differences.items()
+    }
   by_control = {some.scores.control: some for some in compared}
   plain = by_control[None].scores
   if notes is not None:
@@ -268,6 +275,14 @@ def _differences(comparison, reference: Reference, line: str) -> dict[int, Diffe
   }
 
 
+def _moved(difference: Difference, shift: float) -> Difference:
+  """The difference with both ends of its interval, if it has one, moved by `shift`."""
+  if difference.interval is None:
+    return difference
+  low, high = difference.interval
+  return difference._replace(interval=(low + shift, high + shift))
+
+
 def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, Difference]:
   """{length: the mean over seeds of the difference from the score at the length `base`}.
 
@@ -311,8 +326,8 @@ def _rank(line: Line) -> tuple:
 
 
 def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool:
-  """Whether the verdict stays the same whichever seed is left out, as a reference's does. That of
-  one seed does not.
+  """Whether the verdict stays the same whichever seed is left out, and with the ends of all
+  intervals `LAST_DIGIT` lower or higher, as a reference's does. That of one seed does not.
 
   A verdict is of a line's own scores. Of other lines only ROPE's first seed is read: its rows say
   how many tokens a whole score is of.
@@ -331,10 +346,14 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool
     for row in rows
     if row['label'] == line.label or (row['label'], row['seed']) == (ROPE, first)
   ]
-  for seed in line.seeds:
-    others = [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
-    # a line may be called otherwise without one of its seeds, and then it is not stable
-    of_others = lines(others, (), (), corpus, usual=usual, only=line.name)
-    if [some.verdict for some in of_others] != [line.verdict]:
-      return False
-  return True
+  without_one = [
+    [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
+    for seed in line.seeds
+  ]
+  changed = [(some, 0.0) for some in without_one] + [(rows, -LAST_DIGIT), (rows, LAST_DIGIT)]
+  # a line may be called otherwise without one of its seeds, and then it is not stable
+  return all(
+    [found.verdict for found in lines(some, (), (), corpus, usual=usual, only=line.name, shift=by)]
+    == [line.verdict]
+    for some, by in changed
+  )

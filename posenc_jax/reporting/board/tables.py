@@ -47,7 +47,8 @@ LEGEND = (
   'the longest length: with attention windowed at L that interval ends at '
   f'+{SLACK:g} or below at the longest length, and no seed is more than {SLACK:g} bits worse than '
   'at L at any length past it; "fails with a window of L": at the longest length it lies above '
-  f'+{SLACK:g}. {UNSTABLE}: leaving out one seed would change the verdict, or there is one alone.',
+  f'+{SLACK:g}. {UNSTABLE}: leaving out one seed would change the verdict, or moving the ends of '
+  f'intervals by {board_lines.LAST_DIGIT:g}, or there is one seed alone.',
   f'parameters: those of the whole model, relative to {ROPE}.',
   'step, memory: time of a training step, and its temporary memory as XLA counts it, without '
   f'parameters, moments and batch, relative to {ROPE} of the same folder; time as '

@@ -9,16 +9,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-RESAMPLES = 4000
 MOST = 5_000  # clusters of an interval: more need much memory, so that several are drawn together
+MOST_RESAMPLES = 40_000
+ENTRIES = 20_000_000  # at most, of the array that says how often each cluster is drawn
 LEVEL = 0.95
+
+
+def number_of_resamples(clusters: int) -> int:
+  """How many are drawn: as many as memory allows, since other draws would move the ends of an
+  interval, with 40,000 by 1.4 % of the standard error of the score, with 4,000 by 4.5 %, and by
+  2.3 % and 7.3 % where there are eight clusters, whose ends lie farther out.
+  """
+  drawn = min(clusters, MOST)  # more share places
+  return min(ENTRIES // drawn, MOST_RESAMPLES)
 
 
 @functools.lru_cache(maxsize=4)  # they take seconds where there are thousands of clusters
 def resamples(clusters: int) -> np.ndarray:
-  """weights_CR: how often each of RESAMPLES draws each cluster, always the same draws."""
+  """weights_CR: how often each resample draws each cluster, always the same draws."""
   equal_C = np.full(clusters, 1 / clusters)
-  weights_RC = np.random.default_rng(0).multinomial(clusters, equal_C, size=RESAMPLES)
+  number = number_of_resamples(clusters)
+  weights_RC = np.random.default_rng(0).multinomial(clusters, equal_C, size=number)
   weights_CR = weights_RC.T.astype(float)
   weights_CR.setflags(write=False)  # all callers have the same array
   return weights_CR

@@ -113,9 +113,15 @@ def _interval_sentence(contrast: Contrast) -> str:
   documents = documents_of_intervals(contrast)
   if not documents:
     return no_intervals(contrast)
+  numbers = {
+    bootstrap.number_of_resamples(difference.clusters)
+    for difference in contrast.differences.values()
+    if difference.interval is not None
+  }
+  resamples = join_unique(f'{number:,}' for number in sorted(numbers))
   return (
     f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents ({documents}; '
-    f'{bootstrap.RESAMPLES:,} resamples; the trained models stay as they are).'
+    f'{resamples} resamples; the trained models stay as they are).'
   ).replace('%', ' %')
 
 
