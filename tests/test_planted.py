@@ -293,6 +293,36 @@ def test_the_table_of_depths():
     make_tables(rows, form='distances', protocol='needle')
 
 
+def test_the_table_of_depths_of_a_task_is_of_the_seeds_that_have_learned_it():
+  """The others are named, and runs of another task are not missing."""
+  at_800 = {0: (0.25, 0.75, 1.0), 100: (0.75, 1.0, 1.0)}  # by seed
+  of_task = dict(corpus='task:needle', protocol='needle', k=None, document=None, train_length=100)
+  rows = []
+  for label, seed, depth in itertools.product(('rope', 'fox'), range(3), at_800):
+    at_100 = 1.0 if label == 'rope' and seed < 2 else 0.5
+    for length, metric, value in (
+      (100, 'token_accuracy', at_100),
+      (100, 'token_chance', 1 / 16),
+      (800, 'token_accuracy', at_800[depth][seed]),
+    ):
+      fields = of_task | dict(position=depth, metric=metric, value=value)
+      rows.append(synthetic.row(label, seed, length, **fields))
+  of_another = dict(corpus='task:mqar', protocol='mqar')
+  rows += [row | of_another | {'run': f'mqar,{row["run"]}'} for row in rows]
+  runs = [*dict.fromkeys(row['run'] for row in rows), 'encoding.name=t5,seed=0']
+  settings = dict(form='distances', protocol='needle', metric='token_accuracy')
+  (table,) = make_tables(rows, runs, length=800, **settings)
+  assert table.title == 'Scores by depth in 800 tokens, needle, share of answers right'
+  assert table.header == ['encoding', '0', '100'], 'a depth of 100 % is no length of 100 tokens'
+  assert [[cell.text for cell in line] for line in table.groups[0].lines] == [
+    ['rope (2 of 3 learned)', '0.500 ± 0.354', '0.875 ± 0.177'],
+    ['fox (0 of 3 learned)', '—', '—'],
+  ]
+  assert table.notes[0] == 'no rows of run encoding.name=t5,seed=0'
+  assert 'fox, 0 of 3 learned (not seed 0: 0.500, seed 1: 0.500, seed 2: 0.500)' in table.notes[1]
+  assert len(table.notes) == 2
+
+
 @pytest.mark.parametrize('protocol', sorted({*TEXT_TASKS, 'last_k', 'by_position'} - {*BY_DEPTH}))
 def test_what_has_no_one_depth_is_in_no_table_by_depth(protocol):
   rows = [synthetic.row('rope', protocol=protocol, position=25)]

@@ -96,9 +96,12 @@ def _error_sentence(scores: Scores) -> str:
 
 
 def header(scores: Scores) -> list[str]:
-  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one."""
+  """The names of columns: '128 (L)', '256', ...; (L) is the training length if lines have one. A
+  depth has no length.
+  """
+  of_depths = any(DEPTH in row for row in scores.exemplar_row.values())
   return [
-    f'{column} (L)' if [column] == scores.train_lengths else str(column)
+    f'{column} (L)' if [column] == scores.train_lengths and not of_depths else str(column)
     for column in scores.columns
   ]
 

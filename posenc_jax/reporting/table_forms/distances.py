@@ -41,26 +41,31 @@ def distances(
   `protocol` is `planted` or one that asks for what stands at one depth. Raises `UserError`.
   """
   check_depths('table', protocol, [PLANTED])
-  is_planted = protocol == PLANTED
+  is_planted, every = protocol == PLANTED, list(rows)
   of_place = lambda row: TEXT if is_planted and row['position'] is None else row['position']
-  rows = [row for row in rows if row['protocol'] == protocol and of_place(row) is not None]
+  rows = [row for row in every if row['protocol'] == protocol and of_place(row) is not None]
   lengths = sorted({row['length'] for row in rows})
   if not rows or length not in (None, *lengths):
     allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
     raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
+  corpora = {row['corpus'] for row in rows}
+  asked = {row['run'] for row in every if row['corpus'] in corpora}
+  of_others = {row['run'] for row in every} - asked  # not missing: they are of another task
+  runs = [run for run in runs if run not in of_others]
   place = DISTANCE if is_planted else DEPTH
   rows = [row | {place: of_place(row)} for row in rows]
   found, _ = collect_windows(
     rows, runs, protocol, metric, length, lambda row: row[place], controls=controls
   )
-  return [_table(scores, is_planted) for scores in found]
+  title = 'Bits a character by distance' if is_planted else 'Scores by depth'
+  if length and not is_planted:  # of names the caption says it
+    title += f' in {length} tokens'
+  return [_table(scores, title, DISTANCES if is_planted else DEPTHS) for scores in found]
 
 
-def _table(scores: Scores, of_names: bool) -> Table:
-  title = 'Bits a character by distance' if of_names else 'Scores by depth'
+def _table(scores: Scores, title: str, sentences: str) -> Table:
   line_cells = zip(scores.lines, cells(scores, scores.lines), strict=True)
   group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in line_cells])
-  sentences = DISTANCES if of_names else DEPTHS
   if TEXT in scores.columns:
     sentences += OF_TEXT
   return from_scores(scores, title, 'encoding', [group], sentences)
