@@ -8,7 +8,8 @@ A seed is one training of 600 steps at 128 tokens; every other run starts from i
 step 0 a method is only laid over it; at step 100 it was fine-tuned with the method at 512 tokens,
 PI and YaRN also with as many tokens at 128, by PoSE (Zhu et al. 2023, arXiv:2309.10400: positions
 skip ahead, up to 511) and, as its control, without. All methods extend to 4 times 128 tokens, in
-their published form, untuned; the fine-tuning has one learning rate for all.
+their published form, untuned, but for ReRoPE, which is without its log n and with a window of L /
+2, theirs L / 4; the fine-tuning has one learning rate for all.
 
 Cost: 72 runs of 0.82 million parameters, 0.7 to 2 minutes each but for the three trainings of 5, 54
 minutes in all on two cores, other work beside them (jax 0.12). Result: results/extension/table.md,

