@@ -34,8 +34,9 @@ progressive MrRoPE has at 16,384 tokens within 0.010 of YaRN's 0.645, and at L l
 Jet-Long, at L the plain model, has below 0.655; none is shown to be better than the plain model
 given the last L tokens. Predicted before the runs of AlphaRoPE, which by a factor of 2 divides fast
 frequencies by more than any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at
-16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both. Predicted before the run of ReRoPE as it was released, which is
-still to come: at L 0.640 to 0.648, and at 16,384 tokens, where log n sharpens, 0.640 to 0.652.
+16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both. Predicted before the run of
+ReRoPE as it was released, which is still to come: at L 0.640 to 0.648, and at 16,384 tokens, where
+log n sharpens, 0.640 to 0.652.
 
 Cost on one core: 36 s a document at 8,192 tokens and 106 s at 16,384 by YaRN, as by other methods
 with one range, 44 and 136 by dual chunk attention, about as much by Self-Extend; some seven

@@ -5,6 +5,7 @@ import fnmatch
 import json
 import os
 import re
+import shlex
 import shutil
 import struct
 import subprocess
@@ -24,7 +25,7 @@ from small_models import RECORDS, SMALL_TOKENIZER, TOKENIZER, config_of, importe
 from small_runs import write_text_corpus
 
 from configs import base
-from posenc_jax import data, storage, sweep
+from posenc_jax import attend, cli, data, make, storage, sweep
 from posenc_jax.config import BASE, load, load_study, overlay, saved_config, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
@@ -1056,8 +1057,8 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
   ('name', 'runs'),
   [
-    ('pretrained', 20),
-    ('studies/pretrained_4', 20),
+    ('pretrained', 21),
+    ('studies/pretrained_4', 21),
     ('studies/pretrained_passkey', 9),
     ('studies/pretrained_long_ppl', 7),
     ('studies/pretrained_speeches', 6),
@@ -1093,6 +1094,40 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
     UserError, match=r'runs/smollm2: its encoding is learned; allowed: a run with'
   ):
     sweep.plan(path, 'out', {})
+
+
+def test_rerope_with_log_n_is_the_released_code():
+  """Queries times max(1, ln(i + 1) / ln L), then RoPE at min(i - j, L / 4), at 2 L."""
+  L, K, base = 16, 8, 100.0
+  study = load_study(ROOT / 'configs' / 'pretrained.py')
+  changes = study.laid_over('rerope_logn', 2, {'name': 'rope', 'base': base}, L)
+  sizes = {'model_dim': K, 'heads': 1, 'head_dim': K, 'train_length': L}
+  enc = make(**changes['encoding'], **sizes, rngs=nnx.Rngs(0))
+  q, k, v = np.random.default_rng(0).normal(size=(3, 2 * L, K))
+  pairs = lambda x: x[: K // 2] + 1j * x[K // 2 :]
+  frequencies = base ** (-2 * np.arange(K // 2) / K)
+  expected = np.zeros((2 * L, K))
+  for i in range(2 * L):
+    factor = max(1, np.log(i + 1) / np.log(L))
+    scores = []
+    for j in range(i + 1):
+      turn = np.exp(1j * min(i - j, L // 4) * frequencies)
+      scores.append(factor * (pairs(q[i]) * turn * pairs(k[j]).conj()).real.sum() / np.sqrt(K))
+    weights = np.exp(scores - np.max(scores))
+    expected[i] = weights @ v[: i + 1] / weights.sum()
+  found = attend(*(x[None, :, None].astype(np.float32) for x in (q, k, v)), enc)
+  np.testing.assert_allclose(found[0, :, 0], expected, atol=1e-5)
+
+
+def test_the_page_has_the_flags_of_rerope_with_log_n():
+  page = (ROOT / 'docs' / 'pretrained.md').read_text()
+  (flags,) = re.findall(r'^\| ReRoPE as it was released.*`(.*)` \|$', page, re.MULTILINE)
+  own = {'name': 'rope', 'base': 100_000.0}
+  config = load(BASE, {f'encoding.{field}': value for field, value in own.items()})
+  overlay(config, cli.parse_args(shlex.split(flags), {})[1])
+  study = load_study(ROOT / 'configs' / 'pretrained.py')
+  expected = study.laid_over('rerope_logn', 4, own, 8192)['encoding']
+  assert to_json(config.encoding) == expected | {'members': [*expected['members']]}
 
 
 @pytest.mark.ci
@@ -1144,7 +1179,8 @@ def test_studies_of_another_model_in_the_documents_are_sound(tmp_path, monkeypat
     assert encodings['dynamic']['scaling'] == {'rope_type': 'dynamic', 'factor': 1} | start
     for name in ('none', 'dca', 'rerope', 'self_extend', 'jet_long', 'streaming', 'window'):
       assert encodings[name]['scaling'] == scaling
-    assert encodings['logn']['members'][1]['scaling'] == scaling
+    for name in ('logn', 'rerope_logn'):
+      assert encodings[name]['members'][1]['scaling'] == scaling
     for run in planned:
       preflight.check_model(run.config)
   for changes, field in (

@@ -81,7 +81,8 @@ class ReRoPE(TwoRangeRoPE):
   """RoPE at distance min(i - j, window) (Su 2023).
 
   It can be trained with, and a model trained with `rope` can be evaluated with it. Its author also
-  multiplies queries by max(1, ln(i + 1) / ln L): that is an encoding of its own, `logn`.
+  multiplies queries by max(1, ln(i + 1) / ln L): that is an encoding of its own, `logn`, and what
+  he reports is of both in a chain, with a window of L / 4 (`rerope_logn` of configs/pretrained.py).
   LM-Infinite (Han et al. 2023, arXiv:2308.16137) is this with window L, attention.window=L, and
   attention.sink_tokens for its first tokens.
   """
