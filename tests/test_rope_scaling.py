@@ -786,6 +786,17 @@ def test_windows_follow_the_training_length():
 
 
 @pytest.mark.parametrize(
+  ('name', 'reach'), [('string', 8192 + 8192 // 3 - 128), ('leaky_rerope', int(8.5 * 8192))]
+)
+def test_how_far_trained_distances_reach(name, reach):
+  """As docs/pretrained.md says: so many tokens are read at no distance of L or more."""
+  enc = build(name, train_length=8192)
+  first = jnp.zeros((1, 1))
+  farthest = lambda tokens: np.subtract(*enc.far_positions(first + tokens - 1, first)).item()
+  assert farthest(reach) < 8192 <= farthest(reach + 1)
+
+
+@pytest.mark.parametrize(
   ('name', 'hyper', 'message'),
   [
     ('rerope', {'window': 0}, 'rerope: window=0; allowed: at least 1'),
