@@ -443,6 +443,13 @@ def test_what_takes_a_mask():
   jax.eval_shape(ask, q, k, v)
 
 
+def test_xpos_under_the_mask_of_its_paper():
+  """Queries see their own block of c tokens and the one before, as the docstring of xPos has it."""
+  c = 3
+  blocks = lambda i, j: i // c - j // c <= 1
+  check_with_oracle('xpos', {'mask': blocks}, 'blockwise', TILES['blockwise'])
+
+
 @pytest.mark.ci
 def test_a_function_may_hold_constants_and_other_masks():
   """A table that it reads by an index; and whatever else is said of keys is said beside it."""

@@ -21,15 +21,23 @@ class XPos(Encoding):
   which overflows beyond some 70,000 positions. Here c is the first query of each tile of scores,
   and `score` makes the products itself. The positions of one tile's queries must lie within `span`
   of its first, 32,000 by default: a row beyond is NaN. Packed documents may be no longer, nor may
-  any row on `dense`, to which it is one tile. The paper evaluates with blockwise causal attention,
-  which is a mask and not part of this.
+  any row on `dense`, to which it is one tile.
+
+  The paper evaluates with blockwise causal attention, which is a mask and not part of this: queries
+  see their own block of c tokens and the one before. `attend` takes it,
+
+    mask=lambda i, j: i // c - j // c <= 1
+
+  and a model's config has none. With c = L / 2 all distances are below L.
   """
 
   paper = 'Sun et al. 2022, arXiv:2212.10554'
   parameter_summary = 'none'
   limit = (
     'positions of packed documents must lie within 32,000 of one another, by default, and on '
-    f'`dense`, to which a row is one tile, so must those of all queries; {Rotary.limit}'
+    '`dense`, to which a row is one tile, so must those of all queries; the mask of blocks under '
+    'which the paper evaluates is an argument of `attend` alone, as its file says; '
+    f'{Rotary.limit}'
   )
   position_kind = 'floats'
   bias_in_scale = True
