@@ -13,7 +13,8 @@ anything; that a backend refuses an encoding or a case is no failure.
 
 --target: tpu:TOPOLOGY (v5e:2x2, v5e:4x4, v6e:2x2, v4:2x2x1, v5p:2x2x1, ...) or cuda:h100. There
   cudnn takes heads up to 128 wide, not 256 as on the card itself: jax asks the GPU that is here.
---only: of a study, the runs whose name has this text, such as encoding.name=alibi,train.length=512.
+--only: of a study, the runs whose name has this text; one of configs/paper/alibi.py is
+  encoding.name=alibi,train.batch=144,train.length=512
 --attention: attention forward and backward in place of the step of a config, of --encodings (names
   with hyperparameters as in NAME/field=value, or all) by --backends, in --batch, --length, --heads,
   --head_dim and --dtype; --block_sizes=QUERIES,KEYS of tiles; --context: devices that share a

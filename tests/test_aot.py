@@ -1,6 +1,7 @@
 """Compiled programs are read right, and programs compile for a TPU that is not there."""
 
 import dataclasses
+import re
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -248,17 +249,29 @@ def test_flags_that_cannot_be(flags, words, monkeypatch):
     command.main(flags.split())
 
 
-@pytest.mark.parametrize('study', ['drope', 'extension', 'studies/claims/pose'])
-def test_runs_that_start_from_others_are_compiled(study, monkeypatch):
+def names_of_runs(study, only, monkeypatch):
+  """The runs of a study that are compiled."""
   mesh = SimpleNamespace(devices=np.array(SimpleNamespace(device_kind='any')))
   monkeypatch.setattr(command, 'make_mesh', lambda target, sizes: mesh)
   monkeypatch.setattr(command, 'compiled', lambda name, *rest: name)
   monkeypatch.setattr(targets, 'peaks', lambda *of: None)
+  return command.step_rows(SimpleNamespace(config=str(study), only=only, target=''), {})[0]
+
+
+@pytest.mark.parametrize('study', ['drope', 'extension', 'studies/claims/pose'])
+def test_runs_that_start_from_others_are_compiled(study, monkeypatch):
   file = Path(config.BASE).parent / f'{study}.py'
-  names, _ = command.step_rows(SimpleNamespace(config=str(file), only='', target=''), {})
+  names = names_of_runs(file, '', monkeypatch)
   starts = [run for run in config.load_study(file).sweep() if 'train.init_from' not in run]
   assert len(names) > len(starts) > 0
   assert not [name for name in names if 'init_from' in name or 'train.steps=0' in name]
+
+
+def test_the_run_that_its_help_names_is_there(monkeypatch):
+  root = Path(config.BASE).parents[1]
+  text = (root / 'scripts' / 'aot.py').read_text()
+  ((study, only),) = re.findall(r'one of (\S+) is\s+(\S+)', text)
+  assert names_of_runs(root / study, only, monkeypatch) == [only]
 
 
 def test_a_compiler_that_is_missing_is_named(monkeypatch):
