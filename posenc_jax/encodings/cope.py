@@ -18,7 +18,8 @@ class CoPE(Encoding):
   q_i . e[p] is interpolated. The gates read the scaled, masked scores; e is zero at the start, one
   table a layer for all heads. This is the paper's listing and the port in x-transformers: the
   positional term is not scaled. The authors' release scales it too, (q_i . k_j + q_i . e[p_ij]) /
-  sqrt(K), unless its flag `--cope-nodiv` is set: `bias_in_scale`.
+  sqrt(K), unless its flag `--cope-nodiv` is set: `bias_in_scale`. Not built: gates of a projection
+  of keys of their own (its `--cope-sep-key`), and gates of q_i . v_j (`--cope-val-gates`).
   """
 
   paper = 'Golovneva et al. 2024, arXiv:2405.18719'
