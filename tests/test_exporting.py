@@ -1,5 +1,6 @@
 """Runs that go out as folders of transformers: there and back, fields, files, tokenizers."""
 
+import hashlib
 import json
 
 import jax
@@ -16,6 +17,7 @@ from posenc_jax import storage
 from posenc_jax.config import overlay, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
+from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained import exported_fields, exporting, families, importing, sources
@@ -160,14 +162,18 @@ def test_a_scaled_embedding_becomes_two_matrices(name, tmp_path):
   np.testing.assert_allclose(again(TOKENS), model(TOKENS), atol=2e-5)
 
 
-def exported_run(run, changes):
+BYTES = json.loads(byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
+BYTES['model']['vocab'].pop(BOS)  # 256 tokens, and nothing before a text
+
+
+def exported_run(run, changes, rows=257):
   """(family, {file: contents}) of the export of a run with its initial parameters."""
   sizes = {'layers': 1, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8, 'mlp': 'swiglu'}
   config = base.get_config()
   overlay(config, {f'model.{field}': x for field, x in sizes.items()} | changes)
   claim_run_dir(run, config)
   with Checkpoints(run, max_to_keep=1) as checkpoints:
-    model = build(config, 257, nnx.Rngs(0))
+    model = build(config, rows, nnx.Rngs(0))
     checkpoints.save(config.train.steps, model, {'count': np.array(0)})
   kind = exporting.export_run(config, run, run / 'out', 'float32')
   return kind, {file.name: file.read_bytes() for file in (run / 'out').iterdir()}
@@ -183,6 +189,23 @@ def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_pat
     exported.append(files)
   assert exported[0] == exported[1]
   assert b'"linear"' in exported[1]['config.json']
+
+
+def test_a_run_whose_rows_were_rounded_up_has_its_bos_in_the_last_one(tmp_path):
+  """As is faster on GPUs; its tokenizer has no tokens for those between."""
+  path = tmp_path / 'tokenizer.json'
+  path.write_text(json.dumps(BYTES))
+  run, digest = tmp_path / 'run', hashlib.sha256(path.read_bytes()).hexdigest()
+  run.mkdir()
+  storage.write_json(run / 'tokenizer.json', {'sha256': digest})
+  of_tokens = {'data.tokenizer': str(path), 'data.vocab': 257, 'model.vocab': 264}
+  kind, files = exported_run(run, {'encoding.name': 'rope'} | of_tokens, 264)
+  assert kind == 'llama'
+  about, fields = (json.loads(files[name]) for name in ('tokenizer_config.json', 'config.json'))
+  assert (fields['vocab_size'], fields['bos_token_id'], about['bos_token']) == (264, 263, BOS)
+  source = sources.open_source(str(run / 'out'))
+  importing.import_model(base.get_config(), source, tmp_path / 'again')
+  assert load_run(tmp_path / 'again').inputs(b'a').tolist() == [[263, 97]]
 
 
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
@@ -667,13 +690,16 @@ def test_what_no_family_has_is_refused(tmp_path):
 def test_an_exported_tokenizer_has_the_bos_of_the_run():
   import tokenizers
 
-  tree = json.loads(byte_tokenizer(256)) | {'added_tokens': [], 'post_processor': None}
-  tree['model']['vocab'].pop(BOS)
-  contents = with_bos(json.dumps(tree).encode(), 256)
-  assert tokenizers.Tokenizer.from_buffer(contents).encode('a').ids == [256, 97]
-  assert TokenizerJson(contents, '').encode(b'a').tolist() == [97]
-  with pytest.raises(UserError, match='BOS cannot be token 300 of it; allowed: one whose tokens'):
-    with_bos(json.dumps(tree).encode(), 300)
+  for bos in (300, 256):  # the former behind numbers of no token
+    contents = with_bos(json.dumps(BYTES).encode(), bos)
+    tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+    assert tokenizer.encode('a').ids == [bos, 97]
+    assert tokenizer.get_vocab_size() == bos + 1
+    assert TokenizerJson(contents, '').encode(b'a').tolist() == [97]
+  model = BYTES['model'] | {'vocab': BYTES['model']['vocab'] | {'ab': 258}}
+  for bos in (259, 300):  # behind a gap the library numbers otherwise
+    with pytest.raises(UserError, match=f'BOS cannot be token {bos} of it; allowed: one whose'):
+      with_bos(json.dumps(BYTES | {'model': model}).encode(), bos)
   about = about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
   assert about['bos_token'] == about['eos_token'] == BOS
   assert 'pad_token' not in about

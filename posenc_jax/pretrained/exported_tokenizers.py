@@ -52,19 +52,23 @@ def naming_bos(beside: Mapping[str, bytes], tokenizer: bytes, bos: int) -> dict[
 
 def with_bos(contents: bytes, bos: int) -> bytes:
   """A tokenizer.json that puts the BOS of a run before a text: a token of its own, or one more,
-  after all of them.
+  after all of them and, in a run whose `model.vocab` was rounded up, after tokens that no text has.
   """
   import tokenizers
 
   tree = json.loads(contents)
-  token = tokenizers.Tokenizer.from_buffer(contents).id_to_token(bos)
+  tokenizer = tokenizers.Tokenizer.from_buffer(contents)
+  token = tokenizer.id_to_token(bos)
   if token is None:
     token = BOS
-    tree['added_tokens'] = [*(tree.get('added_tokens') or []), _added(bos)]
+    # The library numbers new tokens in their order, from the number of those that it has.
+    numbers = range(tokenizer.get_vocab_size(), bos)
+    unused = [_added(n, f'<|unused_{n}|>') for n in numbers if tokenizer.id_to_token(n) is None]
+    tree['added_tokens'] = [*(tree.get('added_tokens') or []), *unused, _added(bos, BOS)]
   tree['post_processor'] = beginning_with(bos, token)
   contents = json.dumps(tree, ensure_ascii=False).encode()
   if tokenizers.Tokenizer.from_buffer(contents).token_to_id(token) != bos:
-    allowed = 'one whose tokens are numbered without gaps, for a model without further symbols'
+    allowed = 'one whose tokens are numbered without gaps'
     raise UserError(f'config.data.tokenizer: BOS cannot be token {bos} of it; allowed: {allowed}')
   return contents
 
@@ -91,9 +95,9 @@ def first_token(contents: bytes, about: bytes | None = None) -> int | None:
     return None  # no such file as transformers writes: only a hint hangs on it
 
 
-def _added(bos: int) -> dict:
+def _added(number: int, token: str) -> dict:
   flags = dict.fromkeys(('single_word', 'lstrip', 'rstrip', 'normalized'), False)
-  return {'id': bos, 'content': BOS, 'special': True, **flags}
+  return {'id': number, 'content': token, 'special': True, **flags}
 
 
 def beginning_with(bos: int, token: str) -> dict:
@@ -114,7 +118,7 @@ def byte_tokenizer(bos: int) -> bytes:
   level = {'type': 'ByteLevel', 'add_prefix_space': False, 'trim_offsets': True, 'use_regex': False}
   tree = {
     'version': '1.0',
-    'added_tokens': [] if bos in names else [_added(bos)],
+    'added_tokens': [] if bos in names else [_added(bos, BOS)],
     'pre_tokenizer': level,
     'post_processor': beginning_with(bos, token),
     'decoder': level,
