@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
+import tokenizers
 from compiled_models import logits
 from flax import nnx
 from small_models import RECORDS, TOKENIZER, config_of, imported, save
@@ -189,6 +190,20 @@ def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_pat
     exported.append(files)
   assert exported[0] == exported[1]
   assert b'"linear"' in exported[1]['config.json']
+
+
+def test_an_export_names_what_harnesses_need_to_generate(tmp_path, capsys):
+  """EOS and padding are BOS, which no model predicts; config.json has none, so that none ends."""
+  _, files = exported_run(tmp_path / 'a', {'encoding.name': 'rope'})
+  about, fields = (json.loads(files[name]) for name in ('tokenizer_config.json', 'config.json'))
+  tokenizer = tokenizers.Tokenizer.from_buffer(files['tokenizer.json'])
+  for kind in ('bos', 'eos', 'pad'):
+    assert tokenizer.token_to_id(about[f'{kind}_token']) == 256 == fields['vocab_size'] - 1
+  assert fields['eos_token_id'] is None
+  assert 'BOS is' not in capsys.readouterr().out
+  _, files = exported_run(tmp_path / 'b', {'encoding.name': 'rope', 'model.bos': 10})
+  assert 'eos_token' not in json.loads(files['tokenizer_config.json'])
+  assert 'BOS is the byte 10, which transformers cannot name; lm_eval' in capsys.readouterr().out
 
 
 def test_a_run_whose_rows_were_rounded_up_has_its_bos_in_the_last_one(tmp_path):
@@ -688,8 +703,6 @@ def test_what_no_family_has_is_refused(tmp_path):
 
 
 def test_an_exported_tokenizer_has_the_bos_of_the_run():
-  import tokenizers
-
   for bos in (300, 256):  # the former behind numbers of no token
     contents = with_bos(json.dumps(BYTES).encode(), bos)
     tokenizer = tokenizers.Tokenizer.from_buffer(contents)
@@ -703,11 +716,11 @@ def test_an_exported_tokenizer_has_the_bos_of_the_run():
   about = about_tokenizer(contents, {'bos_token_id': 256, 'eos_token_id': [256, 3]})
   assert about['bos_token'] == about['eos_token'] == BOS
   assert 'pad_token' not in about
+  about = about_tokenizer(byte_tokenizer(256), {'bos_token_id': 256, 'pad_token_id': 9})
+  assert (about['eos_token'], 'pad_token' in about) == (BOS, False)
 
 
 def test_bytes_are_tokens_of_an_exported_tokenizer():
-  import tokenizers
-
   tokenizer = tokenizers.Tokenizer.from_buffer(byte_tokenizer(256))
   text = 'a\n  \tÄ €'
   assert tokenizer.encode(text, add_special_tokens=False).ids == list(text.encode())
@@ -718,8 +731,6 @@ def test_bytes_are_tokens_of_an_exported_tokenizer():
 
 
 def test_a_byte_may_be_the_bos_of_an_exported_tokenizer():
-  import tokenizers
-
   contents = byte_tokenizer(10)
   tokenizer = tokenizers.Tokenizer.from_buffer(contents)
   assert tokenizer.encode('a\nb').ids == [10, 97, 10, 98]

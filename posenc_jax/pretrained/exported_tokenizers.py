@@ -22,11 +22,17 @@ NAMES_OF_BOS = {
 
 
 def about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
-  """A tokenizer_config.json that says which of the added tokens BOS, EOS and padding are."""
+  """A tokenizer_config.json that says which of the added tokens BOS, EOS and padding are. Where no
+  field names an EOS, it is BOS, and so is padding: lm_eval and others need both to generate, and
+  nothing ends by it, for no model has learned to predict BOS.
+  """
   added = json.loads(tokenizer).get('added_tokens') or []
   names = {token['id']: token['content'] for token in added}
   numbers = {kind: first(fields.get(f'{kind}_token_id')) for kind in ('bos', 'eos', 'pad')}
   about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  if numbers['eos'] is None:
+    numbers['eos'] = numbers['bos']
+    numbers['pad'] = numbers['bos'] if numbers['pad'] is None else numbers['pad']
   known = {kind: n for kind, n in numbers.items() if type(n) is int and n in names}
   return about | {f'{kind}_token': names[n] for kind, n in known.items()}
 

@@ -146,6 +146,9 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if kind == 'qwen2' and (source or {}).get('model_type') != kind:
     problem = "of this family AutoTokenizer of transformers (5.24) cuts by Qwen's rules"
     print(f'{workdir}: {problem}; load the tokenizer with PreTrainedTokenizerFast')
+  if config.data.tokenizer == 'bytes' and bos < 256:
+    problem = f'BOS is the byte {bos}, which transformers cannot name'
+    print(f'{workdir}: {problem}; lm_eval needs prefix_token_id={bos}, and cannot generate')
   if kind == 'mpt':
     exponent = (hyperparameters('alibi') | to_json(config.encoding))['exponent']
     if exponent != 8:
