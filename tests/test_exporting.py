@@ -338,6 +338,19 @@ def test_a_linear_scaling_that_was_trained_with_starts_where_it_did(source):
   assert again.encoding.scaling.original_max_position_embeddings == 16
 
 
+def test_a_linear_scaling_that_was_laid_over_starts_at_the_length_of_training(tmp_path, command):
+  of_train = {'train.length': 128, 'train.steps': 5, 'optim.warmup': 0}
+  exported_run(tmp_path / 'run', {'encoding.name': 'rope'} | of_train)
+  flags = f'--workdir={tmp_path}/run', f'--out={tmp_path}/out'
+  scaling = '--config.encoding.scaling.'
+  flags += f'{scaling}rope_type=linear', f'{scaling}factor=4'
+  *_, error = command('scripts/export_model.py', *flags)
+  assert 'linear by 4 from 128, made for 512 tokens' in error
+  again = config_of(sources.open_source(str(tmp_path / 'out')))
+  assert again.encoding.scaling.original_max_position_embeddings == 128
+  assert again.train.length == 512
+
+
 TEMPERATURE = {'name': 'llama4_temperature', 'length': 8, 'c': 0.7, 'counts_itself': False}
 OLDER = {'rope_parameters': None, 'rope_theta': 9.0, 'rope_local_base_freq': 7.0}
 LINEAR = {'rope_type': 'linear', 'factor': 2.0}
@@ -461,7 +474,8 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
 )
 def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, more, changes, said):
   source = RECORDS[name]['config'] | more
-  config = changed_config(source, changes)
+  trained = changed_config(source, {})
+  config = exported_fields.with_starts(changed_config(source, changes), trained)
   fields, form = exported_fields.fields_of(config, 23, 1, source)
   assert fields | said == fields
   is_linear = fields.get('rope_scaling', {}).get('rope_type') == 'linear'

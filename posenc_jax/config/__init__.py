@@ -5,7 +5,14 @@ A configuration is a locked `ml_collections.ConfigDict`, all fields and defaults
 by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 """
 
-from posenc_jax.config.loading import BASE, check_laid_over, load, load_study, trained_config
+from posenc_jax.config.loading import (
+  BASE,
+  check_laid_over,
+  load,
+  load_study,
+  scalings,
+  trained_config,
+)
 from posenc_jax.config.notes import notes, notes_of_all
 from posenc_jax.config.overlays import overlay
 from posenc_jax.config.schema import check_tree, validate, validate_data
@@ -44,6 +51,7 @@ __all__ = [
   'overlay',
   'product',
   'saved_config',
+  'scalings',
   'seed_workdir',
   'single_seed_runs',
   'to_json',

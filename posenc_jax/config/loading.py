@@ -178,9 +178,9 @@ def trained_config(workdir: str | Path, overrides: dict[str, Any]) -> ConfigDict
   validate(with_its_symbols(config), is_trained=True)
   is_said = any(ORIGINAL in f'{path} {value}' for path, value in overrides.items())
   check_laid_over(saved, config, is_said)
-  before, L = _scalings(to_json(saved.encoding)), saved.train.length
+  before, L = scalings(to_json(saved.encoding)), saved.train.length
   own = f', in the place of {" and ".join(_in_words(said, L)[0] for said in before)}'
-  for scaling in _scalings(to_json(config.encoding)):
+  for scaling in scalings(to_json(config.encoding)):
     if scaling not in before:
       words, reach = _in_words(scaling, L)
       made = '' if reach is None else f', made for {reach:,.0f} tokens'
@@ -201,7 +201,7 @@ def check_laid_over(trained: ConfigDict, config: ConfigDict, is_said: bool = Fal
     is_said: whether somebody says what length scalings start from, be it the one of before.
   """
   _check_first_tokens(trained, config)
-  before, after = (_scalings(to_json(c.encoding)) for c in (trained, config))
+  before, after = (scalings(to_json(c.encoding)) for c in (trained, config))
   starts_before = [None, *(scaling.get(ORIGINAL) for scaling in before)]
   if is_said or any(scaling.get(ORIGINAL) not in starts_before for scaling in after):
     return
@@ -240,13 +240,13 @@ def _check_first_tokens(trained: ConfigDict, config: ConfigDict) -> None:
     raise UserError(f'config.attention.sink_tokens={tokens}: {problem}; allowed: {allowed}')
 
 
-def _scalings(encoding: object) -> list[dict]:
+def scalings(encoding: object) -> list[dict]:
   """The scalings of RoPE, each once, in a section `encoding`, its layers and its members."""
   if isinstance(encoding, list):
-    found = [scaling for part in encoding for scaling in _scalings(part)]
+    found = [scaling for part in encoding for scaling in scalings(part)]
   elif isinstance(encoding, dict):
     own = encoding.get('scaling')
-    found = [own] if isinstance(own, dict) else _scalings([*encoding.values()])
+    found = [own] if isinstance(own, dict) else scalings([*encoding.values()])
   else:
     found = []
   return [scaling for n, scaling in enumerate(found) if scaling not in found[:n]]

@@ -8,7 +8,7 @@ import contextlib
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import from_json, to_json
+from posenc_jax.config import from_json, scalings, to_json
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
@@ -51,8 +51,6 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
   tokens = {'vocab_size': vocab, 'bos_token_id': bos}
   if source is None:
     return _as_nearest_family(config, tokens)
-  if not config.train.steps:
-    config = _with_starts(config)
   own = {} if bos == bos_of(source) else {'bos_token_id': bos}
   form = form_of(source, provenance.SOURCE_CONFIG)
   tokens['eos_token_id'] = source.get('eos_token_id')
@@ -75,21 +73,21 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
 
 
-def _with_starts(config: ConfigDict) -> ConfigDict:
-  """The config of an imported run, whose own scalings say where they start: those that do not were
-  laid over it, and start from the length that it was trained at. Of one that a training here had,
-  nobody knows.
+def with_starts(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
+  """The config of a run, in which a linear scaling that was laid over the one that was trained says
+  where it starts, if it does not: at the length of training. One that was trained with led there.
   """
+  own = scalings(to_json(trained.encoding))
 
   def said(part):
     if isinstance(part, list):
       return [said(each) for each in part]
     if not isinstance(part, dict):
       return part
-    part = {name: said(x) for name, x in part.items()}
-    if 'linear' in (part.get('rope_type'), part.get('type')) and part.get(ORIGINAL) is None:
-      part[ORIGINAL] = config.train.length
-    return part
+    is_linear = 'linear' in (part.get('rope_type'), part.get('type'))
+    if is_linear and part.get(ORIGINAL) is None and part not in own:
+      return part | {ORIGINAL: config.train.length}
+    return {name: said(x) for name, x in part.items()}
 
   new = config.copy_and_resolve_references()
   with new.unlocked():
@@ -150,8 +148,8 @@ def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
   """
   layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
   parts = [own for layer, _ in layers for own in layer.get('members', [layer])]
-  scalings = [own['scaling'] for own in parts if own['name'] == 'rope']
-  is_decided = any(said and said['rope_type'] in OF_LONGEST for said in scalings)
+  of_rope = [own['scaling'] for own in parts if own['name'] == 'rope']
+  is_decided = any(said and said['rope_type'] in OF_LONGEST for said in of_rope)
   name = next((name for name in (LONGEST, 'max_seq_len') if fields.get(name)), None)  # MPT's
   if is_decided or name is None:
     return fields

@@ -15,11 +15,11 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import check_one_seed, to_json
+from posenc_jax.config import check_one_seed, saved_config, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
 from posenc_jax.pretrained.config_json import bos_of
-from posenc_jax.pretrained.exported_fields import fields_of
+from posenc_jax.pretrained.exported_fields import fields_of, with_starts
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
   byte_tokenizer,
@@ -112,7 +112,8 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
   one, or tokens are other than bytes and those of a tokenizer.json.
   """
-  field, config = f'workdir={str(workdir)!r}', _as_evaluated(config)
+  field = f'workdir={str(workdir)!r}'
+  config = _as_evaluated(with_starts(config, saved_config(workdir)))
   check_one_seed(field, config, workdir)
   if is_task(config.data.corpus):
     raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
