@@ -677,6 +677,16 @@ def test_what_vllm_needs_is_said(tmp_path):
   assert said['bos_token_id'] == 5  # the run's own, which its windows begin with
 
 
+def test_an_export_says_the_version_of_transformers_that_its_fields_are_of(tmp_path):
+  """Without one, transformers takes a large vocabulary for one of Mistral's damaged tokenizers."""
+  config, model, source = imported(save(tmp_path / 'm', 'llama', {'transformers_version': '4.9.0'}))
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  for name, fields, version in (('own', None, '5.24.0'), ('source', source.fields, '4.9.0')):
+    exporting.export_model(config, leaves, 1, fields, TOKENIZER, tmp_path / name)
+    said = json.loads((tmp_path / name / 'config.json').read_text())
+    assert said['transformers_version'] == version
+
+
 def test_a_parameter_that_no_tensor_takes_is_no_export(tmp_path):
   config, model, source = imported(save(tmp_path / 'm', 'gpt2'))
   leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}

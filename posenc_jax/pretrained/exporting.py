@@ -36,6 +36,7 @@ from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, check_same_tokeni
 from posenc_jax.training.taken_parameters import parameters_in
 
 LARGEST_FILE = 2**30  # bytes of tensors
+CHECKED = '5.24.0'  # the version of transformers that the fields were checked with
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 
 
@@ -206,6 +207,7 @@ def export_model(
   _, architecture = FAMILIES[kind]  # for a run that was not imported, and one of a GGUF file
   architectures = fields.get('architectures') or [architecture]
   fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
+  fields.setdefault('transformers_version', CHECKED)  # else it warns of a pattern of Mistral's
   for name in ('dtype', 'auto_map'):  # the latter names code that stands beside the source
     fields.pop(name, None)
   tokenizer = byte_tokenizer(bos) if tokenizer is None else tokenizer
