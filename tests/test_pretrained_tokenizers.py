@@ -241,6 +241,23 @@ def test_the_bos_that_was_given_is_that_of_the_exported_tokenizer(bos, name, tmp
   assert generation == {'bos_token_id': bos, 'eos_token_id': [2, 7]}
 
 
+@pytest.mark.parametrize(
+  ('said', 'factor', 'expected'), [(9, 1, 9), (9, 4, 128), (4096, 4, 4096), (10**30, 4, 10**30)]
+)
+def test_a_scaling_lets_the_texts_of_its_tokenizer_be_longer(said, factor, expected, tmp_path):
+  """A source whose tokenizer stops before its model keeps that where nothing makes it longer."""
+  folder, run, out = llama_folder(tmp_path / 'm'), tmp_path / 'run', tmp_path / 'out'
+  about = BESIDE['tokenizer_config.json'] | {'model_max_length': said}
+  (folder / 'tokenizer_config.json').write_text(json.dumps(about))
+  importing.import_model(base.get_config(), sources.open_source(str(folder)), run)
+  config = saved_config(run)
+  yarn = {'rope_type': 'yarn', 'factor': factor, 'original_max_position_embeddings': 32}
+  overlay(config, {f'encoding.scaling.{name}': x for name, x in yarn.items()})
+  exporting.export_run(config, run, out, 'float32')
+  expected = about | {'model_max_length': expected}
+  assert json.loads((out / 'tokenizer_config.json').read_text()) == expected
+
+
 def test_damaged_files_beside_a_tokenizer_are_one_line(tmp_path):
   folder = llama_folder(tmp_path / 'm')
   (folder / 'special_tokens_map.json').write_text('[]')

@@ -156,6 +156,11 @@ def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
   return fields | {name: max(fields[name], length)}
 
 
+def longest_text(fields: dict) -> int:
+  """The length that a config.json says its model is for; 0 where it says none."""
+  return max(fields.get(name) or 0 for name in (LONGEST, LONGEST_OF_LINEAR, 'max_seq_len'))
+
+
 def _difference(config: ConfigDict, form: Form) -> tuple[str, object, object] | None:
   """The first field in which a run differs from a form: (path, the run's value, the form's)."""
   model, attention = to_json(config.model), to_json(config.attention)

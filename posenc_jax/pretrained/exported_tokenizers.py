@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError
 from posenc_jax.pretrained.config_json import first
-from posenc_jax.training.own_tokenizer import GENERATION
+from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, GENERATION
 
 BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
 # Fields that say which token BOS is, and whether transformers makes the template anew.
@@ -46,14 +46,33 @@ def naming_bos(beside: Mapping[str, bytes], tokenizer: bytes, bos: int) -> dict[
   files = dict(beside)
   for name, fields in NAMES_OF_BOS.items():
     if name in beside:
-      try:
-        said = {k: x for k, x in json.loads(beside[name]).items() if k not in OF_BOS}
-      except (ValueError, RecursionError, AttributeError) as error:
-        allowed = 'the file that transformers saved'
-        raise UserError(f'{name} of the source is damaged: {error}; allowed: {allowed}') from None
-      said |= {field: own[field] for field in fields if field in own}
-      files[name] = json.dumps(said, indent=2, ensure_ascii=False).encode()
+      said = {k: x for k, x in _read(beside, name).items() if k not in OF_BOS}
+      files[name] = _written(said | {field: own[field] for field in fields if field in own})
   return files
+
+
+def with_longer_texts(beside: Mapping[str, bytes], length: int) -> dict[str, bytes]:
+  """The files beside a source's tokenizer.json, of which the first lets texts have this length.
+  Raises `UserError` where it is damaged.
+  """
+  name = ABOUT_TOKENIZER[0]
+  said = _read(beside, name) if name in beside else {}
+  longest = said.get('model_max_length')
+  if type(longest) not in (int, float) or longest >= length:
+    return dict(beside)
+  return {**beside, name: _written(said | {'model_max_length': length})}
+
+
+def _read(beside: Mapping[str, bytes], name: str) -> dict:
+  try:
+    return dict(json.loads(beside[name]).items())
+  except (ValueError, RecursionError, AttributeError) as error:
+    allowed = 'the file that transformers saved'
+    raise UserError(f'{name} of the source is damaged: {error}; allowed: {allowed}') from None
+
+
+def _written(said: dict) -> bytes:
+  return json.dumps(said, indent=2, ensure_ascii=False).encode()
 
 
 def with_bos(contents: bytes, bos: int) -> bytes:

@@ -19,13 +19,14 @@ from posenc_jax.config import check_one_seed, saved_config, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
 from posenc_jax.pretrained.config_json import bos_of
-from posenc_jax.pretrained.exported_fields import fields_of, with_starts
+from posenc_jax.pretrained.exported_fields import fields_of, longest_text, with_starts
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
   byte_tokenizer,
   first_token,
   naming_bos,
   with_bos,
+  with_longer_texts,
 )
 from posenc_jax.pretrained.families import FAMILIES, form_of
 from posenc_jax.pretrained.form import Form
@@ -211,6 +212,8 @@ def export_model(
   for name in ('dtype', 'auto_map'):  # the latter names code that stands beside the source
     fields.pop(name, None)
   tokenizer = byte_tokenizer(bos) if tokenizer is None else tokenizer
+  if longest_text(fields) > longest_text(source or {}):
+    beside = with_longer_texts(beside, longest_text(fields))
   files = {
     'tokenizer_config.json': json.dumps(about_tokenizer(tokenizer, fields)).encode(),
     **beside,
