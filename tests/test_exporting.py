@@ -744,6 +744,14 @@ def test_an_exported_tokenizer_has_the_bos_of_the_run():
   assert (about['eos_token'], 'pad_token' in about) == (BOS, False)
 
 
+def test_the_space_before_a_text_is_said_beside_a_tokenizer():
+  """Unless it is, transformers 4 makes ByteLevel anew without it."""
+  level = BYTES['pre_tokenizer']
+  for pre, said in ((None, None), (level, None), (level | {'add_prefix_space': True}, True)):
+    contents = json.dumps(BYTES | {'pre_tokenizer': pre}).encode()
+    assert about_tokenizer(contents, {}).get('add_prefix_space') is said
+
+
 def test_bytes_are_tokens_of_an_exported_tokenizer():
   tokenizer = tokenizers.Tokenizer.from_buffer(byte_tokenizer(256))
   text = 'a\n  \tÄ €'

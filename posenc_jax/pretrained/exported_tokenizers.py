@@ -26,10 +26,12 @@ def about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
   field names an EOS, it is BOS, and so is padding: lm_eval and others need both to generate, and
   nothing ends by it, for no model has learned to predict BOS.
   """
-  added = json.loads(tokenizer).get('added_tokens') or []
-  names = {token['id']: token['content'] for token in added}
+  tree = json.loads(tokenizer)
+  names = {token['id']: token['content'] for token in tree.get('added_tokens') or []}
   numbers = {kind: first(fields.get(f'{kind}_token_id')) for kind in ('bos', 'eos', 'pad')}
   about = {'tokenizer_class': 'PreTrainedTokenizerFast', 'clean_up_tokenization_spaces': False}
+  if (tree.get('pre_tokenizer') or {}).get('add_prefix_space'):
+    about['add_prefix_space'] = True  # else transformers 4 makes it False
   if numbers['eos'] is None:
     numbers['eos'] = numbers['bos']
     numbers['pad'] = numbers['bos'] if numbers['pad'] is None else numbers['pad']
