@@ -48,6 +48,7 @@ def llama_folder(folder):
   for name, tree in BESIDE.items():
     (folder / name).write_text(json.dumps(tree))
   (folder / 'chat_template.jinja').write_text('{{ messages }}')
+  (folder / 'tokenizer.model').write_bytes(b'\xffpieces')
   return folder
 
 
@@ -229,10 +230,11 @@ def test_the_bos_that_was_given_is_that_of_the_exported_tokenizer(bos, name, tmp
   tokenizer, about, config = exported(run, out)
   assert tokenizer.encode('ab').ids == [bos, 3, 4]
   assert config['bos_token_id'] == bos
-  files = ('tokenizer.json', 'chat_template.jinja', *BESIDE)
+  files = ('tokenizer.json', 'tokenizer.model', 'chat_template.jinja', *BESIDE)
   if bos == 1:
     assert all((out / file).read_bytes() == (folder / file).read_bytes() for file in files)
     return
+  assert not (out / 'tokenizer.model').exists()
   assert about.get('bos_token') == name
   kept = {'tokenizer_class': 'PreTrainedTokenizerFast', 'model_max_length': 9, 'eos_token': '</s>'}
   assert about == kept | ({'bos_token': name} if name else {})
@@ -294,6 +296,7 @@ def test_a_tokenizer_or_bos_that_was_given_is_in_the_hash(tmp_path):
     assert config.label == f'm {hashes[name][:12]}'
     is_other = (run / 'tokenizer' / 'tokenizer.json').read_bytes() == SMALL_TOKENIZER
     assert is_other == (name in 'bd')
+    assert (run / 'tokenizer' / 'tokenizer.model').exists() != is_other
   assert hashes['a'] == source.sha256
   assert len({*hashes.values()}) == 4
 
@@ -351,7 +354,7 @@ def test_what_is_tuned_from_an_import_keeps_its_tokenizer(seeds, tmp_path, monke
   (tmp_path / 'elsewhere').mkdir()
   for name in runs:
     run = tmp_path / name
-    files = (*BESIDE, 'tokenizer.json', 'chat_template.jinja')
+    files = (*BESIDE, 'tokenizer.json', 'tokenizer.model', 'chat_template.jinja')
     for file in files:
       assert (run / 'tokenizer' / file).read_bytes() == (folder / file).read_bytes()
     for place in (tmp_path, tmp_path / 'elsewhere'):

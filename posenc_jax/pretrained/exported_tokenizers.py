@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError
 from posenc_jax.pretrained.config_json import first
-from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, GENERATION
+from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, GENERATION, PIECES
 
 BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
 # Fields that say which token BOS is, and whether transformers makes the template anew.
@@ -42,10 +42,11 @@ def about_tokenizer(tokenizer: bytes, fields: dict) -> dict:
 def naming_bos(beside: Mapping[str, bytes], tokenizer: bytes, bos: int) -> dict[str, bytes]:
   """The files beside a source's tokenizer.json, naming the BOS of the exported `tokenizer` where it
   is an added token. Another stands in the template alone: text would be cut otherwise once it is
-  named. Raises `UserError` for a file that is damaged.
+  named. Without SentencePiece's, which has another BOS. Raises `UserError` for a file that is
+  damaged.
   """
   own = about_tokenizer(tokenizer, {'bos_token_id': bos}) | {'bos_token_id': bos}
-  files = dict(beside)
+  files = {name: contents for name, contents in beside.items() if name != PIECES}
   for name, fields in NAMES_OF_BOS.items():
     if name in beside:
       said = {k: x for k, x in _read(beside, name).items() if k not in OF_BOS}

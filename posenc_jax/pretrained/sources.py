@@ -26,7 +26,7 @@ from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.image_models import text_fields, text_tensor
-from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, BESIDE
+from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, BESIDE, PIECES
 
 CONFIG, TOKENIZER = 'config.json', 'tokenizer.json'
 WHOLE, INDEX = 'model.safetensors', 'model.safetensors.index.json'
@@ -103,7 +103,8 @@ def with_given(source: Source, tokenizer: bytes | None, bos: int) -> Source:
     given.append(f'tokenizer {hashlib.sha256(tokenizer).hexdigest()}')
     beside = source.beside
     if source.tokenizer is not None:  # what they say of tokens is of others
-      beside = {name: x for name, x in beside.items() if name not in ABOUT_TOKENIZER}
+      others = *ABOUT_TOKENIZER, PIECES
+      beside = {name: x for name, x in beside.items() if name not in others}
     source = dataclasses.replace(source, tokenizer=tokenizer, beside=beside)
   if bos >= 0 and bos != bos_of(source.fields):
     given.append(f'bos {bos}')

@@ -19,7 +19,8 @@ LEARNED = 'tokenizer.model'  # the tokenizer, if it was learned from the text
 GENERATION = 'generation_config.json'  # of which only the tokens that end a text are read
 # Files that other programs read: they go with the tokenizer, there and back.
 ABOUT_TOKENIZER = ('tokenizer_config.json', 'special_tokens_map.json')
-BESIDE = (*ABOUT_TOKENIZER, GENERATION, 'chat_template.jinja')
+PIECES = 'tokenizer.model'  # of SentencePiece, which llama.cpp converts in its place
+BESIDE = (*ABOUT_TOKENIZER, GENERATION, 'chat_template.jinja', PIECES)
 
 
 def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | TokenizerJson | None:
