@@ -3,7 +3,8 @@
   python scripts/explain.py --config=configs/base.py --config.encoding.name=deberta
 
 Every source of position in the model, where each acts, its parameters, its scale, the backends that
-take it, and which of them `auto` is. All encodings side by side: ENCODINGS.md.
+take it, and which of them `auto` is; and whether the trained run could be exported, as a model of
+which family. All encodings side by side: ENCODINGS.md.
 
 --platform: cpu, gpu or tpu; the backends are asked as there, whether there is one here or not.
 Without it, or where jax runs on that here, they are asked for the device that is here.
@@ -43,7 +44,9 @@ from posenc_jax.inspection.laws import check_laws
 from posenc_jax.model.decoder import LM, attention_options, build
 from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
+from posenc_jax.pretrained import exporting
 from posenc_jax.training import multi_seed
+from posenc_jax.training.checkpoints import leaves_by_path
 
 PLATFORMS = ('cpu', 'gpu', 'tpu')
 
@@ -104,6 +107,15 @@ def explain(c, model: LM, console: Console, platform: str) -> None:
   parts = parameter_counts.by_part(model)
   of_parts = ', '.join(f'{part} {number:,}' for part, number in parts.items())
   console.print(f'Parameters: {of_parts}; in all {sum(parts.values()):,}', soft_wrap=True)
+  console.print(f'Export: {how_it_goes_out(c, model)}', soft_wrap=True)
+
+
+def how_it_goes_out(c, model: LM) -> str:
+  """The family of transformers that the run would be exported as, or why it would not be."""
+  try:
+    return f'as a model of the family {exporting.family_of(c, leaves_by_path(model))}'
+  except UserError as error:
+    return f'no: {error}'
 
 
 def sources_of_position(c, variants: list) -> Table:

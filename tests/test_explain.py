@@ -81,6 +81,21 @@ def test_whether_terms_are_in_the_scale_is_said_of_what_has_some(explained, fiel
   assert f'bias in the scale │ {said} │' in text
 
 
+@pytest.mark.parametrize(
+  ('fields', 'said'),
+  [
+    ({}, "no: config.model.mlp='gelu': llama, the family next to it, has 'swiglu'"),
+    ({'model.mlp': 'swiglu'}, 'as a model of the family llama'),
+    ({'model.mlp': 'swiglu', 'encoding.name': 'alibi'}, "no: config.encoding={'name': 'alibi'}"),
+    (CARRIED, 'no: config.data: its tokens are symbols of a task'),
+    ({'data.tokenizer': 'sentencepiece', 'data.vocab': 500}, 'no: config.data: its tokens are th'),
+  ],
+)
+def test_the_family_that_a_run_would_be_exported_as_is_said(explained, fields, said):
+  text = explained(*(f'--config.{path}={value}' for path, value in fields.items()))
+  assert f' Export: {said}' in text
+
+
 def test_brackets_of_formulas_are_shown(explained):
   assert 'B[bucket(i - j), head]' in explained('--config.encoding.name=t5')
 

@@ -69,6 +69,15 @@ def test_a_run_alone_goes_out_in_a_family_that_equals_its_own(name, kind, tmp_pa
     np.testing.assert_allclose(logits(again, TOKENS), logits(model, TOKENS), atol=2e-5)
 
 
+def test_before_its_training_a_run_is_of_the_family_that_it_starts_from(tmp_path):
+  config, model, source = imported(save(tmp_path / 'm', 'gemma'))
+  storage.write_json(tmp_path / 'source_config.json', source.fields)
+  leaves = leaves_by_path(model)
+  for start, kind in ((str(tmp_path), 'gemma'), ('', 'llama')):
+    overlay(config, {'train.init_from': start})
+    assert exporting.family_of(config, leaves) == kind
+
+
 def test_a_large_export_is_cut_into_files(tmp_path):
   folder = save(tmp_path / 'm', 'llama3_tied')
   config, model, source = imported(folder)

@@ -117,8 +117,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   field = f'workdir={str(workdir)!r}'
   config = _as_evaluated(with_starts(config, saved_config(workdir)))
   check_one_seed(field, config, workdir)
-  if is_task(config.data.corpus):
-    raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
+  _check_tokens(field, config)
   if (held := parameters_in(workdir)) is None:
     raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
   leaves = held.leaves
@@ -130,14 +129,10 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     with user_errors(OSError):
       tokenizer = path.read_bytes()
     check_same_tokenizer(workdir, hashlib.sha256(tokenizer).hexdigest())
-  elif config.data.tokenizer != 'bytes':
-    problem = f'its tokens are those of {config.data.tokenizer}'
-    raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
-  source, beside = None, {}
-  if storage.exists(workdir / provenance.SOURCE_CONFIG):
-    source = storage.read_json(workdir / provenance.SOURCE_CONFIG)
+  beside = {}
+  if (source := _source_of(workdir)) is not None:
     beside = files_beside(tokenizer_path(workdir, config.data).parent)
-  bos = config.model.bos if config.model.bos >= 0 else len(leaves['embedding']) - 1
+  bos = _bos(config, leaves)
   if tokenizer is not None and bos != bos_of(source or {}):
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
@@ -157,6 +152,38 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     if exponent != 8:
       print(f'{workdir}: alibi_bias_max={exponent:g}, which transformers (5.24) reads as 8')
   return kind
+
+
+def family_of(config: ConfigDict, leaves: dict) -> str:
+  """The family that a run of this config would be exported as once it is trained. Raises
+  `UserError` where it would be refused.
+
+  Args:
+    leaves: {path: parameter} as it starts, of numpy or jax.
+  """
+  config = _as_evaluated(config)
+  _check_tokens('config.data', config)
+  source = _source_of(Path(config.train.init_from)) if config.train.init_from else None
+  fields, *_ = _planned(config, leaves, _bos(config, leaves), source)
+  return fields['model_type']
+
+
+def _check_tokens(field: str, config: ConfigDict) -> None:
+  """Raises `UserError` where tokens are other than bytes and those of a tokenizer.json."""
+  if is_task(config.data.corpus):
+    raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
+  if config.data.tokenizer != 'bytes' and not config.data.tokenizer.endswith('.json'):
+    problem = f'its tokens are those of {config.data.tokenizer}'
+    raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
+
+
+def _source_of(workdir: Path) -> dict | None:
+  path = workdir / provenance.SOURCE_CONFIG
+  return storage.read_json(path) if storage.exists(path) else None
+
+
+def _bos(config: ConfigDict, leaves: dict) -> int:
+  return config.model.bos if config.model.bos >= 0 else len(leaves['embedding']) - 1
 
 
 def _as_evaluated(config: ConfigDict) -> ConfigDict:
@@ -197,14 +224,8 @@ def export_model(
   """
   if storage.exists(out) and any(out.iterdir()):
     raise UserError(f'--out={str(out)!r} is not empty; allowed: a new directory')
-  own = None if source is None else form_of(source, provenance.SOURCE_CONFIG).model
-  if own is None or own['embedding_scale'] != config.model.embedding_scale:
-    config, leaves = scale_into_embedding(config, leaves)
-  fields, form = fields_of(config, len(leaves['embedding']), bos, source)
+  fields, form, leaves = _planned(config, leaves, bos, source)
   kind = fields['model_type']
-  if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
-    allowed = 'an encoding with the parameters that the run has'
-    raise UserError(f'{min(differing)} is only in one of run and family {kind}; allowed: {allowed}')
   _, architecture = FAMILIES[kind]  # for a run that was not imported, and one of a GGUF file
   architectures = fields.get('architectures') or [architecture]
   fields = fields | {'architectures': architectures, 'torch_dtype': dtype}
@@ -225,3 +246,20 @@ def export_model(
     for name, contents in files.items():
       storage.atomic_write(unfinished / name, contents)
   return kind
+
+
+def _planned(
+  config: ConfigDict, leaves: dict, bos: int, source: dict | None
+) -> tuple[dict, Form, dict]:
+  """(config.json, form, {path: parameter} that it has) of an export. Raises `UserError` where no
+  family has the form, or a parameter is not in it.
+  """
+  own = None if source is None else form_of(source, provenance.SOURCE_CONFIG).model
+  if own is None or own['embedding_scale'] != config.model.embedding_scale:
+    config, leaves = scale_into_embedding(config, leaves)
+  fields, form = fields_of(config, len(leaves['embedding']), bos, source)
+  if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
+    problem = f'{min(differing)} is only in one of run and family {fields["model_type"]}'
+    allowed = 'an encoding with the parameters that the run has'
+    raise UserError(f'{problem}; allowed: {allowed}')
+  return fields, form, leaves
