@@ -1638,6 +1638,20 @@ def test_selective_rope_is_precise_at_length():
   np.testing.assert_allclose(np.cos(np.diff(constant[0, :, 0, 0])), np.cos(exact[0]), atol=2e-6)
 
 
+def test_selective_rope_as_released_starts_as_nope():
+  """With all its weights from N(0, 0.02^2) tokens turn by next to nothing."""
+  x = np.random.default_rng(0).standard_normal((1, 64, 12)).astype(np.float32)
+
+  def step(enc):
+    angles = jax.jit(enc.coordinates)(x, None, None, jnp.arange(64)[None])
+    return np.diff(angles[0, :, :, 0], axis=0).std()
+
+  released = build('selective_rope', rank=32, gate=True, std=0.02)
+  for weight in (released.w_1, released.w_2, released.conv, released.w_g):
+    np.testing.assert_allclose(np.std(weight), 0.02, rtol=0.25)
+  assert step(released) < 1e-3 < 0.02 < step(build('selective_rope', rank=32, gate=True))
+
+
 def test_lower_inverse_is_the_inverse_with_its_gradient():
   """It inverts I + what stands below the diagonal; the rest of the matrix is not read."""
   x, g = np.random.default_rng(0).standard_normal((2, 3, 16, 16), np.float32)
@@ -2860,7 +2874,8 @@ OUT_OF_BOUNDS = (
     'greater than 0',
     'scale_invariant.tau grape_m.scale string.attention_factor tapa.alpha wall.bound '
     'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor fire.threshold '
-    'xpos.scale_base cayley_string.scale liere.length nope_scale.scale cos_scale.scale',
+    'xpos.scale_base cayley_string.scale liere.length nope_scale.scale cos_scale.scale '
+    'selective_rope.std',
   ),
   (0, 'greater than 0', 'relu.length'),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims
-from posenc_jax.encodings.core.bounds import check_at_least
+from posenc_jax.encodings.core.bounds import check_above, check_at_least
 from posenc_jax.encodings.core.parameters import normal, uniform, zeros
 from posenc_jax.encodings.core.running_sums import causal_conv, running_angle
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
@@ -23,9 +23,11 @@ class SelectiveRoPE(ByAngles):
   ICLR 2026. x^ is the layer's normalized input cut into H slices, each divided by its Euclidean
   norm; conv, depthwise and causal over 4 tokens, does not reach back into the segment before. Every
   layer has its own. With fewer key/value heads there are as many sets of angles. Weights start at
-  fan-in scale, those of conv from U(-1/2, 1/2) as in the code. `bias` adds exp(c) to f, c = 0 at
-  the start: with conv zero that is RoPE. `gate` multiplies f by sigmoid(W_g x^ + b_g), a number a
-  head. The code norms queries and keys after rotating them; `qk_norm` of the model does before.
+  fan-in scale, those of conv from U(-1/2, 1/2); theirs all from N(0, 0.02^2), where f is next to
+  nothing and the model starts as NoPE (`std`), and released configs have rank 32. `bias` adds
+  exp(c) to f, c = 0 at the start: with conv zero that is RoPE. `gate` multiplies f by
+  sigmoid(W_g x^ + b_g), a number a head. The code norms queries and keys after rotating them;
+  `qk_norm` of the model does before.
   """
 
   paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
@@ -44,6 +46,7 @@ class SelectiveRoPE(ByAngles):
     rank: int = 16,
     bias: bool = False,
     gate: bool = False,
+    std: float | None = None,
     turn_values: bool = False,
   ):
     """Draws the projections and the convolution.
@@ -53,6 +56,8 @@ class SelectiveRoPE(ByAngles):
       rank: of the projection to f.
       bias: whether f has the term exp(c).
       gate: whether f is multiplied by a sigmoid for each head.
+      std: weights start at N(0, std^2), those of conv, too; 0.02 in released configs. None: at
+        fan-in scale.
       turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
     """
     super().__init__(dims, rngs, turn_values=turn_values)
@@ -60,15 +65,17 @@ class SelectiveRoPE(ByAngles):
     if dims.model_dim % dims.heads:
       raise ValueError(f'heads={dims.heads}; allowed: divisors of model_dim={dims.model_dim}')
     check_at_least(1, rank=rank)
+    check_above(0, std=std)
     self.base, self.has_offset, self.has_gate = base, bias, gate
     D, G, half = dims.model_dim, dims.kv_heads, dims.head_dim // 2
-    self.w_1 = normal(rngs, (D, rank), D**-0.5)
-    self.w_2 = normal(rngs, (rank, G, half), rank**-0.5)
-    self.conv = uniform(rngs, (TAPS, G, half), -0.5, 0.5)
+    self.w_1 = normal(rngs, (D, rank), std or D**-0.5)
+    self.w_2 = normal(rngs, (rank, G, half), std or rank**-0.5)
+    taps = TAPS, G, half
+    self.conv = normal(rngs, taps, std) if std else uniform(rngs, taps, -0.5, 0.5)
     if bias:
       self.c = zeros(G, half)
     if gate:
-      self.w_g, self.b_g = normal(rngs, (D, G), D**-0.5), zeros(G)
+      self.w_g, self.b_g = normal(rngs, (D, G), std or D**-0.5), zeros(G)
 
   def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
     """Angles in (-pi, pi]: float32 [B, S, G, K/2]."""
