@@ -846,7 +846,8 @@ def alibi(dims, hyper, p):
   fixed += [2 ** (-most * h / (2 * power)) for h in range(1, 2 * power, 2)][: H - power]
   if hyper.get('balanced'):
     fixed = [(1 if h < H // 2 else -1) * 2.0 ** -(h % (H // 2) + 1) for h in range(H)]
-  slope = p['slopes'] if hyper.get('learned', False) else fixed
+  learned = lambda h: math.copysign(math.exp(p['log_slopes'][h]), fixed[h])
+  slope = [learned(h) for h in range(H)] if hyper.get('learned') else fixed
   last = max(H - 1, 1)  # of heads from 0 on
   divisor = lambda h: factor ** (h / last) if hyper.get('spread') else factor
   bias = lambda r, h: -slope[h] * r / divisor(h)

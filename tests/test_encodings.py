@@ -629,8 +629,16 @@ def test_gated_t5_needs_heads_that_divide_the_width_of_the_model():
     make('gated_t5', **SIZES | {'model_dim': 14}, rngs=nnx.Rngs(0))
 
 
-def test_learned_slopes_start_as_alibi():
+def test_learned_slopes_start_as_alibi_and_keep_their_signs():
+  """Also after steps that are far larger than the flattest slope."""
   same(build('alibi', learned=True), build('alibi'), is_causal=False)
+  for balanced in (False, True):
+    enc, fixed = (build('alibi', learned=is_on, balanced=balanced) for is_on in (True, False))
+    far = jnp.array([-3, 5])
+    np.testing.assert_allclose(enc.bias(far), fixed.bias(far), rtol=1e-6)
+    for step in (-1.0, 1.0):
+      moved = jax.tree.map(lambda p, step=step: p + step, enc)
+      np.testing.assert_array_equal(np.sign(moved.bias(far)), np.sign(fixed.bias(far)))
 
 
 def test_cope_starts_as_nope():
@@ -1012,7 +1020,7 @@ def test_dape_shares_what_the_encoding_inside_shares():
 def test_grape_ap_with_zero_projections_is_a_gentle_alibi():
   """log sigmoid(0) = -log 2 a step."""
   grape, alibi = zeroed(build('grape_ap')), build('alibi', learned=True)
-  alibi.slopes[...] = alibi.slopes[...] * np.log(2)
+  alibi.log_slopes[...] = alibi.log_slopes[...] + np.log(np.log(2))
   same(grape, alibi)
 
 

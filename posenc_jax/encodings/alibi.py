@@ -46,7 +46,9 @@ class ALiBi(Encoding):
   `spread` (NTK-ALiBi, github.com/keezen/ntk_alibi) the steepest slope stays and the others are
   divided by c^(log(m_1 / m_h) / log(m_1 / m_H)), m_1 the steepest and m_H the flattest, by c
   itself: for H a power of two that is c^((h - 1) / (H - 1)), as published; of other H the release
-  leaves the heads between as they are.
+  leaves the heads between as they are. Of `learned` slopes the logarithms are learned, as in
+  x-transformers (LearnedAlibiPositionalBias): a few steps of Adam would take the flattest of bare
+  slopes below 0.
 
   Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has m_h = 2^-h in the first half of the heads, and
   the same slopes with the opposite sign in the second. There biases rise with the distance without
@@ -78,7 +80,7 @@ class ALiBi(Encoding):
     """Computes the slopes.
 
     Args:
-      learned: the slopes are parameters that start at the fixed ones.
+      learned: the logarithms of the slopes are parameters; they start at those of the fixed ones.
       exponent: the lowest slope is 2^-exponent where H is a power of two (MPT's alibi_bias_max).
       factor: c, which distances are divided by.
       spread: c divides the flattest slope alone, and the others the less the steeper they are.
@@ -99,14 +101,16 @@ class ALiBi(Encoding):
     self.learned, self.exponent, self.factor = learned, exponent, factor
     self.spread, self.balanced = spread, balanced
     if learned:
-      self.slopes = nnx.Param(self._fixed_slopes())
+      self.log_slopes = nnx.Param(jnp.log(jnp.abs(self._fixed_slopes())))
 
   def _fixed_slopes(self):
     H = self.dims.heads
     return jnp.array(balanced_slopes(H) if self.balanced else slopes(H, self.exponent), jnp.float32)
 
   def bias(self, r_R):
-    slopes_H = self.slopes[...] if self.learned else self._fixed_slopes()
+    slopes_H = self._fixed_slopes()
+    if self.learned:
+      slopes_H = jnp.sign(slopes_H) * jnp.exp(self.log_slopes[...])
     distances_R = jnp.abs(r_R).astype(jnp.float32)
     if self.spread:
       slopes_H /= jnp.asarray(self.factor ** _flatness(self.dims.heads), jnp.float32)
