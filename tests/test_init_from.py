@@ -7,7 +7,7 @@ from flax import nnx
 
 from posenc_jax import config
 from posenc_jax.config import BASE
-from posenc_jax.encodings import ENCODINGS, Encoding
+from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameters
 from posenc_jax.encodings.core.registry import make_from_spec
 from posenc_jax.evaluation.runs import parameters_of
 from posenc_jax.model import decoder
@@ -74,7 +74,7 @@ def members(number, names):
   ('there', 'here', 'kept'),
   [
     (LOG, POWER, ()),
-    (LOG, LOG | {'positivity': 'softplus'}, ('p', 'a')),
+    (LOG, LOG | {'bias_in_scale': True}, ('p', 'a')),
     (FOX, CAROPE, ()),
     (LEARNED, TUPE, ()),
     (ROPE_FOX, ROPE_CAROPE, ()),
@@ -97,6 +97,45 @@ def test_a_parameter_of_another_encoding_is_new_though_its_name_and_shape_are_th
 ):
   found = started(finished(tmp_path, there), here)
   assert {path for path, is_kept in found.items() if is_kept} == {f'0/encoding/{x}' for x in kept}
+
+
+MEAN = {  # hyperparameters of which a parameter means something else, in the same shape
+  'alibi': ({'learned': True}, {'balanced': True}),
+  'cayley_string': ({}, {'scale': 8.0}),
+  'deberta': ({'span': 8}, {'span': None, 'buckets': 8}),
+  'fox': ({'both_ways': True}, {'gate': 'learned'}),
+  'gated_t5': ({}, {'bidirectional': True}),
+  'grape_m': ({}, {'scale': 8.0}),
+  'grape_m_context': ({}, {'scale': 8.0}),
+  'kerple_log': ({}, {'positivity': 'softplus'}),
+  'kerple_power': ({'positivity': 'softplus'}, {'positivity': 'projection'}),
+  'mlp_bias': ({}, {'log': True}),
+  'shaw': ({'max_distance': 3, 'max_later': 2}, {'max_distance': 2, 'max_later': 3}),
+  't5': ({}, {'bidirectional': True}),
+  'transformer_xl': ({}, {'features': 12}),
+}
+
+
+def test_what_parameters_depend_on_are_hyperparameters():
+  for name in ENCODINGS:
+    depend_on = ENCODINGS[name].parameters_depend_on
+    assert {*depend_on} <= {*hyperparameters(name)}
+    assert bool(depend_on) == (name in MEAN)
+
+
+@pytest.mark.parametrize('name', MEAN)
+def test_parameters_that_mean_something_else_are_new(name, tmp_path, capsys):
+  there = {'name': name} | MEAN[name][0]
+  here = there | MEAN[name][1]
+  run = finished(tmp_path, there)
+  assert not any(started(run, here).values())
+  said = capsys.readouterr().out
+  (changed,) = ENCODINGS[name].parameters_depend_on
+  assert f'{changed!r}: {here[changed]!r}' in said
+  assert ': as a new model has them' in said
+  assert ': dropped' in said
+  as_it_was = hyperparameters(name) | there
+  assert all(started(run, as_it_was).values())
 
 
 @pytest.mark.parametrize(

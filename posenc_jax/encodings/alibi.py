@@ -65,6 +65,7 @@ class ALiBi(Encoding):
   reads_window_alone = True
   reported_extrapolation = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
   bias_in_scale = False
+  parameters_depend_on = ('balanced',)
 
   def __init__(
     self,

@@ -29,6 +29,7 @@ class CayleyString(Encoding):
   position_kind = 'floats'
   rotates_qk = True
   per_layer = ('log_f', 'entries')
+  parameters_depend_on = ('scale',)
 
   def __init__(
     self, dims: Dims, rngs, *, axes: int = 1, base: float = 10_000.0, scale: float = 16.0

@@ -48,6 +48,7 @@ class DeBERTa(Encoding):
   bias_in_scale = True
   reads_qk = True
   per_layer = ('w_k', 'w_q')
+  parameters_depend_on = ('buckets',)
 
   def __init__(
     self,

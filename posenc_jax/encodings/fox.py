@@ -42,6 +42,7 @@ class FoX(Encoding):
   causal_only = True
   needs_inputs = True
   per_layer = ('w_f', 'b_f')
+  parameters_depend_on = ('gate',)
 
   def __init__(
     self,

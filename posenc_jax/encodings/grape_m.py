@@ -29,6 +29,7 @@ class GrapeM(ByAngles):
   limit = Rotary.limit
   position_kind = 'floats'
   per_layer = ('log_f',)
+  parameters_depend_on = ('scale',)
 
   def __init__(
     self,

@@ -28,6 +28,7 @@ class Kerple(Encoding):
   reported_extrapolation = 'better to 32 L (its authors, 162M)'
   bias_in_scale = False
   most_p = math.inf  # the upper bound of p
+  parameters_depend_on = ('positivity',)
 
   def __init__(
     self, dims: Dims, rngs, *, positivity: str = 'projection', bias_in_scale: bool = False

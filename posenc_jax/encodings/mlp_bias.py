@@ -36,6 +36,7 @@ class MLPBias(Encoding):
     'without `log` and `norm` biases grow with distance: untrained, to 2e4 at 1e5, rounded to 0.005'
   )
   bias_in_scale = False
+  parameters_depend_on = ('log',)
 
   def __init__(
     self,

@@ -40,6 +40,7 @@ class Shaw(Encoding):
   bias_in_scale = True
   reads_qk = True
   per_layer = ('keys', 'values')
+  parameters_depend_on = ('max_distance',)  # the row of distance 0
 
   def __init__(
     self,

@@ -45,6 +45,8 @@ def buckets_of(r_R, side: int, max_distance: int, bidirectional: bool):
 class BucketTable(Encoding):
   """A table, shared by all layers, of a number for each bucket of distances and head."""
 
+  parameters_depend_on = ('bidirectional',)
+
   def __init__(
     self,
     dims: Dims,

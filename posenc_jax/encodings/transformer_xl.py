@@ -45,6 +45,7 @@ class TransformerXL(Encoding):
   reads_qk = True
   reads_own_queries = True
   per_layer = ('w_r',)
+  parameters_depend_on = ('features',)
 
   def __init__(
     self,

@@ -38,9 +38,10 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict):
 
   Parameters that only one of them has, as with another encoding or another flag of the model, are
   left as `model` has them, or dropped; a line says which. So are those of an encoding in the place
-  of another that has the same names and shapes. An encoding that moves, as into a chain, a pattern
-  of layers or another encoding, keeps its own where it is the only one of its name before and
-  after. Raises `UserError` where no training has ended there, or the model has other sizes.
+  of another that has the same names and shapes, or of one in which a hyperparameter differs that
+  `parameters_depend_on` names. An encoding that moves, as into a chain, a pattern of layers or
+  another encoding, keeps its own where it is the only one of its name before and after. Raises
+  `UserError` where no training has ended there, or the model has other sizes.
   """
   saved_run = finished_config(workdir)
   held = parameters_in(workdir)
@@ -114,17 +115,17 @@ def _paths(
     said = [f'{key}={shown(before.get(key))} (here {shown(here[key])})' for key in differing]
     lines.append(f'{workdir} has {", ".join(said)}')
   parts_before, parts_here = _parts(saved_run.encoding), _parts(config.encoding)
-  name_before = {path: parts_before.get(_holder(path, parts_before)) for path in there}
-  name_here = {path: parts_here.get(_holder(path, parts_here)) for path in leaves}
+  kind_before = {path: parts_before.get(_holder(path, parts_before)) for path in there}
+  kind_here = {path: parts_here.get(_holder(path, parts_here)) for path in leaves}
   places = {path: _place(path, parts_before, parts_here) for path in there}
   # where two come to one place, the one whose encoding stands there
-  is_known = lambda path: name_before[path] == name_here.get(places[path])
+  is_known = lambda path: kind_before[path] == kind_here.get(places[path])
   saved = {places[path]: path for path in sorted(there, key=is_known)}
   kept = {
     path
     for path in leaves.keys() & saved.keys()
     if leaves[path].shape == there[saved[path]].shape
-    and name_before[saved[path]] == name_here[path]
+    and kind_before[saved[path]] == kind_here[path]
   }
   for path in sorted((leaves.keys() & saved.keys()) - kept):
     if not path.startswith('encodings/'):
@@ -150,20 +151,23 @@ def _of_model(config: ConfigDict) -> dict[str, object]:
   return fields | {'train.length': config.train.length, 'encoding': tree['encoding']}
 
 
-def _parts(encoding: ConfigDict) -> dict[str, str]:
-  """{path: name} of all encodings that a model has, such as that of a chain's member at
+def _parts(encoding: ConfigDict) -> dict[str, tuple]:
+  """{path: kind} of all encodings that a model has, such as that of a chain's member at
   encodings/variants/0/encoding/members/1.
+
+  A kind is a name and the values of the hyperparameters that its parameters depend on.
   """
   variants = read_pattern(to_json(encoding))[0]
   walked = (_walk(f'encodings/variants/{n}/encoding', spec) for n, spec in enumerate(variants))
   return dict(itertools.chain.from_iterable(walked))
 
 
-def _walk(path: str, spec: dict) -> Iterator[tuple[str, str]]:
-  """(path, name) of an encoding and of those that it holds."""
-  yield path, spec['name']
-  defaults = hyperparameters(spec['name']) if spec['name'] in ENCODINGS else {}
-  held = defaults | spec
+def _walk(path: str, spec: dict) -> Iterator[tuple[str, tuple]]:
+  """(path, kind) of an encoding and of those that it holds."""
+  name, held, read = spec['name'], spec, ()
+  if name in ENCODINGS:
+    held, read = hyperparameters(name) | spec, ENCODINGS[name].parameters_depend_on
+  yield path, (name, *(held.get(hyperparameter) for hyperparameter in read))
   parts = {}
   with contextlib.suppress(TypeError, ValueError):  # of an encoding of one's own, other things
     parts = {f'members/{n}': part for n, part in enumerate(read_members(held.get('members')))}
@@ -175,20 +179,20 @@ def _walk(path: str, spec: dict) -> Iterator[tuple[str, str]]:
       yield from _walk(f'{path}/{step}', part)
 
 
-def _holder(path: str, parts: dict[str, str]) -> str | None:
+def _holder(path: str, parts: dict[str, tuple]) -> str | None:
   """The path of the encoding that holds a parameter; None: none does."""
   return max((part for part in parts if path.startswith(f'{part}/')), key=len, default=None)
 
 
-def _place(path: str, before: dict[str, str], here: dict[str, str]) -> str:
+def _place(path: str, before: dict[str, tuple], here: dict[str, tuple]) -> str:
   """Where a parameter of a run stands in a model: with the encoding that holds it, where both have
-  one of that name alone, else in the same place.
+  one of that kind alone, else in the same place.
   """
   holder = _holder(path, before)
-  name = before.get(holder)
-  if holder is None or here.get(holder) == name:
+  kind = before.get(holder)
+  if holder is None or here.get(holder) == kind:
     return path
-  places = [part for part in here if here[part] == name]
-  if len(places) != 1 or [*before.values()].count(name) != 1:
+  places = [part for part in here if here[part] == kind]
+  if len(places) != 1 or [*before.values()].count(kind) != 1:
     return path
   return places[0] + path.removeprefix(holder)

@@ -48,7 +48,7 @@ PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the scor
 SCORE_TERMS = ('bias', 'relative_keys', 'relative_queries')  # declared terms that scores get
 DISTANCE_TERMS = (*SCORE_TERMS, 'relative_values')  # all terms that depend on distance alone
 # Class attributes of Encoding that are no declarations: a wrapper has its own.
-NOT_DECLARED = ('paper', 'limit', 'per_layer', 'switched_off', 'at_input')
+NOT_DECLARED = ('paper', 'limit', 'per_layer', 'parameters_depend_on', 'switched_off', 'at_input')
 
 # The score of a key without weight, whether a mask or an encoding takes it; finite, so that
 # differences of two stay finite.
@@ -190,6 +190,9 @@ class Encoding(nnx.Module):
   # Parameters that every layer has of its own, as published; hyperparameters may leave some out.
   # All layers share the others.
   per_layer: tuple[str, ...] = ()
+  # Hyperparameters that say what parameters mean, such as the unit of one: a training that starts
+  # from a run in which one of them differs takes no parameters of the encoding
+  parameters_depend_on: tuple[str, ...] = ()
   # hooks of the class that this instance's hyperparameters leave out
   switched_off: tuple[str, ...] = ()
 
