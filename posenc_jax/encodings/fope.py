@@ -54,7 +54,7 @@ class FoPE(Encoding):
     Args:
       base: as for `rope`.
       gain: spread of the mixtures: 0.3 at 60M parameters, 0.4 at 180M, 0.6 at 1.2B.
-      seed: of the mixtures.
+      seed: of the mixtures, also of all runs: vary encoding.seed with seed.
       length: L in tokens; None: the training length.
       square: whether M is F, so that every frequency has a pair, in the place of min(F, K // 4).
       per_head: whether each key/value head has its C and S, or all share one, whose entries are

@@ -19,14 +19,14 @@ class FoX(Encoding):
 
   Lin et al. 2025. x is the layer's normalized input; every layer has its own gates. A token is not
   forgotten by itself: the sum is over j+1..i. As in the released code b starts at 0; w is a
-  projection and starts at fan-in scale like every other. This is the gate alone: the paper's "Pro"
-  block (output gate, QK-norm, shifted keys and values, output norm) is not in it. Not built either:
-  adaptive computation pruning (arXiv:2504.06949), which leaves out the tiles whose weights are next
-  to nothing by a bound on |q . k|; here gates leave out none. Without w the gates do not depend on
-  the data: b is learned, or fixed (ALiBi, if by its slopes). They start at e^(-1/T_h), T_h spaced
-  evenly in log from `shortest` to `longest`; the code has no defaults for these two. What Veisi et
-  al. 2025 released as CABLE is this gate beside products q . k that are not divided by sqrt(K)
-  (`cable` is the formula of their paper).
+  projection and starts at fan-in scale like every other, theirs from N(0, 0.02^2). This is the gate
+  alone: the paper's "Pro" block (output gate, QK-norm, shifted keys and values, output norm) is not
+  in it. Not built either: adaptive computation pruning (arXiv:2504.06949), which leaves out the
+  tiles whose weights are next to nothing by a bound on |q . k|; here gates leave out none. Without
+  w the gates do not depend on the data: b is learned, or fixed (ALiBi, if by its slopes). They
+  start at e^(-1/T_h), T_h spaced evenly in log from `shortest` to `longest`; the code has no
+  defaults for these two. What Veisi et al. 2025 released as CABLE is this gate beside products
+  q . k that are not divided by sqrt(K) (`cable` is the formula of their paper).
 
   With `both_ways`, for attention without a causal mask, each head has a second gate, g, of keys
   behind the query: where j > i, s_ij gets the sum of log sigmoid(g_l) over l in i+1..j, as in

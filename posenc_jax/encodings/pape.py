@@ -93,7 +93,9 @@ class PaPERI(Encoding):
   per_layer = ('w_a',)
 
   def __init__(self, dims: Dims, rngs, *, axes: int = 1, seed: int = 0):
-    """`axes`: how many positions a token has. `seed`: of the factors c."""
+    """`axes`: how many positions a token has. `seed`: of the factors c, also of all runs: vary
+    encoding.seed with seed.
+    """
     super().__init__(dims, rngs)
     check_at_least(1, axes=axes)
     check_at_least(0, seed=seed)

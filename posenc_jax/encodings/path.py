@@ -24,9 +24,9 @@ class PaTH(Encoding):
 
   x is the layer's normalized input; conv, depthwise and causal over 3 tokens, does not reach back
   into the segment before. Every layer has its own, one path a key/value head. b starts at 0;
-  projections start at fan-in scale like every other, conv at U(-1/sqrt(3), 1/sqrt(3)). PaTH-FoX is
-  a chain of this and `fox`, with `bias_in_scale` as in the released code. Scores are float32
-  whatever the dtype of q is.
+  projections start at fan-in scale like every other, conv at U(-1/sqrt(3), 1/sqrt(3)), theirs all
+  from N(0, 0.02^2). PaTH-FoX is a chain of this and `fox`, with `bias_in_scale` as in the released
+  code. Scores are float32 whatever the dtype of q is.
   """
 
   paper = 'Yang et al. 2025, arXiv:2505.16381'
