@@ -49,7 +49,8 @@ LEGEND = (
   'at L at any length past it; "fails with a window of L": at the longest length it lies above '
   f'+{SLACK:g}. {UNSTABLE}: leaving out one seed would change the verdict, or moving the ends of '
   f'intervals by {board_lines.LAST_DIGIT:g}, or there is one seed alone.',
-  f'parameters: those of the whole model, relative to {ROPE}.',
+  f'parameters: those of the whole model, relative to {ROPE}; rows for later keys, which a causal '
+  'model never reads, count, too: about half of those of deberta and shaw.',
   'step, memory: time of a training step, and its temporary memory as XLA counts it, without '
   f'parameters, moments and batch, relative to {ROPE} of the same folder; time as '
   'scripts/step_times.py has measured it, line after line on one machine, or without that as each '
