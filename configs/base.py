@@ -107,10 +107,13 @@ def get_config() -> ConfigDict:
         grad_accum_steps=1,
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
-        # Of an imported run: the SHA-256 of what it was imported from. Batches are those of the
-        # seed from the first on: with seed, corpus, length and batch of the other run they are
-        # those that it began with.
+        # Of an imported run: the SHA-256 of what it was imported from.
         init_from='',
+        # The number of the batch of this seed that step 1 reads. With 0, a run with data, seed and
+        # length of the run that it starts from reads again what that began with; with that run's
+        # first_batch + steps, if its batch is as large, text that it has not read, while the epoch
+        # lasts.
+        first_batch=0,
         # Which parameters train: patterns of their paths in a checkpoint, such as ('encodings/*',
         # 'layers/w_[qk]'); (): all. The others stay as they are, without optimizer state.
         trained_parameters=(),

@@ -626,7 +626,8 @@ def test_which_checkpoints_are_kept_and_how_a_folder_is_named_make_no_other_run(
 
 def test_a_run_of_before_there_was_a_choice_of_optimizers_is_one_of_adamw(make, tmp_path):
   tree = config.to_json(make())
-  del tree['optim']['name']
+  del tree['optim']['name'], tree['train']['first_batch']
+  assert config.config_hash(config.from_json(tree)) == config.config_hash(make())
   storage.write_json(tmp_path / 'config.json', tree)
   run_dir.claim_run_dir(tmp_path, make())
   assert config.saved_config(tmp_path) == make()
@@ -634,6 +635,8 @@ def test_a_run_of_before_there_was_a_choice_of_optimizers_is_one_of_adamw(make, 
     UserError, match=r"another config: optim\.name \(there 'adamw', here 'muon'\)"
   ):
     run_dir.claim_run_dir(tmp_path, make(optim__name='muon'))
+  with pytest.raises(UserError, match=r'another config: train\.first_batch \(there 0, here 3\)'):
+    run_dir.claim_run_dir(tmp_path, make(train__first_batch=3))
 
 
 @pytest.mark.parametrize('steps', [None, 'many', True])

@@ -22,7 +22,7 @@ from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build
 from posenc_jax.sweep import status
 from posenc_jax.training import log as training_log
-from posenc_jax.training import loop
+from posenc_jax.training import loop, setup
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.init_from import finished_parameters
 from posenc_jax.training.run_dir import claim_run_dir, is_finished
@@ -235,6 +235,20 @@ def test_each_is_evaluated_and_starts_another_run(make, together, tmp_path):
       np.testing.assert_array_equal,
       *(last(config.seed_workdir(w, seed), more) for w in (workdir, tmp_path / 'more')),
     )
+
+
+@pytest.mark.parametrize('vmap_seeds', [False, True])
+def test_each_seed_begins_at_its_own_batch_of_that_number(make, tmp_path, vmap_seeds):
+  c = make(seeds=SEEDS, vmap_seeds=vmap_seeds, train__first_batch=5)
+  own = config.single_seed_runs(c, tmp_path / 'run')
+  corpus, rows = data.opened(c.data, 'train'), (c.train.length, c.train.batch)
+  expected = {seed: corpus.batches(*rows, seed)[5].tokens_BT for seed in SEEDS}
+  for prepared in [(c, tmp_path / 'run')] if vmap_seeds else own:
+    training = setup.prepare(*prepared)
+    step, read = next(training.train_iter())
+    assert step == 1
+    for (run, _), batch in zip(training.seed_runs, read, strict=True):
+      np.testing.assert_array_equal(batch.tokens_BT, expected[run.seed])
 
 
 def test_where_one_model_is_wanted_the_directory_of_a_seed_is_named(make, together):

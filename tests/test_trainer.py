@@ -377,6 +377,38 @@ def test_a_run_starts_from_a_model_with_another_encoding_or_other_flags(
   assert_same(jax.tree.leaves(back.layers), jax.tree.leaves(trained.layers))
 
 
+def test_a_run_reads_on_where_the_one_that_it_starts_from_ended(
+  unbroken, tiny, tmp_path, monkeypatch, capsys
+):
+  """An interrupted one, too; what is logged is of the batches that were read."""
+  changes = {'data.corpus': tiny.data.corpus, 'train.init_from': str(unbroken)}
+  on = config.load(BASE, {**TINY, **changes, 'train.first_batch': STEPS})
+  read, measured = [], []
+
+  def listing(numbers, of_batches):
+    def listed(self, number):
+      if self._corpus.split == 'train':
+        numbers.append(number)
+      return of_batches(self, number)
+
+    return listed
+
+  for method, numbers in (('__getitem__', read), ('bytes_per_token', measured)):
+    monkeypatch.setattr(data.Batches, method, listing(numbers, getattr(data.Batches, method)))
+  loop.train(on, tmp_path / 'on')
+  of_shapes, *of_steps = read
+  assert of_shapes == 0
+  assert of_steps == list(range(STEPS, 2 * STEPS))
+  assert measured == [STEPS + step - 1 for step in (1, 3, 6, 9, 12)]
+  rows = metrics(tmp_path / 'on')
+  shutil.rmtree(tmp_path / 'on' / 'checkpoints' / str(STEPS))
+  read.clear()
+  loop.train(on, tmp_path / 'on')
+  assert 'going on from step 8' in capsys.readouterr().out
+  assert read[1:] == list(range(STEPS + 8, 2 * STEPS))
+  assert metrics(tmp_path / 'on') == rows
+
+
 def test_a_run_goes_on_without_what_it_started_from(unbroken, tiny, tmp_path, capsys):
   shutil.copytree(unbroken, tmp_path / 'source')
   changes = {'data.corpus': tiny.data.corpus, 'train.init_from': str(tmp_path / 'source')}

@@ -20,6 +20,10 @@ Predicted before the runs, means of two seeds:
 - RoPE tuned at 4 L as it is, and interpolated at L, are within 0.1 of YaRN at 4 L;
 - RoPE tuned at L as it is has more than 4 bits at 4 L.
 
+What lines read is not alike, which was noticed after the runs: those tuned at L read again what
+their start began with; of what those tuned at 4 L read, 44 % is new (the start has read 56 % of the
+text).
+
 Cost: 10 runs of 7 minutes, two at a time on two cores, and 2 trainings of 20 minutes before them.
 Result: results/budget_tuned, LOG/162. Bits per byte at 4 L and 32 L: ReRoPE tuned at 4 L 2.136 and
 2.213, YaRN 2.165 and 5.948, RoPE tuned at 4 L 2.209 and 3.972, interpolated 2.233 and 6.205, RoPE

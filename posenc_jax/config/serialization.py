@@ -21,7 +21,7 @@ CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep', 'train.keep_
 
 # Fields that came when many runs had been made, each with the value that says what these did: a run
 # without the field has it, and hashes are the same with it as without.
-ADDED = {'optim.name': 'adamw', 'train.keep_every': 0}
+ADDED = {'optim.name': 'adamw', 'train.keep_every': 0, 'train.first_batch': 0}
 
 OWN_TOKENIZER = Path('tokenizer') / 'tokenizer.json'  # in the directory of a run that keeps one
 

@@ -40,7 +40,8 @@ def evaluate_ngram(
     context: how many tokens before a token decide what is known of it.
     smoothing: one of SMOOTHINGS.
     whole_split: whether the whole training split is counted. Otherwise the windows of the batches
-      that a run of this config and seed trains on, each once at most.
+      that a run of this config and seed trains on, each once at most; the first ones, whatever
+      `train.first_batch` is.
   Raises:
     UserError: the config is not one of text, the directory is that of something else, or the
       documents of its folder of text are others now.

@@ -140,7 +140,8 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
       batch = training.put_train_batch(seed_batches)
       model, opt_state, metrics = training.train_step(model, opt_state, batch)
       read = training.train_batches if is_logged(step, c) else []
-      log.push(step, metrics, [batches.bytes_per_token(step - 1) for batches in read])
+      number = training.batch_number(step)
+      log.push(step, metrics, [batches.bytes_per_token(number) for batches in read])
       if profiler.after_step(step, metrics):
         log.flush()
         log.restart_clock(step)

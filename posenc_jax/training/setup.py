@@ -76,7 +76,12 @@ class Training:
   def train_iter(self) -> Iterator[tuple[int, list[data.Batch]]]:
     """Yields each step after `start_step` with the batch of every seed, on the host."""
     for step in range(self.start_step + 1, self.config.train.steps + 1):
-      yield step, [batches[step - 1] for batches in self.train_batches]
+      number = self.batch_number(step)
+      yield step, [batches[number] for batches in self.train_batches]
+
+  def batch_number(self, step: int) -> int:
+    """The index in `train_batches` of what a step reads; steps count from 1."""
+    return self.config.train.first_batch + step - 1
 
   def put_train_batch(self, seed_batches: list[data.Batch]) -> data.Batch:
     spec = meshes.SEED_TOKENS if self.config.seeds else meshes.TOKENS
@@ -179,13 +184,13 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   if not c.steps:
     return training
   train_step, val_step = make_step_fns(config, optimizer, corpus.largest_position(c.length))
-  first_batch = [batches[0] for batches in train_batches]
+  some_batch = [batches[0] for batches in train_batches]
   with (
     user_errors(LengthError, NotImplementedError),
     jax.set_mesh(mesh),
     jax.default_matmul_precision(c.matmul_precision),
   ):
-    batch = training.put_train_batch(first_batch)
+    batch = training.put_train_batch(some_batch)
     training.train_step = train_step.lower(model, opt_state, batch)
     training.val_step = val_step.lower(model, training.put_val_batch(training.val_batch(0)))
   return training
