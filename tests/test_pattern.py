@@ -185,6 +185,7 @@ def test_one_bipe_of_a_pattern_adds_its_places():
     ),
     ({'name': 'random_positions', 'each': 'token'}, "each='token'; allowed: batch, example"),
     ({'name': 'random_positions', 'kind': 'reals'}, "kind='reals'; allowed: integers, floats"),
+    ({'name': 'random_positions', 'eval_seed': -1}, 'eval_seed=-1; allowed: from 0 to 4294967295'),
     (
       {'name': 'random_positions', 'kind': 'floats', 'inner': 't5'},
       "inner='t5' takes integers; allowed: one that takes kind='floats'",
@@ -244,6 +245,25 @@ def test_positions_of_evaluation_are_the_same_with_any_generator(kind):
   expected = sample()
   with jax.default_prng_impl('rbg'):
     np.testing.assert_array_equal(sample(), expected)
+
+
+@pytest.mark.parametrize('kind', ['integers', 'floats'])
+def test_eval_seed_makes_the_draw_of_evaluation_and_no_other(kind):
+  def drawn(key, **hyper):
+    enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), kind=kind, longest=64, **hyper)
+    return np.asarray(enc.sample_positions(jnp.arange(9)[None], 1, key))[0]
+
+  def expected(seed):
+    key = jax.random.key(seed)
+    if kind == 'floats':
+      return np.sort(jax.random.uniform(key, (9,), maxval=64))
+    return np.sort(jax.random.permutation(key, 64)[:9])
+
+  np.testing.assert_array_equal(drawn(None), expected(0))
+  np.testing.assert_array_equal(drawn(None, eval_seed=7), expected(7))
+  assert not np.array_equal(expected(0), expected(7))
+  key = jax.random.key(3)
+  np.testing.assert_array_equal(drawn(key, eval_seed=7), drawn(key))
 
 
 @pytest.mark.parametrize('each', ['batch', 'example'])

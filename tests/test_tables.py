@@ -446,6 +446,15 @@ def runs_of_configs(folder, fields_of):
     storage.append_rows(folder / name / 'eval.jsonl', [own])
 
 
+def test_seeds_whose_draws_of_evaluation_differ_are_one_line(tmp_path):
+  encoding = {'name': 'random_positions'}
+  own = [{'seed': n, 'encoding': encoding | {'eval_seed': n}, 'label': 'x'} for n in range(3)]
+  runs_of_configs(tmp_path, {f'seed={n}': fields for n, fields in enumerate(own)})
+  scores = one(row_files.of_runs(tmp_path))
+  assert scores.lines == ['x']
+  assert scores.seed_scores('x', 8) == pytest.approx([1.0, 2.0, 3.0])
+
+
 def test_rows_of_a_renamed_run_are_of_the_folder_as_it_is_named_now(tmp_path):
   """So a new run of the old name is another one, with a config of its own."""
   runs_of_configs(tmp_path, {'a': {'label': 'x', 'optim.learning_rate': 1e-3}})

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from posenc_jax.encodings.core.base import Dims, LengthError
-from posenc_jax.encodings.core.bounds import check_at_least, check_one_of
+from posenc_jax.encodings.core.bounds import check_at_least, check_between, check_one_of
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
@@ -38,6 +38,7 @@ class RandomPositions(PositionWrapper):
     longest: int | None = None,
     each: str = 'batch',
     kind: str = 'integers',
+    eval_seed: int = 0,
   ):
     """Builds the inner encoding.
 
@@ -46,13 +47,17 @@ class RandomPositions(PositionWrapper):
       longest: positions, or the end of their range; None: 16 times the training length.
       each: 'batch' for one draw a batch, 'example' for one an example in training.
       kind: 'integers' or 'floats'.
+      eval_seed: what the draw of evaluation is made from, of all seeds, documents and windows of a
+        length. A spread over seeds has no part of it unless `encoding.eval_seed` varies with
+        `seed`; runs are evaluated at another draw by --config.encoding.eval_seed of eval.py.
     """
     super().__init__(dims, rngs, inner)
     self.longest = 16 * dims.train_length if longest is None else longest
-    self.each, self.kind = each, kind
+    self.each, self.kind, self.eval_seed = each, kind, eval_seed
     check_one_of(('batch', 'example'), each=each)
     check_one_of(('integers', 'floats'), kind=kind)
     check_at_least(1, longest=self.longest)
+    check_between(0, 2**32 - 1, eval_seed=eval_seed)
     if kind == 'integers':
       self.check_longest(self.longest)
       self.max_length = self.longest
@@ -60,12 +65,13 @@ class RandomPositions(PositionWrapper):
       raise ValueError(f"inner={inner!r} takes integers; allowed: one that takes kind='floats'")
 
   def sample_positions(self, position_ids, batch: int, key):
-    if self.each == 'example' and key is not None:
+    if key is None:  # of one kind of generator, whichever is jax's default
+      keys = jax.random.key(self.eval_seed, impl='threefry2x32')[None]
+    elif self.each == 'example':
       keys = jax.random.split(key, batch)
       position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
-      # of one kind of generator, whichever is jax's default
-      keys = (jax.random.key(0, impl='threefry2x32') if key is None else key)[None]
+      keys = key[None]
     T = position_ids.shape[1]
     if self.kind == 'integers' and self.longest < T:
       raise LengthError(f'{T} tokens, which may be one document, for {self.longest} positions')

@@ -17,7 +17,7 @@ FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
 TEXTS = ('run', 'encoding', 'label', 'corpus', 'document')  # names that may hold any character
 # Fields of a config on which no score depends, or in which seeds differ.
 UNLIKE_SEEDS = (
-  *('seed', 'seeds', 'vmap_seeds', 'train.log_every', 'train.validate_every'),
+  *('seed', 'encoding.eval_seed', 'seeds', 'vmap_seeds', 'train.log_every', 'train.validate_every'),
   *('train.validate_batches', 'train.max_nonfinite_updates', *HARMLESS, *config.CHECKPOINT_FIELDS),
 )
 START, CORPUS = 'train.init_from', 'data.corpus'
