@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 def get_config() -> ConfigDict:
   return ConfigDict(
     dict(
-      seed=0,  # the parameters and the order of the data are drawn from it
+      # Parameters, the order of the data and what encodings sample in training are drawn from it.
+      seed=0,
       # Several seeds are as many runs, in the directories WORKDIR,seed=N. (): one run, of `seed`.
       seeds=(),
       # Whether all seeds train in one program, or one after another. On a CPU, one program pays
@@ -102,12 +103,14 @@ def get_config() -> ConfigDict:
       train=dict(
         length=128,  # tokens a sequence: the training length L
         batch=32,  # sequences a step
-        # Microbatches that a step's batch is cut into; their gradients are added up one by one. A
-        # batch of validation is cut likewise.
+        # Microbatches that a step's batch is cut into; their gradients are added up one by one.
+        # Each has draws of its own: with another number of them, encodings that sample train at
+        # other positions. A batch of validation is cut likewise.
         grad_accum_steps=1,
         steps=600,  # updates; 0, only with init_from: the run is evaluated as it starts
         # Directory of a finished run, whose parameters this one starts from; '': it draws its own.
-        # Of an imported run: the SHA-256 of what it was imported from.
+        # Of an imported run: the SHA-256 of what it was imported from. With the seed of the other
+        # run, encodings that sample begin with its draws again, whatever first_batch is.
         init_from='',
         # The number of the batch of this seed that step 1 reads. With 0, a run with data, seed and
         # length of the run that it starts from reads again what that began with; with that run's
