@@ -5,9 +5,10 @@ past L (DroPE, Gelberg et al. 2025, arXiv:2512.12167).
 
 In configs/drope.py 100 steps after 600 with RoPE did not bring it back: 3.41 bits per byte at L,
 where the model had 1.88. How many would? From the same 600 steps three trainings go on without
-positions, for 100, 400 and 1,600 steps at a third of the rate, and one with RoPE for 1,600. `nope`
-never had a position, and trains for all 700 and all 2,200 steps: what dropping has to be better
-than, and what it becomes if nothing of RoPE is left.
+positions, for 100, 400 and 1,600 steps at a third of the rate, and one with RoPE for 1,600, on text
+that the model has not read (those of configs/drope.py begin at its first batch again). `nope` never
+had a position, and trains for all 700 and all 2,200 steps on the same text: what dropping has to be
+better than, and what it becomes if nothing of RoPE is left.
 
 Predicted before the runs, mean bits per byte of the last 64 bytes:
 - at L `drope` falls with the steps, to below 2.6 after 400 and below 2.1 after 1,600, where it is
@@ -36,8 +37,8 @@ def sweep():
     yield start
     for label, encoding in {'rope': {}, 'drope': DROPE.NOPE}.items():
       for more in MORE if label == 'drope' else MORE[-1:]:
-        going_on = DROPE.GOING_ON | {'train.init_from': start, 'train.steps': more}
-        yield seed | {'label': label} | encoding | going_on
+        going_on = {'train.init_from': start, 'train.first_batch': STEPS, 'train.steps': more}
+        yield seed | {'label': label} | encoding | DROPE.GOING_ON | going_on
     for more in (MORE[0], MORE[-1]):
       yield seed | {'label': 'nope', 'train.steps': STEPS + more} | DROPE.NOPE
 
