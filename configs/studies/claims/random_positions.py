@@ -1,14 +1,11 @@
 """Claim: trained at random positions in order, from a range longer than any input, encodings find
 and copy past their training length (Ruoss et al. 2023, arXiv:2305.16843).
 
-  python scripts/sweep.py --config=configs/studies/claims/random_positions.py \\
-    --kept=results/needle_places --jobs=2
-  python scripts/sweep.py --config=configs/studies/claims/random_positions.py \\
-    --kept=results/board_tasks --jobs=2
+  python scripts/sweep.py --config=configs/studies/claims/random_positions.py --jobs=2
 
 Five encodings, each as it is and at positions drawn from 0 .. 16 L - 1, in training and test, one
 draw a batch as released: learned and sinusoidal positions, RoPE, ALiBi and T5's bias, whose table
-is then of 16 L, too. Tasks are those of two studies, whose rows plain lines have: the needle of
+is then of 16 L, too. Tasks are those of two studies: the needle of
 configs/studies/claims/needle_places.py, one of four anywhere in up to 8 L, and the copying of
 configs/studies/board_tasks.py, up to 2 L. KV shift stands beside each encoding, as there: it is of
 the neighbour in the text, whatever its position. Tasks are outermost.
@@ -21,8 +18,8 @@ Predicted before the runs, of the share of answers that are right with the seeds
   copying  at 2 L RoPE and T5 at random positions have more of the symbols right than plain (0.265
            and 0.562), those with sinusoidal positions more than 0.5.
 
-Cost: 80 runs of 0.1 million parameters, on a core of their own one minute for the needle, two for
-copying.
+Cost: 160 runs of 0.1 million parameters, on a core of their own one minute for the needle, two for
+copying. Half are of plain lines, of which the two studies have rows, too.
 """
 
 from pathlib import Path
@@ -35,8 +32,7 @@ NAMES = ('learned', 'sinusoidal', 'rope', 'alibi', 't5')
 RANGE = 16  # positions are drawn from so many training lengths
 
 
-def get_config():
-  return PLACES.get_config()
+get_config = TASKS.get_config
 
 
 def at_random(name: str, length: int) -> dict:

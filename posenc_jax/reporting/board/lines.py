@@ -26,7 +26,7 @@ from posenc_jax.rows.row_schema import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
 FAR = 4  # training lengths of context, at which use of far context is told
-LAST_DIGIT = 0.001  # bits a byte: of intervals as shown, some three times what other resamples move
+MOVED = 0.01  # of an interval's width: some three times what other resamples move its ends
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
 
 
@@ -178,7 +178,7 @@ def lines(
     notes: what is missing or was not compared is added to it.
     usual: L of the board; None: that of these rows.
     only: the name of the line that is made, if there is one; None: all.
-    shift: bits a byte that the ends of every interval are moved by.
+    shift: part of its width that every interval is moved by.
   """
   rows = of_corpus(rows, corpus)
   present = {row['run'] for row in rows}
@@ -276,11 +276,12 @@ def _differences(comparison, reference: Reference, line: str) -> dict[int, Diffe
 
 
 def _moved(difference: Difference, shift: float) -> Difference:
-  """The difference with both ends of its interval, if it has one, moved by `shift`."""
+  """The difference with its interval, if it has one, moved by the part `shift` of its width."""
   if difference.interval is None:
     return difference
   low, high = difference.interval
-  return difference._replace(interval=(low + shift, high + shift))
+  by = shift * (high - low)
+  return difference._replace(interval=(low + by, high + by))
 
 
 def _plain_changes(values: dict[int, dict[int, float]], base: int) -> dict[int, Difference]:
@@ -326,8 +327,8 @@ def _rank(line: Line) -> tuple:
 
 
 def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool:
-  """Whether the verdict stays the same whichever seed is left out, and with the ends of all
-  intervals `LAST_DIGIT` lower or higher, as a reference's does. That of one seed does not.
+  """Whether the verdict stays the same whichever seed is left out, and with all intervals `MOVED`
+  of their width lower or higher, as a reference's does. That of one seed does not.
 
   A verdict is of a line's own scores. Of other lines only ROPE's first seed is read: its rows say
   how many tokens a whole score is of.
@@ -350,7 +351,7 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool
     [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
     for seed in line.seeds
   ]
-  changed = [(some, 0.0) for some in without_one] + [(rows, -LAST_DIGIT), (rows, LAST_DIGIT)]
+  changed = [(some, 0.0) for some in without_one] + [(rows, -MOVED), (rows, MOVED)]
   # a line may be called otherwise without one of its seeds, and then it is not stable
   return all(
     [found.verdict for found in lines(some, (), (), corpus, usual=usual, only=line.name, shift=by)]

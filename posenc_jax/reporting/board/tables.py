@@ -47,10 +47,10 @@ LEGEND = (
   'the longest length: with attention windowed at L that interval ends at '
   f'+{SLACK:g} or below at the longest length, and no seed is more than {SLACK:g} bits worse than '
   'at L at any length past it; "fails with a window of L": at the longest length it lies above '
-  f'+{SLACK:g}. {UNSTABLE}: leaving out one seed would change the verdict, or moving the ends of '
-  f'intervals by {board_lines.LAST_DIGIT:g}, or there is one seed alone.',
+  f'+{SLACK:g}. {UNSTABLE}: the verdict would be another with one seed fewer, or with intervals '
+  f'moved by {board_lines.MOVED:g} of their width, as other resamples might; or there is one seed.',
   f'parameters: those of the whole model, relative to {ROPE}; rows for later keys, which a causal '
-  'model never reads, count, too: about half of those of deberta and shaw.',
+  "model never reads, count, too: about half of the rows of deberta's and shaw's tables.",
   'step, memory: time of a training step, and its temporary memory as XLA counts it, without '
   f'parameters, moments and batch, relative to {ROPE} of the same folder; time as '
   'scripts/step_times.py has measured it, line after line on one machine, or without that as each '

@@ -24,7 +24,7 @@ def number_of_resamples(clusters: int) -> int:
   return min(ENTRIES // drawn, MOST_RESAMPLES)
 
 
-@functools.lru_cache(maxsize=4)  # they take seconds where there are thousands of clusters
+@functools.lru_cache(maxsize=2)  # they take seconds where there are thousands of clusters
 def resamples(clusters: int) -> np.ndarray:
   """weights_CR: how often each resample draws each cluster, always the same draws."""
   equal_C = np.full(clusters, 1 / clusters)

@@ -39,6 +39,7 @@ from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
+MOST_KEPT = 1000  # resampled scores of a sample: 0.3 GB
 
 
 def of_label(row: dict) -> tuple[str]:
@@ -372,9 +373,13 @@ class _Comparer:
     return tuple(map(float, bootstrap.interval(difference_R, number))), number
 
   def _resample(self, sample: Sample) -> np.ndarray:
-    """scores_R of a sample. They are kept: a line's are those of several contrasts."""
+    """scores_R of a sample. They are kept, a line's being those of several contrasts, as long as
+    they are not too many for memory.
+    """
     key = sample.place, sample.seeds
     if key not in self._resampled:
+      if len(self._resampled) >= MOST_KEPT:
+        self._resampled.clear()
       weights_CR = bootstrap.resamples(len(sample.size_C))
       sums = sample.top_SC, sample.size_C[None]
       self._resampled[key] = bootstrap.resampled(*sums, self.metric.link, weights_CR)
