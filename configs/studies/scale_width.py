@@ -15,7 +15,7 @@ Cost: 16 runs of some 20 minutes, two at a time on two cores. Result: results/sc
 of seed 0. Six pairs change their order from that of the board's seed 0. Three verdicts change: T5
 fails by 4 L, Transformer-XL holds to 8 L, and KERPLE is not said to use text past L. ALiBi gains
 0.215 at 4 L, more than on the board. Seed 1 of RoPE, ALiBi and T5 lies in results/width_rate; after
-`cp -r results/scale_width runs/`, --kept=results/width_rate trains the other five.
+`mkdir -p runs && cp -r results/scale_width runs/`, --kept=results/width_rate trains the other five.
 """
 
 from pathlib import Path

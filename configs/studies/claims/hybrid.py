@@ -19,8 +19,8 @@ Predicted before the runs, bits per byte:
 - with RoPE in the global layer it fails by 2 L, and loses less than plain RoPE there;
 - with ALiBi or Transformer-XL's bias it holds to 32 L, and letters of names 1 to 2 L back cost less
   than 5.5 bits;
-- the control, added and predicted while the first run trained, is within 0.04 of RoPE at L and
-  within 0.02 of its own score at 32 L; letters of names 1 to 2 L back cost more than 5.8 bits.
+- the control, added and predicted while the first run trained, is within 0.04 of RoPE at L, and at
+  32 L within 0.02 of its score at L; letters of names 1 to 2 L back cost more than 5.8 bits.
 
 Cost: 15 runs, besides those of the board, which --kept=results/board leaves out.
 """

@@ -21,8 +21,8 @@ to above 3, and with a window of L it holds to 32 L within 0.03.
 
 Cost: 12 runs, of which RoPE's six are kept, some 7 minutes each on one core. Result:
 results/mobius/table.md, LOG/200. At L it has 1.857, 2.116, 1.806, 1.847, 2.095 and 1.822, four of
-six below 1.90, where RoPE has one; on average 0.077 [0.037, 0.102] less, which seeds do not mark.
-At 4 L it has 3.681, with a window of L 0.009 [-0.023, 0.028] more at 32 L than at L, 0.041 with one
+six below 1.90, where RoPE has one; on average 0.077 [0.037, 0.103] less, which seeds do not mark.
+At 4 L it has 3.681, with a window of L 0.009 [-0.021, 0.026] more at 32 L than at L, 0.041 with one
 seed.
 """
 

@@ -5,8 +5,8 @@ cures it (log n: Chiang and Cholak 2022, arXiv:2202.12172; SSMax: Nakanishi 2025
 
 Asked apart from how position is encoded: NoPE, T5 and ALiBi, each as it is, with log n, which acts
 past L alone, and with SSMax, which is trained, look for one needle as in configs/needle.py. They
-learn it on up to L = 64 tokens; nothing but the length is hard about finding it in 4,096. FIRE and
-a needle among four were not asked; of text, the board has NoPE with SSMax.
+learn it on up to L = 64 tokens; nothing but the length is hard about finding it in 4,096. FIRE was
+not asked; of four needles see needle_temperatures.py, of text the board, which has NoPE with SSMax.
 
 Predicted before the runs, exact match, mean of the seeds that have learned: at L all lines the
 same; at 64 L NoPE and T5 without a temperature below 0.9, and 0.1 or more better with either; ALiBi
