@@ -18,6 +18,13 @@ from posenc_jax.model.decoder import build
 from scripts import explain
 
 GRID = {'data.corpus': 'task:grid/positions=grid', 'eval.protocols': 'answers'}
+OF_A_GRID = {'encoding.name': 'axial_rope', 'encoding.base': '10000.0,500.0'}
+OF_A_GRID |= {'model.mlp': 'swiglu'}
+OF_WINDOWS = {  # what goes out as OLMo 3 says RoPE of both kinds of layers
+  **{'model.mlp': 'swiglu', 'model.norm_placement': 'output', 'model.qk_norm': 'projection'},
+  'encoding.name': 'pattern',
+  'encoding.layers': "({'name':'axial_rope','base':(1e4,5e2),'attention_window':8},'rope')",
+}
 CARRIED = {
   'data.corpus': 'task:addition/reverse=True/positions=abacus',
   'eval.protocols': 'answers',
@@ -87,6 +94,9 @@ def test_whether_terms_are_in_the_scale_is_said_of_what_has_some(explained, fiel
     ({}, "no: config.model.mlp='gelu': llama, the family next to it, has 'swiglu'"),
     ({'model.mlp': 'swiglu'}, 'as a model of the family llama'),
     ({'model.mlp': 'swiglu', 'encoding.name': 'alibi'}, "no: config.encoding={'name': 'alibi'}"),
+    ({'model.mlp': 'swiglu', 'encoding.name': 'tapa'}, "no: config.encoding={'name': 'tapa'}"),
+    (OF_A_GRID, "no: config.encoding={'base': [10000.0, 500.0], 'name': 'axial_rope'}"),
+    (OF_WINDOWS, 'no: config.encoding='),
     (CARRIED, 'no: config.data: its tokens are symbols of a task'),
     ({'data.tokenizer': 'sentencepiece', 'data.vocab': 500}, 'no: config.data: its tokens are th'),
   ],

@@ -22,7 +22,13 @@ from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained import exported_fields, exporting, families, importing, sources
-from posenc_jax.pretrained.exported_tokenizers import BOS, about_tokenizer, byte_tokenizer, with_bos
+from posenc_jax.pretrained.exported_tokenizers import (
+  BOS,
+  about_tokenizer,
+  byte_tokenizer,
+  naming_bos,
+  with_bos,
+)
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.run_dir import claim_run_dir
 from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
@@ -358,6 +364,20 @@ def test_a_linear_scaling_that_was_laid_over_starts_at_the_length_of_training(tm
   again = config_of(sources.open_source(str(tmp_path / 'out')))
   assert again.encoding.scaling.original_max_position_embeddings == 128
   assert again.train.length == 512
+
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_a_linear_scaling_of_a_run_of_no_steps_starts_where_the_one_before_it_ends(
+  trained, tmp_path
+):
+  """A study lays it over an import; one that was trained with, too, leads to that length."""
+  linear = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 4}}
+  before, length = tmp_path / 'before', {'train.length': 128}
+  exported_run(before, length | {'encoding': linear if trained else {'name': 'rope'}})
+  start = {'encoding': linear, 'train.steps': 0, 'train.init_from': str(before)}
+  _, files = exported_run(tmp_path / 'run', length | start)
+  longest = json.loads(files['config.json']).get('max_sequence_length')
+  assert longest == (None if trained else 512)
 
 
 TEMPERATURE = {'name': 'llama4_temperature', 'length': 8, 'c': 0.7, 'counts_itself': False}
@@ -759,6 +779,8 @@ def test_the_space_before_a_text_is_said_beside_a_tokenizer():
   for pre, said in ((None, None), (level, None), (level | {'add_prefix_space': True}, True)):
     contents = json.dumps(BYTES | {'pre_tokenizer': pre}).encode()
     assert about_tokenizer(contents, {}).get('add_prefix_space') is said
+    (beside,) = naming_bos({'tokenizer_config.json': b'{}'}, contents, 256).values()
+    assert json.loads(beside).get('add_prefix_space') is said
 
 
 def test_bytes_are_tokens_of_an_exported_tokenizer():

@@ -102,6 +102,7 @@ def test_a_parameter_of_another_encoding_is_new_though_its_name_and_shape_are_th
 MEAN = {  # hyperparameters of which a parameter means something else, in the same shape
   'alibi': ({'learned': True}, {'balanced': True}),
   'cayley_string': ({}, {'scale': 8.0}),
+  'compact_relative': ({}, {'length_factor': 2.0}),
   'deberta': ({'span': 8}, {'span': None, 'buckets': 8}),
   'fox': ({'both_ways': True}, {'gate': 'learned'}),
   'gated_t5': ({}, {'bidirectional': True}),
@@ -110,6 +111,7 @@ MEAN = {  # hyperparameters of which a parameter means something else, in the sa
   'kerple_log': ({}, {'positivity': 'softplus'}),
   'kerple_power': ({'positivity': 'softplus'}, {'positivity': 'projection'}),
   'mlp_bias': ({}, {'log': True}),
+  'pape_ri': ({}, {'seed': 1}),
   'shaw': ({'max_distance': 3, 'max_later': 2}, {'max_distance': 2, 'max_later': 3}),
   't5': ({}, {'bidirectional': True}),
   'transformer_xl': ({}, {'features': 12}),

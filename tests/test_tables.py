@@ -446,9 +446,11 @@ def runs_of_configs(folder, fields_of):
     storage.append_rows(folder / name / 'eval.jsonl', [own])
 
 
-def test_seeds_whose_draws_of_evaluation_differ_are_one_line(tmp_path):
-  encoding = {'name': 'random_positions'}
-  own = [{'seed': n, 'encoding': encoding | {'eval_seed': n}, 'label': 'x'} for n in range(3)]
+@pytest.mark.parametrize(
+  ('name', 'field'), [('random_positions', 'eval_seed'), ('fope', 'seed'), ('pape_ri', 'seed')]
+)
+def test_seeds_whose_encodings_draw_otherwise_are_one_line(name, field, tmp_path):
+  own = [{'seed': n, 'encoding': {'name': name, field: n}, 'label': 'x'} for n in range(3)]
   runs_of_configs(tmp_path, {f'seed={n}': fields for n, fields in enumerate(own)})
   scores = one(row_files.of_runs(tmp_path))
   assert scores.lines == ['x']

@@ -396,6 +396,9 @@ def test_a_run_reads_on_where_the_one_that_it_starts_from_ended(
   for method, numbers in (('__getitem__', read), ('bytes_per_token', measured)):
     monkeypatch.setattr(data.Batches, method, listing(numbers, getattr(data.Batches, method)))
   loop.train(on, tmp_path / 'on')
+  epochs = f'{2 * STEPS * 4 / 58:.2f} epochs'  # an epoch has 58 windows, a batch 4
+  said = f'; {STEPS} steps of 4 from batch {STEPS} on end after {epochs}\n'
+  assert said in capsys.readouterr().out
   of_shapes, *of_steps = read
   assert of_shapes == 0
   assert of_steps == list(range(STEPS, 2 * STEPS))

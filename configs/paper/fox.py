@@ -26,7 +26,7 @@ SwiGLU, output projection not tied, embeddings not scaled. Otherwise:
   here at all: its output norm, and the other architectures (Mamba-2, HGRN2, DeltaNet, Samba).
 - Fixed and learned gates start at 2 to 16,384 tokens, one of the ranges that their evaluation
   names.
-- The gate's projection does not decay, as no parameter of an encoding here; theirs does.
+- The gate's projection does not decay, as no parameter of an encoding does here; theirs does.
 - Weights start at fan-in scale; theirs all from N(0, 0.02^2).
 
 Reference: their loss by position is a figure, and no number of it has been verified. Here

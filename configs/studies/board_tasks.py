@@ -39,7 +39,7 @@ DAPE are within 0.1 of what they have there, RoPE and xPos up to 0.18 below it: 
 distance first. Sinusoidal positions lose near ones, too: 0.893 at 100 %. Copying: 15 lines learn it
 with all eight seeds, Transformer-XL with four. At 1.5 L 15 lines have more than 0.6 of the symbols
 right (Sandwich 0.998, KERPLE 0.992, FoX 0.975, FIRE 0.931, RoPE 0.434); of whole strings of 2 L
-Sandwich has 0.859, KERPLE 0.591, FoX 0.541, stick-breaking 0.313, no other more than 0.211. """
+Sandwich has 0.859, KERPLE 0.591, FoX 0.541, stick-breaking 0.313, no other more than 0.211."""
 
 from pathlib import Path
 

@@ -31,6 +31,7 @@ class CompactRelative(Encoding):
   bias_in_scale = False
   needs_inputs = True
   per_layer = ('w_p', 'b_p', 'w_e')
+  parameters_depend_on = ('length_factor',)
 
   def __init__(
     self, dims: Dims, rngs, *, width: int = 48, query_width: int = 4, length_factor: float = 1.0

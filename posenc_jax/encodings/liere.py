@@ -87,6 +87,7 @@ class LieRE(Encoding):
     if length is None and axes > 1:  # the tokens of a grid are more than the places of an axis
       allowed = 'a number greater than 0, such as the places of an axis less 1'
       raise ValueError(f'length=None with axes={axes}; allowed: {allowed}')
+    # `angles` go on at another length: positions are interpolated, as where it follows training
     self.length = dims.train_length if length is None else length
     check_above(0, length=self.length)
     self.positions_per_token, self.block, self.generators = axes, block, generators

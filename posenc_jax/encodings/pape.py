@@ -91,6 +91,7 @@ class PaPERI(Encoding):
   applies_scale = True
   needs_inputs = True
   per_layer = ('w_a',)
+  parameters_depend_on = ('seed',)  # of the factors that w_a is trained beside
 
   def __init__(self, dims: Dims, rngs, *, axes: int = 1, seed: int = 0):
     """`axes`: how many positions a token has. `seed`: of the factors c, also of all runs: vary

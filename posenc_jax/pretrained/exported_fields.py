@@ -347,8 +347,8 @@ def _scaling(scaling: dict | None, length: int) -> dict | None:
 
 
 def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
-  """The fields of RoPE in a family. Raises `UserError` for what transformers would read otherwise,
-  or not at all.
+  """The fields of RoPE in a family: of another encoding, which `_difference` refuses, its defaults.
+  Raises `UserError` for what transformers would read otherwise, or not at all.
   """
   if encoding['name'] == 'chain' and kind == 'ministral3' and _rope_of(encoding) is not None:
     own, temperature = encoding['members']
@@ -356,7 +356,7 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
     of_temperature = {'llama_4_scaling_beta': temperature['c'], ORIGINAL: temperature['length']}
     longest = {name: value for name, value in fields.items() if name not in ROPE_FIELDS}
     return longest | {'rope_parameters': _parameters(fields) | of_temperature}
-  rope = hyperparameters('rope') | encoding
+  rope = hyperparameters('rope') | (_rope_of(encoding) or {})
   if kind == 'gpt_neox':
     fields = {'rotary_emb_base': float(rope['base']), 'rotary_pct': float(rope['fraction'])}
   else:

@@ -13,9 +13,10 @@ from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, GENERATION, PIECE
 BOS = '<|begin_of_window|>'  # what exported tokenizers call the run's own
 # Fields that say which token BOS is, and whether transformers makes the template anew.
 OF_BOS = ('bos_token', 'bos_token_id', 'add_bos_token', 'add_eos_token')
-# Those that take their place; the class is the one that takes the template as it is.
+# Those that take their place; the class is the one that takes the template as it is, and makes
+# add_prefix_space False where it is not said (transformers 4).
 NAMES_OF_BOS = {
-  'tokenizer_config.json': ('tokenizer_class', 'bos_token'),
+  'tokenizer_config.json': ('tokenizer_class', 'bos_token', 'add_prefix_space'),
   'special_tokens_map.json': ('bos_token',),
   GENERATION: ('bos_token_id',),
 }

@@ -115,7 +115,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   one, or tokens are other than bytes and those of a tokenizer.json.
   """
   field = f'workdir={str(workdir)!r}'
-  config = _as_evaluated(with_starts(config, saved_config(workdir)))
+  config = _as_evaluated(with_starts(config, _trained_config(workdir)))
   check_one_seed(field, config, workdir)
   _check_tokens(field, config)
   if (held := parameters_in(workdir)) is None:
@@ -166,6 +166,17 @@ def family_of(config: ConfigDict, leaves: dict) -> str:
   source = _source_of(Path(config.train.init_from)) if config.train.init_from else None
   fields, *_ = _planned(config, leaves, _bos(config, leaves), source)
   return fields['model_type']
+
+
+def _trained_config(workdir: Path) -> ConfigDict:
+  """The config that the parameters of a run were trained with: its own or, where it takes no step,
+  that of the run that it starts from, if that is still there.
+  """
+  config = saved_config(workdir)
+  start = config.train.init_from
+  if config.train.steps or not start or not storage.exists(Path(start) / 'config.json'):
+    return config
+  return _trained_config(Path(start))
 
 
 def _check_tokens(field: str, config: ConfigDict) -> None:

@@ -17,8 +17,9 @@ FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
 TEXTS = ('run', 'encoding', 'label', 'corpus', 'document')  # names that may hold any character
 # Fields of a config on which no score depends, or in which seeds differ.
 UNLIKE_SEEDS = (
-  *('seed', 'encoding.eval_seed', 'seeds', 'vmap_seeds', 'train.log_every', 'train.validate_every'),
-  *('train.validate_batches', 'train.max_nonfinite_updates', *HARMLESS, *config.CHECKPOINT_FIELDS),
+  *('seed', 'encoding.seed', 'encoding.eval_seed', 'seeds', 'vmap_seeds', 'train.log_every'),
+  *('train.validate_every', 'train.validate_batches', 'train.max_nonfinite_updates'),
+  *(*HARMLESS, *config.CHECKPOINT_FIELDS),
 )
 START, CORPUS = 'train.init_from', 'data.corpus'
 # Fields in which runs of one line may differ, besides: rows state them. The corpus that they state

@@ -176,8 +176,10 @@ def _announce(training: setup.Training) -> None:
     if left_out := corpus.left_out(c.length):
       print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
   if windows := training.train_batches[0].windows_per_epoch:
-    epochs = f'{c.steps:,} steps of {c.batch:,} are {c.steps * c.batch / windows:,.2f} epochs'
-    print(f'train: {windows:,} windows of {c.length:,} tokens an epoch; {epochs}')
+    epochs = (c.first_batch + c.steps) * c.batch / windows
+    verb = f'from batch {c.first_batch:,} on end after' if c.first_batch else 'are'
+    steps = f'{c.steps:,} steps of {c.batch:,} {verb} {epochs:,.2f} epochs'
+    print(f'train: {windows:,} windows of {c.length:,} tokens an epoch; {steps}')
     taken, there = c.validate_batches * c.batch, training.val_batches.windows_per_epoch
     if taken > there:
       print(f'validation: {taken:,} windows of {there:,}, so that some count more than once')

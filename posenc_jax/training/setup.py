@@ -126,7 +126,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   corpus, val_corpus = (open_split(config.data, split, tokenizer) for split in splits)
   train_batches, val_batches = [], None
   if c.steps:
-    # A batch is a pure function of seed and step: to resume, no iterator has to be restored.
+    # A batch is a pure function of seed and number: to resume, no iterator has to be restored.
     train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
     val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   configs = [config, *(run for run, _ in seed_runs)]

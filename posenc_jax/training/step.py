@@ -28,9 +28,9 @@ def make_step_fns(
     val_step(model, batch) -> nats per token, a mean over the tokens of `batch` that count; of a
     tuple of masks `scored_BT`, a tuple of means.
 
-  What an encoding samples at a step depends on seed and step, as the batch does, and on
-  `train.grad_accum_steps`, for each microbatch has draws of its own. With `config.seeds`, every
-  array has a first axis [seeds], except the batch of `val_step`.
+  What an encoding samples at a step depends on seed and step, whatever `train.first_batch` is, by
+  which batches are numbered, and on `train.grad_accum_steps`, for each microbatch has draws of its
+  own. With `config.seeds`, every array has a first axis [seeds], except the batch of `val_step`.
   """
 
   def mean_nats(model, batch, key=None, **options):
