@@ -354,6 +354,7 @@ STUDIES_OF_SECTIONS = {
     'scale_budget',
     'selective',
     'window_sinks',
+    'hybrid',
   ],
   ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside'],
   ('results/FINDINGS.md', 'Extending RoPE'): [
@@ -374,6 +375,7 @@ STUDIES_OF_SECTIONS = {
     'nope',
     'tasks',
     'temperatures',
+    'needle_temperatures',
   ],
 }
 
