@@ -378,6 +378,10 @@ def test_a_linear_scaling_of_a_run_of_no_steps_starts_where_the_one_before_it_en
   _, files = exported_run(tmp_path / 'run', length | start)
   longest = json.loads(files['config.json']).get('max_sequence_length')
   assert longest == (None if trained else 512)
+  if not trained:  # whatever length the run itself names
+    exported_run(tmp_path / 'long', start | {'train.length': 512})
+    again = config_of(sources.open_source(str(tmp_path / 'long' / 'out')))
+    assert again.encoding.scaling.original_max_position_embeddings == 128
 
 
 TEMPERATURE = {'name': 'llama4_temperature', 'length': 8, 'c': 0.7, 'counts_itself': False}

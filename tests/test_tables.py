@@ -19,6 +19,7 @@ from posenc_jax import config, storage
 from posenc_jax.config import BASE
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import captions, row_files, study, table_writers
+from posenc_jax.reporting.html.configurations import configurations
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows.overrides import DOCUMENTS
@@ -447,14 +448,25 @@ def runs_of_configs(folder, fields_of):
 
 
 @pytest.mark.parametrize(
-  ('name', 'field'), [('random_positions', 'eval_seed'), ('fope', 'seed'), ('pape_ri', 'seed')]
+  'encoding_of',
+  [
+    lambda n: {'name': 'random_positions', 'eval_seed': n},
+    lambda n: {'name': 'pape_ri', 'seed': n},
+    lambda n: {'name': 'random_positions', 'inner': {'name': 'fope', 'seed': n}},
+    lambda n: {'name': 'chain', 'members': ('kv_shift', {'name': 'fope', 'seed': n})},
+    lambda n: {'name': 'pattern', 'layers': ('rope', {'name': 'fope', 'seed': n})},
+  ],
 )
-def test_seeds_whose_encodings_draw_otherwise_are_one_line(name, field, tmp_path):
-  own = [{'seed': n, 'encoding': {'name': name, field: n}, 'label': 'x'} for n in range(3)]
+def test_seeds_whose_encodings_draw_otherwise_are_one_line(encoding_of, tmp_path):
+  own = [{'seed': n, 'encoding': encoding_of(n), 'label': 'x'} for n in range(3)]
   runs_of_configs(tmp_path, {f'seed={n}': fields for n, fields in enumerate(own)})
-  scores = one(row_files.of_runs(tmp_path))
+  rows = row_files.of_runs(tmp_path)
+  scores = one(rows)
   assert scores.lines == ['x']
   assert scores.seed_scores('x', 8) == pytest.approx([1.0, 2.0, 3.0])
+  saved = {f'seed={n}': config.saved_config(tmp_path / f'seed={n}') for n in range(3)}
+  (found,), _ = configurations(rows, saved)
+  assert found.seeds == [0, 1, 2]
 
 
 def test_rows_of_a_renamed_run_are_of_the_folder_as_it_is_named_now(tmp_path):

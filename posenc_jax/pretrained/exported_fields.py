@@ -86,7 +86,7 @@ def with_starts(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
       return part
     is_linear = 'linear' in (part.get('rope_type'), part.get('type'))
     if is_linear and part.get(ORIGINAL) is None and part not in own:
-      return part | {ORIGINAL: config.train.length}
+      return part | {ORIGINAL: trained.train.length}
     return {name: said(x) for name, x in part.items()}
 
   new = config.copy_and_resolve_references()

@@ -17,10 +17,11 @@ FILES = ('rows.jsonl', 'rows.jsonl.gz', 'eval.jsonl')
 TEXTS = ('run', 'encoding', 'label', 'corpus', 'document')  # names that may hold any character
 # Fields of a config on which no score depends, or in which seeds differ.
 UNLIKE_SEEDS = (
-  *('seed', 'encoding.seed', 'encoding.eval_seed', 'seeds', 'vmap_seeds', 'train.log_every'),
+  *('seed', 'seeds', 'vmap_seeds', 'train.log_every'),
   *('train.validate_every', 'train.validate_batches', 'train.max_nonfinite_updates'),
   *(*HARMLESS, *config.CHECKPOINT_FIELDS),
 )
+DRAWS = ('seed', 'eval_seed')  # hyperparameters of encodings, in which seeds may differ, too
 START, CORPUS = 'train.init_from', 'data.corpus'
 # Fields in which runs of one line may differ, besides: rows state them. The corpus that they state
 # is the one of the evaluation.
@@ -65,7 +66,7 @@ def _fields_of_line(
   left_out = {*UNLIKE_SEEDS, *stated}
   fields = {
     field: value
-    for field, value in saved[run].items()
+    for field, value in without_draws(saved[run]).items()
     if config.decides_results(field) and not {field, field.partition('.')[0]} & left_out
   }
   if ':' not in (corpus := str(fields.get(CORPUS))):
@@ -78,6 +79,22 @@ def _fields_of_line(
       _fields_of_line(start, others, config.NOT_TRAINING) if is_known else without_seed(start)
     )
   return fields
+
+
+def without_draws(fields: dict[str, object]) -> dict[str, object]:
+  """{field: value} of a config without DRAWS of its encoding, members and inner ones too."""
+
+  def cut(value):
+    if isinstance(value, dict):
+      return {name: cut(part) for name, part in value.items() if name not in DRAWS}
+    return [cut(part) for part in value] if isinstance(value, list) else value
+
+  is_of_encoding = lambda field: field.startswith('encoding.')
+  return {
+    field: cut(value) if is_of_encoding(field) else value
+    for field, value in fields.items()
+    if not (is_of_encoding(field) and field.rpartition('.')[2] in DRAWS)
+  }
 
 
 def without_seed(run: str) -> str:

@@ -19,16 +19,16 @@ Predicted before the runs, bits per byte:
 - with RoPE in the global layer it fails by 2 L, and loses less than plain RoPE there;
 - with ALiBi or Transformer-XL's bias it holds to 32 L, and letters of names 1 to 2 L back cost less
   than 5.5 bits;
-- the control, added and predicted while the first run trained, is within 0.04 of RoPE at L, and at
-  32 L within 0.02 of its score at L; letters of names 1 to 2 L back cost more than 5.8 bits.
+- the control, added and predicted once the first run had trained, is within 0.04 of RoPE at L, and
+  at 32 L within 0.02 of its score at L; letters of names 1 to 2 L back cost more than 5.8 bits.
 
 Cost: 15 runs of 7 to 10 minutes on a core, besides those of the board, which --kept=results/board
 leaves out. Result: results/hybrid/table.md, LOG/210. At L the four have 2.563 to 2.573 bits per
 byte, the control 2.561, RoPE 2.472. At 32 L NoPE, ALiBi and Transformer-XL's bias in the global
-layer change by 0.003 and less, the control not at all, RoPE there by 0.148. No model knows a name
-from farther back than its windows: 5.87 bits a character and more. What was predicted of L, and of
-ALiBi and Transformer-XL past it, does not hold.
-"""
+layer change by 0.003 and less, the control not at all, RoPE there by 0.148. No model with windows
+knows a name from farther back than these: 5.87 bits a character and more. Predictions that do not
+hold: all at L, the control's too, and that with ALiBi or Transformer-XL letters of names 1 to 2 L
+back cost less than 5.5 bits."""
 
 from pathlib import Path
 

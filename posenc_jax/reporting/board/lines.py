@@ -26,7 +26,7 @@ from posenc_jax.rows.row_schema import N_GRAM
 
 PROTOCOL = 'last_k'  # the same targets at every length
 FAR = 4  # training lengths of context, at which use of far context is told
-MOVED = 0.01  # of an interval's width: some three times what other resamples move its ends
+MOVED = 0.01  # of an interval's width: two to three times what other resamples move its ends
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
 
 

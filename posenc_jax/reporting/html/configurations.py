@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from posenc_jax import config
-from posenc_jax.reporting.row_files import START, UNLIKE_SEEDS, without_seed
+from posenc_jax.reporting.row_files import START, UNLIKE_SEEDS, without_draws, without_seed
 
 # Runs of one label that differ only in these fields are of one configuration.
 IGNORED = (*UNLIKE_SEEDS, 'label')
@@ -62,7 +62,7 @@ def configurations(
 
 def _fields_of_configuration(c: ConfigDict) -> dict[str, str]:
   """{field: value as text} of the fields that decide what a run's results are, but for its seed."""
-  fields = config.flat(c)
+  fields = without_draws(config.flat(c))
   if start := fields.get(START):
     fields[START] = without_seed(Path(str(start)).name)
   return {
