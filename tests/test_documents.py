@@ -376,6 +376,7 @@ STUDIES_OF_SECTIONS = {
     'tasks',
     'temperatures',
     'needle_temperatures',
+    'random_positions',
   ],
 }
 
