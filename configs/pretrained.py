@@ -17,9 +17,9 @@ its dynamic form, YaRN, Llama 3's rule, five times the base (ABF, there with tra
 ReRoPE and Self-Extend, which see no distance that the model was not trained on, dual chunk
 attention, and of 2026 MrRoPE, uniform and progressive, Jet-Long, and AlphaRoPE with its relative
 NTK-YaRN, with Su's NTK-RoPE-mixed of 2023, which he compared ReRoPE with. Not so `rerope`, which is
-ReRoPE without its log n and with a window of L / 2, theirs L / 4: `rerope_logn` is the released
-form. `ntk_mixed` is without log n, too. Three see 8,192 tokens alone: `window`; `window_sink`, with
-the first four tokens at their true distance; and `streaming`, with these at their place in a cache
+ReRoPE without its log n and with a window of L / 2, his L / 4: `rerope_logn` is as he reports it.
+`ntk_mixed` is without log n, too. Three see 8,192 tokens alone: `window`; `window_sink`, with the
+first four tokens at their true distance; and `streaming`, with these at their place in a cache
 (StreamingLLM).
 
 Of a model with a scaling of its own, such as Llama 3.1, methods that are scalings take its place
@@ -35,8 +35,8 @@ Jet-Long, at L the plain model, has below 0.655; none is shown to be better than
 given the last L tokens. Predicted before the runs of AlphaRoPE, which by a factor of 2 divides fast
 frequencies by more than any other method here but PI: 0.66 to 0.80 at L and at 16,384 tokens, at
 16,384 shown to be worse than YaRN; NTK-YaRN has 0.650 to 0.670 at both. Predicted before the run of
-ReRoPE as it was released, which is still to come: at L 0.640 to 0.648, and at 16,384 tokens, where
-log n sharpens, 0.640 to 0.652.
+`rerope_logn`, which is still to come: at L 0.640 to 0.648, and at 16,384 tokens, where log n
+sharpens, 0.640 to 0.652.
 
 Cost on one core: 36 s a document at 8,192 tokens and 106 s at 16,384 by YaRN, as by other methods
 with one range, 44 and 136 by dual chunk attention, about as much by Self-Extend; some seven

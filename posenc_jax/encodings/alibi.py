@@ -46,8 +46,8 @@ class ALiBi(Encoding):
   `spread` (NTK-ALiBi, github.com/keezen/ntk_alibi) the steepest slope stays and the others are
   divided by c^(log(m_1 / m_h) / log(m_1 / m_H)), m_1 the steepest and m_H the flattest, by c
   itself: for H a power of two that is c^((h - 1) / (H - 1)), as published; of other H the release
-  leaves the heads between as they are. Of `learned` slopes the logarithms are learned, as in
-  x-transformers (LearnedAlibiPositionalBias): a few steps of Adam would take the flattest of bare
+  leaves the heads between as they are. Of `learned` slopes the logarithms are learned, as
+  x-transformers had it until August 2023: a few steps of Adam would take the flattest of bare
   slopes below 0.
 
   Balanced ALiBi (Fu et al. 2025, eqs. 3 and 4) has m_h = 2^-h in the first half of the heads, and

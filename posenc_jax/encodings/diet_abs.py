@@ -13,7 +13,8 @@ class DietAbs(Encoding):
   and Q is P_K. All layers share both, as in their best models, whose rank was 2 K; with
   `model.share_encoding` 'none' each has its own. With fewer key/value heads Q has as many. Where
   rows start is not said; here at N(0, 1/rank), and so the products. Positions outside the tables
-  give NaN. DIET-REL is `t5` with `buckets` 2 (c - 1) and `max_distance` c.
+  give NaN. DIET-REL is `t5` with `buckets` 2 (c - 1) and `max_distance` c, a table a layer:
+  `model.share_encoding` 'none'.
   """
 
   paper = 'Chen et al. 2021, arXiv:2104.08698'

@@ -10,15 +10,16 @@ from posenc_jax.encodings.core.temperature import VisibleKeys
 
 
 class LogN(VisibleKeys):
-  """q_i max(floor, log n_i / log L), n_i keys that i sees: logits grow past L (Su 2021).
+  """q_i max(floor, log n_i / log L), n_i keys that i sees: logits grow past L (Su 2023).
 
-  So that the entropy of attention does not grow with the length; after Chiang and Cholak 2022, who
-  multiply logits by log n. What other encodings add to the scores without the query is not
-  multiplied. Under a causal mask n_i is i + 1, within windows and packed documents as many as there
-  are.
+  So that the entropy of attention does not grow with the length, in models that were trained
+  without it. With `floor` 0 it is the factor of Su 2021, who trains with it, where `length` is
+  always 512; Chiang and Cholak 2022 multiply logits by log n. What other encodings add to the
+  scores without the query is not multiplied. Under a causal mask n_i is i + 1, within windows and
+  packed documents as many as there are.
   """
 
-  paper = 'Su 2021, kexue.fm/archives/8823; Chiang and Cholak 2022, arXiv:2202.12172'
+  paper = 'Su 2023, kexue.fm/archives/9706; Su 2021, kexue.fm/archives/8823'
 
   def __init__(self, dims: Dims, rngs, *, length: int | None = None, floor: float = 1.0):
     """Keeps the hyperparameters.

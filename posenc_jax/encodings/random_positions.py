@@ -12,13 +12,15 @@ from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 class RandomPositions(PositionWrapper):
   """T tokens stand at T different positions of 0 .. `longest` - 1, drawn uniformly, in order.
 
-  Ruoss et al. 2023. One draw a forward for all layers, queries and keys; as released, also for all
-  examples of the batch and in evaluation too. There the draw is the same at every call, so that no
-  number depends on what stands beside it. With packing, a document stands where it would alone:
-  those of a row with the same length have the same positions. The released relative encoding reads
-  its table of sinusoids out of range, where JAX clamps; this one has all distances. Around vectors
-  by distance that do not end (`transformer_xl`) time grows with the square of the length times
-  `longest`, for each tile multiplies its queries with those of all distances.
+  Ruoss et al. 2023. One draw a forward for all layers, queries and keys, all examples of the batch,
+  in evaluation too, as released for positions of the input; there RoPE draws anew in every layer,
+  and ALiBi and the relative encoding draw distances, the same for all queries. In evaluation the
+  draw is the same at every call, so that no number depends on what stands beside it. With packing,
+  a document stands where it would alone: those of a row with the same length have the same
+  positions. The released relative encoding reads its table of sinusoids out of range, where JAX
+  clamps; this one has all distances. Around vectors by distance that do not end (`transformer_xl`)
+  time grows with the square of the length times `longest`, for each tile multiplies its queries
+  with those of all distances.
 
   With kind='floats', positions are real: T numbers drawn uniformly from 0 to `longest`, in order,
   whatever T is (random float sampling, Shimizu et al. 2026), and packed documents draw for

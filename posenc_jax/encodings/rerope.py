@@ -104,7 +104,8 @@ class ReRoPE(TwoRangeRoPE):
 class LeakyReRoPE(TwoRangeRoPE):
   """RoPE at distance i - j below window, at window + (i - j - window) / leak from there on.
 
-  Su 2023. A model trained with `rope` can be evaluated with it. leak 1 is RoPE.
+  Su 2023, whose code multiplies queries as beside ReRoPE (`logn`). A model trained with `rope` can
+  be evaluated with it. leak 1 is RoPE.
   """
 
   paper = ReRoPE.paper

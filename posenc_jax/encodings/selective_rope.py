@@ -30,7 +30,7 @@ class SelectiveRoPE(ByAngles):
   `qk_norm` of the model does before.
   """
 
-  paper = 'Selective RoPE, ICLR 2026, arXiv:2511.17388'
+  paper = 'Movahedi et al. 2025, arXiv:2511.17388'
   parameter_summary = 'two projections and a convolution a layer'
   position_kind = None
   causal_only = True

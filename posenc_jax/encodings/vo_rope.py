@@ -11,10 +11,11 @@ class VORoPE(ScaledRotary):
   """o_i = R(-i) sum_j p_ij R(j) v_j = sum_j p_ij R(j - i) v_j: each value is rotated by j - i.
 
   R(t) rotates pair m of channels by t base^(-2m/K), as `rope` does. Scores do not change, so it is
-  chained with an encoding that acts on them: ('rope', 'vo_rope'). In DeepSeek-V4 one vector is both
-  key and value (`model.shared_kv`), and rotating it does both. There the last `fraction` of the
-  channels rotates, here the first, which differs by a permutation of channels; the layout of
-  DeepSeek-V4 is 'interleaved'.
+  chained with an encoding that acts on them: ('rope', 'vo_rope'). Harik and Jayasiri rotate values
+  so beside keys (RoPER); Su 2025 names it VO-RoPE. In DeepSeek-V4 one vector is both key and value
+  (`model.shared_kv`), and rotating it does both. There the last `fraction` of the channels rotates,
+  here the first, which differs by a permutation of channels; the layout of DeepSeek-V4 is
+  'interleaved'.
 
   Without `back` o_i = sum_j p_ij R(j) v_j, as `rotary_value` of RoFormer makes it in Hugging Face
   transformers and in axlearn: outputs depend on absolute positions. It is the control that shows
@@ -24,7 +25,7 @@ class VORoPE(ScaledRotary):
   with `rope`, it and the other hyperparameters are set in both members.
   """
 
-  paper = 'DeepSeek-V4, in Hugging Face transformers'
+  paper = 'Harik and Jayasiri, research.labml.ai/RoPER.html; Su 2025, kexue.fm/archives/10862'
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.04'
   rotates_values = True
 

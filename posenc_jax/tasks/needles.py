@@ -46,7 +46,7 @@ class Needle(Task):
   what grows with the length is the text before it (NoLiMa's aligned depth, Modarressi et al. 2025,
   arXiv:2502.05167): far away and in a long context are told apart. 0: as `depth` says.
 
-  RULER's tasks, in 1,000 to 16,000 tokens of text: multi-key 1 is needles=4, multi-key 2
+  RULER's tasks, in 4,096 to 131,072 tokens of text: multi-key 1 is needles=4, multi-key 2
   haystack='needles' with words and numbers, multi-key 3 the same with uuids, multi-value values=4,
   multi-query queries=4. They ask in English, take answers in any order, and draw the places of
   all needles alike (in essays from 40 depths, none twice); so their numbers differ from these.
@@ -254,7 +254,7 @@ class VariableTracking(Chains):
   chain, the default, nothing need be tracked: every statement belongs to it, and that rule is right
   in all answers. Take `chains` of 2 (0.6) or more (4: 0.4).
 
-  RULER uses 1 chain and 4 hops in 1,000 to 16,000 tokens of text, asks in English, shows a solved
+  RULER uses 1 chain and 4 hops in 4,096 to 131,072 tokens of text, asks in English, shows a solved
   example first, and takes the variables in any order.
   """
 

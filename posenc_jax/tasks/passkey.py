@@ -20,8 +20,8 @@ class Passkey(Task):
 
   (The words of the example stand for bytes.) The text is a window of a document of the split; the
   key lies at 0 to 100 % of it in turn. Splits never share a key. A model of text is asked in
-  English, by the protocol text_passkey. Mohtashami and Jaggi hide 5 digits by sentences, in filler
-  that repeats itself and is easily told apart.
+  English, by the protocol text_passkey. Mohtashami and Jaggi hide a number from 1 to 50,000 by
+  sentences, in filler that repeats itself and is easily told apart.
   """
 
   texts: Sequence[bytes] = dataclasses.field(kw_only=False, repr=False)  # of one split

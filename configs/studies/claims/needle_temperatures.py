@@ -1,6 +1,6 @@
 """Claim: what RoPE and ALiBi lose of one needle among four is lost to how many keys there are, and
-a temperature that grows with their number brings it back (log n: Chiang and Cholak 2022,
-arXiv:2202.12172; SSMax: Nakanishi 2025, arXiv:2501.19399).
+a temperature that grows with their number brings it back (log n: Su 2023, kexue.fm/archives/9706;
+SSMax: Nakanishi 2025, arXiv:2501.19399).
 
   python scripts/sweep.py --config=configs/studies/claims/needle_temperatures.py \\
     --kept=results/needle_places --jobs=2

@@ -5,8 +5,9 @@ what lies past their training length (Ruoss et al. 2023, arXiv:2305.16843).
     --kept=results/needle_places --jobs=2
 
 Five encodings, each as it is and at positions drawn from 0 .. 16 L - 1, in training and test, one
-draw a batch as released: learned and sinusoidal positions, RoPE, ALiBi and T5's bias, whose table
-is then of 16 L, too. The task, and the rows of plain lines, are those of
+draw a batch for all layers: learned and sinusoidal positions, RoPE, ALiBi and T5's bias, whose
+table is then of 16 L, too. In the released code so are learned and sinusoidal positions; RoPE draws
+in every layer there, and ALiBi draws distances. The task, and the rows of plain lines, are those of
 configs/studies/claims/needle_places.py: a needle, one of four anywhere in up to 8 L. KV shift
 stands beside each encoding, as there: it is of the neighbour in the text, whatever its position.
 Copying is in configs/studies/claims/random_copying.py.

@@ -4,9 +4,10 @@ past their training length (Ruoss et al. 2023, arXiv:2305.16843). In text, too?
   python scripts/sweep.py --config=configs/studies/claims/random_text.py --kept=results/board
 
 RoPE and sinusoidal positions of configs/studies/board.py, as they are, of its rows, and at
-positions drawn from 0 .. 32 L - 1, in training and test, one draw a batch as released. 32 L is the
-longest input that is evaluated; there the draw is every position, in order. KV shift stands beside
-each encoding: it is of the neighbour in the text, whatever its position.
+positions drawn from 0 .. 32 L - 1, in training and test, one draw a batch for all layers (in the
+released code RoPE draws in every layer). 32 L is the longest input that is evaluated; there the
+draw is every position, in order. KV shift stands beside each encoding: it is of the neighbour in
+the text, whatever its position.
 
 Known before: in a needle test RoPE at random positions finds at 8 L what it loses as it is
 (random_positions.py beside this, two seeds). Bits per byte of three seeds of the board at

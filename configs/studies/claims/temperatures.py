@@ -1,5 +1,5 @@
 """Claim: attention spreads thin as keys become more, and a temperature that grows with their number
-cures it (log n: Chiang and Cholak 2022, arXiv:2202.12172; SSMax: Nakanishi 2025, arXiv:2501.19399).
+cures it (log n: Su 2023, kexue.fm/archives/9706; SSMax: Nakanishi 2025, arXiv:2501.19399).
 
   python scripts/sweep.py --config=configs/studies/claims/temperatures.py --jobs=2
 

@@ -106,7 +106,7 @@ def longrope(
 def llama3(
   K, base, length, *, factor, low_freq_factor, high_freq_factor, original_max_position_embeddings
 ):
-  """Llama 3.1 (arXiv:2407.21783): f (a + (1 - a) / factor), a by the turns in L positions.
+  """Llama 3.1, as released in code: f (a + (1 - a) / factor), a by the turns in L positions.
 
   a = clip((L f / (2 pi) - low_freq_factor) / (high_freq_factor - low_freq_factor), 0, 1): a is 0
   for slow frequencies, which are divided by factor, and 1 for fast ones, which are kept.
