@@ -8,9 +8,10 @@ import re
 
 import numpy as np
 import pytest
+from small_runs import tiny
 
 from posenc_jax import data, storage
-from posenc_jax.data.tokenizers import BYTES
+from posenc_jax.data.tokenizers import BYTES, TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, text_tasks
 from posenc_jax.protocols import TEXT_TASKS
@@ -226,6 +227,42 @@ def test_an_answer_of_likeliest_tokens_is_an_exact_match(asked):
   scores = measurement.score(predict, [0, 1, 3])
   assert scores[0] == pytest.approx({'nats': 5 * np.log(2), 'tokens': 5, 'bytes': 5})
   assert [score['value'] for score in scores[1:]] == [1.0, 0.0]
+
+
+def of_other_symbols(kind):
+  """A tokenizer.json of numbers or of nucleotides, which knows no English; or no digits."""
+  library = pytest.importorskip('tokenizers')
+  if kind == 'numbers':
+    numbers = {f'{n}': n for n in range(512)} | {'[UNK]': 512}
+    made = library.Tokenizer(library.models.WordLevel(numbers, unk_token='[UNK]'))
+    made.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+    return made
+  letters = f'{HIDDEN}{ASKED}' if kind == 'no digits' else 'ACGTN'
+  letters = {letter: n for n, letter in enumerate(sorted({*letters}))}
+  unknown = '?' if kind == 'lacks its unknown token' else None
+  made = library.Tokenizer(library.models.BPE(letters, [], unk_token=unknown))
+  if kind == 'no digits':
+    made.normalizer = library.normalizers.Replace(library.Regex('[0-9]'), '')
+  return made
+
+
+@pytest.mark.parametrize(
+  ('kind', 'says'),
+  [
+    ('numbers', r'text_passkey: 78% of what it says is unknown to the tokenizer; allowed: '),
+    ('nucleotides', r'text_passkey: \d\d% of what it says is unknown to the tokenizer; allowed: '),
+    ('no digits', 'text_passkey: its answer is unknown to the tokenizer; allowed: without text_'),
+    ('lacks its unknown token', "config.data.tokenizer='some.json': cannot cut a text "),
+  ],
+)
+def test_a_tokenizer_that_does_not_know_the_words_is_refused(kind, says, tmp_path):
+  """The answer would be the unknown token, which is always right, or no token."""
+  tokenizer = TokenizerJson(of_other_symbols(kind).to_str().encode(), 'some.json')
+  text = {'numbers': b'1 23 456 ', 'no digits': b'the '}.get(kind, b'ACGTN')
+  corpus = data.Corpus('', 'test', ['a'], [text * 400], tokenizer, cache=tmp_path)
+  fields = {'eval__protocols': ('text_passkey',), 'eval__lengths': (256,), 'eval__documents': 1}
+  with pytest.raises(UserError, match=says):
+    plan.plan(tiny({}, eval__target_context=256, **fields), corpus)
 
 
 def test_depths_are_whole_per_cents(measured):

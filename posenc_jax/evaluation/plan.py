@@ -194,6 +194,8 @@ class Planner:
     prompts = [text_tasks.prompt_of(task, f'{self._names[i]} {depth}') for i, depth in asked]
     sizes = [text_tasks.sizes(encode, prompt) for prompt in prompts]
     least, last = map(max, zip(*sizes, strict=True))
+    fewest = min(scored for _, scored in sizes)
+    text_tasks.check_known(task, prompts, fewest, self._corpus.tokenizer)
     if length < least:
       raise UserError(f'config.eval.lengths: {length} tokens for {task}; allowed: {least} or more')
 

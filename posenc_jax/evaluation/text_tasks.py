@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from posenc_jax.data.tokenizers import MOST_UNKNOWN, Bytes
+from posenc_jax.errors import UserError
+
 DIGITS = 5  # of a key, a code and a value
 HIDDEN = 4  # sentences that are hidden where there are several
 ASSIGNMENTS = 5  # of text_variables: RULER's four hops
@@ -192,6 +195,24 @@ def sizes(encode: Encode, prompt: Prompt) -> tuple[int, int]:
   """
   tokens = _tokens(encode, prompt)
   return tokens.least, tokens.scored
+
+
+def check_known(task: str, prompts: list[Prompt], scored: int, tokenizer: Bytes) -> None:
+  """Raises `UserError` where a tokenizer does not know the words of the prompts of a task, or an
+  answer becomes no token: then nothing is asked, or nothing is scored.
+
+  `scored`: the tokens of the shortest answer.
+  """
+  texts = [
+    text.encode()
+    for prompt in prompts
+    for text in (*prompt.hidden, f'{prompt.question} {prompt.answer}')
+  ]
+  unknown = sum(cut.unknown for cut in tokenizer.cut(texts)) / sum(map(len, texts))
+  if unknown > MOST_UNKNOWN or not scored:
+    what = f'{unknown:.0%} of what it says' if unknown > MOST_UNKNOWN else 'its answer'
+    problem, allowed = f'{what} is unknown to the tokenizer', f'without {task}'
+    raise UserError(f'config.eval.protocols: {task}: {problem}; allowed: {allowed}')
 
 
 def window(
