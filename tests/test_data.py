@@ -1739,6 +1739,19 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
   assert first.names[8] == 'train/8'
 
 
+def test_the_far_text_of_a_set_may_be_any_other_document(hf_set, small, tmp_path):
+  """All names of a split begin alike: with the name of a split, which is no folder."""
+  folder = hf_folder(hf_set, 'saved', tmp_path / 'set')
+  fields = {'data.text_field': 'body', 'data.cache': str(small), 'eval.lengths': (1,), 'eval.k': 1}
+  fields |= {'eval.target_context': 1, 'eval.documents': 3, 'eval.controls': ('shuffled_far',)}
+  for name in (f'hf:{folder}', 'tfds:small'):
+    c = config.load(BASE, {**TINY, 'data.corpus': name, **fields})
+    found = data.opened(c.data, 'test')
+    chosen = plan.choose_indices(c, found)
+    assert len({found.folder(index) for index in chosen}) == 3
+    assert len({name.partition('/')[0] for name in found.names}) == 1
+
+
 def test_a_run_is_told_of_other_files_in_a_folder_that_the_library_reads(hf_set, tmp_path):
   folder = hf_folder(hf_set, 'jsonl', tmp_path / 'set')
   opened = lambda split='train': corpus(f'hf:{folder}', split, 'body', str(tmp_path / 'cache'))

@@ -23,6 +23,7 @@ from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.token_cache import ByteCounts, Tokenized, tokenized
 from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
 from posenc_jax.errors import UserError, hint, shown
+from posenc_jax.rows.clusters import top_folder
 
 # What names a corpus.
 ALLOWED = (
@@ -145,6 +146,13 @@ class Corpus:
   def tokenizer_sha256(self) -> str | None:
     """The hash of the learned tokenizer, or None where tokens are bytes."""
     return self.tokenizer.sha256
+
+  def folder(self, index: int) -> str:
+    """The top folder of a document; its name where it has none, and in a set of TFDS or Hugging
+    Face: there the folder of all names is a split of the set.
+    """
+    name = self.names[index]
+    return name if self.name.startswith(FETCHED) else top_folder(name)
 
   def largest_position(self, length: int) -> None:
     """None: the batches of text carry no positions."""

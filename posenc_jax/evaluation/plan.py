@@ -19,7 +19,6 @@ from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.evaluation.whole_windows import WholeWindows
 from posenc_jax.inspection import attention_weights
 from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, is_asked
-from posenc_jax.rows.clusters import top_folder
 from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
 
@@ -51,6 +50,7 @@ class Planner:
     self._train_length = config.train.length
     chosen = choose_indices(config, corpus)
     self._names = [corpus.names[i] for i in chosen]
+    self._folders = [corpus.folder(i) for i in chosen]
     self._tokens = [corpus.tokens[i] for i in chosen]
     self._bytes = [corpus.token_bytes[i] for i in chosen]  # of each token
     self._excerpts, self._excerpt_bytes = (
@@ -118,7 +118,7 @@ class Planner:
     near, others = None, ()
     if control == SHUFFLED_FAR:
       near = self._train_length + k
-      others = windows.next_of_other_folder(self._names)
+      others = windows.next_of_other_folder(self._folders)
 
     def score(nll, indices):
       chosen = [targets[i] for i in indices]
@@ -376,7 +376,7 @@ def choose_indices(config: ConfigDict, corpus: data.Corpus) -> list[int]:
     )
   chosen = windows.spread_evenly(len(long_enough), e.documents or len(long_enough))
   chosen = [long_enough[i] for i in chosen]
-  folders = {top_folder(corpus.names[i]) for i in chosen}
+  folders = {corpus.folder(i) for i in chosen}
   if is_shuffled and len(folders) < 2:
     raise UserError(
       f'config.eval.controls={tuple(e.controls)!r}: all of the {len(chosen)} documents lie in '

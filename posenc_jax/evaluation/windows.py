@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import jax
 import numpy as np
 
-from posenc_jax.rows.clusters import top_folder
-
 # tokens_BT -> a number for each token
 TokenFunction = Callable[[np.ndarray], jax.Array | np.ndarray]
 
@@ -178,14 +176,13 @@ def target_windows(
     yield window_T
 
 
-def next_of_other_folder(names: Sequence[str]) -> list[int]:
-  """For each document the index of the next one that lies in another top-level folder, after the
-  last one the first; a name without a folder is a folder of its own.
+def next_of_other_folder(folders: Sequence[str]) -> list[int]:
+  """For each document the index of the next one that lies in another folder, after the last one the
+  first.
 
   Files of one project share names and style: far text out of the same one would keep part of what
-  the true far text gives. The names lie in two folders or more.
+  the true far text gives. There are two folders or more.
   """
-  folders = list(map(top_folder, names))
   count = len(folders)
   return [
     next(at % count for at in range(i + 1, i + count) if folders[at % count] != folder)
