@@ -1074,8 +1074,9 @@ def test_tfds_problems_are_one_line(small):
     word in unprepared
     for word in (str(small), 'tfds build small/x --file_format=array_record', 'copy')
   )
-  assert 'allowed: body' in message('tfds:small', field='text')
-  assert 'allowed: body' in message('tfds:small', field='number')
+  assert "'text': no such field of tfds:small; allowed: body" in message('tfds:small', field='text')
+  number = 'is Tensor(shape=(), dtype=int32) in tfds:small; allowed: body'
+  assert number in message('tfds:small', field='number')
   info = small / 'small' / '2.0.0' / 'dataset_info.json'
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
   assert 'tfrecord' in message('tfds:small')
@@ -1888,7 +1889,15 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
   reason = "cannot be fetched (ConnectionError: Couldn't reach 'them/set' on the Hub (no route))"
   assert reason in message('hf:them/set', corpora.prepare)
   assert list((tmp_path / 'cache').iterdir()) == [tmp_path / 'cache' / 'building.lock']
-  assert 'allowed: body' in message(f'hf:{folder}', field='number')
+  codes = datasets.DatasetDict(train=datasets.Dataset.from_dict({'codes': [[1, 2], [3]]}))
+  codes.save_to_disk(str(tmp_path / 'codes'))
+  no_text = 'a field of text, of which it has none'
+  for found, path, allowed in ((hf_set, folder, 'body'), (codes, tmp_path / 'codes', no_text)):
+    name = f'hf:{path}'
+    for field, feature in found['train'].features.items():
+      if field != 'body':
+        assert f': is {feature!r} in {name}; allowed: {allowed}' in message(name, field=field)
+    assert f': no such field of {name}; allowed: {allowed}' in message(name, field='text')
   assert 'test=tset; allowed: train, dev' in message(f'hf:{folder}:test=tset')
   (folder / 'train' / 'state.json').write_text('{')
   assert 'allowed: a folder that the library datasets reads' in message(f'hf:{folder}')

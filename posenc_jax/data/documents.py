@@ -2,11 +2,13 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from posenc_jax.errors import UserError, shown
 
 SPLITS = ('train', 'validation', 'test')
 SETTLED_NS = 2 * 10**9  # since the last change of a file: the coarsest ticks of file systems
@@ -43,6 +45,22 @@ class Documents(NamedTuple):
   read: Callable[[int], bytes]
   listing: Listing | None = None
   identity: str | None = None
+
+
+def no_text(
+  name: str, text_field: str, features: Mapping[str, object], texts: list[str]
+) -> UserError:
+  """The error of a field that a set lacks, or that holds something else than text.
+
+  Args:
+    features: {field: what it holds, as the library of the set writes it}.
+    texts: the fields that hold text.
+  """
+  problem = f'no such field of {name}'
+  if text_field in features:
+    problem = f'is {shown(features[text_field])} in {name}'
+  allowed = ', '.join(texts) or 'a field of text, of which it has none'
+  return UserError(f'config.data.text_field={text_field!r}: {problem}; allowed: {allowed}')
 
 
 def sampled(texts: Sequence[Sequence], size: int) -> list[Sequence]:

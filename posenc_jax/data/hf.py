@@ -24,7 +24,7 @@ from types import ModuleType
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once, not_prepared
-from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of
+from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of, no_text
 from posenc_jax.data.folder import listing_of
 from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line
 
@@ -80,10 +80,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   features = found[source].features
   texts = [key for key in features if _is_text(features, key)]
   if text_field not in texts:
-    raise UserError(
-      f'config.data.text_field={text_field!r}: not a text of {name}; '
-      f'allowed: {", ".join(texts) or "-"}'
-    )
+    raise no_text(name, text_field, features, texts)
   rows = found[source].select_columns([text_field])
 
   def read(index):

@@ -14,7 +14,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from posenc_jax.data.building import not_prepared
-from posenc_jax.data.documents import Documents, Listing, identity_of
+from posenc_jax.data.documents import Documents, Listing, identity_of, no_text
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown
 
 
@@ -27,10 +27,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   features = builder.info.features
   texts = [key for key, feature in features.items() if isinstance(feature, tfds.features.Text)]
   if text_field not in texts:
-    allowed = ', '.join(texts) or '-'
-    raise UserError(
-      f'config.data.text_field={text_field!r}: not a text of {name}; allowed: {allowed}'
-    )
+    raise no_text(name, text_field, dict(features), texts)
   part = _split_slices(set(builder.info.splits)).get(split)
   if part is None:
     present = ', '.join(builder.info.splits)
