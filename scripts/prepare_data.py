@@ -25,6 +25,7 @@ from posenc_jax import cli
 from posenc_jax.config import BASE, load, validate_data
 from posenc_jax.data import (
   TaskCorpus,
+  corpus,
   ngrams_with_history,
   opened,
   overlap,
@@ -41,7 +42,7 @@ from posenc_jax.tasks import chance, is_task
 CONTEXT = 6  # bytes of context of the n-gram under the table of histories
 MAX_TRAINING_TOKENS = 2**25  # that it counts
 OF_EACH = 20  # examples of a length whose sizes are counted
-MIN_BYTES = (4096, 8192, 16384, 32768)  # documents of at least so many bytes are counted
+LENGTHS = (4096, 8192, 16384, 32768)  # documents of at least so many tokens are counted
 
 
 def main(argv):
@@ -70,25 +71,37 @@ def main(argv):
 
 
 def describe_text(data: ConfigDict) -> None:
-  """Prepares a corpus of text and prints, for each split, its documents, bytes and tokens."""
+  """Prepares a corpus of text and prints, for each split, its documents, bytes and tokens; and how
+  many folders several splits share.
+  """
   folder = prepare(data.corpus, data.cache)
   print(f'{data.corpus}: {folder}')
   if digest := verified_sha256(data.corpus):
     print(f'SHA-256 of all documents verified: {digest}')
-  columns = ''.join(f'{f">= {n}":>10}' for n in MIN_BYTES)
+  columns = ''.join(f'{f">= {n}":>10}' for n in LENGTHS)
   learned = tokenizer(data).sha256
   columns += f'{"tokens":>14}{"bytes each":>12}' if learned else ''
-  print(f'\n{"split":12}{"documents":>10}{"bytes":>14}{columns}')
+  print(f'\n>= N: documents of N {"tokens" if learned else "bytes"} or more')
+  print(f'{"split":12}{"documents":>10}{"bytes":>14}{columns}')
   for split in SPLITS:
-    corpus = opened(data, split)
-    sizes = corpus.sizes
-    cells = ''.join(f'{(sizes >= n).sum():10}' for n in MIN_BYTES)
+    found = opened(data, split)
+    size, counts = found.sizes.sum(), found.counts
+    cells = ''.join(f'{(counts >= n).sum():10}' for n in LENGTHS)
     if learned:
-      tokens = corpus.counts.sum()
-      cells += f'{tokens:14,}{sizes.sum() / tokens:12.3f}'
-    print(f'{split:12}{len(sizes):10}{sizes.sum():14,}{cells}')
+      cells += f'{counts.sum():14,}{size / counts.sum():12.3f}'
+    print(f'{split:12}{len(found):10}{size:14,}{cells}')
   if learned:
-    print(f'\n{data.tokenizer}: {corpus.vocab} symbols, SHA-256 {learned}')
+    print(f'\n{data.tokenizer}: {found.vocab} symbols, SHA-256 {learned}')
+  train, test = (folders(data, split) for split in ('train', 'test'))
+  if both := train & test:
+    print(f'\n{len(both)} of {len(train | test)} top folders have documents in both train and test')
+
+
+def folders(data: ConfigDict, split: str) -> set[str]:
+  """The top folders that documents of a split lie in, before any are joined."""
+  documents = corpus(data.corpus, split, data.text_field, data.cache)
+  found = enumerate(documents.names)
+  return {folder for n, name in found if (folder := documents.folder(n)) != name}
 
 
 def describe_overlap(data: ConfigDict) -> None:
@@ -96,7 +109,8 @@ def describe_overlap(data: ConfigDict) -> None:
   train, *others = (text(data, split).documents for split in SPLITS)
   columns = ''.join(f'{f"{length} bytes":>12}' for length in overlap.LENGTHS)
   print(
-    f'\nshare of the sequences of so many bytes that the training split has, too:\n{"":12}{columns}'
+    '\nshare of the sequences of so many bytes that the training split has, too; where symbols are '
+    f'few,\nit has short ones by chance:\n{"":12}{columns}'
   )
   for split, documents in zip(SPLITS[1:], others, strict=True):
     shares = overlap.shared(train, documents).values()

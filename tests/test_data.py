@@ -1610,15 +1610,37 @@ def test_damaged_large_counts_are_told(file, tmp_path):
       token_cache.tokenized(documents, tokenizer, tmp_path, 'text')
 
 
-def test_prepare_data_counts_tokens_of_each_split(small_text, capsys):
-  section = small_text.data
+def test_prepare_data_counts_tokens_of_each_split(small_text, monkeypatch, capsys):
+  section, least = small_text.data, 500
+  monkeypatch.setattr(prepare_data, 'LENGTHS', (least,))
   prepare_data.main([f'--config.data.{field}={section[field]}' for field in FIELDS_OF_SMALL_TEXT])
   out = capsys.readouterr().out
   for split in SPLITS:
     corpus = data.opened(section, split)
     each = f'{corpus.sizes.sum() / corpus.counts.sum():.3f}'
-    assert re.search(rf'^{split} .* {corpus.counts.sum():,} +{each}$', out, re.MULTILINE)
+    cells = (corpus.counts >= least).sum(), f'{corpus.counts.sum():,}', each
+    assert re.search(rf'^{split} .* {" +".join(map(str, cells))}$', out, re.MULTILINE)
+    assert (corpus.counts >= least).sum() < (corpus.sizes >= least).sum()
+  assert '>= N: documents of N tokens or more\n' in out
   assert f'sentencepiece: 300 symbols, SHA-256 {corpus.tokenizer_sha256}\n' in out
+
+
+@pytest.mark.parametrize('packing', ['none', 'concatenated'])
+def test_prepare_data_says_which_folders_train_and_test_share(packing, tmp_path, capsys):
+  files = {f'{folder}/{n}.txt': 'text' for folder in 'abcdef' for n in range(4)} | {'x.txt': 'text'}
+  name = write(tmp_path / 'hashed', files)
+  train, test = (
+    {file[0] for file in corpus(name, split, 'text', '').names if file != 'x.txt'}
+    for split in ('train', 'test')
+  )
+  assert (len(train & test), len(train | test)) == (2, 6)
+  apart = {f'{split}/of {split}/{n}.txt': 'text' for split in SPLITS for n in range(3)}
+  for folder, says in ((name, '\n2 of 6 '), (write(tmp_path / 'apart', apart), '')):
+    prepare_data.main([f'--corpus={folder}', f'--config.data.packing={packing}'])
+    out = capsys.readouterr().out
+    assert '>= N: documents of N bytes or more\n' in out
+    assert (' top folders have documents in both train and test\n' in out) == bool(says)
+    assert says in out
 
 
 def sha256_of(path):
@@ -1965,7 +1987,6 @@ def test_joined_documents_lose_nothing_at_any_length(
     apart += [number] * (len(stream) - len(apart))
   batches = found.batches(length, 1, seed=1)
   steps = range(batches.windows_per_epoch)
-  assert found.left_out(length) is None
   more = length - 1 if len(stream) >= 2 * length else 0
   assert len(steps) == -(-(len(stream) + more) // length)
   is_read, read_bytes = np.zeros(len(stream), bool), 0

@@ -428,6 +428,8 @@ def test_there_is_a_row_for_all_that_is_asked(evaluated):
   assert {tuple(r[name] for name in facts) for r in evaluated.rows} == {('ok', None, 3, 'run', 16)}
   assert workdirs.is_finished(evaluated.workdir, config.config_hash(evaluated.c))
   assert 'of the gradient reaches' in evaluated.printed
+  left_out = 'have 32 tokens or more; the others are left out (eval.target_context)'
+  assert f'test: 4 of 5 documents (92.4 % of tokens) {left_out}\n' in evaluated.printed
 
 
 def test_rows_are_what_the_model_says(evaluated):

@@ -159,11 +159,9 @@ class Corpus:
     return None
 
   def left_out(self, length: int) -> str | None:
-    """Says which documents windows of `length` tokens are cut from; None: from all of them, as from
-    documents that are joined.
-    """
+    """Says which documents have windows of `length` tokens of their own; None: all of them."""
     is_long = self.counts >= length
-    if is_long.all() or self.packing != 'none':
+    if is_long.all():
       return None
     share = self.counts[is_long].sum() / self.counts.sum()
     documents = f'{is_long.sum():,} of {len(self):,} documents ({100 * share:.1f} % of tokens)'

@@ -91,6 +91,8 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   changed |= evaluator_of(config, corpus)
   plan_corpus = task_scoring.plan if isinstance(corpus, data.TaskCorpus) else plan
   measurements = plan_corpus(config, corpus)
+  if left_out := corpus.left_out(config.eval.target_context):
+    print(f'{corpus.split}: {left_out} (eval.target_context)')
   check_one_host()
   model, step = restore(config, corpus, workdir, at=at, holds_half=True, on_all=True)
   source = source_of(workdir)

@@ -172,7 +172,8 @@ def _announce(training: setup.Training) -> None:
     print(f'{training.workdir}: going on from step {training.start_step}')
   elif not c.init_from:
     announce_symbols(training.model.embedding.shape[-2])
-  for corpus in (training.corpus, training.val_corpus):
+  is_joined = training.config.data.packing != 'none'
+  for corpus in () if is_joined else (training.corpus, training.val_corpus):
     if left_out := corpus.left_out(c.length):
       print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
   if windows := training.train_batches[0].windows_per_epoch:
