@@ -16,6 +16,8 @@ GiB of parameters and optimizer, so that a card of 24 GB has little to spare; wi
 - on one before Ampere, which has no units for bfloat16 (T4, V100), `train.compute_dtype` and
   `eval.compute_dtype` of 'float32', in which a step takes more memory.
 
+Verdicts allow 0.01 or 0.02 bits a byte, whatever a byte of your text spells (docs/statistics.md).
+
 T5's last bucket begins at L: by its default all distances from 128 on would share it. The learning
 rate is one for all lines and a guess; scripts/lr_grid.py chooses one for each.
 """
