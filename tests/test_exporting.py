@@ -238,6 +238,20 @@ def test_a_run_whose_rows_were_rounded_up_has_its_bos_in_the_last_one(tmp_path):
   assert load_run(tmp_path / 'again').inputs(b'a').tolist() == [[263, 97]]
 
 
+def test_a_tokenizer_that_was_given_a_bos_is_not_said_to_lack_it(tmp_path, capsys):
+  """Nor one that cuts no letter, from which it could not be read."""
+  path, model = tmp_path / 'tokenizer.json', {'type': 'WordLevel', 'unk_token': '?'}
+  tree = {'version': '1.0', 'model': model | {'vocab': {'A': 0, 'C': 1}}}
+  path.write_text(json.dumps(tree | {'pre_tokenizer': {'type': 'WhitespaceSplit'}}))
+  run, digest = tmp_path / 'run', hashlib.sha256(path.read_bytes()).hexdigest()
+  run.mkdir()
+  storage.write_json(run / 'tokenizer.json', {'sha256': digest})
+  of_tokens = {'data.tokenizer': str(path), 'data.vocab': 3}
+  _, files = exported_run(run, {'encoding.name': 'rope'} | of_tokens, 3)
+  assert tokenizers.Tokenizer.from_buffer(files['tokenizer.json']).encode('C A').ids == [2, 1, 0]
+  assert capsys.readouterr().out == ''
+
+
 @pytest.mark.parametrize('dtype', ['bfloat16', 'float16'])
 def test_an_export_has_the_precision_that_is_asked_for(dtype, tmp_path, command):
   exported_run(tmp_path / 'run', {'encoding.name': 'rope'})

@@ -133,12 +133,13 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if (source := _source_of(workdir)) is not None:
     beside = files_beside(tokenizer_path(workdir, config.data).parent)
   bos = _bos(config, leaves)
-  if tokenizer is not None and bos != bos_of(source or {}):
+  goes_as_it_is = tokenizer is not None and bos == bos_of(source or {})
+  if tokenizer is not None and not goes_as_it_is:
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
-  own = tokenizer and first_token(tokenizer, beside.get(ABOUT_TOKENIZER[0]))
-  if config.train.steps and tokenizer is not None and own != bos:
+  about = beside.get(ABOUT_TOKENIZER[0])
+  if config.train.steps and goes_as_it_is and first_token(tokenizer, about) != bos:
     problem = f'it was tuned on windows that begin with token {bos}'
     print(f"{workdir}: {problem}, which its source's tokenizer puts before no text")
   if kind == 'qwen2' and (source or {}).get('model_type') != kind:
