@@ -84,13 +84,18 @@ def get_config() -> ConfigDict:
         # Tokens of the shortest examples of a task in training; the longest have train.length.
         # 0: the task chooses. Not for text.
         shortest=0,
-        # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; or the
-        # path of a tokenizer.json, which the extra 'hf' reads.
+        # How text becomes tokens: 'bytes'; 'sentencepiece', learned from the training split; the
+        # path of a tokenizer.json, which the extra 'hf' reads; or 'integers', decimal numbers with
+        # spaces or line breaks between them, each of which counts as one byte however it is
+        # spelled: bits per byte are bits per token.
         tokenizer='bytes',
         # Symbols, BOS included, of sentencepiece; of a tokenizer.json, those that it has and BOS: 0
-        # counts them, and a run's config gets their number.
+        # counts them, and a run's config gets their number. Of integers, N for those from 0 to
+        # N - 1: BOS is one more.
         vocab=4096,
-        text_field='text',  # the field of an example or a .jsonl line that holds its text
+        # The field of an example or a .jsonl line that holds its text; in the latter it may be a
+        # list of integers, which are written with a space between two.
+        text_field='text',
         # Whether training joins documents, so that short ones count: 'none'; 'concatenated', an
         # empty line between two, windows then cross from one to the next without a mask, and
         # evaluation, too, takes documents joined into 2**16 bytes or more; 'separate', windows hold

@@ -1711,6 +1711,139 @@ def test_validation_counts_the_bytes_of_its_own_windows(tmp_path):
   assert found['bpb'] == pytest.approx(1 / np.log(2) / validation)
 
 
+# Sequences that are not text
+
+
+NUMBERS = {'train': (70, 0, 33), 'validation': (40,), 'test': (64,)}  # lengths of documents
+
+
+def of_integers(root, kind='list', vocab=300, **fields):
+  """(The config of a tiny run on integers, {split: its documents as arrays})."""
+  draw = np.random.default_rng(0)
+  arrays = {
+    split: [draw.integers(0, vocab, n) for n in counts] for split, counts in NUMBERS.items()
+  }
+  files = {}
+  for split, documents in arrays.items():
+    words = [' '.join(map(str, numbers_T)) for numbers_T in documents]
+    lines = [numbers_T.tolist() for numbers_T in documents] if kind == 'list' else words
+    files[f'{split}/a.jsonl'] = '\n'.join(json.dumps({'events': line}) for line in lines)
+    if kind == 'txt':
+      files = {name: text for name, text in files.items() if not name.startswith(split)}
+      files |= {f'{split}/{n}.txt': f'\n{text}\t\r\n\f' for n, text in enumerate(words)}
+  settings = {'data.corpus': write(root / 'texts', files), 'data.cache': str(root / 'cache')}
+  settings |= {'data.tokenizer': 'integers', 'data.vocab': vocab, 'data.text_field': 'events'}
+  settings |= {'eval.documents': 0, 'eval.lengths': (16,), 'eval.protocols': ('non_overlapping',)}
+  return config.load(BASE, TINY | settings | dotted(fields)), arrays
+
+
+@pytest.mark.parametrize('kind', ['list', 'text', 'txt'])
+def test_integers_are_the_tokens_of_a_document(kind, tmp_path, monkeypatch):
+  """A byte each, however many digits they have."""
+  monkeypatch.setattr(folders, 'MAPPED_BYTES', 100)  # a .txt file that is not read as a whole
+  c, arrays = of_integers(tmp_path, kind)
+  config.validate(c)
+  for split, documents in arrays.items():
+    found = data.opened(c.data, split)
+    assert (found.vocab, data.vocab(c.data), len(found.tokenizer.lengths)) == (301, 301, 301)
+    assert found.counts.tolist() == list(NUMBERS[split])
+    for tokens_T, bytes_T, numbers_T in zip(
+      found.tokens, found.token_bytes, documents, strict=True
+    ):
+      np.testing.assert_array_equal(tokens_T, numbers_T)
+      np.testing.assert_array_equal(bytes_T[:], np.ones(len(numbers_T)))
+      written = found.tokenizer.decode(tokens_T)
+      np.testing.assert_array_equal(found.tokenizer.encode(written), numbers_T)
+  # with another number of them the same text has other tokens in the cache, and another hash
+  config.overlay(c, {'data.vocab': 70_000})
+  other = data.opened(c.data, 'test')
+  np.testing.assert_array_equal(other.tokens[0], arrays['test'][0])
+  assert other.tokenizer_sha256 != found.tokenizer_sha256
+  assert len([*(tmp_path / 'cache' / 'tokens').glob('*/checks.json')]) == 4
+
+
+@pytest.mark.parametrize(
+  ('text', 'wrong'),
+  [
+    ('1 2 C 3', 'C'),
+    ('1 4', '4'),
+    ('-1 2', '-1'),
+    ('1, 2', '1,'),
+    ('1.0', '1.0'),
+    ('3 1_0', '1_0'),
+    ('0\n' + '9' * 5000, '9' * 99),
+    ('٣', '٣'),
+  ],
+)
+def test_what_is_no_integer_of_a_corpus_is_one_line(text, wrong, tmp_path):
+  files = {'train/a.jsonl': '\n'.join(json.dumps({'text': line}) for line in ('0 3', text))}
+  settings = {'data.corpus': write(tmp_path / 'texts', files), 'data.cache': str(tmp_path / 'c')}
+  c = config.load(BASE, settings | {'data.tokenizer': 'integers', 'data.vocab': 4})
+  found = data.opened(c.data, 'train')
+  with pytest.raises(UserError) as error:
+    len(found.tokens)
+  said = one_line(error)
+  assert f"texts (train), a.jsonl:2: config.data.tokenizer='integers': '{wrong}" in said
+  assert said.endswith('; allowed: whole numbers below data.vocab=4, with spaces or line breaks')
+  assert found.tokenizer.encode(b'').tolist() == found.tokenizer.encode(b' \n').tolist() == []
+
+
+@pytest.mark.parametrize('value', [3, None, [1, True], [1, 2.0], [[1]], ['1']])
+def test_a_field_of_neither_text_nor_integers_is_said_as_such(value, tmp_path):
+  folder = write(tmp_path, {'train/a.jsonl': json.dumps({'text': value, 'body': 'x'})})
+  with pytest.raises(UserError) as error:
+    corpus(folder, 'train', 'text', '').sizes.sum()
+  said = 'no such text or list of integers in a.jsonl:1; its fields: text, body'
+  assert said in one_line(error)
+
+
+def test_integers_are_asked_no_question_in_words(tmp_path):
+  changes = {'eval__protocols': ('last_k', 'text_passkey'), 'eval__lengths': (16, 32)}
+  c, _ = of_integers(tmp_path, **changes)
+  with pytest.raises(
+    UserError, match=r'^config\.eval\.protocols=.*: without text_passkey, which a'
+  ):
+    config.validate(c)
+  config.overlay(c, {'eval.protocols': ('last_k',)})
+  config.validate(c)
+
+
+def test_a_run_on_integers_scores_and_writes_them(tmp_path, command, capsys):
+  """Bits a byte of its rows are bits a token."""
+  c, arrays = of_integers(tmp_path, train__steps=3, model__mlp='swiglu')
+  folder = tmp_path / 'run'
+  assert preflight.check_all([(config.to_json(c), [str(folder)])]) is None
+  loop.train(c, folder)
+  evaluate.evaluate(c, folder)
+  (row,) = storage.read_rows(folder / 'eval.jsonl')
+  run, nats = runs.load_run(folder), []
+  for window_T in arrays['test'][0].reshape(4, 16):
+    logits_TV = run.model(np.append(300, window_T[:-1])[None], **run.options)[0]
+    p_TV = np.exp(np.asarray(logits_TV, float))
+    nats += [-np.log(p_V[token] / p_V.sum()) for p_V, token in zip(p_TV, window_T, strict=True)]
+  assert row['tokens'] == row['bytes'] == 64
+  assert row['nats'] / row['bytes'] == pytest.approx(np.mean(nats), rel=1e-5)
+
+  capsys.readouterr()
+  flags = f'--workdir={folder}', '--tokens=9'
+  code, out, _ = command('scripts/generate.py', *flags, '--prompt=7 299')
+  assert (code, out.startswith('7 299 ')) == (None, True)
+  assert len(run.tokenizer.encode(out.encode())) == 11
+  code, _, error = command('scripts/generate.py', *flags, '--prompt=7 300')
+  assert (code, error.count('\n')) == (2, 1)
+  assert "config.data.tokenizer='integers': '300'; allowed: whole numbers below" in error
+
+  library = pytest.importorskip('tokenizers')
+  code, out, _ = command('scripts/export_model.py', *flags[:1], f'--out={tmp_path / "out"}')
+  assert (code, 'it was tuned on' in out) == (None, False)
+  path = tmp_path / 'out' / 'tokenizer.json'
+  assert library.Tokenizer.from_file(str(path)).encode('7\n299 0').ids == [300, 7, 299, 0]
+  exported = tokenizers.TokenizerJson(path.read_bytes(), '')
+  assert exported.encode(b'7 299 0').tolist() == [7, 299, 0]
+  with pytest.raises(UserError, match='cannot cut a text'):
+    exported.encode(b'7 300')
+
+
 # Sets of Hugging Face
 
 

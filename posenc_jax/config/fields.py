@@ -64,7 +64,7 @@ def _tokenizer(value: object) -> str | None:
   """Takes a tokenizer by name, or a path that ends in .json."""
   if isinstance(value, str) and value.endswith('.json'):
     return None
-  refused = one_of(('bytes', 'sentencepiece'))(value)
+  refused = one_of(('bytes', 'sentencepiece', 'integers'))(value)
   return refused and f'the path of a tokenizer.json, {refused}'
 
 

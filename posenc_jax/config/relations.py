@@ -159,6 +159,9 @@ def windows(config: ConfigDict) -> Relations:
   if asked := [name for name in evals.protocols if name in TEXT_TASKS]:
     # rows are told apart by their depth in whole per cent
     yield 'eval.spans', evals.spans <= 50, f'1 to 50 depths for {", ".join(asked)}'
+    has_words = config.data.tokenizer != 'integers'
+    allowed = f"without {', '.join(asked)}, which ask in words, with data.tokenizer='integers'"
+    yield 'eval.protocols', has_words, allowed
   if 'planted' in evals.protocols:
     has_names = config.data.corpus == 'planted' and config.data.tokenizer == 'bytes'
     allowed = "without planted, or with data.corpus='planted' and data.tokenizer='bytes'"

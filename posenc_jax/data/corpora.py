@@ -21,7 +21,7 @@ from posenc_jax.data.batches import BETWEEN, Batch, Batches
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.token_cache import ByteCounts, Tokenized, tokenized
-from posenc_jax.data.tokenizers import BYTES, Bytes, learned, tokenizer_json
+from posenc_jax.data.tokenizers import BYTES, Bytes, Integers, learned, tokenizer_json
 from posenc_jax.errors import UserError, hint, shown
 from posenc_jax.rows.clusters import top_folder
 
@@ -129,7 +129,7 @@ class Corpus:
     about = self.name, self.split, self.packing, self.listing, self.identity
     source = None if self.identity is None else repr(about)
     title = f'{self.name} ({self.split})'
-    return tokenized(self.documents, self.tokenizer, self.cache, title, source)
+    return tokenized(self.documents, self.tokenizer, self.cache, title, source, self.names)
 
   def _of_each(self, take: Callable[[slice], Sized]) -> Sequence:
     """What `take` makes of the tokens of each document, given their place among those of all."""
@@ -144,7 +144,7 @@ class Corpus:
 
   @property
   def tokenizer_sha256(self) -> str | None:
-    """The hash of the learned tokenizer, or None where tokens are bytes."""
+    """The hash of the tokenizer, or None where tokens are bytes."""
     return self.tokenizer.sha256
 
   def folder(self, index: int) -> str:
@@ -217,6 +217,8 @@ def tokenizer(data: ConfigDict) -> Bytes:
   """
   if data.tokenizer == 'bytes':
     return BYTES
+  if data.tokenizer == 'integers':
+    return Integers(data.vocab)
   if data.tokenizer != 'sentencepiece':
     return tokenizer_json(data.tokenizer, data.vocab)
   return learned(text(data, 'train').documents, data.vocab, cache_folder(data.cache))
@@ -235,7 +237,7 @@ def vocab(data: ConfigDict) -> int:
   """
   if (task := tasks.of_corpus(data.corpus)) is not None:
     return task.vocab
-  return BYTES.vocab if data.tokenizer == 'bytes' else data.vocab
+  return tokenizer(data).vocab if data.tokenizer in ('bytes', 'integers') else data.vocab
 
 
 def corpus(name: str, split: str, text_field: str, cache: str, packing: str = 'none') -> Corpus:

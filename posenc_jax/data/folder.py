@@ -1,4 +1,5 @@
-"""A folder of text as a corpus: each .txt file, and each line of a .jsonl file, is one document.
+"""A folder of text as a corpus: each .txt file, and each line of a .jsonl file, is one document. A
+list of integers in such a line is the text of these numbers, with a space between two.
 
 Subfolders are searched at any depth, those behind links too. If there is a subfolder train/,
 validation/ or test/, these are the splits. Otherwise documents are ranked by the SHA-256 of their
@@ -227,9 +228,11 @@ def _read(document: Document, text_field: str) -> bytes | mmap.mmap:
     raise UserError(f'config.data.corpus: {where} is not JSON: {one_line(error)}') from None
   fields = row if isinstance(row, dict) else {}
   text = fields.get(text_field)
+  if isinstance(text, list) and all(type(number) is int for number in text):
+    text = ' '.join(map(str, text))
   if not isinstance(text, str):
     raise UserError(
-      f'config.data.text_field={text_field!r}: no such text in {document.name}; '
-      f'its fields: {", ".join(fields) or "none"}'
+      f'config.data.text_field={text_field!r}: no such text or list of integers in '
+      f'{document.name}; its fields: {", ".join(fields) or "none"}'
     )
   return text.encode('utf-8', 'surrogatepass')

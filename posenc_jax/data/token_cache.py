@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ import numpy as np
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
-from posenc_jax.data.tokenizers import Bytes
+from posenc_jax.data.tokenizers import Bytes, OtherText
 from posenc_jax.errors import Damaged, UserError
 
 # One more with each change of what the modules here make of files, what tokenizers.py makes of a
@@ -114,13 +114,19 @@ class Tokenized(NamedTuple):
 
 
 def tokenized(
-  documents: Sequence[bytes], tokenizer: Bytes, cache: Path, title: str, source: str | None = None
+  documents: Sequence[bytes],
+  tokenizer: Bytes,
+  cache: Path,
+  title: str,
+  source: str | None = None,
+  names: Sequence[str] | None = None,
 ) -> Tokenized:
   """Returns the tokens of all documents from the cache, where they are made if they are not there.
 
   Args:
     title: what the documents are called in the line that says that they are cut.
     source: what decides on their text, so that it need not be read; None: that is not known.
+    names: what errors call each document; None: its number.
   Raises:
     UserError: the cache cannot be written or is damaged, documents changed, or what the tokenizer
       raises. OSError: the cache cannot be read.
@@ -142,7 +148,8 @@ def tokenized(
     if change := tokenizer.change(next(iter(documents), b'')[:SAMPLE_BYTES]):
       what = f'the tokenizer changes text ({change}), and predicts what it has changed'
       print(f'{title}: {what}: other bits per byte are not comparable', file=sys.stderr, flush=True)
-    if _write(scratch / name, documents, tokenizer) != name:
+    name_of = lambda n: f'{title}, {names[n] if names else n}'
+    if _write(scratch / name, documents, tokenizer, name_of) != name:
       raise UserError(f'{title}: the text changed while it was read; run again')
     return scratch / name
 
@@ -184,7 +191,8 @@ def _damaged(folder: Path) -> UserError:
 
 def _digest(tokenizer: Bytes, *more: str | None):
   package = tokenizer.package  # another version may cut otherwise
-  about = FORMAT, tokenizer.sha256, package, metadata.version(package), *more
+  version = package and metadata.version(package)
+  about = FORMAT, tokenizer.sha256, package, version, *more
   return hashlib.sha256(repr(about).encode())
 
 
@@ -225,13 +233,16 @@ class _Writer:
     self._file.close()
 
 
-def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
+def _write(
+  folder: Path, documents: Sequence[bytes], tokenizer: Bytes, name_of: Callable[[int], str]
+) -> str:
   """Writes the tokens into a new folder; returns the name of the text that they are of. Raises
-  `UserError` as `check_unknown` of the tokenizer does.
+  `UserError` as `check_unknown` of the tokenizer does, and with the name of a document that is none
+  of its texts.
   """
   folder.mkdir()
   digest = _digest(tokenizer)
-  unknown = size = num_tokens = 0
+  unknown = size = num_tokens = num_cut = 0
   files = {name: _Writer(folder / name, kind) for name, kind in _kinds(tokenizer).items()}
   try:
     for chunk in _chunks(documents):
@@ -247,9 +258,12 @@ def _write(folder: Path, documents: Sequence[bytes], tokenizer: Bytes) -> str:
         files['counts'].write(np.array([len(cut.tokens_T)]))
         num_tokens += len(cut.tokens_T)
         unknown += cut.unknown
+        num_cut += 1
     tokenizer.check_unknown(unknown, size)
     for file in files.values():
       file.sync()
+  except OtherText as error:
+    raise UserError(f'{name_of(num_cut)}: {error}') from None
   finally:
     for file in files.values():
       file.close()

@@ -1,5 +1,6 @@
-"""Tokens of text: bytes, pieces that SentencePiece learns from a corpus, or those of a
-tokenizer.json. Decoding bytes and learned pieces gives back every byte of the text.
+"""Tokens of text: bytes, pieces that SentencePiece learns from a corpus, those of a tokenizer.json,
+or integers that the text spells. Decoding bytes and learned pieces gives back every byte of the
+text.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ import numpy as np
 
 from posenc_jax.config import tokenizer_file
 from posenc_jax.data.documents import sampled
-from posenc_jax.errors import MAX_REASON, UserError, one_line
+from posenc_jax.errors import MAX_REASON, UserError, one_line, shown
 from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the bytes of a text
@@ -30,6 +31,10 @@ BYTE_OF_CHARACTER = {chr(byte): byte for byte in PRINTED} | {
   chr(0x100 + place): byte
   for place, byte in enumerate(byte for byte in range(256) if byte not in PRINTED)
 }
+
+
+class OtherText(UserError):
+  """A text is none that the tokenizer cuts; whoever knows the name of its document adds it."""
 
 
 class Cut(NamedTuple):
@@ -53,7 +58,8 @@ class Bytes:
     vocab: the number of symbols; the last one is BOS.
     lengths: int64 [vocab], the number of bytes that each symbol stands for; None where that
       depends on where the symbol stands.
-    sha256: the hash of the learned model or the file; None where nothing was learned.
+    sha256: the hash of the learned model, of the file or of how many integers there are; None of
+      bytes.
     learned: the learned model; None where nothing was learned, or it is a file of the user's.
     package: the package that makes the tokens, whose version they may depend on; None: this one.
   """
@@ -84,6 +90,37 @@ class Bytes:
 
 
 BYTES = Bytes()
+
+
+class Integers(Bytes):
+  """Every decimal number of a text is a token, with its value as its number. It counts as one byte
+  however it is spelled, so that bits a byte are bits a token.
+  """
+
+  def __init__(self, count: int):
+    """The numbers are those from 0 to `count` - 1."""
+    self._count, self.vocab = count, count + 1
+    self.sha256 = hashlib.sha256(b'integers %d' % count).hexdigest()
+    self.lengths = np.append(np.ones(count, np.int64), 0)
+
+  def encode(self, text: bytes) -> np.ndarray:
+    """Returns int64 tokens_T. Raises `OtherText` for what is no such number."""
+    text = bytes(text)  # it may be a file in memory
+    if not text.strip():
+      return np.zeros(0, np.int64)  # NumPy would read a 0
+    tokens_T = None
+    if not re.search(rb'[^0-9\s]', text):
+      tokens_T = np.fromstring(text, np.int64, sep=' ')
+    if tokens_T is None or tokens_T.max() >= self._count:
+      is_known = lambda word: word.isdigit() and float(word) < self._count
+      wrong = next(word for word in text.split() if not is_known(word)).decode('utf-8', 'replace')
+      allowed = f'whole numbers below data.vocab={self._count}, with spaces or line breaks'
+      raise OtherText(f"config.data.tokenizer='integers': {shown(wrong)}; allowed: {allowed}")
+    return tokens_T
+
+  def decode(self, tokens: Iterable[int]) -> bytes:
+    """Returns the numbers, each with a space before it."""
+    return b''.join(b' %d' % token for token in tokens)
 
 
 class SentencePiece(Bytes):

@@ -138,6 +138,18 @@ def beginning_with(bos: int, token: str) -> dict:
   return {'type': 'TemplateProcessing', **template}
 
 
+def integer_tokenizer(count: int) -> bytes:
+  """A tokenizer.json in which the numbers below `count` are tokens, and which cuts nothing else."""
+  tree = {
+    'version': '1.0',
+    'added_tokens': [],
+    'pre_tokenizer': {'type': 'WhitespaceSplit'},
+    # an unknown token that is not there: the library refuses what it does not know
+    'model': {'type': 'WordLevel', 'vocab': {str(n): n for n in range(count)}, 'unk_token': '?'},
+  }
+  return json.dumps(tree).encode()
+
+
 def byte_tokenizer(bos: int) -> bytes:
   """A tokenizer.json in which every byte is a token, with its value as its number, and BOS, a token
   of its own or a byte.

@@ -24,6 +24,7 @@ from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
   byte_tokenizer,
   first_token,
+  integer_tokenizer,
   naming_bos,
   with_bos,
   with_longer_texts,
@@ -112,7 +113,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   """Exports the last checkpoint of a run; returns the name of the family.
 
   Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
-  one, or tokens are other than bytes and those of a tokenizer.json.
+  one, or tokens are learned ones.
   """
   field = f'workdir={str(workdir)!r}'
   config = _as_evaluated(with_starts(config, _trained_config(workdir)))
@@ -124,6 +125,8 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if held.step < config.train.steps:
     print(f'{workdir}: step {held.step}; its training ends at step {config.train.steps}')
   tokenizer = None
+  if config.data.tokenizer == 'integers':
+    tokenizer = integer_tokenizer(config.data.vocab)
   if config.data.tokenizer.endswith('.json'):
     path = tokenizer_path(workdir, config.data)
     with user_errors(OSError):
@@ -181,12 +184,12 @@ def _trained_config(workdir: Path) -> ConfigDict:
 
 
 def _check_tokens(field: str, config: ConfigDict) -> None:
-  """Raises `UserError` where tokens are other than bytes and those of a tokenizer.json."""
+  """Raises `UserError` where tokens are learned ones, or those of a task."""
   if is_task(config.data.corpus):
     raise UserError(f'{field}: its tokens are symbols of a task; allowed: a model of text')
-  if config.data.tokenizer != 'bytes' and not config.data.tokenizer.endswith('.json'):
-    problem = f'its tokens are those of {config.data.tokenizer}'
-    raise UserError(f"{field}: {problem}; allowed: 'bytes', or a tokenizer.json")
+  if config.data.tokenizer == 'sentencepiece':
+    allowed = "'bytes', 'integers' or a tokenizer.json"
+    raise UserError(f'{field}: its tokens are those of sentencepiece; allowed: {allowed}')
 
 
 def _source_of(workdir: Path) -> dict | None:
