@@ -598,6 +598,12 @@ def test_a_tokenizer_is_learned_from_some_of_all_documents_of_a_large_text(sizes
   assert 400 < np.mean(numbers) < 500
 
 
+def test_a_tokenizer_is_learned_from_one_line_of_any_length(tmp_path):
+  text = b'tokenizer' * 2**18
+  tokenizer = tokenizers.learned([text], 280, tmp_path)
+  assert len(tokenizer.encode(text[:90])) == 10
+
+
 def test_text_of_a_large_file_is_hashed_without_a_copy(tmp_path):
   """Where its tokens are kept, it is read for its hash alone."""
   path = tmp_path / 'large.txt'

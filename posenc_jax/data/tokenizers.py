@@ -22,6 +22,9 @@ from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the bytes of a text
 MAX_TRAINING_BYTES = 2**26  # of the training split, from which a model is learned
+# Characters of a line that SentencePiece learns from: of longer ones it may learn nothing, or end
+# the process.
+LONGEST_LINE = 2**15
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
 
 # Byte-level pieces write bytes as characters: those that can be printed as themselves, the others
@@ -358,7 +361,7 @@ def learned(texts: Sequence[bytes], vocab: int, cache: Path) -> SentencePiece:
   `UserError`.
   """
   sample = sampled(texts, MAX_TRAINING_BYTES)
-  digest = hashlib.sha256(b'%d' % vocab)
+  digest = hashlib.sha256(b'%d %d' % (vocab, LONGEST_LINE))
   for text in sample:
     digest.update(b' %d ' % len(text))
     digest.update(text)
@@ -396,7 +399,11 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
   lines = (line for text in texts for line in str(text, 'utf-8', 'replace').split('\n') if line)
   try:
     sentencepiece.SentencePieceTrainer.train(
-      sentence_iterator=lines,
+      sentence_iterator=(
+        line[start : start + LONGEST_LINE]
+        for line in lines
+        for start in range(0, len(line), LONGEST_LINE)
+      ),
       model_writer=model,
       vocab_size=vocab - 1,
       model_type='bpe',
