@@ -163,7 +163,19 @@ def test_documents_that_are_too_short_are_said_to_be_left_out(tiny, corpus, tmp_
     epochs = f'2 steps of 4 are {8 / windows:.2f} epochs'
     assert f'train: {windows} windows of 16 tokens an epoch; {epochs}\n' in printed
     assert 'some count more than once' not in printed
+    assert 'nothing stands between documents' not in printed
   assert data.opened(tiny.data, 'train').left_out(16) is None
+
+
+def test_documents_that_are_joined_with_nothing_between_are_said_to_be(tmp_path, capsys):
+  """Their windows show no place at which one ends."""
+  texts = {split: ('3 1 2 ' * 9, '0 4 ' * 9) for split in ('train', 'validation')}
+  settings = {'data.corpus': write_text_corpus(tmp_path / 'texts', texts), 'train.steps': 1}
+  settings |= {'data.tokenizer': 'integers', 'data.vocab': 5, 'data.packing': 'concatenated'}
+  settings |= {'data.cache': str(tmp_path / 'cache'), 'optim.warmup': 0}
+  loop.train(config.load(BASE, TINY | settings), tmp_path / 'run')
+  said = 'train: nothing stands between documents: of an empty line the tokenizer makes no token\n'
+  assert capsys.readouterr().out.count(said) == 1
 
 
 SEPARATE = {'data.packing': 'separate', 'train.max_to_keep': 1}

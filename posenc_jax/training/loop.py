@@ -10,6 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax.config import single_seed_runs, to_json, validate
+from posenc_jax.data.batches import BETWEEN
 from posenc_jax.distributed.devices import announce_symbols, kinds_of_devices
 from posenc_jax.distributed.memory import memory_errors
 from posenc_jax.distributed.processes import (
@@ -166,7 +167,9 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
 
 
 def _announce(training: setup.Training) -> None:
-  """Prints where the run goes on, which documents are left out, and how many epochs it is."""
+  """Prints where the run goes on, which documents are left out or joined with nothing between, and
+  how many epochs it is.
+  """
   c = training.config.train
   if training.start_step:
     print(f'{training.workdir}: going on from step {training.start_step}')
@@ -176,6 +179,9 @@ def _announce(training: setup.Training) -> None:
   for corpus in () if is_joined else (training.corpus, training.val_corpus):
     if left_out := corpus.left_out(c.length):
       print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
+  is_joined = training.config.data.packing == 'concatenated'
+  if is_joined and not len(training.corpus.tokenizer.encode(BETWEEN)):
+    print('train: nothing stands between documents: of an empty line the tokenizer makes no token')
   if windows := training.train_batches[0].windows_per_epoch:
     epochs = (c.first_batch + c.steps) * c.batch / windows
     verb = f'from batch {c.first_batch:,} on end after' if c.first_batch else 'are'
