@@ -1244,6 +1244,19 @@ def test_marks_of_words_are_no_text(model, settings, pieces, text):
   assert b''.join(tokenizer.decode([n]) for n in range(len(pieces))) == text.encode()
 
 
+@pytest.mark.parametrize('splitter', ['WhitespaceSplit', 'Whitespace', 'BertPreTokenizer'])
+def test_words_are_written_apart(splitter):
+  """Where a tokenizer.json does not say how they are joined."""
+  library = pytest.importorskip('tokenizers')
+  made = library.Tokenizer(library.models.WordLevel({'17': 0, '50': 1, '34': 2}, unk_token='?'))
+  made.pre_tokenizer = getattr(library.pre_tokenizers, splitter)()
+  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  assert tokenizer.decode([0, 1, 2]) == b''.join(map(tokenizer.decode, ([0], [1], [2])))
+  assert tokenizer.encode(tokenizer.decode([0, 1, 2, 0])).tolist() == [0, 1, 2, 0]
+  made.decoder = library.decoders.Fuse()
+  assert tokenizers.TokenizerJson(made.to_str().encode(), '').decode([0, 1]) == b'1750'
+
+
 def test_bytes_of_words_come_back():
   """As CLIP writes them: characters of bytes, with a mark at the end of a word."""
   library = pytest.importorskip('tokenizers')

@@ -194,6 +194,13 @@ class TokenizerJson(Bytes):
     if (unknown := model.get('unk_token')) is not None:
       self._unknown = self._tokenizer.token_to_id(unknown)
     self._within_word, self._ends_word = _marks(model)
+    splitter = None if tree.get('decoder') else self._tokenizer.pre_tokenizer
+    # Whether pieces are words, and nothing says how they are joined again.
+    self._is_of_words = (
+      splitter is not None
+      and model.get('type') == 'WordLevel'
+      and [part for part, _ in splitter.pre_tokenize_str('a a')] == ['a', 'a']
+    )
     self._is_of_bytes, self._alphabet = _alphabet(tree)
     self.sha256 = hashlib.sha256(contents).hexdigest()
     self._is_byte_level = 'ByteLevel' in json.dumps(tree.get('decoder'))
@@ -268,13 +275,15 @@ class TokenizerJson(Bytes):
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     """Returns the text that the tokens write: what was normalized away is not in it. Where pieces
-    have marks of words, a space stands before or behind each word.
+    are words, or have marks of words, a space stands before or behind each word.
     """
     return b''.join(self._bytes_of(self._tokenizer.id_to_token(int(token))) for token in tokens)
 
   def _bytes_of(self, piece: str | None) -> bytes:
     if piece is None:  # a number between others that no piece has
       return b''
+    if self._is_of_words:
+      return f' {piece}'.encode()
     if self._ends_word and piece.endswith(self._ends_word):
       return self._bytes_of(piece.removesuffix(self._ends_word)) + b' '
     if self._within_word:
