@@ -15,6 +15,7 @@ import sys
 import tracemalloc
 import zlib
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -1192,6 +1193,24 @@ def test_unknown_text_is_counted_in_bytes(kind, tmp_path):
   with pytest.raises(UserError, match=r'[1-9]\d% of the text is unknown to it'):
     token_cache.tokenized([f'{ASCII} {passage}'.encode()], tokenizer, tmp_path, 'corpus')
   assert len(tokenizer.encode(f'{ASCII} 日'.encode()))
+
+
+def test_line_breaks_that_byte_pairs_leave_out_within_a_word_are_unknown():
+  """What stands behind them would have the bytes of text before it, and the last token all others;
+  where words are cut apart at them nothing is shifted.
+  """
+  library = pytest.importorskip('tokenizers')
+  made = library.Tokenizer(library.models.BPE({letter: n for n, letter in enumerate('ACGT')}, []))
+  text = (b'ACGT' * 15 + b'\n') * 100
+  for splitter, unknown in ((None, 100), (library.pre_tokenizers.WhitespaceSplit(), 0)):
+    if splitter:
+      made.pre_tokenizer = splitter
+    tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+    (cut,) = tokenizer.cut([text])
+    assert cut.unknown == unknown
+    assert cut.bytes_T.max() == (2 if splitter else 101)
+    with pytest.raises(UserError, match='2% of the text is unknown') if unknown else nullcontext():
+      tokenizer.check_unknown(cut.unknown, len(text))
 
 
 def test_bytes_of_all_kinds_are_known_to_a_tokenizer_of_bytes():

@@ -28,7 +28,7 @@ from posenc_jax.errors import Damaged, UserError
 
 # One more with each change of what the modules here make of files, what tokenizers.py makes of a
 # text or refuses, or of how it is kept.
-FORMAT = 5
+FORMAT = 6
 # The files of numbers. Where a token stands for LARGE bytes or more, `bytes` has LARGE, `places`
 # the place of the token, and `large` its bytes.
 FILES = ('tokens', 'bytes', 'places', 'large', 'counts')

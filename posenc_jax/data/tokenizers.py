@@ -239,13 +239,14 @@ class TokenizerJson(Bytes):
 
   def _dropped(self, text: str) -> int:
     """How many bytes become no token, by the alphabet: spans do not say it, since those behind a
-    character that is left out are shifted. Spaces do not count: many tokenizers leave them out.
+    character that is left out are shifted. Spaces at which words are cut apart do not count.
     """
-    text = ''.join(self._normalized(text).replace(SPACE, ' ').split())
-    if self._is_of_bytes:
-      text = text.encode().decode('latin-1')  # a character for each byte
+    normalizer, splitter = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
+    text = text if normalizer is None else normalizer.normalize_str(text)
+    parts = [(text, ())] if splitter is None else splitter.pre_tokenize_str(text)
+    counts = Counter(itertools.chain.from_iterable(part for part, _ in parts))
     size = lambda character: 1 if self._is_of_bytes else len(character.encode())
-    return sum(n * size(c) for c, n in Counter(text).items() if c not in self._alphabet)
+    return sum(n * size(c) for c, n in counts.items() if c not in self._alphabet)
 
   def _normalized(self, text: str) -> str:
     """What the tokenizer makes of a text before it cuts it; bytes are not written as characters."""
@@ -336,7 +337,8 @@ def _marks(model: dict) -> tuple[str, str]:
 
 def _alphabet(tree: dict) -> tuple[bool, frozenset[str] | None]:
   """(whether a tokenizer.json cuts bytes rather than characters, those that it knows if it leaves
-  out all others: byte pairs without an unknown token do). A byte is the character of its number.
+  out all others: byte pairs without an unknown token do). A byte is the character that pieces have
+  of it.
   """
   model = tree['model']
   is_of_bytes = 'ByteLevel' in json.dumps([tree.get('normalizer'), tree.get('pre_tokenizer')])
@@ -344,10 +346,8 @@ def _alphabet(tree: dict) -> tuple[bool, frozenset[str] | None]:
     return is_of_bytes, None
   prefix, suffix = _marks(model)
   pieces = (piece.removeprefix(prefix).removesuffix(suffix) for piece in model['vocab'])
-  known = {piece for piece in pieces if len(piece) == 1}
-  if is_of_bytes:
-    known = {chr(BYTE_OF_CHARACTER[piece]) for piece in known if piece in BYTE_OF_CHARACTER}
-  return is_of_bytes, None if is_of_bytes and len(known) == 256 else frozenset(known)
+  known = frozenset(piece for piece in pieces if len(piece) == 1)
+  return is_of_bytes, None if is_of_bytes and known >= BYTE_OF_CHARACTER.keys() else known
 
 
 def tokenizer_json(path: str, vocab: int) -> TokenizerJson:
