@@ -175,12 +175,11 @@ def _announce(training: setup.Training) -> None:
     print(f'{training.workdir}: going on from step {training.start_step}')
   elif not c.init_from:
     announce_symbols(training.model.embedding.shape[-2])
-  is_joined = training.config.data.packing != 'none'
-  for corpus in () if is_joined else (training.corpus, training.val_corpus):
+  packing = training.config.data.packing
+  for corpus in (training.corpus, training.val_corpus) if packing == 'none' else ():
     if left_out := corpus.left_out(c.length):
       print(f'{corpus.split}: {left_out}; --config.data.packing=separate joins short ones')
-  is_joined = training.config.data.packing == 'concatenated'
-  if is_joined and not len(training.corpus.tokenizer.encode(BETWEEN)):
+  if packing == 'concatenated' and not len(training.corpus.tokenizer.encode(BETWEEN)):
     print('train: nothing stands between documents: of an empty line the tokenizer makes no token')
   if windows := training.train_batches[0].windows_per_epoch:
     epochs = (c.first_batch + c.steps) * c.batch / windows
