@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from posenc_jax import encodings, load_run
+from posenc_jax import encodings, load_run, storage
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
 from posenc_jax.encodings.rope import ByAngles
+from posenc_jax.errors import UserError
 from posenc_jax.inspection.laws import check_laws
+from posenc_jax.training import provenance
+from posenc_jax.training.own_encodings import user_code_hashes
 
 
 class SquareRoot(Encoding):
@@ -568,6 +571,20 @@ def test_a_rotation_of_the_page_is_rope_where_content_moves_nothing(of_page):
   np.testing.assert_allclose(attend(q, k, v, nudged, x=x), attend(q, k, v, rope), atol=1e-5)
   nudged.w[...] = jnp.ones(16)
   assert abs(attend(q, k, v, nudged, x=x) - attend(q, k, v, rope)).max() > 1e-2
+
+
+def test_a_class_of_a_prompt_is_not_that_of_a_file_which_a_run_was_trained_with(of_page, make_run):
+  """It has no file of which a hash could be compared; a run that is trained with it keeps none."""
+  _, workdir, _ = make_run(encoding__name='slower')
+  made_of = provenance.MadeOf(None, code=user_code_hashes(load_run(workdir).config))
+  provenance.claim(workdir, made_of, begins=True)
+  assert provenance.kept_code(workdir) == {}
+  storage.write_json(workdir / 'encodings.json', {'sha256': {'slower': 'a' * 64}})
+  of_file = "encoding 'slower' is not that of a file, as it was when its run began; allowed: after "
+  with pytest.raises(UserError, match=f'{of_file}the module that registers it is imported$'):
+    load_run(workdir)
+  with pytest.raises(UserError, match=of_file):
+    provenance.claim(workdir, made_of, begins=False)
 
 
 def test_a_scaling_of_the_page_is_laid_over_a_run(of_page, make_run):

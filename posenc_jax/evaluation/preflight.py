@@ -161,7 +161,8 @@ def check_all(
     config = from_json(tree)
     try:
       for workdir in workdirs:
-        provenance.check_code(workdir, user_code_hashes(config))
+        again = 'that run removed and the same sweep again'
+        provenance.check_code(workdir, user_code_hashes(config), instead=again)
     except UserError as error:
       return number, str(error)
     config = with_own_tokenizer(config, workdirs[0]) if workdirs else config

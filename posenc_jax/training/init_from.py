@@ -107,7 +107,11 @@ def _paths(
   """
   here, before = map(_of_model, (config, saved_run))
   code_here, code_before = user_code_hashes(config), kept_code(workdir)
-  here |= {f'code of {name}': code_here[name][:8] for name in code_here if name in code_before}
+  here |= {
+    f'code of {name}': sha256 and sha256[:8]
+    for name, sha256 in code_here.items()
+    if name in code_before
+  }
   before |= {f'code of {name}': code_before[name][:8] for name in code_before}
   lines = []
   differing = [key for key in here if here[key] != before.get(key) and key not in NO_NUMBER]

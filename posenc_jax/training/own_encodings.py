@@ -18,11 +18,13 @@ def code_laid_over(saved: ConfigDict, config: ConfigDict) -> dict[str, str]:
   """
   trained = encoding_names(saved.encoding)
   hashes = user_code_hashes(config)
-  return {f'encoding.code of {name}': hashes[name][:8] for name in hashes if name not in trained}
+  laid_over = {name: sha256 for name, sha256 in hashes.items() if sha256 and name not in trained}
+  return {f'encoding.code of {name}': sha256[:8] for name, sha256 in laid_over.items()}
 
 
-def user_code_hashes(config: ConfigDict) -> dict[str, str]:
-  """{name: hash} of the encodings of a config that are not posenc_jax's."""
+def user_code_hashes(config: ConfigDict) -> dict[str, str | None]:
+  """{name: hash} of the encodings of a config that are not posenc_jax's; None of one that no file
+  has: it was defined at a prompt.
+  """
   own = {*encoding_names(config.encoding)} - BUILT_IN.keys()
-  hashes = {name: code_hash(ENCODINGS[name]) for name in sorted(own) if name in ENCODINGS}
-  return {name: sha256 for name, sha256 in hashes.items() if sha256}
+  return {name: code_hash(ENCODINGS[name]) for name in sorted(own) if name in ENCODINGS}

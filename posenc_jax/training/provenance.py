@@ -31,7 +31,7 @@ class MadeOf(NamedTuple):
     tokenizer: the SHA-256 of its tokenizer; None: there is none.
     learned: that tokenizer, if it was learned from the text.
     listings: those of the splits; None of an embedded corpus.
-    code: {name: hash} of the encodings of the user's own.
+    code: {name: hash} of the encodings of the user's own; None of one that no file has.
     source: the SHA-256 of the pretrained model that parameters come from, where the run begins;
       None: they come from none.
     start: the directory of the run that it starts from; '' of none.
@@ -40,7 +40,7 @@ class MadeOf(NamedTuple):
   tokenizer: str | None
   learned: bytes | None = None
   listings: Sequence[Listing | None] = ()
-  code: Mapping[str, str] = {}
+  code: Mapping[str, str | None] = {}
   source: str | None = None
   start: str | Path = ''
 
@@ -72,8 +72,8 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
     for listing in listings:
       counts[listing.folder], hashes[listing.folder] = listing.documents, listing.sha256
     _write(workdir / LISTINGS, {'documents': counts, 'sha256': hashes}, begins)
-  if made_of.code:
-    _write(workdir / OWN_ENCODINGS, {'sha256': kept_code(workdir) | made_of.code}, begins)
+  if code := {name: sha256 for name, sha256 in made_of.code.items() if sha256}:
+    _write(workdir / OWN_ENCODINGS, {'sha256': kept_code(workdir) | code}, begins)
   if begins and made_of.source is not None:
     if made_of.start and storage.exists(said := Path(made_of.start) / SOURCE_CONFIG):
       storage.write_json(workdir / SOURCE_CONFIG, storage.read_json(said))
@@ -139,10 +139,19 @@ def kept_code(workdir: str | Path) -> dict[str, str]:
   return hashes
 
 
-def check_code(workdir: str | Path, code: Mapping[str, str], field: str = 'workdir') -> None:
-  """Raises `UserError` where the code of encodings of the user's own, {name: hash}, is not that of
-  when the run in `workdir` began; it says that `field` names the run. Runs that have no hashes are
-  taken as they are.
+def check_code(
+  workdir: str | Path,
+  code: Mapping[str, str | None],
+  field: str = 'workdir',
+  instead: str = 'another workdir',
+) -> None:
+  """Raises `UserError` where the code of encodings of the user's own is not that of when the run in
+  `workdir` began. Runs that have no hashes are taken as they are.
+
+  Args:
+    code: {name: hash}; None of an encoding that no file has.
+    field: names the run in the error.
+    instead: the way out for those who mean the code of now.
   """
   there = kept_code(workdir)
   for name, sha256 in code.items():
@@ -150,7 +159,10 @@ def check_code(workdir: str | Path, code: Mapping[str, str], field: str = 'workd
       problem = f'encoding {name!r} was edited since its run began'
       # as also where another version of posenc_jax hashed it otherwise
       same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
-      allowed = f'its code of then, another {field.rpartition(".")[2]}, or {same}'
+      allowed = f'its code of then, {instead}, or {same}'
+      if sha256 is None:
+        problem = f'encoding {name!r} is not that of a file, as it was when its run began'
+        allowed = 'after the module that registers it is imported'
       raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
