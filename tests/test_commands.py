@@ -453,6 +453,7 @@ def test_the_code_of_an_encoding_is_what_it_needs_of_its_files(tmp_path, monkeyp
 
   same = [('RATE = 2', 'RATE = 2  # a comment'), ('A bias.', 'Another.'), ('return []', 'return 1')]
   same += [('    """A bias."""\n', ''), ('HALF = 1 / 2', '\n\nHALF = 1 / 2')]
+  same += [('import Encoding', 'import check_laws, Encoding')]
   others = [('RATE = 2', 'RATE = 3'), ('RATE * d', '2 * d'), ('return double', 'return -double')]
   others += [('2.0**-n', '3.0**-n'), ('] = 5', '] = 6'), ('shift = 7', 'shift = 8')]
   others += [('scale = True', 'scale = False'), ('HALF * x', 'x'), ('1 / 2', '1 / 3')]

@@ -87,10 +87,19 @@ def _defined(module: str, package: str) -> dict[str, list[ast.stmt]]:
   """
   defined = defaultdict(list)
   if source := _source(module, package):
-    for node in _without_docstrings(ast.parse(source)).body:
-      for name in (WHOLE, *_names(node)):
-        defined[name].append(node)
+    for statement in _without_docstrings(ast.parse(source)).body:
+      for node in _one_by_one(statement):
+        for name in (WHOLE, *_names(node)):
+          defined[name].append(node)
   return dict(defined)
+
+
+def _one_by_one(node: ast.stmt) -> list[ast.stmt]:
+  """An import of several names as an import of each: a name that is added edits none beside it."""
+  if not isinstance(node, ast.Import | ast.ImportFrom):
+    return [node]
+  fields = dict(ast.iter_fields(node))
+  return [type(node)(**fields | {'names': [alias]}) for alias in node.names]
 
 
 def _source(module: str, package: str) -> str | None:
