@@ -119,6 +119,13 @@ def test_the_classic_figures_are_drawn(name):
   CLASSIC[name]().draw_without_rendering()
 
 
+def test_where_the_last_buckets_of_t5_start_stands_below_their_figure():
+  note = ' '.join(CLASSIC['t5_buckets']().get_supxlabel().split())
+  for is_bidirectional, words in ((False, 'causal at {} for 128'), (True, 'a side starts at {}.')):
+    bucket_R = classic_curves.t5_buckets(np.arange(129), bidirectional=is_bidirectional)
+    assert words.format(np.argmax(bucket_R == bucket_R[-1])) in note
+
+
 @pytest.mark.slow
 def test_the_command_draws_the_classic_figures_from_any_folder(tmp_path):
   subprocess.run([sys.executable, SCRIPT, '--classic', '--out=figures'], cwd=tmp_path, check=True)

@@ -100,7 +100,7 @@ def draw_alibi_kerple():
     axes.legend(frameon=False, fontsize=8, loc='lower left')
   note(
     figure,
-    'Press et al. 2021; Chi et al. 2022. Eight heads: 2^-h |r|; -p log(1 + a |r|); -a |r|^p. The '
+    'Press et al. 2021; Chi et al. 2022. Eight heads: -2^-h |r|; -p log(1 + a |r|); -a |r|^p. The '
     'slopes of ALiBi are fixed; p and a are learned, here as they start (seed 0). At -10 a key has '
     'e^-10 = 0.00005 of its weight left.',
   )
@@ -125,8 +125,8 @@ def draw_t5_buckets():
   note(
     figure,
     'Raffel et al. 2020. The first half of the buckets have one distance each, the others widen '
-    'logarithmically; the last has no end and starts before max_distance (113 for 128). '
-    'Bidirectional: half of them for later keys.',
+    'logarithmically; the last has no end and starts before max_distance, causal at 113 for 128. '
+    'Bidirectional: half of them for later keys, and the last of a side starts at 91.',
   )
   return figure
 
