@@ -107,7 +107,9 @@ def test_the_family_that_a_run_would_be_exported_as_is_said(explained, fields, s
 
 
 def test_brackets_of_formulas_are_shown(explained):
-  assert 'B[bucket(i - j), head]' in explained('--config.encoding.name=t5')
+  text = explained('--config.encoding.name=t5')
+  assert 'B[bucket(i - j), head]' in text
+  assert 'B is the parameter `table` times sqrt(K).' in text
 
 
 def test_what_is_switched_on_is_named(explained):

@@ -66,9 +66,10 @@ class DeBERTa(Encoding):
     Args:
       span: distances are clamped to [-span, span - 1]; the training length if None.
       buckets: on either side, in the place of a span; 0: every distance has its own row.
-      max_distance: M of `log_bucket_row`, with `buckets`; 512 if None. Later keys share the last
+      max_distance: M, with `buckets`; 512 if None. Up to m = buckets // 2 each distance has a row,
+        above that r has m + ceil(ln(r / m) / ln((M - 1) / m) (m - 1)). Later keys share the last
         row from the distance M on, earlier keys from the first distance above
-        m ((M - 1) / m)^((m - 2) / (m - 1)), m = buckets // 2: from 506 for 256 buckets and M = 512.
+        m ((M - 1) / m)^((m - 2) / (m - 1)): from 506 for 256 buckets and M = 512.
       c2p, p2c: whether there is the content-to-position, the position-to-content term.
     """
     super().__init__(dims, rngs)

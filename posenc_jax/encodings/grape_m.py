@@ -47,7 +47,8 @@ class GrapeM(ByAngles):
       base: as for `rope`, at the start.
       per_head: whether each key/value head has frequencies of its own.
       scale: a step of l is a relative step of the frequency, divided by this.
-      turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values rotate, too, and outputs back by the angles of their queries
+        (arXiv:2606.24975).
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')

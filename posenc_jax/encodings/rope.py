@@ -113,7 +113,8 @@ class Rotary(Encoding):
     Args:
       base: frequencies are base^(-2m/K) radians a token, K the number of channels that rotate; so
         wavelengths go from 2 pi to 2 pi base^(1 - 2/K) tokens.
-      layout: 'half' or 'interleaved', which channels make a pair: see `turn_pairs`.
+      layout: which channels make a pair; 'half': (m, m + K/2), as in Llama, 'interleaved':
+        (2m, 2m + 1), as in the paper.
       fraction: the share of channels that rotate.
     """
     super().__init__(dims, rngs)

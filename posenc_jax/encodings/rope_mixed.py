@@ -40,7 +40,7 @@ class RoPEMixed(ByAngles):
     Args:
       base: (f, g) has the length base^(-4m/K) at the start; with `axes` 3, base^(-m/n).
       axes: how many coordinates a place has, 2 or 3.
-      turn_values: whether values rotate, too, and outputs back, see `ByAngles`.
+      turn_values: whether values rotate, too, and outputs back by the angles of their queries.
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')

@@ -58,7 +58,8 @@ class SelectiveRoPE(ByAngles):
       gate: whether f is multiplied by a sigmoid for each head.
       std: weights start at N(0, std^2), those of conv, too; 0.02 in released configs. None: at
         fan-in scale.
-      turn_values: whether values rotate, too, and outputs back (arXiv:2606.24975), see `ByAngles`.
+      turn_values: whether values rotate, too, and outputs back by the angles of their queries
+        (arXiv:2606.24975).
     """
     super().__init__(dims, rngs, turn_values=turn_values)
     check_rotary(dims.head_dim, base, 'half')

@@ -61,8 +61,9 @@ class BucketTable(Encoding):
 
     Args:
       buckets: rows of the table.
-      max_distance: M of `bucket_row`. The last bucket has all distances from
-        e (M / e)^(1 - 1 / (n - e)) on, n buckets a side, e = n // 2: from 113 by default.
+      max_distance: M. Of n buckets a side, e = n // 2 have one distance r each; above, r has the
+        bucket floor(e + ln(r / e) / ln(M / e) (n - e)). The last has all from
+        e (M / e)^(1 - 1 / (n - e)) on: from 113 by default.
       bidirectional: whether half the buckets are for later keys; else these, where a query sees
         any, have the bias of distance 0.
     """
@@ -84,6 +85,7 @@ class BucketTable(Encoding):
 
 class T5(BucketTable):
   """s_ij = q_i . k_j + B[bucket(i - j), head], without 1/sqrt(K) (Raffel et al. 2020, sec. 2.1).
+  B is the parameter `table` times sqrt(K).
 
   One table for all layers. Values start as in their code: table entries from N(0, 1/D), queries
   smaller by sqrt(K) in place of the scale. Steps differ: T5 trains with Adafactor, whose steps are
