@@ -302,7 +302,8 @@ def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | Non
   if c.vmap_seeds:  # all in one program, which has room for fewer numbers of each
     ask = multi_seed.vmap_seeds(ask)
     arrays = [jax.ShapeDtypeStruct((len(c.seeds), *a.shape), a.dtype) for a in arrays]
-  with jax.sharding.use_abstract_mesh(mesh):
+  # of a hook of the user's own with a wrong shape or dtype
+  with jax.sharding.use_abstract_mesh(mesh), user_errors(ValueError, TypeError):
     jax.eval_shape(ask, *arrays)
   return reasons, taken[0]
 

@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 from kinds import daily_if, representatives
@@ -10,7 +11,7 @@ from kinds import daily_if, representatives
 from posenc_jax import config, data
 from posenc_jax.config import BASE
 from posenc_jax.distributed import processes
-from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings import ENCODINGS, Encoding
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.errors import UserError
 from posenc_jax.inspection import laws
@@ -216,6 +217,23 @@ def test_platforms_that_there_are_not_are_one_line(explained):
 def test_what_training_refuses_is_refused(explained, fields, reason):
   with pytest.raises(UserError, match=reason):
     explained(*(f'--config.{path}={value}' for path, value in fields.items()))
+
+
+@pytest.mark.parametrize(
+  ('bias', 'reason'),
+  [
+    (lambda self, r_R: r_R * 1.0, r'^Own: bias has shape \(256,\) for 256 distances; allowed: '),
+    (lambda self, r_R: jnp.ones(5) * jnp.ones(4), r'^mul got .*: \(5,\), .* \(.*test_explain.py:'),
+    (lambda self, r_R: jnp.add('text', r_R), r'^Error interpreting .* \(.*test_explain.py:'),
+  ],
+)
+def test_a_hook_of_ones_own_that_ends_with_an_error_is_one_line(
+  explained, monkeypatch, bias, reason
+):
+  own = type('Own', (Encoding,), {'bias': bias, 'bias_in_scale': False})
+  monkeypatch.setitem(ENCODINGS, 'own', own)
+  with pytest.raises(UserError, match=reason):
+    explained('--config.encoding.name=own')
 
 
 def test_backends_are_asked_with_the_window_of_each_layer(explained, monkeypatch):
