@@ -441,7 +441,8 @@ def in_row(self, x_BSD, position_ids, num_visible_BS, index_BS):
 def test_laws_are_asked_without_a_causal_mask_where_there_may_be_none(attributes, law):
   enc = changed(**attributes)(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0))
   (verdict,) = check_laws(enc, laws=(law,))
-  assert re.fullmatch('FAILS .*; output of token .*, bidirectional', str(verdict))
+  absolute = '; allowed: relative = False in the class, .*' if law == 'shift' else ''
+  assert re.fullmatch(f'FAILS .*; output of token .*, bidirectional{absolute}', str(verdict))
   (verdict,) = check_laws(changed(causal_only=True, **attributes)(enc.dims, None), laws=(law,))
   assert verdict.holds
 
@@ -548,7 +549,7 @@ def test_laws_are_those_of_an_encoding_with_some_positions():
 def of_page(monkeypatch):
   """What docs/encodings.md defines; the names that it registers are forgotten after a test."""
   page = (Path(__file__).parent.parent / 'docs' / 'encodings.md').read_text()
-  for name in ('nudged', 'slower'):
+  for name in ('nudged', 'slower', 'wave', 'square_root'):  # the last is README's
     monkeypatch.setitem(encodings.ENCODINGS, name, SquareRoot)
   found = {'__name__': 'my_study'}
   for block in re.findall(r'```python\n(.*?)```', page, re.DOTALL):
@@ -557,11 +558,20 @@ def of_page(monkeypatch):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize('name', ['nudged', 'slower'])
+@pytest.mark.parametrize('name', ['nudged', 'slower', 'wave'])
 def test_an_encoding_of_the_page_keeps_the_laws(name, of_page):
   verdicts = check_laws(encodings.make(name, **SIZES, rngs=nnx.Rngs(0)))
   assert [str(verdict) for verdict in verdicts if verdict.holds is False] == []
   assert sum(verdict.holds is True for verdict in verdicts) > 5
+
+
+def test_what_is_added_to_the_input_without_a_declaration_is_told_which(of_page):
+  undeclared = type('Undeclared', (of_page['Wave'],), {'relative': True})
+  (verdict,) = check_laws(undeclared(encodings.Dims(16, 2, 2, 8, 16), None), laws=('shift',))
+  allowed = 'relative = False in the class, if it means absolute positions'
+  assert re.fullmatch(
+    f'FAILS .*; output of token .* differs by .*; allowed: {allowed}', str(verdict)
+  )
 
 
 def test_a_rotation_of_the_page_is_rope_where_content_moves_nothing(of_page):
