@@ -10,8 +10,9 @@ The figures of a folder are those that `figures()` of its study gave when the sw
 study that says it instead, which is executed; --out: the folder to write to, where DIR is not to
 be. Each is written as PNG and, for papers, as PDF.
 --encoding: any, with hyperparameters as in NAME/hyper=value: what position adds to a score, against
-distance, one line per head, at initialization. Its sizes: --length (the largest distance), --heads,
---head_dim, --train_length, --samples (draws of tokens) and --seed.
+distance, one line per head, at initialization; of your own with --config=STUDY.py, the file that
+registers it. Its sizes: --length (the largest distance), --heads, --head_dim, --train_length,
+--samples (draws of tokens) and --seed.
 --workdir: the same of the encoding that a run has trained, in --layer, counted from 0; with
 --length, --samples and --seed, and --config.encoding.FIELD=VALUE and --config=STUDY.py as for
 eval.py.
@@ -74,18 +75,19 @@ def draw_encodings(argv: list[str]) -> None:
   given = [way for way in ways if getattr(flags, way)]
   if len(given) != 1:
     raise UserError('--encoding=NAME, --workdir=RUN or --classic: one of them must be given')
-  taken = {'encoding': SIZES, 'workdir': (*OF_PROFILES, *of_runs), 'classic': ()}[given[0]]
+  of_ways = {'encoding': (*SIZES, 'config'), 'workdir': (*OF_PROFILES, *of_runs), 'classic': ()}
+  taken = of_ways[given[0]]
   starts = {**of_runs, **SIZES}
   if changed := [n for n in starts if n not in taken and getattr(flags, n) != starts[n]]:
     raise UserError(f'--{changed[0]}: does not go with --{given[0]}')
+  if flags.config:
+    load_study(flags.config)
   if flags.encoding:
     name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
     drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}
   elif flags.workdir:
     sizes = {name: sizes[name] for name in OF_PROFILES}
     name = f'{Path(flags.workdir).resolve().name}-layer-{flags.layer}'
-    if flags.config:
-      load_study(flags.config)
     draw = functools.partial(draw_layer, flags.workdir, flags.layer, overrides, **sizes)
     drawers = {name: draw}
   else:

@@ -217,6 +217,7 @@ def test_ropes_bound_is_the_papers_and_holds():
     (['--classic', '--length=9'], r'--length: does not go with --classic'),
     (['--workdir=runs/a', '--heads=9'], r'--heads: does not go with --workdir'),
     (['--encoding=rope', '--layer=1'], r'--layer: does not go with --encoding'),
+    (['--classic', '--config=study.py'], r'--config: does not go with --classic'),
     (['--clasic'], r"--clasic: no such flag; did you mean '--classic'\?"),
   ],
 )
@@ -256,7 +257,7 @@ def test_a_layer_of_a_pattern_is_drawn_as_evaluation_has_it(make_run):
   assert 'alibi, layer 0 of run' in first.get_suptitle()
 
 
-def test_the_script_writes_a_picture(tmp_path, capsys):
+def test_the_script_writes_a_picture(tmp_path, capsys, monkeypatch):
   figures.main(
     [
       '--encoding=alibi/learned=True',
@@ -273,6 +274,17 @@ def test_the_script_writes_a_picture(tmp_path, capsys):
   assert capsys.readouterr().out.split() == [str(picture), str(paper)]
   with pytest.raises(UserError, match='--out: must be given'):
     figures.main(['--classic'])
+  study = tmp_path / 'study.py'
+  study.write_text(
+    'from posenc_jax import register\nfrom posenc_jax.encodings.alibi import ALiBi\n'
+    'register("own_alibi", ALiBi)\ndef get_config():\n  pass\n'
+  )
+  monkeypatch.setitem(ENCODINGS, 'own_alibi', ENCODINGS['nope'])  # is forgotten after the test
+  figures.main(
+    ['--encoding=own_alibi', f'--config={study}', f'--out={picture.parent}', '--length=16']
+  )
+  assert ENCODINGS['own_alibi'] is ENCODINGS['alibi']
+  assert (picture.parent / 'own_alibi.png').exists()
   for out in (picture, picture / 'below'):
     with pytest.raises(
       UserError, match=f'^--out={re.escape(str(out))}: a file is there; allowed: a folder'
