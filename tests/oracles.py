@@ -851,7 +851,8 @@ def alibi(dims, hyper, p):
   last = max(H - 1, 1)  # of heads from 0 on
   divisor = lambda h: factor ** (h / last) if hyper.get('spread') else factor
   bias = lambda r, h: -slope[h] * r / divisor(h)
-  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(abs(i - j), h))
+  distance = lambda i, j: math.dist(np.atleast_1d(i), np.atleast_1d(j))
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(distance(i, j), h))
 
 
 def kerple_log(dims, hyper, p):
@@ -1086,6 +1087,29 @@ def pape_ri(dims, hyper, p):
 def group_bias(dims, hyper, p):
   of_last = lambda i, j: 'b' if np.atleast_1d(i)[-1] == np.atleast_1d(j)[-1] else 'c'
   return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + p[of_last(i, j)][h])
+
+
+def by_axis(i, j, sizes):
+  """(i, j, W) of each position of a token."""
+  return zip(np.atleast_1d(i), np.atleast_1d(j), sizes, strict=True)
+
+
+def swin(dims, hyper, p):
+  def bias(i, j, h):
+    each = by_axis(i, j, hyper.get('sizes', (7, 7)))
+    return p['table'][(*(min(max(a - b, 1 - n), n - 1) + n - 1 for a, b, n in each), h)]
+
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i, j, h))
+
+
+def swin_v2(dims, hyper, p):
+  def bias(i, j, h):
+    each = by_axis(i, j, hyper.get('sizes', (8, 8)))
+    u = [np.sign(a - b) * math.log2(1 + abs(8 * (a - b) / (n - 1))) / 3 for a, b, n in each]
+    units = [max(x, 0.0) for x in u @ p['w_in'] + p['b_in']]
+    return 16 * sigmoid(units @ p['w_out'][:, h])
+
+  return Oracle(lambda q, k, i, j, h: q @ k / math.sqrt(dims.head_dim) + bias(i, j, h))
 
 
 def compact_relative(dims, hyper, p):
@@ -2213,6 +2237,7 @@ RECORDS = {
       'interpolated': {'factor': 3.0},
       'spread': {'factor': 3.0, 'spread': True},
       'balanced': {'balanced': True},
+      'plane': {'axes': 2, 'learned': True, 'factor': 3.0},
     },
   ),
   'kerple_log': Record(
@@ -2737,6 +2762,17 @@ RECORDS = {
     pape_ri, lambda d, h: (0, d.model_dim * d.heads), variants={'plane': {'axes': 2, 'seed': 1}}
   ),
   'group_bias': Record(group_bias, lambda d, h: (0, 2 * d.heads), variants={'alone': {'axes': 1}}),
+  'swin': Record(
+    swin,
+    lambda d, h: (0, d.heads * math.prod(2 * n - 1 for n in h.get('sizes', (7, 7)))),
+    variants={'row': {'sizes': (5,)}, 'video': {'sizes': (3, 1, 9)}},
+  ),
+  'swin_v2': Record(
+    swin_v2,
+    lambda d, h: (0, h.get('hidden', 512) * (len(h.get('sizes', (8, 8))) + 1 + d.heads)),
+    hyper={'hidden': 6},  # of 512 that tests move away from 0 no bias would differ from 0 or 16
+    variants={'video': {'hidden': 3, 'sizes': (3, 2, 9)}},
+  ),
   'ultravico': Record(
     ultravico, hyper={'window': 3, 'alpha': 0.3}, variants={'none': {'window': 0, 'alpha': 0.0}}
   ),

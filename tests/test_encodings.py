@@ -385,6 +385,44 @@ def test_pape_ri_is_alike_in_all_directions():
   same(whole, flat)
 
 
+WINDOW = np.stack(np.divmod(np.arange(6), 3), axis=1)  # of two rows of three
+
+
+def test_swin_reads_its_table_as_released():
+  """By one index of both distances: (2 W - 1) places of a row follow those of the row before."""
+  enc = away(build('swin', sizes=(2, 3), kv_heads=4))
+  rows, columns = np.moveaxis(WINDOW[:, None] - WINDOW[None], 2, 0)
+  index = (rows + 1) * 5 + columns + 2
+  expected = np.moveaxis(np.asarray(enc.table[...]).reshape(15, 4)[index], 2, 1)
+  found = scores(enc, np.zeros((1, 6, 12), 'f4'), jnp.asarray(WINDOW)[None])
+  np.testing.assert_allclose(found, expected - expected[:, :, :1], atol=1e-5)
+
+
+def test_swin_v2_golden_values():
+  """Of one hidden unit that sees columns alone: 16 sigmoid(log2(1 + 8 d / 2) / 3), and 8 for those
+  on the right.
+  """
+  enc = zeroed(build('swin_v2', sizes=(2, 3), hidden=1, kv_heads=4))
+  enc.w_in[...], enc.w_out[...] = jnp.array([[0.0], [1.0]]), jnp.ones((1, 4))
+  found = scores(enc, np.zeros((1, 6, 12), 'f4'), jnp.asarray(WINDOW)[None])
+  # log2(5) / 3 = 0.773976, log2(9) / 3 = 1.056642
+  by_distance = {0: 8.0, 1: 10.950086, 2: 11.872772}
+  own = np.array([[by_distance[max(i - j, 0)] for j in WINDOW[:, 1]] for i in WINDOW[:, 1]])
+  np.testing.assert_allclose(found, np.repeat((own - own[:, :1])[:, None], 4, axis=1), atol=1e-5)
+
+
+def test_alibi_of_two_axes_is_that_of_croma():
+  """Slopes of four heads by hand, at distances of 0, 1, 2, 1, sqrt(2) and sqrt(5)."""
+  enc = build('alibi', axes=2, kv_heads=4, learned=True)
+  found = scores(enc, np.zeros((1, 6, 12), 'f4'), WINDOW[None])[0]
+  by_hand = np.multiply.outer([0.25, 0.0625, 0.015625, 0.00390625], [0, 1, 2, 1, 2**0.5, 5**0.5])
+  np.testing.assert_allclose(found, -by_hand, atol=1e-6)
+  q = jnp.ones((1, 6, 4, 8))
+  run = lambda enc: attend(q, q, q, enc, position_ids=WINDOW[None], backend='blockwise').sum()
+  with jax.debug_nans(True):  # each query stands where one key does
+    jax.grad(run)(enc)
+
+
 def test_p_rope_golden_values():
   of_width = lambda K: make('p_rope', **SIZES | {'head_dim': K}, rngs=nnx.Rngs(0), p=0.25)
   frequencies = of_width(16).spectrum(90)[0]
@@ -400,6 +438,7 @@ NOT_MOVED = {  # by angles of attention
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
   *('grape_a', 'dca', 'wavelet', 'tapa', 'dape_v2', 'mlp_bias', 'hard_alibi', 'urpe'),
   *('hyperbolic_rope', 'gated_t5', 'compact_relative', 'pape', 'pape_ri', 'group_bias'),
+  *('swin', 'swin_v2'),
 }
 # Read at absolute positions, which means something else there, or in a state; or NaN as declared;
 # or with no weight on keys that are not alike.
@@ -2868,7 +2907,7 @@ OUT_OF_BOUNDS = (
     'learned_fourier.waves learned_fourier.hidden learned_fourier.axes sinusoidal.axes '
     'learned.axes selective_rope.rank harope.axes '
     'row_gates.width pape.parabolas pape.axes pape_ri.axes '
-    'group_bias.axes compact_relative.query_width',
+    'group_bias.axes alibi.axes swin_v2.hidden compact_relative.query_width',
   ),
   (
     1.0,
@@ -2948,6 +2987,10 @@ OUT_OF_BOUNDS = (
       "kerple_log: positivity='x'; allowed: projection, softplus",
     ),
     ('sandwich', {'width': 7}, 'sandwich: width=7; allowed: even, at least 2'),
+    ('swin', {'sizes': ()}, 'swin: sizes=(); allowed: a whole number of 1 or more for each'),
+    ('swin', {'sizes': (7, 0)}, 'swin: sizes=(7, 0); allowed: a whole number of 1 or more for'),
+    ('swin', {'sizes': (7, True)}, 'swin: sizes=(7, True); allowed: a whole number of 1 or more'),
+    ('swin_v2', {'sizes': (1, 8)}, 'swin_v2: sizes=(1, 8); allowed: a whole number of 2 or more'),
     ('fox', {'gate': 'x'}, "fox: gate='x'; allowed: data, learned, fixed"),
     ('fox', {'gate': 'fixed', 'shortest': 0}, 'fox: shortest=0.0; allowed: greater than 0'),
     ('p_rope', {'p': 1.5}, 'p_rope: p=1.5; allowed: from 0 to 1'),

@@ -471,18 +471,19 @@ def test_an_encoding_for_encoders_is_asked_nothing_of_causal_attention(kind, bro
 
 
 class TwoDistances(Encoding):
-  """A learned bias by rows and columns, as Swin has."""
+  """A learned bias by rows and one by columns, added."""
 
   positions_per_token = 2
 
   def __init__(self, dims, rngs, *, side: int):
     super().__init__(dims, rngs)
     self.side = side
-    self.table = nnx.Param(rngs.params.normal((2 * side - 1, 2 * side - 1, dims.heads)))
+    self.table = nnx.Param(rngs.params.normal((2, 2 * side - 1, dims.heads)))
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     r_BTS2 = (tile.i[:, :, None] - tile.j[:, None]).astype(jnp.int32) + self.side - 1
-    return s_BHTS + jnp.moveaxis(self.table[...][r_BTS2[..., 0], r_BTS2[..., 1]], -1, 1)
+    of_rows, of_columns = (self.table[n][r_BTS2[..., n]] for n in range(2))
+    return s_BHTS + jnp.moveaxis(of_rows + of_columns, -1, 1)
 
 
 def test_a_bias_by_two_distances_is_a_score_of_ones_own():
@@ -493,7 +494,8 @@ def test_a_bias_by_two_distances_is_a_score_of_ones_own():
   places = np.stack(np.divmod(np.arange(side**2), side), axis=1)
   s_HTS = np.einsum('thk,shk->hts', q[0], k[0]) / K**0.5
   for h, t, s in np.ndindex(s_HTS.shape):
-    s_HTS[h, t, s] += enc.table[tuple(places[t] - places[s] + side - 1)][h]
+    row, column = places[t] - places[s] + side - 1
+    s_HTS[h, t, s] += enc.table[0][row, h] + enc.table[1][column, h]
   p_HTS = np.exp(s_HTS) / np.exp(s_HTS).sum(axis=-1, keepdims=True)
   expected = np.einsum('hts,shk->thk', p_HTS, v[0])
   for backend, sizes in (('dense', None), ('blockwise', (4, 4)), ('diagonals', (4, 4))):

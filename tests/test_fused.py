@@ -45,7 +45,7 @@ REFUSED = {
   **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
   **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads', 'mta'), 'whole rows'),
   **dict.fromkeys(('elastic_softmax', 'cog'), 'whole rows'),
-  'cope': 'by an index',
+  **dict.fromkeys(('cope', 'swin'), 'by an index'),
   **dict.fromkeys(('path', 'wall', 'hyperbolic_rope'), 'chunks of keys'),
 }
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]

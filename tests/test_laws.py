@@ -1149,9 +1149,9 @@ def test_only_a_bias_is_added_as_declared(variant):
   """Declared: what is added to scores is the same for other scores, queries and keys. So `dape`."""
   enc, (x, weights, _) = build(variant), inputs()
   name = VARIANTS[variant][0]
-  grows = variant in ('bam_ssmax', 'bam_both')
+  does_more = variant in ('bam_ssmax', 'bam_both', 'alibi_plane')
   assert enc.adds_only_bias == (
-    (name in ONLY_BIAS and not grows) or variant in ('heads', 'goat_relative')
+    (name in ONLY_BIAS and not does_more) or variant in ('heads', 'goat_relative')
   )
   if enc.adds_only_bias:
     s, q, k, coordinates = heads_first(enc, x, weights, np.arange(S)[None])

@@ -5,9 +5,10 @@ import numpy as np
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.core.bounds import check_above
+from posenc_jax.encodings.core.bounds import check_above, check_at_least
 
 DEFAULT_EXPONENT = 8.0
+CLOSEST = 1e-12  # a distance that is none
 
 
 def slopes(heads: int, exponent: float = DEFAULT_EXPONENT) -> list[float]:
@@ -55,11 +56,15 @@ class ALiBi(Encoding):
   a bound, so that the oldest keys get most weight: it needs `attention.window`. SWAT (eq. 5) is the
   chain of `rope`, `alibi` with balanced=True, and dict(name='sigmoid', bias=0.0), with a window.
   That is the paper's formula; the code in its repository has other biases, and softmax.
+
+  Where a token has several positions, `axes`, |i - j| is sqrt(sum_a (i_a - j_a)^2): 2-D ALiBi of
+  CROMA (Fuller et al. 2023), made for images, without a causal mask. Without positions, as on text,
+  all of them are the token's index.
   """
 
   paper = (
     'Press et al. 2021, arXiv:2108.12409; Al-Khateeb et al. 2023, arXiv:2310.13017; '
-    'Fu et al. 2025, arXiv:2502.18845'
+    'Fu et al. 2025, arXiv:2502.18845; Fuller et al. 2023, arXiv:2311.00566'
   )
   parameter_summary = 'none, or its slopes'
   reads_window_alone = True
@@ -77,6 +82,7 @@ class ALiBi(Encoding):
     factor: float = 1.0,
     spread: bool = False,
     balanced: bool = False,
+    axes: int = 1,
   ):
     """Computes the slopes.
 
@@ -86,9 +92,11 @@ class ALiBi(Encoding):
       factor: c, which distances are divided by.
       spread: c divides the flattest slope alone, and the others the less the steeper they are.
       balanced: slopes of both signs, for an even number of heads; `exponent` says nothing then.
+      axes: how many positions a token has.
     """
     super().__init__(dims, rngs)
     check_above(0, exponent=exponent, factor=factor)
+    check_at_least(1, axes=axes)
     if balanced and dims.heads % 2:
       raise ValueError(f'balanced=True for heads={dims.heads}; allowed: an even number of heads')
     if balanced and exponent != DEFAULT_EXPONENT:
@@ -101,6 +109,11 @@ class ALiBi(Encoding):
       raise ValueError('spread=True; allowed: False, unless factor is another than 1')
     self.learned, self.exponent, self.factor = learned, exponent, factor
     self.spread, self.balanced = spread, balanced
+    self.positions_per_token = axes
+    if axes > 1:
+      self.switched_off = ('bias',)
+    elif type(self).score is ALiBi.score:  # and not that of a subclass
+      self.switched_off = ('score',)
     if learned:
       self.log_slopes = nnx.Param(jnp.log(jnp.abs(self._fixed_slopes())))
 
@@ -109,12 +122,22 @@ class ALiBi(Encoding):
     return jnp.array(balanced_slopes(H) if self.balanced else slopes(H, self.exponent), jnp.float32)
 
   def bias(self, r_R):
+    return self._of_distances(jnp.abs(r_R).astype(jnp.float32))
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    axes = [slice(n, n + 1) for n in range(self.positions_per_token)]
+    squares_B1TS = sum(tile.difference(tile.i[..., n], tile.j[..., n]) ** 2 for n in axes)
+    # A root has no gradient at 0, where tokens stand in one place.
+    distances_BTS = jnp.sqrt(jnp.maximum(squares_B1TS, CLOSEST**2))[:, 0]
+    return s_BHTS + jnp.moveaxis(self._of_distances(distances_BTS), 3, 1)
+
+  def _of_distances(self, distances):
+    """The biases of all heads, the last axis, at distances of any shape."""
     slopes_H = self._fixed_slopes()
     if self.learned:
       slopes_H = jnp.sign(slopes_H) * jnp.exp(self.log_slopes[...])
-    distances_R = jnp.abs(r_R).astype(jnp.float32)
     if self.spread:
       slopes_H /= jnp.asarray(self.factor ** _flatness(self.dims.heads), jnp.float32)
     else:
-      distances_R /= self.factor
-    return -jnp.multiply.outer(distances_R, slopes_H)
+      distances /= self.factor
+    return -jnp.multiply.outer(distances, slopes_H)

@@ -142,6 +142,8 @@ BUILT_IN = {
   'ultravico': 'ultravico.UltraViCo',
   'screening': 'screening.Screening',
   'group_bias': 'group_bias.GroupBias',
+  'swin': 'swin.Swin',
+  'swin_v2': 'swin.SwinV2',
 }
 
 
