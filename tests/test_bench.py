@@ -28,9 +28,9 @@ from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build as build_model
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting, importing, sources
-from scripts.bench import cases, command, evaluation, jax_cases, memory, tables
+from scripts.bench import cases, command, evaluation, jax_cases, memory, tables, worker
 from scripts.bench.measure import MAX_REPEATS, MIN_REPEATS, measure, quartiles
-from scripts.bench.work import Unsupported, reason
+from scripts.bench.work import Unsupported, Work, reason
 from scripts.bench.workers import Workers
 
 ROOT = Path(__file__).parent.parent
@@ -573,6 +573,17 @@ def test_memory_is_counted_and_refused():
   assert grown is None or 0.9 * 2**28 < grown < 1.2 * 2**28
   assert memory.excess(1) is None
   assert memory.excess(memory.total()).startswith('needs ')
+
+
+@pytest.mark.parametrize('is_counted', [True, False])
+def test_a_warm_call_is_timed_also_where_memory_is_not_counted(monkeypatch, is_counted):
+  """The first call may compile, and the time of a warm one says how many fit into a repeat."""
+  monkeypatch.setattr(memory, 'reset_peak', lambda: is_counted)
+  monkeypatch.setattr(memory, 'peak', lambda: 7)
+  seconds = [30.0, 0.1]
+  monkeypatch.setattr(worker, 'seconds_of_calls', lambda work, calls: seconds.pop(0))
+  facts = worker.warm_up(Work(lambda: None, {'bias_bytes': 5}), measure_memory=True)
+  assert facts == {'temporary_bytes': 5 if is_counted else None, 'warm_seconds': 0.1}
 
 
 def test_reasons_are_one_line():

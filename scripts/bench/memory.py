@@ -59,9 +59,9 @@ def reset_peak() -> bool:
 
 
 def growth(call: Callable[[], object]) -> int | None:
-  """The most bytes that `call` takes beyond those resident before it."""
-  if not reset_peak():
-    return None
-  before = peak()
+  """The most bytes that `call`, which is made in any case, takes beyond those resident before it.
+  None where the system does not count them.
+  """
+  before = peak() if reset_peak() else None
   call()
-  return peak() - before
+  return None if before is None else peak() - before

@@ -29,7 +29,7 @@ def warm_up(work: Work, measure_memory: bool) -> dict:
   """Calls the work once and returns its facts.
 
   The call may add to them. Where they do not tell its temporary memory, a second call measures
-  that.
+  that, if the system counts it, and its time stands for that of the first, which may have compiled.
   """
   facts = {'temporary_bytes': None, 'warm_seconds': seconds_of_calls(work, 1)} | work.facts
   if measure_memory and 'temporary_bytes' not in work.facts:
