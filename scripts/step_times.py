@@ -3,14 +3,17 @@
   python scripts/step_times.py --config=configs/studies/board.py --out=results/board
 
 What runs log depends on what else their machine did. Here every line makes a step, then every line
-the next one, so that other work meets all alike. OUT/step_times.jsonl gets the median of each line,
-of a label and a training length; scripts/board.py reads it in the place of the runs' own times.
+the next one, so that other work meets all alike, and each round begins with another line, as its
+first step may be slower. OUT/step_times.jsonl gets the median of each line, of a label and a
+training length, with its quartiles and the seconds of each round, of which ratios within a round
+can be taken; scripts/board.py reads it in the place of the runs' own times.
 
 --beside: another study, whose lines `rope` are timed, too: times of the board are relative to them.
---rounds: how many steps of each line are timed, after one that is not.
+--rounds: how many steps of each line are timed, after one that is not; of an even number, two lines
+  are first equally often.
 """
 
-import statistics
+import collections
 import time
 from pathlib import Path
 
@@ -20,7 +23,7 @@ from posenc_jax.reporting import costs
 from posenc_jax.reporting.board import lines
 from posenc_jax.rows import sessions
 
-FLAGS = {'config': cli.REQUIRED, 'out': cli.REQUIRED, 'beside': '', 'rounds': 15}
+FLAGS = {'config': cli.REQUIRED, 'out': cli.REQUIRED, 'beside': '', 'rounds': 16}
 
 
 # Sections and fields that change nothing of what a step costs.
@@ -43,6 +46,7 @@ def main(argv):
     raise UserError(f'--rounds={flags.rounds}; allowed: 1 or more')
   cli.check_folder(f'--out={flags.out}', flags.out)
   from posenc_jax import sweep
+  from scripts.bench.measure import quartiles
 
   planned = sweep.plan(flags.config, flags.out, overrides)
   if flags.beside:
@@ -62,15 +66,19 @@ def main(argv):
         raise UserError(f'--config={flags.config}: {problem}; allowed: a label for each line')
   if not configs:
     raise UserError(f'--config={flags.config}: trains nothing; allowed: a study that trains')
+  times, shared_fields = measure(configs, flags.rounds), circumstances()
   rows = [
-    {'label': name, 'train_length': length, 'seconds_per_step': statistics.median(seconds)}
-    | {'steps': len(seconds), 'processor': processor()}
-    for (name, length), seconds in measure(configs, flags.rounds).items()
+    {'label': name, 'train_length': length}
+    | dict(zip(('q1', 'seconds_per_step', 'q3'), quartiles(seconds), strict=True))
+    | {'seconds': seconds, 'steps': len(seconds)}
+    | shared_fields
+    for (name, length), seconds in times.items()
   ]
   cli.make_folder(flags.out)
   costs.write_step_times(flags.out, rows)
   for row in rows:
-    print(f'{row["label"]}, L = {row["train_length"]}: {1e3 * row["seconds_per_step"]:.1f} ms')
+    q1, median, q3 = (f'{1e3 * row[name]:.1f}' for name in ('q1', 'seconds_per_step', 'q3'))
+    print(f'{row["label"]}, L = {row["train_length"]}: {median} ms [{q1}, {q3}]')
 
 
 def label(c) -> str:
@@ -102,13 +110,24 @@ def measure(configs: dict, rounds: int) -> dict:
     steps[line].call()
     print(f'{line[0]}, L = {line[1]}: compiled', flush=True)
   seconds = {line: [] for line in configs}
+  turns = collections.deque(steps)
   for n in range(rounds + 1):
-    for line, step in steps.items():
+    for line in turns:
       begin = time.perf_counter()
-      step.call()
+      steps[line].call()
       if n:
         seconds[line].append(time.perf_counter() - begin)
+    turns.rotate(-1)
   return seconds
+
+
+def circumstances() -> dict:
+  """When steps were timed, by which code and jax, and on what."""
+  import jax
+
+  commit, is_edited = sessions.code()
+  versions = {'jax': jax.__version__, 'commit': commit, 'is_edited': is_edited}
+  return {'date': sessions.now(), 'processor': processor()} | versions
 
 
 def processor() -> str:

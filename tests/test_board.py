@@ -679,7 +679,12 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
     ('rope', 16, 2),
     ('rope', 32, 2),
   ]
-  assert all(row['seconds_per_step'] > 0 for row in rows)
+  for timed in rows:
+    assert (len(timed['seconds']), timed['jax']) == (2, jax.__version__)
+    assert 0 < timed['q1'] <= timed['seconds_per_step'] <= timed['q3']
+    assert timed['seconds_per_step'] == pytest.approx(np.mean(timed['seconds']))  # of two
+    assert timed['date'] <= sessions.now()
+    assert (timed['commit'], timed['is_edited']) == sessions.code()
   mine = tmp_path / 'mine.py'
   mine.write_text(
     f'from posenc_jax.config import load_study, vary\n'
@@ -706,6 +711,31 @@ def test_the_command_times_each_line_once(tmp_path, monkeypatch):
   cut = ['--config.mesh.data=2', '--config.train.batch=2']
   with pytest.raises(UserError, match=r'config\.mesh: steps are measured on one device'):
     step_times.main([f'--config={study}', f'--out={tmp_path / "cut"}', *cut])
+
+
+@pytest.mark.parametrize('number', [2, 3])
+def test_no_line_is_first_in_more_rounds_than_others(number, monkeypatch):
+  """Steps of equal cost, the first of each round slower, have equal times."""
+  made, clock = [], [0.0]
+
+  def step_of_config(c, batch, largest_position):
+    def call():
+      made.append(c.encoding.name)
+      timed = len(made) - number  # each line compiles first
+      clock[0] += 2.0 if timed % number == 1 else 1.0
+
+    return SimpleNamespace(call=call)
+
+  monkeypatch.setattr('scripts.bench.jax_cases.step_of_config', step_of_config)
+  monkeypatch.setattr(step_times.time, 'perf_counter', lambda: clock[0])
+  monkeypatch.setattr(step_times.cli, 'keep_compiled_programs', lambda: None)
+  names = ['rope', 'nope', 'alibi'][:number]
+  configs = {(name, 16): config.load(config.BASE, {'encoding.name': name}) for name in names}
+  seconds = step_times.measure(configs, step_times.FLAGS['rounds'])
+  of_base, *others = (statistics.median(of_line) for of_line in seconds.values())
+  assert [other / of_base for other in others] == [1.0] * (number - 1)
+  rounds = [made[n : n + number] for n in range(0, len(made), number)]
+  assert all(sorted(one) == sorted(names) for one in rounds)
 
 
 def test_of_seeds_in_one_program_the_step_of_one_is_timed(tmp_path, monkeypatch):
