@@ -158,9 +158,15 @@ def test_all_encodings_with_every_backend(plan):
   assert len(set(names(group))) == len(group.cases)
   peers = {case.method: case.encoding for case in group.cases if case.framework == 'torch'}
   assert peers.pop('matmul') == ''
-  assert set(peers) == set(cases.ATTENTION_PEERS)
+  assert set(peers) == {x for x in cases.ATTENTION_PEERS if not x.endswith('_compiled')}
   assert all(encoding in cases.ATTENTION_PEERS[peer] for peer, encoding in peers.items())
   assert any('not written here for' in line and 'stick_breaking' in line for line in omissions)
+  (line,) = (line for line in omissions if 'torch.compile' in line)
+  asked = line.rpartition(' ')[2]
+  assert asked == f'--peers={",".join(cases.ATTENTION_PEERS)}'
+  (group,), omissions = plan('--attention', '--lengths=64', '--passes=both', asked)
+  assert {'torch sdpa_table_compiled', 'torch sdpa_content_compiled'} < {*names(group)}
+  assert not any('torch.compile' in line for line in omissions)
 
 
 def test_what_ratios_are_to(plan):
@@ -173,6 +179,7 @@ def test_what_ratios_are_to(plan):
     'alibi blockwise': 'nope blockwise',
     'torch sdpa': 'nope blockwise',
     'torch sdpa_fixed': 'alibi blockwise',
+    'torch sdpa_fixed_causal': 'alibi blockwise',
     'torch flex': 'nope blockwise',
     'torch flex_alibi': 'alibi blockwise',
     'jax matmul': 'jax matmul',
@@ -789,9 +796,10 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
   from scripts.bench import torch_cases
 
   monkeypatch.setattr(torch, 'compile', lambda function, **_: function)
+  has_vectors = method.startswith('sdpa_content')
   T, H, K = 32, 2, 8
   enc = make(encoding, **SIZES, rngs=nnx.Rngs(0))
-  if method == 'sdpa_content':  # q_i . (k_j + r[i - j])
+  if has_vectors:  # q_i . (k_j + r[i - j])
     enc.u[...], enc.v[...] = 0 * enc.u[...], 0 * enc.v[...]
   q, k, v, cotangent = (jax_cases.normal(seed, 2, T, H, K, dtype='float32') for seed in range(4))
   unscale = K**-0.5 / enc.scale(K)  # T5 has no scale of its own
@@ -801,12 +809,12 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
   d_enc, *d_inputs = pull(cotangent)
 
   function, made, learned = torch_cases.peer(method, T, H, K, torch.float32)
-  hook = 'tables' if method == 'sdpa_content' else 'bias'
+  hook = 'tables' if has_vectors else 'bias'
   tables, pull_tables = jax.vjp(lambda enc: enc.distance_terms(jnp.arange(T)).get(hook), enc)
-  if method == 'sdpa_fixed' and encoding != 'alibi':  # whose bias it is that is made
+  if method.startswith('sdpa_fixed') and encoding != 'alibi':  # whose bias it is that is made
     made = (torch_cases.torch_steps.along_diagonals(torch.tensor(np.asarray(tables))),)
   if learned:
-    values = tables if method != 'sdpa_content' else jnp.moveaxis(tables, 0, 1) / enc.scale(K)
+    values = jnp.moveaxis(tables, 0, 1) / enc.scale(K) if has_vectors else tables
     assert learned[0].shape == values.shape
     learned = (torch.tensor(np.asarray(values)),)
   turned = lambda x: torch.tensor(np.asarray(x).swapaxes(1, 2))
@@ -823,9 +831,7 @@ def test_a_peer_of_attention_does_the_work_of_our_encoding(torch, monkeypatch, m
       close(mine.swapaxes(1, 2), other)
     if learned:
       assert np.any(gradients[3])
-      mine = (
-        gradients[3] if method != 'sdpa_content' else gradients[3].swapaxes(0, 1) / enc.scale(K)
-      )
+      mine = gradients[3].swapaxes(0, 1) / enc.scale(K) if has_vectors else gradients[3]
       for a, b in zip(
         jax.tree.leaves(pull_tables(jnp.asarray(mine))), jax.tree.leaves(d_enc), strict=True
       ):
@@ -974,6 +980,23 @@ def test_on_a_gpu_pytorch_multiplies_as_jax_does(torch, monkeypatch):
   monkeypatch.setattr(torch.cuda, 'get_device_name', lambda number: 'H100')
   assert torch_cases.describe()['device'] == 'H100, float32 products in TF32'
   assert asked == ['high']
+
+
+def test_bfloat16_stays_bfloat16_where_pytorch_has_no_kernel(torch):
+  """A learned bias with its gradient."""
+  from scripts.bench import torch_cases
+
+  torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)  # as it is at first
+  torch_cases.describe()
+  assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+
+
+def test_the_kernel_for_cpus_is_refused_elsewhere(torch, monkeypatch):
+  from scripts.bench import torch_cases
+
+  monkeypatch.setattr(torch_cases, 'DEVICE', 'cuda')
+  with pytest.raises(Unsupported, match=r'^a kernel for CPUs$'):
+    torch_cases.sdpa_fixed_causal(*[None] * 4)
 
 
 def test_peers_refuse_what_they_are_not_written_for(torch, plan):

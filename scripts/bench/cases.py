@@ -35,9 +35,12 @@ STEP_ENCODINGS = ('nope', 'rope', 'alibi', 't5')
 ATTENTION_PEERS = {
   'sdpa': ('nope',),
   'sdpa_fixed': ('alibi', 'sandwich'),  # a bias [H, T, T] that is made before the clock starts
+  'sdpa_fixed_causal': ('alibi', 'sandwich'),  # likewise; it skips what is later, on a CPU
   # a bias spread from a learned table by distance, with the table's gradient
   'sdpa_table': ('t5', 'kerple_log'),
+  'sdpa_table_compiled': ('t5', 'kerple_log'),
   'sdpa_content': ('transformer_xl',),  # the bias q_i . r[i - j] as a whole array
+  'sdpa_content_compiled': ('transformer_xl',),
   'flex': ('nope',),
   'flex_alibi': ('alibi',),
   'flex_table': ('t5', 'kerple_log'),

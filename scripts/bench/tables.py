@@ -22,11 +22,19 @@ NOTES = {
     '4 K B H T (T + 1) / 2, times 3.5 for forward and backward, where H has the heads that an '
     'encoding makes. of peak: their share of the fastest matrix product that is measured between '
     f'the same repeats, {MATMUL_SIZE} wide on a CPU and {LARGE_MATMUL_SIZE} elsewhere.',
+    'torch: sdpa is scaled_dot_product_attention; with a bias (sdpa_fixed, sdpa_table, '
+    'sdpa_content), where it refuses is_causal, it visits all T^2 pairs. sdpa_fixed_causal is its '
+    'kernel for CPUs, called directly, which skips later keys with a bias, too. bfloat16 stays '
+    'bfloat16 where PyTorch has no kernel (allow_fp16_bf16_reduction_math_sdp). flex is compiled '
+    'FlexAttention, not written here for transformer_xl; the others are compiled in the rows whose '
+    'names say it.',
   ),
   'step': (
     "One whole step of training with the project's trainer and with PyTorch: loss, gradients, "
     'clipping, the optimizer; random tokens, the same for all. Parameters and moments are float32; '
     'bfloat16 in PyTorch is torch.autocast.',
+    'gpt and x_transformers attend by scaled_dot_product_attention (x_transformers with t5 by its '
+    'own products), none by FlexAttention.',
     "of peak: what the model's matrix products use of the FLOP/s that the maker of the GPU or TPU "
     'names for this dtype (training/mfu.py): 6 operations a weight and token, and 12 a query, '
     'visible key and channel without the causal mask.',
@@ -36,7 +44,7 @@ NOTES = {
     f'One window of random tokens through an imported model: the nats of its last {SCORED_TOKENS} '
     'tokens, by the function that eval.py calls for last_k and by transformers with the same '
     'weights, the exported run. In bfloat16, transformers has weights, activations and logits in '
-    'it, and here activations are.',
+    'it, and here activations are. transformers runs without torch.compile.',
     'ratio: over 1, transformers takes longer.',
     'apart: the mean difference of the nats of a token, without sign, over the mean nats of the '
     'baseline. It is taken before any time. A group is timed only where it is at most '

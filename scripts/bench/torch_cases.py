@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from . import torch_steps
 from .cases import LARGE_MATMUL_SIZE, LARGE_MATMULS, MATMUL_SIZE, SCORED_TOKENS, Case, tokens
-from .work import Work
+from .work import Unsupported, Work
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 BLOCK = 128  # queries or keys of a block of FlexAttention
@@ -16,6 +16,9 @@ BLOCK = 128  # queries or keys of a block of FlexAttention
 
 def describe() -> dict:
   torch.manual_seed(0)
+  # Where it has no kernel, as for a learned bias with its gradient, PyTorch would compute bfloat16
+  # in float32.
+  torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
   if hasattr(os, 'sched_getaffinity'):  # as many threads as jax uses
     torch.set_num_threads(len(os.sched_getaffinity(0)))
   device = f'cpu, {torch.get_num_threads()} threads'
@@ -76,6 +79,16 @@ def sdpa_fixed(q, k, v, bias_1HTT):
   return F.scaled_dot_product_attention(q, k, v, attn_mask=bias_1HTT)
 
 
+def sdpa_fixed_causal(q, k, v, bias_1HTT):
+  """PyTorch's kernel for CPUs, called without `scaled_dot_product_attention`, which refuses a bias
+  with `is_causal`.
+  """
+  if DEVICE != 'cpu':
+    raise Unsupported('a kernel for CPUs')
+  kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+  return kernel(q, k, v, 0.0, True, attn_mask=bias_1HTT)[0]
+
+
 def sdpa_table(q, k, v, table_RH):
   """`table_RH` has a bias for each distance 0 .. T - 1 and head."""
   return sdpa_fixed(q, k, v, torch_steps.along_diagonals(table_RH).to(q.dtype))
@@ -133,9 +146,13 @@ def peer(method: str, T: int, H: int, K: int, dtype: torch.dtype):
   """A function of those above, its arrays made beforehand, and its learned parameters."""
   slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1, device=DEVICE) / H)
   normal = lambda *shape: torch.randn(*shape, device=DEVICE)
-  if method == 'sdpa_fixed':  # ALiBi's bias, for a number of heads that is a power of two
+  if method.endswith('_compiled'):
+    function, *arrays = peer(method.removesuffix('_compiled'), T, H, K, dtype)
+    return torch.compile(function, dynamic=False), *arrays
+  if method.startswith('sdpa_fixed'):  # ALiBi's bias, for a number of heads that is a power of two
     table_RH = -torch.arange(T, device=DEVICE)[:, None] * slopes_H
-    return sdpa_fixed, (torch_steps.along_diagonals(table_RH).to(dtype),), ()
+    function = sdpa_fixed if method == 'sdpa_fixed' else sdpa_fixed_causal
+    return function, (torch_steps.along_diagonals(table_RH).to(dtype),), ()
   if method == 'sdpa_table':
     return sdpa_table, (), (normal(T, H),)
   if method == 'sdpa_content':
