@@ -2,11 +2,12 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 
 import pytest
-from small_runs import BASE, TINY
+from small_runs import BASE, TINY, dotted
 from stand_ins import needs_git
 
 from posenc_jax import config, storage
@@ -16,16 +17,16 @@ from posenc_jax.rows import sessions
 from posenc_jax.training import loop
 
 
+def make(**overrides):
+  short = {'train.steps': 2, 'eval.protocols': ('last_k',), 'eval.lengths': (16,)}
+  short |= {'eval.target_context': 16, 'eval.k': 4, 'eval.documents': 2}
+  return config.load(BASE, TINY | short | dotted(overrides))
+
+
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   """A run that was trained and evaluated, each with nothing to do the second time."""
-  workdir = tmp_path_factory.mktemp('sessions') / 'run'
-  c = config.load(
-    BASE,
-    TINY
-    | {'train.steps': 2, 'eval.protocols': ('last_k',), 'eval.lengths': (16,)}
-    | {'eval.target_context': 16, 'eval.k': 4, 'eval.documents': 2},
-  )
+  workdir, c = tmp_path_factory.mktemp('sessions') / 'run', make()
   for _ in range(2):
     loop.train(c, workdir)
   for _ in range(2):
@@ -42,7 +43,27 @@ def test_each_command_that_adds_to_a_run_is_a_session(run):
   assert named - {'posenc_jax', *sessions.PACKAGES} <= {*sessions.OF_TEXT}
   assert rows[0]['device'].endswith(' x cpu')
   assert rows[0]['processor'] == sessions.processor()
+  assert rows[0]['code'] == sessions.package_hash()[:16]
   assert rows[0]['began'] <= rows[1]['began']
+
+
+def test_other_code_is_named_where_a_run_goes_on(run, tmp_path, monkeypatch, capsys):
+  workdir = tmp_path / 'run'
+  shutil.copytree(run, workdir)
+  evaluate(make(eval__documents=3), workdir)
+  assert 'until now' not in capsys.readouterr().out
+  monkeypatch.setattr(sessions, 'package_hash', lambda: 'f' * 64)
+  evaluate(make(eval__documents=3), workdir)  # it measures nothing
+  assert 'until now' not in capsys.readouterr().out
+  for work in (
+    lambda: evaluate(make(eval__documents=4), workdir),
+    lambda: loop.train(make(train__steps=3), workdir),
+  ):
+    work()
+    assert capsys.readouterr().out.count(f'{workdir}: until now by commit ') == 1
+  evaluate(make(train__steps=3), workdir)
+  loop.train(make(train__steps=4), workdir)
+  assert 'until now' not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -160,6 +181,16 @@ def row(run='a', **fields):
     ),
     ([row(commit=f'{n}' * 12) for n in range(7)], 'a', '4444444444, 2 more with'),
     (
+      [row(is_edited=True, code='0a' * 8), row(is_edited=True, code='0b' * 8)],
+      'a',
+      'by commit 0123456789 (edited, code 0a0a0a0a0a0a0a0a), 0123456789 (edited, code 0b0b0b0b',
+    ),
+    (
+      [row(commit=None, is_edited=None, packages={'posenc_jax': '0.1.0'}, code='0a' * 8)],
+      'a',
+      'by commit unknown (version 0.1.0, code 0a0a0a0a0a0a0a0a) with',
+    ),
+    (
       [row(), row(processor='B, model 1'), row(device='8 x H100', processor='B')],
       'a',
       ' on 1 x cpu, 1 x cpu (B, model 1), 8 x H100.',
@@ -170,11 +201,54 @@ def test_a_sentence_says_when_and_by_what(rows, runs, said):
   assert said in sessions.sentence(rows, set(runs))
 
 
+HERE = {
+  'commit': '0123456789abcdef',
+  'is_edited': False,
+  'code': '0a' * 8,
+  'packages': {'jax': '0.12.0', 'numpy': '2.5.5'},
+}
+
+
+@pytest.mark.parametrize(
+  ('rows', 'said'),
+  [
+    ([], ''),
+    ([row()], ''),
+    ([row(packages={'jax': '0.12.0', 'datasets': '5.0'})], ''),  # what only one of both has
+    ([row(commit='f' * 16, code='0a' * 8)], ''),  # a commit that has not touched the code
+    ([row(commit='f' * 16), row()], ''),  # the last one counts
+    (
+      [row(), row(commit='f' * 16)],
+      'until now by commit ffffffffff; from now on by commit 0123456789',
+    ),
+    (
+      [row(is_edited=True)],
+      'until now by commit 0123456789 (edited); from now on by commit 0123456789',
+    ),
+    (
+      [row(commit=None, is_edited=None, code='0b' * 8)],
+      'until now by commit unknown (version unknown, code 0b0b0b0b0b0b0b0b); from now on by commit '
+      '0123456789',
+    ),
+    (
+      [row(code='0a' * 8, packages={'jax': '0.11.0', 'numpy': '2.5.5'})],
+      'until now by commit 0123456789, jax 0.11.0; from now on by commit 0123456789, jax 0.12.0',
+    ),
+  ],
+)
+def test_what_is_other_than_in_the_last_session_is_named(rows, said, tmp_path, monkeypatch):
+  monkeypatch.setattr(sessions, '_made_by', lambda: HERE)
+  storage.append_rows(tmp_path / sessions.FILE, rows)
+  assert sessions.change(tmp_path) == said
+  storage.append_rows(tmp_path / sessions.FILE, [row(work='evaluation', code='0b' * 8)])
+  assert sessions.change(tmp_path, sessions.TRAINING) == said
+
+
 @pytest.mark.parametrize(
   'fields',
   [
     *({'work': 'play'}, {'began': 'today'}, {'commit': 'a/b'}, {'packages': ['jax']}),
-    *({'device': ''}, {'processor': None}),
+    *({'device': ''}, {'processor': None}, {'code': 'A' * 16}),
   ],
 )
 def test_what_is_wrong_is_named(tmp_path, fields):

@@ -142,11 +142,17 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 
 def recorder(workdir: Path) -> Callable[[], None]:
   """A function that adds this evaluation, which begins now, to sessions.jsonl when it is called
-  first, and then does nothing.
+  first, and says so where the run's last session was of other code; then it does nothing.
   """
   work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
-  # cached, since `KeptRows` calls it before all that it writes
-  return functools.cache(functools.partial(sessions.add, *work))
+
+  @functools.cache  # since `KeptRows` calls it before all that it writes
+  def record():
+    if change := sessions.change(workdir):
+      print(f'{workdir}: {change}')
+    sessions.add(*work)
+
+  return record
 
 
 class KeptRows:

@@ -6,6 +6,7 @@ them. Kept results have those of all their runs in one file, where `run` says wh
 
 import contextlib
 import datetime
+import hashlib
 import os
 import platform
 import re
@@ -41,6 +42,10 @@ CHECKS: dict[str, FieldCheck] = {
     'null or the hash of a commit',
   ),
   'is_edited': (lambda value: value is None or type(value) is bool, 'null, true or false'),
+  'code': (
+    lambda value: is_text(value, 16) and re.fullmatch('[0-9a-f]{16}', value) is not None,
+    '16 hexadecimal digits, the first of `package_hash`',
+  ),
   'python': (lambda value: is_text(value, 40), 'a version'),
   'packages': (
     lambda value: (
@@ -51,7 +56,7 @@ CHECKS: dict[str, FieldCheck] = {
   'device': text(200),
   'processor': text(200),
 }
-OPTIONAL = {'processor'}  # sessions of earlier versions lack it
+OPTIONAL = {'code', 'processor'}  # sessions of earlier versions lack it
 
 CPU_INFO = Path('/proc/cpuinfo')
 # What Linux knows of a kind of processor. Virtual machines may hide its name, and Arm has none.
@@ -65,19 +70,45 @@ def now() -> str:
 
 def add(workdirs: Iterable[str | Path], work: str, device: str, began: str | None = None) -> None:
   """Adds a session to those of each run; `began`: from `now`, None: it begins now."""
-  commit, is_edited = code()
-  row = {
-    'work': work,
-    'began': began or now(),
-    'commit': commit,
-    'is_edited': is_edited,
-    'python': platform.python_version(),
-    'packages': {'posenc_jax': posenc_jax.__version__} | _versions(),
-    'device': device,
-    'processor': processor(),
-  }
+  row = {'work': work, 'began': began or now(), **_made_by()}
+  row |= {'device': device, 'processor': processor()}
   for workdir in workdirs:
     storage.append_rows(Path(workdir) / FILE, [row])
+
+
+def change(workdir: str | Path, work: str | None = None) -> str:
+  """By which code and packages a run was worked on last, and by which it is from now on; '' where
+  these are the same, or where no session says. Raises Damaged or OSError.
+
+  Args:
+    work: it is the last session of this work that counts; None: of any.
+  """
+  rows = [row for row in of_run(workdir) if work in (None, row['work'])]
+  if not rows:
+    return ''
+  then, here = rows[-1], _made_by()
+  # a commit may change no code, and edits are of no commit: where there is a hash, it decides
+  fields = ('code',) if 'code' in then else ('commit', 'is_edited')
+  both = then['packages'].keys() & here['packages'].keys()
+  others = [name for name in sorted(both) if then['packages'][name] != here['packages'][name]]
+  if not others and all(then[field] == here[field] for field in fields):
+    return ''
+  name = lambda row: ', '.join(
+    [f'commit {_commit_of(row)}', *(f'{package} {row["packages"][package]}' for package in others)]
+  )
+  return f'until now by {name(then)}; from now on by {name(here)}'
+
+
+def _made_by() -> dict:
+  """What a session states of the code and the packages that are at work here."""
+  commit, is_edited = code()
+  return {
+    'commit': commit,
+    'is_edited': is_edited,
+    'code': package_hash()[:16],
+    'python': platform.python_version(),
+    'packages': {'posenc_jax': posenc_jax.__version__} | _versions(),
+  }
 
 
 def _versions() -> dict[str, str]:
@@ -87,6 +118,14 @@ def _versions() -> dict[str, str]:
     with contextlib.suppress(metadata.PackageNotFoundError):
       versions[name] = metadata.version(name)
   return versions
+
+
+def package_hash() -> str:
+  """The hash of the package's files, as they lie where this process takes them from."""
+  digest, root = hashlib.sha256(), Path(posenc_jax.__file__).parent
+  for path in sorted(root.rglob('*.py')):
+    digest.update(f'{path.relative_to(root).as_posix()}\n'.encode() + path.read_bytes())
+  return digest.hexdigest()
 
 
 def code() -> tuple[str | None, bool | None]:
@@ -173,9 +212,11 @@ def sentence(rows: Iterable[dict], runs: Collection[str]) -> str:
 
 
 def _commit_of(row: dict) -> str:
+  """The commit of a session; where it does not tell the code, the hash of this, too."""
+  code_hash = f', code {row["code"]}' if 'code' in row else ''
   if row['commit'] is None:
-    return f'unknown (version {row["packages"].get("posenc_jax", "unknown")})'
-  return row['commit'][:10] + ' (edited)' * bool(row['is_edited'])
+    return f'unknown (version {row["packages"].get("posenc_jax", "unknown")}{code_hash})'
+  return row['commit'][:10] + f' (edited{code_hash})' * bool(row['is_edited'])
 
 
 def _device_of(row: dict) -> str:

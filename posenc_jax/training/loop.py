@@ -45,10 +45,11 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
 
   Writes config.json, metrics.jsonl, timing.jsonl, sessions.jsonl and checkpoints/ there; a run of
   no steps that takes all of its parameters from the run that it starts from saves none. Two runs
-  of one config, interrupted or not, have equal metrics.jsonl, bit for bit, on one kind of processor
-  (on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, which has not been tried); on another
-  kind or mesh, up to rounding. With `config.seeds`, each seed has a directory beside `workdir` with
-  what a run of its own writes; where seeds are trained in one program, equal up to rounding.
+  of one config, interrupted or not, have equal metrics.jsonl, bit for bit, with the same code and
+  packages on one kind of processor (on a GPU with XLA_FLAGS=--xla_gpu_deterministic_ops=true, which
+  has not been tried); on another kind or mesh, up to rounding. With `config.seeds`, each seed has a
+  directory beside `workdir` with what a run of its own writes; where seeds are trained in one
+  program, equal up to rounding.
 
   Where `config` differs from that of the run in more `train.steps` alone, the run goes on, also one
   that was finished. With a constant learning rate (`optim.final_fraction` of 1) it ends as a run of
@@ -167,12 +168,14 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
 
 
 def _announce(training: setup.Training) -> None:
-  """Prints where the run goes on, which documents are left out or joined with nothing between, and
-  how many epochs it is.
+  """Prints where the run goes on and whether by other code, which documents are left out or joined
+  with nothing between, and how many epochs it is.
   """
   c = training.config.train
   if training.start_step:
     print(f'{training.workdir}: going on from step {training.start_step}')
+    if change := run_on_primary(sessions.change, training.seed_dirs[0], sessions.TRAINING):
+      print(f'{training.workdir}: {change}')
   elif not c.init_from:
     announce_symbols(training.model.embedding.shape[-2])
   packing = training.config.data.packing

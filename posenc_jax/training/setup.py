@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,7 +11,6 @@ from jax.sharding import Mesh, NamedSharding
 from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
-import posenc_jax
 from posenc_jax import data, storage
 from posenc_jax.config import check_laid_over, flat, saved_config, single_seed_runs
 from posenc_jax.distributed import mesh as meshes
@@ -28,6 +26,7 @@ from posenc_jax.encodings import LengthError
 from posenc_jax.errors import UserError, user_errors
 from posenc_jax.model.decoder import build, shapes
 from posenc_jax.model.fits_data import check_fits_data
+from posenc_jax.rows import sessions
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
@@ -221,20 +220,12 @@ def _check_processes(configs: list[ConfigDict], *corpora) -> None:
         sorted(field for field in flat(c).items() if not field[0].startswith(OF_EACH_PROCESS))
         for c in configs
       ],
-      'the code of posenc_jax': _code_hash(),
+      'the code of posenc_jax': sessions.package_hash(),
       'the code of encodings of your own': user_code_hashes(configs[0]),
       'the tokenizer of config.data': corpora[0].tokenizer_sha256,
       'the text of config.data.corpus': [listing and listing.sha256 for listing in listings],
     }
   )
-
-
-def _code_hash() -> str:
-  """The hash of the package's files, as they lie where this process takes them from."""
-  digest, root = hashlib.sha256(), Path(posenc_jax.__file__).parent
-  for path in sorted(root.rglob('*.py')):
-    digest.update(f'{path.relative_to(root).as_posix()}\n'.encode() + path.read_bytes())
-  return digest.hexdigest()
 
 
 def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
