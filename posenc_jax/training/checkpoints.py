@@ -307,8 +307,8 @@ def check_shapes(where: str, name: str, stored: dict, wanted: dict) -> None:
     if stored.get(path) != wanted.get(path):
       leaf = f'{name} {path} of shape {stored.get(path)}'
       raise UserError(
-        f'{where} holds {leaf}, but the config asks for '
-        f'{wanted.get(path)}; allowed: the config that the checkpoint was made with'
+        f'{where} holds {leaf}, but the config asks for {wanted.get(path)}; allowed: the config '
+        'that the checkpoint was made with, or the code: sessions.jsonl names commit and packages'
       )
 
 
