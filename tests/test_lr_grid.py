@@ -9,6 +9,7 @@ from small_runs import BASE, TINY, dotted
 from posenc_jax import storage, sweep
 from posenc_jax.config import load, product, saved_config, vary, with_rates
 from posenc_jax.errors import Stopped, UserError
+from posenc_jax.rows import sessions
 from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import lr_grid
 from posenc_jax.sweep.lr_grid import RateCurve, choose_rates
@@ -196,6 +197,20 @@ def test_where_all_diverge_the_grid_goes_down_and_a_stated_rate_may_be_given(stu
   assert study('nope', optim__learning_rate=0.024) == 0
   assert [path.read_text() for path in study.folder.glob('out/*/calls.txt')] == calls
   assert {f'{rate:g}' for rate in checked} == line['bits'].keys()
+
+
+def test_what_other_code_made_diverge_is_tried_again(study, monkeypatch):
+  called = lambda: sorted(
+    len(path.read_text().splitlines()) for path in study.folder.glob('out/*/calls.txt')
+  )
+  assert study('nope', optim__learning_rate=0.006) == 0
+  assert called() == [1] * 6
+  sessions.add(study.folder.glob('out/*/'), sessions.TRAINING, '1 x cpu')
+  assert study('nope', optim__learning_rate=0.006) == 0
+  assert called() == [1] * 6
+  monkeypatch.setattr(sessions, 'package_hash', lambda: 'f' * 64)
+  assert study('nope', optim__learning_rate=0.006) == 0
+  assert called() == [1, 1, 1, 1, 1, 2]  # the one rate that diverged
 
 
 def test_where_no_rate_is_best_nothing_is_written(study):

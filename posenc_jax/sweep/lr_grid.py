@@ -18,6 +18,7 @@ from posenc_jax.config import line_name, load, load_study
 from posenc_jax.config.sweeps import RATE
 from posenc_jax.errors import DIVERGED, Damaged, Stopped, UserError, shown, user_errors
 from posenc_jax.protocols import TASK_PROTOCOL
+from posenc_jax.rows import sessions
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import PlannedRun, check_runs, plan, swept_by
 from posenc_jax.tasks import is_task, of_corpus
@@ -128,8 +129,8 @@ def choose_rates(
   make_folder(out)
   with only_sweep(out):
     while runs := _plan(path, out, overrides, scripts, curves):
-      # of an earlier call: the same training diverges again
-      diverged = {run.name: DIVERGED for run, _, _ in runs if DIVERGED in run.last_log_line()}
+      # of an earlier call: the same training by the same code diverges again
+      diverged = {run.name: DIVERGED for run, _, _ in runs if _diverges_again(run)}
       # these, too: their encodings may have been edited since
       check_runs(path, [run for run, _, _ in runs])
       to_do = [run for run, _, _ in runs if run.name not in diverged]
@@ -220,6 +221,11 @@ def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, RateC
     if is_extended(run.workdir, run.config):
       raise UserError(f'--out={out}: {run.name} is of fewer steps; allowed: another --out')
   return planned
+
+
+def _diverges_again(run: PlannedRun) -> bool:
+  """Whether its training has diverged, as far as is known by the code and the packages of now."""
+  return DIVERGED in run.last_log_line() and not sessions.change(run.workdir)
 
 
 def last_validation(run: PlannedRun) -> float:
