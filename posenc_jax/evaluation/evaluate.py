@@ -142,7 +142,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 
 def recorder(workdir: Path) -> Callable[[], None]:
   """A function that adds this evaluation, which begins now, to sessions.jsonl when it is called
-  first, and says so where the run's last session was of other code; then it does nothing.
+  first, and prints whether the session before was of other code; then it does nothing.
   """
   work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
 
