@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from posenc_jax import cli, storage
-from posenc_jax.errors import UserError, disk_errors, visible
+from posenc_jax.errors import UserError
 from posenc_jax.reporting import costs, places
 from posenc_jax.reporting.board import lines, page, pareto, tables
 from posenc_jax.reporting.mpl import figures
@@ -60,7 +60,7 @@ def make(folders: list[str], out: Path):
     of_place = costs.with_relative_steps(costs.read(place.path), place.path, (lines.ROPE, usual))
     for row in place.renamed(of_place):
       spent.setdefault(row['run'], row)
-  worked = [row for place in read for row in place.renamed(_sessions_in(place.path))]
+  worked = [row for place in read for row in place.renamed(sessions.of_folder(place.path))]
   planned = [place.planned for place in read]
   references = {label for report in reports for label in report.references}
   made, lines_of = tables.tables(every_row, planned, spent.values(), references)
@@ -83,15 +83,6 @@ def make(folders: list[str], out: Path):
   forms = {'BOARD.md': page.in_markdown, 'board.html': page.in_html}
   picture = f'{FIGURE}.png' if figure else None
   return {name: form(made, picture, facts) for name, form in forms.items()}, figure
-
-
-def _sessions_in(folder: Path) -> list[dict]:
-  """The sessions of the runs in a folder, and those that it keeps of others."""
-  with disk_errors(remedy=''):
-    found = sessions.kept_in(folder)
-    for file in storage.files_below(folder, sessions.FILE):
-      found += sessions.of_run(file.parent)
-  return [row | {'run': visible(row['run'])} for row in found]
 
 
 def _default_out(folders: list[str]) -> Path:

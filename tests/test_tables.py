@@ -22,6 +22,7 @@ from posenc_jax.reporting import captions, row_files, study, table_writers
 from posenc_jax.reporting.html.configurations import configurations
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms import make_tables
+from posenc_jax.rows import sessions
 from posenc_jax.rows.overrides import DOCUMENTS
 
 
@@ -435,6 +436,20 @@ def test_runs_of_one_label_that_differ_in_more_than_their_seed_are_not_averaged(
   study.Report(tmp_path).write_tables()
   assert note in (tmp_path / 'table.md').read_text()
   assert 'config' not in row_files.read(tmp_path)[0]  # what keep.py writes
+
+
+def test_by_which_code_runs_were_made_is_shown_under_their_tables(tmp_path, monkeypatch, capsys):
+  for seed, name in enumerate('ab'):
+    (tmp_path / name).mkdir()
+    storage.append_rows(tmp_path / name / 'eval.jsonl', [row('rope', seed, run=name)])
+  study.Report(tmp_path).write_tables()
+  assert 'Runs made' not in capsys.readouterr().out  # nothing is on record
+  for name in 'ab':
+    monkeypatch.setattr(sessions, 'code', lambda name=name: (name * 40, False))
+    sessions.add([tmp_path / name], sessions.TRAINING, '1 x cpu')
+  study.Report(tmp_path).write_tables()
+  assert f'by commit {"a" * 10}, {"b" * 10} with jax ' in capsys.readouterr().out
+  assert 'Runs made' not in (tmp_path / 'table.md').read_text()
 
 
 def runs_of_configs(folder, fields_of):

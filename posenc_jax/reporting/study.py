@@ -22,6 +22,7 @@ from posenc_jax.reporting.table import Table
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.reporting.table_forms.effective_lengths import after_lengths
 from posenc_jax.reporting.tasks import task_report
+from posenc_jax.rows import sessions
 
 FILE = 'study.json'
 FIELDS = {
@@ -98,7 +99,8 @@ class Report:
     return cost_tables(costs.read(self.folder), self.runs)
 
   def write_tables(self, failed: dict[str, str] | None = None) -> None:
-    """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`.
+    """Shows the tables, then writes `table.md`, `table.tex`, `table.csv` and `costs.jsonl`, and
+    shows when and by which code the runs were made, where that is on record.
 
     Raises Stopped where they cannot be written. `failed`: as for `_tables`.
     """
@@ -111,6 +113,8 @@ class Report:
       out = self._made_out()
       costs.write(out, spent)
       table_writers.write(made, out)
+    if worked := sessions.of_folder(self.folder):
+      print(visible(sessions.sentence(worked, {row['run'] for row in self.rows})))
     print(visible(f'{out}/table.md, .tex, .csv'))
 
   def write_figures(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import posenc_jax
 from posenc_jax import storage
-from posenc_jax.errors import visible
+from posenc_jax.errors import disk_errors, visible
 from posenc_jax.rows.row_schema import FieldCheck, fault_of, is_text, text
 
 FILE = 'sessions.jsonl'
@@ -184,6 +184,17 @@ def kept_in(folder: str | Path) -> list[dict]:
   """The sessions that are kept in a folder of results. Raises Damaged or OSError."""
   has_run = lambda row: None if is_text(row.get('run'), 255) else 'it names no run'
   return storage.read_rows(Path(folder) / FILE, lambda row: has_run(row) or _fault(row))
+
+
+def of_folder(folder: str | Path) -> list[dict]:
+  """The sessions of the runs in a folder, and those that it keeps of others. Raises Damaged, or
+  Stopped where it cannot be read.
+  """
+  with disk_errors(remedy=''):
+    found = kept_in(folder)
+    for file in storage.files_below(folder, FILE):
+      found += of_run(file.parent)
+  return [row | {'run': visible(row['run'])} for row in found]
 
 
 def _fault(row: dict) -> str | None:
