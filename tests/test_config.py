@@ -83,6 +83,18 @@ def test_a_config_of_an_earlier_version_is_one_line(path):
     validate(from_json(tree))
 
 
+def test_what_a_run_of_another_version_has_is_said_of_its_directory(tmp_path):
+  tree = to_json(load(BASE))
+  del tree['eval']['stride']
+  tree['data']['packed'] = True  # joined for training as nothing does now
+  storage.write_json(tmp_path / 'config.json', tree)
+  of_run = rf"^workdir='{tmp_path}': config\.json of another version of posenc_jax: it "
+  with pytest.raises(
+    UserError, match=of_run + r"lacks eval\.stride, has 'data\.packed'; allowed: "
+  ):
+    trained_config(tmp_path, {'eval.stride': 4})
+
+
 def test_an_encoding_is_replaced_whole():
   config = load(BASE, {'encoding.base': 500.0})
   overlay(config, {'encoding': {'name': 'alibi', 'learned': True}})

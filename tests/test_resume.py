@@ -26,6 +26,7 @@ from rich.console import Console
 from small_runs import STEPS, tiny, write_text_corpus
 
 from posenc_jax import config, data, storage
+from posenc_jax.config import serialization
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.evaluation import evaluate
@@ -622,6 +623,26 @@ def test_which_checkpoints_are_kept_and_how_a_folder_is_named_make_no_other_run(
   moved = text.rename(tmp_path / 'moved')
   with pytest.raises(UserError, match='or the same text there again, such as by a link'):
     run_dir.claim_run_dir(tmp_path / 'of text', make(data__corpus=str(moved)))
+
+
+def test_a_run_of_before_fields_were_added_goes_on_and_is_evaluated_as_ever(
+  unbroken, stopped, make, tmp_path
+):
+  runs = [shutil.copytree(run, tmp_path / run.parent.name / 'run') for run in (unbroken, stopped)]
+  for run in runs:
+    tree = config.to_json(make())
+    for path in serialization.ADDED | serialization.HASHED_ADDED:
+      section, name = path.split('.')
+      del tree[section][name]
+    tree['data']['packed'] = False
+    storage.write_json(run / 'config.json', tree)
+  done, broken_off = runs
+  loop.train(make(), broken_off)
+  assert_same_run(unbroken, broken_off, make())
+  rows = (done / 'eval.jsonl').read_text()
+  (done / 'eval.jsonl').unlink()
+  evaluate.evaluate(config.trained_config(done, {}), done)
+  assert (done / 'eval.jsonl').read_text() == rows
 
 
 def test_a_run_of_before_there_was_a_choice_of_optimizers_is_one_of_adamw(make, tmp_path):

@@ -13,10 +13,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
+from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
-from posenc_jax.config.serialization import saved_config, to_json
+from posenc_jax.config.serialization import leaves, saved_config, to_json
 from posenc_jax.config.tokenizer_file import with_its_symbols
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
 
@@ -172,6 +173,7 @@ def trained_config(workdir: str | Path, overrides: dict[str, Any]) -> ConfigDict
   scaling of RoPE comes to. Raises `UserError`, also for what `check_laid_over` refuses.
   """
   saved, config = saved_config(workdir), saved_config(workdir)
+  _check_version(workdir, saved)
   overlay(config, overrides)
   if 'data.corpus' in overrides:
     _with_plain_folder(config)
@@ -187,6 +189,18 @@ def trained_config(workdir: str | Path, overrides: dict[str, Any]) -> ConfigDict
       said = f'{workdir}: {words}{made}{own if before else ""}; trained at {L:,}'
       print(said, file=sys.stderr)  # a run's text goes to stdout
   return config
+
+
+def _check_version(workdir: str | Path, saved: ConfigDict) -> None:
+  """Raises `UserError` where the config of a run has other fields than those of this version."""
+  fields = [path for path, _ in leaves(saved)]
+  others = [path for path in fields if path not in FIELDS and not path.startswith('encoding.')]
+  differing = [f'lacks {path}' for path in FIELDS if path not in fields]
+  differing += [f'has {shown(path)}' for path in others]
+  if differing:
+    problem = f'config.json of another version of posenc_jax: it {", ".join(differing[:3])}'
+    allowed = 'the version that made it, or another workdir'
+    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def check_laid_over(trained: ConfigDict, config: ConfigDict, is_said: bool = False) -> None:

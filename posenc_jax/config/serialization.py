@@ -23,6 +23,19 @@ CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep', 'train.keep_
 # without the field has it, and hashes are the same with it as without.
 ADDED = {'optim.name': 'adamw', 'train.keep_every': 0, 'train.first_batch': 0}
 
+# Likewise fields that a run may lack, of before ADDED: these are in the hashes that were kept.
+HASHED_ADDED = {
+  'optim.decay': 'cosine',
+  'optim.decay_steps': 0,
+  'optim.encoding_multiple': 1.0,
+  'optim.epsilon': 1e-8,
+  'data.packing': 'none',
+}
+
+# Fields that are gone, each with the value of which the fields of now say all. `packed=True` joined
+# documents for training as no value of `data.packing` does.
+REMOVED = {'data.packed': False}
+
 OWN_TOKENIZER = Path('tokenizer') / 'tokenizer.json'  # in the directory of a run that keeps one
 
 
@@ -59,12 +72,16 @@ def saved_config(workdir: str | Path) -> ConfigDict:
 
 
 def _with_added(tree: dict) -> dict:
-  """The JSON tree of a config with the fields of ADDED that it lacks."""
+  """The JSON tree of a config of any version with the fields of this one."""
   tree = dict(tree)
-  for path, value in ADDED.items():
+  for path, value in (ADDED | HASHED_ADDED).items():
     section, name = path.split('.')
     if isinstance(tree.get(section), dict):
       tree[section] = {name: value} | tree[section]
+  for path, value in REMOVED.items():
+    section, name = path.split('.')
+    if isinstance(tree.get(section), dict) and tree[section].get(name) is value:
+      del tree[section][name]
   return tree
 
 
