@@ -295,6 +295,10 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
     ngram_line.evaluate_ngram(other, tmp_path / 'a', 1, 'kneser_ney', True)
   with pytest.raises(UserError, match=r'holds another n-gram: context \(there 1, here 2\)'):
     ngram_line.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
+  del counted['data.packing'], counted['eval.spans']  # as another version may have it
+  storage.write_json(tmp_path / 'a' / row_schema.N_GRAM_FILE, counted | {'data.packed': False})
+  with pytest.raises(UserError, match=r'another n-gram: eval\.spans \(there None, here 4\); allow'):
+    ngram_line.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
   storage.write_json(tmp_path / 'config.json', {})
   with pytest.raises(UserError, match='holds a trained run; allowed: another workdir'):
     ngram_line.evaluate_ngram(study, tmp_path, 2, 'kneser_ney', True)

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import data, storage, tasks
 from posenc_jax.config import config_hash, decides_results, flat, single_seed_runs, validate
+from posenc_jax.config.serialization import ADDED, HASHED_ADDED, REMOVED
 from posenc_jax.data.ngrams import SMOOTHINGS, NGrams
 from posenc_jax.errors import UserError, disk_errors
 from posenc_jax.evaluation.evaluate import KeptRows, measure, recorder, show, summary
@@ -152,9 +153,11 @@ def _claim(workdir: Path, counted: dict[str, object]) -> None:
   if storage.exists(workdir / 'config.json'):
     raise UserError(f'{field}: holds a trained run; allowed: another workdir')
   if storage.exists(path):
-    there = storage.read_json(path, {name: type(value) for name, value in counted.items()})
-    if differing := [name for name in counted if there[name] != counted[name]]:
-      what = ', '.join(f'{name} (there {there[name]}, here {counted[name]})' for name in differing)
+    # that of another version has other fields
+    there = ADDED | HASHED_ADDED | REMOVED | storage.read_json(path)
+    here = REMOVED | counted
+    if differing := [name for name in here if there.get(name) != here[name]]:
+      what = ', '.join(f'{name} (there {there.get(name)}, here {here[name]})' for name in differing)
       raise UserError(f'{field}: holds another n-gram: {what}; allowed: another workdir')
     return
   workdir.mkdir(parents=True, exist_ok=True)
