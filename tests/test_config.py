@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import hashlib
 import json
 import os
 import sys
@@ -32,7 +33,7 @@ from posenc_jax.config import (
 from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.overlays import ORIGINAL
 from posenc_jax.config.relations import EMBEDDED, WITHOUT_TILES
-from posenc_jax.config.serialization import leaves
+from posenc_jax.config.serialization import ADDED, HASHED_ADDED, leaves
 from posenc_jax.encodings.core.registry import ENCODINGS, hyperparameters
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import plan
@@ -483,6 +484,16 @@ def test_what_earlier_versions_finished_keeps_its_hash():
   tree = to_json(load(BASE))
   del tree['optim']['name']
   assert config_hash(from_json(tree)) == config_hash(load(BASE))
+
+
+def test_a_field_that_came_since_is_one_that_runs_of_before_may_lack():
+  """Else they could neither be evaluated nor go on, and no hash that was kept would hold."""
+  fields = sorted(path for path, _ in leaves(load(BASE)) if path not in ADDED)
+  digest = hashlib.sha256('\n'.join(fields).encode()).hexdigest()
+  assert digest == '7d91da37767549da5b685f0279d911cd4bda501a961d0d468de55709e7ff52b5', (
+    'a new field stands in ADDED'
+  )
+  assert {*ADDED, *HASHED_ADDED} <= {path for path, _ in leaves(load(BASE))}
 
 
 def test_differing_keys_sees_fields_of_one_side_and_types():

@@ -211,6 +211,7 @@ def _check_same_configs(before: study.Report, kept: set[str], hashes: dict[str, 
   for run, planned in hashes.items():
     if run in kept and (there := before.hashes.get(run, 'unknown')) != planned:
       raise UserError(
-        f'{before.folder}: it keeps {run} of another config (its hash {there}, now {planned}); '
+        f'{before.folder}: it keeps {run} of another config, or of another version of posenc_jax '
+        f'(its hash {there}, now {planned}); '
         'allowed: results of the study as it is, or another folder'
       )
