@@ -23,7 +23,7 @@ from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage
 from posenc_jax.attention import BACKENDS
-from posenc_jax.data import planted
+from posenc_jax.data import planted, sotu
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.encodings import ENCODINGS
 from posenc_jax.errors import Stopped, UserError
@@ -44,6 +44,7 @@ from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.training import provenance
 from posenc_jax.training import run_dir as workdirs
+from posenc_jax.training.built_in import built_in_values
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 
 
@@ -1366,6 +1367,17 @@ def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
   corpus = data.opened(again.data, 'test')
   with pytest.raises(UserError, match=r'documents in test of data\.corpus: 9 when its run began'):
     runs.check_corpus(c, again, corpus, workdir)
+
+
+def test_a_run_of_embedded_text_that_is_another_now_is_refused(make_run, monkeypatch):
+  c, workdir, _ = make_run(data__corpus='sotu')
+  with monkeypatch.context() as patch:
+    patch.setattr(sotu, 'SHA256', '0' * 64)
+    made_of = provenance.MadeOf(None, built_in=built_in_values(c))
+    provenance.claim(workdir, made_of, begins=True)
+  with pytest.raises(UserError, match=r"^workdir='.*': sotu was '0*' when its run began, and is "):
+    evaluate.evaluate(c, workdir)
+  assert not (workdir / 'eval.jsonl').exists()
 
 
 def test_another_folder_that_has_changed_is_measured_anew(make_run, tmp_path):

@@ -1,5 +1,7 @@
 """Parameters that a training starts from, of a run that had another encoding or code."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -8,13 +10,16 @@ from flax import nnx
 from posenc_jax import config
 from posenc_jax.config import BASE
 from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameters
-from posenc_jax.encodings.core.registry import make_from_spec
+from posenc_jax.encodings.core.registry import BUILT_IN, make_from_spec
+from posenc_jax.errors import UserError
 from posenc_jax.evaluation.runs import parameters_of
 from posenc_jax.model import decoder
+from posenc_jax.training import built_in
+from posenc_jax.training.built_in import built_in_values
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.init_from import finished_parameters, moved
 from posenc_jax.training.own_encodings import user_code_hashes
-from posenc_jax.training.provenance import MadeOf, claim
+from posenc_jax.training.provenance import MadeOf, check_code, claim
 from posenc_jax.training.run_dir import claim_run_dir
 
 SIZES = {'layers': 2, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
@@ -33,7 +38,7 @@ def finished(workdir, encoding):
   """The directory of a run that has ended, in which every parameter is 1."""
   c, model = made(encoding, 1)
   claim_run_dir(workdir, c)
-  claim(workdir, MadeOf(None, code=user_code_hashes(c)), begins=True)
+  claim(workdir, MadeOf(None, code=user_code_hashes(c), built_in=built_in_values(c)), begins=True)
   with Checkpoints(workdir, max_to_keep=1) as checkpoints:
     checkpoints.save(c.train.steps, model, {'count': jnp.array(0)})
   return workdir
@@ -231,7 +236,9 @@ def get_config():
 """
 
 
-def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(tmp_path, request, capsys):
+def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(
+  tmp_path, request, capsys, monkeypatch
+):
   study = tmp_path / 'study.py'
   study.write_text(STUDY)
   request.addfinalizer(lambda: ENCODINGS.pop('mine', None))
@@ -245,8 +252,26 @@ def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(tmp_path, requ
   said = capsys.readouterr().out
   assert said.startswith(f"{run} has code of mine='")
   assert said.count(' (here ') == 1
+  with monkeypatch.context() as patch:  # as if a later version had one of that name
+    patch.setitem(BUILT_IN, 'mine', 'kerple.KerpleLog')
+    with pytest.raises(
+      UserError, match="'mine' was your own when its run began, and is posenc_jax"
+    ):
+      check_code(run, user_code_hashes(made({'name': 'mine'}, 0)[0]))
+    started(run, {'name': 'mine'})
+  assert re.match(f"{run} has code of mine='.*' \\(here None\\)", capsys.readouterr().out)
   ENCODINGS.pop('mine')
   started(run, {'name': 'nope'})  # where the study is not known that registers it
+
+
+def test_a_start_from_a_run_of_another_default_says_so(tmp_path, capsys, monkeypatch):
+  run = finished(tmp_path, {'name': 'rope', 'fraction': 0.5})
+  began = hyperparameters('rope')
+  monkeypatch.setattr(built_in, 'hyperparameters', lambda name: began | {'base': 5.0})
+  started(run, {'name': 'rope', 'fraction': 0.5})
+  assert capsys.readouterr().out == f'{run} has rope.base=10000.0 (here 5.0)\n'
+  started(run, {'name': 'rope', 'fraction': 0.5, 'base': 5.0})
+  assert 'rope.base' not in capsys.readouterr().out
 
 
 def test_rows_of_a_run_without_training_say_whose_parameters_it_has(tmp_path):

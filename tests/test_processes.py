@@ -157,6 +157,7 @@ def test_a_ring_of_two_processes_has_the_losses_of_one(run, on_one, tmp_path):
 def test_the_first_alone_writes_and_prints(pairs):
   folder, _ = pairs
   assert sorted(path.name for path in (folder / 'fsdp').iterdir()) == [
+    'built_in.json',
     'checkpoints',
     'config.json',
     'documents.json',

@@ -29,7 +29,7 @@ from posenc_jax import config, data, storage
 from posenc_jax.config import serialization
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.errors import Stopped, UserError
-from posenc_jax.evaluation import evaluate
+from posenc_jax.evaluation import evaluate, preflight
 from posenc_jax.model.decoder import build
 from posenc_jax.rows.overrides import overrides_between
 from posenc_jax.training import log as training_log
@@ -636,6 +636,7 @@ def test_a_run_of_before_fields_were_added_goes_on_and_is_evaluated_as_ever(
       del tree[section][name]
     tree['data']['packed'] = False
     storage.write_json(run / 'config.json', tree)
+    (run / 'built_in.json').unlink()
   done, broken_off = runs
   loop.train(make(), broken_off)
   assert_same_run(unbroken, broken_off, make())
@@ -643,6 +644,22 @@ def test_a_run_of_before_fields_were_added_goes_on_and_is_evaluated_as_ever(
   (done / 'eval.jsonl').unlink()
   evaluate.evaluate(config.trained_config(done, {}), done)
   assert (done / 'eval.jsonl').read_text() == rows
+
+
+def test_a_run_that_began_with_another_default_does_not_go_on(unbroken, stopped, make, tmp_path):
+  runs = [shutil.copytree(run, tmp_path / run.parent.name / 'run') for run in (unbroken, stopped)]
+  for run in runs:
+    values = storage.read_json(run / 'built_in.json')['values']
+    assert values == {'t5.bidirectional': False, 't5.buckets': 32, 't5.max_distance': 128}
+    storage.write_json(run / 'built_in.json', {'values': values | {'t5.buckets': 16}})
+  done, broken_off = runs
+  says = r't5\.buckets was 16 when its run began, and is 32 now; allowed: the version of posenc_jax'
+  with pytest.raises(UserError, match=says):
+    loop.train(make(), broken_off)
+  (done / 'eval.jsonl').unlink()
+  with pytest.raises(UserError, match=says):
+    evaluate.evaluate(make(), done)
+  assert preflight.check_all([(config.to_json(make()), [str(done)])])[0] == 0
 
 
 def test_a_run_of_before_there_was_a_choice_of_optimizers_is_one_of_adamw(make, tmp_path):

@@ -23,6 +23,7 @@ from posenc_jax.evaluation.runs import check_corpus, restored_run
 from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model import decoder
 from posenc_jax.rows.overrides import EVALUATOR
+from posenc_jax.training.built_in import check_built_in
 from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.own_tokenizer import check_same_tokenizer
 from posenc_jax.training.provenance import check_code
@@ -54,6 +55,7 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
     workdir, corpus.tokenizer_sha256, name, 'a run with the tokenizer of this one'
   )
   check_code(workdir, user_code_hashes(evaluator), name, 'another long_ppl_evaluator')
+  check_built_in(workdir, evaluator, name)
   with user_errors(ValueError):
     end = decoder.shapes(evaluator, vocab).max_length
   if end is not None and end < longest:

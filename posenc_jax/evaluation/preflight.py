@@ -30,6 +30,7 @@ from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import optimizer, own_tokenizer, provenance
+from posenc_jax.training.built_in import check_built_in
 from posenc_jax.training.own_encodings import user_code_hashes
 
 
@@ -163,6 +164,7 @@ def check_all(
       for workdir in workdirs:
         again = 'that run removed and the same sweep again'
         provenance.check_code(workdir, user_code_hashes(config), instead=again)
+        check_built_in(workdir, config)
     except UserError as error:
       return number, str(error)
     config = with_own_tokenizer(config, workdirs[0]) if workdirs else config

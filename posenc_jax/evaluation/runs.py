@@ -26,6 +26,7 @@ from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.model.layer_pattern import HOLDERS, MASK, PATTERN, encoding_names
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows.overrides import overrides_between
+from posenc_jax.training.built_in import check_built_in
 from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
 from posenc_jax.training.init_from import filled, moved
 from posenc_jax.training.own_encodings import user_code_hashes
@@ -139,6 +140,7 @@ def restore(
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
   check_one_host()
   check_code(workdir, user_code_hashes(config))
+  check_built_in(workdir, config)
   saved = saved_config(workdir)
   check_kept_hyperparameters(saved, config)
   with user_errors(ValueError):

@@ -22,6 +22,7 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import Source
 from posenc_jax.pretrained.tensor_rules import Rule
 from posenc_jax.training import provenance
+from posenc_jax.training.built_in import built_in_values
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.optimizer import NO_OPTIMIZER, leaves_by_path
 from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER
@@ -168,7 +169,8 @@ def import_model(base: ConfigDict, source: Source, workdir: Path) -> ConfigDict:
     (unfinished / path.parent.name).mkdir()
     for name, of_file in {path.name: contents, **source.beside}.items():
       storage.atomic_write(unfinished / path.parent.name / name, of_file)
-    made_of = provenance.MadeOf(tokenizer.sha256, source=source.sha256)
+    values = built_in_values(config)
+    made_of = provenance.MadeOf(tokenizer.sha256, source=source.sha256, built_in=values)
     provenance.claim(unfinished, made_of, begins=True)
     storage.write_json(unfinished / provenance.SOURCE_CONFIG, source.fields)
     with Checkpoints(unfinished, 1) as checkpoints:

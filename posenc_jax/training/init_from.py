@@ -14,7 +14,8 @@ from posenc_jax.distributed import processes
 from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, shown
-from posenc_jax.model.layer_pattern import read_pattern
+from posenc_jax.model.layer_pattern import encoding_names, read_pattern
+from posenc_jax.training.built_in import built_in_values, kept_values
 from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.provenance import kept_code
@@ -107,12 +108,14 @@ def _paths(
   """
   here, before = map(_of_model, (config, saved_run))
   code_here, code_before = user_code_hashes(config), kept_code(workdir)
-  here |= {
-    f'code of {name}': sha256 and sha256[:8]
-    for name, sha256 in code_here.items()
-    if name in code_before
-  }
-  before |= {f'code of {name}': code_before[name][:8] for name in code_before}
+  # None of an encoding of one's own whose name is posenc_jax's now
+  named = [name for name in code_before if name in encoding_names(config.encoding)]
+  here |= {f'code of {name}': (code_here.get(name) or '')[:8] or None for name in named}
+  before |= {f'code of {name}': code_before[name][:8] for name in named}
+  values_before = kept_values(workdir)
+  of_both = built_in_values(config).items() if values_before else ()
+  here |= {name: value for name, value in of_both if name in values_before}
+  before |= values_before
   lines = []
   differing = [key for key in here if here[key] != before.get(key) and key not in NO_NUMBER]
   if differing:

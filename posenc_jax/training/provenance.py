@@ -1,6 +1,6 @@
 """What a run keeps of what it was made of: its tokenizer (`own_tokenizer` says how), a list of its
-documents, the code of encodings of the user's own, the pretrained model that its
-parameters come from.
+documents, the code of encodings of the user's own, values of posenc_jax's own (`built_in` says
+which), the pretrained model that its parameters come from.
 """
 
 import re
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from posenc_jax import storage
 from posenc_jax.data.documents import Listing
+from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.errors import Damaged, UserError, shown
 from posenc_jax.training.own_tokenizer import (
   LEARNED,
@@ -19,6 +20,7 @@ from posenc_jax.training.own_tokenizer import (
 )
 
 LISTINGS = 'documents.json'  # holds what the text was made of, unless it is embedded
+BUILT_IN_VALUES = 'built_in.json'  # holds defaults and hashes of posenc_jax's own, see `built_in`
 OWN_ENCODINGS = 'encodings.json'  # holds hashes of the code of encodings of the user's own, if any
 SOURCE_HASH = 'source.json'  # holds the hash of the pretrained model that parameters come from
 SOURCE_CONFIG = 'source_config.json'  # what the config.json of that model said
@@ -35,6 +37,7 @@ class MadeOf(NamedTuple):
     source: the SHA-256 of the pretrained model that parameters come from, where the run begins;
       None: they come from none.
     start: the directory of the run that it starts from; '' of none.
+    built_in: values of posenc_jax's own, which are written where the run begins.
   """
 
   tokenizer: str | None
@@ -43,6 +46,7 @@ class MadeOf(NamedTuple):
   code: Mapping[str, str | None] = {}
   source: str | None = None
   start: str | Path = ''
+  built_in: Mapping[str, object] = {}
 
 
 def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
@@ -54,7 +58,8 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
   """
   workdir = Path(workdir)
   if begins:
-    for name in (TOKENIZER_HASH, LEARNED, LISTINGS, OWN_ENCODINGS, SOURCE_HASH, SOURCE_CONFIG):
+    of_run = TOKENIZER_HASH, LEARNED, LISTINGS, OWN_ENCODINGS, SOURCE_HASH, SOURCE_CONFIG
+    for name in (*of_run, BUILT_IN_VALUES):
       (workdir / name).unlink(missing_ok=True)
   if made_of.tokenizer is None or storage.exists(workdir / TOKENIZER_HASH):
     check_same_tokenizer(workdir, made_of.tokenizer)
@@ -74,6 +79,8 @@ def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
     _write(workdir / LISTINGS, {'documents': counts, 'sha256': hashes}, begins)
   if code := {name: sha256 for name, sha256 in made_of.code.items() if sha256}:
     _write(workdir / OWN_ENCODINGS, {'sha256': kept_code(workdir) | code}, begins)
+  if begins and made_of.built_in:
+    storage.write_json(workdir / BUILT_IN_VALUES, {'values': dict(made_of.built_in)})
   if begins and made_of.source is not None:
     if made_of.start and storage.exists(said := Path(made_of.start) / SOURCE_CONFIG):
       storage.write_json(workdir / SOURCE_CONFIG, storage.read_json(said))
@@ -146,7 +153,8 @@ def check_code(
   instead: str = 'another workdir',
 ) -> None:
   """Raises `UserError` where the code of encodings of the user's own is not that of when the run in
-  `workdir` began. Runs that have no hashes are taken as they are.
+  `workdir` began, or where posenc_jax has an encoding of that name by now. Runs that have no hashes
+  are taken as they are.
 
   Args:
     code: {name: hash}; None of an encoding that no file has.
@@ -154,16 +162,20 @@ def check_code(
     instead: the way out for those who mean the code of now.
   """
   there = kept_code(workdir)
-  for name, sha256 in code.items():
-    if there.get(name, sha256) != sha256:
+  for name, sha256 in there.items():
+    if name in BUILT_IN:
+      problem = f"encoding {name!r} was your own when its run began, and is posenc_jax's now"
+    elif code.get(name, sha256) != sha256:
       problem = f'encoding {name!r} was edited since its run began'
-      # as also where another version of posenc_jax hashed it otherwise
-      same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
-      allowed = f'its code of then, {instead}, or {same}'
-      if sha256 is None:
-        problem = f'encoding {name!r} is not that of a file, as it was when its run began'
-        allowed = 'after the module that registers it is imported'
-      raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
+    else:
+      continue
+    # as also where another version of posenc_jax hashed it otherwise
+    same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
+    allowed = f'its code of then, {instead}, or {same}'
+    if name in code and code[name] is None:
+      problem = f'encoding {name!r} is not that of a file, as it was when its run began'
+      allowed = 'after the module that registers it is imported'
+    raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def source_of(workdir: str | Path) -> str | None:

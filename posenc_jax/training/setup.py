@@ -28,6 +28,7 @@ from posenc_jax.model.decoder import build, shapes
 from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.rows import sessions
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
+from posenc_jax.training.built_in import built_in_values, check_built_in
 from posenc_jax.training.checkpoints import Checkpoints, latest_step
 from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
 from posenc_jax.training.optimizer import NO_OPTIMIZER, check_trained_parameters, make_optimizer
@@ -306,7 +307,10 @@ def restored(
         user_code_hashes(run),
         training.source,
         run.train.init_from,
+        built_in_values(run),
       )
+      if not begins:
+        run_on_primary(check_built_in, folder, run)
       run_on_primary(provenance.claim, folder, made_of, begins)
     if not has_taken:
       state, training.start_step = checkpoints.restore(

@@ -1,0 +1,67 @@
+"""What a run takes from posenc_jax without a word in its config: defaults of hyperparameters and
+embedded text. It keeps their values (`provenance`), so that a version in which one is another does
+not go on with its parameters, or score them, as if they were of that.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from posenc_jax import data, storage
+from posenc_jax.config import to_json
+from posenc_jax.encodings import hyperparameters
+from posenc_jax.encodings.core.registry import BUILT_IN
+from posenc_jax.errors import UserError, shown
+from posenc_jax.model.layer_pattern import HOLDERS
+from posenc_jax.training.provenance import BUILT_IN_VALUES
+
+
+def built_in_values(config: ConfigDict) -> dict[str, object]:
+  """{'rope.base': 10000.0} of hyperparameters of posenc_jax's encodings that a config leaves out,
+  and {'sotu': SHA-256} of embedded text.
+  """
+  found = {}
+  for spec in _specs(to_json(config.encoding)):
+    if (name := spec.get('name')) in BUILT_IN:
+      left_out = hyperparameters(name).keys() - spec.keys()
+      found |= {f'{name}.{key}': to_json(hyperparameters(name)[key]) for key in sorted(left_out)}
+  corpus = config.data.corpus
+  return found | ({corpus: sha256} if (sha256 := data.verified_sha256(corpus)) else {})
+
+
+def _specs(part: object) -> Iterator[dict]:
+  """The section `encoding`, and all within it that name an encoding, as dicts."""
+  if isinstance(part, dict):
+    yield part
+    parts = [part[holder] for holder in HOLDERS if holder in part and holder != 'name']
+  elif isinstance(part, str):
+    yield from ({'name': name} for name in part.split(','))
+    parts = []
+  else:
+    parts = part if isinstance(part, list) else []
+  for held in parts:
+    yield from _specs(held)
+
+
+def kept_values(workdir: str | Path) -> dict[str, object]:
+  """The values that the run in `workdir` began with; {} of a run of an earlier version."""
+  path = Path(workdir) / BUILT_IN_VALUES
+  if not storage.exists(path):
+    return {}
+  remedy = 'without that file, if posenc_jax is as it was'
+  return storage.read_json(path, {'values': dict}, remedy)['values']
+
+
+def check_built_in(workdir: str | Path, config: ConfigDict, field: str = 'workdir') -> None:
+  """Raises `UserError` where a value that `config` leaves to posenc_jax is not that of when the run
+  in `workdir` began; it says that `field` names the run.
+  """
+  if not (there := kept_values(workdir)):
+    return
+  for name, value in built_in_values(config).items():
+    if there.get(name, value) != value:
+      problem = f'{name} was {shown(there[name])} when its run began, and is {shown(value)} now'
+      same = f'without {BUILT_IN_VALUES} there, if its numbers are the same'
+      allowed = f'the version of posenc_jax of then, another {field.rpartition(".")[2]}, or {same}'
+      raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
