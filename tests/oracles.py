@@ -1633,6 +1633,21 @@ def golden_gate_rope(dims, hyper, p):
   return turned_by_group(dims, angles, hyper)
 
 
+def spiral_rope(dims, hyper, p):
+  K, base = dims.head_dim, hyper.get('base', 100.0)
+  D = hyper.get('directions') or max(n for n in (2, 4, 6, 8) if K % (4 * n) == 0)
+
+  def wave(m):
+    direction, place = divmod(m, K // (2 * D))
+    own = [n for n in range(K // 4) if n // 2 % (D // 2) == direction % (D // 2)]
+    angle, f = math.pi * direction / D, hyper.get('scale', 1.0) * base ** (-4 * own[place] / K)
+    return f * math.cos(angle), f * math.sin(angle)
+
+  waves_GMn = np.array([[wave(m) for m in range(K // 2)]] * dims.kv_heads)
+  angles = lambda x_SD, position_S: np.stack([waves_GMn @ np.array(t) for t in position_S])
+  return turned_by_group(dims, angles, hyper)
+
+
 def harope(dims, hyper, p):
   K, group, axes = dims.head_dim, dims.heads // dims.kv_heads, hyper.get('axes', 1)
   n = K // 2 // axes
@@ -2772,6 +2787,9 @@ RECORDS = {
     lambda d, h: (0, h.get('hidden', 512) * (len(h.get('sizes', (8, 8))) + 1 + d.heads)),
     hyper={'hidden': 6},  # of 512 that tests move away from 0 no bias would differ from 0 or 16
     variants={'video': {'hidden': 3, 'sizes': (3, 2, 9)}},
+  ),
+  'spiral_rope': Record(
+    spiral_rope, variants={'fast': {'base': 10.0, 'scale': 1.5, 'layout': 'interleaved'}}
   ),
   'ultravico': Record(
     ultravico, hyper={'window': 3, 'alpha': 0.3}, variants={'none': {'window': 0, 'alpha': 0.0}}

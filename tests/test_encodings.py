@@ -432,7 +432,7 @@ def test_p_rope_golden_values():
 
 # How far outputs move with all positions, where not by some 0.01.
 MOVED = dict.fromkeys(('resonance_rope', 'ms_poe', 'mobius_rope'), 0.02)
-MOVED |= {'vo_rope': 0.04, 'rope_mixed': 0.08, 'golden_gate_rope': 0.15}
+MOVED |= {'vo_rope': 0.04, 'spiral_rope': 0.04, 'rope_mixed': 0.08, 'golden_gate_rope': 0.15}
 NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
@@ -2702,6 +2702,45 @@ def test_golden_gate_rope_of_many_pairs_looks_in_all_directions():
     np.testing.assert_allclose(u @ u.T / 4096, np.eye(axes) / axes, atol=0.005)
 
 
+def test_spiral_rope_has_the_published_frequencies():
+  """Pairs of f_n in turn to the two sets of four directions, each along one and across it."""
+  enc = make('spiral_rope', **SIZES | {'head_dim': 32}, rngs=nnx.Rngs(0), directions=4, scale=1.5)
+  f_aM = enc.frequencies()[:, 0]
+  own = [0, 1, 4, 5], [2, 3, 6, 7]
+  lengths = [1.5 * 100 ** (-n / 8) for direction in range(4) for n in own[direction % 2]]
+  np.testing.assert_allclose(np.hypot(*f_aM), lengths)
+  angles = np.repeat(np.arange(4) * np.pi / 4, 4)
+  np.testing.assert_allclose(np.arctan2(f_aM[1], f_aM[0]), angles, atol=1e-12)
+
+
+@pytest.mark.parametrize('directions', [None, 4])
+def test_spiral_rope_of_several_directions_is_its_formula(directions):
+  """In heads of 48 channels, which 6 directions divide, and so 8 not; of 32 channels."""
+  dims = Dims(**SIZES | {'head_dim': 48 if directions is None else 32})
+  hyper, rng = {'directions': directions, 'base': 10.0}, np.random.default_rng(0)
+  enc = make('spiral_rope', **dataclasses.asdict(dims), rngs=nnx.Rngs(0), **hyper)
+  assert enc.directions == (directions or 6)
+  x, heads = rng.standard_normal((2, 9, 12)), {'q': 4, 'k': 2, 'v': 2}
+  weights = {n: rng.standard_normal((12, h, dims.head_dim)) / 4 for n, h in heads.items()}
+  places = rng.integers(-9, 9, size=(2, 9, 2))
+  oracle = RECORDS['spiral_rope'].oracle(dims, hyper, {})
+  desired = attention_layer(oracle, weights, x, places, np.ones((2, 9, 9), bool))
+  q, k, v = (np.einsum('bsd,dhk->bshk', x, weights[n]).astype('f4') for n in 'qkv')
+  found = attend(q, k, v, enc, position_ids=jnp.asarray(places), is_causal=False)
+  np.testing.assert_allclose(found, desired, atol=2e-5)
+
+
+def test_spiral_rope_of_two_directions_is_axial():
+  """Also where it scales both axes."""
+  same(build('spiral_rope'), build('axial_rope', base=100.0))
+  assert build('spiral_rope').directions == 2
+  places = jax.random.randint(jax.random.key(0), (2, 11, 2), 0, 9)
+  (x, weights, _) = inputs()
+  run = lambda enc, places: layer(enc, weights, x, position_ids=places)
+  scaled = run(build('spiral_rope', scale=1.5), places)
+  np.testing.assert_allclose(scaled, run(build('axial_rope', base=100.0), 1.5 * places), atol=1e-5)
+
+
 def test_harope_starts_as_rope_in_channels_of_its_own():
   """And at distance 0 a product is that of q and k, whatever the matrices are."""
   same(build('harope'), build('rope'))
@@ -2914,7 +2953,7 @@ OUT_OF_BOUNDS = (
     'greater than 1',
     'grape_m.base p_rope.base pope.base xpos.base carope.base rope_mixed.base goat.base '
     'hyperbolic_rope.damping hyperbolic_rope.base cayley_string.base selective_rope.base '
-    'harope.base',
+    'harope.base spiral_rope.base',
   ),
   (
     0.0,
@@ -2922,7 +2961,7 @@ OUT_OF_BOUNDS = (
     'scale_invariant.tau grape_m.scale string.attention_factor tapa.alpha wall.bound '
     'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor fire.threshold '
     'xpos.scale_base cayley_string.scale liere.length nope_scale.scale cos_scale.scale '
-    'selective_rope.std',
+    'selective_rope.std spiral_rope.scale',
   ),
   (0, 'greater than 0', 'relu.length'),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),
@@ -3086,6 +3125,8 @@ OUT_OF_BOUNDS = (
     ('ultravico', {'alpha': 1.5}, 'ultravico: alpha=1.5; allowed: from 0 to 1'),
     ('compact_relative', {'width': 3}, 'compact_relative: width=3; allowed: even, at least 2'),
     ('grape_ap', {'width': 3}, 'grape_ap: width=3; allowed: even, at least 2'),
+    ('spiral_rope', {'directions': 3}, 'spiral_rope: directions=3; allowed: even, at least 2'),
+    ('spiral_rope', {'directions': 4}, 'spiral_rope: head_dim=8; allowed: multiples of 16, 4 a'),
     (
       'vo_rope',
       {'scaling': {'rope_type': 'dynamic', 'factor': 2}},

@@ -232,6 +232,7 @@ def test_rows_of_an_evaluation_are_those_of_single_examples_at_their_places(unbr
     {'name': 'golden_gate_rope'},
     *({'name': name, 'axes': 2} for name in ('cayley_string', 'harope', 'alibi')),
     {'name': 'swin'},
+    {'name': 'spiral_rope'},
   ],
 )
 def test_a_model_sees_the_grid_wherever_it_stands(encoding):

@@ -12,7 +12,23 @@ from posenc_jax.encodings.rope import ByAngles, check_rotary
 from posenc_jax.xla_ops import outer
 
 
-class GoldenGateRoPE(ByAngles):
+class AlongDirections(ByAngles):
+  """Pairs of channels rotate by the sum over axes of a token's position times a frequency."""
+
+  position_kind = 'floats'
+
+  def frequencies(self) -> np.ndarray:
+    """Radians a position along each axis, float64 [axes, G|1, K/2]."""
+    raise NotImplementedError
+
+  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+    """Angles: float32 [B|1, S, G|1, K/2]."""
+    places, frequencies = position_ids.astype(jnp.float32), self.frequencies()
+    along = lambda axis: jnp.asarray(frequencies[axis], jnp.float32)
+    return sum(outer(places[..., axis], along(axis)) for axis in range(len(frequencies)))
+
+
+class GoldenGateRoPE(AlongDirections):
   """Pair m of head h rotates by w_m u_n . x, x a token's `axes` positions, n = h K/2 + m.
 
   Xiong 2025, as released. The lengths w_m are spaced evenly by their logarithms, both ends
@@ -26,7 +42,6 @@ class GoldenGateRoPE(ByAngles):
 
   paper = 'Xiong 2025, jerryxio.ng/posts/nd-rope'
   limit = 'angles are float32: with all positions a million further, outputs move by some 0.15'
-  position_kind = 'floats'
 
   def __init__(
     self,
@@ -58,20 +73,13 @@ class GoldenGateRoPE(ByAngles):
     self.positions_per_token = axes
     self.slowest, self.fastest, self.still = slowest, fastest, still
 
-  def frequencies(self) -> np.ndarray:
-    """Radians a position along each axis, float64 [axes, G, K/2]."""
+  def frequencies(self):
     G, pairs, axes = self.dims.kv_heads, self.dims.head_dim // 2, self.positions_per_token
     still = round(self.still * pairs)
     turning = np.geomspace(self.slowest, self.fastest, pairs - still)
     w_M = np.concatenate([np.zeros(still), turning])
     u_nG = directions(G * pairs, axes)
     return w_M * u_nG.reshape(axes, G, pairs)
-
-  def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
-    """Angles: float32 [B|1, S, G, K/2]."""
-    places, frequencies = position_ids.astype(jnp.float32), self.frequencies()
-    along = lambda axis: jnp.asarray(frequencies[axis], jnp.float32)
-    return sum(outer(places[..., axis], along(axis)) for axis in range(len(frequencies)))
 
 
 def directions(number: int, axes: int) -> np.ndarray:

@@ -144,6 +144,7 @@ BUILT_IN = {
   'group_bias': 'group_bias.GroupBias',
   'swin': 'swin.Swin',
   'swin_v2': 'swin.SwinV2',
+  'spiral_rope': 'spiral_rope.SpiralRoPE',
 }
 
 
