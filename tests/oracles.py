@@ -995,6 +995,24 @@ def hyperbolic_rope(dims, hyper, p):
   return Oracle(score)
 
 
+def jordan_rope(dims, hyper, p):
+  K, L, group = dims.head_dim, dims.train_length, dims.heads // dims.kv_heads
+  tau = lambda t: t / (1 + abs(t) / L) if hyper.get('bounded', True) else t
+
+  def matrix(i, j, m, g):
+    angle = (i - j) * hyper.get('base', 10_000.0) ** (-2 * m / K)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    shear = 0.1 * math.tanh(p['b'][g, m]) * (tau(i) - tau(j))
+    decay = math.exp(-(softplus(p['a'][g, m]) + 1e-4) * (i - j))
+    return decay * np.block([[turn, shear * turn], [0 * turn, turn]])
+
+  def score(q, k, i, j, h):
+    blocks = [(m, slice(4 * m, 4 * m + 4)) for m in range(K // 4)]
+    return sum(q[c] @ matrix(i, j, m, h // group) @ k[c] for m, c in blocks) / math.sqrt(K)
+
+  return Oracle(score)
+
+
 def pope(dims, hyper, p):
   K = dims.head_dim
   f = [hyper.get('base', 10_000.0) ** (-n / K) for n in range(K)]
@@ -2292,6 +2310,12 @@ RECORDS = {
     xpos, variants={'fast': {'scale_base': 24.0, 'layout': 'half', 'base': 50.0, 'gamma': 0.2}}
   ),
   'hyperbolic_rope': Record(hyperbolic_rope, variants={'steep': {'base': 20.0, 'damping': 1.6}}),
+  'jordan_rope': Record(
+    jordan_rope,
+    lambda d, h: (0, 2 * d.kv_heads * d.head_dim // 4),
+    hyper={'start': 0.1},  # from the default on, decays are next to nothing
+    variants={'relative': {'start': 1.0, 'bounded': False, 'base': 50.0}},
+  ),
   'p_rope': Record(p_rope, variants={'half': {'p': 0.5, 'layout': 'interleaved', 'base': 50.0}}),
   'kerple_power': Record(
     kerple_power, lambda d, h: (2 * d.heads, 0), variants={'softplus': {'positivity': 'softplus'}}

@@ -431,7 +431,7 @@ def test_p_rope_golden_values():
 
 
 # How far outputs move with all positions, where not by some 0.01.
-MOVED = dict.fromkeys(('resonance_rope', 'ms_poe', 'mobius_rope'), 0.02)
+MOVED = dict.fromkeys(('resonance_rope', 'ms_poe', 'mobius_rope', 'jordan_rope'), 0.02)
 MOVED |= {'vo_rope': 0.04, 'spiral_rope': 0.04, 'rope_mixed': 0.08, 'golden_gate_rope': 0.15}
 NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
@@ -1870,12 +1870,76 @@ def test_hyperbolic_rope_is_exact_at_length():
   np.testing.assert_allclose(out[0], np.einsum('hts,shk->thk', p, v_SHK), atol=5e-6)
 
 
-def test_hyperbolic_rope_says_where_positions_decrease():
-  enc, (x, weights, _) = build('hyperbolic_rope'), inputs()
+@pytest.mark.parametrize('name', ['hyperbolic_rope', 'jordan_rope'])
+def test_what_counts_tokens_says_where_positions_decrease(name):
+  enc, (x, weights, _) = build(name), inputs()
   run = jax.jit(functools.partial(layer, position_ids=np.array([[*range(6), *range(4, 9)]])))
   out = run(enc, weights, x)
   assert np.isfinite(out[:, :6]).all()
   assert np.isnan(out[:, 6:]).all()
+
+
+@pytest.mark.parametrize('bounded', [True, False])
+def test_jordan_rope_is_the_published_form_of_queries_and_keys(bounded):
+  """Queries A(-i)^(-T) q and keys A(-j) k, whose factors are finite at few tokens."""
+  enc = build('jordan_rope', bounded=bounded, start=0.2)
+  enc.b[...] = jnp.array([[0.5, -1.0], [2.0, 0.1]])
+  rng = np.random.default_rng(0)
+  q, k = rng.standard_normal((1, 9, 4, 8)), rng.standard_normal((1, 9, 2, 8))
+  values = np.broadcast_to(np.eye(9, 8)[None, :, None], (1, 9, 2, 8))
+
+  def matrix(t, g, m):
+    turn = np.exp(1j * t * 10_000 ** (-m / 4))
+    turn = np.array([[turn.real, -turn.imag], [turn.imag, turn.real]])
+    shear = 0.1 * np.tanh(enc.b[g, m]) * (t / (1 + abs(t) / 40) if bounded else t)
+    return np.exp(-0.2001 * t) * np.block([[turn, shear * turn], [0 * turn, turn]])
+
+  s = np.zeros((4, 9, 9))
+  for h, i, j, m in np.ndindex(4, 9, 9, 2):
+    own = slice(4 * m, 4 * m + 4)
+    of_query = np.linalg.inv(matrix(-i, h // 2, m)).T @ q[0, i, h, own]
+    s[h, i, j] += of_query @ matrix(-j, h // 2, m) @ k[0, j, h // 2, own] / 8**0.5
+  p = np.where(np.tri(9), np.exp(s), 0)
+  p /= p.sum(axis=-1, keepdims=True)
+  found = attend(*(jnp.asarray(x, jnp.float32) for x in (q, k, values)), enc)
+  np.testing.assert_allclose(found[0], p[..., :8].swapaxes(0, 1), atol=1e-5)
+
+
+def test_jordan_rope_starts_as_rope_of_the_faster_half_of_frequencies(monkeypatch):
+  """But for a decay that is hardly seen: products lose 1e-4 of themselves a token."""
+  enc, rope = build('jordan_rope'), build('rope', layout='interleaved')
+  np.testing.assert_allclose(jax.nn.softplus(enc.a[...]), 1e-8, rtol=1e-5)
+  assert not enc.b[...].any()
+  assert build('jordan_rope', bounded=False).relative > enc.relative
+  twice = -np.repeat(rope.frequencies()[:2], 2)  # it turns the other way
+  monkeypatch.setattr(type(rope), 'spectrum', lambda self, length: (twice, 1.0))
+  _, weights, _ = inputs()
+  np.testing.assert_allclose(run_layer(enc, weights), run_layer(rope, weights), atol=2e-3)
+
+
+def test_jordan_rope_is_exact_at_length():
+  """In heads of which one forgets at once, where factors of single tokens would not be finite."""
+  enc, S = build('jordan_rope', bounded=False, start=0.05), 300
+  enc.a[...] += jnp.array([[0.0, 6.0], [3.0, -2.0]])
+  enc.b[...] = jnp.array([[0.5, -1.0], [2.0, 0.1]])
+  q, k, v = (np.random.default_rng(n).standard_normal((S, h, 8)) for n, h in enumerate((4, 2, 2)))
+  d = np.subtract.outer(np.arange(S), np.arange(S)).astype(float)
+  d_seen, (k_SHK, v_SHK) = np.maximum(d, 0), (np.repeat(x, 2, axis=1) for x in (k, v))
+  gamma, eta = (np.repeat(np.float64(x), 2, axis=0) for x in (enc.a[...], enc.b[...]))
+  gamma, eta = np.logaddexp(0, gamma) + 1e-4, 0.1 * np.tanh(eta)
+  s = np.zeros((4, S, S))
+  for h, m in np.ndindex(4, 2):
+    parts = (x[:, h, 4 * m : 4 * m + 4] for x in (q, k_SHK))
+    (q_1, q_2), (k_1, k_2) = ((x[:, ::2] + 1j * x[:, 1::2]).T for x in parts)
+    product = lambda q, k: np.multiply.outer(q.conj(), k)
+    turned = product(q_1, k_1) + product(q_2, k_2) + eta[h, m] * d_seen * product(q_1, k_2)
+    s[h] += (turned * np.exp((1j * 10_000 ** (-m / 4) - gamma[h, m]) * d_seen)).real
+  p = np.where(d >= 0, np.exp(s / 8**0.5), 0)
+  p /= p.sum(axis=-1, keepdims=True)
+  arrays = (jnp.asarray(x, jnp.float32)[None] for x in (q, k, v))
+  options = {'backend': 'blockwise', 'block_sizes': (64, 128)}
+  out = jax.jit(functools.partial(attend, enc=enc, **options))(*arrays)
+  np.testing.assert_allclose(out[0], np.einsum('hts,shk->thk', p, v_SHK), atol=2e-5)
 
 
 def test_fox_is_precise_at_length():
@@ -2953,7 +3017,7 @@ OUT_OF_BOUNDS = (
     'greater than 1',
     'grape_m.base p_rope.base pope.base xpos.base carope.base rope_mixed.base goat.base '
     'hyperbolic_rope.damping hyperbolic_rope.base cayley_string.base selective_rope.base '
-    'harope.base spiral_rope.base',
+    'harope.base spiral_rope.base jordan_rope.base',
   ),
   (
     0.0,
@@ -2961,7 +3025,7 @@ OUT_OF_BOUNDS = (
     'scale_invariant.tau grape_m.scale string.attention_factor tapa.alpha wall.bound '
     'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor fire.threshold '
     'xpos.scale_base cayley_string.scale liere.length nope_scale.scale cos_scale.scale '
-    'selective_rope.std spiral_rope.scale',
+    'selective_rope.std spiral_rope.scale jordan_rope.start',
   ),
   (0, 'greater than 0', 'relu.length'),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),

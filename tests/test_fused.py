@@ -46,7 +46,7 @@ REFUSED = {
   **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads', 'mta'), 'whole rows'),
   **dict.fromkeys(('elastic_softmax', 'cog'), 'whole rows'),
   **dict.fromkeys(('cope', 'swin'), 'by an index'),
-  **dict.fromkeys(('path', 'wall', 'hyperbolic_rope'), 'chunks of keys'),
+  **dict.fromkeys(('path', 'wall', 'hyperbolic_rope', 'jordan_rope'), 'chunks of keys'),
 }
 KERNELS = [name for name in ENCODINGS if name not in REFUSED]
 # One for each way in which a kernel gets at what it needs: numbers by distance (with tiles that no

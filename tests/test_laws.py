@@ -1238,7 +1238,7 @@ REFUSED_BESIDE = {
     # they make products of queries and keys again
     *('rerope', 'leaky_rerope', 'streaming_rope', 'self_extend', 'string', 'dca', 'jet_long'),
     *('dpe', 'self_logistic'),
-    *('xpos', 'hyperbolic_rope', 'path', 'wall', 'tapa', 'heads_shaw_xpos'),
+    *('xpos', 'hyperbolic_rope', 'jordan_rope', 'path', 'wall', 'tapa', 'heads_shaw_xpos'),
   },
   'deberta': REFUSED_BESIDE_BOTH | {'ms_poe', 'diet_abs'},  # it takes no wider queries
 }

@@ -48,7 +48,7 @@ REFUSED = {
   'dape': 'cannot score one head alone',
   'grape_a': 'cannot score one head alone',
   'screening': 'cannot score one head alone',
-  **dict.fromkeys(('swin', 'swin_v2'), 'cannot score one head alone'),
+  **dict.fromkeys(('swin', 'swin_v2', 'jordan_rope'), 'cannot score one head alone'),
   **dict.fromkeys(('entmax', 'dape_v2', 'adaptive_temperature', 'urpe'), 'whole rows'),
   **dict.fromkeys(('softpick', 'selective', 'lssar', 'talking_heads', 'mta'), 'whole rows'),
   **dict.fromkeys(('elastic_softmax', 'cog'), 'whole rows'),

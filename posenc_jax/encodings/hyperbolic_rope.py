@@ -52,10 +52,8 @@ class HyperbolicRoPE(Encoding):
     return np.concatenate([self.damping - theta, self.damping + theta])
 
   def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
-    """Tokens passed in the row, which go on from one document to the next: [B|1, S, 1, 1]."""
-    steps_BS = jnp.diff(position_ids, axis=1, prepend=position_ids[:, :1]).astype(jnp.float32)
-    steps_BS = jnp.where(index_BS > 0, jnp.where(steps_BS < 0, jnp.nan, steps_BS), 0.0)
-    return jnp.cumsum(steps_BS, axis=1)[:, :, None, None]
+    """`tokens_passed`: [B|1, S, 1, 1]."""
+    return tokens_passed(position_ids, index_BS)[:, :, None, None]
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     rates = jnp.asarray(self.rates(), jnp.float32)
@@ -67,6 +65,15 @@ class HyperbolicRoPE(Encoding):
 
     q_BHTK, k_BGSK = (_sums_and_differences(x) for x in (q_BHTK, k_BGSK))
     return fading_products(self.scale(q_BHTK.shape[-1]) * q_BHTK, k_BGSK, i, j, decay, tile)
+
+
+def tokens_passed(position_ids, index_BS):
+  """By how much positions have grown since the row began, on from one document to the next: float32
+  [B|1, S], NaN from a position on that is below the one before it in its document.
+  """
+  steps_BS = jnp.diff(position_ids, axis=1, prepend=position_ids[:, :1]).astype(jnp.float32)
+  steps_BS = jnp.where(index_BS > 0, jnp.where(steps_BS < 0, jnp.nan, steps_BS), 0.0)
+  return jnp.cumsum(steps_BS, axis=1)
 
 
 def _sums_and_differences(x_BHTK):

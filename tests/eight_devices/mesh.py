@@ -162,7 +162,8 @@ WHOLE_ROWS = (
   *('urpe', 'elastic_softmax', 'cog', 'lssar'),
 )
 # What others gather, numbers that are summed up along tokens: segments of each row, positions.
-GATHERED = {'bipe': {'s32[2,64]'}, 'hyperbolic_rope': {'f32[1,64]', 's32[1,64]'}}
+OF_POSITIONS = {'f32[1,64]', 's32[1,64]'}
+GATHERED = {'bipe': {'s32[2,64]'}, 'hyperbolic_rope': OF_POSITIONS, 'jordan_rope': OF_POSITIONS}
 
 
 @pytest.mark.slow

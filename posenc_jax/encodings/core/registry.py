@@ -145,6 +145,7 @@ BUILT_IN = {
   'swin': 'swin.Swin',
   'swin_v2': 'swin.SwinV2',
   'spiral_rope': 'spiral_rope.SpiralRoPE',
+  'jordan_rope': 'jordan_rope.JordanRoPE',
 }
 
 
