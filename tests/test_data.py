@@ -1221,6 +1221,14 @@ def test_line_breaks_that_byte_pairs_leave_out_within_a_word_are_unknown():
       tokenizer.check_unknown(cut.unknown, len(text))
 
 
+def test_what_a_splitter_takes_out_is_unknown():
+  library = pytest.importorskip('tokenizers')
+  made = library.Tokenizer(library.models.BPE({letter: n for n, letter in enumerate('ACGT')}, []))
+  made.pre_tokenizer = library.pre_tokenizers.Split(',', 'removed')
+  (cut,) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut([b'ACGT,' * 10])
+  assert cut.unknown == 10
+
+
 def test_bytes_of_all_kinds_are_known_to_a_tokenizer_of_bytes():
   """Also the accent of a letter that a normalizer composes with it."""
   library = pytest.importorskip('tokenizers')

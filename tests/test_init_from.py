@@ -19,7 +19,7 @@ from posenc_jax.training.built_in import built_in_values
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 from posenc_jax.training.init_from import finished_parameters, moved
 from posenc_jax.training.own_encodings import user_code_hashes
-from posenc_jax.training.provenance import MadeOf, check_code, claim
+from posenc_jax.training.provenance import MadeOf, claim
 from posenc_jax.training.run_dir import claim_run_dir
 
 SIZES = {'layers': 2, 'model_dim': 8, 'heads': 2, 'head_dim': 4, 'mlp_dim': 8}
@@ -118,6 +118,7 @@ MEAN = {  # hyperparameters of which a parameter means something else, in the sa
   'mlp_bias': ({}, {'log': True}),
   'pape_ri': ({}, {'seed': 1}),
   'shaw': ({'max_distance': 3, 'max_later': 2}, {'max_distance': 2, 'max_later': 3}),
+  'swin_v2': ({}, {'sizes': (4, 4)}),
   't5': ({}, {'bidirectional': True}),
   'transformer_xl': ({}, {'features': 12}),
 }
@@ -257,7 +258,8 @@ def test_a_start_from_a_run_whose_own_encoding_was_edited_says_so(
     with pytest.raises(
       UserError, match="'mine' was your own when its run began, and is posenc_jax"
     ):
-      check_code(run, user_code_hashes(made({'name': 'mine'}, 0)[0]))
+      built_in.check_built_in(run, made({'name': 'mine'}, 0)[0])
+    built_in.check_built_in(run, made({'name': 'rope'}, 0)[0])
     started(run, {'name': 'mine'})
   assert re.match(f"{run} has code of mine='.*' \\(here None\\)", capsys.readouterr().out)
   ENCODINGS.pop('mine')

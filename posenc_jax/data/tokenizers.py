@@ -239,14 +239,18 @@ class TokenizerJson(Bytes):
 
   def _dropped(self, text: str) -> int:
     """How many bytes become no token, by the alphabet: spans do not say it, since those behind a
-    character that is left out are shifted. Spaces at which words are cut apart do not count.
+    character that is left out are shifted. Spaces at which words are cut apart do not count, other
+    characters that are taken out there do.
     """
     normalizer, splitter = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
     text = text if normalizer is None else normalizer.normalize_str(text)
     parts = [(text, ())] if splitter is None else splitter.pre_tokenize_str(text)
     counts = Counter(itertools.chain.from_iterable(part for part, _ in parts))
-    size = lambda character: 1 if self._is_of_bytes else len(character.encode())
-    return sum(n * size(c) for c, n in counts.items() if c not in self._alphabet)
+    if self._is_of_bytes:
+      return sum(n for c, n in counts.items() if c not in self._alphabet)
+    taken_out = Counter(c for c in text if not c.isspace()) - counts
+    unknown = Counter({c: n for c, n in counts.items() if c not in self._alphabet})
+    return sum(n * len(c.encode()) for c, n in (taken_out + unknown).items())
 
   def _normalized(self, text: str) -> str:
     """What the tokenizer makes of a text before it cuts it; bytes are not written as characters."""

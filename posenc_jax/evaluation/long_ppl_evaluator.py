@@ -54,8 +54,9 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
   check_same_tokenizer(
     workdir, corpus.tokenizer_sha256, name, 'a run with the tokenizer of this one'
   )
-  check_code(workdir, user_code_hashes(evaluator), name, 'another long_ppl_evaluator')
-  check_built_in(workdir, evaluator, name)
+  instead = 'another long_ppl_evaluator'
+  check_code(workdir, user_code_hashes(evaluator), name, instead)
+  check_built_in(workdir, evaluator, name, instead)
   with user_errors(ValueError):
     end = decoder.shapes(evaluator, vocab).max_length
   if end is not None and end < longest:

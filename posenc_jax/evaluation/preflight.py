@@ -32,6 +32,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.training import optimizer, own_tokenizer, provenance
 from posenc_jax.training.built_in import check_built_in
 from posenc_jax.training.own_encodings import user_code_hashes
+from posenc_jax.training.run_dir import checkpoint_steps
 
 
 def check_model(config: ConfigDict) -> None:
@@ -155,16 +156,21 @@ def check_all(
   Args:
     runs: of each its config as a JSON tree, of several seeds that of the first one, and the
       directories of its seeds.
-    finished: the numbers of those of which only encodings of the user's own are checked.
+    finished: the numbers of those of which it is checked only that the code is that of then, as far
+      as a run keeps what it was.
   """
   seen = set()
   for number, (tree, workdirs) in enumerate(runs):
     config = from_json(tree)
     try:
       for workdir in workdirs:
-        again = 'that run removed and the same sweep again'
-        provenance.check_code(workdir, user_code_hashes(config), instead=again)
-        check_built_in(workdir, config)
+        is_kept = not storage.exists(Path(workdir) / 'config.json')  # a folder of --kept
+        instead = 'another folder' if is_kept else 'that run removed and the same sweep again'
+        field = '--kept' if is_kept else 'workdir'
+        provenance.check_code(workdir, user_code_hashes(config), field, instead)
+        # what has no checkpoint begins anew, as of now
+        if is_kept or number in finished or checkpoint_steps(workdir):
+          check_built_in(workdir, config, field, instead)
     except UserError as error:
       return number, str(error)
     config = with_own_tokenizer(config, workdirs[0]) if workdirs else config

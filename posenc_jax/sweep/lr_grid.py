@@ -225,7 +225,7 @@ def _plan(path, out, overrides, scripts, curves) -> list[tuple[PlannedRun, RateC
 
 def _diverges_again(run: PlannedRun) -> bool:
   """Whether its training has diverged, as far as is known by the code and the packages of now."""
-  return DIVERGED in run.last_log_line() and not sessions.change(run.workdir)
+  return DIVERGED in run.last_log_line() and not sessions.change(run.workdir, sessions.TRAINING)
 
 
 def last_validation(run: PlannedRun) -> float:

@@ -17,7 +17,7 @@ from posenc_jax import cli, config, storage
 from posenc_jax.errors import Damaged, Stopped, UserError, last_line, shown
 from posenc_jax.rows.overrides import HARMLESS, IN_ROWS
 from posenc_jax.training import trackers
-from posenc_jax.training.provenance import OWN_ENCODINGS
+from posenc_jax.training.provenance import BUILT_IN_VALUES, OWN_ENCODINGS
 from posenc_jax.training.run_dir import (
   as_begun,
   check_can_begin,
@@ -401,10 +401,13 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
   whose encoding has another code than that of the results in the folder `kept`.
 
   One process checks all that are not finished, since it needs jax and the corpus. Of finished ones
-  it checks encodings of the user's own alone, which may have been edited since.
+  it checks encodings of the user's own alone, which may have been edited since, and, where others
+  are still to be trained, whether they were made with the defaults and texts that these will have.
   """
-  has_own = lambda run: any(storage.exists(folder / OWN_ENCODINGS) for folder in run.results)
-  runs = [run for run in runs if not run.is_finished or has_own(run)]
+  has = lambda run, file: any(storage.exists(folder / file) for folder in run.results)
+  to_do = [run for run in runs if not run.is_finished]
+  files = (OWN_ENCODINGS, BUILT_IN_VALUES) if to_do else (OWN_ENCODINGS,)
+  runs = [run for run in runs if not run.is_finished or any(has(run, file) for file in files)]
   if not runs:
     return
   folders = lambda run: [*map(str, run.results), *filter(None, [str(kept)])]

@@ -13,8 +13,8 @@ from posenc_jax.config import to_json
 from posenc_jax.encodings import hyperparameters
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.errors import UserError, shown
-from posenc_jax.model.layer_pattern import HOLDERS
-from posenc_jax.training.provenance import BUILT_IN_VALUES
+from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
+from posenc_jax.training.provenance import BUILT_IN_VALUES, kept_code
 
 
 def built_in_values(config: ConfigDict) -> dict[str, object]:
@@ -53,15 +53,27 @@ def kept_values(workdir: str | Path) -> dict[str, object]:
   return storage.read_json(path, {'values': dict}, remedy)['values']
 
 
-def check_built_in(workdir: str | Path, config: ConfigDict, field: str = 'workdir') -> None:
+def check_built_in(
+  workdir: str | Path, config: ConfigDict, field: str = 'workdir', instead: str = 'another workdir'
+) -> None:
   """Raises `UserError` where a value that `config` leaves to posenc_jax is not that of when the run
-  in `workdir` began; it says that `field` names the run.
+  in `workdir` began, or where an encoding that it names was the user's own then and is posenc_jax's
+  now.
+
+  Args:
+    field: names the run in the error.
+    instead: the way out for those who mean the version of now.
   """
+  at = f'{field}={str(workdir)!r}'
+  for name in BUILT_IN.keys() & kept_code(workdir) & set(encoding_names(config.encoding)):
+    problem = f"encoding {name!r} was your own when its run began, and is posenc_jax's now"
+    allowed = 'the version of posenc_jax of then, or its code by another name in another run'
+    raise UserError(f'{at}: {problem}; allowed: {allowed}')
   if not (there := kept_values(workdir)):
     return
   for name, value in built_in_values(config).items():
     if there.get(name, value) != value:
       problem = f'{name} was {shown(there[name])} when its run began, and is {shown(value)} now'
       same = f'without {BUILT_IN_VALUES} there, if its numbers are the same'
-      allowed = f'the version of posenc_jax of then, another {field.rpartition(".")[2]}, or {same}'
-      raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
+      allowed = f'the version of posenc_jax of then, {instead}, or {same}'
+      raise UserError(f'{at}: {problem}; allowed: {allowed}')

@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 from posenc_jax import storage
 from posenc_jax.data.documents import Listing
-from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.errors import Damaged, UserError, shown
 from posenc_jax.training.own_tokenizer import (
   LEARNED,
@@ -153,8 +152,7 @@ def check_code(
   instead: str = 'another workdir',
 ) -> None:
   """Raises `UserError` where the code of encodings of the user's own is not that of when the run in
-  `workdir` began, or where posenc_jax has an encoding of that name by now. Runs that have no hashes
-  are taken as they are.
+  `workdir` began. Runs that have no hashes are taken as they are.
 
   Args:
     code: {name: hash}; None of an encoding that no file has.
@@ -162,20 +160,16 @@ def check_code(
     instead: the way out for those who mean the code of now.
   """
   there = kept_code(workdir)
-  for name, sha256 in there.items():
-    if name in BUILT_IN:
-      problem = f"encoding {name!r} was your own when its run began, and is posenc_jax's now"
-    elif code.get(name, sha256) != sha256:
+  for name, sha256 in code.items():
+    if there.get(name, sha256) != sha256:
       problem = f'encoding {name!r} was edited since its run began'
-    else:
-      continue
-    # as also where another version of posenc_jax hashed it otherwise
-    same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
-    allowed = f'its code of then, {instead}, or {same}'
-    if name in code and code[name] is None:
-      problem = f'encoding {name!r} is not that of a file, as it was when its run began'
-      allowed = 'after the module that registers it is imported'
-    raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
+      # as also where another version of posenc_jax hashed it otherwise
+      same = f'without {OWN_ENCODINGS} there, if its numbers are the same'
+      allowed = f'its code of then, {instead}, or {same}'
+      if sha256 is None:
+        problem = f'encoding {name!r} is not that of a file, as it was when its run began'
+        allowed = 'after the module that registers it is imported'
+      raise UserError(f'{field}={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 
 def source_of(workdir: str | Path) -> str | None:
