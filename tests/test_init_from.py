@@ -118,7 +118,7 @@ MEAN = {  # hyperparameters of which a parameter means something else, in the sa
   'mlp_bias': ({}, {'log': True}),
   'pape_ri': ({}, {'seed': 1}),
   'shaw': ({'max_distance': 3, 'max_later': 2}, {'max_distance': 2, 'max_later': 3}),
-  'swin_v2': ({}, {'sizes': (4, 4)}),
+  'swin_v2': ({}, {'sizes': [4, 4]}),
   't5': ({}, {'bidirectional': True}),
   'transformer_xl': ({}, {'features': 12}),
 }
