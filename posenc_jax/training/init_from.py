@@ -174,7 +174,8 @@ def _walk(path: str, spec: dict) -> Iterator[tuple[str, tuple]]:
   name, held, read = spec['name'], spec, ()
   if name in ENCODINGS:
     held, read = hyperparameters(name) | spec, ENCODINGS[name].parameters_depend_on
-  yield path, (name, *(held.get(hyperparameter) for hyperparameter in read))
+  # as JSON: a default may be a tuple, which a config that says it has as a list
+  yield path, (name, *(to_json({'': held.get(hyperparameter)})[''] for hyperparameter in read))
   parts = {}
   with contextlib.suppress(TypeError, ValueError):  # of an encoding of one's own, other things
     parts = {f'members/{n}': part for n, part in enumerate(read_members(held.get('members')))}
