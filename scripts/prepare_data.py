@@ -80,7 +80,9 @@ def describe_text(data: ConfigDict) -> None:
     print(f'SHA-256 of all documents verified: {digest}')
   columns = ''.join(f'{f">= {n}":>10}' for n in LENGTHS)
   learned = tokenizer(data).sha256
-  columns += f'{"tokens":>14}{"bytes each":>12}' if learned else ''
+  is_text = data.tokenizer != 'integers'  # of which each counts as one byte, however it is spelled
+  columns += f'{"tokens":>14}' if learned else ''
+  columns += f'{"bytes each":>12}' if learned and is_text else ''
   print(f'\n>= N: documents of N {"tokens" if learned else "bytes"} or more')
   print(f'{"split":12}{"documents":>10}{"bytes":>14}{columns}')
   for split in SPLITS:
@@ -88,7 +90,8 @@ def describe_text(data: ConfigDict) -> None:
     size, counts = found.sizes.sum(), found.counts
     cells = ''.join(f'{(counts >= n).sum():10}' for n in LENGTHS)
     if learned:
-      cells += f'{counts.sum():14,}{size / counts.sum():12.3f}'
+      cells += f'{counts.sum():14,}'
+      cells += f'{size / counts.sum():12.3f}' if is_text else ''
     print(f'{split:12}{len(found):10}{size:14,}{cells}')
   if learned:
     print(f'\n{data.tokenizer}: {found.vocab} symbols, SHA-256 {learned}')

@@ -12,8 +12,8 @@ from posenc_jax.attention.mask import CAUSAL
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.attention.tiled.tile import ScoreTile
 
-# A prime length and a width that no product of an encoding's own has: pairs and products are told
-# apart by their sizes.
+# A prime length and a width over which no product of an encoding's own sums: pairs and products are
+# told apart by their sizes.
 H, K, S = 4, 128, 13
 PER_TOKEN = (
   'queries and keys',
@@ -89,8 +89,8 @@ def costs_of_score(request: AttentionRequest) -> list[str]:
   enc, tile, parts = request.enc, *recording_tile(request)
   q_BHTK, k_BGSK = request.q_BTHK.swapaxes(1, 2), request.k_BSGK.swapaxes(1, 2)
   score = lambda s: enc.score(None if enc.recomputes_scores else s, q_BHTK, k_BGSK, tile)
-  multiply_adds, names = traced(score)
-  parts += in_words(multiply_adds, names)
+  multiply_adds, contracted, names = traced(score)
+  parts += in_words(multiply_adds, contracted, names)
   if not multiply_adds and not {'bias by distance', 'queries x rows', 'elementwise'} & {*parts}:
     parts.append('adding')
   return parts
@@ -99,11 +99,11 @@ def costs_of_score(request: AttentionRequest) -> list[str]:
 def costs_of_rows(request: AttentionRequest) -> list[str]:
   """What it costs to make weights of whole rows, found in the same way."""
   tile, parts = recording_tile(request)
-  multiply_adds, names = traced(lambda s: request.enc.normalize(s, tile))
+  multiply_adds, contracted, names = traced(lambda s: request.enc.normalize(s, tile))
   if 'sort' in names:
     return ['rows sorted']
   parts += ['sums along queries'] if 'cumsum' in names else []
-  return parts + in_words(multiply_adds, names)
+  return parts + in_words(multiply_adds, contracted, names)
 
 
 def recording_tile(request: AttentionRequest) -> tuple[RecordingTile, list[str]]:
@@ -124,34 +124,37 @@ def recording_tile(request: AttentionRequest) -> tuple[RecordingTile, list[str]]
   return tile, parts
 
 
-def traced(function) -> tuple[int, set[str]]:
+def traced(function) -> tuple[int, set[int], set[str]]:
   """`pairwise_operations` of a function of scores."""
   return pairwise_operations(open_jaxpr(jax.make_jaxpr(function)(jnp.zeros((1, H, S, S)))))
 
 
-def in_words(multiply_adds: int, names: set[str]) -> list[str]:
-  """The words for these operations."""
+def in_words(multiply_adds: int, contracted: set[int], names: set[str]) -> list[str]:
+  """The words for these operations; of products over channels alone multiply-adds are told in K."""
   parts = []
   if multiply_adds:
-    whole, rest = divmod(multiply_adds, K)
-    by_width = multiply_adds if rest else f'{whole} K'.replace('1 K', 'K')
-    parts.append(f'{by_width} multiply-adds')
+    is_of_channels = contracted <= {K, K // 2}
+    number = f'{multiply_adds // K} K'.replace('1 K', 'K') if is_of_channels else multiply_adds
+    parts.append(f'{number} multiply-adds')
   if names - {*ADDING, *MOVING, 'dot_general'}:
     parts.append('elementwise')
   return parts
 
 
-def pairwise_operations(jaxpr) -> tuple[int, set[str]]:
-  """The operations with a result for every pair: their multiply-adds a pair and head, and names."""
-  multiply_adds, names = 0, set()
+def pairwise_operations(jaxpr) -> tuple[int, set[int], set[str]]:
+  """The operations with a result for every pair: their multiply-adds a pair and head, over how many
+  numbers their products sum, and names.
+  """
+  multiply_adds, sums, names = 0, set(), set()
   for eqn in equations(jaxpr):
     size = eqn.outvars[0].aval.size
     if size % S**2 == 0:
       names.add(eqn.primitive.name)
       if eqn.primitive.name == 'dot_general':
         ((contracted, _), _), shape = eqn.params['dimension_numbers'], eqn.invars[0].aval.shape
+        sums.add(math.prod(shape[axis] for axis in contracted))
         multiply_adds += size * math.prod(shape[axis] for axis in contracted) // (H * S**2)
-  return multiply_adds, names
+  return multiply_adds, sums, names
 
 
 def equations(jaxpr) -> Iterator:
