@@ -53,9 +53,12 @@ def main(argv):
     overrides['data.corpus'] = flags.corpus
   config = load(flags.config, overrides)
   validate_data(config)
+  is_of_integers = config.data.tokenizer == 'integers'
+  given = [name for name in ('history', 'overlap') if getattr(flags, name)]
+  if given and (is_of_integers or is_task(config.data.corpus)):
+    what = config.data.tokenizer if is_of_integers else config.data.corpus
+    raise UserError(f'--{given[0]}: of text only; allowed: without it for {what!r}')
   if is_task(config.data.corpus):
-    if given := [name for name in ('history', 'overlap') if getattr(flags, name)]:
-      raise UserError(f'--{given[0]}: of text only; allowed: without it for {config.data.corpus!r}')
     corpus, lengths = opened(config.data, 'train'), config.eval.lengths
     if 'eval.lengths' not in overrides:  # its default is made for text
       fits = lambda length: corpus.task.shortest <= length <= (corpus.task.longest or length)

@@ -1652,8 +1652,8 @@ def golden_gate_rope(dims, hyper, p):
 
 
 def spiral_rope(dims, hyper, p):
-  K, base = dims.head_dim, hyper.get('base', 100.0)
-  D = hyper.get('directions') or max(n for n in (2, 4, 6, 8) if K % (4 * n) == 0)
+  K, base = dims.head_dim, hyper.get('base', 10_000.0)
+  D = hyper.get('directions') or (2 if K % 16 else 4)
 
   def wave(m):
     direction, place = divmod(m, K // (2 * D))

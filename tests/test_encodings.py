@@ -432,7 +432,7 @@ def test_p_rope_golden_values():
 
 # How far outputs move with all positions, where not by some 0.01.
 MOVED = dict.fromkeys(('resonance_rope', 'ms_poe', 'mobius_rope', 'jordan_rope'), 0.02)
-MOVED |= {'vo_rope': 0.04, 'spiral_rope': 0.04, 'rope_mixed': 0.08, 'golden_gate_rope': 0.15}
+MOVED |= {'vo_rope': 0.04, 'rope_mixed': 0.08, 'golden_gate_rope': 0.15}
 NOT_MOVED = {  # by angles of attention
   *('transformer_xl', 'shaw', 't5', 'deberta', 'alibi', 'kerple_log', 'kerple_power', 'sandwich'),
   *('tisa', 'dape', 'relative_projection', 'music_transformer', 'scale_invariant', 'nape', 'bam'),
@@ -2771,19 +2771,19 @@ def test_spiral_rope_has_the_published_frequencies():
   enc = make('spiral_rope', **SIZES | {'head_dim': 32}, rngs=nnx.Rngs(0), directions=4, scale=1.5)
   f_aM = enc.frequencies()[:, 0]
   own = [0, 1, 4, 5], [2, 3, 6, 7]
-  lengths = [1.5 * 100 ** (-n / 8) for direction in range(4) for n in own[direction % 2]]
+  lengths = [1.5 * 10_000 ** (-n / 8) for direction in range(4) for n in own[direction % 2]]
   np.testing.assert_allclose(np.hypot(*f_aM), lengths)
   angles = np.repeat(np.arange(4) * np.pi / 4, 4)
   np.testing.assert_allclose(np.arctan2(f_aM[1], f_aM[0]), angles, atol=1e-12)
 
 
-@pytest.mark.parametrize('directions', [None, 4])
+@pytest.mark.parametrize('directions', [None, 6])
 def test_spiral_rope_of_several_directions_is_its_formula(directions):
-  """In heads of 48 channels, which 6 directions divide, and so 8 not; of 32 channels."""
-  dims = Dims(**SIZES | {'head_dim': 48 if directions is None else 32})
+  """In heads of 32 channels, which get 4, and of 48."""
+  dims = Dims(**SIZES | {'head_dim': 32 if directions is None else 48})
   hyper, rng = {'directions': directions, 'base': 10.0}, np.random.default_rng(0)
   enc = make('spiral_rope', **dataclasses.asdict(dims), rngs=nnx.Rngs(0), **hyper)
-  assert enc.directions == (directions or 6)
+  assert enc.directions == (directions or 4)
   x, heads = rng.standard_normal((2, 9, 12)), {'q': 4, 'k': 2, 'v': 2}
   weights = {n: rng.standard_normal((12, h, dims.head_dim)) / 4 for n, h in heads.items()}
   places = rng.integers(-9, 9, size=(2, 9, 2))
@@ -2796,13 +2796,15 @@ def test_spiral_rope_of_several_directions_is_its_formula(directions):
 
 def test_spiral_rope_of_two_directions_is_axial():
   """Also where it scales both axes."""
-  same(build('spiral_rope'), build('axial_rope', base=100.0))
+  same(build('spiral_rope'), build('axial_rope', base=10_000.0))
   assert build('spiral_rope').directions == 2
   places = jax.random.randint(jax.random.key(0), (2, 11, 2), 0, 9)
   (x, weights, _) = inputs()
   run = lambda enc, places: layer(enc, weights, x, position_ids=places)
   scaled = run(build('spiral_rope', scale=1.5), places)
-  np.testing.assert_allclose(scaled, run(build('axial_rope', base=100.0), 1.5 * places), atol=1e-5)
+  np.testing.assert_allclose(
+    scaled, run(build('axial_rope', base=10_000.0), 1.5 * places), atol=1e-5
+  )
 
 
 def test_harope_starts_as_rope_in_channels_of_its_own():

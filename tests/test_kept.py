@@ -400,6 +400,20 @@ def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
     kept.keep(run.out, tmp_path / 'kept')
 
 
+def test_another_default_is_refused(run, tmp_path):
+  """By keep.py, of runs whose configs do not say it, and kept for a sweep beside them."""
+  out, first = tmp_path / 'kept', tmp_path / 'first'
+  shutil.copytree(run.out, first)
+  shutil.rmtree(first / 'encoding.name=rope,seed=1')
+  for folder, base in ((first, 5.0), (run.out, 10_000.0)):
+    for path in folder.glob('encoding.name=rope,*'):
+      storage.write_json(path / 'built_in.json', {'values': {'rope.base': base}})
+  kept.keep(first, out)
+  assert provenance.kept_values(out)['rope.base'] == 5.0
+  with pytest.raises(UserError, match=r'rope\.base is 10000\.0, and 5\.0 in other runs that are'):
+    kept.keep(run.out, out)
+
+
 def test_another_code_of_an_own_encoding_is_refused(run, tmp_path):
   """By keep.py, and by a sweep beside what is kept, before it trains any."""
   out, first = tmp_path / 'kept', tmp_path / 'first'

@@ -19,12 +19,12 @@ class SpiralRoPE(AlongDirections):
   in succession. A direction and the one at a right angle to it, k + D/2, share a set of
   frequencies; f_0 and f_1 are in the first of the D/2 sets, f_2 and f_3 in the second, and so on,
   round and round. With two directions this is `axial_rope` of the same base. `golden_gate_rope` has
-  a direction for each pair, `rope_mixed` learns them. Without positions, both coordinates of a
-  token are its index.
+  a direction for each pair, `rope_mixed` learns them. The release reads positions beyond the edge
+  of an image as at the edge. Without positions, both coordinates of a token are its index.
   """
 
   paper = 'Liu et al. 2026, arXiv:2602.03227'
-  limit = 'angles are float32: with all positions a million further, outputs move by some 0.04'
+  limit = 'angles are float32: with all positions a million further, outputs move by some 0.01'
   positions_per_token = 2
 
   def __init__(
@@ -33,15 +33,15 @@ class SpiralRoPE(AlongDirections):
     rngs,
     *,
     directions: int | None = None,
-    base: float = 100.0,
+    base: float = 10_000.0,
     scale: float = 1.0,
     layout: str = 'half',
   ):
     """Keeps the hyperparameters.
 
     Args:
-      directions: D, even; 4 D has to divide K. None: as many as may be, up to 8.
-      base: f_n falls from `scale` to scale base^(4/K - 1); vision transformers often have 100.
+      directions: D, even; 4 D has to divide K. None: 4, as the released DeiT has, or 2.
+      base: f_n falls from `scale` to scale base^(4/K - 1).
       scale: radians a position of f_0; the paper has 1.5 in vision transformers.
       layout: as for `rope`.
     """
@@ -53,7 +53,7 @@ class SpiralRoPE(AlongDirections):
     if K % (channels := 4 * (directions or 2)):
       raise ValueError(f'head_dim={K}; allowed: multiples of {channels}, 4 a direction')
     if directions is None:
-      directions = max(D for D in (2, 4, 6, 8) if K % (4 * D) == 0)
+      directions = 2 if K % 16 else 4
     self.directions, self.base, self.fastest = directions, base, scale
 
   def frequencies(self):

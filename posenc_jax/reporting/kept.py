@@ -9,10 +9,10 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from posenc_jax import config, storage
-from posenc_jax.errors import UserError, disk_errors, visible
+from posenc_jax.errors import UserError, disk_errors, shown, visible
 from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.rows import row_schema, sessions
-from posenc_jax.training.provenance import OWN_ENCODINGS, kept_code
+from posenc_jax.training.provenance import BUILT_IN_VALUES, OWN_ENCODINGS, kept_code, kept_values
 from posenc_jax.training.run_dir import FINISHED, is_finished
 
 ROWS = 'rows.jsonl.gz'
@@ -134,19 +134,23 @@ def _add(
   report: study.Report | None = None,
 ) -> None:
   """Adds rows, costs and sessions to the `old_rows` and others that are kept in `out`, and the
-  hashes of code of the folders `sources`, which they are from. Writes `report`, if there is one,
-  before them, and rows last.
+  hashes of code and the defaults of the folders `sources`, which they are from. Writes `report`, if
+  there is one, before them, and rows last.
   """
   old_costs = costs.read(out) if old_rows else []
   with disk_errors(remedy=''):
     old_sessions = sessions.kept_in(out)
-  code = kept_code(out)
+  code, values = kept_code(out), kept_values(out)
   for source in sources:
     for name, sha256 in kept_code(source).items():
       if code.setdefault(name, sha256) != sha256:
         problem = f'its encoding {name!r} has another code than in other runs that are kept'
         allowed = f'another folder, or without {OWN_ENCODINGS} there, if its numbers are the same'
         raise UserError(f'{source}: {problem}; allowed: {allowed}')
+    for name, value in kept_values(source).items():
+      if values.setdefault(name, value) != value:
+        problem = f'{name} is {shown(value)}, and {shown(values[name])} in other runs that are kept'
+        raise UserError(f'{source}: {problem}; allowed: another folder')
   made = {row_schema.key(row): row for row in old_rows}
   for row in new_rows:
     if made.setdefault(row_schema.key(row), row) != row:
@@ -158,6 +162,8 @@ def _add(
     out.mkdir(parents=True, exist_ok=True)
     if code:
       storage.write_json(out / OWN_ENCODINGS, {'sha256': code})
+    if values:
+      storage.write_json(out / BUILT_IN_VALUES, {'values': values})
     if report is not None:
       # First: it may name runs without rows, as long as there are no rows of runs that it lacks.
       study.write(report)

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from posenc_jax import data, storage
+from posenc_jax import data
 from posenc_jax.config import to_json
 from posenc_jax.encodings import hyperparameters
 from posenc_jax.encodings.core.registry import BUILT_IN
 from posenc_jax.errors import UserError, shown
 from posenc_jax.model.layer_pattern import HOLDERS, encoding_names
-from posenc_jax.training.provenance import BUILT_IN_VALUES, kept_code
+from posenc_jax.training.provenance import BUILT_IN_VALUES, kept_code, kept_values
 
 
 def built_in_values(config: ConfigDict) -> dict[str, object]:
@@ -34,23 +34,17 @@ def _specs(part: object) -> Iterator[dict]:
   """The section `encoding`, and all within it that name an encoding, as dicts."""
   if isinstance(part, dict):
     yield part
-    parts = [part[holder] for holder in HOLDERS if holder in part and holder != 'name']
+    # as also by default: `dape` holds `alibi`
+    name = part.get('name')
+    held = (hyperparameters(name) if name in BUILT_IN else {}) | part
+    is_whole = lambda holder: holder == 'name' and ',' not in str(name)
+    parts = [held[holder] for holder in HOLDERS if holder in held and not is_whole(holder)]
   elif isinstance(part, str):
-    yield from ({'name': name} for name in part.split(','))
-    parts = []
+    parts = [{'name': name} for name in part.split(',')]
   else:
-    parts = part if isinstance(part, list) else []
-  for held in parts:
-    yield from _specs(held)
-
-
-def kept_values(workdir: str | Path) -> dict[str, object]:
-  """The values that the run in `workdir` began with; {} of a run of an earlier version."""
-  path = Path(workdir) / BUILT_IN_VALUES
-  if not storage.exists(path):
-    return {}
-  remedy = 'without that file, if posenc_jax is as it was'
-  return storage.read_json(path, {'values': dict}, remedy)['values']
+    parts = part if isinstance(part, list | tuple) else []
+  for inner in parts:
+    yield from _specs(inner)
 
 
 def check_built_in(

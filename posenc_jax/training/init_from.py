@@ -15,10 +15,10 @@ from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.errors import UserError, shown
 from posenc_jax.model.layer_pattern import encoding_names, read_pattern
-from posenc_jax.training.built_in import built_in_values, kept_values
+from posenc_jax.training.built_in import built_in_values
 from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.own_encodings import user_code_hashes
-from posenc_jax.training.provenance import kept_code
+from posenc_jax.training.provenance import kept_code, kept_values
 from posenc_jax.training.run_dir import STARTS_FROM, check_finished, finished_config
 from posenc_jax.training.taken_parameters import Parameters, parameters_in
 

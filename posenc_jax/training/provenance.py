@@ -145,6 +145,17 @@ def kept_code(workdir: str | Path) -> dict[str, str]:
   return hashes
 
 
+def kept_values(workdir: str | Path) -> dict[str, object]:
+  """The values of `built_in` that a run, or the runs of a folder of kept results, began with. {}
+  where it keeps none, as those of earlier versions.
+  """
+  path = Path(workdir) / BUILT_IN_VALUES
+  if not storage.exists(path):
+    return {}
+  remedy = 'without that file, if posenc_jax is as it was'
+  return storage.read_json(path, {'values': dict}, remedy)['values']
+
+
 def check_code(
   workdir: str | Path,
   code: Mapping[str, str | None],
