@@ -156,8 +156,8 @@ def check_all(
   Args:
     runs: of each its config as a JSON tree, of several seeds that of the first one, and the
       directories of its seeds.
-    finished: the numbers of those of which it is checked only that the code is that of then, as far
-      as a run keeps what it was.
+    finished: the numbers of those of which it is checked only that encodings of the user's own are
+      as they were and, where others are not finished, what they take from posenc_jax.
   """
   seen = set()
   for number, (tree, workdirs) in enumerate(runs):
@@ -169,7 +169,8 @@ def check_all(
         field = '--kept' if is_kept else 'workdir'
         provenance.check_code(workdir, user_code_hashes(config), field, instead)
         # what has no checkpoint begins anew, as of now
-        if is_kept or number in finished or checkpoint_steps(workdir):
+        has_begun = is_kept or number in finished or checkpoint_steps(workdir)
+        if has_begun and len(finished) < len(runs):
           check_built_in(workdir, config, field, instead)
     except UserError as error:
       return number, str(error)

@@ -150,7 +150,8 @@ def _add(
     for name, value in kept_values(source).items():
       if values.setdefault(name, value) != value:
         problem = f'{name} is {shown(value)}, and {shown(values[name])} in other runs that are kept'
-        raise UserError(f'{source}: {problem}; allowed: another folder')
+        same = f'without {BUILT_IN_VALUES} there, if its numbers are the same'
+        raise UserError(f'{source}: {problem}; allowed: another folder, or {same}')
   made = {row_schema.key(row): row for row in old_rows}
   for row in new_rows:
     if made.setdefault(row_schema.key(row), row) != row:
