@@ -1121,7 +1121,7 @@ def test_rerope_with_log_n_is_the_released_code():
 
 def test_the_page_has_the_flags_of_rerope_with_log_n():
   page = (ROOT / 'docs' / 'pretrained.md').read_text()
-  (flags,) = re.findall(r'^\| ReRoPE as it was released.*`(.*)` \|$', page, re.MULTILINE)
+  (flags,) = re.findall(r'^\| ReRoPE as its author reports it.*`(.*)` \|$', page, re.MULTILINE)
   own = {'name': 'rope', 'base': 100_000.0}
   config = load(BASE, {f'encoding.{field}': value for field, value in own.items()})
   overlay(config, cli.parse_args(shlex.split(flags), {})[1])
