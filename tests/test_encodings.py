@@ -399,8 +399,8 @@ def test_swin_reads_its_table_as_released():
 
 
 def test_swin_v2_golden_values():
-  """Of one hidden unit that sees columns alone: 16 sigmoid(log2(1 + 8 d / 2) / 3), and 8 for those
-  on the right.
+  """A hidden unit that sees columns alone gives 16 sigmoid(log2(1 + 8 d / 2) / 3), and 8 to keys on
+  the right.
   """
   enc = zeroed(build('swin_v2', sizes=(2, 3), hidden=1, kv_heads=4))
   enc.w_in[...], enc.w_out[...] = jnp.array([[0.0], [1.0]]), jnp.ones((1, 4))
