@@ -201,7 +201,7 @@ def test_no_key_tokens_is_an_outcome(make_run, capsys):
   (row,) = (row for row in rows_of(workdir) if row['protocol'] == 'long_ppl')
   assert (row['length'], row['status'], row['tokens']) == (32, 'no_key_tokens', None)
   out = capsys.readouterr().out
-  assert 'long_ppl at 32: no_key_tokens' in out
+  assert 'long_ppl at 32: no token is better by far for the whole context' in out
   assert [line.split()[3::2] for line in out.splitlines() if '│ long_ppl' in line] == [['—', '—']]
 
 

@@ -83,7 +83,7 @@ def test_a_table_by_hand():
     't5': ['3.000 ± 0.000', '*2.000 ± 0.000*'],
     'learned': ['4.000 ± 2.646', '—'],
   }
-  assert table.notes == ['beyond_table: learned at 16']
+  assert table.notes == ['longer than the table of positions: learned at 16']
   assert 'over seeds 0, 1, 2' in table.caption
   assert 'the last 4 tokens' in table.caption
   assert '100 steps at length L = 8' in table.caption
@@ -98,7 +98,7 @@ def test_one_seed_has_no_spread():
 def test_the_mean_of_the_seeds_that_survived_is_not_shown():
   table = made(rows_of({'rope': {8: [1.0, 'not_finite']}, 'alibi': {8: [2.0, 2.0]}}))
   assert shown(table) == {'rope': ['—'], 'alibi': ['*2.000 ± 0.000*']}
-  assert table.notes == ['not_finite: rope seed 1']
+  assert table.notes == ['not finite: rope seed 1']
 
 
 def test_the_order_of_rows_changes_nothing_and_lines_follow_the_runs():

@@ -248,12 +248,12 @@ def measure(
 
 def summary(rows: list[dict]) -> str:
   """The rows of one measurement in short: the bits a byte of all together and their standard error,
-  the reach of the gradient, or the status of a row that has no score.
+  the reach of the gradient, or why a row has no score.
   """
   rows = row_schema.without_empty(rows)
   for r in rows:
     if r['status'] != 'ok':
-      return r['status']
+      return row_schema.OUTCOMES[r['status']]
   if rows[0]['metric'] == 'gradient':
     covered = np.cumsum([r['value'] for r in rows])
     ends = [r['position'] for r in rows[1:]] + [rows[0]['length'] - 1]

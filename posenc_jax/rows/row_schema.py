@@ -12,7 +12,15 @@ FULL = 'float32'  # the dtype of rows that name none
 N_GRAM = 'n-gram'  # the encoding of rows of an n-gram, where there is no model
 N_GRAM_FILE = 'ngram.json'  # what an n-gram was counted from; beside its rows
 NO_KEY_TOKENS, NO_WEIGHT = 'no_key_tokens', 'no_weight'
-STATUSES = ('ok', 'beyond_table', 'not_finite', NO_KEY_TOKENS, NO_WEIGHT, 'no_bytes')
+# What stands in `status` in place of a score, and the words that say so to a reader.
+OUTCOMES = {
+  'beyond_table': 'longer than the table of positions',
+  'not_finite': 'not finite',
+  NO_KEY_TOKENS: 'no token is better by far for the whole context',
+  NO_WEIGHT: 'a head weighs no key but the first',
+  'no_bytes': 'the scored tokens begin no character',
+}
+STATUSES = ('ok', *OUTCOMES)
 # Metrics that are shares of something, and so lie between 0 and 1.
 SHARES = (
   *('exact_match', 'exact_match_without_end', 'token_accuracy'),
@@ -132,9 +140,7 @@ KEY_FIELDS: dict[str, FieldCheck] = {
 }
 # What came out.
 SCORE_FIELDS: dict[str, FieldCheck] = {
-  # 'ok', or the outcome in place of a score: 'beyond_table', 'not_finite', or 'no_key_tokens'
-  # (long_ppl: no token is better by far for the whole context), 'no_weight' (attention_distance: a
-  # head weighs no key but the first), 'no_bytes' (the scored tokens begin no character)
+  # 'ok', or the outcome in place of a score; OUTCOMES says what each means
   'status': (lambda value: value in STATUSES, f'one of {", ".join(STATUSES)}'),
   # negative log-likelihood, summed over the scored tokens
   'nats': SCORE,

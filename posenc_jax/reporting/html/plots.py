@@ -15,6 +15,7 @@ from posenc_jax.reporting.comparisons.own_changes import train_lengths_of
 from posenc_jax.reporting.html import style
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.series import Series, looks_of, multiple_of, references_of
+from posenc_jax.rows.row_schema import OUTCOMES
 
 NOTHING = 'nothing'
 LEFT = 46  # pixels left of the plot: an axis title and its numbers
@@ -76,8 +77,8 @@ def _traces(series: Series, line: str, rank: int, look: Look) -> list[go.Scatter
 
 
 def seed_text(metric: Metric, score: float | str) -> str:
-  """One seed's score as it is printed, or the status in its place."""
-  return score if isinstance(score, str) else metric.text([score])
+  """One seed's score as it is printed, or why there is none."""
+  return OUTCOMES.get(score, score) if isinstance(score, str) else metric.text([score])
 
 
 def mean_trace(series: Series | None, line: str) -> dict[str, list]:

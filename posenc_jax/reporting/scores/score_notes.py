@@ -42,7 +42,7 @@ def joined(found: dict[str, Scores]) -> list[str]:
 
 
 def of_statuses(scores: Scores, is_expected: Callable) -> list[str]:
-  """Notes that name what has no score: 'beyond_table: learned at 256, 512; ...'."""
+  """Notes that name what has no score, and why: 'not finite: rope seed 1 at 256, 512; ...'."""
   seeds_of = defaultdict(lambda: defaultdict(list))
   for line, row in scores.exemplar_row.items():
     columns = [
@@ -65,9 +65,8 @@ def of_statuses(scores: Scores, is_expected: Callable) -> list[str]:
     lines_of = defaultdict(list)
     for (line, where), seeds in places.items():
       lines_of[where, tuple(seeds)].append(line)
-    notes.append(
-      f'{status}: {"; ".join(_describe(scores, place, lines) for place, lines in lines_of.items())}'
-    )
+    named = '; '.join(_describe(scores, place, lines) for place, lines in lines_of.items())
+    notes.append(f'{row_schema.OUTCOMES.get(status, status)}: {named}')
   return notes
 
 
