@@ -21,7 +21,7 @@ import synthetic
 from flax import nnx
 from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
-from posenc_jax import config, data, storage
+from posenc_jax import config, data, storage, tasks
 from posenc_jax.attention import BACKENDS
 from posenc_jax.data import planted, sotu
 from posenc_jax.data.documents import SPLITS, Listing
@@ -44,7 +44,7 @@ from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.training import provenance
 from posenc_jax.training import run_dir as workdirs
-from posenc_jax.training.built_in import built_in_values
+from posenc_jax.training.built_in import built_in_values, check_built_in
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
 
 
@@ -1369,8 +1369,10 @@ def test_a_folder_of_text_is_the_same_in_another_spelling(make_run, letters):
     runs.check_corpus(c, again, corpus, workdir)
 
 
-def test_a_run_of_embedded_text_that_is_another_now_is_refused(make_run, monkeypatch):
-  c, workdir, _ = make_run(data__corpus='sotu')
+@pytest.mark.parametrize('corpus', ['sotu', 'task:passkey/digits=3'])
+def test_a_run_of_embedded_text_that_is_another_now_is_refused(corpus, make_run, monkeypatch):
+  protocols = ('answers',) if tasks.is_task(corpus) else ('last_k',)
+  c, workdir, _ = make_run(data__corpus=corpus, eval__protocols=protocols, eval__controls=())
   with monkeypatch.context() as patch:
     patch.setattr(sotu, 'SHA256', '0' * 64)
     made_of = provenance.MadeOf(None, built_in=built_in_values(c))
@@ -1378,6 +1380,10 @@ def test_a_run_of_embedded_text_that_is_another_now_is_refused(make_run, monkeyp
   with pytest.raises(UserError, match=r"^workdir='.*': sotu was '0*' when its run began, and is "):
     evaluate.evaluate(c, workdir)
   assert not (workdir / 'eval.jsonl').exists()
+  # a run of an earlier version did not keep it of a task
+  of_before = {name: value for name, value in built_in_values(c).items() if name != 'sotu'}
+  provenance.claim(workdir, provenance.MadeOf(None, built_in=of_before), begins=True)
+  check_built_in(workdir, c)
 
 
 def test_another_folder_that_has_changed_is_measured_anew(make_run, tmp_path):

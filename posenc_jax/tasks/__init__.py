@@ -44,6 +44,7 @@ __all__ = [
   'Example',
   'Task',
   'chance',
+  'is_set_in_text',
   'is_task',
   'make',
   'of_corpus',
@@ -158,5 +159,14 @@ def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
       allowed = nearest_of_all(key, known) if known else 'allowed: no options'
       raise ValueError(f'task {name} has no option {key!r}; {allowed}')
     _check_option(key, chosen[key], known[key])
-  needs_text = 'texts' in inspect.signature(TASKS[name]).parameters
-  return TASKS[name](texts(), **chosen) if needs_text else TASKS[name](**chosen)
+  return TASKS[name](texts(), **chosen) if _takes_text(name) else TASKS[name](**chosen)
+
+
+def is_set_in_text(corpus: str) -> bool:
+  """Whether `config.data.corpus` names a task whose examples are made of natural text."""
+  name, *_ = corpus.removeprefix(PREFIX).split('/')
+  return is_task(corpus) and name in TASKS and _takes_text(name)
+
+
+def _takes_text(name: str) -> bool:
+  return 'texts' in inspect.signature(TASKS[name]).parameters

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from posenc_jax import data
+from posenc_jax import data, tasks
 from posenc_jax.config import to_json
 from posenc_jax.encodings import hyperparameters
 from posenc_jax.encodings.core.registry import BUILT_IN
@@ -27,6 +27,7 @@ def built_in_values(config: ConfigDict) -> dict[str, object]:
       left_out = hyperparameters(name).keys() - spec.keys()
       found |= {f'{name}.{key}': to_json(hyperparameters(name)[key]) for key in sorted(left_out)}
   corpus = config.data.corpus
+  corpus = data.TEXT_OF_TASKS if tasks.is_set_in_text(corpus) else corpus
   return found | ({corpus: sha256} if (sha256 := data.verified_sha256(corpus)) else {})
 
 
