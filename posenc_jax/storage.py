@@ -89,6 +89,17 @@ def check_readable(path: str | Path) -> None:
       pass
 
 
+def check_all_readable(folder: str | Path) -> None:
+  """`check_readable` of all files below a folder. Raises OSError for a folder, too."""
+
+  def fail(error):
+    raise error
+
+  for parent, _, names in os.walk(folder, onerror=fail):
+    for name in names:
+      check_readable(Path(parent) / name)
+
+
 def read_json(path: str | Path, fields: Mapping[str, type] = {}, remedy: str = '') -> dict:
   """The JSON object in a file that `write_json` wrote.
 

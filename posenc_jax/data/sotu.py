@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
+from posenc_jax import storage
 from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.errors import MAX_REASON, UserError, one_line
@@ -80,7 +81,7 @@ def prepare(name: str, cache: Path) -> Path:
 @functools.lru_cache(maxsize=1)
 def _verified_rows(folder: Path) -> dict:
   """{split: its rows} of the prepared set. Reading and hashing all documents takes 0.05 s, and a
-  training opens three splits.
+  training opens three splits. Raises `UserError`, or OSError where the set cannot be read.
   """
   try:
     splits = _rows_by_split(folder)
@@ -88,6 +89,7 @@ def _verified_rows(folder: Path) -> dict:
       (row['name'].decode(), split, row['text']) for split, rows in splits.items() for row in rows
     ]
   except Exception as error:  # missing or truncated shards raise many kinds of errors
+    storage.check_all_readable(folder)  # what the system does not give is not damaged
     reason = one_line(error, MAX_REASON)
     raise UserError(
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'

@@ -213,7 +213,8 @@ class Checkpoints:
           self.close()
           self._manager = self._open()
           return self._latest_readable(read, cache, at)
-        self._check_readable(step)
+        # what the system does not give is unknown, and must not be called damaged
+        storage.check_all_readable(self._folder / str(step))
         if isinstance(error, OSError) and error.errno not in OF_DAMAGE:
           raise  # it could not be read a moment ago: the system, not the checkpoint, is to blame
         problem = f'the checkpoint of step {step} is damaged ({type(error).__name__})'
@@ -232,18 +233,6 @@ class Checkpoints:
         '(config.train.max_to_keep=2 would have kept one more)'
       )
     return None
-
-  def _check_readable(self, step: int) -> None:
-    """Reads all files of a checkpoint. Raises OSError where the system does not give one of them:
-    then nothing is known of its contents, and it must not be called damaged.
-    """
-
-    def fail(error):
-      raise error
-
-    for parent, _, names in os.walk(self._folder / str(step), onerror=fail):
-      for name in names:
-        storage.check_readable(Path(parent) / name)
 
   def _check_shapes(self, step: int, trees: dict) -> None:
     metadata = self._manager.metadata(step).item_metadata
