@@ -41,6 +41,7 @@ from posenc_jax.data import (
 from posenc_jax.data import documents as documents_of_files
 from posenc_jax.data import folder as folders
 from posenc_jax.data.batches import _Joined
+from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
@@ -296,6 +297,30 @@ def test_interrupted_build_is_not_taken_for_a_finished_one(tmp_path, monkeypatch
   with pytest.raises(UserError, match='damaged') as error:
     corpus('sotu', 'test', 'text', str(tmp_path))
   assert 'delete' in one_line(error)
+
+
+def test_a_lock_of_another_user_keeps_from_building_and_not_from_reading(tmp_path, monkeypatch):
+  def refuse(path, wait=False):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  for name in ('prepared', '.building-killed'):
+    (tmp_path / name).mkdir()
+  monkeypatch.setattr(storage, 'file_lock', refuse)
+  build_once(tmp_path / 'prepared', tmp_path, Mock(side_effect=AssertionError))
+  with pytest.raises(UserError, match=r'cannot write to .*/building\.lock \(Permission denied\)'):
+    build_once(tmp_path / 'other', tmp_path, Mock(side_effect=AssertionError))
+
+
+def test_a_prepared_corpus_that_may_not_be_read_is_not_called_damaged(cache, monkeypatch):
+  def refuse(path):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  sotu._verified_rows.cache_clear()
+  monkeypatch.setattr(storage, 'check_readable', refuse)
+  monkeypatch.setattr(sotu, '_rows_by_split', Mock(side_effect=RuntimeError('Failed to open')))
+  with pytest.raises(PermissionError) as error:
+    corpus('sotu', 'test', 'text', str(cache))
+  assert Path(error.value.filename).is_relative_to(cache / 'sotu')
 
 
 def test_prepared_corpus_is_verified_by_every_process(cache, monkeypatch):

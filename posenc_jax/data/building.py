@@ -46,7 +46,8 @@ def build_once(folder: Path, cache: Path, make: Callable[[Path], str | Path]) ->
   """
   if storage.exists(folder):
     if any(cache.glob(f'{SCRATCH}*')):  # of a build that was killed, unless one is at work
-      with contextlib.suppress(BlockingIOError), storage.file_lock(cache / LOCK):
+      # nor may another user's lock keep from reading what is there
+      with contextlib.suppress(OSError), storage.file_lock(cache / LOCK):
         _remove_left_over(cache)
     return
   try:
@@ -64,7 +65,8 @@ def build_once(folder: Path, cache: Path, make: Callable[[Path], str | Path]) ->
         shutil.rmtree(scratch)
   except OSError as error:
     raise UserError(
-      f'config.data.cache: cannot write to {cache} ({error.strerror}); allowed: a folder'
+      f'config.data.cache: cannot write to {error.filename or cache} ({error.strerror}); '
+      'allowed: a folder that can be written to'
     ) from error
 
 
