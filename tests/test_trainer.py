@@ -632,16 +632,29 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(tmp_path, capsys
 
 @unraisable
 @pytest.mark.usefixtures('orbax_cleans_up')
-def test_the_last_checkpoint_damaged_is_an_error_that_removes_nothing(tmp_path):
-  with Checkpoints(tmp_path, max_to_keep=1) as checkpoints:
-    checkpoints.save(1, noise(1), COUNT)
-  damage_arrays(tmp_path / 'checkpoints' / '1')
+@pytest.mark.parametrize(
+  ('steps', 'allowed'),
+  [
+    ((1, 2), 'remove the folder'),
+    ((0,), 'import the model anew, if it was imported; else remove the folder'),
+  ],
+)
+def test_all_checkpoints_damaged_are_an_error_that_removes_nothing(steps, allowed, tmp_path):
+  folders = [tmp_path / 'checkpoints' / str(step) for step in steps]
+  with Checkpoints(tmp_path, max_to_keep=2) as checkpoints:
+    for step in steps:
+      checkpoints.save(step, noise(step), COUNT)
+  for folder in folders:
+    damage_arrays(folder)
+  named = ', '.join(map(str, reversed(steps)))
+  says = rf'every checkpoint is damaged \(step {named}\); allowed: {allowed}, and eval'
   with (
-    Checkpoints(tmp_path, max_to_keep=1) as checkpoints,
-    pytest.raises(UserError, match=r'every checkpoint is damaged \(step 1\)'),
+    Checkpoints(tmp_path, max_to_keep=2) as checkpoints,
+    pytest.raises(UserError, match=says) as error,
   ):
     checkpoints.restore(model=noise(0))
-  assert (tmp_path / 'checkpoints' / '1').exists()
+  assert 'would have kept' not in str(error.value)
+  assert all(folder.exists() for folder in folders)
 
 
 @pytest.mark.parametrize('error', [MemoryError(), OSError(errno.EMFILE, 'Too many open files')])

@@ -21,6 +21,10 @@ from posenc_jax.training.orbax_workarounds import disk_errors_as_oserror
 
 # What an OSError says where files of a checkpoint are missing or are others; None: Orbax raises it.
 OF_DAMAGE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+WHICH_ARE_KEPT = (
+  '(config.train.max_to_keep and keep_every say which a run keeps; after config.vmap_seeds a seed '
+  'has its last one)'
+)
 
 
 def latest_step(workdir: str | Path) -> int | None:
@@ -197,9 +201,7 @@ class Checkpoints:
     if at is not None and at not in steps:
       kept = ', '.join(map(str, sorted(steps))) or 'a run that was trained'
       raise UserError(
-        f'{self._folder}: no checkpoint of step {at}; allowed: {kept} '
-        '(config.train.max_to_keep and keep_every say which a run keeps; after config.vmap_seeds a '
-        'seed has its last one)'
+        f'{self._folder}: no checkpoint of step {at}; allowed: {kept} {WHICH_ARE_KEPT}'
       )
     for step in steps if at is None else [at]:
       try:
@@ -227,10 +229,10 @@ class Checkpoints:
       raise UserError(f'{self._folder}: the one of step {at} is damaged; allowed: another step')
     if damaged:
       problem = f'every checkpoint is damaged (step {", ".join(map(str, damaged))})'
+      of_import = 'import the model anew, if it was imported; else ' if damaged == [0] else ''
       raise UserError(
-        f'{self._folder}: {problem}; allowed: remove the folder, and eval.jsonl and finished.json '
-        'beside it, to train from the start '
-        '(config.train.max_to_keep=2 would have kept one more)'
+        f'{self._folder}: {problem}; allowed: {of_import}remove the folder, and eval.jsonl and '
+        f'finished.json beside it, to train from the start {WHICH_ARE_KEPT}'
       )
     return None
 
