@@ -822,6 +822,15 @@ def test_a_pattern_that_fits_no_parameter_is_named(tiny):
   wrong = config.load(BASE, {**TINY, 'train.trained_parameters': ('encodings/*', 'layers/w_r')})
   with pytest.raises(UserError, match=r"trained_parameters=.*'encodings/\*' fits no parameter"):
     preflight.check_model(wrong)
+  wrong = config.load(BASE, {**TINY, 'train.trained_parameters': ('w_r',), 'encoding.name': 't5'})
+  with pytest.raises(UserError, match='fits no parameter; allowed: ') as error:
+    preflight.check_model(wrong)
+  allowed = str(error.value).rpartition('allowed: ')[2].split(', ')
+  assert 'encodings/*' in allowed
+  right = config.load(BASE, {**TINY, 'encoding.name': 't5'})
+  for pattern in allowed:
+    config.overlay(right, {'train.trained_parameters': (pattern,)})
+    preflight.check_model(right)
   runs = [(config.to_json(run), []) for run in (config.load(BASE, TINY), wrong)]
   number, reason = preflight.check_all(runs)  # each setting is checked, not the first alone
   assert (number, 'fits no parameter' in str(reason)) == (1, True)

@@ -1,6 +1,7 @@
 """AdamW or Muon with linear warm-up and decay: plain optax on the model as a pytree."""
 
 import fnmatch
+import re
 from collections.abc import Collection
 
 import jax
@@ -142,7 +143,7 @@ def trained_mask(model, patterns: Collection[str]):
   paths = list(leaves_by_path(model))
   for pattern in patterns:
     if not fnmatch.filter(paths, pattern):
-      parts = sorted({path.split('/variants/')[0] for path in paths})
+      parts = sorted({re.sub('/variants/.*', '/*', path) for path in paths})
       raise ValueError(f'{pattern!r} fits no parameter; allowed: {", ".join(parts)}')
   fits = [
     not patterns or any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
