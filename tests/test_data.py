@@ -993,6 +993,18 @@ def test_folder_without_splits_is_divided_by_the_hash_of_names(tmp_path):
     ({'a.txt': 'x'}, 'train', 'text', ["'train'", '3 documents']),
     ({'train/a.txt': 'x'}, 'test', 'text', ["'test'", 'train']),
     ({'train/a.txt': 'x', 'test/a.md': ''}, 'test', 'text', ["'test'", 'no documents']),
+    (
+      {'train/a.csv': 'x', 'train/b.txt': 'x', 'test/a.md': ''},
+      'test',
+      'text',
+      ["for split 'test', only .md; allowed: .txt or .jsonl files$"],
+    ),
+    (
+      {'train/a.txt': 'x', 'test/a.md': '', 'test/b.jsonl': ' \n', 'test/c.jsonl': ''},
+      'test',
+      'text',
+      ["for split 'test', only .md, empty .jsonl; allowed: .txt or .jsonl files$"],
+    ),
     ({'train/a.txt': 'x'}, 'tset', 'text', ["'tset'", 'validation']),
     ({'Train/a.txt': 'x', 'Test/b.txt': ''}, 'train', 'text', [" a folder 'T", "did you mean 't"]),
     ({'train/a.txt': 'x', 'Test/b.txt': ''}, 'train', 'text', [" a folder 'Test'"]),

@@ -106,9 +106,12 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   subfolders = [split for split in SPLITS if (root / split).is_dir()]
   if subfolders and split not in subfolders:
     raise UserError(f'{field}: no split {split!r}; its folders are {", ".join(subfolders)}')
-  documents, identity = _documents(root / split if subfolders else root, text_field)
+  searched = root / split if subfolders else root
+  documents, identity = _documents(searched, text_field)
   if not len(documents):
-    kinds = sorted({path.suffix for path in _files_below(root) if path.suffix})
+    there = {path.suffix for path in _files_below(searched) if path.suffix}
+    # no line of which is a document; a .txt file would be one
+    kinds = sorted('empty .jsonl' if suffix == '.jsonl' else suffix for suffix in there)
     has = f', only {", ".join(kinds[:5])}' if kinds else ''
     allowed = '.txt or .jsonl files'
     if {*kinds} & {*OF_LIBRARY}:
