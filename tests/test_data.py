@@ -1135,6 +1135,20 @@ def test_tfds_problems_are_one_line(small):
   assert '--file_format=array_record' in message('tfds:small')
 
 
+def test_a_tfds_set_whose_files_are_cut_off_is_one_line(small):
+  files = sorted(path for path in small.rglob('*') if path.is_file())
+  assert [path.name.split('.')[0] for path in files] == ['dataset_info', 'features', 'small-train']
+  for path in files:
+    whole = path.read_bytes()
+    for size in (0, len(whole) // 2, len(whole) - 1):
+      path.write_bytes(whole[:size])
+      with pytest.raises(UserError, match=r"^config.data.corpus='tfds:small': cannot be") as error:
+        list(corpus('tfds:small', 'train', 'body', str(small)).documents)
+      assert re.search(rf'; allowed: {small}/small.* as it was prepared$', one_line(error))
+    path.write_bytes(whole)
+  assert len(list(corpus('tfds:small', 'train', 'body', str(small)).documents)) == 34
+
+
 def test_a_tfds_set_on_disk_runs_no_code(small, monkeypatch):
   (small / 'strange.py').write_text(f'open({str(small / "was_run")!r}, "w")')
   monkeypatch.syspath_prepend(small)

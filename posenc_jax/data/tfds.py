@@ -35,8 +35,15 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
     raise UserError(f'config.data.corpus={name!r}: {problem}; it has {present}')
   files = sorted(path for path in Path(builder.data_dir).rglob('*') if path.is_file())
   identity = identity_of(files, text_field)
-  rows = builder.as_data_source(part)
-  read = lambda n: rows[n][text_field]
+  with _errors_in(builder.data_dir, name):
+    rows = builder.as_data_source(part)
+
+  def read(index):
+    with _errors_in(builder.data_dir, name):
+      if (text := rows[index][text_field]) is None:  # as from a file that is cut off
+        raise ValueError(f'{part}/{index} has no {text_field}')
+      return text
+
   return Documents(len(rows), lambda n: f'{part}/{n}', read, _listing(builder.info), identity)
 
 
@@ -73,18 +80,18 @@ def known() -> list[str]:
 
 
 def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
+  try:
+    reference, _ = tfds.core.naming.parse_builder_name_kwargs(_bare(name))
+  except ValueError as error:
+    raise UserError(
+      f'config.data.corpus={name!r}: allowed: tfds:NAME[/CONFIG][:VERSION]'
+    ) from error
   for data_dir in (cache, tfds.core.constants.DATA_DIR):
     try:
-      with _no_code_of(name):
+      with _errors_in(Path(data_dir) / reference.name, name), _no_code_of(name):
         builder = tfds.core.read_only_builder.builder_from_files(_bare(name), data_dir=data_dir)
     except tfds.core.DatasetNotFoundError:
       continue
-    except UserError:
-      raise
-    except ValueError as error:
-      raise UserError(
-        f'config.data.corpus={name!r}: allowed: tfds:NAME[/CONFIG][:VERSION]'
-      ) from error
     file_format = builder.info.file_format.value
     if file_format != 'array_record':
       raise UserError(
@@ -94,6 +101,19 @@ def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
       )
     return builder
   return None
+
+
+@contextlib.contextmanager
+def _errors_in(folder: str | Path, name: str) -> Iterator[None]:
+  """Turns whatever is raised of files that are cut off, or damaged, into a `UserError`."""
+  try:
+    yield
+  except (UserError, OSError, tfds.core.DatasetNotFoundError):
+    raise
+  except Exception as error:
+    problem = f'cannot be read ({type(error).__name__}: {one_line(error, MAX_REASON)})'
+    allowed = f'{folder} as it was prepared'
+    raise UserError(f'config.data.corpus={name!r}: {problem}; allowed: {allowed}') from error
 
 
 @contextlib.contextmanager
