@@ -264,7 +264,7 @@ class TokenizerJson(Bytes):
     """
     if unknown > MOST_UNKNOWN * size:
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
-      share = f'{unknown / size:.0%} of the text'
+      share = f'{unknown / size:.2%} of the text'
       raise UserError(f'{self._field}: {share} is unknown to it; allowed: {allowed}')
 
   def change(self, text: bytes) -> str:

@@ -210,7 +210,7 @@ def check_known(task: str, prompts: list[Prompt], scored: int, tokenizer: Bytes)
   ]
   unknown = sum(cut.unknown for cut in tokenizer.cut(texts)) / sum(map(len, texts))
   if unknown > MOST_UNKNOWN or not scored:
-    what = f'{unknown:.0%} of what it says' if unknown > MOST_UNKNOWN else 'its answer'
+    what = f'{unknown:.2%} of what it says' if unknown > MOST_UNKNOWN else 'its answer'
     problem, allowed = f'{what} is unknown to the tokenizer', f'without {task}'
     raise UserError(f'config.eval.protocols: {task}: {problem}; allowed: {allowed}')
 
