@@ -22,7 +22,7 @@ from test_trainer import damage_arrays, metrics, parameters
 
 from posenc_jax import config
 from posenc_jax.distributed import devices, processes
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Stopped, UserError
 from posenc_jax.storage import REPOSITORY
 from posenc_jax.training import loop
 
@@ -319,6 +319,17 @@ def test_an_evaluation_that_cannot_be_is_told_once(tmp_path):
   errors = [process.communicate(timeout=100)[1] for process in started]
   assert [process.returncode for process in started] == [UserError.code] * 2
   assert sum(text.count('config.eval.documents=9000: only') for text in errors) == 1
+
+
+@pytest.mark.parametrize('error', [UserError('text'), Stopped('text'), OSError('text')])
+def test_an_error_of_all_is_raised_in_the_first_alone(error, monkeypatch):
+  monkeypatch.setattr(processes.multihost, 'sync_global_processes', lambda *_, **__: None)
+  processes._exit_after(error)
+  monkeypatch.setattr(processes, 'is_primary', lambda: False)
+  processes._exit_after(AttributeError('text'))  # a bug, which each may have of its own
+  with pytest.raises(SystemExit) as end:
+    processes._exit_after(error)
+  assert end.value.code == getattr(error, 'code', 1)
 
 
 def started_with(**environment):

@@ -183,7 +183,7 @@ def _exit_after(error: Exception) -> None:
       print(f'{process}: {message}', file=sys.stderr, flush=True)
     finally:
       os._exit(code)  # sys.exit would wait for the others
-  if not is_primary() and isinstance(error, UserError | Stopped):
+  if not is_primary() and isinstance(error, UserError | Stopped | OSError):
     sys.exit(code)
 
 
