@@ -7,8 +7,8 @@ file and fault; what cannot be read raises the system's OSError, and is not touc
 Each JSON file and each row ends with a check, `"crc": "1a2b3c4d"`, the CRC-32 of its text without
 it, so that a flipped bit is found. Rows are only ever appended. A row is one `write`, so a kill
 leaves at most one torn line, at the end: `read_rows` drops it and the next `append_rows` cuts it
-off. One process at a time may write to a file of rows; it holds a `file_lock`. Every table and
-figure is made from such rows.
+off. One process at a time may write to a file of rows: it holds a `file_lock` or, where commands of
+several kinds add rows, the lock of that file itself. Every table and figure is made from such rows.
 """
 
 import contextlib
@@ -162,14 +162,20 @@ def read_rows(
   return rows
 
 
-def append_rows(path: str | Path, rows: Iterable[dict]) -> None:
+def append_rows(path: str | Path, rows: Iterable[dict], is_shared: bool = False) -> None:
   """Adds rows at the end, each in one write, and waits until they are on the disk.
 
-  Raises OSError, which names the file; Damaged where its last line is neither whole nor torn.
+  Args:
+    is_shared: whether others may add rows, too: then they wait for one another.
+  Raises:
+    OSError: it names the file.
+    Damaged: its last line is neither whole nor torn.
   """
   with _errors_name(path):
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
     try:
+      if is_shared:
+        lock(fd, path, wait=True)
       is_new = os.fstat(fd).st_size == 0
       _repair_torn_tail(fd, path)
       for row in rows:

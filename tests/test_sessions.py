@@ -5,6 +5,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 from small_runs import BASE, TINY, dotted
@@ -64,6 +65,20 @@ def test_other_code_is_named_where_a_run_goes_on(run, tmp_path, monkeypatch, cap
   evaluate(make(train__steps=3), workdir)
   loop.train(make(train__steps=4), workdir)
   assert 'until now' not in capsys.readouterr().out
+
+
+def test_a_session_waits_for_another_that_is_added(tmp_path, monkeypatch):
+  made_by = sessions._made_by()  # which takes git a moment
+  monkeypatch.setattr(sessions, '_made_by', lambda: made_by)
+  with open(tmp_path / sessions.FILE, 'w') as file:
+    storage.lock(file.fileno(), file.name)
+    thread = threading.Thread(target=sessions.add, args=([tmp_path], sessions.TRAINING, '1 x cpu'))
+    thread.start()
+    thread.join(0.5)
+    assert thread.is_alive()
+    assert sessions.of_run(tmp_path) == []
+  thread.join()
+  assert [row['work'] for row in sessions.of_run(tmp_path)] == [sessions.TRAINING]
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,8 @@ def add(workdirs: Iterable[str | Path], work: str, device: str, began: str | Non
   row = {'work': work, 'began': began or now(), **_made_by()}
   row |= {'device': device, 'processor': processor()}
   for workdir in workdirs:
-    storage.append_rows(Path(workdir) / FILE, [row])
+    # a training and an evaluation have locks of their own, and may begin at once
+    storage.append_rows(Path(workdir) / FILE, [row], is_shared=True)
 
 
 def change(workdir: str | Path, work: str | None = None) -> str:
