@@ -20,8 +20,9 @@ class Listing(NamedTuple):
   Attributes:
     folder: the subfolder of the split, or '.' of all splits together.
     documents: how many there are.
-    sha256: the hash of their names and sizes, in order; of a set of TFDS, of its version and of the
-      sizes of its files.
+    sha256: the hash of their names and sizes, in order; of a set of TFDS, of its full name and of
+      the bytes of each split and the examples of its shards; of one of Hugging Face's Hub, of the
+      bytes of each text; of a folder that `datasets` reads, of the names and sizes of its files.
   """
 
   folder: str

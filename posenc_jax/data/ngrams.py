@@ -22,7 +22,7 @@ class Level:
     contexts: the sorted keys of the contexts; a context's node is its place here.
     pairs: the sorted keys of (context, next token).
     counts: how often each pair was seen, float64; with Kneser-Ney and below the longest contexts,
-      before how many different tokens.
+      after how many different tokens.
     totals: the sum of the counts of a node's pairs, float64.
     types: the number of a node's pairs, float64.
     discount: what Kneser-Ney takes from each count; None: Witten-Bell.

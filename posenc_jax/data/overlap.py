@@ -13,8 +13,9 @@ def shared(train: Iterable[bytes], test: Iterable[bytes]) -> dict[int, float]:
   """Returns {length: share of the sequences of so many bytes of the `test` texts that some `train`
   text has}, NaN where there are none.
 
-  Sequences begin at every byte. One in SAMPLED is compared, by hashes of 64 bits: of a million
-  each, two unlike ones are taken for alike with a chance of 5 in a hundred million.
+  Sequences begin at every byte. One in SAMPLED is compared, by hashes of which 60 bits differ: of a
+  million that are compared of each, two unlike ones are taken for alike with a chance of 9 in ten
+  million.
   """
   hashes = [_by_length(texts) for texts in (train, test)]
   shares = {}

@@ -44,7 +44,7 @@ NEAREST, FARTHEST = 24, 4000  # bytes from a name to the next time
 # Places in '<q7NhIb0Zke>' of the characters that a first time decides.
 FIRST_DECIDED, LAST_DECIDED = 3, 10
 SHORTEST, LONGEST = 4, 16  # characters of a name in a list, the longest excluded
-FARTHEST_BACK = 8  # names from one in a list to where it stood before
+FARTHEST_BACK = 8  # names from one in a list to where it stood before, this number excluded
 NEW = 0.3  # the probability that a name in a list is new
 # Files of the cache: all documents, one after another, and [split, name, size] of each.
 TEXT, INDEX = 'documents', 'index.json'
@@ -169,7 +169,7 @@ def plant(seed: str, text: bytes) -> bytes:
 
 def names_alone(seed: str, size: int) -> bytes:
   """Returns a list of names of so many bytes, drawn from the seed. Each is new, or one that stood
-  up to FARTHEST_BACK names before, log-uniformly.
+  less than FARTHEST_BACK names before, log-uniformly.
   """
   draw = random.Random(f'{seed}-names').random
   names, written = [], 0

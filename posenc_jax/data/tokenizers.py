@@ -45,7 +45,8 @@ class Cut(NamedTuple):
 
   Attributes:
     tokens_T: integers.
-    bytes_T: how many bytes of the text each of them stands for, which add up to all of it.
+    bytes_T: how many bytes of the text each of them stands for, which add up to all of it; of
+      `Integers`, 1.
     unknown: how many bytes of the text the tokenizer does not know.
   """
 

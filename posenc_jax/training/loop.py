@@ -57,8 +57,9 @@ def train(config: ConfigDict, workdir: str | Path) -> None:
   besides. With any other, learning rates from the last checkpoint on are those of the new length.
 
   Raises:
-    UserError: the config or the directory cannot be used; raised before anything is compiled. Kept
-      tokens are damaged; raised when they are read.
+    UserError: the config or the directory cannot be used; raised before anything is compiled, but
+      of what lies in the directory of a later seed only when its turn comes, after those before it
+      were trained. Kept tokens are damaged; raised when they are read.
     Stopped: a device has too little memory, of which the message says what takes less; or the loss
       is not finite, the disk is full or read-only, or SIGTERM, SIGHUP or Ctrl-C came, and the same
       command goes on from the last checkpoint.
