@@ -1163,6 +1163,18 @@ def test_stick_breaking_that_attends_to_the_token_itself():
   np.testing.assert_allclose(weights[3, :, 0], [1 / 8, 1 / 4, 1 / 2, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+  ('name', 'hyper', 'slopes'),
+  [('stick_breaking', {}, [1 / 8, -1 / 8, 1 / 4]), ('sigmoid', {'bias': 0.0}, [1 / 4, 0, 1 / 4])],
+)
+def test_slopes_of_sigmoids_at_scores_of_zero(name, hyper, slopes):
+  """By hand, of the weights w of the first keys: dw_0/ds_0, dw_0/ds_1 and dw_1/ds_1."""
+  enc = build(name, kv_heads=4, **hyper)
+  of_last = lambda s_S: attended(enc, jnp.zeros((3, 3)).at[2].set(s_S))[2, :, 0]
+  found_SS = jax.jacobian(of_last)(jnp.zeros(3))
+  np.testing.assert_allclose([*found_SS[0, :2], found_SS[1, 1]], slopes, rtol=1e-6)
+
+
 def test_mlp_bias_is_that_of_its_mlp_far_out():
   """Products are those of float32, whatever precision others have."""
   r_R = jnp.array([1, -100, 10_000, -100_000])

@@ -53,7 +53,7 @@ class LSSA(Encoding):
     z_BHTS = jnp.where(is_small_BHTS, 0.0, s_BHTS)
     # In place of -|z| and max(z, 0), of which the gradients at 0 would be lost.
     is_positive_BHTS = z_BHTS > 0
-    # Not stick_breaking's log1p_exp: of small numbers a logarithm needs all digits.
+    # Not stick_breaking's log_sigmoids: of small numbers a logarithm needs all digits.
     softplus_BHTS = jnp.log1p(jnp.exp(jnp.where(is_positive_BHTS, -z_BHTS, z_BHTS)))
     softplus_BHTS += jnp.where(is_positive_BHTS, z_BHTS, 0.0)
     return jnp.where(is_small_BHTS, s_BHTS, jnp.log(softplus_BHTS))

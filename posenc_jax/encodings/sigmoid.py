@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from posenc_jax.encodings.core.base import Dims, Encoding
-from posenc_jax.encodings.stick_breaking import log1p_exp
+from posenc_jax.encodings.stick_breaking import log_sigmoids
 
 
 class Sigmoid(Encoding):
@@ -40,4 +40,4 @@ class Sigmoid(Encoding):
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     z_BHTS = s_BHTS + (self.offsets[...][None, :, None, None] if self.learned else self.start)
-    return jnp.minimum(z_BHTS, 0) - log1p_exp(-jnp.abs(z_BHTS))  # log sigmoid(z)
+    return log_sigmoids(z_BHTS)[0]

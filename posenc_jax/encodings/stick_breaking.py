@@ -31,22 +31,25 @@ class StickBreaking(Encoding):
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     is_reached = tile.index_distance > (-1 if self.attend_current else 0)
-    # log sigmoid(z) = min(z, 0) - t and softplus(z) = max(z, 0) + t: nothing large cancels.
-    t_BHTS = log1p_exp(-jnp.abs(s_BHTS))
-    taken_BHTS = jnp.where(is_reached, jnp.maximum(s_BHTS, 0) + t_BHTS, 0.0)
-    broken_off = tile.suffix_sum(taken_BHTS, inclusive=False)
-    return jnp.where(is_reached, jnp.minimum(s_BHTS, 0) - t_BHTS - broken_off, MASKED)
+    log_taken_BHTS, log_left_BHTS = log_sigmoids(s_BHTS)
+    before_BHTS = tile.suffix_sum(jnp.where(is_reached, log_left_BHTS, 0.0), inclusive=False)
+    return jnp.where(is_reached, log_taken_BHTS + before_BHTS, MASKED)
 
   def is_exhausted(self, carried):
-    # Every weight further left is at most exp(-broken off), and exp(-104) is 0 in float32.
-    return jnp.all(carried[0] > 104)
+    # Every weight further left is at most the exponential of this, and exp(-104) is 0 in float32.
+    return jnp.all(carried[0] < -104)
 
 
-def log1p_exp(x):
-  """log(1 + e^x) for x <= 0, within 2^-23, cheaper than log1p: the rounding of 1 + e is added back.
+def log_sigmoids(z):
+  """log sigmoid(z) and log sigmoid(-z), which is -softplus(z): nothing large cancels.
 
-  In a program jax 0.10 makes log1p(e) of log(1 + e), to which that is added in vain.
+  Both are a part that is 0 on one side less t = log(1 + e), e = exp(-|z|). t is within 2^-23 and
+  cheaper than log1p: the rounding of 1 + e is added back. In a program jax 0.10 makes log1p(e) of
+  log(1 + e), to which that is added in vain.
   """
-  e = jnp.exp(x)
+  # In place of -|z|, max and min: gradients of these at 0 are -1, 1/2 and 1/2, which do not fit.
+  is_positive = z > 0
+  e = jnp.exp(jnp.where(is_positive, -z, z))
   u = 1 + e
-  return jnp.log(u) + (e - (u - 1))
+  t = jnp.log(u) + (e - (u - 1))
+  return jnp.where(is_positive, 0.0, z) - t, jnp.where(is_positive, -z, 0.0) - t
