@@ -71,7 +71,6 @@ class LSSAR(LSSA):
   A row must be whole: `dense` alone takes it.
   """
 
-  paper = LSSA.paper
   reported_extrapolation = 'validation loss nearly constant to 16 L (its authors)'
   limit = WHOLE_ROWS
   normalizer = 'rows'
