@@ -115,6 +115,7 @@ MEAN = {  # hyperparameters of which a parameter means something else, in the sa
   'grape_m_context': ({}, {'scale': 8.0}),
   'kerple_log': ({}, {'positivity': 'softplus'}),
   'kerple_power': ({'positivity': 'softplus'}, {'positivity': 'projection'}),
+  'liere': ({'generators': 'dependent', 'block': 4}, {'generators': 'partition'}),
   'mlp_bias': ({}, {'log': True}),
   'pape_ri': ({}, {'seed': 1}),
   'shaw': ({'max_distance': 3, 'max_later': 2}, {'max_distance': 2, 'max_later': 3}),

@@ -54,6 +54,7 @@ class LieRE(Encoding):
   position_kind = 'floats'
   rotates_qk = True
   per_layer = ('angles', 'thetas')
+  parameters_depend_on = ('generators',)
 
   def __init__(
     self,
