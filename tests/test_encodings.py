@@ -2549,6 +2549,20 @@ def test_qassmax_behind_several_turns_of_a_head_meets_each():
   np.testing.assert_allclose(two, one, atol=2e-5)
 
 
+def test_qassmax_of_heads_multiplies_all_of_a_wider_query():
+  """As `ssmax` does, where its network makes s_h log n: one unit, far up, where GELU is linear."""
+  of_heads = {'name': 'qassmax', 'elementwise': False, 'gate': False, 'hidden': 1}
+  chains = [build('chain', members=('mla_rope', last)) for last in (of_heads, 'ssmax')]
+  qassmax, ssmax = (chain.members[1] for chain in chains)
+  s_H = jnp.array([0.5, 1.0, -1.5, 2.0])
+  qassmax.f_in[...], qassmax.f_in_bias[...] = jnp.array([[100.0]]), jnp.zeros(1)
+  qassmax.f_out[...], qassmax.f_out_bias[...] = s_H[None] / 100, jnp.zeros(4)
+  ssmax.s[...] = s_H
+  x, weights, _ = inputs()
+  found, expected = (layer(chain, weights, x) for chain in chains)
+  np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_qassmax_reads_distances_alone_before_a_rotation():
   assert build('chain', members=('qassmax', 'rope')).relative
   assert not build('chain', members=('rope', 'qassmax')).relative

@@ -61,8 +61,9 @@ class QASSMax(Encoding):
     return num_visible_BS.astype(jnp.float32)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
-    # Where a member of a chain has set several turns of a head side by side, each is a query.
-    q_BTHnK = q_BTHK.astype(jnp.float32).reshape(*q_BTHK.shape[:3], -1, self.dims.head_dim)
+    # Where a member of a chain has set several turns of a head side by side, each is a query to g.
+    turns = (-1, self.dims.head_dim) if self.has_gate else (1, -1)
+    q_BTHnK = q_BTHK.astype(jnp.float32).reshape(*q_BTHK.shape[:3], *turns)
     f = network(jnp.log(i)[..., None], self.f_in, self.f_in_bias, self.f_out, self.f_out_bias)
     factor = f.reshape(*i.shape, self.dims.heads, 1, -1)
     if self.has_gate:
