@@ -402,6 +402,15 @@ def test_encodings_that_count_visible_keys_take_no_function():
     jax.eval_shape(lambda q: attend(q, k, v, enc, mask=lambda i, j: j < 5), q)
 
 
+def test_relu_that_divides_by_nothing_takes_a_function_and_keys_may_be_hidden():
+  enc, (x, weights, _) = make('relu', **vars(DIMS), rngs=nnx.Rngs(0), alpha=0.0), inputs()
+  run = functools.partial(layer, enc, weights, x, backend='dense')
+  array = jnp.asarray(holes(np.arange(S)[:, None], np.arange(S)))[None]
+  close(*jax.jit(lambda: (run(mask=holes), run(mask=array)))())
+  members = ({'name': 'relu', 'alpha': 0.0}, 'hard_alibi')
+  make('chain', **vars(DIMS), rngs=nnx.Rngs(0), members=members)
+
+
 @pytest.mark.parametrize('T', [None, 5])
 def test_keys_of_an_array_are_counted_as_those_of_a_window(T):
   enc, (x, weights, _) = build('ssmax'), inputs()

@@ -191,8 +191,8 @@ def attend(
       Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
       Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes: on a
       mesh that cuts sequences, each device then has all keys. A query that sees no key gets 0.
-      Encodings that count visible keys (`needs_num_visible`; not relu with a `length`) take an
-      array alone. None: no such mask.
+      Encodings that count visible keys (`needs_num_visible`; not relu with a `length` or
+      with alpha=0) take an array alone. None: no such mask.
     mask_ids: integers [B|1, S], one a token, where masks differ from sequence to sequence: `mask`
       is then a function of four, mask(i, j, a, b), a [B|1, T, 1] those of queries and b [B|1, 1, S]
       those of keys. None: of two.

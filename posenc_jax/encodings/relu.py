@@ -28,7 +28,7 @@ class ReLU(Encoding):
     """Sets what weights are divided by.
 
     Args:
-      alpha: the power; the paper finds the best near 1.
+      alpha: the power; the paper finds the best near 1. 0: weights are divided by nothing.
       length: n of all queries; None: as many keys as a query sees.
     """
     super().__init__(dims, rngs)
@@ -36,6 +36,7 @@ class ReLU(Encoding):
     check_above(0, length=length)
     if alpha == 0:
       check_unread('alpha is greater than 0', length=length)
+      length = 1  # n^0, whatever n is
     self.alpha, self.length = alpha, length
     self.needs_num_visible = length is None
 
