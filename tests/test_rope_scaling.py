@@ -807,7 +807,7 @@ def test_how_far_trained_distances_reach(name, reach):
     ('dpe', {'groups': (10**5000,)}, 'dpe: groups=<tuple>; allowed: whole numbers from 1 to 167'),
     ('self_logistic', {'capacity': 1}, 'self_logistic: capacity=1; allowed: at least 2'),
     ('self_logistic', {'rate': 0.0}, 'self_logistic: rate=0.0; allowed: greater than 0'),
-    ('self_logistic', {'rate': 1e-9}, 'rate=1e-09 for capacity=33; allowed: at least 6.61e-06'),
+    ('self_logistic', {'rate': 1e-9}, 'rate=1e-09 for capacity=33; allowed: at least 6.6103'),
     ('jet_long', {'length': 0}, 'jet_long: length=0; allowed: at least 1'),
     ('jet_long', {'context': 0}, 'jet_long: context=0; allowed: at least 1'),
     ('jet_long', {'window': 0}, 'jet_long: window=0; allowed: at least 1'),
@@ -823,6 +823,12 @@ def test_how_far_trained_distances_reach(name, reach):
 def test_bad_windows_and_ratios(name, hyper, message):
   with pytest.raises(ValueError, match=re.escape(message)):
     build(name, **hyper)
+
+
+def test_a_rate_that_is_said_to_be_allowed_is():
+  with pytest.raises(ValueError, match='at least') as error:
+    build('self_logistic', rate=1e-9)
+  build('self_logistic', rate=float(str(error.value).split()[-1]))
 
 
 def test_scores_choose_by_distance_of_positions():

@@ -55,7 +55,7 @@ class SelfLogistic(TwoRangeRoPE):
     check_above(0, rate=rate)
     least = 2 * math.log(capacity - 1) / MOST_GROWING
     if rate < least:
-      raise ValueError(f'rate={rate} for capacity={capacity}; allowed: at least {least:.3g}')
+      raise ValueError(f'rate={rate} for capacity={capacity}; allowed: at least {least}')
     self.capacity, self.rate = capacity, rate
 
   def ends(self) -> np.ndarray:
