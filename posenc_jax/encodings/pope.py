@@ -23,9 +23,6 @@ class PoPE(Encoding):
   d are learned, start at 0 (or from U(-2 pi, 0), see `phases`), and are shared by all layers, as in
   x-transformers. After each step of the optimizer they are clipped to [-2 pi, 0]. Released codes
   clip the value that is read, so that a phase beyond a bound gets no gradient.
-
-  Angles are float32: with every position shifted by 10^4, 10^5 and 10^6, outputs over tokens of
-  unit variance move by up to 4e-4, 1e-3 and 2e-2 (heads of 64 channels).
   """
 
   paper = 'Gopalakrishnan et al. 2025, arXiv:2509.10534'
