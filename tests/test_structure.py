@@ -349,3 +349,5 @@ def test_the_code_says_what_each_hyperparameter_is(name):
   # who have the code
   of_readers = r'see above|formula above|as above|one of [A-Z]|TwoRange|see `|_row`|;$|^$'
   assert not [words for words in said.values() if re.search(of_readers, words)]
+  by_default = [said[key] for key, value in hyperparameters(name).items() if value is None]
+  assert all(re.search(r'\bNone\b', words) for words in by_default)

@@ -86,6 +86,7 @@ class AxialRoPE(Rotary):
       layout, fraction: as for `rope`.
       scaling: a dict with `rope_type` and the fields of that type, of those that do not depend on
         the number of keys; `original_max_position_embeddings`, where it is read, has to be said.
+        None: none.
       scaled_axis: with spectrum='each', the one that is scaled, counted from 0; None: all.
     """
     check_at_least(2, axes=axes)

@@ -66,7 +66,8 @@ class Learned(Encoding):
     Args:
       max_length: rows of a table; the training length if None.
       extend: how positions past a table get rows, one of EXTENSIONS.
-      extend_to: T, the number of positions that 'group' and 'interpolate' make of a table.
+      extend_to: T, the number of positions that 'group' and 'interpolate' make of a table; None
+        with others.
       axes: how many positions a token has, with a table each.
     """
     super().__init__(dims, rngs)

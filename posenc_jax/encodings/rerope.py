@@ -59,8 +59,8 @@ class TwoRangeRoPE(ReindexedRoPE):
   qk_width_factor = 2
 
   def __init__(self, dims: Dims, rngs, *, window: int, **rope):
-    """`window`: the distance in tokens below which RoPE is as trained; it hides nothing, as
-    attention.window does. `rope`: the hyperparameters of RoPE, as they were trained.
+    """`window`: the distance in tokens below which RoPE is as trained; it hides nothing,
+    unlike attention.window. `rope`: the hyperparameters of RoPE, as they were trained.
     """
     super().__init__(dims, rngs, **rope)
     check_at_least(1, window=window)
@@ -111,7 +111,9 @@ class LeakyReRoPE(TwoRangeRoPE):
   paper = ReRoPE.paper
 
   def __init__(self, dims: Dims, rngs, *, window: int | None = None, leak: float = 16.0, **rope):
-    """`leak`: by how much the distances beyond `window` are divided."""
+    """`window`: the distance in tokens below which RoPE is as trained; None: half the training
+    length. `leak`: by how much the distances beyond it are divided.
+    """
     window = max(dims.train_length // 2, 1) if window is None else window
     super().__init__(dims, rngs, window=window, **rope)
     check_at_least(1, leak=leak)

@@ -34,7 +34,7 @@ class VORoPE(ScaledRotary):
 
     Args:
       back: outputs turn back by the positions of queries.
-      scaling: as for `rope`, of the types that do not depend on the number of keys.
+      scaling: as for `rope`, of the types that do not depend on the number of keys; None: none.
     """
     super().__init__(dims, rngs, scaling=scaling, **rotary)
     check_of_all_calls(self.scaling)
