@@ -3733,7 +3733,7 @@ def test_make_says_which_lengths_do_not_follow_the_training_length():
   """Numbers of tokens that are such by default, whatever the training length is."""
   lengths = {
     *('max_distance', 'threshold', 'scale_base', 'positions', 'max_length', 'length', 'tau', 'a'),
-    *('group', 'capacity', 'sink_tokens', 'shift', 'scales'),
+    *('group', 'capacity', 'sink_tokens', 'shift', 'scales', 'max_k', 'key_width'),
   }
   said = re.findall(r"(\w+)'s\s+`(\w+)`\s+\(([\d,]+)", make.__doc__)
   defaults = {
@@ -3749,5 +3749,7 @@ def test_make_says_which_lengths_do_not_follow_the_training_length():
     ('string', 'local'): build('string', window=1000).local,
     ('dpe', 'groups'): max(hyperparameters('dpe')['groups']),
     ('learned_fourier', 'gamma'): hyperparameters('learned_fourier')['gamma'],
+    ('mta', 'query_width'): hyperparameters('mta')['query_width'],
+    **{(name, 'sizes'): hyperparameters(name)['sizes'][0] for name in ('swin', 'swin_v2')},
   }
   assert {(name, key): float(number.replace(',', '')) for name, key, number in said} == defaults

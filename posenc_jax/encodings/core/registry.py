@@ -362,11 +362,12 @@ def make(
       `max_distance` (128) and deberta's `max_distance` (512), shaw's `max_distance` (16),
       relative_projection's `max_distance` (1,024), fire's `threshold` (512), screening's
       `threshold` (256), xpos's `scale_base` (512), cope's `positions` (64), abacus's `max_length`
-      (1,024), llama4_temperature's `length` (8,192), hype_temperature's `a` (362),
-      scale_invariant's `tau` (10), string's `local` (128 at most), self_extend's `group` (8), dpe's
-      `groups` (32 at most), self_logistic's `capacity` (33), streaming_rope's `sink_tokens` (4),
-      learned_fourier's `gamma` (10), cape's `shift` (5) and wavelet's `scales` (8, of 1 to 128
-      tokens).
+      (1,024) and abacus's `max_k` (99), llama4_temperature's `length` (8,192), hype_temperature's
+      `a` (362), scale_invariant's `tau` (10), string's `local` (128 at most), self_extend's `group`
+      (8), dpe's `groups` (32 at most), self_logistic's `capacity` (33), streaming_rope's
+      `sink_tokens` (4), learned_fourier's `gamma` (10), cape's `shift` (5), mta's `query_width` (6)
+      and mta's `key_width` (11), wavelet's `scales` (8, of 1 to 128 tokens), and of windows of
+      grids swin's `sizes` (7 each) and swin_v2's `sizes` (8 each).
     rngs: `flax.nnx.Rngs`, which initial parameters are drawn from.
     **hyper: hyperparameters of the encoding; every encoding builds without.
   Raises:
