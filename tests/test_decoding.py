@@ -253,6 +253,7 @@ def test_what_else_reads_no_length_of_a_call(variant):
 
   apart = np.abs(last(x_SD, left) - last(x_SD[left:], 0)).max()
   assert apart > 1e-3 if variant in READING_THE_LENGTH else apart < 2e-5
+  assert not (enc.reads_window_alone and variant in READING_THE_LENGTH)
 
 
 def test_a_cache_beyond_a_table_is_refused():

@@ -31,6 +31,7 @@ class JetLong(TwoRangeRoPE):
     + Rotary.limit
   )
   relative = False
+  reads_window_alone = False  # without `context`
   position_kind = 'integers'
 
   def __init__(
