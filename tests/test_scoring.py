@@ -1,6 +1,7 @@
 """Scores of models without run directories: the same numbers as rows have, of any function."""
 
 import csv
+import dataclasses
 import functools
 import inspect
 import math
@@ -91,17 +92,24 @@ def test_a_trained_run_has_the_numbers_of_its_rows(make_run):
   assert found.ppl == pytest.approx(rows[0]['ppl'], rel=1e-6)
 
 
-def test_a_run_cuts_text_by_its_own_tokenizer():
+class Known(runs.Run):
+  """Token n has n + 1 bits."""
+
+  def nats(self, tokens_BT):
+    return np.log(2) * (1.0 + tokens_BT)
+
+
+def known(*symbols):
+  """A stand-in for a run, with a tokenizer of these symbols, of which 'ab' joins two."""
   library = pytest.importorskip('tokenizers')
-  made = library.Tokenizer(library.models.BPE({'a': 0, 'b': 1, 'ab': 2}, [('a', 'b')]))
+  of_symbol = {symbol: number for number, symbol in enumerate(symbols)}
+  made = library.Tokenizer(library.models.BPE(of_symbol, [('a', 'b')]))
   tokenizer = TokenizerJson(made.to_str().encode(), '')
+  return Known(types.SimpleNamespace(vocab=tokenizer.vocab), 0, None, tokenizer, {})
 
-  class Known(runs.Run):
-    def nats(self, tokens_BT):
-      return np.log(2) * (1.0 + tokens_BT)
 
-  symbols = types.SimpleNamespace(vocab=tokenizer.vocab)
-  model = Known(symbols, 0, None, tokenizer, {})
+def test_a_run_cuts_text_by_its_own_tokenizer():
+  model = known('a', 'b', 'ab')
   asked = {
     'last_k': {'length': 3, 'k': 2},
     'sliding': {'length': 2, 'stride': 1},
@@ -123,8 +131,40 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
   # spaces, too, which nothing cuts words at here
   with pytest.raises(UserError, match=r'66\.67% of the text is unknown to it'):
     score(model, [b'ab  ', b'abxxxxxx'], 'non_overlapping', length=2)
-  of_bytes = Known(symbols, 0, None, data.BYTES, {})
+  of_bytes = dataclasses.replace(model, tokenizer=data.BYTES)
   assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)
+  of_task = dataclasses.replace(model, tokenizer=None)
+  with pytest.raises(ValueError, match=r'^a document of .*; allowed: integers \[T\]$'):
+    score(of_task, [b'\0\1'], 'non_overlapping', length=2)
+
+
+def test_key_tokens_are_found_by_a_run_with_the_same_tokenizer():
+  """Another one would read the tokens as other words, and find others in silence."""
+  model, other = known('a', 'b', 'ab'), known('b', 'a', 'ab')
+  of_bytes = dataclasses.replace(model, tokenizer=data.BYTES)
+  asked = {'length': 3, 'context': 1, 'alpha': -1.0, 'beta': -9.0}
+  by = lambda judged, evaluator, text: score(
+    judged, [text], 'long_ppl', evaluator=evaluator, **asked
+  )
+  tokens_T, function = np.array([2, 1, 0]), lambda tokens_BT: model.nats(tokens_BT)
+  for judged, evaluator, text in (
+    (model, model.nats, b'abba'),
+    (model, known('a', 'b', 'ab'), b'abba'),
+    (function, of_bytes, b'\0\1\2'),
+    (function, other, tokens_T),  # whose they are, who asks knows
+    (model, function, b'abba'),
+  ):
+    assert by(judged, evaluator, text).num_tokens == 2
+  of_task = dataclasses.replace(model, tokenizer=None)
+  for judged, evaluator, text in (
+    (model, other, b'abba'),
+    (model.nats, other.nats, tokens_T),
+    (model, of_bytes, tokens_T),
+    (function, model, b'\0\1\2'),
+    (of_bytes, of_task, b'\0\1\2'),
+  ):
+    with pytest.raises(ValueError, match=r'^evaluator: its tokenizer is .*; allowed: a run with'):
+      by(judged, evaluator, text)
 
 
 PAGE = (Path(__file__).parent.parent / 'docs' / 'evaluate.md').read_text()

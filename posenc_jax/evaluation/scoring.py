@@ -103,7 +103,8 @@ def score(
       those before it in its window. It is called with int32 [max(1, batch_tokens // length),
       length]; zeros fill short and missing windows, so it must be causal.
     documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
-      tokenizer; of any other model each byte is a token, and a token a byte.
+      tokenizer, one of a task takes none; of any other model each byte is a token, and a token a
+      byte.
     protocol: what is scored, and by which settings:
       last_k: the last `k` tokens (64) of windows that end at `spans` targets (1) of each document.
         Up to a target it has `target_context` tokens (`length`); with one value for all lengths
@@ -112,7 +113,8 @@ def score(
       non_overlapping: every token once, in windows side by side.
       by_position: all tokens of whole windows; `np.mean(nats, axis=0)` is the loss by position.
       long_ppl: of whole windows the tokens that need more than the last `context` tokens, as
-        `evaluator` finds (the model itself), by `stride`, `alpha` and `beta`.
+        `evaluator` finds (the model itself; a run must have the tokenizer that cuts documents), by
+        `stride`, `alpha` and `beta`.
     attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}.
     settings: those of the protocol, by name.
 
@@ -120,13 +122,21 @@ def score(
     A Score: `.bits_a_byte()`, `.ppl`, `.nats_a_token`, and the nats of single tokens.
   Raises:
     ValueError: an unknown protocol, settings out of range, documents that are too short, tokens
-      that are no symbols of a run or an LM, or nats of long_ppl that are not finite.
+      that are no symbols of a run or an LM, an evaluator with another tokenizer, or nats of
+      long_ppl that are not finite.
   """
   if protocol not in SCORERS:
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
-  run = getattr(model, '__self__', model)
+  run, evaluator = (getattr(x, '__self__', x) for x in (model, settings.get('evaluator')))
   tokenizer = run.tokenizer if isinstance(run, Run) else BYTES
   documents = list(documents)
+  # integers for a function may be of any tokenizer
+  is_known = isinstance(run, Run) or any(isinstance(document, bytes) for document in documents)
+  if is_known and isinstance(evaluator, Run):
+    there, here = map(_name, (evaluator.tokenizer, tokenizer))
+    if there != here:
+      allowed = f'a run with that of the documents, {here}'
+      raise ValueError(f'evaluator: its tokenizer is {there}; allowed: {allowed}')
   cuts = [_cut(document, tokenizer) for document in documents]
   texts, sizes = [cut.tokens_T for cut in cuts], [cut.bytes_T for cut in cuts]
   if tokenizer is not None:
@@ -138,8 +148,13 @@ def score(
       check_tokens(tokens_T, lm.vocab)
   nll, takes_last = _likelihoods(model, attention)
   nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, takes_last, **settings)
-  is_known = not any(bytes_T is None for bytes_T in sizes)
-  return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if is_known else None)
+  has_sizes = not any(bytes_T is None for bytes_T in sizes)
+  return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if has_sizes else None)
+
+
+def _name(tokenizer: Bytes | None) -> str:
+  """Tells a tokenizer from others; None: that of a task."""
+  return 'none' if tokenizer is None else (tokenizer.sha256 or 'bytes')[:16]
 
 
 def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
@@ -151,9 +166,8 @@ def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
     return cut
   tokens_T = np.asarray(document)
   if tokens_T.ndim != 1 or not np.issubdtype(tokens_T.dtype, np.integer):
-    raise ValueError(
-      f'a document of shape {tokens_T.shape}, {tokens_T.dtype}; allowed: integers [T], or bytes'
-    )
+    allowed = 'integers [T], or bytes' if tokenizer else 'integers [T]'
+    raise ValueError(f'a document of shape {tokens_T.shape}, {tokens_T.dtype}; allowed: {allowed}')
   if tokenizer in (BYTES, None):
     return Cut(tokens_T, np.ones(len(tokens_T), int))
   if tokenizer.lengths is None:
