@@ -118,6 +118,18 @@ def test_scores_are_those_of_saved_arrays(start, monkeypatch):
   assert len(found[0][0]) > 1
 
 
+def test_rows_name_the_run_and_step_that_the_parameters_are_of(start):
+  """Also where another run lies by now where the config says, of other parameters."""
+  folder, corpus = start
+  c = made('run', corpus, folder, **SCALED)
+  for name in ('start', 'run'):
+    shutil.copytree(name, Path('archive', name))
+  made('start', corpus, **{'encoding.name': 't5', 'train.steps': 4})
+  evaluate(c, 'archive/run')
+  rows = storage.read_rows(Path('archive', 'run', 'eval.jsonl'))
+  assert [row['parameters'] for row in rows] == [{'run': 'start', 'step': 2}] * len(rows) != []
+
+
 def test_new_parameters_are_saved(start):
   folder, corpus = start
   made('run', corpus, folder, **{'encoding.name': 'fox'})

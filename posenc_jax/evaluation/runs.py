@@ -113,8 +113,8 @@ def parameters_of(workdir: Path) -> dict | None:
   """
   found = None
   while saved_config(workdir).train.steps == 0 and (start := start_of(workdir)) is not None:
-    found = {'run': storage.name_of(start), 'step': saved_config(start).train.steps}
-    workdir = start
+    workdir, step = start
+    found = {'run': storage.name_of(workdir), 'step': step}
   return found
 
 

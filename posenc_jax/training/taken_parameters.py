@@ -51,7 +51,7 @@ def parameters_in(
       raise UserError(
         f'{workdir}: no checkpoint of step {at}; allowed: none, for it makes no steps'
       )
-    return _taken(workdir, as_shapes)
+    return _taken(workdir, as_shapes)[1]
   with Checkpoints(workdir) as checkpoints:
     found = Parameters(*checkpoints.as_saved('model', as_shapes, at))
   return found if found.leaves else None
@@ -69,18 +69,28 @@ def write_taken(workdir: Path, start: str | Path, held: Parameters, paths: dict[
   storage.write_json(workdir / TAKEN, said)
 
 
-def start_of(workdir: Path) -> Path | None:
-  """The run that this one starts from, where there is one still."""
-  return next(iter(_starts(workdir)), None)
+def start_of(workdir: Path) -> tuple[Path, int] | None:
+  """(The run that this one starts from, the step that its parameters are of there); None: that run
+  is gone. Where this one saves parameters of its own, it does not keep the step: then it is that at
+  which the other ends now.
+
+  Raises UserError where this one takes all of its parameters, and the other has others now.
+  """
+  if takes_parameters(workdir):
+    start, _ = _taken(workdir, as_shapes=True)
+    return start, _said(workdir)['step']
+  start = Path(saved_config(workdir).train.init_from)
+  if not storage.exists(start / 'config.json'):
+    return None
+  return start, saved_config(start).train.steps
 
 
 def _starts(workdir: Path) -> list[Path]:
-  """Where the run that this one starts from may be: as its config names it, and, of one that takes
-  parameters, as it lay beside this one, for both may have moved, or the process be elsewhere.
+  """Where the run may be that this one takes parameters from: as its config names it, and as it lay
+  beside this one, for both may have moved, or the process be elsewhere.
   """
-  starts = [Path(saved_config(workdir).train.init_from)]
-  if takes_parameters(workdir):
-    starts.append(workdir.resolve() / _said(workdir)['run'])
+  named, beside = saved_config(workdir).train.init_from, _said(workdir)['run']
+  starts = [Path(named), workdir.resolve() / beside]
   each = {start.resolve(): start for start in reversed(starts)}
   return [start for start in reversed(each.values()) if storage.exists(start / 'config.json')]
 
@@ -90,7 +100,8 @@ def _said(workdir: Path) -> dict:
   return storage.read_json(workdir / TAKEN, fields, REMEDY)
 
 
-def _taken(workdir: Path, as_shapes: bool) -> Parameters:
+def _taken(workdir: Path, as_shapes: bool) -> tuple[Path, Parameters]:
+  """(The run that this one takes parameters from, these)."""
   said = _said(workdir)
   problem = f'{saved_config(workdir).train.init_from}, which is gone'
   for start in _starts(workdir):
@@ -106,6 +117,6 @@ def _taken(workdir: Path, as_shapes: bool) -> Parameters:
       problem = f'{start}, of which step {held.step} alone can be read ({then})'
       continue
     leaves = {path: held.leaves[there] for path, there in said['paths'].items()}
-    return Parameters(leaves, 0, held.checksum)
+    return start, Parameters(leaves, 0, held.checksum)
   where = f'workdir={str(workdir)!r}: its parameters are those of {problem}'
   raise UserError(f'{where}; allowed: that run as it was then')
