@@ -94,7 +94,9 @@ class Task:
     """Raises ValueError for the first of these options that is no integer of `bound` or more."""
     for name in options:
       value = getattr(self, name)
-      if type(value) is not int or value < bound:
+      if type(value) is not int:
+        raise ValueError(f'{name}={value!r}; allowed: a whole number, {bound} or more')
+      if value < bound:
         raise ValueError(f'{name}={value!r}; allowed: {bound} or more')
 
   def require_number(self, name: str, least: float, most: float) -> None:
