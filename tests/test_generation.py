@@ -3,6 +3,7 @@
 import gc
 import io
 import shutil
+import types
 import weakref
 from pathlib import Path
 
@@ -314,6 +315,24 @@ def test_bad_input_is_one_line(run, command, flags, words):
   assert (code, out, err.count('\n')) == (2, '', 1)
   assert err.startswith('generate.py: ')
   assert words in err
+
+
+@pytest.mark.parametrize(
+  ('max_length', 'why'),
+  [
+    (None, 'texts have at most 131072'),
+    (2**20, 'texts have at most 131072'),
+    (2**17, 'positions end at 131072'),
+    (1000, 'positions end at 1000'),
+  ],
+)
+def test_what_ends_a_text_is_said(max_length, why):
+  model, end = types.SimpleNamespace(max_length=max_length), int(why.split()[-1])
+  generation._check_length(model, 8, end - 8)
+  with pytest.raises(UserError) as error:
+    generation._check_length(model, 8, end - 7)
+  said = f'tokens={end - 7}: with a prompt of 8 tokens; {why}; allowed: 1 to {end - 8}'
+  assert str(error.value) == said
 
 
 def test_several_seeds_and_tasks_are_refused(run, tmp_path):

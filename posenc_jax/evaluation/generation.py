@@ -154,8 +154,8 @@ def generate(
     config: the run's saved config, perhaps with another `attention` or `encoding`.
     ignore_eos: whether text goes on where it could end.
   Raises:
-    UserError: there is no trained run, it was not trained on text, or its positions end before the
-      text does.
+    UserError: there is no trained run, it was not trained on text, or prompt and text are longer
+      than MOST_TOKENS, or than the positions of the model go.
   """
   validate(config, is_trained=True)
   workdir = Path(workdir)
@@ -202,9 +202,9 @@ def end_tokens(workdir: Path, beside: Path) -> set[int]:
 
 def _check_length(model: LM, prompt: int, count: int) -> None:
   """Raises UserError where a prompt of so many tokens and what follows are too long together."""
-  end = MOST_TOKENS if model.max_length is None else min(model.max_length, MOST_TOKENS)
+  end = min(model.max_length or MOST_TOKENS, MOST_TOKENS)
   room = end - prompt  # BOS takes a position, and the last token none
   if count > room:
     allowed = f'1 to {room}' if room > 0 else f'a prompt of less than {end} tokens'
-    beside = f'with a prompt of {prompt} tokens; positions end at {end}'
-    raise UserError(f'tokens={count}: {beside}; allowed: {allowed}')
+    why = f'positions end at {end}' if end == model.max_length else f'texts have at most {end}'
+    raise UserError(f'tokens={count}: with a prompt of {prompt} tokens; {why}; allowed: {allowed}')
