@@ -9,6 +9,8 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+from ml_collections import ConfigDict
+
 # What is read of a corpus.
 EXCERPTS = 'excerpts'  # windows out of `document_tokens` of each document
 TARGETS = 'targets'  # the tokens up to `spans` places in each document
@@ -218,6 +220,11 @@ CHOSEN_BY_MODEL = _names(lambda protocol: protocol.chooses_tokens)
 def is_asked(control: str, protocols: Iterable[str], controls: Iterable[str]) -> bool:
   """Whether a control is among those asked for, and one of these protocols of text has it."""
   return control in controls and any(control in PROTOCOLS[name].controls for name in protocols)
+
+
+def short_context(config: ConfigDict) -> int:
+  """How many tokens before it a token of long_ppl has at least in its short context."""
+  return config.eval.long_ppl_context or config.train.length
 
 
 def of_rows(name: str) -> Protocol:

