@@ -293,8 +293,14 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
   other = config.load(BASE, {**config.flat(study), 'eval.spans': 2, 'eval.lengths': (20,)})
   with pytest.raises(UserError, match=r'another n-gram: eval\.spans \(there 4, here 2\); allowed'):
     ngram_line.evaluate_ngram(other, tmp_path / 'a', 1, 'kneser_ney', True)
+  window = config.load(BASE, {**config.flat(study), 'attention.window': 8})
+  with pytest.raises(UserError, match=r'another n-gram: attention\.window \(there 0, here 8\)'):
+    ngram_line.evaluate_ngram(window, tmp_path / 'a', 1, 'kneser_ney', True)
   with pytest.raises(UserError, match=r'holds another n-gram: context \(there 1, here 2\)'):
     ngram_line.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
+  del counted['attention.window']  # as an earlier version wrote it
+  storage.write_json(tmp_path / 'a' / row_schema.N_GRAM_FILE, counted)
+  ngram_line.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
   del counted['data.packing'], counted['eval.spans']  # as another version may have it
   storage.write_json(tmp_path / 'a' / row_schema.N_GRAM_FILE, counted | {'data.packed': False})
   with pytest.raises(UserError, match=r'another n-gram: eval\.spans \(there None, here 4\); allow'):

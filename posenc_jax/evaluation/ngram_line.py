@@ -27,6 +27,7 @@ from posenc_jax.training import provenance
 from posenc_jax.training.run_dir import mark_finished
 
 MAX_CONTEXT = 1000
+WINDOW = 'attention.window'
 
 
 @disk_errors()
@@ -37,7 +38,8 @@ def evaluate_ngram(
   `workdir`,seed=N; prints a table of each.
 
   Args:
-    config: a study's config; its sections `data`, `train` and `eval` are read, and `seeds`.
+    config: a study's config; its sections `data`, `train` and `eval` are read, `seeds`, and
+      `attention.window`, since the control windowed leaves a shorter window as it is.
     context: how many tokens before a token decide what is known of it.
     smoothing: one of SMOOTHINGS.
     whole_split: whether the whole training split is counted. Otherwise the windows of the batches
@@ -141,7 +143,7 @@ def _unseen_settings(config: ConfigDict) -> dict[str, object]:
   unseen = {
     field: value
     for field, value in flat(config).items()
-    if field.startswith(('data.', 'eval.')) and decides_results(field)
+    if field.startswith(('data.', 'eval.', WINDOW)) and decides_results(field)
     if field not in IN_ROWS + HARMLESS
   }
   return json.loads(json.dumps(unseen))  # as it will be read again
@@ -154,7 +156,7 @@ def _claim(workdir: Path, counted: dict[str, object]) -> None:
     raise UserError(f'{field}: holds a trained run; allowed: another workdir')
   if storage.exists(path):
     # that of another version has other fields
-    there = ADDED | HASHED_ADDED | REMOVED | storage.read_json(path)
+    there = ADDED | HASHED_ADDED | REMOVED | {WINDOW: 0} | storage.read_json(path)
     here = REMOVED | counted
     if differing := [name for name in here if there.get(name) != here[name]]:
       what = ', '.join(f'{name} (there {there.get(name)}, here {here[name]})' for name in differing)
