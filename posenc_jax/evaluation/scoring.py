@@ -101,7 +101,8 @@ def score(
   Args:
     model: an `LM`, a `Run`, or any function (tokens_BT) -> nats_BT: the nats of every token given
       those before it in its window. It is called with int32 [max(1, batch_tokens // length),
-      length]; zeros fill short and missing windows, so it must be causal.
+      length]; zeros fill short and missing windows, so it must be causal. Where it reads how long a
+      call is, as dynamic scaling of RoPE does, that is `length` of short windows, too.
     documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
       tokenizer, one of a task takes none; of any other model each byte is a token, and a token a
       byte.

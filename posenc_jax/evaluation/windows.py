@@ -4,7 +4,8 @@
 The model sees BOS and then the tokens of a window, nothing before them; no window crosses the end
 of a document. All calls of one `length` have one shape, [max(1, batch_tokens // length), length],
 and so are compiled once. Short windows are padded on the right and missing windows below; the
-padding is cut off here and changes no score, since the model is causal. Protocols return the nats
+padding is cut off here and changes no score, since the model is causal. But encodings that read how
+long a call is, or sample positions, get `length` in short windows, too. Protocols return the nats
 of single tokens, so that whoever adds them up divides once.
 """
 
@@ -249,8 +250,8 @@ def score_windows(
   batch_tokens: int,
   skipped: int = 0,
 ) -> Iterator[np.ndarray]:
-  """Yields float64 [T] of each window of T <= `length` tokens: the function's numbers for its
-  tokens but the first `skipped`, of which it need return none. Calls the function on batches of
+  """Yields float64 [T - skipped] of each window of T <= `length` tokens: the function's numbers for
+  its tokens but the first `skipped`, of which it need return none. Calls the function on batches of
   whole windows.
   """
   for tokens_BT, batch in fill_batches(windows, length, batch_tokens):
