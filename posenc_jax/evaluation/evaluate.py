@@ -42,7 +42,9 @@ from posenc_jax.training.run_dir import are_one_corpus, as_begun, is_finished, m
 __all__ = ['evaluate', 'measure']
 
 
-WRITTEN_EVERY = 2.0  # seconds of measuring that a kill may cost
+# Seconds of measuring after which rows are written. A kill costs these, and the rows that are being
+# measured: all of a measurement, unless it says how many of them it scores at a time.
+WRITTEN_EVERY = 2.0
 LESS_MEMORY = 'fewer eval.batch_tokens, or eval.compute_dtype=bfloat16'
 
 
@@ -204,8 +206,10 @@ def measure(
 
   Args:
     row: `row_schema.row` with the fields of the run.
-    changed: what `overrides_between` returns.
-    function: the compiled function of the measurement, (tokens_BT, window=) -> a number a token.
+    changed: what `overrides_between` returns, and what rows state besides: of code that was laid
+      over the run, documents that it does not keep, and the run that finds key tokens.
+    function: the compiled function of the measurement, (tokens_BT, ...) -> what its `score` needs;
+      of its keyword arguments (`model_functions.compiled`) it gets those that the measurement has.
     max_length: the number of positions that the model has, or None. Rows of windows that need more
       get the status 'beyond_table' and no score, also under the windowed control: its positions go
       as far.
@@ -247,8 +251,8 @@ def measure(
 
 
 def summary(rows: list[dict]) -> str:
-  """The rows of one measurement in short: the bits a byte of all together and their standard error,
-  the reach of the gradient, or why a row has no score.
+  """The rows of one measurement in short: the bits a byte of all together and their standard error;
+  what a metric says, in words of its own, or else its mean; or why a row has no score.
   """
   rows = row_schema.without_empty(rows)
   for r in rows:

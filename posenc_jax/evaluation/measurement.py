@@ -14,8 +14,8 @@ class Measurement:
   Attributes:
     key_fields: for each row, the fields that set it apart from other rows of the run.
     score: (token function, indices of rows) -> for each of these rows, the fields of its score.
-    function: the function of the model that `score` needs: `token_nll` or one of
-      `model_functions`.
+    function: the function of the model that `score` needs: `token_nll`, one of `model_functions`
+      or `attention_weights.weight_sums`.
     window: the number of tokens that attention sees, or None for what the config says.
     sink_tokens: the number of first inputs, BOS among them, that attention sees from outside of its
       window.

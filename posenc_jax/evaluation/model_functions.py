@@ -1,8 +1,8 @@
 """Functions of the model that measurements need besides `token_nll`: predictions and gradient
-norms.
+norms; what `observed` makes of a function of layers; and how all of these are compiled.
 
 A function takes (model, tokens_BT, **options), options being those of `LM.__call__`, and returns
-numbers for each token of each window.
+numbers for each token of each window, or pairs of them; one from `observed`, what it observes.
 """
 
 import functools

@@ -226,8 +226,8 @@ def window(
 
   Args:
     text_T: tokens, of which the middle ones are taken; with a filler, none.
-    depth: the share of the text that stands before the first sentence, 0 to 1; of sentences in
-      order, the share of its part.
+    depth: the share of the text that stands before the first sentence, 0 to less than 1; of
+      sentences in order, the share of its part, 0 to 1.
   Returns:
     (`length` tokens, how many of the last of them are the answer).
   Raises:

@@ -20,12 +20,12 @@ class ManyShot(Task):
     is right in 0.81 at 104 tokens and 0.84 at 204.
   Source: in kind after Yen et al. 2024, "HELMET" (many-shot in-context learning)
 
-  (The example has `features` = 2.) An input is `features` odd numbers, `levels` different ones
-  about 0. Each example has a rule of its own, a weight of -1, 0 or 1 for each feature, not all 0:
-  an input has the label A where its weighted sum is above 0, else B. Shots fill the length; then
-  `queries` inputs are asked for that no shot shows, as many of A as of B on average, and all rules
-  that agree with the shots agree on them. So the label is certain, but must be worked out. HELMET
-  takes real texts with many classes, which are renamed as numbers.
+  (The example has `features` = 2.) An input is `features` numbers, each one of `levels` about 0: -3
+  -1 1 3, or of three levels -2 0 2. Each example has a rule of its own, a weight of -1, 0 or 1 for
+  each feature, not all 0: an input has the label A where its weighted sum is above 0, else B. Shots
+  fill the length; then `queries` inputs are asked for that no shot shows, as many of A as of B on
+  average, and all rules that agree with the shots agree on them. So the label is certain, but must
+  be worked out. HELMET takes real texts with many classes, which are renamed as numbers.
   """
 
   features: int = 4

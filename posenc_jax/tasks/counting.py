@@ -27,7 +27,8 @@ class Counting(Task):
 
   The count is drawn evenly from 0 to `highest`, and so are the places of its instructions. The
   other places hold `pass` (a share `passes` of them), instructions of other variables and, before
-  the last reset, instructions of any variable.
+  the last reset, instructions of any variable. With one variable all that stand behind that reset
+  hold `pass`.
 
   Golovneva et al. use 1, 3 and 5 variables and counts to 10, and test in longer contexts. They draw
   otherwise: in their released code, each of 3 to 512 instructions is a reset with weight 1, `pass`
