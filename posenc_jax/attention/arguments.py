@@ -157,9 +157,9 @@ def check_hooks_applied(enc: Encoding) -> None:
   if enc.has('add_to_input'):
     call = 'enc.add_to_input(x, position_ids)'
     raise ValueError(f'{name} acts on the input of the first layer: apply {call} there, {how}')
-  if enc.has('initial_state'):
+  if any(map(enc.has, ('initial_state', 'enter_attention', 'leave_attention', 'leave_mlp'))):
     call = 'its hooks enter_attention and leave_attention'
-    raise ValueError(f'{name} carries a state from layer to layer: apply {call}, {how}')
+    raise ValueError(f'{name} acts around attention: apply {call}, {how}')
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')

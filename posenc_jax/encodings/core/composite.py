@@ -112,13 +112,13 @@ class Composite(Encoding):
 
 
 def check_stateless(names: list[str], encodings: list[Encoding]) -> None:
-  """Raises ValueError for a member that carries a state from layer to layer: it is there before all
-  members act, whatever their order.
+  """Raises ValueError for a member that acts around attention, as one does that carries a state
+  from layer to layer: that is before all members act, whatever their order.
   """
   for name, e in zip(names, encodings, strict=True):
-    if e.has('initial_state'):
+    if any(map(e.has, ('initial_state', 'enter_attention', 'leave_attention', 'leave_mlp'))):
       allowed = 'it alone, or in a pattern of layers'
-      raise ValueError(f'{name} carries a state from layer to layer; allowed: {allowed}')
+      raise ValueError(f'{name} acts around attention; allowed: {allowed}')
 
 
 def read_members(members, others_than: str = '') -> list[dict]:
