@@ -326,6 +326,10 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       'Changed: scans_keys=((),); allowed: causal_only = True, for what is carried along the keys',
     ),
     (
+      changed(score=lambda self, s, q, k, tile: s, recomputes_scores=True),
+      'Changed: defines bias, and recomputes_scores=True; allowed: no bias, for `score` is given',
+    ),
+    (
       changed(coordinates=lambda self, x, position_ids, visible, index: position_ids),
       'Changed: coordinates have dtype int32; allowed: float32',
     ),
@@ -346,6 +350,28 @@ def test_attend_says_what_is_wrong_with_a_class(kind, reason):
   enc = kind() if own else kind(encodings.Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
   with pytest.raises(ValueError, match=f'^{re.escape(reason)}'):
     attend(q, q, q, enc, is_causal=enc.causal_only)
+
+
+def test_a_term_that_no_score_is_given_is_refused_in_a_part_of_the_heads(monkeypatch):
+  """Where the term would be added to scores that are there for the other heads."""
+  kind = changed(score=lambda self, s, q, k, tile: s, recomputes_scores=True)
+  monkeypatch.setitem(encodings.ENCODINGS, 'own', kind)
+  enc = encodings.make('heads', **SIZES, rngs=nnx.Rngs(0), members=('nope', 'own'))
+  q = jnp.ones((1, 4, 2, 8))
+  with pytest.raises(ValueError, match=r'^Changed: defines bias, and recomputes_scores=True; a'):
+    attend(q, q, q, enc)
+
+
+@pytest.mark.parametrize('backend', ['dense', 'blockwise', 'diagonals'])
+def test_a_sum_that_may_be_skipped_is_declared_as_any_other(backend):
+  def score(self, s, q, k, tile):
+    near = lambda: s - tile.suffix_sum(jnp.ones_like(s))
+    return tile.cond_saturated(9.0, near, lambda: s - 9.0)
+
+  enc = changed(score=score, causal_only=True)(encodings.Dims(16, 2, 2, 8, 16), nnx.Rngs(0))
+  q = jnp.ones((1, 4, 2, 8))
+  with pytest.raises(ValueError, match=r'^score carries more along the keys than 0 values; allow'):
+    attend(q, q, q, enc, backend=backend, block_sizes=(2, 2))
 
 
 def counted(self, s, q, k, tile):

@@ -10,7 +10,7 @@ import numpy as np
 
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import check_ids, check_positions
-from posenc_jax.encodings.core.base import Encoding
+from posenc_jax.encodings.core.base import SCORE_TERMS, Encoding
 from posenc_jax.errors import shown
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)  # of queries, keys, values and inputs
@@ -143,6 +143,15 @@ def check_softcap(enc: Encoding, softcap: float) -> None:
   if enc.hides_keys:
     allowed = f'no soft-cap, which would show the keys that {type(enc).__name__} hides'
     raise ValueError(f'softcap={softcap}; allowed: {allowed}')
+
+
+def check_terms_are_read(enc: Encoding) -> None:
+  """Raises ValueError for an encoding with terms that are added to scores which it is not given."""
+  for part in enc.parts():
+    for term in filter(part.has, SCORE_TERMS if part.recomputes_scores else ()):
+      problem = f'{type(part).__name__}: defines {term}, and recomputes_scores=True'
+      allowed = f'no {term}, for `score` is given no scores to add it to'
+      raise ValueError(f'{problem}; allowed: {allowed}')
 
 
 def check_hooks_applied(enc: Encoding) -> None:

@@ -14,6 +14,7 @@ from posenc_jax.attention.arguments import (
   check_shapes,
   check_sizes,
   check_softcap,
+  check_terms_are_read,
 )
 from posenc_jax.attention.mask import CAUSAL, Mask
 from posenc_jax.attention.positions import check_length, contiguous_positions, of_each_token
@@ -114,6 +115,7 @@ def build_request(
   check_declared(enc, name)
   check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   check_pairs(q_BTHK, k_BSGK, enc, mask, mask_ids, array_mask_BTS, bias_BHTS)
+  check_terms_are_read(enc)
   check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   mask = mask.cut(S)

@@ -25,15 +25,19 @@ class RowCarry:
     self.totals = []
     self._is_rightmost = is_rightmost
 
-  def scan_keys(self, step):
-    """Returns the result of step(carried) -> (result, total), and keeps the total."""
+  def _next_carried(self):
+    """What is carried into this tile of the value that `score` asks for next. Raises ValueError."""
     if len(self.totals) == len(self.carried):
       declared = len(self.carried)
       allowed = 'a shape in `scans_keys` for each, such as scans_keys = ((),) for one sum'
       raise ValueError(
         f'score carries more along the keys than {declared} values; allowed: {allowed}'
       )
-    result, total = step(self.carried[len(self.totals)])
+    return self.carried[len(self.totals)]
+
+  def scan_keys(self, step):
+    """Returns the result of step(carried) -> (result, total), and keeps the total."""
+    result, total = step(self._next_carried())
     self.totals.append(total)
     return result
 
@@ -60,7 +64,7 @@ class RowCarry:
     """
     if self._is_rightmost:
       return near()
-    carried = self.carried[len(self.totals)]
+    carried = self._next_carried()
 
     def visit():
       return near(), self.totals.pop()
