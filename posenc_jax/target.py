@@ -2,7 +2,7 @@
 
 The mesh that is set says both, so that a program can be compiled for devices which this machine
 does not have. Where none is set, it is what jax runs on here. Nothing else in the package asks for
-the devices of this machine while it is traced, but `cudnn` for the widest head that jax gives it.
+the devices of this machine while it is traced.
 """
 
 import jax
@@ -29,6 +29,14 @@ def shared_memory() -> int:
   # the device of a mesh says no more than its kind
   is_here = here.device_kind == device_kind()
   return getattr(here if is_here else None, 'shared_memory_per_block_optin', SHARED_MEMORY)
+
+
+def compute_capability() -> str:
+  """The compute capability of the GPU, such as '9.0'; an AMD's begins with 'gfx'. '' of one that is
+  not there, and of what is no GPU.
+  """
+  here = jax.devices()[0]
+  return getattr(here, 'compute_capability', '') if here.device_kind == device_kind() else ''
 
 
 def sequence_shards() -> int:

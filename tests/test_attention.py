@@ -1462,16 +1462,27 @@ def test_cudnn_reasons_on_a_gpu(monkeypatch, change, reason):
   mask = Mask(**{name: change[name] for name in fields if name in change})
   request = build_request(queries, q, q, enc, mask=mask, **options)
   if 'gpu' in change:
-    device = SimpleNamespace(compute_capability=change['gpu'])
-    monkeypatch.setattr(jax, 'devices', lambda: [device])
+    there_is_a_gpu(monkeypatch, change['gpu'])
   with on(**change.get('mesh', {'data': 2})):
     answer = cudnn.refuse(request)
   assert answer is None if reason is None else reason in answer
 
 
-@pytest.mark.parametrize(
-  'options', [{}, {'window': 3}, {'is_causal': False}, {'is_causal': False, 'window': 3}]
-)
+def there_is_a_gpu(monkeypatch, capability: str) -> None:
+  device = SimpleNamespace(compute_capability=capability, device_kind='A')
+  monkeypatch.setattr(jax, 'devices', lambda: [device])
+
+
+def test_cudnn_is_asked_for_the_gpu_of_the_mesh_and_not_for_that_of_this_machine(monkeypatch):
+  for capability, width in (('7.0', 128), ('9.0', 256)):
+    there_is_a_gpu(monkeypatch, capability)
+    with on('gpu', 'B'):
+      assert (cudnn._refuse_gpu(), cudnn._max_width()) == (None, 128)
+    with on('gpu', 'A'):
+      assert (cudnn._refuse_gpu() is None, cudnn._max_width()) == (capability == '9.0', width)
+
+
+@pytest.mark.parametrize('options', [{}, {'window': 3}, {'is_causal': False}])
 @pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)

@@ -7,7 +7,7 @@ from posenc_jax.attention.backends.refusals import refuse_beyond_softmax, refuse
 from posenc_jax.attention.kernels.run import over_batch, refuse_mesh
 from posenc_jax.attention.request import AttentionRequest
 from posenc_jax.distributed.mesh import is_run_mesh
-from posenc_jax.target import SEQUENCE_AXIS, sequence_shards
+from posenc_jax.target import SEQUENCE_AXIS, compute_capability, sequence_shards
 
 
 def refuse(request: AttentionRequest) -> str | None:
@@ -59,8 +59,8 @@ def _refuse_mesh() -> str | None:
 
 
 def _refuse_gpu() -> str | None:
-  """The reason why cuDNN has no fused attention for the GPU that is there, or None."""
-  capability = _compute_capability()
+  """The reason why cuDNN has no fused attention for the GPU, or None, as for one elsewhere."""
+  capability = compute_capability()
   if capability.startswith('gfx'):
     return f'cuDNN needs an NVIDIA GPU, not an AMD {capability}'
   if capability and float(capability) < 8:
@@ -70,24 +70,17 @@ def _refuse_gpu() -> str | None:
 
 def _max_width() -> int:
   """The widest head whose gradient cuDNN has: 256 on Hopper. On later GPUs jax asks for
-  that, too, and cuDNN refuses it once the program runs.
+  that, too, and cuDNN refuses it once the program runs. A program for a GPU elsewhere uses what
+  every one that cuDNN serves can do.
   """
-  return 256 if 9 <= float(_compute_capability() or 0) < 10 else 128
-
-
-def _compute_capability() -> str:
-  """The compute capability of the GPU here, such as '9.0'; an AMD's begins with 'gfx'. '' where
-  there is no GPU: a program for one elsewhere uses what every GPU that cuDNN serves can do.
-  """
-  return getattr(jax.devices()[0], 'compute_capability', '')
+  return 256 if 9 <= float(compute_capability() or 0) < 10 else 128
 
 
 def run(request: AttentionRequest, implementation: str = 'cudnn'):
   """o_BTHK in the dtype of v. `implementation` is jax.nn.dot_product_attention's."""
-  window, is_causal = None, request.mask.is_causal
-  if request.mask.window is not None:
-    neighbors = request.mask.window - 1  # jax does not count the token itself
-    window = (neighbors, 0) if is_causal else neighbors
+  window = request.mask.window
+  if window is not None:
+    window = (window - 1, 0)  # jax does not count the token itself
   T = request.q_BTHK.shape[1]
 
   def on_device(qkv):
@@ -96,7 +89,7 @@ def run(request: AttentionRequest, implementation: str = 'cudnn'):
     o_BTHK = jax.nn.dot_product_attention(
       *even,
       scale=request.scale,
-      is_causal=is_causal,
+      is_causal=request.mask.is_causal,
       local_window_size=window,
       implementation=implementation,
     )
