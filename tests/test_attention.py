@@ -787,6 +787,14 @@ def test_what_is_said_to_be_int32_is_under_enable_x64(backend):
     np.testing.assert_array_equal(run(q, q, q, enc), expected)
 
 
+def test_an_argument_that_says_whether_attention_is_causal_is_static():
+  q, enc = normal(1, 6, 4, 8), build('nope')
+  run = jax.jit(lambda is_causal: attend(q, q, q, enc, is_causal=is_causal))
+  with pytest.raises(ValueError, match=r'^is_causal=.*; allowed: True or False, static under jax'):
+    run(True)
+  attend(q, q, q, enc, is_causal=np.bool_(True))
+
+
 OF_POSITIONS = 'position_ids has dtype bool; allowed: integers, or floats'
 OF_SOFT_CAPS = 'a finite number more than 0, or None'
 
@@ -795,6 +803,8 @@ OF_SOFT_CAPS = 'a finite number more than 0, or None'
   ('name', 'options', 'message'),
   [
     ('nope', {'backend': 'blokwise'}, "backend='blokwise'; did you mean 'blockwise'?"),
+    ('nope', {'is_causal': None}, 'is_causal=None; allowed: True or False, static under jax.jit'),
+    ('nope', {'is_causal': 0}, 'is_causal=0; allowed: True or False'),
     ('nope', {'window': 0}, 'window=0; allowed: at least 1'),
     ('nope', {'window': 2.5}, 'window=2.5; allowed: a whole number'),
     ('nope', {'window': float('nan')}, 'window=nan; allowed: a whole number'),

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from posenc_jax.errors import MAX_REASON, one_line, shown
 
@@ -37,6 +38,9 @@ class Mask:
   function: Callable | None = None
 
   def __post_init__(self):
+    if not isinstance(self.is_causal, bool | np.bool_):
+      said = shown(self.is_causal)
+      raise ValueError(f'is_causal={said}; allowed: True or False, static under jax.jit')
     for name in ('window', 'chunk', 'sink_tokens', 'prefix'):
       size = getattr(self, name)
       is_whole = isinstance(size, numbers.Integral) and not isinstance(size, bool)
