@@ -29,7 +29,8 @@ BUILT_IN = tuple(f'{folder}{os.sep}' for folder in (_PACKAGE, os.path.dirname(os
 # Those of all files whose code is not a user's own, and folders of installed code.
 OTHERS = (
   *BUILT_IN,
-  *(str(_PACKAGE.parent / name) for name in (f'scripts{os.sep}', 'train.py', 'eval.py')),
+  f'{_PACKAGE.parent / "scripts"}{os.sep}',
+  *(str(_PACKAGE.parent / name) for name in ('train.py', 'eval.py')),
 )
 INSTALLED = tuple(f'{os.sep}{name}{os.sep}' for name in ('site-packages', 'dist-packages'))
 

@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,16 @@ def test_errors_of_a_kind_become_one_line_and_others_pass():
   assert str(raised.value) == f'a b ({os.path.relpath(__file__)}:{line})'
   with pytest.raises(KeyError), errors.user_errors(ValueError):
     raise KeyError('a')
+
+
+def test_a_file_whose_name_begins_as_that_of_a_folder_of_the_package_is_the_users_own(monkeypatch):
+  monkeypatch.setattr(os.path, 'isfile', lambda path: True)
+  folder, places = Path(errors.__file__).parents[1], []
+  for name in ('scripts_mine.py', os.path.join('scripts', 'mine.py')):
+    with pytest.raises(ZeroDivisionError) as raised:
+      exec(compile('1 / 0', str(folder / name), 'exec'))
+    places.append(os.path.basename(errors.place_of(raised.value)).partition(':')[0])
+  assert places == ['scripts_mine.py', os.path.basename(__file__)]
 
 
 @pytest.mark.parametrize('number', [errno.ENOSPC, errno.EIO, errno.EACCES, errno.ENAMETOOLONG])
