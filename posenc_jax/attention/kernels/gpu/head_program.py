@@ -78,6 +78,8 @@ def _place_of_gpu(platforms) -> int:
 def _slice(x, parameters):
   """One of several equal parts of an axis, as a sum in which all others are 0."""
   starts, limits = parameters['start_indices'], parameters['limit_indices']
+  if any(stride != 1 for stride in parameters['strides'] or ()):
+    raise NotImplementedError('takes parts of arrays (slice)')
   for axis, (start, limit) in enumerate(zip(starts, limits, strict=True)):
     length, part = x.shape[axis], limit - start
     if part == length:
