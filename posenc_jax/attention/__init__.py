@@ -1,4 +1,4 @@
-"""Attention under a position encoding: every encoding through every backend."""
+"""Attention under a position encoding: one function, and backends that serve it."""
 
 from posenc_jax.attention.attend import attend
 from posenc_jax.attention.choice import BACKENDS, auto_backend, check_backend, resolve_backend

@@ -1,4 +1,4 @@
-"""The one door to attention: every encoding through every backend.
+"""The one door to attention: a call is checked, completed and given to a backend that serves it.
 
 choice.py: which backend serves, and when which is faster. tiled/passes.py: why memory is O(T).
 xla_ops.py of the package: why tiles are fast on a CPU.
@@ -150,8 +150,8 @@ def attend(
   would grow with the distance or with the number of keys have all digits at any precision.
   There is no forward-mode differentiation, and no second derivative but by `dense`. The factor of
   q . k is `enc.scale(K)`, 1 / sqrt(K) of most encodings: for another one, multiply queries by that
-  factor / enc.scale(K), unless `enc.needs_unscaled_queries` or `enc.nonlinear_in_queries`; what is
-  added to scores keeps its size.
+  factor / enc.scale(K), unless `enc.needs_unscaled_queries` or `enc.nonlinear_in_queries`; of what
+  is added to scores, only products with queries (`relative_keys`) change their size with these.
 
   What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
   `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
@@ -204,13 +204,16 @@ def attend(
       the mask and softmax (Gemma 2); a sink stays as it is, and keys that a `score` hides (MASKED
       or -inf) stay hidden. None: scores as they are.
     backend: a key of BACKENDS, or 'auto' for the fastest that accepts. Memory is O(T), beside a
-      `mask` and a `bias` that are arrays, but for encodings that need all queries, and in `dense`
-      on a mesh that cuts sequences.
+      `mask` and a `bias` that are arrays, but for encodings that need all queries; in `dense` on a
+      mesh that cuts sequences; and under a gradient, in `diagonals` and `fused`, for each value
+      that an encoding carries along the keys (`scans_keys`): T x S / (keys of a tile) numbers a
+      head and sequence.
     block_sizes: (queries, keys) of a tile of `blockwise`, `diagonals` (two equal ones), `fused`,
       `triton` and `ring`; None: their choice. `cudnn` and `splash` refuse them, and `dense` has no
-      tiles. Memory of a bias by distance, in `blockwise`, `diagonals` and `ring`: S x (keys of a
-      tile) numbers a head where one side of a tile divides the other, else up to (the shorter
-      side) times that; without sink tokens, S is at most the window or the chunk and two tiles.
+      tiles. Memory of a bias by distance, in `blockwise`, `diagonals`, `triton` and `ring`: S x
+      (the longer side of a tile) numbers a head where one side divides the other, else up to (the
+      shorter side) times that; S + T in the place of S without a causal mask; without sink tokens,
+      each of these is at most the window or the chunk and two tiles.
       Memory of scores in `diagonals`: T x (keys of a tile) numbers a head and sequence.
     max_position_distance: with explicit positions under tracing, the largest difference of two
       positions, which is the length of per-distance tables; None for tables that end by themselves

@@ -46,7 +46,9 @@ class AttentionRequest:
     block_sizes: queries and keys of a tile; None: the backend's choice.
     distances_by_index: whether positions are as far apart as indices within a segment: then tables
       lie along diagonals.
-    distance_range: no visible pair has an i - j below the first or above the second.
+    distance_range: the lowest and the highest i - j that tables by distance hold. By index no
+      visible pair has another; by positions, terms of another are constant from the encoding's
+      `max_relative_distance` on, else NaN, and without terms the range is (0, 0).
     platform: what the request runs on: `target.platform`.
     wants_lse: whether a backend returns (o, log-sum-exp), else o alone: float32 [B, T, H], of each
       row of scores as softmax sees them.
@@ -113,9 +115,9 @@ def build_request(
   """
   name = type(enc).__name__
   check_declared(enc, name)
+  check_terms_are_read(enc)
   check_shapes(q_BTHK, k_BSGK, v_BSGK, enc, x, position_ids, segment_ids)
   check_pairs(q_BTHK, k_BSGK, enc, mask, mask_ids, array_mask_BTS, bias_BHTS)
-  check_terms_are_read(enc)
   check_sizes(block_sizes, max_position_distance)
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   mask = mask.cut(S)

@@ -1,4 +1,4 @@
-"""Attention tile by tile: O(T) memory forward and backward, for every encoding, at any length."""
+"""Attention tile by tile: O(T) memory forward and backward, at any length."""
 
 import functools
 

@@ -4,7 +4,8 @@ Forward, each row keeps a running softmax while it visits its tiles from the dia
 order in which sums over the keys j..i can be carried along. Backward, each tile is computed again
 and pulled back through the same `tile_attention` by `jax.vjp`, given the rows' log-sum-exp: so
 gradients reach every table, gate and parameter that an encoding reads, without a hand-written
-derivative. Tiles in which nothing is visible are never visited.
+derivative. Tiles that order, window and chunk hide are never visited; those that lie in two
+segments, or that a function hides, are.
 """
 
 import jax
