@@ -22,6 +22,8 @@ for program in munged slurmctld slurmd sbatch; do
 done
 
 box=$(mktemp -d /tmp/slurm_box.XXXXXX)
+# before anything may end: `stop` cancels jobs, and without it those of another cluster
+export SLURM_CONF=$box/slurm.conf
 host=$(hostname -s)
 user=$(id -un)
 cpus=${SLURM_BOX_CPUS:-$(nproc)}
@@ -59,7 +61,7 @@ mkdir "$box/state" "$box/spool"
 munged --force --key-file="$box/munge.key" --socket="$box/munge.socket" \
   --pid-file="$box/munged.pid" --log-file="$box/munged.log" --seed-file="$box/munge.seed"
 
-cat > "$box/slurm.conf" <<CONF
+cat > "$SLURM_CONF" <<CONF
 ClusterName=box
 SlurmctldHost=$host(127.0.0.1)
 SlurmctldPort=$ctld_port
@@ -90,7 +92,6 @@ NodeName=$host NodeAddr=127.0.0.1 CPUs=$cpus RealMemory=$megabytes State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 CONF
 echo 'CgroupPlugin=disabled' > "$box/cgroup.conf"
-export SLURM_CONF=$box/slurm.conf
 slurmctld -f "$SLURM_CONF"
 slurmd -f "$SLURM_CONF" -N "$host"
 

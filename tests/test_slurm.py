@@ -438,6 +438,20 @@ sys.exit(process.wait())
 """
 
 
+def test_a_box_that_does_not_start_cancels_no_jobs_of_another_cluster(tmp_path):
+  stubs = {'munged': 'exit 1', 'scancel': 'echo "$SLURM_CONF" >> "${0%/*}/asked"'}
+  for name in ('munged', 'slurmctld', 'slurmd', 'sbatch', 'scancel', 'squeue'):
+    (tmp_path / name).write_text(f'#!/bin/sh\n{stubs.get(name, "")}\n')
+    (tmp_path / name).chmod(0o755)
+  path = f'{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin'
+  environment = {**os.environ, 'PATH': path, 'SLURM_CONF': '/etc/slurm/slurm.conf'}
+  command = [REPOSITORY / 'scripts' / 'slurm_in_a_box.sh', 'true']
+  assert subprocess.run(command, env=environment, check=False).returncode == 1
+  (asked,) = map(Path, (tmp_path / 'asked').read_text().splitlines())
+  assert asked.match('/tmp/slurm_box.*/slurm.conf')
+  assert not asked.parent.exists()
+
+
 @pytest.mark.slurm
 def test_a_real_cluster_requeues_a_run_and_the_table_is_complete(tmp_path, monkeypatch):
   """One run is requeued by the scheduler and one warned, as before its time ends; another starts
