@@ -193,6 +193,23 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
   }
 
 
+def test_ctrl_c_while_jobs_are_submitted_loses_none(study, scheduler, monkeypatch):
+  run = study(['rope', 'alibi'])
+  sbatch = scheduler / 'sbatch'
+  sbatch.write_text(f'{SBATCH}\nkill -INT $PPID; kill -INT $PPID')
+  before = signal.signal(signal.SIGINT, lambda *_: pytest.fail('nothing waits for the answer'))
+  try:
+    with pytest.raises(Stopped, match='the jobs stay in the queue'):
+      run(launcher='slurm')
+  finally:
+    signal.signal(signal.SIGINT, before)
+  sbatch.write_text(SBATCH)
+  (scheduler / 'queue').write_text('100_0\n100_1\n')
+  monkeypatch.setattr(slurm.time, 'sleep', lambda _: (scheduler / 'queue').write_text(''))
+  assert run(launcher='slurm')[0] == 1
+  assert len(batches(scheduler)) == 1
+
+
 def test_a_run_that_failed_is_named_with_its_reason_and_submitted_again(
   study, scheduler, monkeypatch, capsys
 ):

@@ -5,7 +5,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from posenc_jax.cli.orbax_tracebacks import silence_tracebacks
@@ -61,10 +61,31 @@ def interrupts(*numbers: int) -> Iterator[list[int]]:
     if not is_repeated:
       raise KeyboardInterrupt
 
-  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
-  before = {number: signal.signal(number, interrupt) for number in handled}
-  try:
+  with _heard_by(interrupt, numbers):
     yield received
+
+
+@contextlib.contextmanager
+def held_back(*numbers: int) -> Iterator[None]:
+  """Has the first of these signals that comes, but for those that are ignored, heard only once what
+  is inside has ended.
+  """
+  received = []
+  try:
+    with _heard_by(lambda number, frame: received.append(number), numbers):
+      yield
+  finally:
+    if received:
+      signal.raise_signal(received[0])
+
+
+@contextlib.contextmanager
+def _heard_by(handler: Callable[[int, object], None], numbers: Iterable[int]) -> Iterator[None]:
+  """Has these signals handled so, but for those that are ignored."""
+  handled = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+  before = {number: signal.signal(number, handler) for number in handled}
+  try:
+    yield
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

@@ -24,6 +24,7 @@ from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.status import duration
 
 POLL = 0.2  # seconds between looks at processes and logs
+SIGNALS = signal.SIGINT, signal.SIGTERM, signal.SIGHUP  # which stop a sweep
 
 
 def execute(runs: list[PlannedRun], jobs: int, console: Console) -> dict[str, str]:
@@ -129,7 +130,7 @@ def interruptible(message: str) -> Iterator[None]:
 
   These end what is inside as Ctrl-C does.
   """
-  with interrupts(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as received:
+  with interrupts(*SIGNALS) as received:
     try:
       yield
     except KeyboardInterrupt:

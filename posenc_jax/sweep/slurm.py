@@ -21,7 +21,7 @@ from rich.live import Live
 from rich.text import Text
 
 from posenc_jax import storage
-from posenc_jax.cli.process import same_command
+from posenc_jax.cli.process import held_back, same_command
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import PlannedRun
@@ -116,7 +116,8 @@ def execute(runs: list[PlannedRun], out: Path, console: Console) -> dict[str, st
   """Submits the runs that are neither finished nor in the queue, and waits for all that are to end.
 
   Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP: then the jobs
-  stay, and the same command waits for them again. Raises UserError if SLURM takes no such job.
+  stay, and the same command waits for them again. Raises UserError if SLURM does not answer, or
+  takes no such job.
   """
   waiting = [run for run in runs if not run.is_finished]
   folder = out / 'submitit'
@@ -132,10 +133,13 @@ def execute(runs: list[PlannedRun], out: Path, console: Console) -> dict[str, st
   }
   if submitted:
     console.print(f'{len(submitted)} runs are in the queue already')
-  for group in _groups(waiting, submitted):
-    submitted |= _submit(group, submitted, folder)
-    storage.write_json(path, jobs | submitted)
-  return _wait(waiting, submitted, folder, console)
+  message = f'the jobs stay in the queue (scancel takes them out); wait again with {same_command()}'
+  with local.interruptible(message):
+    for group in _groups(waiting, submitted):
+      with held_back(*local.SIGNALS):  # a job that is not written down would be submitted again
+        submitted |= _submit(group, submitted, folder)
+        storage.write_json(path, jobs | submitted)
+    return _wait(waiting, submitted, folder, console)
 
 
 def _submitted_before(path: Path) -> dict[str, str]:
@@ -224,7 +228,6 @@ def _wait(
 ) -> dict[str, str]:
   left, failed, gone_since = list(waiting), {}, {}
   queue, asked = set(submitted.values()), time.monotonic()
-  message = f'the jobs stay in the queue (scancel takes them out); wait again with {same_command()}'
 
   def screen():
     running = sum(run.read_state().state == 'running' for run in left)
@@ -232,7 +235,7 @@ def _wait(
     return Text(f'{over}/{len(waiting)} runs are over, {running} are running', 'dim')
 
   live = Live(get_renderable=screen, console=console, auto_refresh=False, transient=True)
-  with local.interruptible(message), live:
+  with live:
     while left:
       # the queue first: a run that is no longer in it has written all that it will
       if time.monotonic() - asked >= QUEUE_POLL:
