@@ -580,20 +580,30 @@ def test_a_config_that_no_model_is_made_of_has_a_page(study):
   assert 'gone' in line[3]
 
 
+LACKING = object()
+
+
 @pytest.mark.parametrize(
   ('change', 'words'),
   [
     ({'train': {}}, 'config.train'),
     ({'encoding': 'rope'}, ''),
     ({'model.layers': 10**9}, 'config.model.layers=1000000000; allowed: '),
+    ({'train.init_from': 5}, 'config.train.init_from=5; allowed: '),
+    *(({name: LACKING}, f'config.{name}') for name in ('eval', 'label', 'mesh', 'train')),
   ],
 )
 def test_a_config_that_is_wrong_is_left_out_and_named(study, change, words):
   path = study / 'rope' / 'config.json'
+  (path.parent / 'tokenizer').mkdir()
+  (path.parent / 'tokenizer' / 'tokenizer.json').touch()  # as in an import
   saved = storage.read_json(path)
   for field, value in change.items():
     *sections, name = field.split('.')
-    (saved[sections[0]] if sections else saved)[name] = value
+    section = saved[sections[0]] if sections else saved
+    section[name] = value
+    if value is LACKING:
+      del section[name]
   storage.write_json(path, saved)
   made = gather([study])
   assert list(made.configs) == ['alibi-0', 'alibi-1']

@@ -48,12 +48,13 @@ def saved_config(workdir: str | Path) -> ConfigDict:
   path = Path(workdir) / 'config.json'
   remedy = 'the file that train.py wrote, or another workdir'
   try:
-    config = from_json(_with_added(storage.read_json(path, remedy=remedy)))
-    own = Path(workdir) / OWN_TOKENIZER
+    tree = _with_added(storage.read_json(path, remedy=remedy))
+    own, data = Path(workdir) / OWN_TOKENIZER, tree.get('data')
     # A run that was tuned from there keeps the name that it began with: it is in its hash.
-    if storage.exists(own) and str(config.train.init_from).startswith('sha256:'):
-      config.data.tokenizer = str(own)
-    return config
+    is_import = str(dict(leaves(tree)).get('train.init_from')).startswith('sha256:')
+    if is_import and isinstance(data, dict) and storage.exists(own):
+      tree['data'] = data | {'tokenizer': str(own)}
+    return from_json(tree)
   except (FileNotFoundError, NotADirectoryError):
     runs = sorted(Path(workdir).glob('*/config.json'))
     holds = f', but it holds runs, such as {runs[0].parent}' if runs else ''

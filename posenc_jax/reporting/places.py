@@ -23,7 +23,7 @@ class Place:
     report: what its study wants; of a file of rows it says nothing.
     configs: {run: its config} of the runs with rows that have a `config.json`.
     wrong: {config.json that is wrong: why}; what rows say of its run stays.
-    hashes: {run: hash of its config} of those that can be read, right or wrong.
+    hashes: {run: hash of its config} of those whose config is right.
     shared: runs whose name a run of another place has, with another config.
   """
 
@@ -79,9 +79,9 @@ def _read(path: Path) -> Place:
         continue
       try:
         saved = config.saved_config(file.parent)
+        config.validate(saved)
         place.hashes[run] = config.config_hash(saved)
         if run in present:
-          config.validate(saved)
           place.configs[run] = saved
       except UserError as error:
         place.wrong[visible(str(file))] = str(error)
