@@ -225,6 +225,17 @@ def test_every_field_of_the_base_has_a_check():
   assert FIELDS.keys() == flat(load(BASE)).keys()
 
 
+@pytest.mark.parametrize('path', [p for p, x in leaves(load(BASE)) if isinstance(x, str)])
+def test_one_word_is_no_list_of_words(path):
+  *sections, name = path.split('.')
+  for listed in (lambda word: [word], lambda word: []):
+    tree = to_json(load(BASE))
+    section = tree[sections[0]] if sections else tree
+    section[name] = listed(section[name])
+    with pytest.raises(UserError, match=rf'^config\.{path}=\(.*\); allowed: '):
+      validate(from_json(tree))
+
+
 def test_every_field_of_the_base_has_a_comment():
   """Beside it or above it."""
   lines = BASE.read_text().splitlines()

@@ -78,12 +78,16 @@ def several(element: Check, allowed: str, least: int = 0, can_repeat: bool = Fal
 
 
 def one_of(names: Collection[str]) -> Check:
-  """Takes a name or a tuple of names; meets a misspelt one with the name that is near."""
+  """Takes one of the names; meets a misspelt one with the name that is near."""
 
   def check(value):
-    for name in value if isinstance(value, tuple) else (value,):
-      if not isinstance(name, str) or name not in names:
-        return '; '.join(filter(None, (', '.join(names), hint(name, names))))
-    return None
+    if isinstance(value, str) and value in names:
+      return None
+    return '; '.join(filter(None, (', '.join(names), hint(value, names))))
 
   return check
+
+
+def each(element: Check) -> Check:
+  """Takes tuples of what `element` takes, and says what that says of the first that it refuses."""
+  return lambda values: next(filter(None, map(element, values)), None)

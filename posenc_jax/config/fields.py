@@ -10,6 +10,7 @@ from posenc_jax.config.checks import (
   MAX_MEASURED,
   MAX_TOKENS,
   Check,
+  each,
   flag,
   number,
   one_of,
@@ -196,14 +197,14 @@ FIELDS = {
 TEXT_FIELDS = {
   'data.tokenizer': _tokenizer,
   'data.shortest': lambda value: '0 for text' if value else None,
-  'eval.protocols': one_of(PROTOCOLS),
-  'eval.controls': one_of(CONTROLS),
+  'eval.protocols': each(one_of(PROTOCOLS)),
+  'eval.controls': each(one_of(CONTROLS)),
 }
 TASK_FIELDS = {
   'data.tokenizer': one_of(('bytes',)),
   'data.packing': lambda value: None if value == 'none' else "'none' for a task",
   'eval.protocols': lambda value: (
-    one_of((TASK_PROTOCOL,))(value) and f'{TASK_PROTOCOL}, for data.corpus is a task'
+    each(one_of((TASK_PROTOCOL,)))(value) and f'{TASK_PROTOCOL}, for data.corpus is a task'
   ),
-  'eval.controls': one_of(TASK.controls),
+  'eval.controls': each(one_of(TASK.controls)),
 }
