@@ -149,6 +149,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('model.kv_heads', 3, 'a divisor of model.heads=4'),
     ('model.share_encoding', 'papre', "did you mean 'paper'?"),
     ('model.logit_softcap', -1.0, '0 (off) or more'),
+    ('model.embedding_scale', -1.0, '0 (the root of model_dim) or more'),
     ('attention.window', -1, '0 or more'),
     ('attention.chunk', -1, '0 or more'),
     ('attention.sink_tokens', -1, '0 or more'),

@@ -113,7 +113,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'bias': one_of(('none', 'qkv', 'all')),
     'qk_norm': one_of(('none', 'head', 'projection')),
     'norm_eps': number(lambda value: 0 < value < 1, 'more than 0, less than 1'),
-    'embedding_scale': ZERO_IS_OFF,
+    'embedding_scale': number(lambda value: value >= 0, '0 (the root of model_dim) or more'),
     'vocab': whole(0, MAX_CHANNELS),
     'bos': whole(-1, MAX_CHANNELS),
     **_same(flag, 'shared_kv', 'tie_embeddings', 'parallel_residual', 'embedding_norm'),
