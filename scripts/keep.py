@@ -5,7 +5,8 @@
 
 Runs that are not finished are left out, and what is kept already stays. So a long study may be run
 in parts, on several machines: the second command leaves out the runs that are kept. Runs of a sweep
-that --config.FIELD changed are refused, but for seeds and for what changes no number.
+that --config.FIELD changed are refused, but for seed, seeds, launch, mesh, data.cache,
+train.trackers and train.profile_steps.
 """
 
 from posenc_jax import cli

@@ -462,8 +462,10 @@ def test_a_field_that_was_a_flag_can_be_written_into_the_study(run, tmp_path, ca
 def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   out = tmp_path / 'kept'
   kept.keep(run.out, out)
-  with pytest.raises(UserError, match=r'config\.train\.steps beside --kept'):
-    sweep.sweep(run.path, run.out, {'train.steps': 1}, run.scripts, kept=out)
+  allowed = 'launch, mesh, data.cache, train.trackers, train.profile_steps, seed, seeds'
+  for field in ('train.steps', 'eval.batch_tokens'):
+    with pytest.raises(UserError, match=rf'^config\.{field} beside --kept; allowed: {allowed}$'):
+      sweep.sweep(run.path, run.out, {field: 1}, run.scripts, kept=out)
   other = tmp_path / 'other'
   for overrides in ({'eval.k': 4, 'seed': 0}, {'seed': 0}):  # the rows of the first stay there
     sweep_unchecked(run.path, other, overrides, run.scripts)

@@ -19,6 +19,7 @@ from posenc_jax.config.schema import check_tree, validate, validate_data
 from posenc_jax.config.seeds import check_one_seed, seed_workdir, single_seed_runs
 from posenc_jax.config.serialization import (
   CHECKPOINT_FIELDS,
+  NO_RESULT,
   NOT_TRAINING,
   config_hash,
   decides_results,
@@ -35,6 +36,7 @@ __all__ = [
   'BASE',
   'CHECKPOINT_FIELDS',
   'NOT_TRAINING',
+  'NO_RESULT',
   'check_laid_over',
   'check_one_seed',
   'check_tree',

@@ -21,6 +21,8 @@ from posenc_jax.sweep.plan import (
 )
 from posenc_jax.training.run_dir import is_extended
 
+SEEDS = ('seed', 'seeds')  # fields that rows name, of which any may be kept
+
 
 def sweep(
   path: str | Path,
@@ -55,7 +57,7 @@ def sweep(
   check_launcher(launcher, jobs, scripts, Path(out))
   deciding = _deciding(overrides)
   if kept and deciding:
-    allowed = 'fields that change no number, or seed'
+    allowed = ', '.join((*config.NO_RESULT, *SEEDS))
     raise UserError(f'config.{deciding[0]} beside --kept; allowed: {allowed}')
   out, console = Path(out), Console()
   runs = plan(path, out, overrides, scripts)
@@ -141,7 +143,7 @@ def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: b
 
 def _deciding(overrides: dict[str, object]) -> list[str]:
   """The overridden fields that decide numbers: kept rows do not name those of all runs."""
-  return [f for f in overrides if config.decides_results(f) and f not in ('seed', 'seeds')]
+  return [f for f in overrides if config.decides_results(f) and f not in SEEDS]
 
 
 def print_status(
