@@ -26,8 +26,8 @@ x-transformers and, for --pretrained, transformers: pip install -e '.[bench]'
 --shapes: LENGTHxBATCH of the training step. --config.FIELD changes the config of the step.
 --seeds: with --step, trains this many seeds in one program (vmap) and one after another
   (sequential).
---peers: names of PyTorch programs, or none. By default those that do the work of an encoding that
-  is measured.
+--peers: names of programs in PyTorch, tokamax (in jax), or none. By default those that do the work
+  of an encoding that is measured.
 --baseline: the case that every time is divided by.
 --repeats: of every case. 0: as many as the time allows, 2 to 15.
 """

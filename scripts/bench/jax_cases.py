@@ -72,7 +72,8 @@ def attention(case: Case) -> Work:
   """`attend`, forward or with the gradients of all its arguments but x."""
   H, K = case.heads, case.head_dim
   sizes = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': TRAIN_LENGTH}
-  enc = make(**encoding_of(case.encoding), **sizes, rngs=nnx.Rngs(0))
+  # a peer that computes none of the encodings asked for computes attention without one
+  enc = make(**encoding_of(case.encoding or 'nope'), **sizes, rngs=nnx.Rngs(0))
   if enc.acts_on() == ('input',):
     raise Unsupported('acts on the input of the model: its attention is that of nope')
   shape = (case.batch, case.length, H, K)
