@@ -496,6 +496,15 @@ def test_prepare_data_refuses_what_a_task_does_not_have(flag):
     prepare_data.main(['--corpus=task:copy', f'--{flag}'])
 
 
+@pytest.mark.parametrize(
+  ('corpus', 'setting', 'allowed'),
+  [('sotu', 'shortest=8', '0 for text'), ('task:copy', 'packing=separate', "'none' for a task")],
+)
+def test_prepare_data_refuses_what_a_training_on_the_corpus_refuses(corpus, setting, allowed):
+  with pytest.raises(UserError, match=rf'^config\.data\..*; allowed: {allowed}$'):
+    prepare_data.main([f'--corpus={corpus}', f'--config.data.{setting}'])
+
+
 def test_prepare_data_leaves_out_default_lengths_that_a_task_does_not_have(capsys):
   lengths = lambda: re.findall(r'^(\d+) +\d+\.\d', capsys.readouterr().out, re.MULTILINE)
   prepare_data.main(['--corpus=task:common_words'])  # of 30 to 281 tokens

@@ -45,10 +45,10 @@ def validate_data(config: ConfigDict) -> None:
   It is for those who only look at a corpus: the other fields may be meant for another one.
   """
   fields = _known_fields(config)
-  checked = [path for path in FIELDS if path.startswith('data.')]
-  _check_values(fields, {path: FIELDS[path] for path in (*checked, 'eval.lengths')})
+  of_data = lambda checks: {path: checks[path] for path in checks if path.startswith('data.')}
+  _check_values(fields, of_data(FIELDS) | {'eval.lengths': FIELDS['eval.lengths']})
   by_corpus = TEXT_FIELDS if tasks.of_corpus(config.data.corpus) is None else TASK_FIELDS
-  _check_values(fields, {'data.tokenizer': by_corpus['data.tokenizer']})
+  _check_values(fields, of_data(by_corpus))
 
 
 def _known_fields(config: ConfigDict) -> dict[str, object]:
