@@ -97,7 +97,7 @@ def checked_text(name: str, value: str) -> str:
 
 def _number_or_switch(name: str, value: str, default: object) -> object:
   number = typed(f'--{name}', _literal(name, value), default)
-  if abs(number) > LARGEST or number != number:
+  if abs(number) > LARGEST:
     raise UserError(f'--{name}={shown(number)}; allowed: at most {LARGEST} in size')
   return number
 

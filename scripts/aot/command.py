@@ -138,11 +138,8 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
     mesh = make_mesh(flags.target, c.mesh)
     kind, precision = mesh.devices.flat[0].device_kind, c.train.matmul_precision
     peaks = targets.peaks(kind, c.train.compute_dtype, precision)
-    rows.append(
-      compiled(
-        name or c.encoding.name, lambda c=c, mesh=mesh: programs.trace_step(mesh, c), peaks, flags
-      )
-    )
+    trace = functools.partial(programs.trace_step, mesh, c)
+    rows.append(compiled(name, trace, peaks, flags))
   return rows, peaks
 
 
