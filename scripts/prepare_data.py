@@ -75,7 +75,7 @@ def main(argv):
 
 def describe_text(data: ConfigDict) -> None:
   """Prepares a corpus of text and prints, for each split, its documents, bytes and tokens; and how
-  many folders several splits share.
+  many folders train and test share.
   """
   folder = prepare(data.corpus, data.cache)
   print(f'{data.corpus}: {folder}')

@@ -207,8 +207,8 @@ def check_laid_over(trained: ConfigDict, config: ConfigDict, is_said: bool = Fal
   """Raises `UserError` for what is not to be laid over a trained model that is evaluated at once.
 
   That is what shows layers first tokens past their own window; and a scaling of RoPE that is made
-  for less than the model was trained at, or takes the place of one that starts from an unknown
-  length, unless it starts from another length than any before it.
+  for less than the model was trained at, or takes the place of one of another type that starts from
+  an unknown length, unless it starts from another length than any before it.
 
   Args:
     trained: the config that the model was trained with.

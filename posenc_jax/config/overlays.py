@@ -78,8 +78,9 @@ def _set_in_parts(encoding: object, overrides: dict[str, object]) -> dict[str, o
   """The overrides, where the encoding is a pattern or a chain with its fields set in its parts.
 
   Those are the layers with RoPE that see all tokens, and the members that are RoPE; and for fields
-  of TURNING those that are `vo_rope`, too. Overrides stay as they are where they name another
-  encoding or the parts, and where there is no such part.
+  of TURNING those that are `vo_rope`, too. Overrides stay as they are where they give a whole
+  `encoding`, the parts, or as its name `pattern` or the one that it has; and where there is no such
+  part.
   """
   name = encoding.get('name') if isinstance(encoding, dict) else None
   of_name = PARTS.get(str(name))

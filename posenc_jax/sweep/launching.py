@@ -50,7 +50,8 @@ def execute(
 ) -> dict[str, str]:
   """Executes the runs that are not finished. Returns {failed run's name: why}.
 
-  Raises Stopped after Ctrl-C, SIGTERM or SIGHUP.
+  Raises Stopped after Ctrl-C, SIGTERM or SIGHUP; UserError where SLURM does not answer, or takes no
+  such job.
   """
   if launcher == 'slurm':
     return slurm.execute(runs, out, console)

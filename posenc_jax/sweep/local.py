@@ -31,7 +31,8 @@ def execute(runs: list[PlannedRun], jobs: int, console: Console) -> dict[str, st
   """Executes the runs that are not finished, `jobs` at a time, each on its share of the CPUs.
 
   Runs that an earlier sweep left at work count among the `jobs`, and come first. However it ends,
-  no process is left behind: a training is asked to stop, and saves its state.
+  no process is left behind but one of an earlier sweep that is out of reach, of which a line says
+  so: a training is asked to stop, and saves its state.
 
   Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP.
   """

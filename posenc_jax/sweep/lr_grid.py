@@ -107,7 +107,8 @@ def choose_rates(
   Returns:
     The exit code: 1 if a run failed in another way than by diverging; then nothing is written.
   Raises:
-    UserError: before anything is run. Stopped: a line has no best rate, or Ctrl-C came.
+    UserError: before a round of runs begins, or where SLURM does not answer, or takes no such job.
+    Stopped: a line has no best rate, or Ctrl-C came.
   """
   out, console = Path(out), wide_console()
   check_launcher(launcher, jobs, scripts, out)

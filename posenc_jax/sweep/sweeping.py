@@ -51,7 +51,8 @@ def sweep(
     The exit code: 1 if a run failed, or tables or a figure could not be made, else 0. A part may
     lack what these need, such as the baseline: there it is 1 if a run failed.
   Raises:
-    UserError: before anything is written or run, also where another sweep is at work in `out`.
+    UserError: before anything is written or run, also where another sweep is at work in `out`;
+      later where SLURM does not answer, or takes no such job.
     Stopped: after Ctrl-C, SIGTERM or SIGHUP.
   """
   check_launcher(launcher, jobs, scripts, Path(out))

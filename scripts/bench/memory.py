@@ -23,7 +23,9 @@ def total() -> int:
 
 
 def limit_process() -> None:
-  """Makes allocations beyond a process's share fail, so that the machine never runs out."""
+  """Makes allocations beyond a process's share fail. It bounds each process: with what others hold,
+  the machine may run out all the same.
+  """
   if sys.platform == 'linux':
     soft_limit = round(PROCESS_SHARE * total())
     resource.setrlimit(resource.RLIMIT_DATA, (soft_limit, resource.RLIM_INFINITY))

@@ -17,7 +17,8 @@ NOTES = {
     'time: median of the repeats, with their lower and upper quartile in brackets. ratio: median '
     'over the repeats of this time divided by that of the baseline in the same repeat.',
     'memory: what a call takes beyond its inputs (jax: temporaries and results of the compiled '
-    'program; torch: growth of the resident set, with a bias that was made before).',
+    'program; torch: growth of the resident set, on a GPU of what CUDA has allocated, with a bias '
+    'that was made before).',
     'GFLOP/s: useful operations, those of the two products QK and PV over visible pairs only: '
     '4 K B H T (T + 1) / 2, times 3.5 for forward and backward, where H has the heads that an '
     'encoding makes. of peak: their share of the fastest matrix product that is measured between '
