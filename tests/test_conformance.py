@@ -1,6 +1,8 @@
 """Encodings against numbers of other implementations (scripts/maintenance/conformance.py)."""
 
+import ast
 import functools
+import inspect
 import json
 
 import jax
@@ -12,7 +14,7 @@ from posenc_jax.attention import attend
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import read_scaling
 from posenc_jax.errors import UserError
-from scripts.maintenance.conformance import command, exports, pretrained
+from scripts.maintenance.conformance import command, exports, libraries, pretrained, repositories
 from scripts.maintenance.conformance.cases import CASES, ROPE_TYPES, cotangent, fill, parameters
 
 FILES = {
@@ -51,6 +53,23 @@ def test_only_what_is_computed_is_stamped(tmp_path, monkeypatch):
 def test_an_unknown_entry_is_named_before_anything_is_computed():
   with pytest.raises(UserError, match="blom: no such entry; did you mean 'bloom'"):
     command.main(['blom'])
+
+
+@pytest.mark.parametrize('module', [libraries, repositories])
+def test_references_call_functions_of_this_repository_as_these_are_defined(module):
+  """No daily test calls them: torch and the code of others are needed."""
+  for node in ast.walk(ast.parse(inspect.getsource(module))):
+    function = getattr(module, node.func.id, None) if is_plain_call(node) else None
+    if getattr(function, '__module__', '').startswith('scripts.'):
+      names = {word.arg: None for word in node.keywords}
+      inspect.signature(function).bind(*node.args, **names)
+
+
+def is_plain_call(node) -> bool:
+  """Whether a node calls a name, and says each of its arguments."""
+  is_call = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+  unpacks = lambda part: isinstance(part, ast.Starred) or getattr(part, 'arg', '') is None
+  return is_call and not any(map(unpacks, (*node.args, *node.keywords)))
 
 
 @pytest.mark.parametrize('name', ROPE_TYPES)

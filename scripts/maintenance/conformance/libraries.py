@@ -114,7 +114,6 @@ def deepseek(w, p, case):
   """Queries are not compressed, keys and values to as many channels as there are, without a norm.
   With YaRN all of a score has its temperature, and what turns has none besides.
   """
-  import torch
   from transformers import DeepseekV3Config
   from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3Attention,
@@ -145,7 +144,7 @@ def deepseek(w, p, case):
   linear(layer.kv_b_proj, torch.cat([w['k'], w['v']], dim=2))
   identity(layer.o_proj)
   rotations = DeepseekV3RotaryEmbedding(config)(w['x'][None], torch.arange(S)[None])
-  return layer(w['x'][None], rotations, causal_mask(torch))[0][0]
+  return layer(w['x'][None], rotations, causal_mask())[0][0]
 
 
 def t5(w, p, case):

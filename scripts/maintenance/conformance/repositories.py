@@ -151,8 +151,6 @@ def fope(w, p, case):
 
 
 def hard_alibi(w, p, case):
-  import torch
-
   path = 'synthetic_exps/models/hard_alibi_model.py'
   code = definitions('sjelassi/transformers_ssm_copy', path, 'GPTHardAlibiAttention._attn')
   layer = SimpleNamespace(
