@@ -5,7 +5,25 @@ import sys
 
 import pytest
 
+from posenc_jax.errors import UserError
 from posenc_jax.storage import REPOSITORY
+from scripts.maintenance import damage
+
+
+def test_how_many_trials_there_can_be(tmp_path, monkeypatch):
+  """A number below 0 is refused before a run is trained; of more than there are all are tried."""
+  tried = []
+  for name in ('respect_permissions', 'results', 'print_counts'):
+    monkeypatch.setattr(damage, name, lambda *_: None)
+  monkeypatch.setattr(
+    damage, 'make_runs', lambda *runs: [run.mkdir(parents=True) for run in runs[:2]]
+  )
+  monkeypatch.setattr(damage, 'trial', lambda *which: tried.append(which[:3]) or ('equal', ''))
+  with pytest.raises(UserError, match='--trials=-1; allowed: 0 or more'):
+    damage.main([f'--out={tmp_path / "out"}', '--trials=-1'])
+  assert not (tmp_path / 'out').exists()
+  damage.main([f'--out={tmp_path / "out"}', '--trials=1000'])
+  assert len({*tried}) == len(tried) == 4 * len(damage.kinds_for(tmp_path))
 
 
 @pytest.mark.slow  # a run is trained for one damage; tests of what is read have the others

@@ -13,7 +13,8 @@ and table.py go over the run again. Whatever comes out has to be one of these:
   refused   they stopped with one line that names the file; what is damaged is left as it is, and
             once what was unreadable is readable again, they go on to equal results
 
-Otherwise the exit code is 1. --trials: how many, drawn at random by --seed; 0: all, an hour's work.
+Otherwise the exit code is 1. --trials: how many, drawn at random by --seed; 0, or more than
+there are: all, an hour's work.
 """
 
 import collections
@@ -96,6 +97,8 @@ def main(argv):
   out, rng = Path(flags.out), random.Random(flags.seed)
   if out.exists():
     raise errors.UserError(f'--out={flags.out}: exists; allowed: a folder that can be made')
+  if flags.trials < 0:
+    raise errors.UserError(f'--trials={flags.trials}; allowed: 0 or more')
   respect_permissions()
   outcomes, bad, trials = collections.defaultdict(collections.Counter), [], []
   for keep in (1, 2):
@@ -112,7 +115,8 @@ def main(argv):
       for name in sorted(p.relative_to(source) for p in (source, *source.rglob('*')))
       for kind in kinds_for(source / name)
     ]
-  for source, name, kind, *rest in rng.sample(trials, flags.trials or len(trials)):
+  count = min(flags.trials or len(trials), len(trials))
+  for source, name, kind, *rest in rng.sample(trials, count):
     outcome, said = trial(source, name, kind, *rest, rng)
     outcomes[kind][outcome] += 1
     if outcome not in ('equal', 'said', 'refused'):
@@ -145,7 +149,7 @@ def respect_permissions() -> None:
 
 
 def make_runs(finished: Path, half: Path, settings: dict) -> None:
-  """Trains a run to its end and evaluates it; copies it as it was after half of its steps."""
+  """Trains a run that stops after half of its steps, and one to its end, which is evaluated."""
   import jax
 
   from posenc_jax.data import Batches
