@@ -15,7 +15,7 @@ from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameter_docs, hyperparameters
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
-from scripts.maintenance.encoding_table import page
+from scripts.maintenance.encoding_table import costs, page
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / 'posenc_jax'
@@ -264,6 +264,11 @@ def test_every_field_of_the_config_is_read():
 def test_the_page_of_encodings_is_up_to_date():
   """Where it is not: python scripts/maintenance/encoding_table.py > ENCODINGS.md"""
   assert (ROOT / 'ENCODINGS.md').read_text() == page.markdown()
+
+
+def test_the_page_tells_multiply_adds_over_channels_in_widths_of_a_head():
+  for number, words in ((1, 'K'), (11, '11 K'), (21, '21 K')):
+    assert costs.in_words(number * costs.K, {costs.K}, set()) == [f'{words} multiply-adds']
 
 
 def test_the_page_tells_encodings_apart():

@@ -133,8 +133,9 @@ def in_words(multiply_adds: int, contracted: set[int], names: set[str]) -> list[
   """The words for these operations; of products over channels alone multiply-adds are told in K."""
   parts = []
   if multiply_adds:
-    is_of_channels = contracted <= {K, K // 2}
-    number = f'{multiply_adds // K} K'.replace('1 K', 'K') if is_of_channels else multiply_adds
+    n = multiply_adds // K
+    of_channels = 'K' if n == 1 else f'{n} K'
+    number = of_channels if contracted <= {K, K // 2} else multiply_adds
     parts.append(f'{number} multiply-adds')
   if names - {*ADDING, *MOVING, 'dot_general'}:
     parts.append('elementwise')
