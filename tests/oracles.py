@@ -2828,11 +2828,11 @@ RECORDS = {
 
 
 def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None, with_lse=False):
-  """One layer of attention, float64 [B, T, H, K]: input + position, projections to q, k and v,
-  weights by pairs.
+  """One layer of attention, float64 [B, T, heads, K]: input + position, projections to q, k and v,
+  weights by pairs; `heads` are H times `heads_out_per_head`.
 
-  weights: w_q [D, H, K], w_k and w_v [D, G, K]; the queries are the last T of the S tokens. A query
-  that sees no key gets 0. If `with_lse`, the last channel is the log of the sum of exp(score).
+  weights: q [D, H, K], k and v [D, G, K]; the queries are the last T of the S tokens. A query that
+  sees no key gets 0. If `with_lse`, the last channel is the log of the sum of exp(score).
   """
   (B, S, _), (_, T, _) = x_BSD.shape, mask_BTS.shape
   _, H, K = weights['q'].shape

@@ -18,8 +18,8 @@ from posenc_jax import sweep
 from posenc_jax.config import BASE
 from posenc_jax.sweep import sweeping
 
-# What an earlier sweep left at work is found in /proc.
 needs_git = pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
+# What an earlier sweep left at work is found in /proc.
 needs_linux = pytest.mark.skipif(sys.platform != 'linux', reason='needs Linux')
 # macOS binds no process to CPUs.
 CPUS = sorted(getattr(os, 'sched_getaffinity', lambda process: ())(0))
