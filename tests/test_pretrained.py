@@ -51,6 +51,7 @@ ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3_linear', 'phi4_mini', 'gpt_neox')
 DAILY += ('exaone4', 'granite', 'glm4', 'stablelm_parallel', 'cohere2', 'gpt2', 'bloom')
 DAILY += ('granite_swa', 'llama_of_dynamic', 'phi3_longrope_short')
+ONLY_A_TEMPERATURE = {'llama_4_scaling_beta': 0.1, 'original_max_position_embeddings': 8}
 OF_THE_ROW = ('llama_of_dynamic',)  # whose frequencies follow the length of a row, not of a text
 
 
@@ -386,10 +387,12 @@ def test_what_lacks_a_tokenizer_or_a_bos_is_refused_before_its_weights_are_read(
   flags = 'scripts/import_model.py', f'--source={source}', f'--workdir={tmp_path / "run"}'
   said = 'config.json names no bos_token_id or eos_token_id, which windows could begin with; '
   assert said + 'allowed: with --config.model.bos=NUMBER' in command(*flags)[2]
+  of_no_token = command(*flags, '--config.model.bos=99999')[2]
+  assert ': model.bos=99999; allowed: --config.model.bos=NUMBER, 0 to ' in of_no_token
   (folder / 'tokenizer.json').rename(tmp_path / 'tokenizer.json')
   with_bos = (*flags, '--config.model.bos=1')
   assert ': no tokenizer.json; allowed: with --tokenizer=FILE' in command(*with_bos)[2]
-  assert download.call_count == (2 if is_of_hub else 0)
+  assert download.call_count == (3 if is_of_hub else 0)
   given = command(*with_bos, f'--tokenizer={tmp_path / "tokenizer.json"}')[2]
   assert 'model.safetensors is damaged' in given  # which is read at last
 
@@ -535,10 +538,20 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ),
     ('llama', {'hidden_act': 'relu'}, "hidden_act='relu'; allowed: silu"),
     ('llama', {'hidden_size': '12'}, "hidden_size='12'; allowed: int"),
+    ('llama', {'hidden_size': -12}, 'hidden_size=-12; allowed: int, 0 or more'),
     ('llama', {'hidden_size': None}, 'which this family needs'),
     ('llama', {'hidden_size': 16, 'head_dim': 4}, 'has shape'),
     ('llama', {'num_hidden_layers': 2}, 'nothing reads the tensor model.layers.2'),
     ('llama', {'num_hidden_layers': 4}, 'the tensor model.layers.3.'),
+    *(
+      (name, {'num_hidden_layers': layers}, f'num_hidden_layers={layers}; allowed: 1 to 1000')
+      for name in ('gemma2', 'ministral', 'smollm3', 'exaone4', 'granite_swa')
+      for layers in (0, 1001)
+    ),
+    ('gpt2', {'n_layer': 0}, 'n_layer=0; allowed: 1 to 1000'),
+    ('bloom', {'n_layer': 1001}, 'n_layer=1001; allowed: 1 to 1000'),
+    ('mpt', {'n_layers': 0}, 'n_layers=0; allowed: 1 to 1000'),
+    ('falcon', {'num_hidden_layers': 1001}, 'num_hidden_layers=1001; allowed: 1 to 1000'),
     ('llama', {'tie_word_embeddings': True}, 'lm_head.weight is not the token embedding'),
     ('llama', {'rope_parameters': {'rope_type': 'yarrn', 'rope_theta': 1e4}}, 'yarn'),
     ('llama', {'rope_parameters': {'factor': 4.0}}, 'without factor, or with the rope_type that'),
@@ -558,10 +571,15 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
       'sliding_attention and full_attention, each with its own',
     ),
     ('llama', {'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}}, 'what rope_parameters says'),
-    ('llama', {'bos_token_id': 99}, 'names no bos_token_id'),
+    ('llama', {'bos_token_id': 99}, 'windows begin with token 99; allowed: --config.model.bos='),
     ('llama', {'bos_token_id': []}, 'names no bos_token_id'),
     ('qwen2', {'use_sliding_window': True}, 'use_sliding_window=True; allowed: False'),
-    ('mpt', {'attn_config': {'alibi': False}}, 'alibi=False; allowed: True'),
+    (
+      'mpt',
+      {'attn_config': {'alibi': False}},
+      ': config.json: attn_config.alibi=False; allowed: T',
+    ),
+    ('mpt', {'attn_config': {'sinks': 4}}, ': config.json: attn_config.sinks=4 is not understood'),
     ('gpt2', {'scale_attn_by_inverse_layer_idx': True}, 'scale_attn_by_inverse_layer_idx=True'),
     ('gemma2', {'attn_logit_softcapping': None}, 'attn_logit_softcapping=None; allowed: a number'),
     ('smollm3', {'no_rope_layers': [1, 2]}, '5 numbers, each 0 or 1'),
@@ -576,8 +594,21 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
       {'rope_parameters': {'partial_rotary_factor': 0.95}},
       'RoPE of 0.95 of 4 channels rotates 3 in transformers, and 4 here; allowed: a part of whole',
     ),
+    *(
+      (
+        name,
+        {'rope_parameters': {'partial_rotary_factor': part}},
+        f'RoPE of {part:g} of the channels',
+      )
+      for name in ('phi3', 'glm', 'stablelm', 'gpt_neox')
+      for part in (0.0, 1e308)
+    ),
     ('phi3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
-    ('phi3', {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}}, 'allowed: longrope'),
+    (
+      'phi3',
+      {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
+      "rope_parameters={'rope_type': 'yarn', 'factor': 4.0}; allowed: longrope",
+    ),
     ('bloom', {'n_inner': 7}, 'n_inner=7; allowed: None'),
     (
       'bloom',
@@ -592,6 +623,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
       'ministral3',
       {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0}},
       'with llama_4_scaling_beta, a number',
+    ),
+    (
+      'ministral3',
+      {'rope_parameters': ONLY_A_TEMPERATURE, 'rope_scaling': {'rope_type': 'yarn', 'factor': 4.0}},
+      'what rope_parameters says',
     ),
     ('cohere', {'use_qk_norm': True}, 'use_qk_norm=True; allowed: False'),
     ('cohere', {'logit_scale': None}, 'logit_scale=None; allowed: a number'),
@@ -622,6 +658,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('granitemoehybrid', {'num_local_experts': 8}, 'num_local_experts=8; allowed: 0'),
     ('granitemoehybrid', {'layer_types': None}, 'layer_types=None; allowed: attention in all'),
     ('granitemoehybrid', {'layer_types': ['mamba', *['attention'] * 2]}, 'attention in all layers'),
+    (
+      'granitemoehybrid',
+      {'layers_block_type': ['mamba'] * 3, 'layer_types': None},
+      "layers_block_type=['mamba', 'mamba', 'mamba']; allowed: attention in all layers",
+    ),
     ('gemma', {'hidden_act': 'silu'}, "hidden_act='silu'; allowed: gelu, gelu_pytorch_tanh"),
     ('gemma', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
     ('starcoder2', {'norm_type': 'rms_norm'}, "norm_type='rms_norm'; allowed: 'layer_norm'"),
@@ -723,6 +764,13 @@ def test_defaults_are_those_of_the_family(name):
   for field in config.keys() - said.keys() - HARMLESS:
     left = {key: value for key, value in config.items() if key != field}
     assert form_of(left) == form_of(config), field
+
+
+def test_rope_without_a_scaling_may_stand_beside_a_temperature():
+  config = RECORDS['ministral3']['config'] | {'rope_parameters': ONLY_A_TEMPERATURE}
+  plain, temperature = families.form_of(config, 'm').encoding['members']
+  assert plain == {'name': 'rope', 'base': 10_000.0}
+  assert (temperature['length'], temperature['c']) == (8, 0.1)
 
 
 def test_the_period_of_windows_is_that_of_the_file():

@@ -2,12 +2,14 @@
 
 from posenc_jax.errors import UserError, shown
 
+# `bos_of` reads these, and no form does.
+OF_TOKENS = {'bos_token_id', 'eos_token_id'}
 # Fields that no number of an evaluation depends on.
 HARMLESS = {
   '_name_or_path', 'architectures', 'auto_map', 'dtype', 'torch_dtype',
   'transformers_version', 'model_type', '_attn_implementation', 'use_cache',
-  'initializer_range', 'init_device', 'gradient_checkpointing', 'is_decoder', 'bos_token_id',
-  'eos_token_id', 'pad_token_id', 'unk_token_id', 'sep_token_id', 'cls_token_id',
+  'initializer_range', 'init_device', 'gradient_checkpointing', 'is_decoder',
+  'pad_token_id', 'unk_token_id', 'sep_token_id', 'cls_token_id',
   'tokenizer_class', 'attention_dropout', 'hidden_dropout', 'classifier_dropout',
   'resid_pdrop', 'embd_pdrop', 'attn_pdrop', 'emb_pdrop', 'summary_type', 'summary_use_proj',
   'summary_activation', 'summary_proj_to_labels', 'summary_first_dropout', 'return_dict',
@@ -35,10 +37,18 @@ HARMLESS = {
 
 
 class Fields:
-  """The fields of a config.json; it knows which ones have been read, and `notes` on them."""
+  """The fields of a config.json, or of a part of it; it knows which ones have been read, and has
+  `notes` on them.
 
-  def __init__(self, tree: dict, field: str):
-    self._tree, self._field, self._read = tree, field, set(HARMLESS)
+  Args:
+    tree: the fields.
+    field: what messages begin with.
+    prefix: what stands before the names of fields in messages: '', or `PART.`.
+  """
+
+  def __init__(self, tree: dict, field: str, prefix: str = ''):
+    self._tree, self._field, self._before = tree, field, f'{field}: config.json: {prefix}'
+    self._read = HARMLESS | OF_TOKENS
     self.notes = []
     self.allow_only('quantization_config', None)
     self.allow_only('is_encoder_decoder', False)
@@ -60,14 +70,20 @@ class Fields:
     if kind is float and type(value) is int:
       value = float(value)
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    if type(value) not in kinds or (type(value) in (int, float) and value < 0):
-      raise self.refused(name, ' or '.join(k.__name__ for k in kinds))
+    is_negative = type(value) in (int, float) and value < 0
+    if type(value) not in kinds or is_negative:
+      allowed = ' or '.join(k.__name__ for k in kinds)
+      raise self.refused(name, f'{allowed}, 0 or more' if is_negative else allowed)
     return value
 
   def optional(self, name: str, kind: type | tuple):
     """The value of a field, or None."""
     self._read.add(name)
     return self.take(name, kind=kind) if self._tree.get(name) is not None else None
+
+  def part(self, name: str) -> 'Fields':
+    """The fields in the value of a field; none where it is left out."""
+    return Fields(self.take(name, {}, dict), self._field, f'{name}.')
 
   def need(self, *names: str):
     """Refuses a file that lacks one of these fields: transformers has a default for it that this
@@ -94,13 +110,13 @@ class Fields:
 
   def refused(self, name: str, allowed: str) -> UserError:
     value = shown(self._tree.get(name))
-    return UserError(f'{self._field}: config.json: {name}={value}; allowed: {allowed}')
+    return UserError(f'{self._before}{name}={value}; allowed: {allowed}')
 
   def check_all_read(self, model_type: str) -> None:
     """Raises `UserError` for a field that nobody has read."""
     if left := sorted(self._tree.keys() - self._read):
       problem = f'{left[0]}={shown(self._tree[left[0]])} is not understood for {model_type}'
-      raise UserError(f'{self._field}: config.json: {problem}')
+      raise UserError(f'{self._before}{problem}')
 
 
 def bos_of(tree: dict) -> object:

@@ -46,10 +46,13 @@ def check_tokens(
 
 
 def _bos(given: int, field: str, fields: dict, form: Form) -> int:
-  bos = given if given >= 0 else bos_of(fields)
-  if type(bos) is not int or not 0 <= bos < form.model['vocab']:
+  bos, V = given if given >= 0 else bos_of(fields), form.model['vocab']
+  if type(bos) is not int:
     problem = 'config.json names no bos_token_id or eos_token_id, which windows could begin with'
     raise UserError(f'{field}: {problem}; allowed: with --config.model.bos=NUMBER')
+  if not 0 <= bos < V:
+    problem = f'model.bos={bos}' if given >= 0 else f'config.json: windows begin with token {bos}'
+    raise UserError(f'{field}: {problem}; allowed: --config.model.bos=NUMBER, 0 to {V - 1}')
   return bos
 
 

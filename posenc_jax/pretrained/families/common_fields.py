@@ -2,6 +2,7 @@
 
 import inspect
 
+from posenc_jax.config.checks import MAX_LAYERS
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL, SCALINGS
 from posenc_jax.encodings.core.scaling.yarn import default_attention_factor
 from posenc_jax.pretrained.config_json import Fields
@@ -14,12 +15,22 @@ def sizes(fields: Fields) -> dict:
   return {
     'model_dim': D,
     'mlp_dim': fields.take('intermediate_size'),
-    'layers': fields.take('num_hidden_layers'),
+    'layers': number_of_layers(fields),
     'heads': H,
     'kv_heads': 0 if G == H else G,
     'head_dim': fields.take('head_dim', D // H),
     'vocab': fields.take('vocab_size'),
   }
+
+
+def number_of_layers(
+  fields: Fields, name: str = 'num_hidden_layers', default: int | None = None
+) -> int:
+  """How many layers there are by the field `name`, read before anything is listed by layer."""
+  layers = fields.take(name, default)
+  if not 1 <= layers <= MAX_LAYERS:
+    raise fields.refused(name, f'1 to {MAX_LAYERS}')
+  return layers
 
 
 def rope(
@@ -43,7 +54,8 @@ def rope(
       beside `rope_parameters` alone; None: the family has none.
     parameters: what counts as `rope_parameters`; None: what the file says.
   """
-  parameters = parameters or fields.optional('rope_parameters', dict)
+  if parameters is None:
+    parameters = fields.optional('rope_parameters', dict) or None
   scaling = fields.optional('rope_scaling', dict)
   theta = fields.optional('rope_theta', (int, float))
   fraction = fields.optional('partial_rotary_factor', (int, float))
@@ -54,17 +66,18 @@ def rope(
     parameters = parameters[of]
   if of == 'sliding_attention':
     scaling = theta = None
-  if parameters and scaling and parameters | scaling != parameters:  # transformers drops one
+  # transformers drops one of two
+  if parameters is not None and scaling and parameters | scaling != parameters:
     raise fields.refused('rope_scaling', 'what rope_parameters says, or one of the two')
-  name = 'rope_parameters' if parameters else 'rope_scaling'
+  name = 'rope_scaling' if parameters is None else 'rope_parameters'
   said = dict(parameters or scaling or {})
   base = float(said.pop('rope_theta', theta or base))
   said_fraction = said.pop('partial_rotary_factor', None)
-  fraction = said_fraction or fraction
+  where = 'partial_rotary_factor' if said_fraction is None else name
+  fraction = fraction if said_fraction is None else said_fraction
   is_said = fraction is not None
-  fraction = float(fraction or 1.0)
+  fraction = float(fraction) if is_said else 1.0
   if fraction != 1 and not is_partial:
-    where = name if said_fraction else 'partial_rotary_factor'
     raise fields.refused(where, 'partial_rotary_factor=1 in this family')
   old_name = said.pop('type', 'default')
   kind = said.pop('rope_type', old_name)

@@ -1,11 +1,11 @@
-"""IBM's Granite: Llama with four factors, which are in its parameters here."""
+"""IBM's Granite: Llama with four factors, three of which are in its parameters here."""
 
 import dataclasses
 import math
 
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.config_json import Fields
-from posenc_jax.pretrained.families.common_fields import rope
+from posenc_jax.pretrained.families.common_fields import number_of_layers, rope
 from posenc_jax.pretrained.families.layer_kinds import KINDS, kinds_of_layers, pattern
 from posenc_jax.pretrained.families.llama import bias_of_all, joined_gate, llama_like, with_rules
 from posenc_jax.pretrained.form import Form
@@ -34,7 +34,8 @@ def granitemoehybrid(fields: Fields) -> Form:
   fields.ignore(*OF_OTHER_LAYERS)
   older, newer = (fields.optional(name, list) for name in ('layers_block_type', 'layer_types'))
   if {*(older or newer or ['mamba'])} - {'attention', 'full_attention'}:  # an older word for it
-    raise fields.refused('layer_types', 'attention in all layers: there is no other kind here')
+    name = 'layers_block_type' if older else 'layer_types'
+    raise fields.refused(name, 'attention in all layers: there is no other kind here')
   rotates = fields.take('position_embedding_type', 'none', str) == 'rope'
   rotary = rope(fields)  # also read where it is not used
   width = fields.take('shared_intermediate_size')
@@ -53,7 +54,7 @@ def granite_swa(fields: Fields) -> Form:
   that the file names, a base of RoPE for each layer, 0 for none, and a sink for each head.
   """
   fields.need('num_hidden_layers', 'num_key_value_heads', 'max_position_embeddings')
-  layers = fields.take('num_hidden_layers')
+  layers = number_of_layers(fields)
   rotary, window = rope(fields), fields.take('sliding_window', 128, null=False)
   kinds = kinds_of_layers(fields, [KINDS[n % 4 == 0] for n in range(layers)])
   bases = fields.optional('layer_rope_theta', list)

@@ -1,7 +1,14 @@
 """GPT-2, GPT-NeoX, BLOOM, MPT, StarCoder 2, StableLM and Falcon: LayerNorm."""
 
 from posenc_jax.pretrained.config_json import Fields
-from posenc_jax.pretrained.families.common_fields import GATED, UNGATED, activation, rope, sizes
+from posenc_jax.pretrained.families.common_fields import (
+  GATED,
+  UNGATED,
+  activation,
+  number_of_layers,
+  rope,
+  sizes,
+)
 from posenc_jax.pretrained.families.llama import decoder_rules
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.tensor_rules import (
@@ -60,7 +67,7 @@ def gpt2(fields: Fields) -> Form:
   model = {
     'model_dim': D,
     'mlp_dim': fields.optional('n_inner', int) or 4 * D,
-    'layers': fields.take('n_layer', 12),
+    'layers': number_of_layers(fields, 'n_layer', 12),
     'heads': H,
     'head_dim': D // H,
     'vocab': fields.take('vocab_size'),
@@ -103,10 +110,11 @@ def bloom(fields: Fields) -> Form:
   H = fields.take('num_attention_heads', 0) or fields.take('n_head', 8)
   fields.optional('hidden_size', int)
   fields.optional('n_head', int)
+  of_layers = 'num_hidden_layers' if fields.take('num_hidden_layers', 0) else 'n_layer'
   model = {
     'model_dim': D,
     'mlp_dim': 4 * D,
-    'layers': fields.take('num_hidden_layers', 0) or fields.take('n_layer', 2),
+    'layers': number_of_layers(fields, of_layers, 2),
     'heads': H,
     'head_dim': D // H,
     'vocab': fields.take('vocab_size'),
@@ -140,7 +148,7 @@ def mpt(fields: Fields) -> Form:
     ('verbose', (0,)),
   ):
     fields.allow_only(name, *allowed)
-  attention = Fields(fields.take('attn_config', {}, dict), 'attn_config')
+  attention = fields.part('attn_config')
   for name, allowed in (
     ('alibi', (True,)),
     ('attn_type', ('multihead_attention',)),
@@ -154,7 +162,7 @@ def mpt(fields: Fields) -> Form:
   exponent = attention.take('alibi_bias_max', 8.0, float)
   attention.check_all_read('mpt')
   D, H = fields.take('d_model', 2048), fields.take('n_heads', 16)
-  N = fields.take('n_layers', 24)
+  N = number_of_layers(fields, 'n_layers', 24)
   model = {
     'model_dim': D,
     'mlp_dim': fields.take('expansion_ratio', 4) * D,
@@ -260,7 +268,7 @@ def falcon(fields: Fields) -> Form:
   model = {
     'model_dim': D,
     'mlp_dim': fields.optional('ffn_hidden_size', int) or 4 * D,
-    'layers': fields.take('num_hidden_layers', 32),
+    'layers': number_of_layers(fields, default=32),
     'heads': H,
     'kv_heads': 0 if H == 1 else 1,
     'head_dim': K,

@@ -296,7 +296,8 @@ def phi3(fields: Fields) -> Form:
   form = llama_like(fields, eps=1e-5, is_partial=True, original=4096)
   scaling = form.encoding.get('scaling')
   if scaling and scaling['rope_type'] != 'longrope':  # which transformers takes yarn for here
-    raise fields.refused('rope_scaling', 'longrope')
+    name = 'rope_parameters' if fields.optional('rope_parameters', dict) else 'rope_scaling'
+    raise fields.refused(name, 'longrope')
   model = form.model
   K = model['head_dim']
   kv = (model['kv_heads'] or model['heads']) * K

@@ -107,10 +107,13 @@ def _members(encoding: dict) -> Iterator[dict]:
 
 
 def _check_part(encoding: dict, form: Form, field: str) -> None:
-  """Raises `UserError` where RoPE rotates another number of channels here than in transformers,
-  which rounds down.
+  """Raises `UserError` where RoPE rotates no part of the channels, or another number of them here
+  than in transformers, which rounds down.
   """
   fraction, K = encoding.get('fraction', 1.0), form.model['head_dim']
+  if not 0 < fraction <= 1:
+    problem = f'{field}: config.json: RoPE of {fraction:g} of the channels'
+    raise UserError(f'{problem}; allowed: more than 0, at most 1')
   if (here := round(fraction * K)) != (there := int(fraction * K)):
     problem = f'RoPE of {fraction:g} of {K} channels rotates {there} in transformers'
     raise UserError(f'{field}: {problem}, and {here} here; allowed: a part of whole channels')
