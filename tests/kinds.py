@@ -24,7 +24,8 @@ def slow(*values):
 
 @functools.cache
 def representatives() -> frozenset[str]:
-  """Few encodings that have among them everything that one can declare or act on.
+  """Few encodings that have among them every place to act at, and the declarations that are named
+  here: by which arrays have other shapes, or other tokens and positions are seen.
 
   The suite of every day looks closely at these; the marker `slow` has the same for all.
   """
@@ -36,7 +37,9 @@ def representatives() -> frozenset[str]:
     declared = (
       *(enc.causal_only, enc.needs_inputs, enc.max_length is None, enc.relative),
       *(enc.scans_keys, enc.normalizer, enc.has('sample_positions')),
-      *(enc.has('positions_of_tokens'), enc.needs_all_queries),
+      *(enc.has('positions_of_tokens'), enc.needs_all_queries, enc.hides_keys),
+      *(enc.positions_per_token > 1, enc.qk_width_factor > 1),
+      *(enc.heads_out_per_head > 1, enc.added_value_channels > 0),
     )
     traits[name] = {('acts on', place) for place in enc.acts_on()} | set(enumerate(declared))
   chosen, left = set(), set().union(*traits.values())

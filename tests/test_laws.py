@@ -270,6 +270,17 @@ def is_daily(variant: str) -> bool:
   return variant in representatives() or variant in ('chain', 'heads')
 
 
+def test_representatives_have_what_changes_shapes_or_what_is_seen():
+  chosen = [declared(name) for name in representatives()]
+  for name in (
+    *('positions_per_token', 'qk_width_factor', 'heads_out_per_head', 'added_value_channels'),
+    *('scans_keys', 'normalizer', 'needs_inputs', 'needs_all_queries', 'causal_only'),
+    *('hides_keys', 'max_length', 'relative'),
+  ):
+    assert any(getattr(enc, name) != getattr(Encoding, name) for enc in chosen), name
+  assert {*HOOKS.values()} - {None} == {place for enc in chosen for place in enc.acts_on()}
+
+
 def marks_of_law(variant: str, declaration: str) -> tuple:
   """The marks of a law that asks little of what does not declare this: every day it is asked of the
   encodings that do, and of those that are looked at closely.
