@@ -42,6 +42,7 @@ SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_lengt
 
 YARN = {'rope_type': 'yarn', 'factor': 4.0}
 YARN_OF_AXES = YARN | {'original_max_position_embeddings': 40}
+DYNAMIC_YARN = {'rope_type': 'dynamic_yarn', 'original_max_position_embeddings': 4096}
 
 
 def build(name, **hyper):
@@ -3450,6 +3451,8 @@ def beside(*members):
         ({'name': 'rope', 'scaling': YARN}, 1.139, 'pope'),
         ({'name': 'rerope', 'scaling': YARN}, 1.139, 'lssa'),
         ({'name': 'axial_rope', 'scaling': YARN_OF_AXES}, 1.139, 'lssa'),
+        # It grows with the number of keys, from 4,096 on.
+        ({'name': 'rope', 'scaling': DYNAMIC_YARN}, 2.248, 'cos_scale'),
       )
     ),
     *(

@@ -5,6 +5,8 @@ import math
 
 from posenc_jax.encodings.core.base import Encoding
 
+MANY_KEYS = 2**30  # more than any length from which a `scaling` extends
+
 
 def check_together(names: list[str], encodings: list[Encoding]) -> None:
   """Raises ValueError where members of a chain, in this order, would not do what each says."""
@@ -167,7 +169,7 @@ def _attention_factor(enc: Encoding) -> float | None:
   """
   for part in enc.parts():
     if part.rotates_qk and callable(getattr(part, 'spectrum', None)):
-      for length in (part.dims.train_length, 8 * part.dims.train_length):
+      for length in (part.dims.train_length, MANY_KEYS):
         if (factor := part.spectrum(length)[1]) != 1:
           return factor
   return None
