@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import functools
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -2133,6 +2134,19 @@ def test_chain_declares_what_its_members_do():
   assert [chain('t5', 'fox').bias_in_scale, chain('shaw', 'fox').bias_in_scale] == [False, False]
   assert [chain('t5', 'rope').scale(8), chain('rope', 't5').query_scale] == [1, 8**-0.5]
   assert [chain('rope', 'alibi').causal_only, chain('rope', 'fox').causal_only] == [False, True]
+
+
+def test_scales_that_rounding_tells_apart_are_the_same(monkeypatch):
+  class Mine(ENCODINGS['nope']):
+    def scale(self, head_dim):
+      return 1 / math.sqrt(head_dim)
+
+  assert 1 / math.sqrt(32) != 32**-0.5
+  monkeypatch.setitem(ENCODINGS, 'mine', Mine)
+  sizes = SIZES | {'head_dim': 32}
+  for name, other in (('chain', 'rerope'), ('chain', 't5'), ('heads', 'rope')):
+    both = make(name, **sizes, rngs=nnx.Rngs(0), members=('mine', other))
+    assert math.isclose(both.scale(32), 1 if other == 't5' else 32**-0.5)
 
 
 def test_heads_of_members_are_those_of_layers_of_their_own():

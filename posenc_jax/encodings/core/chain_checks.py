@@ -33,7 +33,7 @@ def check_together(names: list[str], encodings: list[Encoding]) -> None:
 def sets_scale(enc: Encoding) -> bool:
   """Whether an encoding multiplies products of queries and keys by another factor than usual."""
   head_dim = enc.dims.head_dim
-  return enc.scale(head_dim) != head_dim**-0.5
+  return not math.isclose(enc.scale(head_dim), head_dim**-0.5)
 
 
 def _check_carried_positions(names: list[str], encodings: list[Encoding]) -> None:

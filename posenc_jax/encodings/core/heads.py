@@ -1,6 +1,7 @@
 """Several encodings, each for some of the heads."""
 
 import dataclasses
+import math
 
 import jax.numpy as jnp
 
@@ -162,7 +163,8 @@ def _check_members(names: list[str], encodings: list[Encoding]) -> None:
     'heads_out_per_head': [e.heads_out_per_head for e in encodings],
     'positions_per_token': [e.positions_per_token for e in encodings if e.position_kind],
   }
+  is_same = lambda a, b: a == b if isinstance(a, str) else math.isclose(a, b)
   for fact, values in facts.items():
-    if len(dict.fromkeys(values)) > 1:
+    if not all(is_same(values[0], value) for value in values):
       said = ', '.join(map(str, values))
       raise ValueError(f'members have {fact} {said}; allowed: the same for all')
