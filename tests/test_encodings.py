@@ -2149,6 +2149,16 @@ def test_scales_that_rounding_tells_apart_are_the_same(monkeypatch):
     assert math.isclose(both.scale(32), 1 if other == 't5' else 32**-0.5)
 
 
+@pytest.mark.parametrize(
+  ('name', 'field'), [('fope', 'seed'), ('pape_ri', 'seed'), ('random_positions', 'eval_seed')]
+)
+def test_seeds_of_encodings_may_be_those_of_runs(name, field):
+  assert getattr(build(name, **{field: 2**32 - 1}), field) == 2**32 - 1
+  message = f'^{name}: {field}=4294967296; allowed: at most 4294967295 in size$'
+  with pytest.raises(ValueError, match=message):
+    build(name, **{field: 2**32})
+
+
 def test_heads_of_members_are_those_of_layers_of_their_own():
   """Whatever stands beside them: outputs of two layers side by side."""
   q, k, v = (

@@ -272,6 +272,7 @@ def _evaluated(p: inspect.Parameter, names: dict[str, object]) -> inspect.Parame
 
 NAMES = r'`\w+`(?:, `\w+`)*'  # of hyperparameters, in a docstring of one paragraph
 MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
+SEEDS, MAX_SEED = ('seed', 'eval_seed'), 2**32 - 1  # a run's own seed is bounded so, too
 # What stands beside hyperparameters in a config, and methods of its sections: no hyperparameter of
 # such a name could be set there.
 OF_CONFIGS = frozenset(
@@ -310,7 +311,8 @@ def check(name: str, hyper: dict[str, object]) -> dict[str, object]:
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={shown(value)}; allowed: {describe_type(known[key])}')
     is_float = stands_for_float(value, known[key])
-    most = sys.float_info.max if is_float else MAX_INTEGER
+    most_whole = MAX_SEED if key in SEEDS else MAX_INTEGER
+    most = sys.float_info.max if is_float else most_whole
     if isinstance(value, numbers.Integral) and abs(value) > most:
       raise ValueError(f'{name}: {key}={shown(value)}; allowed: at most {most} in size')
     checked[key] = float(value) if is_float else value
