@@ -429,10 +429,20 @@ def test_tiles_between_sink_tokens_and_a_window_are_not_read():
 
 
 def test_keys_beyond_what_all_heads_of_an_encoding_see_are_not_read():
-  """With a head that sees all, all are read."""
+  """With a head that sees all, all are read. Of a chain the least is seen, of heads the most."""
   q, k, v = normal(1, 8, 4, 8), normal(1, 32, 4, 8), normal(1, 32, 4, 8)
-  for windows, unread in (((5, 1, 3, 5), 20), ((5, 1, 3), 0)):
-    check_unread(build('hard_alibi', windows=windows), q, k, v, 0, unread)
+  hard = lambda *windows: {'name': 'hard_alibi', 'windows': windows}
+  of = lambda name, *members: {'name': name, 'members': members}
+  for spec, unread in (
+    (hard(5, 1, 3, 5), 20),
+    (hard(5, 1, 3), 0),
+    (of('chain', 'alibi', hard(5, 1, 3, 5)), 20),
+    (of('chain', 'cope', hard(9, 9, 9, 9), hard(5, 1, 3, 5)), 20),
+    (of('chain', 'alibi', hard(5, 1, 3)), 0),
+    (of('heads', hard(1, 3), of('chain', 'alibi', hard(5, 2))), 20),
+    (of('heads', hard(1, 3), 'nope'), 0),
+  ):
+    check_unread(build(**spec), q, k, v, 0, unread)
 
 
 def test_an_own_bias_hides_nothing_that_it_does_not_say():

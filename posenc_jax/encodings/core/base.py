@@ -136,7 +136,7 @@ class Encoding(nnx.Module):
   tokens_read: tuple[int, ...] | bytes = ()
   max_length: int | None = None  # the number of positions that there are
   max_relative_distance: int | None = None  # distance terms are constant from it on
-  # `bias` is MASKED in all heads from this distance on, on either side: tiles there are not visited
+  # Scores are MASKED in all heads from this distance on, either way: tiles there are not visited
   hides_from: int | None = None
   # Whether `scale` multiplies the terms added to scores; None: nothing is added. An encoding with
   # such a term has to say it.

@@ -72,6 +72,9 @@ class Chain(Composite):
     check_together(names, encodings)
     self.scale_member = next((n for n, e in enumerate(encodings) if sets_scale(e)), 0)
     self.reads_qk = any(e.reads_qk for e in encodings)
+    # No member behind one that hides keys has a `score`: they stay hidden.
+    hidden = [e.hides_from for e in encodings if e.hides_from is not None]
+    self.hides_from = min(hidden, default=None)
     if _is_absolute_together(encodings):
       self.relative = False
     self.takes_carried_positions = any(e.takes_carried_positions for e in encodings)

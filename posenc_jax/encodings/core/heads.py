@@ -49,6 +49,8 @@ class Heads(Composite):
     ends = [sum(counts[: n + 1]) for n in range(len(counts))]
     self.ranges = tuple((end - n, end) for end, n in zip(ends, counts, strict=True))
     self.reads_qk = any(e.reads_qk or e.recomputes_scores for e in encodings)
+    hidden = [e.hides_from for e in encodings]
+    self.hides_from = None if None in hidden else max(hidden)
     for name in ('normalizer', 'query_scale', 'qk_width_factor', 'heads_out_per_head'):
       setattr(self, name, getattr(encodings[0], name))
 
