@@ -1187,7 +1187,7 @@ def test_a_sink_needs_a_softmax():
 
 def test_values_too_narrow_to_turn():
   q = normal(1, 6, 4, 8)
-  with pytest.raises(ValueError, match=r'^v has 4 channels, but 8 of each head rotate$'):
+  with pytest.raises(ValueError, match=r'^VORoPE: v has 4 channels, but 8 of each head rotate$'):
     attend(q, q, q[..., :4], build('vo_rope'))
   out = jax.eval_shape(lambda q, v: attend(q, q, v, build('vo_rope')), q, normal(1, 6, 4, 12))
   assert out.shape == (1, 6, 4, 12)

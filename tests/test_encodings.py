@@ -1678,7 +1678,8 @@ def test_products_of_a_range_that_no_pair_of_a_tile_is_in_are_not_taken(n):
 def test_values_that_turn_are_as_wide_as_heads(name):
   enc, (x, _, _) = build(name, turn_values=True), inputs()
   q, k, v = (jnp.zeros((2, 11, *heads)) for heads in ((4, 8), (2, 8), (2, 6)))
-  with pytest.raises(ValueError, match=r'^v has 6 channels; allowed: 8, for all of them rotate$'):
+  message = f'^{type(enc).__name__}: v has 6 channels; allowed: 8, for all of them rotate$'
+  with pytest.raises(ValueError, match=message):
     attend(q, k, v, enc, x=x)
   assert jax.eval_shape(lambda: attend(q, k, v, build(name), x=x)).shape == (2, 11, 4, 6)
 

@@ -171,8 +171,8 @@ class ByAngles(Encoding):
 
   def transform_values(self, v_BSGK, j):
     if self.rotates_values and v_BSGK.shape[-1] != self.dims.head_dim:
-      all_rotate = f'allowed: {self.dims.head_dim}, for all of them rotate'
-      raise ValueError(f'v has {v_BSGK.shape[-1]} channels; {all_rotate}')
+      problem = f'{type(self).__name__}: v has {v_BSGK.shape[-1]} channels'
+      raise ValueError(f'{problem}; allowed: {self.dims.head_dim}, for all of them rotate')
     return rotate(v_BSGK, j, self.layout) if self.rotates_values else v_BSGK
 
   def transform_output(self, o_BTHK, i, x_BTD):

@@ -43,7 +43,8 @@ class VORoPE(ScaledRotary):
 
   def transform_values(self, v_BSGK, j):
     if v_BSGK.shape[-1] < self.width:
-      raise ValueError(f'v has {v_BSGK.shape[-1]} channels, but {self.width} of each head rotate')
+      problem = f'{type(self).__name__}: v has {v_BSGK.shape[-1]} channels'
+      raise ValueError(f'{problem}, but {self.width} of each head rotate')
     return self._turn(v_BSGK, j)
 
   def transform_output(self, o_BTHK, i, x_BTD):

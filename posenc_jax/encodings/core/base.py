@@ -99,8 +99,8 @@ class Encoding(nnx.Module):
 
   A subclass takes `(dims, rngs, *, hyperparameters)`, annotated, and may set `paper`,
   `parameter_summary` and `reported_extrapolation`. Only parameters may be arrays: hyperparameters
-  stay Python values, and tables are computed in the hooks. A hook raises ValueError without the
-  encoding's name: `make` puts it before the message.
+  stay Python values, and tables are computed in the hooks. `__init__` raises ValueError without the
+  encoding's name: `make` puts it before the message. A hook names its class itself.
   """
 
   paper = ''  # where the formula stands
