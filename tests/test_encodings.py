@@ -2160,6 +2160,15 @@ def test_seeds_of_encodings_may_be_those_of_runs(name, field):
     build(name, **{field: 2**32})
 
 
+@pytest.mark.parametrize(
+  ('name', 'hidden', 'numbers'),
+  [('dape', 4, 8), ('dape', 9, 9), ('dape_v2', 2, 8), ('dape_v2', 3, 9)],
+)
+def test_what_adapts_a_bias_counts_its_inputs(name, hidden, numbers):
+  """Scores and biases of 4 heads side by side, where they are more than hidden units."""
+  assert build(name, hidden=hidden).elements_per_pair(3, None) == 3 * numbers
+
+
 def test_heads_of_members_are_those_of_layers_of_their_own():
   """Whatever stands beside them: outputs of two layers side by side."""
   q, k, v = (

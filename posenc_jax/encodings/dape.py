@@ -60,7 +60,8 @@ class AdaptedBias(Encoding):
     return self.inner.coordinates(x_BSD, position_ids, num_visible_BS, index_BS)
 
   def elements_per_pair(self, sequences, i):
-    own = self.taps * self.b_in.shape[0] * sequences
+    hidden, inputs = self.w_in.shape[-2:]
+    own = max(self.taps * hidden, inputs) * sequences
     return max(own, self.inner.elements_per_pair(sequences, i))
 
   def tables(self, r_R):
