@@ -12,6 +12,8 @@ from posenc_jax.encodings.rope import RoPE
 class HoPE(RoPE):
   """RoPE whose pairs of fewer than one turn in L tokens, f < 2 pi / L, stand still.
 
+  f is the frequency before `scaling`; pairs that turn have the scaled one.
+
   High-frequency rotary position encoding, Chen et al. 2024. Others have called other encodings
   HoPE: a hyperbolic one, `hyperbolic_rope`, and one of videos (arXiv:2505.20444). The truncated
   basis of Giraffe (Pal et al. 2023), rope_type 'truncated' of `scaling`, has the same cutoff.

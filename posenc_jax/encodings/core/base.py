@@ -129,8 +129,9 @@ class Encoding(nnx.Module):
   # Positions come with the data, for `add_to_input` alone; `sample_positions` shifts them, but for
   # 0, which means no position and stays 0. Attention is at contiguous positions.
   takes_carried_positions = False
-  # `sample_positions` moves positions of the data, too, for the input and for attention; of another
-  # encoding that samples they are refused
+  # `sample_positions` moves positions that a model is given, too, for the input and for attention;
+  # another encoding leaves them as they are, and a run refuses one that samples beside data with
+  # positions
   moves_given_positions = False
   # Ids of the tokens that `positions_of_tokens` looks for; as bytes, of text whose tokens are bytes
   tokens_read: tuple[int, ...] | bytes = ()
@@ -223,12 +224,14 @@ class Encoding(nnx.Module):
   def sample_positions(
     self, position_ids: jax.Array, batch: int, key: jax.Array | None
   ) -> jax.Array | None:
-    """Positions that a model draws for all its layers, int32 [B|1, T], or None: as they are.
+    """Positions that a model draws for all its layers, or None: as they are.
+
+    They are int32 or, where `position_kind` is 'floats', float32, too: [B|1, T], or [B|1, T,
+    positions_per_token].
 
     Args:
-      position_ids: contiguous positions, int32 [B|1, T]; those of the data where
-        `takes_carried_positions` or `moves_given_positions`, [B|1, T] or [B|1, T,
-        positions_per_token].
+      position_ids: contiguous positions, int32; those of the data, of either kind, where
+        `takes_carried_positions` or `moves_given_positions`. Shapes are those of what is returned.
       batch: B.
       key: a jax.random key in training; None in evaluation.
     """

@@ -23,8 +23,9 @@ class Heads(Composite):
 
   The first member has the first heads. A member is built for as many heads as it has: slopes of
   `alibi` are those of a layer of so many. Members have the same scale, `query_scale`, normalizer,
-  width of queries and number of heads out for each head in, and none acts on the input, samples
-  positions, reads them off tokens or carries sums along keys.
+  width of queries, number of heads out for each head in and number of positions a token, and none
+  acts on the input, samples positions, reads them off tokens, carries sums along keys or a state
+  from layer to layer.
   """
 
   parameter_summary = "its members' (`rope`, or any)"
