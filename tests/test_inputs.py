@@ -112,6 +112,7 @@ def test_one_seed_may_stand_for_a_tuple_of_seeds():
       "a field named 'items' in 'encoding.items'; allowed: a name that configs do not have for",
     ),
     ('--config.encoding..x=1', "a field named ''"),
+    ('--config.encoding.2d=1', 'digits and underscores, no digit first, and at most'),
     ('--config.encoding.scaling={"a.b": 1}', "a field named 'a.b'"),
     ('--config.optim.clip=' + '9' * 400, 'is int; allowed: float'),
     ('--config.' + 'x' * 5000 + '=1', 'no such field'),
@@ -159,6 +160,7 @@ REGISTER = 'import posenc_jax\nposenc_jax.register'
     ('get_config = 3', 'get_config=3; allowed: a function'),
     ('raise ValueError("a\\nb")', 'ValueError: a b'),
     (f'{REGISTER}("rope", int)', "'rope' is an encoding of posenc_jax; allowed: another name"),
+    (f'{REGISTER}("2d", int)', "name='2d'; allowed: letters, digits and underscores, no digit"),
     (f'{REGISTER}("own", int)', 'allowed: a subclass of posenc_jax.Encoding'),
   ],
 )

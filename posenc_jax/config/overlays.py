@@ -178,7 +178,8 @@ def _check_names(path: str, names: tuple[str, ...]) -> None:
   """Raises `UserError` where names of a path, or below it, cannot be those of hyperparameters."""
   for name in names:
     if not _is_name(name) or path.count('.') > MAX_SECTIONS:
-      allowed = f'letters, digits and underscores, and at most {MAX_SECTIONS} dots'
+      letters = 'letters, digits and underscores, no digit first'
+      allowed = f'{letters}, and at most {MAX_SECTIONS} dots'
       if hasattr(ConfigDict, str(name)):
         allowed = 'a name that configs do not have for themselves'
       where = f'a field named {shown(name)} in {shown(path)}'

@@ -167,7 +167,8 @@ class Registry(MutableMapping[str, type[Encoding]]):
 
   def __setitem__(self, name: str, kind: type[Encoding]) -> None:
     if not (isinstance(name, str) and name.isidentifier()):
-      raise ValueError(f'register: name={name!r}; allowed: letters, digits and underscores')
+      allowed = 'letters, digits and underscores, no digit first'
+      raise ValueError(f'register: name={name!r}; allowed: {allowed}')
     if name in self._built_in:
       raise ValueError(f'register: {name!r} is an encoding of posenc_jax; allowed: another name')
     if not (isinstance(kind, type) and issubclass(kind, Encoding)):
