@@ -1170,7 +1170,10 @@ def test_sinks_of_members_all_join_the_denominator():
 )
 def test_what_meets_more_heads_than_it_has(members):
   other = next(name for name in members if name != 'rope_pp')
-  message = f'^chain: rope_pp makes several heads of one, {other} not; allowed: before it what acts'
+  message = (
+    f'^chain: rope_pp makes several heads of one, which {other} is not made for; allowed: before '
+    'it what acts on the input, on queries and keys or on values, behind it what acts on the input$'
+  )
   with pytest.raises(ValueError, match=message):
     build('chain', members=members)
   with pytest.raises(

@@ -2197,7 +2197,7 @@ def test_heads_of_members_are_those_of_layers_of_their_own():
     ),
     (
       ({'name': 'rope', 'heads': 3}, 'nope'),
-      '2 members have heads (3, 1) (None: an equal share); allowed: 4 together, mult',
+      '2 members have heads (3, None) (None: an equal share); allowed: 4 together, mult',
     ),
     (
       ({'name': 'rope', 'heads': 2},),
@@ -3190,10 +3190,11 @@ OUT_OF_BOUNDS = (
     (
       'dape',
       {'inner': 'rope'},
-      "dape: inner='rope' does more than add a bias; allowed: alibi, kerple_log, fire and",
+      "dape: inner='rope' is no bias alone; allowed: alibi, kerple_log, fire and the like",
     ),
-    ('dape_v2', {'inner': 'fox'}, "dape_v2: inner='fox' does more than add a bias; allowed: alibi"),
-    ('dape_v2', {'inner': {'name': 'bam', 'ssmax': True}}, 'does more than add a bias; allowed: a'),
+    ('dape', {'inner': 'nope'}, "dape: inner='nope' is no bias alone; allowed: alibi"),
+    ('dape_v2', {'inner': 'fox'}, "dape_v2: inner='fox' is no bias alone; allowed: alibi"),
+    ('dape_v2', {'inner': {'name': 'bam', 'ssmax': True}}, 'is no bias alone; allowed: alibi'),
     ('wavelet', {'scales': 3}, 'wavelet: scales=3; allowed: divisors of head_dim=8'),
     ('wavelet', {'scales': 0}, 'wavelet: scales=0; allowed: divisors of head_dim=8 up to 21'),
     ('deberta', {'max_distance': 9}, 'max_distance=9; allowed: None, unless there are buckets'),
@@ -3285,7 +3286,7 @@ OUT_OF_BOUNDS = (
       'relu: length=9; allowed: None, unless alpha is greater than 0',
     ),
     ('softpick', {'epsilon': 0.1}, 'encoding softpick has no hyperparameter'),
-    ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' does more than add a bias"),
+    ('dape', {'inner': 'hard_alibi'}, "dape: inner='hard_alibi' is no bias alone"),
     ('hard_alibi', {'windows': (1, 0)}, 'hard_alibi: windows=(1, 0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (1, 2.0)}, 'hard_alibi: windows=(1, 2.0); allowed: up to 4 whole'),
     ('hard_alibi', {'windows': (10**10,)}, 'hard_alibi: windows=(10000000000,); allowed: up to 4'),
@@ -3370,6 +3371,10 @@ def beside(*members):
     ),
     (('sigmoid', 'sink'), "has a sink, and normalizer='none'; allowed"),
     (('stick_breaking',) * 2, 'stick_breaking and stick_breaking each have a normalizer of'),
+    (
+      ('rope_pp', 'rope_pp'),
+      'rope_pp makes several heads of one, which rope_pp is not made for; allowed: before it what',
+    ),
     (('sigmoid', 'softpick'), 'sigmoid and softpick each have a normalizer of'),
     (('mta', 'talking_heads'), 'mta and talking_heads each have a normalizer of'),
     (('lssar', 'sigmoid'), 'lssar and sigmoid each have a normalizer of'),

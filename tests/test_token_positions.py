@@ -258,8 +258,8 @@ class Parity(ALiBi):
   ('name', 'hyper', 'message'),
   [
     ('heads', {'members': 'own,rope'}, 'heads: own reads positions off tokens for all heads'),
-    ('dape', {'inner': 'own'}, "dape: inner='own' does more than add a bias"),
-    ('dape_v2', {'inner': 'own'}, "dape_v2: inner='own' does more than add a bias"),
+    ('dape', {'inner': 'own'}, "dape: inner='own' is no bias alone"),
+    ('dape_v2', {'inner': 'own'}, "dape_v2: inner='own' is no bias alone"),
   ],
 )
 def test_what_reads_tokens_and_adds_nothing_to_the_input_is_not_lost_inside(

@@ -36,9 +36,8 @@ class AdaptedBias(Encoding):
     super().__init__(dims, rngs)
     self.inner = make_from_spec(inner, dims, rngs)
     if not self.inner.adds_only_bias:
-      raise ValueError(
-        f'inner={inner!r} does more than add a bias; allowed: alibi, kerple_log, fire and the like'
-      )
+      allowed = 'alibi, kerple_log, fire and the like'
+      raise ValueError(f'inner={inner!r} is no bias alone; allowed: {allowed}')
     check_at_least(1, hidden=hidden)
     self.negative_slope = negative_slope
     self.relative = self.inner.relative

@@ -127,10 +127,9 @@ def _check_heads(names: list[str], encodings: list[Encoding]) -> None:
     for m, e in enumerate(encodings):
       alone = {'input', 'queries and keys', 'values'} if m < n else {'input'}
       if m != n and not {*e.acts_on()} <= alone:
-        allowed = 'before it what acts on the input, on queries and keys or on values'
-        raise ValueError(
-          f'{names[n]} makes several heads of one, {names[m]} not; allowed: {allowed}'
-        )
+        problem = f'{names[n]} makes several heads of one, which {names[m]} is not made for'
+        before = 'before it what acts on the input, on queries and keys or on values'
+        raise ValueError(f'{problem}; allowed: {before}, behind it what acts on the input')
 
 
 def _check_queries(names: list[str], encodings: list[Encoding]) -> None:

@@ -130,8 +130,9 @@ class Heads(Composite):
 def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
   """How many heads each member has, taken out of the specs. Raises ValueError."""
   counts = [spec.pop('heads', None) for spec in specs]
+  given = shown(tuple(counts))
   if any(type(n) is not int for n in counts if n is not None):
-    raise ValueError(f'members have heads {shown(tuple(counts))}; allowed: whole numbers')
+    raise ValueError(f'members have heads {given}; allowed: whole numbers')
   open_members = counts.count(None)
   left = dims.heads - sum(n for n in counts if n is not None)
   group = dims.heads // dims.kv_heads
@@ -139,8 +140,8 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
     counts = [left // open_members if n is None else n for n in counts]
   if None in counts or sum(counts) != dims.heads or any(n < 1 or n % group for n in counts):
     allowed = f'{dims.heads} together' + (f', multiples of {group}, which share keys' * (group > 1))
-    given = f'{len(counts)} members have heads {shown(tuple(counts))}'
-    raise ValueError(f'{given} (None: an equal share); allowed: {allowed}')
+    problem = f'{len(counts)} members have heads {given} (None: an equal share)'
+    raise ValueError(f'{problem}; allowed: {allowed}')
   return counts
 
 
