@@ -207,6 +207,22 @@ def test_of_methods_the_baseline_is_the_model_as_trained():
   assert 'Differences from rope, as trained, L = 8, 100 steps up to L, last_k' in titles
 
 
+@pytest.mark.parametrize(
+  ('baseline', 'lines'),
+  [
+    ({'rope': 'rope'}, ['linear', 'yarn']),
+    ({'rope, scaling.factor=4, scaling.rope_type=yarn': 'rope, as trained'}, ['yarn']),
+  ],
+)
+def test_a_label_with_a_baseline_of_its_own_is_that_of_all_its_methods(baseline, lines):
+  """The name of a method alone counts, too."""
+  made = make_tables(extended(), form='methods', metric='bpb', baseline=baseline)
+  titles = {table.title: table for table in made}
+  table = titles['Differences from rope, as trained, L = 8, 100 steps up to L, last_k']
+  names = [line[0].text for line in lines_of(table) if 'rope_type' in line[0].text]
+  assert [name.partition('rope_type=')[2].partition(',')[0] for name in names] == lines
+
+
 def test_longer_windows_of_one_run_leave_the_others_in_the_table():
   """Those that lack the windows of a table are named: they have rows, and are not missing."""
   rows = planted()

@@ -39,6 +39,7 @@ from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 DEFAULT_ENCODING = 'rope'  # of the baseline, where a study names none
 METHOD = 'method'  # in rows whose label tells what evaluation overrode in the model
+STUDY_LABEL = 'study_label'  # in these rows: the label without that
 MOST_KEPT = 1000  # resampled scores of a sample: 0.3 GB
 
 
@@ -75,7 +76,8 @@ def compare_all(
       scores, then the one at the last step, then the one that keeps its label as name. Lines that
       score other tokens than that one are compared with the line among themselves that is chosen
       likewise, if there is one. None: lines, chosen likewise, whose encoding is DEFAULT_ENCODING.
-      {label: baseline}: one for each label; lines of others are compared with themselves alone.
+      {label: baseline}: one for each label, or for each other of these names, which count first;
+      lines of others are compared with themselves alone.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case, and so are models of step 0 that have the
       seeds of the baseline: they are laid over trained ones, which may be its own.
@@ -141,8 +143,13 @@ def baselines_of_lines(
     of_each = {
       name: baselines_of_lines(scores, name, names_of) for name in names_of_baselines(baseline)
     }
-    wanted = {line: baseline.get(row['label']) for line, row in scores.exemplar_row.items()}
-    return {line: of_each[name][line] for line, name in wanted.items() if of_each.get(name)}
+    found = {}
+    for line, row in scores.exemplar_row.items():
+      names = (*names_of(row), row.get(STUDY_LABEL))
+      wanted = next((baseline[name] for name in names if name in baseline), None)
+      if of_each.get(wanted):
+        found[line] = of_each[wanted][line]
+    return found
   first = line_of_baseline(scores, baseline, names_of)
   if not first:
     return {}

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from posenc_jax.reporting.comparisons.compare import METHOD, compare_all
+from posenc_jax.reporting.comparisons.compare import METHOD, STUDY_LABEL, compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import SCORED
@@ -70,4 +70,5 @@ def _with_method(row: dict) -> dict:
   """The row with its method in its label, and no longer in its overrides."""
   others = {key: value for key, value in (row['overrides'] or {}).items() if not is_of_model(key)}
   label = f'{row["label"]}, {_method(row) or PLAIN}'
-  return row | {'label': label, 'overrides': others or None, METHOD: _method(row)}
+  changed = {'label': label, 'overrides': others or None}
+  return row | changed | {METHOD: _method(row), STUDY_LABEL: row['label']}
