@@ -108,6 +108,14 @@ def test_a_figure_of_the_study_keeps_its_name():
   assert task_report.figures(wanted, answers('copy'))['a-nats'] == wanted['a-nats']
 
 
+@pytest.mark.parametrize('names', [('copy', 'b'), ('b', 'copy')])
+def test_a_figure_that_is_named_like_a_task_keeps_its_name(names):
+  wanted = {'copy': dict(protocol='copy', metric='token_accuracy'), 'b': {}}
+  made = task_report.figures({name: wanted[name] for name in names}, answers('copy', 'mqar'))
+  assert made['copy'] == wanted['copy']
+  assert made['mqar'] == dict(protocol='mqar', metric='exact_match')
+
+
 def test_a_folder_of_tasks_without_a_study_has_all_tables_and_figures(tmp_path, capsys):
   storage.append_rows(tmp_path / 'rows.jsonl', answers('copy'))
   report = study.load(tmp_path)

@@ -47,7 +47,8 @@ def figures(wanted: dict[str, dict], rows: Iterable[dict]) -> dict[str, dict]:
     tasks = [] if settings else _tasks(rows)
     if settings or not tasks or any(row['protocol'] == PROTOCOL for row in rows):
       made[name] = settings
-    made |= {task: {'protocol': task, 'metric': EXACT} for task in tasks}
+    free = [task for task in tasks if task not in made and not wanted.get(task)]
+    made |= {task: {'protocol': task, 'metric': EXACT} for task in free}
   more = {}
   for name, settings in made.items():
     for extra in _of_single_answers(settings, [settings.get('protocol')], rows):
