@@ -153,6 +153,19 @@ def test_a_table_of_training_lengths_ends_with_the_models_trained_at_each_length
   assert table.notes == []  # a model is not asked for less than it was trained at
 
 
+def test_of_all_training_lengths_of_all_encodings_one_is_the_best():
+  bits = {('alibi', 8): 2.0, ('alibi', 16): 1.5, ('t5', 8): 1.9, ('t5', 16): 1.6}
+  rows = [
+    row(label, 0, 16, value, run=f'{label} {length}', train_length=length)
+    for (label, length), value in bits.items()
+  ]
+  (table,) = make_tables(rows, form='training_lengths', metric='bpb')
+  best = [
+    (group.name, line[0].text) for group in table.groups for line in group.lines if line[1].is_best
+  ]
+  assert best == [('alibi', 'L = 16')]
+
+
 def test_a_table_of_training_lengths_does_not_add_up_a_training_after_two_numbers_of_steps():
   longer = [r | {'step': 2 * r['step']} for r in trained_at() if r['train_length'] == 64]
   rows = [*trained_at(), *longer]

@@ -46,12 +46,12 @@ def training_lengths(
     is_expected=lambda row, length: length >= row['train_length'],
   ):
     rows_of = scores.exemplar_row
+    cells_of = dict(zip(scores.lines, cells(scores, scores.lines), strict=True))
     groups = []
     for label in dict.fromkeys(row['label'] for row in rows_of.values()):
       lines = [line for line, row in rows_of.items() if row['label'] == label]
       lines.sort(key=lambda line: (rows_of[line]['train_length'], rows_of[line]['step']))
-      line_cells = zip(lines, cells(scores, lines), strict=True)
-      body = [[Cell(line.removeprefix(f'{label}, ')), *some] for line, some in line_cells]
+      body = [[Cell(line.removeprefix(f'{label}, ')), *cells_of[line]] for line in lines]
       groups.append(RowGroup(label, [*body, [Cell(TRAINED_THERE), *_diagonal(scores, lines)]]))
     table = from_scores(scores, 'Training by evaluation length', 'training length', groups)
     table.header[1:] = map(str, scores.columns)
