@@ -1,5 +1,7 @@
 """Which seeds have learned a task, and that no mean goes through those that have not."""
 
+import math
+
 import pytest
 from synthetic import lines_of, row
 
@@ -86,6 +88,20 @@ def test_seeds_that_other_examples_may_well_have_judged_otherwise_are_named(labe
   rows = [r | {'tokens': 100} for r in rows_of(study)]
   judged = [r['learned'] for r in learned.mark(rows)]
   assert [r['learned'] for r in learned.mark(rows + rows)] == judged * 2  # as of two folders
+
+
+@pytest.mark.usefixtures('half')
+def test_where_rows_tell_examples_seeds_are_close_by_so_many_examples():
+  """Each of two answers: 200 answers that are guessed with a chance of 1/5 each."""
+  rows = [r | {'tokens': 200} for r in rows_of({'t5': [[(0.64, 0.5), (0.64, 0.5)]]})]
+  guessing = {'chance': 0.2**2, 'nats_chance': math.log(5)}
+  fields = dict(protocol='copy', k=None, document=None)
+  rows += [
+    row('t5', 0, 8, metric=metric, value=value, **fields) | {'tokens': 200}
+    for metric, value in guessing.items()
+  ]
+  (note,) = make_tables(rows, metric='exact_match')[0].notes
+  assert 'near 0.600, within the standard error of 100 examples, 0.049: seed 0 of t5' in note
 
 
 def test_the_bound_is_95_per_cent_of_the_way_from_guessing():

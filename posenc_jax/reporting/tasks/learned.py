@@ -31,13 +31,14 @@ MODEL = ('run', 'seed', 'step', 'corpus', 'split', 'train_length', 'protocol')
 
 class Learned(NamedTuple):
   """Whether a trained model has learned a task: its share of answers right at the training length,
-  the bound that this must exceed, and of how many examples it is (of answers, where rows do not
-  tell examples); 0: that is not known.
+  the bound that this must exceed, and of how many examples it is, or of how many answers, where
+  rows do not tell examples: `unit` says which; 0: that is not known.
   """
 
   accuracy: float
   bound: float
   number: int = 0
+  unit: str = 'answers'
 
   @property
   def is_learned(self) -> bool:
@@ -74,17 +75,17 @@ def mark(rows: Iterable[dict]) -> list[dict]:
     is_asked = row['metric'] in (ACCURACY, CHANCE) and row['control'] is None
     if is_asked and row['status'] == 'ok' and row['length'] == row['train_length']:
       asked.setdefault(row_schema.key(row), row)
-  at_train_length, numbers = defaultdict(lambda: defaultdict(list)), defaultdict(int)
+  at_train_length = defaultdict(lambda: defaultdict(list))
   for row in asked.values():
     model = _model(row), _changes(row)
-    at_train_length[model][row['metric']].append(row['value'])
-    if row['metric'] == ACCURACY:
-      numbers[model] += row['examples'] or row['tokens'] or 0
+    at_train_length[model][row['metric']].append(row)
   found = {}
-  for model, values in at_train_length.items():
-    if len(values) == 2:
-      accuracy, chance = (statistics.fmean(values[name]) for name in (ACCURACY, CHANCE))
-      found[model] = Learned(accuracy, chance + PART * (1 - chance), numbers[model])
+  for model, some in at_train_length.items():
+    if len(some) == 2:
+      accuracy, chance = (
+        statistics.fmean(row['value'] for row in some[name]) for name in (ACCURACY, CHANCE)
+      )
+      found[model] = Learned(accuracy, chance + PART * (1 - chance), *_number(some[ACCURACY]))
   if not found:
     return [row | {'learned': None} for row in rows]
   made = []
@@ -92,6 +93,13 @@ def mark(rows: Iterable[dict]) -> list[dict]:
     model = _model(row)
     made.append(row | {'learned': found.get((model, 'null'), found.get((model, _changes(row))))})
   return made
+
+
+def _number(rows: list[dict]) -> tuple[int, str]:
+  """The number of examples that these rows are of, or of answers, and which of both."""
+  are_known = all(row['examples'] for row in rows)
+  field, unit = ('examples', 'examples') if are_known else ('tokens', 'answers')
+  return sum(row[field] or 0 for row in rows), unit
 
 
 def _model(row: dict) -> tuple:
@@ -139,7 +147,7 @@ def close_seeds(known: dict[str, dict[int, Learned]]) -> str:
   for line, by_seed in known.items():
     for seed, some in by_seed.items():
       if some.is_close:
-        near = f'near {some.bound:.3f}, within the standard error of {some.number:,} answers'
+        near = f'near {some.bound:.3f}, within the standard error of {some.number:,} {some.unit}'
         named[f'{near}, {some.error:.3f}'].append(f'seed {seed} of {line} ({some.accuracy:.3f})')
   return '; '.join(f'{near}: {", ".join(seeds)}' for near, seeds in named.items())
 
