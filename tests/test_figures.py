@@ -474,7 +474,7 @@ def test_panels_of_a_heat_map_share_their_colors():
     row(label, 0, 16, bits, protocol='text_passkey', position=50, control=None, k=None)
     for label, bits in (('rope', 9.0), ('alibi', 1.5))
   ]
-  figure = figures.draw(rows, form='heat_map', protocol='text_passkey', metric='bpb')
+  figure = figures.draw(rows, form='heat_map', metric='bpb')  # the one protocol with depths
   ends = {axes.images[0].get_clim() for axes in figure.axes}
   assert len(ends) == 1
   assert ends.pop()[1] == max(axes.images[0].get_array().max() for axes in figure.axes)

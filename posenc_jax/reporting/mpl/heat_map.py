@@ -7,7 +7,7 @@ from posenc_jax.errors import UserError
 from posenc_jax.protocols import of_rows
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.colors import TEXT_GREY, Look, looks
-from posenc_jax.reporting.metrics import DASH, Metric
+from posenc_jax.reporting.metrics import DASH, Metric, metric_of
 from posenc_jax.reporting.mpl.axes import new_figure, shorten, write_notes
 from posenc_jax.reporting.scores.collecting import check_depths, collect
 from posenc_jax.reporting.scores.score import Scores
@@ -84,11 +84,11 @@ def heat_map(
 
 
 def _only_task_with_depths(rows: list[dict], metric: str) -> str:
+  is_asked = metric_of(metric, rows).matches
   found = {
     row['protocol']
     for row in rows
-    if row['position'] is not None and row['metric'] == metric
-    if of_rows(row['protocol']).is_by_depth
+    if row['position'] is not None and is_asked(row) and of_rows(row['protocol']).is_by_depth
   }
   if len(found) != 1:
     allowed = ', '.join(sorted(found)) or 'none of these rows has a depth'
