@@ -289,8 +289,16 @@ def test_the_table_of_depths():
   ]
   assert [(r['length'], r['depth_percent']) for r in table.records] == [(256, 25), (256, 75)]
   assert 'stands before what is asked for' in table.caption
-  with pytest.raises(UserError, match='no rows of needle with length=None; allowed: a study with'):
-    make_tables(rows, form='distances', protocol='needle')
+  for protocol, allowed in (
+    ('needle', "a study with data.corpus='task:needle'"),
+    ('text_needles', 'a study with text_needles in eval.protocols'),
+  ):
+    message = f'no rows of {protocol} with length=None; allowed: {allowed}'
+    with pytest.raises(UserError, match=message):
+      make_tables(rows, form='distances', protocol=protocol)
+  fields = dict(protocol='copy', metric='exact_match', value=1.0)
+  with pytest.raises(UserError, match="'copy' have no position; allowed: a task with a depth"):
+    make_tables([synthetic.row('rope', **fields)], form='distances', protocol='copy')
 
 
 def test_the_table_of_depths_of_a_task_is_of_the_seeds_that_have_learned_it():

@@ -4,8 +4,9 @@ character of a planted name, or the depths at which a prompt hides what it asks 
 
 from collections.abc import Iterable
 
+from posenc_jax import tasks
 from posenc_jax.errors import UserError
-from posenc_jax.protocols import PLANTED
+from posenc_jax.protocols import PLANTED, PROTOCOLS
 from posenc_jax.reporting.scores.collecting import check_depths, collect_windows
 from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import (
@@ -43,10 +44,18 @@ def distances(
   check_depths('table', protocol, [PLANTED])
   is_planted, every = protocol == PLANTED, list(rows)
   of_place = lambda row: TEXT if is_planted and row['position'] is None else row['position']
-  rows = [row for row in every if row['protocol'] == protocol and of_place(row) is not None]
+  of_protocol = [row for row in every if row['protocol'] == protocol]
+  rows = [row for row in of_protocol if of_place(row) is not None]
+  if of_protocol and not rows:
+    raise UserError(
+      f'table: rows of protocol={protocol!r} have no position; allowed: a task with a depth'
+    )
   lengths = sorted({row['length'] for row in rows})
   if not rows or length not in (None, *lengths):
-    allowed = ', '.join(map(str, lengths)) or f'a study with {protocol} in eval.protocols'
+    is_of_text = protocol in PROTOCOLS
+    of_task = f'data.corpus={tasks.PREFIX + protocol!r}'
+    field = f'{protocol} in eval.protocols' if is_of_text else of_task
+    allowed = ', '.join(map(str, lengths)) or f'a study with {field}'
     raise UserError(f'table: no rows of {protocol} with length={length}; allowed: {allowed}')
   corpora = {row['corpus'] for row in rows}
   asked = {row['run'] for row in every if row['corpus'] in corpora}
