@@ -81,6 +81,11 @@ def test_folders_that_are_none_of_kept_results_are_refused(run, tmp_path):
   for folder in (run.out, tmp_path / 'misspelt'):
     with pytest.raises(UserError, match=r'no rows\.jsonl\.gz; allowed: a folder that scripts/keep'):
       swept(run, tmp_path / 'second', kept=folder)
+  out = tmp_path / 'kept'
+  kept.keep(run.out, out)
+  (out / study.FILE).write_text('{}')
+  with pytest.raises(UserError, match='allowed: results kept again, in another folder'):
+    swept(run, tmp_path / 'second', kept=out)
 
 
 def test_sessions_of_runs_are_kept_with_them(run, tmp_path):

@@ -311,9 +311,15 @@ def test_a_study_json_that_is_wrong_is_one_line(change, message, tmp_path):
 def test_an_old_study_json_says_what_to_do_and_config_is_enough(tmp_path):
   path = write_study(tmp_path / 'study.py', "def table(): return {'metric': 'ppl'}")
   storage.write_json(tmp_path / 'study.json', {'study': str(path), 'runs': ['a']})
-  with pytest.raises(Damaged, match=r"lacks the field 'sha256'; allowed: --config=STUDY, or"):
+  lacks, without_it = "lacks the field 'sha256'; allowed: ", 'the folder without that file, which'
+  with pytest.raises(Damaged, match=f'{lacks}{without_it}'):
     study.load(tmp_path)
+  with pytest.raises(Damaged, match=f'{lacks}--config=STUDY, or {without_it}'):
+    study.of_arguments([str(tmp_path)])
   assert study.load(tmp_path, path).runs == ['a']
+  storage.write_json(tmp_path / 'study.json', {'study': str(path)})
+  with pytest.raises(Damaged, match=f"lacks the field 'runs'; allowed: {without_it}"):
+    study.of_arguments([str(tmp_path), f'--config={path}'])
 
 
 def test_a_figure_of_too_much_is_refused_before_it_is_drawn():

@@ -207,7 +207,7 @@ def kept_ngrams(folder: str | Path, path: str | Path) -> set[str]:
 
 
 def _report_of(folder: str | Path) -> study.Report:
-  report = study.load(folder, with_settings=False)
+  report = study.load(folder, with_settings=False, remedy='results kept again, in another folder')
   if report.study is None:
     raise UserError(f'{folder}: no study.json; allowed: a folder that scripts/keep.py made')
   return report

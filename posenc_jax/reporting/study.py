@@ -31,7 +31,7 @@ FIELDS = {
 }
 OPTIONAL = ('overrides', 'hashes')
 MOST_BYTES = 10_000_000  # of a study
-REMEDY = '--config=STUDY, or the folder without that file'
+WITHOUT_IT = 'the folder without that file, which its sweep writes anew'
 ELSEWHERE = 'table.py and figures.py write to another folder with --out=DIR'
 
 
@@ -212,11 +212,17 @@ def write(report: Report) -> None:
   storage.write_json(report.folder / FILE, tree)
 
 
-def load(folder: str | Path, path: str | Path | None = None, with_settings: bool = True) -> Report:
+def load(
+  folder: str | Path,
+  path: str | Path | None = None,
+  with_settings: bool = True,
+  remedy: str = WITHOUT_IT,
+) -> Report:
   """The report of a folder: as the study in the file `path` wants it, or as study.json says.
 
   Without either, the default report. Nothing but `path` is executed. Without `with_settings` those
-  of tables and figures are not read: an earlier version may have had others.
+  of tables and figures are not read: an earlier version may have had others. `remedy` is what the
+  user can do about a wrong study.json.
 
   Raises:
     UserError: there is no such folder, or study.json is wrong. Stopped: it cannot be read.
@@ -230,7 +236,7 @@ def load(folder: str | Path, path: str | Path | None = None, with_settings: bool
     file = folder / FILE
     saved = {}
     if storage.exists(file):
-      saved = storage.read_json(file, FIELDS if path is None else {'runs': list}, REMEDY)
+      saved = storage.read_json(file, FIELDS if path is None else {'runs': list}, remedy)
   try:
     runs = report_settings.check_names(str(file), saved['runs']) if saved else []
     if saved and path is None:
@@ -245,7 +251,7 @@ def load(folder: str | Path, path: str | Path | None = None, with_settings: bool
         hashes=_check_hashes(f'{file}: hashes', saved.get('hashes', {})),
       )
   except UserError as error:
-    raise Damaged(f'{error}; or {REMEDY}; its sweep writes it anew') from None
+    raise Damaged(f'{error}; or {remedy}') from None
   return Report(folder) if path is None else of_study(path, folder, runs)
 
 
@@ -308,7 +314,8 @@ def of_arguments(argv: list[str], of_tables: bool = False) -> Report:
       f'{" ".join(argv) or "no arguments"}; allowed: DIR, such as runs/quick, and '
       + ', '.join(f'--{name}' for name in known)
     )
-  report = load(folders[0], flags.config)
+  remedy = WITHOUT_IT if flags.config else f'--config=STUDY, or {WITHOUT_IT}'
+  report = load(folders[0], flags.config, remedy=remedy)
   if of_tables and flags.baseline is not None:
     tables = task_report.with_defaults(report.tables, report.rows)
     report.tables = report_settings.with_baseline('--baseline', tables, flags.baseline)
