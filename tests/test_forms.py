@@ -361,6 +361,10 @@ def test_costs_are_read_from_runs_and_what_differs_is_named(tmp_path):
     cost_table.scale(rows, made[:3])
     == ' 1 to 1.1 million parameters, 1.23 to 2.46 million tokens a run, trained in float32.'
   )
+  tokens = dict(parameters=None, compute_dtype='bfloat16')
+  for number, printed in ((999.4, '999'), (999.6, '1,000'), (21_099.6, '21,100')):
+    scale = cost_table.scale([tokens | {'tokens': round(number * 1e6)}], [])
+    assert scale == f' {printed} million tokens a run, trained in bfloat16.'
   assert cost_table.scale([], []) == ''
   costs.write(tmp_path / 'a0', rows)
   assert costs.read(tmp_path / 'a0') == rows  # what is kept of runs says the same

@@ -77,9 +77,15 @@ def scale(rows: list[dict], runs: list[str]) -> str:
   sizes = []
   for field, words in (('parameters', 'parameters'), ('tokens', 'tokens a run')):
     if values := [row[field] for row in rows if row[field] is not None]:
-      ends = dict.fromkeys(f'{value / 1e6:.3g}' for value in (min(values), max(values)))
+      ends = dict.fromkeys(_millions(value) for value in (min(values), max(values)))
       sizes.append(f'{" to ".join(ends)} million {words}')
   if not sizes:
     return ''
   dtypes = join_unique(row['compute_dtype'] for row in rows)
   return f' {", ".join(sizes)}, trained in {dtypes}.'
+
+
+def _millions(value: int) -> str:
+  """The number of millions in three digits, or in all of them where it has more."""
+  number = value / 1e6
+  return f'{number:.3g}' if number < 999.5 else f'{number:,.0f}'
