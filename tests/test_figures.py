@@ -564,6 +564,12 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   assert title == 'At 2 L, none of 1 lines is better by its own 95 % interval'
   with pytest.raises(UserError, match='length=8 has no differences; allowed: 16'):
     figures.draw(rows, form='differences', length=8)
+  farther = rows + of_methods({'yarn': {32: 1.0}, 'rope': {32: 1.0}})
+  farther += of_methods({'rope': {32: 1.0}}, 'truncated')
+  with pytest.raises(UserError, match=r'length=32 has no differences; allowed: 16$'):
+    figures.draw(farther, form='differences', length=32, labels=['logn'])
+  with pytest.raises(UserError, match=r"labels=\['t5'\] have no differences; allowed: .*yarn"):
+    figures.draw(rows + of_methods({'t5': {8: 1.0}}), form='differences', labels=['t5'])
   with pytest.raises(UserError, match='allowed: rows of that control'):
     figures.draw(of_methods(bits), form='differences')
 

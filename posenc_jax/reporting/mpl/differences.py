@@ -62,10 +62,13 @@ def differences(
     for (line, column), difference in contrast.differences.items()
     if not labels or label_of[line] in labels
   }
-  length = length or max((column for _, column in drawn), default=contrast.columns[-1])
+  if not drawn:
+    allowed = join_unique(label_of[line] for line, _ in contrast.differences)
+    raise UserError(f'figure: labels={list(labels)} have no differences; allowed: {allowed}')
+  length = length or max(column for _, column in drawn)
   chosen = {line: difference for (line, column), difference in drawn.items() if column == length}
   if not chosen:
-    allowed = join_unique(contrast.columns)
+    allowed = join_unique(column for _, column in drawn)
     raise UserError(f'figure: length={length} has no differences; allowed: {allowed}')
   lines = sorted(chosen, key=lambda line: -chosen[line].mean)
   check_number(lines)
