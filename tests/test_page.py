@@ -520,8 +520,8 @@ def test_the_kept_study_makes_a_page_of_moderate_size():
     'solid: last_k, windowed',
     'solid: last_k, windowed_with_sink',
   ]
-  assert 'No run here has a config.json' in text
-  assert 'results/classic has no config.json of any run' in text
+  assert 'No run here has a valid config.json' in text
+  assert 'results/classic has no valid config.json of any run' in text
   assert '51,940 rows of 53 runs' in text
   assert 'Trained at 128 tokens, evaluated at up to 4,096, 32 times as many (last_k).' in text
 
@@ -609,6 +609,15 @@ def test_a_config_that_is_wrong_is_left_out_and_named(study, change, words):
   assert list(made.configs) == ['alibi-0', 'alibi-1']
   (note,) = [note for note in made.notes if note.startswith(f'{path} is left out: ')]
   assert words in note
+  assert f'{study} has no valid config.json of 1 run: rope.' in made.notes
+
+
+def test_costs_that_cannot_be_read_are_named_where_there_is_no_study(study):
+  storage.append_rows(study / 'rope' / 'timing.jsonl', [{'step': 1, 'seconds_per_step': 0.1}])
+  (study / 'rope' / 'config.json').write_text('{')
+  assert (
+    gather([study]).notes[-1].startswith(f'{study}: the tables of costs are not there: {study}')
+  )
 
 
 def test_a_faded_color_is_one_that_browsers_know():
@@ -661,7 +670,7 @@ def test_a_page_is_made_of_a_run_a_file_and_a_folder_of_rows(tmp_path, study):
   assert kept.runs == ['alibi-0', 'rope']
   assert kept.configs == {}
   assert kept.notes[0].endswith('5 rows of 3 runs.')
-  assert '1 row by position or of unknown metrics' in kept.notes[-1]
+  assert '1 row by position or of metrics without a better end' in kept.notes[-1]
   assert list(kept.series('bpb')[0].curves) == ['alibi', 'rope']
 
 

@@ -27,7 +27,7 @@ class Gathered:
   Attributes:
     rows: all rows; `run` is a name that only one place has, or several of one config.
     runs: names of the runs that should be there, in the order of lines.
-    configs: {run: its config} of the runs whose folder has a `config.json`.
+    configs: {run: its config} of the runs whose folder has a valid `config.json`.
     notes: what was read where, and what is not there.
     studies: {place: the tables of its study and of its costs} of the places that have any.
     references: labels of lines that a study has to compare others with.
@@ -104,16 +104,17 @@ def _notes(place: places.Place) -> list[str]:
   lacking = [run for run in present if run not in place.configs]
   if len(lacking) == len(present):
     notes.append(
-      f'{path} has no config.json of any run: configurations and parameter counts are not known.'
+      f'{path} has no valid config.json of any run: configurations and parameter counts '
+      'are not known.'
     )
   elif lacking:
     notes.append(
-      f'{path} has no config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.'
+      f'{path} has no valid config.json of {_count(len(lacking), "run")}: {"; ".join(lacking)}.'
     )
   if others := sum(not can_show(row) and row['metric'] not in CHANCE_METRICS for row in place.rows):
     notes.append(
-      f'{path}: {_count(others, "row")} by position or of unknown metrics, which have no place on '
-      'this page.'
+      f'{path}: {_count(others, "row")} by position or of metrics without a better end, which have '
+      'no place on this page.'
     )
   return notes
 
@@ -124,7 +125,7 @@ def _tables(report: study.Report, notes: list[str]) -> list[Table]:
     return report.all_tables() if report.study else report.cost_tables()
   except UserError as error:  # its baseline may not be trained yet
     place = report.folder.as_posix()
-    notes.append(f'{place}: the tables of {report.study} are not there: {error}')
+    notes.append(f'{place}: the tables of {report.study or "costs"} are not there: {error}')
     return []
 
 
