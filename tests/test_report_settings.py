@@ -347,10 +347,18 @@ def test_a_flag_names_the_line_that_others_are_compared_with(tmp_path):
   report = study.of_arguments([str(tmp_path), '--baseline=alib'], of_tables=True)
   with pytest.raises(UserError, match=r"baseline='alib' has no rows; did you mean 'alibi'\?"):
     report.all_tables()
-  others = [{'form': 'training_lengths'}, {'metric': 'sink_rate'}]
-  study.write(study.Report(tmp_path, study='a.py', tables=[*others, {'metric': 'ppl'}]))
+  of_own = {'form': 'effective_lengths'}  # each line keeps its own score
+  of_baseline = of_own | {'score_to_keep': 'baseline', 'baseline': 'nope'}
+  others = [{'form': 'training_lengths'}, {'metric': 'sink_rate'}, of_own]
+  study.write(
+    study.Report(tmp_path, study='a.py', tables=[*others, {'metric': 'ppl'}, of_baseline])
+  )
   tables = study.of_arguments(flags, of_tables=True).tables
-  assert tables == [*others, {'metric': 'ppl', 'baseline': 'alibi'}]
+  assert tables[:-2] == others
+  assert tables[-2:] == [
+    {'metric': 'ppl', 'baseline': 'alibi'},
+    of_baseline | {'baseline': 'alibi'},
+  ]
   study.write(study.Report(tmp_path, study='a.py', tables=others))
   with pytest.raises(UserError, match='--baseline=alibi: no table here compares lines'):
     study.of_arguments(flags, of_tables=True)

@@ -17,7 +17,7 @@ from posenc_jax.reporting import table_forms
 from posenc_jax.reporting.metrics import METRICS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.curves import DASHES
-from posenc_jax.reporting.table_forms.effective_lengths import OF_BASELINE, OF_LINE
+from posenc_jax.reporting.table_forms.effective_lengths import FORM, OF_BASELINE, OF_LINE
 from posenc_jax.reporting.table_forms.published import check_reference
 from posenc_jax.rows.row_schema import MAX_COUNT, is_count, is_number, is_text
 
@@ -98,6 +98,7 @@ def with_baseline(where: str, tables: list[dict], baseline: str) -> list[dict]:
   takes_one = [
     'baseline' in inspect.signature(form_of(settings)).parameters
     and settings.get('metric') in (None, *_with_better_end())
+    and (settings.get('form') != FORM or settings.get('score_to_keep') == OF_BASELINE)
     for settings in tables
   ]
   if not any(takes_one):
