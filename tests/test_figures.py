@@ -495,7 +495,15 @@ def test_panels_of_a_heat_map_share_their_colors():
       dict(form='heat_map'),
       r'protocol=None; allowed: none of these rows has a depth',
     ),
-    (realistic(), dict(form='positions'), r'^no rows of protocols'),
+    *(
+      (
+        realistic(),
+        dict(form=form) | length,
+        f'no rows of {protocol}; allowed: a study with {protocol} in eval.protocols',
+      )
+      for form, protocol in (('positions', 'by_position'), ('receptive_field', 'receptive_field'))
+      for length in ({}, {'length': 1024})
+    ),
     (by_position(), dict(form='positions', length=77), r'no rows of 77 tokens; allowed: 1024'),
     (
       realistic(),

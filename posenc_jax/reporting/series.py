@@ -227,6 +227,9 @@ def _by_position(
   """The scores by position in windows of one length, and that length."""
   rows = [row for row in rows if row['protocol'] == protocol and row['position'] is not None]
   lengths = sorted({row['length'] for row in rows})
+  if not rows:
+    allowed = f'a study with {protocol} in eval.protocols'
+    raise UserError(f'figure: no rows of {protocol}; allowed: {allowed}')
   if length is not None and length not in lengths:
     raise UserError(f'figure: no rows of {length} tokens; allowed: {", ".join(map(str, lengths))}')
   return collect_windows(rows, runs, protocol, metric, length, lambda row: row['position'], labels)
