@@ -281,6 +281,8 @@ def test_one_line_that_was_evaluated_farther_leaves_the_title_as_it_is():
   rows = of_documents(BITS) + of_documents({'alibi': {64: [1.5, 2.5, 4.5]}})
   (farther,), (series,) = (places(some).series('bpb') for some in (rows, of_documents(BITS)))
   assert finding(farther) == finding(series)
+  (in_perplexity,) = places(of_documents(BITS)).series('ppl')
+  assert finding(in_perplexity) == finding(series) != ''
   apart = of_documents({'alibi': {8: [1.0], 16: [1.0]}, 'rope': {8: [1.0], 32: [1.0]}})
   (series,) = places(apart).series('bpb')
   assert finding(series) == ''

@@ -5,7 +5,7 @@ from collections.abc import Collection
 
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.compare import changes_from
-from posenc_jax.reporting.metrics import SHARE, SLACK
+from posenc_jax.reporting.metrics import METRICS, SHARE, SLACK
 from posenc_jax.reporting.series import Curve, Series, lengths_of_most, multiple_of
 
 
@@ -89,8 +89,8 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
   counted.
 
   It is of the lengths at which most of them were evaluated. '' where there is nothing to say:
-  without scores at L and beyond, where training lengths differ, and of other scores than bits per
-  byte and accuracies.
+  without scores at L and beyond, where training lengths differ, and of what is neither a likelihood
+  nor an accuracy.
   """
   train_lengths = train_lengths_of(series, references)
   lengths = lengths_of_most(series, _counted(series, references))
@@ -98,13 +98,11 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
     return ''
   if series.scores.metric.is_accuracy:
     return _of_accuracies(series, references, lengths)
-  if series.scores.metric.name != 'bpb':
-    return ''
-  return _of_bits(series, references, lengths)
+  return _of_bits(series, references, lengths) if series.scores.metric.denominator else ''
 
 
 def _of_bits(series: Series, references: Collection[str], lengths: list[int]) -> str:
-  """The sentence on bits per byte, of the last of `lengths`.
+  """The sentence on bits per byte, whatever the series shows of them, of the last of `lengths`.
 
   A line holds by the rule of `effective_length.holds_to`; it gains if at one of the lengths the
   interval of its change lies below -SLACK. '' where no change has an interval.
@@ -114,7 +112,7 @@ def _of_bits(series: Series, references: Collection[str], lengths: list[int]) ->
   changes = changes_from(dataclasses.replace(scores, notes=[]))
   intervals, holding, gaining = [], [], []
   for line in rows:
-    values = effective_length.values_of_seeds(scores, line, scores.metric)
+    values = effective_length.values_of_seeds(scores, line, METRICS['bpb'])
     values = {
       seed: {length: score for length, score in by_length.items() if length in (base, *lengths)}
       for seed, by_length in values.items()
