@@ -1,8 +1,8 @@
 """The protocols and controls of evaluation: what each reads, and what captions say of it.
 
 A protocol says how tokens are scored, a control what is changed past the training length L to see
-whether far context is used. Every list of them is made from the tables here, in whose order tables
-are printed; `evaluation.plan` measures them.
+whether far context is used. Every list of them is made from the tables here; what is printed stands
+in the order of protocols here, and of controls by name. `evaluation.plan` measures them.
 """
 
 import itertools

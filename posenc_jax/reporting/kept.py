@@ -30,9 +30,10 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   Returns:
     The numbers of the study's runs that were added, and that are kept now.
   Raises:
-    UserError: no run is finished, the study, the config of a kept run or the code of an encoding
-      of the user's own was another one, the sweep changed what decides numbers, or a row measures
-      the same as a kept one with another result. Stopped: a file cannot be read or written.
+    UserError: no run is finished, the study, the config of a kept run, the code of an encoding of
+      the user's own or a default was another one, the sweep changed what decides numbers, or a row
+      measures the same as a kept one with another result. Stopped: a file cannot be read or
+      written.
   """
   folder, out = Path(folder), Path(out)
   if folder.resolve() == out.resolve():
@@ -188,7 +189,8 @@ def kept_runs(folder: str | Path, hashes: dict[str, str]) -> set[str]:
   Args:
     hashes: {name: hash of its config} of the runs that are planned now.
   Raises:
-    UserError: one of these is kept, and was of another config.
+    UserError: the folder has no rows.jsonl.gz or no study.json, or one of these is kept and was of
+      another config.
   """
   if not storage.exists(Path(folder) / ROWS):
     raise UserError(f'--kept={folder}: no {ROWS}; allowed: a folder that scripts/keep.py made')

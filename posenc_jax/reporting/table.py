@@ -45,7 +45,8 @@ class Table:
   """A table in the form of a paper.
 
   Attributes:
-    per_seed: tables of each seed's scores, for Markdown: (title, header, lines). [] for one seed.
+    per_seed: tables of each seed's scores, for Markdown and the HTML page: (title, header, lines).
+      [] for one seed.
     is_scored: whether it shows scores of the runs here, so that its caption names their scale.
     records: one dict a line for a file of comma-separated values, of any columns.
   """

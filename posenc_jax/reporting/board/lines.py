@@ -54,7 +54,8 @@ class Line:
     beyond_default: the difference from ROPE with attention windowed at L, at FAR times the length
       that lines of the board were trained at, whatever this one was.
     holds_to: the largest length up to which, at every length, no seed is worse by more than SLACK
-      than at L, and the interval of the change ends below SLACK. None: there is no score at L.
+      than at L, and the interval of the change ends at SLACK or below. None: there is no score at
+      L.
     fails_by: the shortest length at which that interval lies above SLACK, or a score of a seed is
       not finite; None: there is none.
     all_gain: whether every seed is better at FAR training lengths than at L.

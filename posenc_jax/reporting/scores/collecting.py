@@ -144,7 +144,6 @@ def collect_windows(
     metric,
     controls,
     column_of=column_of,
-    group_fields=(*LINE, 'length'),
     labels=labels,
   )
   there = {row['label'] for row in kept}
