@@ -378,6 +378,7 @@ STUDIES_OF_SECTIONS = {
     'tasks',
     'temperatures',
     'needle_temperatures',
+    'random_copying',
     'random_positions',
   ],
 }

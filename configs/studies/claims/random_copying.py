@@ -11,7 +11,11 @@ Predicted before the runs, of the share of symbols that are right with the seeds
 at 2 L RoPE and T5 at random positions have more than plain (0.265 and 0.562), sinusoidal positions
 more than 0.5; fewer lines and seeds than of plain ones learn it, in as many steps.
 
-Cost: 40 runs of 0.1 million parameters, two minutes each on a core of their own.
+Cost: 40 runs of 0.1 million parameters, a minute and a quarter each on a core of their own. Result:
+results/random_copying/table.md, LOG/217. Of the symbols of strings twice as long as in training
+RoPE has 0.970 right at random positions and 0.265 as it is, ALiBi 0.986 and 0.868, T5 0.928 and
+0.562, sinusoidal positions 0.913 and 0.508, learned ones 0.903 where they end at L as they are. 21
+of the 40 runs have learned it, of plain ones 36. Does not hold: that fewer lines learn it.
 """
 
 from pathlib import Path
@@ -34,7 +38,7 @@ def sweep():
 
 
 def table():
-  return dict(protocols=('copy',), metric='token_accuracy', baseline='rope')
+  return dict(protocols=('copy',), metric='exact_match', baseline='rope')
 
 
 def figures():
