@@ -2,7 +2,8 @@
 
 A protocol says how tokens are scored, a control what is changed past the training length L to see
 whether far context is used. Every list of them is made from the tables here; what is printed stands
-in the order of protocols here, and of controls by name. `evaluation.plan` measures them.
+in the order of protocols here, or of the study that names them, and of controls by name.
+`evaluation.plan` measures them.
 """
 
 import itertools

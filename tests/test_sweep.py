@@ -81,7 +81,7 @@ def test_a_folder_that_an_earlier_version_began_goes_on(study):
   assert run()[0] == 0
   saved = storage.read_json(run.out / 'study.json')
   storage.write_json(run.out / 'study.json', saved | {'tables': [{'form': 'ranks'}]})
-  with pytest.raises(UserError, match=r"form='ranks'; .* the .* which its sweep writes anew"):
+  with pytest.raises(UserError, match=r"form='ranks'; .* the folder without that file"):
     studies.load(run.out)
   assert run()[0] == 0
   assert studies.load(run.out).tables == saved['tables']

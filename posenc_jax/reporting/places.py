@@ -21,9 +21,10 @@ class Place:
   Attributes:
     rows: its rows.
     report: what its study wants; of a file of rows it says nothing.
-    configs: {run: its config} of the runs with rows that have a `config.json`.
+    configs: {run: its config} of the runs with rows that have a valid `config.json`.
     wrong: {config.json that is wrong: why}; what rows say of its run stays.
-    hashes: {run: hash of its config} of those whose config is right.
+    hashes: {run: hash of its config} of those whose config is valid; of others it is not known, so
+      that they are taken for no run of another place.
     shared: runs whose name a run of another place has, with another config.
   """
 

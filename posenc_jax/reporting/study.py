@@ -31,7 +31,7 @@ FIELDS = {
 }
 OPTIONAL = ('overrides', 'hashes')
 MOST_BYTES = 10_000_000  # of a study
-WITHOUT_IT = 'the folder without that file, which its sweep writes anew'
+WITHOUT_IT = 'the folder without that file'
 ELSEWHERE = 'table.py and figures.py write to another folder with --out=DIR'
 
 

@@ -76,8 +76,8 @@ def compare_all(
       scores, then the one at the last step, then the one that keeps its label as name. Lines that
       score other tokens than that one are compared with the line among themselves that is chosen
       likewise, if there is one. None: lines, chosen likewise, whose encoding is DEFAULT_ENCODING.
-      {label: baseline}: one for each label, or for each other of these names, which count first;
-      lines of others are compared with themselves alone.
+      {name: baseline}: one for each name that `names_of` gives, which count first, or label; lines
+      of others are compared with themselves alone.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case, and so are models of step 0 that have the
       seeds of the baseline: they are laid over trained ones, which may be its own.

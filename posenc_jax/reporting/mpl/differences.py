@@ -43,7 +43,8 @@ def differences(
     length: None: the longest that has differences.
     labels: those of the lines that are drawn, (): all; the baseline need not be one of them.
   Raises:
-    UserError: there is no such control of the baseline, or no difference at that length.
+    UserError: there is no such control of the baseline, or no difference of these labels or at that
+      length.
   """
   found = collect(list(rows), runs, [protocol])
   contrasts = {}
