@@ -130,6 +130,17 @@ def test_rows_name_the_run_and_step_that_the_parameters_are_of(start):
   assert [row['parameters'] for row in rows] == [{'run': 'start', 'step': 2}] * len(rows) != []
 
 
+def test_a_run_of_new_parameters_needs_none_of_those_before(start):
+  """Its rows name the last run that is known."""
+  folder, corpus = start
+  made('middle', corpus, folder, **SCALED)
+  c = made('run', corpus, 'middle', **{'encoding.name': 'fox'})
+  shutil.rmtree(folder)
+  evaluate(c, 'run')
+  rows = storage.read_rows(Path('run', 'eval.jsonl'))
+  assert [row['parameters'] for row in rows] == [{'run': 'middle', 'step': 0}] * len(rows) != []
+
+
 def test_new_parameters_are_saved(start):
   folder, corpus = start
   made('run', corpus, folder, **{'encoding.name': 'fox'})

@@ -108,8 +108,8 @@ def check_corpus(
 
 def parameters_of(workdir: Path) -> dict | None:
   """The run and the step whose parameters a run has, as rows state them, where it has no training
-  of its own (`train.steps` 0); None: it has one, what it starts from is gone, or it is an imported
-  model.
+  of its own (`train.steps` 0); None: it has one, what it starts from is gone or has other
+  parameters now, or it is an imported model.
   """
   found = None
   while saved_config(workdir).train.steps == 0 and (start := start_of(workdir)) is not None:

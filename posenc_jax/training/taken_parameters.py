@@ -71,13 +71,17 @@ def write_taken(workdir: Path, start: str | Path, held: Parameters, paths: dict[
 
 def start_of(workdir: Path) -> tuple[Path, int] | None:
   """(The run that this one starts from, the step that its parameters are of there); None: that run
-  is gone. Where this one saves parameters of its own, it does not keep the step: then it is that at
-  which the other ends now.
-
-  Raises UserError where this one takes all of its parameters, and the other has others now.
+  is gone, or this one takes all of its parameters and the other has others now. Where this one
+  saves parameters of its own, it does not keep the step: then it is that at which the other ends
+  now.
   """
   if takes_parameters(workdir):
-    start, _ = _taken(workdir, as_shapes=True)
+    try:
+      start, _ = _taken(workdir, as_shapes=True)
+    except Damaged:
+      raise
+    except UserError:
+      return None
     return start, _said(workdir)['step']
   start = Path(saved_config(workdir).train.init_from)
   if not storage.exists(start / 'config.json'):
