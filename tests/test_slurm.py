@@ -196,7 +196,9 @@ def test_what_is_in_the_queue_is_waited_for_and_not_submitted_again(
 def test_ctrl_c_while_jobs_are_submitted_loses_none(study, scheduler, monkeypatch):
   run = study(['rope', 'alibi'])
   sbatch = scheduler / 'sbatch'
-  sbatch.write_text(f'{SBATCH}\nkill -INT $PPID; kill -INT $PPID')
+  # A terminal sends it to sbatch, too. Where sh is dash, it would lift the block that it inherits.
+  early = SBATCH.replace('bin/sh', 'bin/bash').replace('echo "Sub', 'kill -INT $$ $PPID; echo "Sub')
+  sbatch.write_text(f'{early}\nkill -INT $PPID')
   before = signal.signal(signal.SIGINT, lambda *_: pytest.fail('nothing waits for the answer'))
   try:
     with pytest.raises(Stopped, match='the jobs stay in the queue'):
@@ -461,7 +463,8 @@ def test_a_box_that_does_not_start_cancels_no_jobs_of_another_cluster(tmp_path):
     (tmp_path / name).write_text(f'#!/bin/sh\n{stubs.get(name, "")}\n')
     (tmp_path / name).chmod(0o755)
   path = f'{tmp_path}:{Path(sys.executable).parent}:/usr/bin:/bin'
-  environment = {**os.environ, 'PATH': path, 'SLURM_CONF': '/etc/slurm/slurm.conf'}
+  size = {'SLURM_BOX_CPUS': '1', 'SLURM_BOX_MB': '1000'}
+  environment = {**os.environ, **size, 'PATH': path, 'SLURM_CONF': '/etc/slurm/slurm.conf'}
   command = [REPOSITORY / 'scripts' / 'slurm_in_a_box.sh', 'true']
   assert subprocess.run(command, env=environment, check=False).returncode == 1
   (asked,) = map(Path, (tmp_path / 'asked').read_text().splitlines())

@@ -68,12 +68,17 @@ def interrupts(*numbers: int) -> Iterator[list[int]]:
 @contextlib.contextmanager
 def held_back(*numbers: int) -> Iterator[None]:
   """Has the first of these signals that comes, but for those that are ignored, heard only once what
-  is inside has ended.
+  is inside has ended. Processes that are started inside have them blocked: a terminal sends Ctrl-C
+  to these, too.
   """
   received = []
   try:
     with _heard_by(lambda number, frame: received.append(number), numbers):
-      yield
+      before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+      try:
+        yield
+      finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)  # what came is received before it ends
   finally:
     if received:
       signal.raise_signal(received[0])
