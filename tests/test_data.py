@@ -1158,6 +1158,23 @@ def test_a_tfds_set_whose_files_are_cut_off_is_one_line(small):
   assert len(list(corpus('tfds:small', 'train', 'body', str(small)).documents)) == 34
 
 
+def test_a_tfds_set_that_may_not_be_read_is_not_called_damaged(small, monkeypatch):
+  def refuse(path):
+    raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+  opened = lambda: corpus('tfds:small', 'train', 'body', str(small))
+  opening = Mock(side_effect=RuntimeError('Failed to open'))
+  monkeypatch.setattr(tfds.core.DatasetBuilder, 'as_data_source', opening)
+  with monkeypatch.context() as patch:
+    patch.setattr(storage, 'check_readable', refuse)
+    with pytest.raises(PermissionError) as error:
+      opened()
+  assert Path(error.value.filename).is_relative_to(small / 'small')
+  opening.side_effect = MemoryError
+  with pytest.raises(MemoryError):
+    opened()
+
+
 def test_a_tfds_set_on_disk_runs_no_code(small, monkeypatch):
   (small / 'strange.py').write_text(f'open({str(small / "was_run")!r}, "w")')
   monkeypatch.syspath_prepend(small)

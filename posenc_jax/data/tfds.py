@@ -13,6 +13,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
+from posenc_jax import storage
 from posenc_jax.data.building import not_prepared
 from posenc_jax.data.documents import Documents, Listing, identity_of, no_text
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown
@@ -105,12 +106,16 @@ def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
 
 @contextlib.contextmanager
 def _errors_in(folder: str | Path, name: str) -> Iterator[None]:
-  """Turns whatever is raised of files that are cut off, or damaged, into a `UserError`."""
+  """Turns whatever is raised of files that are cut off, or damaged, into a `UserError`. Raises
+  OSError where the system does not give one.
+  """
   try:
     yield
-  except (UserError, OSError, tfds.core.DatasetNotFoundError):
+  except (UserError, OSError, MemoryError, tfds.core.DatasetNotFoundError):
     raise
   except Exception as error:
+    if storage.exists(folder):
+      storage.check_all_readable(folder)  # what the system does not give is not damaged
     problem = f'cannot be read ({type(error).__name__}: {one_line(error, MAX_REASON)})'
     allowed = f'{folder} as it was prepared'
     raise UserError(f'config.data.corpus={name!r}: {problem}; allowed: {allowed}') from error
