@@ -51,7 +51,7 @@ class MadeOf(NamedTuple):
 def claim(workdir: str | Path, made_of: MadeOf, begins: bool) -> None:
   """Writes what a run is made of where it begins, in the place of what an earlier start has left;
   later compares it with what is there, but for values of posenc_jax's own, which `check_built_in`
-  compares. The hash of the tokenizer, documents and code that are missing then, as in a run of an
+  compares. Hashes of the tokenizer, documents and code that are missing then, as in a run of an
   earlier version, are written as they are now, and a line says so; the tokenizer itself without
   one. What `MadeOf` has where the run begins is not written later.
 
