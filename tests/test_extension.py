@@ -326,6 +326,10 @@ def test_private_helpers_and_layers_in_lists_are_taken(monkeypatch):
       'Changed: scans_keys=((),); allowed: causal_only = True, for what is carried along the keys',
     ),
     (
+      changed(hides_from=5, score=lambda self, s, q, k, tile: s),
+      'Changed: hides_from=5; allowed: None, or hides_keys = True, by which no other encoding',
+    ),
+    (
       changed(score=lambda self, s, q, k, tile: s, recomputes_scores=True),
       'Changed: defines bias, and recomputes_scores=True; allowed: no bias, for `score` is given',
     ),

@@ -137,7 +137,8 @@ class Encoding(nnx.Module):
   tokens_read: tuple[int, ...] | bytes = ()
   max_length: int | None = None  # the number of positions that there are
   max_relative_distance: int | None = None  # distance terms are constant from it on
-  # Scores are MASKED in all heads from this distance on, either way: tiles there are not visited
+  # Scores are MASKED in all heads from this distance on, either way: tiles there are not visited.
+  # Such a class `hides_keys`
   hides_from: int | None = None
   # Whether `scale` multiplies the terms added to scores; None: nothing is added. An encoding with
   # such a term has to say it.
@@ -182,8 +183,8 @@ class Encoding(nnx.Module):
   applies_scale = False
   # The size of queries means something to the encoding: `scale` may not be moved onto them
   needs_unscaled_queries = False
-  # `bias` is MASKED for some keys. No later `score` and no soft-cap may change such a score, or the
-  # key would be seen again
+  # Scores are MASKED for some keys. No later `score` and no soft-cap may change such a score, or
+  # the key would be seen again
   hides_keys = False
   adapts_scores = False  # `normalize` changes scores before it makes weights of them
   mixes_heads = False  # `score` or `normalize` reads scores of other heads

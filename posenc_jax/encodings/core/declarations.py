@@ -77,6 +77,9 @@ def check_declared(enc: Encoding, name: str) -> None:
   if enc.scans_keys and not enc.causal_only:
     allowed = 'causal_only = True, for what is carried along the keys ends at the query'
     raise ValueError(f'{name}: scans_keys={enc.scans_keys}; allowed: {allowed}')
+  if enc.hides_from is not None and not enc.hides_keys:
+    allowed = 'None, or hides_keys = True, by which no other encoding shows those keys again'
+    raise ValueError(f'{name}: hides_from={enc.hides_from}; allowed: {allowed}')
   if enc.has('normalize') != (enc.normalizer == 'rows'):
     allowed = "'rows' with the hook `normalize`, and without it any other"
     raise ValueError(f'{name}: normalizer={enc.normalizer!r}; allowed: {allowed}')
