@@ -300,7 +300,8 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
     ngram_line.evaluate_ngram(study, tmp_path / 'a', 2, 'kneser_ney', True)
   del counted['attention.window']  # as an earlier version wrote it
   storage.write_json(tmp_path / 'a' / row_schema.N_GRAM_FILE, counted)
-  ngram_line.evaluate_ngram(study, tmp_path / 'a', 1, 'kneser_ney', True)
+  for of_any_window in (study, window):
+    ngram_line.evaluate_ngram(of_any_window, tmp_path / 'a', 1, 'kneser_ney', True)
   del counted['data.packing'], counted['eval.spans']  # as another version may have it
   storage.write_json(tmp_path / 'a' / row_schema.N_GRAM_FILE, counted | {'data.packed': False})
   with pytest.raises(UserError, match=r'another n-gram: eval\.spans \(there None, here 4\); allow'):

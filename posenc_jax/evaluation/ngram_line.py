@@ -155,9 +155,10 @@ def _claim(workdir: Path, counted: dict[str, object]) -> None:
   if storage.exists(workdir / 'config.json'):
     raise UserError(f'{field}: holds a trained run; allowed: another workdir')
   if storage.exists(path):
-    # that of another version has other fields
-    there = ADDED | HASHED_ADDED | REMOVED | {WINDOW: 0} | storage.read_json(path)
-    here = REMOVED | counted
+    # That of another version has other fields. One of before WINDOW was among them is of any
+    # window, and may have rows of several.
+    lacking = ADDED | HASHED_ADDED | REMOVED | {WINDOW: counted[WINDOW]}
+    there, here = lacking | storage.read_json(path), REMOVED | counted
     if differing := [name for name in here if there.get(name) != here[name]]:
       what = ', '.join(f'{name} (there {there.get(name)}, here {here[name]})' for name in differing)
       raise UserError(f'{field}: holds another n-gram: {what}; allowed: another workdir')
