@@ -971,7 +971,8 @@ def test_random_positions_of_many_documents_and_of_too_long_ones():
   assert (drawn < 2**19).all()
   assert (drawn[:, 1::2] > drawn[:, ::2]).all()
   few = build('random_positions', longest=40)
-  with pytest.raises(LengthError, match=r'^41 tokens, which may be one document, for 40 positio'):
+  message = r'^RandomPositions: 41 tokens, which may be one document, for 40 positions$'
+  with pytest.raises(LengthError, match=message):
     few.sample_positions(jnp.arange(41)[None], 1, None)
 
 

@@ -366,7 +366,7 @@ def test_pose_has_one_gap_of_every_width_in_training_alone():
     assert np.abs(share - 1 / len(choices)).max() < 5 * np.sqrt(1 / len(choices) / len(values))
   contiguous = jnp.arange(40)[None]
   assert enc.sample_positions(contiguous, 2, None) is None
-  with pytest.raises(ValueError, match='pose: 40 tokens, but longest=24'):
+  with pytest.raises(ValueError, match=r'^PoSE: 40 tokens, but longest=24'):
     enc.sample_positions(contiguous, 2, jax.random.key(0))
 
 

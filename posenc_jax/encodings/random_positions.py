@@ -76,7 +76,8 @@ class RandomPositions(PositionWrapper):
       keys = key[None]
     T = position_ids.shape[1]
     if self.kind == 'integers' and self.longest < T:
-      raise LengthError(f'{T} tokens, which may be one document, for {self.longest} positions')
+      problem = f'{T} tokens, which may be one document, for {self.longest} positions'
+      raise LengthError(f'{type(self).__name__}: {problem}')
     document_BT = jnp.cumsum(position_ids == 0, axis=1) - 1
     draw = self._draw_floats if self.kind == 'floats' else self._draw_integers
     return draw(document_BT, position_ids, keys)
