@@ -11,8 +11,9 @@ from test_decoding import assert_decodes, model
 from test_laws import DIMS
 from test_model import VOCAB, config, tokens
 
-from posenc_jax import Encoding, attend, make
+from posenc_jax import attend, make
 from posenc_jax.encodings import ENCODINGS
+from posenc_jax.encodings.alibi import ALiBi
 from posenc_jax.inspection.attention_weights import weights_of_heads
 from posenc_jax.model.decoder import LM
 
@@ -151,25 +152,31 @@ def test_where_a_state_would_be_lost():
     with pytest.raises(ValueError, match=f'^{name}: tape acts around attention; allowed'):
       make(name, **sizes, members=members)
   q = jnp.ones((1, 3, DIMS.heads, 8))
-  with pytest.raises(ValueError, match=r'^TAPE acts around attention: apply its hooks.*True\)$'):
+  hooks = 'initial_state, enter_attention, leave_attention, leave_mlp'
+  message = rf'^TAPE acts around attention: apply its {hooks}, then call attend\(.*True\)$'
+  with pytest.raises(ValueError, match=message):
     attend(q, q[:, :, :2], q[:, :, :2], make('tape', **sizes))
 
 
 @pytest.mark.parametrize(
   ('hook', 'function'),
   [
+    ('initial_state', lambda self, position_ids, batch: None),
     ('enter_attention', lambda self, q, k, v, state: (2 * q, k, v)),
     ('leave_attention', lambda self, o, state: (2 * o, state)),
     ('leave_mlp', lambda self, y, state: y),
   ],
 )
 def test_a_hook_around_attention_is_not_lost_without_a_state(hook, function, monkeypatch):
-  monkeypatch.setitem(ENCODINGS, 'own', type('Own', (Encoding,), {hook: function}))
+  monkeypatch.setitem(ENCODINGS, 'own', type('Own', (ALiBi,), {hook: function}))
   sizes = dict(model_dim=16, heads=4, kv_heads=2, head_dim=8, train_length=16, rngs=nnx.Rngs(0))
   q, enc = jnp.ones((1, 3, 4, 8)), make('own', **sizes)
-  with pytest.raises(ValueError, match=r'^Own acts around attention: apply its hooks.*True\)$'):
+  with pytest.raises(ValueError, match=f'^Own acts around attention: apply its {hook}, then call'):
     attend(q, q[:, :, :2], q[:, :, :2], enc)
   attend(q, q[:, :, :2], q[:, :, :2], enc, outer_hooks_applied=True)
   for name in ('chain', 'heads'):
     with pytest.raises(ValueError, match=f'^{name}: own acts around attention; allowed: it alone'):
       make(name, **sizes, members=('rope', 'own'))
+  for name in ('dape', 'dape_v2'):
+    with pytest.raises(ValueError, match=f"^{name}: inner='own' is no bias alone; allowed: alibi"):
+      make(name, **sizes, inner='own')

@@ -10,7 +10,7 @@ import numpy as np
 
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.positions import check_ids, check_positions
-from posenc_jax.encodings.core.base import SCORE_TERMS, Encoding
+from posenc_jax.encodings.core.base import AROUND_ATTENTION, SCORE_TERMS, Encoding
 from posenc_jax.errors import shown
 
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)  # of queries, keys, values and inputs
@@ -166,9 +166,8 @@ def check_hooks_applied(enc: Encoding) -> None:
   if enc.has('add_to_input'):
     call = 'enc.add_to_input(x, position_ids)'
     raise ValueError(f'{name} acts on the input of the first layer: apply {call} there, {how}')
-  if any(map(enc.has, ('initial_state', 'enter_attention', 'leave_attention', 'leave_mlp'))):
-    call = 'its hooks enter_attention and leave_attention'
-    raise ValueError(f'{name} acts around attention: apply {call}, {how}')
+  if around := ', '.join(filter(enc.has, AROUND_ATTENTION)):
+    raise ValueError(f'{name} acts around attention: apply its {around}, {how}')
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')

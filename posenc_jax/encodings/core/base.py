@@ -42,6 +42,8 @@ HOOKS = {
   'normalize': 'weights',
   'is_exhausted': None,
 }
+# Hooks by which a model's layers act around attention, in their order.
+AROUND_ATTENTION = ('initial_state', 'enter_attention', 'leave_attention', 'leave_mlp')
 # Methods that a class may define, too, and that are no hooks.
 OTHER_METHODS = ('constrain_parameters', 'of_pairs', 'elements_per_pair', 'parts')
 PLACES_OF_PAIRS = ('scores', 'weights', 'values of pairs')  # inside of the score matrix
@@ -445,8 +447,8 @@ class Encoding(nnx.Module):
   def adds_only_bias(self) -> bool:
     """Whether all that the encoding does is to add a bias that positions alone decide."""
     acting = {hook for hook, place in HOOKS.items() if place and self.has(hook)}
-    changes_more = map(self.has, ('scale', 'sample_positions', 'positions_of_tokens'))
-    return acting == {'bias'} and not any(changes_more) and not self.hides_keys
+    others = ('scale', 'sample_positions', 'positions_of_tokens', *AROUND_ATTENTION)
+    return acting == {'bias'} and not any(map(self.has, others)) and not self.hides_keys
 
   @property
   def at_input(self) -> 'Encoding':

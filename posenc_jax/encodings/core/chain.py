@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import SCORE_TERMS, Dims, Encoding
 from posenc_jax.encodings.core.chain_checks import check_together, sets_scale
-from posenc_jax.encodings.core.composite import Composite, check_stateless, read_members
+from posenc_jax.encodings.core.composite import Composite, check_nothing_around, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 
 
@@ -51,7 +51,7 @@ class Chain(Composite):
     queries and keys or on values, behind it any but those on the input;
   - members that take different numbers of positions a token; beside one that takes the positions of
     the data any that acts on the input or has a table of positions; members that sample positions
-    or read them off tokens (they wrap a chain), or that carry a state (`tape`).
+    or read them off tokens (they wrap a chain), or that act around attention (`tape`).
   """
 
   parameter_summary = "its members' (`rope`, then `fox`, or any)"
@@ -188,7 +188,7 @@ def _make_members(members, dims: Dims, rngs) -> tuple[list[str], list[Encoding]]
   specs = read_members(members, others_than='chain')
   names = [spec['name'] for spec in specs]
   encodings = [make_from_spec(spec, dims, rngs) for spec in specs]
-  check_stateless(names, encodings)
+  check_nothing_around(names, encodings)
   for name, e in zip(names, encodings, strict=True):
     around = 'it goes around a chain, inner=dict(...)'
     if e.has('sample_positions') and not e.takes_carried_positions:

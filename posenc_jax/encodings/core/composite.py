@@ -4,7 +4,7 @@ import dataclasses
 
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import AROUND_ATTENTION, Dims, Encoding
 from posenc_jax.errors import shown
 
 # What is declared where any member declares it.
@@ -111,12 +111,12 @@ class Composite(Encoding):
     return dataclasses.replace(tile, i=tile.i[n], j=tile.j[n], terms=terms)
 
 
-def check_stateless(names: list[str], encodings: list[Encoding]) -> None:
+def check_nothing_around(names: list[str], encodings: list[Encoding]) -> None:
   """Raises ValueError for a member that acts around attention, as one does that carries a state
   from layer to layer: that is before all members act, whatever their order.
   """
   for name, e in zip(names, encodings, strict=True):
-    if any(map(e.has, ('initial_state', 'enter_attention', 'leave_attention', 'leave_mlp'))):
+    if any(map(e.has, AROUND_ATTENTION)):
       allowed = 'it alone, or in a pattern of layers'
       raise ValueError(f'{name} acts around attention; allowed: {allowed}')
 

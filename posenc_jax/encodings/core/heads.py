@@ -6,7 +6,7 @@ import math
 import jax.numpy as jnp
 
 from posenc_jax.encodings.core.base import MASKED, SCORE_TERMS, Dims, Encoding
-from posenc_jax.encodings.core.composite import Composite, check_stateless, read_members
+from posenc_jax.encodings.core.composite import Composite, check_nothing_around, read_members
 from posenc_jax.encodings.core.registry import make_from_spec
 from posenc_jax.errors import shown
 
@@ -24,8 +24,8 @@ class Heads(Composite):
   The first member has the first heads. A member is built for as many heads as it has: slopes of
   `alibi` are those of a layer of so many. Members have the same scale, `query_scale`, normalizer,
   width of queries, number of heads out for each head in and number of positions a token, and none
-  acts on the input, samples positions, reads them off tokens, carries sums along keys or a state
-  from layer to layer.
+  acts on the input or around attention, samples positions, reads them off tokens or carries sums
+  along keys.
   """
 
   parameter_summary = "its members' (`rope`, or any)"
@@ -147,7 +147,7 @@ def _count_heads(specs: list[dict], dims: Dims) -> list[int]:
 
 def _check_members(names: list[str], encodings: list[Encoding]) -> None:
   """Refuses members that cannot stand beside one another. Raises ValueError."""
-  check_stateless(names, encodings)
+  check_nothing_around(names, encodings)
   for name, e in zip(names, encodings, strict=True):
     places_all = e.has('positions_of_tokens') or (
       e.has('sample_positions') and not e.takes_carried_positions
