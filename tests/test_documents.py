@@ -367,7 +367,7 @@ STUDIES_OF_SECTIONS = {
   ],
   ('results/FINDINGS.md', 'More training'): ['scale_budget', 'budget_longer', 'inside_budget'],
   ('results/FINDINGS.md', 'Wider models'): ['scale_width', 'width_rate'],
-  ('results/FINDINGS.md', 'Python source'): ['board_code', 'mobius'],
+  ('results/FINDINGS.md', 'Python source'): ['code_extended', 'board_code', 'mobius'],
   ('results/FINDINGS.md', 'Speeches'): ['classic', 'wavelengths'],
   ('results/FINDINGS.md', 'Tasks'): [
     'board_tasks',
