@@ -356,6 +356,7 @@ STUDIES_OF_SECTIONS = {
     'selective',
     'window_sinks',
     'hybrid',
+    'random_gaps',
     'random_text',
   ],
   ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside'],

@@ -311,7 +311,7 @@ def test_a_study_json_that_is_wrong_is_one_line(change, message, tmp_path):
 def test_an_old_study_json_says_what_to_do_and_config_is_enough(tmp_path):
   path = write_study(tmp_path / 'study.py', "def table(): return {'metric': 'ppl'}")
   storage.write_json(tmp_path / 'study.json', {'study': str(path), 'runs': ['a']})
-  lacks, without_it = "lacks the field 'sha256'; allowed: ", 'the folder without that file, which'
+  lacks, without_it = "lacks the field 'sha256'; allowed: ", 'the folder without that file'
   with pytest.raises(Damaged, match=f'{lacks}{without_it}'):
     study.load(tmp_path)
   with pytest.raises(Damaged, match=f'{lacks}--config=STUDY, or {without_it}'):
