@@ -2523,7 +2523,7 @@ def test_a_chain_ends_walks_as_its_last_score_does():
   chain, none, much = (
     build('chain', members=('cope', 'stick_breaking')),
     jnp.zeros((2, 4, 3)),
-    jnp.full((2, 4, 3), 200),
+    jnp.full((2, 4, 3), -200),
   )
   assert chain.is_exhausted((none, much))
   assert not chain.is_exhausted((much, none))

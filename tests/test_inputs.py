@@ -554,10 +554,10 @@ def test_names_of_corpora_that_are_none(tmp_path):
 @pytest.mark.parametrize(
   ('text', 'words'),
   [
-    ('copy/symbols=100000000000000000000', 'allowed: at most 100000'),
+    ('copy/symbols=100000000000000000000', 'allowed: at most 100000 in size'),
     ('mqar/power=x', "power='x'; allowed: a number"),
     ('counting/passes=()', 'passes=(); allowed: a number'),
-    ('flip_flop/ignore=1e999', 'ignore=inf; allowed: at most 100000'),
+    ('flip_flop/ignore=1e999', 'ignore=inf; allowed: at most 100000 in size'),
   ],
 )
 def test_options_of_tasks_are_bounded(text, words):

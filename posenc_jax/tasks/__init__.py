@@ -141,7 +141,7 @@ def _check_option(name: str, value: object, default: object) -> None:
   if isinstance(default, float) and not is_number:
     raise ValueError(f'{name}={shown(value)}; allowed: a number, such as {default!r}')
   if is_number and not abs(value) <= MAX_OPTION:
-    raise ValueError(f'{name}={shown(value)}; allowed: {-MAX_OPTION} to {MAX_OPTION}')
+    raise ValueError(f'{name}={shown(value)}; allowed: at most {MAX_OPTION} in size')
 
 
 def make(text: str, texts: Callable[[], Sequence[bytes]]) -> Task:
