@@ -32,6 +32,7 @@ from posenc_jax.reporting.metrics import LIKELIHOODS
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms.lengths import lengths
+from posenc_jax.rows import row_schema
 from posenc_jax.storage import REPOSITORY
 
 BITS = {
@@ -164,7 +165,8 @@ def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
           for seed in table.seeds:
             score = table.by_seed[line, seed, n]
             value = score.value(table.metric)
-            shown_text = score.status if value is None else table.metric.text([value])
+            why = row_schema.OUTCOMES.get(score.status, score.status)
+            shown_text = why if value is None else table.metric.text([value])
             assert f'seed {seed}: {shown_text}' in label
   assert [trace['y'] for trace in traces[1::3]] == [means(made[0])[line] for line in lines]
   assert not any(trace['y'] for trace in traces[2::3])
