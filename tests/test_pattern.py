@@ -183,6 +183,7 @@ def test_one_bipe_of_a_pattern_adds_its_places():
       {'name': 'random_positions', 'longest': 8},
       'longest=8; allowed: at least the training length 16',
     ),
+    ({'name': 'random_positions', 'longest': 8, 'shortest': 9}, 'shortest=9; allowed: from 1 to 8'),
     ({'name': 'random_positions', 'each': 'token'}, "each='token'; allowed: batch, example"),
     ({'name': 'random_positions', 'kind': 'reals'}, "kind='reals'; allowed: integers, floats"),
     ({'name': 'random_positions', 'eval_seed': -1}, 'eval_seed=-1; allowed: from 0 to 4294967295'),
@@ -287,6 +288,44 @@ def test_random_floats_are_uniform_and_in_order_at_every_length(each):
     assert all(np.all(np.diff(document) > 0) for document in np.split(row, starts))
 
 
+@pytest.mark.parametrize('kind', ['integers', 'floats'])
+@pytest.mark.parametrize('each', ['batch', 'example'])
+def test_ranges_of_random_positions_are_log_uniform(kind, each):
+  """T of n integers, uniformly: n is what (T + 1) / T of the largest, less 1, is on average."""
+
+  def build(**hyper):
+    hyper |= {'longest': 512, 'each': each, 'kind': kind}
+    return make('random_positions', **SIZES, rngs=nnx.Rngs(0), **hyper).sample_positions
+
+  ids, T = jnp.arange(16)[None], 16
+  ranged, fixed, keys = build(shortest=32), build(), jax.random.split(jax.random.key(0), 400)
+  draws = np.asarray(jax.jit(jax.vmap(lambda key: ranged(ids, 4, key)))(keys))
+  assert draws.shape == (400, {'batch': 1, 'example': 4}[each], T)
+  assert np.all(np.diff(draws) > 0)
+  assert draws.min() >= 0
+  assert draws.max() < 512
+  if each == 'example':
+    assert np.all(np.ptp(draws[:, :, -1], axis=1) > 0)
+  ends = draws[..., -1] * (T + 1) / T
+  mean = (512 - 32) / np.log(512 / 32)  # of what has a uniform logarithm
+  assert abs(ends.mean() - mean) < 5 * ends.std() / np.sqrt(ends.size)
+  for low, high in ((32, 64), (64, 128), (128, 256), (256, 512)):  # a quarter of the draws each
+    near = 5 * np.sqrt(0.25 * 0.75 / ends.size) + 0.06  # ends are estimated from one number
+    assert abs(np.mean((ends >= low) & (ends < high)) - 0.25) < near
+  key = jax.random.key(2)
+  np.testing.assert_array_equal(build(shortest=512)(ids, 4, key), fixed(ids, 4, key))
+  np.testing.assert_array_equal(ranged(ids, 4, None), fixed(ids, 4, None))
+
+
+def test_shortest_range_has_room_in_training_alone():
+  enc = make('random_positions', **SIZES, rngs=nnx.Rngs(0), longest=64, shortest=16)
+  sample = enc.sample_positions
+  assert sample(jnp.arange(16)[None], 1, jax.random.key(0)).shape == (1, 16)
+  assert sample(jnp.arange(17)[None], 1, None).shape == (1, 17)
+  with pytest.raises(ValueError, match='17 tokens, which may be one document, for 16 positions'):
+    sample(jnp.arange(17)[None], 1, jax.random.key(0))
+
+
 RANDOM_FLOATS = {'name': 'random_positions', 'kind': 'floats', 'longest': 9}
 SCALED = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
 
@@ -296,6 +335,7 @@ SCALED = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
   [
     (RANDOM_FLOATS, {'name': 'rope'}, None),
     ({'name': 'random_positions'}, {'name': 'alibi'}, 255),
+    ({'name': 'random_positions', 'shortest': 12}, {'name': 'rope'}, 255),
     ({'name': 'shape_offset'}, {'name': 'sinusoidal'}, None),
     ({'name': 'cape'}, {'name': 'sinusoidal'}, None),
     ({'name': 'pose'}, SCALED, 127),

@@ -1,5 +1,7 @@
 """Any encoding, at random positions in order."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -22,6 +24,10 @@ class RandomPositions(PositionWrapper):
   time grows with the square of the length times `longest`, for each tile multiplies its queries
   with those of all distances.
 
+  With `shortest`, every draw of training has a range of its own, its end drawn log-uniformly from
+  `shortest` to `longest`: a model meets gaps of every size between positions, where one range
+  shows it those of about `longest` / T alone. Our own form; evaluation draws from `longest`.
+
   With kind='floats', positions are real: T numbers drawn uniformly from 0 to `longest`, in order,
   whatever T is (random float sampling, Shimizu et al. 2026), and packed documents draw for
   themselves. The inner encoding must take floats.
@@ -38,6 +44,7 @@ class RandomPositions(PositionWrapper):
     *,
     inner: str | dict = 'rope',
     longest: int | None = None,
+    shortest: int | None = None,
     each: str = 'batch',
     kind: str = 'integers',
     eval_seed: int = 0,
@@ -47,6 +54,8 @@ class RandomPositions(PositionWrapper):
     Args:
       inner: a name, or a dict of a name and hyperparameters.
       longest: positions, or the end of their range; None: 16 times the training length.
+      shortest: the shortest range that training draws; None: `longest`, at every draw. Integers
+        need as many as training has tokens.
       each: 'batch' for one draw a batch, 'example' for one an example in training.
       kind: 'integers' or 'floats'.
       eval_seed: what the draw of evaluation is made from, of all seeds, documents and windows of a
@@ -55,10 +64,12 @@ class RandomPositions(PositionWrapper):
     """
     super().__init__(dims, rngs, inner)
     self.longest = 16 * dims.train_length if longest is None else longest
+    self.shortest = shortest
     self.each, self.kind, self.eval_seed = each, kind, eval_seed
     check_one_of(('batch', 'example'), each=each)
     check_one_of(('integers', 'floats'), kind=kind)
     check_at_least(1, longest=self.longest)
+    check_between(1, self.longest, shortest=shortest)
     check_between(0, 2**32 - 1, eval_seed=eval_seed)
     if kind == 'integers':
       self.check_longest(self.longest)
@@ -74,24 +85,35 @@ class RandomPositions(PositionWrapper):
       position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
       keys = key[None]
-    T = position_ids.shape[1]
-    if self.kind == 'integers' and self.longest < T:
-      problem = f'{T} tokens, which may be one document, for {self.longest} positions'
+    varies = self.shortest is not None and key is not None
+    T, fewest = position_ids.shape[1], self.shortest if varies else self.longest
+    if self.kind == 'integers' and fewest < T:
+      problem = f'{T} tokens, which may be one document, for {fewest} positions'
       raise LengthError(f'{type(self).__name__}: {problem}')
+    ends_B1 = self._draw_ends(keys) if varies else self.longest
     document_BT = jnp.cumsum(position_ids == 0, axis=1) - 1
     draw = self._draw_floats if self.kind == 'floats' else self._draw_integers
-    return draw(document_BT, position_ids, keys)
+    return draw(document_BT, position_ids, keys, ends_B1)
 
-  def _draw_floats(self, document_BT, position_ids, keys):
+  def _draw_ends(self, keys):
+    """The end of every draw's range, whose logarithm is uniform: int32 [B|1, 1]."""
+    low, high = math.log(self.shortest), math.log(self.longest + 1)
+    draw = lambda key: jax.random.uniform(jax.random.fold_in(key, 1), minval=low, maxval=high)
+    ends_B1 = jnp.exp(jax.vmap(draw)(keys))[:, None].astype(jnp.int32)
+    return jnp.clip(ends_B1, self.shortest, self.longest)  # exp may round past them
+
+  def _draw_floats(self, document_BT, position_ids, keys, ends_B1):
     """One number a token, sorted within its document: float32 [B|1, T]."""
     T = position_ids.shape[1]
-    drawn_BT = jax.vmap(lambda key: jax.random.uniform(key, (T,), maxval=self.longest))(keys)
+    drawn_BT = jax.vmap(lambda key: jax.random.uniform(key, (T,)))(keys) * ends_B1
     drawn_BT = jnp.broadcast_to(drawn_BT, position_ids.shape)
     return lax.sort((document_BT, drawn_BT), dimension=1, num_keys=2)[1]
 
-  def _draw_integers(self, document_BT, position_ids, keys):
-    """So many of all positions as a document has tokens, sorted: int32 [B|1, T]."""
+  def _draw_integers(self, document_BT, position_ids, keys, ends_B1):
+    """So many of a range as a document has tokens, sorted: int32 [B|1, T]."""
     order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
+    if self.shortest is not None:  # those of the range come first, in the order they have
+      order_BR = lax.sort((order_BR >= ends_B1, order_BR), dimension=1, num_keys=1)[1]
     order_BR = jnp.broadcast_to(order_BR, (position_ids.shape[0], self.longest))
     drawn_BT = jnp.take_along_axis(order_BR, position_ids, axis=1)
     return lax.sort((document_BT, drawn_BT), dimension=1, num_keys=2)[1]
