@@ -1,13 +1,14 @@
 """Claim: RoPE at random positions whose range is drawn anew for each batch meets gaps of every size
 in training, and so loses less past L than with one range.
 
-  python scripts/sweep.py --config=configs/studies/claims/random_ranges.py --kept=results/random_gaps
+  python scripts/sweep.py --config=configs/studies/claims/random_ranges.py \\
+    --kept=results/random_gaps
 
 In random_gaps.py beside this, RoPE trained at positions from 0 .. 32 L - 1 lost most of what it
 lost to gaps between tokens that are smaller than in training. Here the end of the range is drawn
 log-uniformly from L to 32 L for each batch (`shortest`), so that gaps are 1 to 32 on average. The
-rest is as there: models, budget, seeds, and evaluation with positions from 0 .. L - 1, 2 L, 4 L, 8 L
-and 32 L. Positions from as many as an input has tokens are those in order, as RoPE has them.
+rest is as there: models, budget, seeds, and evaluation with positions from 0 .. L - 1, 2 L, 4 L,
+8 L and 32 L. Positions from as many as an input has tokens are those in order, as RoPE has them.
 
 Known before, bits per byte with one range, means of three seeds: 2.588 at L where tokens lie 32
 apart, 3.887 where they lie 1 apart; 4.018 at 32 L. RoPE as it is has 2.472 at L, 3.411 at 2 L and
