@@ -2,6 +2,7 @@
 what it takes.
 """
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -56,7 +57,9 @@ def test_equal_to_dense(variant, mode):
   # 11 tokens on 8 devices: the last two have none
   with mesh(context=8) if variant == 'fox' else mesh(data=2, context=4):
     actual = gradients_of_layer(enc, mode, 'ring', (1, 2) if mode == 'causal' else None)
-  jax.tree.map(close, actual, desired)
+  # The laws let each be 2e-5 away from float64. In `float_positions` the gradient of FIRE's c is
+  # 6.60592, the sum of terms of 86 in all: 6.60602 here by `dense`, 6.60584 by `ring`.
+  jax.tree.map(functools.partial(close, tolerance=4e-5), actual, desired)
 
 
 def test_shares_of_padding_reach_no_gradient():
