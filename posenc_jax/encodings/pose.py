@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims
+from posenc_jax.encodings.core.base import Dims, LengthError
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
 
@@ -39,7 +39,7 @@ class PoSE(PositionWrapper):
       return None
     T = position_ids.shape[1]
     if self.longest < T:
-      raise ValueError(f'{type(self).__name__}: {T} tokens, but longest={self.longest}')
+      raise LengthError(f'{type(self).__name__}: {T} tokens, but longest={self.longest}')
     length_key, skip_key = jax.random.split(key)
     first_B1 = jax.random.randint(length_key, (batch, 1), 1, (T + 1) // 2 + 1)
     skip_B1 = jax.random.randint(skip_key, (batch, 1), 0, self.longest - T + 1)

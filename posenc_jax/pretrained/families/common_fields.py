@@ -71,7 +71,7 @@ def rope(
     raise fields.refused('rope_scaling', 'what rope_parameters says, or one of the two')
   name = 'rope_scaling' if parameters is None else 'rope_parameters'
   said = dict(parameters or scaling or {})
-  base = float(said.pop('rope_theta', theta or base))
+  base = float(said.pop('rope_theta', base if theta is None else theta))
   said_fraction = said.pop('partial_rotary_factor', None)
   where = 'partial_rotary_factor' if said_fraction is None else name
   fraction = fraction if said_fraction is None else said_fraction
