@@ -79,10 +79,21 @@ if '--xla_backend_optimization_level=0' in os.environ['XLA_FLAGS']:
 OF_CI = {
   f'test_{name}.py'
   for name in (
-    *('attention_weights', 'bench', 'blind_rules', 'carried_positions', 'carried_state'),
-    *('exporting', 'flax_attention', 'generation', 'grid', 'kept', 'long_ppl'),
-    *('lr_grid', 'page', 'paper_configs', 'profile_figures'),
-    *('scoring', 'seeds', 'slurm', 'taken_parameters', 'trackers'),
+    *('aot', 'attention_weights', 'bench', 'blind_rules', 'board', 'carried_positions'),
+    *('carried_state', 'conformance', 'decoding', 'dense', 'diagonals', 'exporting', 'extension'),
+    *(
+      'flax_attention',
+      'fused',
+      'generation',
+      'grid',
+      'init_from',
+      'kept',
+      'logsumexp',
+      'long_ppl',
+    ),
+    *('lr_grid', 'masks', 'muon', 'padding', 'page', 'paper_configs', 'profile_figures'),
+    *('report_settings', 'resume', 'rope_scaling', 'scoring', 'seeds', 'slurm', 'sweep'),
+    *('taken_parameters', 'trackers', 'triton'),
   )
 }
 OTHER_MARKERS = ('slow', 'gpu', 'tpu', 'browser', 'slurm', 'aot', 'fused')

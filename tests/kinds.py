@@ -22,6 +22,11 @@ def slow(*values):
   return pytest.param(*values, marks=pytest.mark.slow)
 
 
+def in_ci(*values):
+  """A case that `.ci/run` has, and not everyone before a commit."""
+  return pytest.param(*values, marks=pytest.mark.ci)
+
+
 @functools.cache
 def representatives() -> frozenset[str]:
   """Few encodings that have among them every place to act at, and the declarations that are named

@@ -20,7 +20,7 @@ from flax import nnx
 from half_precision import sums_in_half_precision
 from jax import export
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from kinds import daily_if, slow
+from kinds import in_ci, slow
 
 from posenc_jax import target
 from posenc_jax.attention import BACKENDS, attend
@@ -119,7 +119,7 @@ def test_diagonals_pick_the_row_of_their_distance(T, S, H):
       np.testing.assert_allclose(actual, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize('name', ['shaw', 'deberta', 'cope'])
+@pytest.mark.parametrize('name', ['shaw', in_ci('deberta'), in_ci('cope')])
 def test_tiles_of_several_strips_and_groups_equal_dense(name, monkeypatch):
   """Values and all gradients. Tiles of the default size have two strips and 16 groups of keys, and
   those of other tests one strip and no group.
@@ -428,6 +428,7 @@ def test_tiles_between_sink_tokens_and_a_window_are_not_read():
   check_unread(enc, q, k, v, 4, 48, window=9, sink_tokens=3)
 
 
+@pytest.mark.ci
 def test_keys_beyond_what_all_heads_of_an_encoding_see_are_not_read():
   """With a head that sees all, all are read. Of a chain the least is seen, of heads the most."""
   q, k, v = normal(1, 8, 4, 8), normal(1, 32, 4, 8), normal(1, 32, 4, 8)
@@ -481,10 +482,7 @@ def test_compiled_size_does_not_grow_with_length():
   assert lines(2048) == lines(8192)
 
 
-@pytest.mark.parametrize(
-  ('name', 'stride'),
-  [slow('alibi', 1), pytest.param('rope', 15, marks=daily_if(False, 'ci')), ('shaw', 1)],
-)
+@pytest.mark.parametrize(('name', 'stride'), [slow('alibi', 1), in_ci('rope', 15), ('shaw', 1)])
 def test_bfloat16_is_rounding_away_from_float32(name, stride):
   """Positions, tables and accumulators stay float32: distances above 256 are not exact in
   bfloat16, and frequencies that are not turn by other angles far out.
@@ -511,10 +509,7 @@ def test_bfloat16_is_rounding_away_from_float32(name, stride):
 
 
 @pytest.mark.parametrize('backend', ['dense', 'blockwise'])
-@pytest.mark.parametrize(
-  'name',
-  ['t5', *(pytest.param(n, marks=daily_if(False, 'ci')) for n in ('shaw', 'fox', 'deberta'))],
-)
+@pytest.mark.parametrize('name', ['t5', *map(in_ci, ('shaw', 'fox', 'deberta'))])
 def test_parameters_in_half_precision_are_read_in_float32(name, backend):
   """Their terms, and the sums over pairs of which their gradients are made."""
   enc = jax.tree.map(lambda p: p.astype(jnp.bfloat16), build(name))
@@ -785,7 +780,7 @@ class SeesIntegers(Encoding):
     return s_BHTS + (by_index + by_position)[:, None].astype(jnp.float32)
 
 
-@pytest.mark.parametrize('backend', ['dense', 'blockwise', 'diagonals'])
+@pytest.mark.parametrize('backend', ['blockwise', in_ci('dense'), in_ci('diagonals')])
 def test_what_is_said_to_be_int32_is_under_enable_x64(backend):
   assert contiguous_positions(4).dtype == jnp.int32
   q, enc = normal(1, 12, 4, 8), SeesIntegers(build('nope').dims, nnx.Rngs(0))
@@ -940,7 +935,7 @@ def test_positions_of_an_input_are_not_rounded(name, dtype):
     ask(position_ids)
 
 
-@pytest.mark.parametrize(('name', 'S'), [('t5', 128), ('t5', 600), ('shaw', 24)])
+@pytest.mark.parametrize(('name', 'S'), [('t5', 128), in_ci('t5', 600), in_ci('shaw', 24)])
 def test_a_program_for_any_batch_can_be_exported(name, S):
   enc = build(name)
   run = jax.jit(jax.grad(lambda q: attend(q, q, q, enc).var()))
@@ -1337,8 +1332,9 @@ def test_a_soft_cap_leaves_every_key_a_weight():
 @pytest.mark.parametrize(
   ('backend', 'is_causal'),
   [
-    *itertools.product(('blockwise', 'diagonals'), (True, False)),
-    *itertools.product(('fused_interpret', 'triton_interpret'), (True,)),
+    ('blockwise', True),
+    *(in_ci('blockwise', False), in_ci('diagonals', True), in_ci('diagonals', False)),
+    *(in_ci('fused_interpret', True), in_ci('triton_interpret', True)),
   ],
 )
 def test_what_has_no_second_derivative_says_so(backend, is_causal):
@@ -1359,7 +1355,7 @@ def test_what_has_no_second_derivative_says_so(backend, is_causal):
   np.testing.assert_allclose(jax.jit(jax.grad(both))(q), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['t5', 'shaw', 'sink', 'cope', 'fire', 'entmax'])
+@pytest.mark.parametrize('name', ['t5', *map(in_ci, ('shaw', 'sink', 'cope', 'fire', 'entmax'))])
 def test_the_second_derivative_of_dense(name):
   """Along a direction it is the difference of gradients there."""
   q, direction, enc = normal(1, 8, 4, 8), normal(1, 8, 4, 8), build(name)
@@ -1382,7 +1378,8 @@ class Hiding(Encoding):
 
 @pytest.mark.parametrize('value', [MASKED, float('-inf')])
 @pytest.mark.parametrize(
-  'name', ['adaptive_temperature', 'entmax', 'softpick', 'mta', 'dape_v2', 'selective']
+  'name',
+  [*('entmax', 'mta'), *map(in_ci, ('adaptive_temperature', 'softpick', 'dape_v2', 'selective'))],
 )
 def test_weights_of_whole_rows_know_keys_that_a_score_hides(name, value, monkeypatch):
   """Values and gradients are those of a window."""
@@ -1506,7 +1503,7 @@ def test_cudnn_is_asked_for_the_gpu_of_the_mesh_and_not_for_that_of_this_machine
 
 
 @pytest.mark.parametrize('options', [{}, {'window': 3}, {'is_causal': False}])
-@pytest.mark.parametrize('name', ['nope', 'rope', 'vo_rope'])
+@pytest.mark.parametrize('name', ['nope', in_ci('rope'), in_ci('vo_rope')])
 def test_cudnn_is_asked_for_the_same_attention(name, options):
   q, k, v = normal(1, 12, 4, 8), normal(1, 12, 2, 8), normal(1, 12, 2, 8)
   check_asked_of_cudnn(name, options, q, k, v)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import synthetic
 from flax import nnx
+from kinds import in_ci
 from small_runs import BASE, MODEL, SIZES, dotted, write_text_corpus
 
 from posenc_jax import config, data, storage, tasks
@@ -628,7 +629,7 @@ IN_HALF = (
 )
 
 
-@pytest.mark.parametrize('fields', IN_HALF, ids=['base', 'gated', 'parallel'])
+@pytest.mark.parametrize('fields', [IN_HALF[0], *map(in_ci, IN_HALF[1:])])
 def test_matrices_of_layers_are_held_in_bfloat16_and_score_the_same(fields, letters, tmp_path):
   """Bit for bit, whatever their numbers are; all else stays float32."""
   half = {'eval.compute_dtype': 'bfloat16', 'model.layers': 2}

@@ -292,7 +292,7 @@ def marks_of_law(variant: str, declaration: str) -> tuple:
 
 
 def is_quick(variant: str, mode: str, backend: str) -> bool:
-  """Whether a case is in the suite of every day: `pytest -m slow` has the others.
+  """Whether a case is quick: `pytest -m slow` has the gradients of the others.
 
   Representatives that act within tiles, and what does so each in its way, meet the modes on
   `blockwise`, but for windows and what another one meets. Of the others, what acts within tiles
@@ -325,10 +325,10 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
   return (mode, backend) == (wanted, backends_of(variant)[-1] if tiles else 'dense')
 
 
-def has_daily_gradients(variant: str, mode: str, backend: str) -> bool:
-  """Whether the suite of every day has the gradients of a case: on `dense` causally alone, and of
-  encodings with parameters, since there jax derives them from what computes the values. Of several
-  encodings as one, every second combination has them.
+def has_quick_gradients(variant: str, mode: str, backend: str) -> bool:
+  """Whether `.ci/run` has the gradients of a case: on `dense` causally alone, and of encodings with
+  parameters, since there jax derives them from what computes the values. Of several encodings as
+  one, every second combination has them.
   """
   if not is_quick(variant, mode, backend):
     return False
@@ -337,14 +337,23 @@ def has_daily_gradients(variant: str, mode: str, backend: str) -> bool:
   return variant not in SECOND_CHAINS
 
 
+def marks_of_gradients(variant: str, mode: str, backend: str) -> tuple:
+  """Every day has those of every encoding causally, on one backend, and of a plain score and of
+  vectors by distance in all modes that are quick.
+  """
+  if not has_quick_gradients(variant, mode, backend):
+    return daily_if(False)
+  if marks_of(variant):
+    return marks_of(variant)
+  is_tiled = has_quick_gradients(variant, mode, 'blockwise')
+  is_first = mode == 'causal' and (backend == 'blockwise' or not is_tiled)
+  return daily_if(is_first or (variant in ('nope', 'shaw') and backend == 'blockwise'), 'ci')
+
+
 @pytest.mark.parametrize(
   ('variant', 'mode', 'backend'),
   [
-    pytest.param(
-      *case,
-      backend,
-      marks=marks_of(case[0]) if has_daily_gradients(*case, backend) else daily_if(False),
-    )
+    pytest.param(*case, backend, marks=marks_of_gradients(*case, backend))
     for case in CASES
     for backend in backends_of(case[0])
   ],
@@ -520,7 +529,7 @@ def check_with_oracle(
   [
     pytest.param(*case, marks=marks_of(case[0]))
     for case in CASES
-    if (is_quick(*case, 'dense') and not has_daily_gradients(*case, 'dense'))
+    if (is_quick(*case, 'dense') and not has_quick_gradients(*case, 'dense'))
     or (case[0] in SECOND_CHAINS and is_quick(*case, backends_of(case[0])[-1]))
   ],
 )

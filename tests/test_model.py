@@ -16,7 +16,7 @@ from flax import nnx
 from half_precision import sums_in_half_precision
 from jax import export
 from jax.extend.core import Jaxpr, Var
-from kinds import daily_if
+from kinds import daily_if, in_ci
 from oracles import RECORDS
 from small_runs import dotted
 
@@ -548,11 +548,7 @@ def test_bfloat16_activations_are_near_float32():
 
 
 @pytest.mark.parametrize(
-  'name',
-  [
-    *('learned', 'transformer_xl'),
-    *(pytest.param(n, marks=daily_if(False, 'ci')) for n in ('learned_fourier', 'tupe', 'bipe')),
-  ],
+  'name', [*('learned', 'transformer_xl'), *(map(in_ci, ('learned_fourier', 'tupe', 'bipe')))]
 )
 def test_gradients_of_bfloat16_training_are_added_up_in_float32(name):
   """Sums over tokens and batch, for biases and for what an encoding adds to each sequence."""
