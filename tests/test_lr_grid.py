@@ -168,7 +168,7 @@ def lines():
   return product([parity, words, needle], vary('eval.protocols', ('answers',)))
 """
   scripts, out = (tmp_path / 'train.py',), tmp_path / 'out'
-  given = {'encoding.name': 'rope', 'eval.controls': (), 'eval.lengths': (40,)}
+  given = {'encoding.name': 'rope'}
   calls = lambda: {file: file.read_text() for file in out.glob('*/calls.txt')}
   path.write_text(text.replace('[parity, words, needle]', '[parity]'))
   assert choose_rates(path, out, tmp_path / 'rates.json', given, scripts) == 0
@@ -260,6 +260,27 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
   )
   with pytest.raises(UserError, match=r'other.py: a line sets optim.learning_rate; allowed: lines'):
     lr_grid.lines_of(path)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'),
+  [
+    ('vmap_seeds', True),
+    ('mesh.seeds', 2),
+    ('eval.split', 'test'),
+    ('eval.protocols', ('sliding',)),
+    ('eval.controls', ('truncated',)),
+    ('eval.documents', 3),
+    ('eval.spans', 2),
+    ('eval.lengths', (40,)),
+    ('eval.target_context', 40),
+    ('eval.examples', 7),
+  ],
+)
+def test_what_the_grid_sets_is_not_said(study, field, value):
+  words = rf'^config\.{field}=.*; allowed: none, the grid sets it$'
+  with pytest.raises(UserError, match=words):
+    study('rope', **{field.replace('.', '__'): value})
 
 
 @pytest.mark.slow

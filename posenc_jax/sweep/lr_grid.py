@@ -102,7 +102,7 @@ def choose_rates(
 
   Args:
     save: the file that `config.with_rates` reads: {'lines': {name: {'rate': ..., 'bits': ...}}}.
-    overrides, scripts, jobs, launcher: as for `sweep`.
+    overrides, scripts, jobs, launcher: as for `sweep`, but no override of what the grid sets.
     seed: that of all runs.
   Returns:
     The exit code: 1 if a run failed in another way than by diverging; then nothing is written.
@@ -119,12 +119,16 @@ def choose_rates(
   check_file(f'--save={save}', save)
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
+  of_all = _of_all(configs)
+  for field, value in overrides.items():
+    if field in (of_all | _of_own(configs[0])) and field != 'eval.k':  # which is read
+      raise UserError(f'config.{field}={shown(value)}; allowed: none, the grid sets it')
   curves = [
     RateCurve(line, c.optim.learning_rate, _of_own(c))
     for line, c in zip(lines, configs, strict=True)
   ]
   overrides = {field: value for field, value in overrides.items() if field != RATE}
-  overrides |= {**_of_all(configs), 'seed': seed}
+  overrides |= {**of_all, 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
   make_folder(Path(save).parent)
   make_folder(out)
