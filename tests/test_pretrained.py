@@ -51,6 +51,7 @@ ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3_linear', 'phi4_mini', 'gpt_neox')
 DAILY += ('exaone4', 'granite', 'glm4', 'stablelm_parallel', 'cohere2', 'gpt2', 'bloom')
 DAILY += ('granite_swa', 'llama_of_dynamic', 'phi3_longrope_short')
+NO_LENGTH = {'original_max_position_embeddings': 0}
 ONLY_A_TEMPERATURE = {'llama_4_scaling_beta': 0.1, 'original_max_position_embeddings': 8}
 OF_THE_ROW = ('llama_of_dynamic',)  # whose frequencies follow the length of a row, not of a text
 
@@ -552,6 +553,30 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('bloom', {'n_layer': 1001}, 'n_layer=1001; allowed: 1 to 1000'),
     ('mpt', {'n_layers': 0}, 'n_layers=0; allowed: 1 to 1000'),
     ('falcon', {'num_hidden_layers': 1001}, 'num_hidden_layers=1001; allowed: 1 to 1000'),
+    *(
+      (name, {'sliding_window': 0}, 'sliding_window=0; allowed: int, 1 or more')
+      for name in ('mistral', 'ministral', 'phi3', 'starcoder2', 'gemma3', 'exaone4', 'granite_swa')
+    ),
+    ('gemma3', {'sliding_window_pattern': 0}, 'sliding_window_pattern=0; allowed: int, 1 or more'),
+    ('cohere2', {'_sliding_window_pattern': 0}, 'sliding_window_pattern=0; allowed: int, 1 or'),
+    ('llama', {'original_max_position_embeddings': 0}, 'embeddings=0; allowed: int, 1 or more'),
+    (
+      'llama_yarn',
+      {'rope_parameters': {'rope_type': 'yarn', 'factor': 4.0} | NO_LENGTH},
+      'scaling.original_max_position_embeddings=0; allowed: a whole number from 2',
+    ),
+    (
+      'ministral3',
+      {'rope_parameters': ONLY_A_TEMPERATURE | NO_LENGTH},
+      'llama4_temperature: length=0; allowed: at least 1',
+    ),
+    ('llama', {'rope_theta': 0, 'rope_parameters': None}, 'rope: base=0.0; allowed: greater'),
+    ('gpt_neox', {'rotary_emb_base': 0, 'rope_parameters': None}, 'rope: base=0.0; allowed: '),
+    ('gpt2', {'n_inner': 0}, 'n_inner=0; allowed: int, 1 or more'),
+    ('falcon', {'ffn_hidden_size': 0}, 'ffn_hidden_size=0; allowed: int, 1 or more'),
+    ('bloom', {'n_embed': 0}, 'n_embed=0; allowed: int, 1 or more'),
+    ('bloom', {'num_attention_heads': 0}, 'num_attention_heads=0; allowed: int, 1 or more'),
+    ('bloom', {'num_hidden_layers': 0}, 'num_hidden_layers=0; allowed: 1 to 1000'),
     ('llama', {'tie_word_embeddings': True}, 'lm_head.weight is not the token embedding'),
     ('llama', {'rope_parameters': {'rope_type': 'yarrn', 'rope_theta': 1e4}}, 'yarn'),
     ('llama', {'rope_parameters': {'factor': 4.0}}, 'without factor, or with the rope_type that'),
@@ -640,6 +665,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
       "allowed: 'local_attn_first'",
     ),
     ('olmo3', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
+    ('olmo3', {'layer_types': []}, 'layer_types=[]; allowed: 5 of full_attention and sliding'),
     ('olmo3', {'layer_types': ['full_attention']}, '5 of full_attention and sliding_attention'),
     ('olmo3', {'layer_types': ['chunked_attention'] * 5}, '5 of full_attention and sliding'),
     ('olmo3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
@@ -656,6 +682,8 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('granite_swa', {'layer_types': ['full_attention'] * 3}, '6 of full_attention and sliding'),
     ('granite_swa', {'sliding_window': None}, 'sliding_window=None; allowed: a number'),
     ('granitemoehybrid', {'num_local_experts': 8}, 'num_local_experts=8; allowed: 0'),
+    ('granitemoehybrid', {'layers_block_type': []}, 'layers_block_type=[]; allowed: attention in'),
+    ('granitemoehybrid', {'layer_types': ['attention']}, "layer_types=['attention']; allowed: att"),
     ('granitemoehybrid', {'layer_types': None}, 'layer_types=None; allowed: attention in all'),
     ('granitemoehybrid', {'layer_types': ['mamba', *['attention'] * 2]}, 'attention in all layers'),
     (

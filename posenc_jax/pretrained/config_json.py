@@ -54,10 +54,12 @@ class Fields:
     self.allow_only('is_encoder_decoder', False)
     self.allow_only('use_sliding_window', False)
 
-  def take(self, name: str, default=None, kind: type | tuple = int, null: bool = True):
+  def take(
+    self, name: str, default=None, kind: type | tuple = int, null: bool = True, least: int = 0
+  ):
     """The value of a field, or the default of its family where it is left out.
 
-    `null`: whether null is that default, too; otherwise it is refused.
+    `null`: whether null is that default, too; otherwise it is refused. `least`: of numbers.
     """
     self._read.add(name)
     if not null and name in self._tree and self._tree[name] is None:
@@ -70,16 +72,17 @@ class Fields:
     if kind is float and type(value) is int:
       value = float(value)
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    is_negative = type(value) in (int, float) and value < 0
-    if type(value) not in kinds or is_negative:
+    is_less = type(value) in (int, float) and value < least
+    if type(value) not in kinds or is_less:
       allowed = ' or '.join(k.__name__ for k in kinds)
-      raise self.refused(name, f'{allowed}, 0 or more' if is_negative else allowed)
+      raise self.refused(name, f'{allowed}, {least} or more' if is_less else allowed)
     return value
 
-  def optional(self, name: str, kind: type | tuple):
-    """The value of a field, or None."""
+  def optional(self, name: str, kind: type | tuple, least: int = 0):
+    """The value of a field, or None. `least`: of numbers."""
     self._read.add(name)
-    return self.take(name, kind=kind) if self._tree.get(name) is not None else None
+    is_said = self._tree.get(name) is not None
+    return self.take(name, kind=kind, least=least) if is_said else None
 
   def part(self, name: str) -> 'Fields':
     """The fields in the value of a field; none where it is left out."""

@@ -59,7 +59,8 @@ def rope(
   scaling = fields.optional('rope_scaling', dict)
   theta = fields.optional('rope_theta', (int, float))
   fraction = fields.optional('partial_rotary_factor', (int, float))
-  original = fields.optional(ORIGINAL, int) or original
+  beside = fields.optional(ORIGINAL, int, least=1)
+  original = original if beside is None else beside
   fields.allow_only('rope_interleaved', False)
   fields.ignore('max_sequence_length')  # see `trained_length`
   if parameters and of is not None:
@@ -99,8 +100,8 @@ def rope(
     if kind == 'dynamic':  # as transformers has it, whatever else is said
       said[ORIGINAL] = length
     elif takes_original(kind):  # said, since a tuned run's training length is another
-      beside = original if of is None else None
-      said[ORIGINAL] = beside or said.get(ORIGINAL) or length
+      lengths = original if of is None else None, said.get(ORIGINAL), length
+      said[ORIGINAL] = next(value for value in lengths if value is not None)
     elif kind == 'linear' and ORIGINAL not in said:
       said |= start_of_linear(trained_length(fields, kind), said.get('factor'))
     if kind == 'longrope':
@@ -115,7 +116,7 @@ def trained_length(fields: Fields, rope_type: str = 'default') -> int:
   LongChat, whose `max_position_embeddings` is where the scaling starts.
   """
   length = fields.take('max_position_embeddings')
-  longer = fields.optional('max_sequence_length', int) or length
+  longer = fields.take('max_sequence_length', length)
   if rope_type == 'linear':
     return max(length, longer)
   if longer != length:

@@ -33,8 +33,10 @@ def granitemoehybrid(fields: Fields) -> Form:
   fields.allow_only('attention_bias', False)
   fields.ignore(*OF_OTHER_LAYERS)
   older, newer = (fields.optional(name, list) for name in ('layers_block_type', 'layer_types'))
-  if {*(older or newer or ['mamba'])} - {'attention', 'full_attention'}:  # an older word for it
-    name = 'layers_block_type' if older else 'layer_types'
+  name, kinds = ('layer_types', newer) if older is None else ('layers_block_type', older)
+  layers = number_of_layers(fields)
+  # 'attention' is an older word for it
+  if kinds is None or len(kinds) != layers or {*kinds} - {'attention', 'full_attention'}:
     raise fields.refused(name, 'attention in all layers: there is no other kind here')
   rotates = fields.take('position_embedding_type', 'none', str) == 'rope'
   rotary = rope(fields)  # also read where it is not used
@@ -55,7 +57,7 @@ def granite_swa(fields: Fields) -> Form:
   """
   fields.need('num_hidden_layers', 'num_key_value_heads', 'max_position_embeddings')
   layers = number_of_layers(fields)
-  rotary, window = rope(fields), fields.take('sliding_window', 128, null=False)
+  rotary, window = rope(fields), fields.take('sliding_window', 128, null=False, least=1)
   kinds = kinds_of_layers(fields, [KINDS[n % 4 == 0] for n in range(layers)])
   bases = fields.optional('layer_rope_theta', list)
   if bases is None:

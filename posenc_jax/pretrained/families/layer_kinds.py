@@ -20,22 +20,22 @@ def rope_of_kinds(fields: Fields, *bases: float) -> tuple[dict, dict]:
 def period_of_windows(fields: Fields, default: int) -> int:
   """Each how many-th layer has no window, by two names of one field."""
   names = ('sliding_window_pattern', '_sliding_window_pattern')
-  periods = [period for name in names if (period := fields.optional(name, int))]
-  return periods[0] if periods else default
+  periods = [fields.optional(name, int, least=1) for name in names]
+  return next((period for period in periods if period is not None), default)
 
 
 def by_kind(fields: Fields, layers: int, local: dict, whole: dict, period: int) -> dict:
   """The encoding of all layers: `local` and a window, or `whole`, which each `period`-th has where
   the file does not say the kind of each.
   """
-  local = {**local, 'attention_window': fields.take('sliding_window', 4096, null=False)}
+  local = {**local, 'attention_window': fields.take('sliding_window', 4096, null=False, least=1)}
   kinds = kinds_of_layers(fields, [KINDS[(n + 1) % period == 0] for n in range(layers)])
   return pattern([whole if kind == 'full_attention' else local for kind in kinds])
 
 
 def kinds_of_layers(fields: Fields, default: list[str]) -> list[str]:
   """The kind of each layer; `default` where the file does not say it."""
-  kinds = fields.optional('layer_types', list) or default
+  kinds = fields.take('layer_types', default, list)
   if len(kinds) != len(default) or {*kinds} - {*KINDS}:
     raise fields.refused('layer_types', f'{len(default)} of full_attention and sliding_attention')
   return kinds

@@ -40,7 +40,7 @@ def gpt_neox(fields: Fields) -> Form:
     'parallel_residual': fields.take('use_parallel_residual', True, bool),
     'tie_embeddings': fields.take('tie_word_embeddings', False, bool),
   }
-  base = float(fields.optional('rotary_emb_base', (int, float)) or 10_000)
+  base = float(fields.take('rotary_emb_base', 10_000, (int, float)))
   fraction = fields.take('rotary_pct', 0.25, float)
   # Transformers reads those two by their older names, or what `rope_parameters` has in it.
   fields.allow_only('rope_theta', None, base)
@@ -66,7 +66,7 @@ def gpt2(fields: Fields) -> Form:
   length = fields.take('n_positions', 1024)
   model = {
     'model_dim': D,
-    'mlp_dim': fields.optional('n_inner', int) or 4 * D,
+    'mlp_dim': fields.take('n_inner', 4 * D, least=1),
     'layers': number_of_layers(fields, 'n_layer', 12),
     'heads': H,
     'head_dim': D // H,
@@ -106,11 +106,10 @@ def bloom(fields: Fields) -> Form:
   fields.allow_only('n_inner', None)
   fields.allow_only('skip_bias_add', True)
   fields.allow_only('skip_bias_add_qkv', False)
-  D = fields.take('n_embed', 0) or fields.take('hidden_size', 64)
-  H = fields.take('num_attention_heads', 0) or fields.take('n_head', 8)
-  fields.optional('hidden_size', int)
-  fields.optional('n_head', int)
-  of_layers = 'num_hidden_layers' if fields.take('num_hidden_layers', 0) else 'n_layer'
+  D = fields.take('n_embed', fields.take('hidden_size', 64), least=1)
+  H = fields.take('num_attention_heads', fields.take('n_head', 8), least=1)
+  is_newer = fields.optional('num_hidden_layers', int) is not None
+  of_layers = 'num_hidden_layers' if is_newer else 'n_layer'
   model = {
     'model_dim': D,
     'mlp_dim': 4 * D,
@@ -218,7 +217,7 @@ def starcoder2(fields: Fields) -> Form:
     *(rule for leaf, name in modules.items() for rule in linear(leaf, LAYER + name, has_bias)),
     *logits_rule(model),
   ]
-  attention = {'window': fields.optional('sliding_window', int) or 0}
+  attention = {'window': fields.optional('sliding_window', int, least=1) or 0}
   length = fields.take('max_position_embeddings', 4096)
   return Form(model, attention, rope(fields), length, rules, BUFFERS)
 
@@ -267,7 +266,7 @@ def falcon(fields: Fields) -> Form:
   K = D // H
   model = {
     'model_dim': D,
-    'mlp_dim': fields.optional('ffn_hidden_size', int) or 4 * D,
+    'mlp_dim': fields.take('ffn_hidden_size', 4 * D, least=1),
     'layers': number_of_layers(fields, default=32),
     'heads': H,
     'kv_heads': 0 if H == 1 else 1,

@@ -119,7 +119,7 @@ def mistral(fields: Fields) -> Form:
   if fields.optional('layer_types', list) is not None:
     return ministral(fields)
   fields.need('sliding_window', 'num_key_value_heads')
-  window = fields.optional('sliding_window', int)
+  window = fields.optional('sliding_window', int, least=1)
   return dataclasses.replace(llama_like(fields), attention={'window': window or 0})
 
 
@@ -152,7 +152,8 @@ def ministral3(fields: Fields) -> Form:
   if not takes_original(said.get('rope_type', said.get('type'))):
     beside.append(ORIGINAL)  # which is of the temperature alone
   parameters = {name: value for name, value in said.items() if name not in beside}
-  length = said.get(ORIGINAL) or fields.take('max_position_embeddings')
+  length = said.get(ORIGINAL)
+  length = fields.take('max_position_embeddings') if length is None else length
   temperature = {'name': 'llama4_temperature', 'length': length, 'c': c, 'counts_itself': False}
   members = rope(fields, parameters=parameters), temperature
   return llama_like(fields, eps=1e-5, encoding={'name': 'chain', 'members': members})
@@ -288,7 +289,7 @@ def seed_oss(fields: Fields) -> Form:
 
 def phi3(fields: Fields) -> Form:
   """Phi-3 (arXiv:2404.14219): joined projections, longrope."""
-  window = fields.optional('sliding_window', int)
+  window = fields.optional('sliding_window', int, least=1)
   for name in ('attention_bias', 'mlp_bias', 'lm_head_bias'):
     fields.allow_only(name, False)
   for name in ('full_attn_mod', 'interpolate_factor'):
