@@ -351,6 +351,11 @@ def test_gguf_files_that_are_not_covered(tmp_path):
     UserError, match=r"a tensor 'blk\.0\.ffn_gate_inp\.weight' that no family uses"
   ):
     sources.open_source(str(path))
+  path = write_gguf(
+    tmp_path / 'q.gguf', tensors={'blk.0.post_attention_norm.weight': np.zeros(12, 'f')}
+  )
+  with pytest.raises(UserError, match=r'ffn_norm\.weight and \S+_attention_norm\.weight are both'):
+    sources.open_source(str(path))
   lacking = {'general.architecture': 'llama', 'llama.attention.head_count': 4}
   with pytest.raises(UserError, match=r'm: its metadata lack llama\.embedding_length'):
     gguf_file._config(lacking, False, 'm')

@@ -115,6 +115,10 @@ def test_the_text_model_of_a_model_of_images(kind, name, older, tmp_path):
   )
   with pytest.raises(UserError, match='nothing reads the tensor other'):
     imported(folder)
+  twice = {'model.norm.weight': tensors['model.norm.weight']}
+  safetensors.numpy.save_file(named | twice, folder / 'model.safetensors')
+  with pytest.raises(UserError, match=r' are both model\.norm\.weight; allowed: one of them'):
+    imported(folder)
 
 
 def test_the_text_model_of_gemma_3_4b_has_the_sizes_of_transformers():
@@ -579,6 +583,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('bloom', {'num_hidden_layers': 0}, 'num_hidden_layers=0; allowed: 1 to 1000'),
     ('llama', {'tie_word_embeddings': True}, 'lm_head.weight is not the token embedding'),
     ('llama', {'rope_parameters': {'rope_type': 'yarrn', 'rope_theta': 1e4}}, 'yarn'),
+    (
+      'llama',
+      {'rope_parameters': {'type': 'dynamic', 'rope_type': 'linear', 'factor': 2.0}},
+      "'factor': 2.0}; allowed: one rope_type, which type may repeat",
+    ),
     ('llama', {'rope_parameters': {'factor': 4.0}}, 'without factor, or with the rope_type that'),
     (
       'mistral',
@@ -839,9 +848,10 @@ def test_a_linear_scaling_may_lead_to_another_length_than_that_of_positions(scal
 def test_longrope_has_an_older_name():
   config = RECORDS['phi3_longrope']['config']
   older = config['rope_parameters'] | {'rope_type': 'su'}
+  both = config['rope_parameters'] | {'type': 'su'}
   forms = (
     families.form_of(config | {'rope_parameters': x}, 'm')
-    for x in (older, config['rope_parameters'])
+    for x in (older, both, config['rope_parameters'])
   )
   assert len({json.dumps(form.encoding) for form in forms}) == 1
 

@@ -66,7 +66,11 @@ def open_model(
     general = f'blk.{{n}}.{rest}' if is_layer else name
     if general not in translated:
       raise UserError(f'{field}: a tensor {shown(name)} that no family uses')
-    names[translated[general].format(n=number)] = name
+    target = translated[general].format(n=number)
+    if target in names:
+      problem = f'{names[target]} and {name} are both {target}'
+      raise UserError(f'{field}: {problem}; allowed: one of them')
+    names[target] = name
   shapes = {name: tuple(map(int, found[own].shape[::-1])) for name, own in names.items()}
 
   def read(name):

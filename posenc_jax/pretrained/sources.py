@@ -206,7 +206,13 @@ def _folder(folder: Path, field: str, model: str, check: Check) -> Source:
       raise UserError(f'{field}: {INDEX} lists {lost[0]}, which {listed[lost[0]]} does not hold')
   own = {name: name for name in where}  # in the files
   if config is not tree:
-    own = {text: name for name in where if (text := text_tensor(name)) is not None}
+    own = {}
+    for name in where:
+      text = text_tensor(name)
+      if text in own:
+        raise UserError(f'{field}: {own[text]} and {name} are both {text}; allowed: one of them')
+      if text is not None:
+        own[text] = name
   tokenizer = None
   if storage.exists(folder / TOKENIZER):
     tokenizer = (folder / TOKENIZER).read_bytes()

@@ -80,9 +80,11 @@ def rope(
   fraction = float(fraction) if is_said else 1.0
   if fraction != 1 and not is_partial:
     raise fields.refused(where, 'partial_rotary_factor=1 in this family')
-  old_name = said.pop('type', 'default')
-  kind = said.pop('rope_type', old_name)
-  kind = 'longrope' if kind == 'su' else kind  # Phi-3's first name for it
+  kinds = [said.pop(key) for key in ('rope_type', 'type') if key in said]
+  kinds = ['longrope' if kind == 'su' else kind for kind in kinds]  # Phi-3's first name for it
+  if kinds and kinds[0] != kinds[-1]:
+    raise fields.refused(name, 'one rope_type, which type may repeat')
+  kind = kinds[0] if kinds else 'default'
   said.pop('finetuned', None)  # of the first files with YaRN, which says how they came to be
   if kind == 'yarn' and (unread := said.pop('attn_factor', None)) is not None:
     both = [said[key] for key in ('mscale', 'mscale_all_dim') if said.get(key)]
