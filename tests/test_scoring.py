@@ -420,12 +420,14 @@ def test_an_evaluator_finds_key_tokens_and_none_is_no_number(documents):
   [
     ({'protocol': 'lask_k'}, "protocol='lask_k'; did you mean 'last_k'"),
     ({'target_context': 17}, 'target_context=17; allowed: length=7 to 16, the shortest document'),
+    ({'target_context': 0}, 'target_context=0; allowed: length=7 to 16, the shortest document'),
     ({'k': 0}, 'k=0; allowed: 1 or more'),
     ({'spans': 0}, 'spans=0; allowed: 1 or more'),
     ({'documents': []}, 'documents=0; allowed: 1 or more'),
     ({'k': 8}, 'k=8; allowed: at most length=7'),
     ({'attention': {'window': 3}}, 'allowed: None, unless the model is an LM'),
     ({'protocol': 'long_ppl', 'context': 7}, 'context=7; allowed: 1 to less than length=7'),
+    ({'protocol': 'long_ppl', 'context': 4, 'stride': 0}, 'stride=0; allowed: 1 or more'),
     ({'documents': ['text']}, r'a document of shape \(\), <U4; allowed: integers \[T\], or bytes'),
   ],
 )

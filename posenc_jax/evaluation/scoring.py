@@ -233,7 +233,7 @@ def last_k(
   for name, value in (('k', k), ('spans', spans), ('documents', len(texts))):
     if value < 1:
       raise ValueError(f'{name}={value}; allowed: 1 or more')
-  target_context = target_context or length
+  target_context = length if target_context is None else target_context
   if not length <= target_context <= min(map(len, texts)):
     allowed = f'length={length} to {min(map(len, texts))}, the shortest document'
     raise ValueError(f'target_context={target_context}; allowed: {allowed}')
@@ -296,13 +296,15 @@ def long_perplexity(
   """
   if not 1 <= context < length:
     raise ValueError(f'context={context}; allowed: 1 to less than length={length}')
+  stride = max(1, context // 4) if stride is None else stride
+  if stride < 1:
+    raise ValueError(f'stride={stride}; allowed: 1 or more')
   windows_WT = windows.whole_windows(texts, length)
   nats_WT = windows.by_position(nll, windows_WT, batch_tokens)
   long_ppl.check_finite(nats_WT, 'the model')
   full_WT = nats_WT
   if evaluator is not None:
     (nll, takes_last), full_WT = _likelihoods(evaluator, None), None
-  stride = stride or max(1, context // 4)
   asked = nll, windows_WT, context, stride, batch_tokens, full_WT, takes_last
   is_key_WT = long_ppl.key_tokens(*long_ppl.deciding_nats(*asked), context, alpha, beta)
 
