@@ -57,6 +57,8 @@ def main(argv: list[str]) -> int | None:
   if flags.platform not in ('', *PLATFORMS):
     allowed = ', '.join(PLATFORMS)
     raise UserError(f'--platform={flags.platform!r}; allowed: {allowed}')
+  if flags.check:
+    cli.check_unused(flags, known, ('platform',), 'without --check')
   c = config.load(flags.config, overrides)
   config.validate(c)
   check_one_host()

@@ -28,14 +28,15 @@ def main(argv):
   flags, overrides = cli.parse_args(
     argv, {'source': cli.REQUIRED, 'workdir': cli.REQUIRED, 'tokenizer': ''}
   )
+  base, tokenizer = config.load(config.BASE, overrides), None
   for name in overrides:
-    if name.split('.')[0] in OF_THE_SOURCE and name != 'model.bos':
-      raise UserError(f'--config.{name}: the source decides it; allowed: data, eval, model.bos')
+    section = name.split('.')[0]
+    if section not in ('data', 'eval') and name != 'model.bos':
+      why = 'the source decides it' if section in OF_THE_SOURCE else 'does nothing here'
+      raise UserError(f'--config.{name}: {why}; allowed: data, eval, model.bos')
     if name in ('data.tokenizer', 'data.vocab'):
       raise UserError(f'--config.{name}: the source decides it; allowed: --tokenizer=FILE')
   cli.check_new_folder(f'--workdir={flags.workdir}', flags.workdir)
-
-  base, tokenizer = config.load(config.BASE, overrides), None
   config.validate_data(base)
 
   import jax  # it takes seconds to import

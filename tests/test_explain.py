@@ -198,6 +198,11 @@ def test_platforms_that_there_are_not_are_one_line(explained):
     explained('--platform=gpus')
 
 
+def test_laws_are_of_no_platform(explained):
+  with pytest.raises(UserError, match=r"^--platform='tpu': does nothing here; allowed: without"):
+    explained('--check', '--platform=tpu')
+
+
 @pytest.mark.parametrize(
   ('fields', 'reason'),
   [

@@ -433,6 +433,9 @@ def test_what_is_wrong_beside_the_source_is_said_before_it_is_opened(tmp_path, m
     ([f'--tokenizer={tmp_path}'], 'no such file; allowed: a tokenizer.json'),
     ([f'--tokenizer={tmp_path / "no.json"}'], 'no tokenizer .*; allowed: a tokenizer.json'),
     (['--config.eval.kk=1'], 'kk'),
+    (['--config.optim.beta1=0.5'], r'optim\.beta1: does nothing here; allowed: data, eval, model'),
+    (['--config.mesh.data=2'], r'mesh\.data: does nothing here; allowed: data, eval, model\.bos'),
+    (['--config.vmap_seeds=True'], r'vmap_seeds: does nothing here; allowed: data, eval, model'),
     (['--config.eval.lengths=0,'], r'config\.eval\.lengths=\(0,\); allowed: '),
   ):
     with pytest.raises(UserError, match=message):
