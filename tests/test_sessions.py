@@ -67,6 +67,16 @@ def test_other_code_is_named_where_a_run_goes_on(run, tmp_path, monkeypatch, cap
   assert 'until now' not in capsys.readouterr().out
 
 
+def test_damaged_sessions_are_refused_before_anything_is_measured(run, tmp_path, monkeypatch):
+  workdir = tmp_path / 'run'
+  shutil.copytree(run, workdir)
+  with open(workdir / sessions.FILE, 'a') as file:
+    file.write('damaged\n')
+  monkeypatch.setattr('posenc_jax.evaluation.evaluate.measure', lambda *_: pytest.fail('measured'))
+  with pytest.raises(Damaged, match=f'{sessions.FILE}:3: '):
+    evaluate(make(eval__documents=3), workdir)
+
+
 def test_a_session_waits_for_another_that_is_added(tmp_path, monkeypatch):
   made_by = sessions._made_by()  # which takes git a moment
   monkeypatch.setattr(sessions, '_made_by', lambda: made_by)

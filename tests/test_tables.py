@@ -452,6 +452,15 @@ def test_by_which_code_runs_were_made_is_shown_under_their_tables(tmp_path, monk
   assert 'Runs made' not in (tmp_path / 'table.md').read_text()
 
 
+def test_damaged_sessions_are_named_before_a_table_is_written(tmp_path):
+  (tmp_path / 'a').mkdir()
+  storage.append_rows(tmp_path / 'a' / 'eval.jsonl', [row('rope', run='a')])
+  (tmp_path / 'a' / sessions.FILE).write_text('damaged\n')
+  failed = study.Report(tmp_path, figures={}).write_all_possible()
+  assert f'{sessions.FILE}:1: ' in failed['tables']
+  assert not (tmp_path / 'table.md').exists()
+
+
 def runs_of_configs(folder, fields_of):
   """Runs of one label in a folder, {name: fields of its config}, each with a row."""
   for name, fields in fields_of.items():

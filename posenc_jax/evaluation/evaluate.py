@@ -145,7 +145,10 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 def recorder(workdir: Path) -> Callable[[], None]:
   """A function that adds this evaluation, which begins now, to sessions.jsonl when it is called
   first, and prints whether the session before was of other code; then it does nothing.
+
+  Raises Damaged now where the sessions are: by the first write, rows would have been measured.
   """
+  sessions.of_run(workdir)
   work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()
 
   @functools.cache  # since `KeptRows` calls it before all that it writes

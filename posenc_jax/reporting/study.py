@@ -104,7 +104,7 @@ class Report:
 
     Raises Stopped where they cannot be written. `failed`: as for `_tables`.
     """
-    spent = costs.read(self.folder)
+    spent, worked = costs.read(self.folder), sessions.of_folder(self.folder)
     made = self._tables(spent, failed)
     console = cli.wide_console()
     for table in made:
@@ -113,7 +113,7 @@ class Report:
       out = self._made_out()
       costs.write(out, spent)
       table_writers.write(made, out)
-    if worked := sessions.of_folder(self.folder):
+    if worked:
       print(visible(sessions.sentence(worked, {row['run'] for row in self.rows})))
     print(visible(f'{out}/table.md, .tex, .csv'))
 
