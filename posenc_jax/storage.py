@@ -91,13 +91,18 @@ def check_readable(path: str | Path) -> None:
 
 def check_all_readable(folder: str | Path) -> None:
   """`check_readable` of all files below a folder. Raises OSError for a folder, too."""
+  for parent, _, names in walk(folder):
+    for name in names:
+      check_readable(Path(parent) / name)
+
+
+def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
+  """`os.walk`, which raises OSError of a folder that it cannot list: alone it passes over that."""
 
   def fail(error):
     raise error
 
-  for parent, _, names in os.walk(folder, onerror=fail):
-    for name in names:
-      check_readable(Path(parent) / name)
+  return os.walk(folder, onerror=fail)
 
 
 def read_json(path: str | Path, fields: Mapping[str, type] = {}, remedy: str = '') -> dict:

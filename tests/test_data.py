@@ -904,6 +904,43 @@ def test_links_to_folders_are_followed_and_those_that_lead_back_are_not(tmp_path
   }
 
 
+def test_a_link_to_nothing_is_refused(tmp_path):
+  name = write(tmp_path / 'a', {'train/a.txt': 'A'})
+  for link in ('b.txt', 'folder'):
+    path = tmp_path / 'a' / 'train' / link
+    path.symlink_to(tmp_path / 'gone')
+    with pytest.raises(UserError, match=f'{path} is a link to nothing; allowed: links to what'):
+      corpus(name, 'train', 'text', '')
+    path.unlink()
+  (tmp_path / 'a' / 'train' / '.hidden').symlink_to(tmp_path / 'gone')
+  assert list(corpus(name, 'train', 'text', '').names) == ['a.txt']
+
+
+@pytest.mark.parametrize('closed', ['', 'deep', 'deep/er'])
+def test_a_folder_that_cannot_be_listed_is_not_taken_for_an_empty_one(
+  closed, tmp_path, monkeypatch
+):
+  scandir, name = os.scandir, write(tmp_path / 'a', {f'deep/er/{i}.txt': 'x' for i in range(3)})
+
+  def refuse(path):
+    if Path(path) == Path(name, closed):
+      raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, 'scandir', refuse)
+  for listed in (lambda: corpus(name, 'train', 'text', ''), lambda: hf._files(Path(name))):
+    with pytest.raises(PermissionError):
+      listed()
+
+
+def test_files_of_text_that_are_not_read_are_counted_once(tmp_path, capsys):
+  others = ('a.GZ', 'b.gz', 'c.gz', 'X.TXT', 'x.md', '.d.gz', 'LICENSE')
+  name = write(tmp_path / 'a', {f'{i}.txt': 'x' for i in range(3)} | dict.fromkeys(others, 'x'))
+  assert sum(map(len, contents(name).values())) == 3
+  said = f'{name}: not read, since they are no .txt or .jsonl files: 1 .GZ, 1 .TXT, 2 .gz\n'
+  assert capsys.readouterr().err == said
+
+
 def test_the_listing_of_a_folder_sees_what_moves_documents(tmp_path):
   files = {f'{i}.txt': f'text {i}' for i in range(5)} | {'a.jsonl': '{"text": "1"}\n{"text": "22"}'}
 

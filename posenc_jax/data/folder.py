@@ -1,5 +1,6 @@
 """A folder of text as a corpus: each .txt file, and each line of a .jsonl file, is one document. A
-list of integers in such a line is the text of these numbers, with a space between two.
+list of integers in such a line is the text of these numbers, with a space between two. A line says
+how many files of other kinds of text are left out.
 
 Subfolders are searched at any depth, those behind links too. If there is a subfolder train/,
 validation/ or test/, these are the splits. Otherwise documents are ranked by the SHA-256 of their
@@ -8,24 +9,29 @@ document each), and the rest trains. Adding a file can then move others, so a co
 should have the subfolders.
 """
 
+import functools
 import hashlib
 import json
 import mmap
 import os
+import sys
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from posenc_jax import storage
 from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of
-from posenc_jax.errors import UserError, hint, one_line, user_errors
+from posenc_jax.errors import UserError, hint, one_line, user_errors, visible
 
 # What the system says of a file that goes away while the folder is read.
 GONE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 # How files of gzip, zstd, bzip2, xz and zip begin.
 COMPRESSED = (b'\x1f\x8b', b'\x28\xb5\x2f\xfd', b'BZh', b'\xfd7zXZ', b'PK\x03\x04')
+SUFFIXES = ('.txt', '.jsonl')
 # Ends of files that the library `datasets` reads: those of its tables, and of lines compressed.
 OF_LIBRARY = ('.arrow', '.bz2', '.csv', '.gz', '.json', '.parquet', '.tsv', '.xz', '.zst')
 
@@ -95,11 +101,12 @@ def _numbers(column_D: np.ndarray) -> Iterator[int]:
     yield from column_D[start : start + AT_ONCE].tolist()
 
 
+@user_errors(*GONE)
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
   """Returns the documents of a split. Raises `UserError`."""
   root = Path(name)
   field = f'config.data.corpus={name!r}'
-  _, folders, _ = next(os.walk(root), (root, [], []))
+  _, folders, _ = next(storage.walk(root))
   capital = [folder for folder in folders if folder not in SPLITS and folder.lower() in SPLITS]
   if capital and 'train' in map(str.lower, folders):  # to some file systems these are splits
     raise UserError(f'{field}: a folder {capital[0]!r}; {hint(capital[0], SPLITS)}')
@@ -140,28 +147,42 @@ def _files_below(root: Path) -> Iterator[Path]:
   """Yields the files below a folder, hidden ones left out, each folder once: where it lies, if that
   is below `root`, else behind the first link to it. A link to a folder that `root` is in leads
   nowhere, for other splits are there.
+
+  Raises `UserError` of a link to nothing, and OSError of a folder that cannot be listed.
   """
   places = [root]
   seen = set(map(str, root.resolve().parents))
   for place in places:  # links behind links join it
-    for folder, subfolders, names in os.walk(place):
+    for folder, subfolders, names in storage.walk(place):
       subfolders[:] = sorted(name for name in subfolders if not name.startswith('.'))
       if (real := os.path.realpath(folder)) in seen:
         subfolders.clear()
         continue
       seen.add(real)
       places += [path for path in map(Path(folder).joinpath, subfolders) if path.is_symlink()]
-      paths = (Path(folder, name) for name in names if not name.startswith('.'))
-      yield from filter(Path.is_file, paths)
+      for path in (Path(folder, name) for name in names if not name.startswith('.')):
+        if path.is_file():
+          yield path
+        elif path.is_symlink() and not storage.exists(path):
+          raise UserError(
+            f'config.data.corpus: {path} is a link to nothing; allowed: links to what is there'
+          )
 
 
-@user_errors(*GONE)
 def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
   """All documents below `root`, sorted by the names of their files, without hidden files; and what
   `identity_of` says of these files, before they are read.
   """
-  paths = (path for path in _files_below(root) if path.suffix in ('.txt', '.jsonl'))
-  files = sorted(path.relative_to(root).as_posix() for path in paths)
+  files, left_out = [], Counter()
+  for path in _files_below(root):
+    if path.suffix in SUFFIXES:
+      files.append(path.relative_to(root).as_posix())
+    elif path.suffix.lower() in (*SUFFIXES, *OF_LIBRARY):
+      left_out[path.suffix] += 1
+  files.sort()
+  if files and left_out:
+    counts = ', '.join(f'{left_out[suffix]} {suffix}' for suffix in sorted(left_out))
+    _say(f'{root}: not read, since they are no .txt or .jsonl files: {counts}')
   identity = identity_of((root / name for name in files), text_field)
   columns = numbers, lines, offsets, sizes = array('i'), array('q'), array('q'), array('q')
   for number, name in enumerate(files):
@@ -182,6 +203,12 @@ def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
           sizes.append(len(content))
         offset += len(content)
   return Places(root, files, *map(np.asarray, columns)), identity
+
+
+@functools.cache  # since all splits may be of the same folder
+def _say(line: str) -> None:
+  """Prints a line to the error stream, once."""
+  print(visible(line), file=sys.stderr, flush=True)
 
 
 def listing_of(folder: str, names: Iterable[str], sizes: Iterable[int]) -> Listing:

@@ -175,9 +175,14 @@ def _listing(folder: Path, documents: int) -> Listing:
 
 
 def _files(folder: Path) -> list[Path]:
-  """The files in a folder, seen from it, without hidden ones."""
-  files = sorted(path.relative_to(folder) for path in folder.rglob('*') if path.is_file())
-  return [file for file in files if not any(part.startswith('.') for part in file.parts)]
+  """The files in a folder, seen from it, without hidden ones. Raises OSError where a folder cannot
+  be listed.
+  """
+  files = []
+  for parent, folders, names in storage.walk(folder):
+    folders[:] = [name for name in folders if not name.startswith('.')]
+    files += [Path(parent, name) for name in names if not name.startswith('.')]
+  return sorted(file.relative_to(folder) for file in files if file.is_file())
 
 
 def _is_text(features, name: str) -> bool:
