@@ -461,6 +461,14 @@ def test_damaged_sessions_are_named_before_a_table_is_written(tmp_path):
   assert not (tmp_path / 'table.md').exists()
 
 
+def test_a_config_that_is_damaged_is_named(tmp_path, capsys):
+  runs_of_configs(tmp_path, {f'seed={n}': {'seed': n, 'label': 'x'} for n in range(2)})
+  path = tmp_path / 'seed=1' / 'config.json'
+  path.write_text('{')
+  assert len(row_files.of_runs(tmp_path)) == 2
+  assert capsys.readouterr().err.startswith(f'{path} is damaged: ')
+
+
 def runs_of_configs(folder, fields_of):
   """Runs of one label in a folder, {name: fields of its config}, each with a row."""
   for name, fields in fields_of.items():

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,8 @@ def of_runs(folder: str | Path) -> list[dict]:
   """The rows of a folder as `read` gives them, with up to two fields more: `config` of runs whose
   config.json is there, {field: value} of what makes runs with other seeds another line; and `code`,
   the same of encodings of the user's own, where the run says it or, of kept results, the folder.
+
+  Prints a line, to the error stream, of each config.json that is wrong.
   """
   rows, saved, codes = read(folder), {}, {}
   with disk_errors(remedy=''):
@@ -39,8 +42,10 @@ def of_runs(folder: str | Path) -> list[dict]:
     for file in storage.files_below(folder, 'config.json') if storage.is_folder(folder) else []:
       try:
         fields = config.flat(config.saved_config(file.parent))
-      except UserError:
-        continue  # costs and pages, which show what is in it, say so
+      except UserError as error:
+        problem = 'whether its run is of a line with those of other seeds is not known'
+        print(f'{error}; {problem}', file=sys.stderr)
+        continue
       run = visible(file.parent.name)
       codes[run] = _code(file.parent)
       saved[run] = fields | codes[run]
