@@ -325,6 +325,25 @@ def test_a_repeated_key_counts_once_and_is_named():
   ]
 
 
+def test_a_run_that_lacks_a_protocol_or_a_control_of_others_is_named():
+  """But not one that was asked about another text."""
+  rows = rows_of({name: {8: [1.0]} for name in ('rope', 'alibi', 't5', 'nope')})
+  run_of = {r['label']: r['run'] for r in rows}
+  rows = [r | {'corpus': 'code'} if r['label'] == 'nope' else r for r in rows]
+  some = [r for r in rows if r['label'] in ('rope', 'alibi')]
+  rows += [r | {'protocol': 'sliding'} for r in some] + [some[0] | {'control': 'windowed'}]
+  found = collect(rows, runs=run_of.values())
+  named = lambda scores: [note for note in scores.notes if note.startswith('no rows')]
+  windowed = 'no rows of protocol last_k with control windowed of'
+  assert list(map(named, found)) == [
+    [],
+    [f'{windowed} 2 runs: {run_of["alibi"]}; {run_of["t5"]}'],
+    [f'no rows of protocol sliding of run {run_of["t5"]}'],
+  ]
+  (_, scores, _) = collect(rows, runs=run_of.values(), labels=('rope', 'alibi'))
+  assert named(scores) == [f'{windowed} run {run_of["alibi"]}']
+
+
 def test_what_is_missing_is_named():
   rows = rows_of({'rope': {8: [1.0, 2.0], 16: [1.0]}, 'alibi': {8: [3.0], 16: [3.0]}})
   table = one(

@@ -102,9 +102,17 @@ def collect(
     by_control = defaultdict(list)
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))
+    asked = [row for row in rows if row['run'] in rank_of_run]
+    asked = [row for row in asked if not labels or row['label'] in labels]
     for control, named in by_control.items():
+      there = [row for _, row in named]
+      corpora = {row['corpus'] for row in there}
+      # A run of another corpus, such as another task, is not missing.
+      of_corpora = {row['run'] for row in asked if row['corpus'] in corpora}
+      what = f'rows of protocol {wanted[place]}{control and f" with control {control}"}'
+      lacking = score_notes.of_missing([run for run in runs if run in of_corpora], there, what)
       found[place, control] = _aggregate(
-        named, metric, list(own_notes), column_of, is_expected, labels
+        named, metric, own_notes + lacking, column_of, is_expected, labels
       )
   found = {key: scores for key, scores in found.items() if scores.lines}
   if not found:
