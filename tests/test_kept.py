@@ -14,7 +14,7 @@ import pytest
 from stand_ins import STARTED, Study, sweep_unchecked
 
 from posenc_jax import storage, sweep
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Damaged, UserError
 from posenc_jax.reporting import kept, row_files, study
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.storage import REPOSITORY
@@ -319,6 +319,16 @@ def test_what_is_not_finished_is_not_kept(run, tmp_path, capsys):
   for folder in run.out.glob('*/finished.json'):
     folder.unlink()
   with pytest.raises(UserError, match='no run is finished'):
+    kept.keep(run.out, tmp_path / 'kept')
+
+
+@pytest.mark.parametrize('hashes', [None, [1]])
+def test_a_damaged_mark_of_a_finished_run_is_named(hashes, run, tmp_path):
+  path = run.out / 'encoding.name=rope,seed=0' / 'finished.json'
+  path.write_text('{')
+  if hashes:
+    storage.write_json(path, {'config_hashes': hashes})
+  with pytest.raises(Damaged, match=f'^{path} is damaged: .*; allowed: the same sweep again'):
     kept.keep(run.out, tmp_path / 'kept')
 
 

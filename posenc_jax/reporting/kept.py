@@ -13,7 +13,7 @@ from posenc_jax.errors import UserError, disk_errors, shown, visible
 from posenc_jax.reporting import costs, row_files, study
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.training.provenance import BUILT_IN_VALUES, OWN_ENCODINGS, kept_code, kept_values
-from posenc_jax.training.run_dir import FINISHED, is_finished
+from posenc_jax.training.run_dir import FINISHED, finished_hashes
 
 ROWS = 'rows.jsonl.gz'
 LOCK = 'keep.lock'
@@ -31,9 +31,9 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
     The numbers of the study's runs that were added, and that are kept now.
   Raises:
     UserError: no run is finished, the study, the config of a kept run, the code of an encoding of
-      the user's own or a default was another one, the sweep changed what decides numbers, or a row
-      measures the same as a kept one with another result. Stopped: a file cannot be read or
-      written.
+      the user's own or a default was another one, a finished.json is damaged, the sweep changed
+      what decides numbers, or a row measures the same as a kept one with another result. Stopped: a
+      file cannot be read or written.
   """
   folder, out = Path(folder), Path(out)
   if folder.resolve() == out.resolve():
@@ -177,9 +177,12 @@ def _add(
 
 
 def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:
-  """Whether all that was planned of a run is done. An n-gram has no config, and is not planned."""
+  """Whether all that was planned of a run is done. An n-gram has no config, and is not planned.
+
+  Raises Damaged or OSError, unlike `is_finished`: a run that may be done is not left out.
+  """
   if run.name in hashes:
-    return is_finished(run, hashes[run.name])
+    return hashes[run.name] in finished_hashes(run)
   return not storage.exists(run / 'config.json')
 
 

@@ -282,7 +282,15 @@ def mark_finished(workdir: str | Path, config_hash: str) -> None:
 
 def _finished(workdir: str | Path) -> list[str]:
   try:
-    hashes = storage.read_json(Path(workdir) / FINISHED, {'config_hashes': list})['config_hashes']
+    return finished_hashes(workdir)
   except (FileNotFoundError, NotADirectoryError, Damaged):
     return []
-  return hashes if all(isinstance(value, str) for value in hashes) else []
+
+
+def finished_hashes(workdir: str | Path) -> list[str]:
+  """The hashes that finished.json holds. Raises Damaged or OSError."""
+  file, remedy = Path(workdir) / FINISHED, 'the same sweep again, which writes it anew'
+  hashes = storage.read_json(file, {'config_hashes': list}, remedy)['config_hashes']
+  if not all(isinstance(value, str) for value in hashes):
+    raise Damaged(f'{file} is damaged: its hashes are not all text; allowed: {remedy}')
+  return hashes
