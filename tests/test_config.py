@@ -280,7 +280,7 @@ def test_a_field_without_effect_is_its_default_in_a_training(overrides, path):
     'attention.sink_tokens': (4, {'attention.window': 64}),
   }[path]
   if overrides.get('data.corpus') == 'task:copy':
-    overrides = TASK
+    overrides = {'data.corpus': 'task:copy', 'eval.protocols': ('answers',), 'eval.controls': ()}
   validate(load(BASE, overrides))
   config = load(BASE, overrides | {path: other})
   validate(config, is_trained=True)
@@ -301,29 +301,6 @@ def test_fewer_steps_than_the_warm_up_are_one_line_that_says_what_to_add():
   remedy = 'add --config.optim.warmup=2'
   assert str(error.value) == f'config.optim.warmup=50; allowed: at most train.steps=20: {remedy}'
   validate(load(BASE, {'train.steps': 20, 'optim.warmup': 2}))
-
-
-TASK = {'data.corpus': 'task:copy', 'eval.protocols': ('answers',), 'eval.controls': ()}
-
-
-@pytest.mark.parametrize(
-  ('overrides', 'message'),
-  [
-    ({'eval.protocols': ('last_k',)}, "config.eval.protocols=('last_k',); allowed: answers"),
-    (
-      {'eval.controls': ('shuffled_far',)},
-      "config.eval.controls=('shuffled_far',); allowed: windowed",
-    ),
-    ({'data.tokenizer': 'sentencepiece'}, "config.data.tokenizer='sentencepiece'; allowed: bytes"),
-    ({'data.corpus': 'task:copi'}, "config.data.corpus='task:copi': no task 'copi'; did you mean"),
-    ({'train.length': 2}, "config.train.length: 'task:copy' with "),
-  ],
-)
-def test_a_task_has_protocols_and_lengths_of_its_own(overrides, message):
-  validate(load(BASE, TASK))
-  with pytest.raises(UserError) as error:
-    validate(load(BASE, TASK | overrides))
-  assert str(error.value).startswith(message)
 
 
 def test_the_base_names_every_protocol_and_control():

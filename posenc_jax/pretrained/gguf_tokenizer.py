@@ -67,7 +67,7 @@ def tokenizer_of(metadata: dict) -> tuple[bytes | None, str]:
   if len(kinds) != len(tokens):
     return None, f'its tokenizer has {len(tokens)} tokens and {len(kinds)} kinds of them'
   if kind == 'gpt2':
-    has_bos, parts = pre in WHOLE_WORDS, _byte_level(pre, tokens, said['merges'])
+    has_bos, parts = pre in WHOLE_WORDS, _byte_level(pre, said['merges'])
   else:
     if len(said['scores']) != len(tokens):
       counts = f'{len(tokens)} tokens and {len(said["scores"])} scores of them'
@@ -107,7 +107,7 @@ def tokenizer_of(metadata: dict) -> tuple[bytes | None, str]:
   return json.dumps(tree, ensure_ascii=False).encode(), ''
 
 
-def _byte_level(pre: str, tokens: list[str], merges: list[str]) -> tuple:
+def _byte_level(pre: str, merges: list[str]) -> tuple:
   """(normalizer, pre-tokenizer, decoder, fields of the model) of pairs of bytes."""
   decoder = {'type': 'ByteLevel', 'add_prefix_space': True, 'trim_offsets': True, 'use_regex': True}
   model = {'ignore_merges': pre in WHOLE_WORDS, 'merges': [merge.split(' ') for merge in merges]}
