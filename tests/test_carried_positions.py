@@ -123,19 +123,22 @@ def test_positions_and_hints_are_two_ways_to_say_one_thing():
     tasks.make('addition/positions=abacu', tuple)
 
 
-def test_batches_hold_the_positions_of_their_examples_and_zeros():
-  c = tiny()
-  corpus = data.opened(c.data, 'train')
-  batch = corpus.batches(16, 4, seed=3)[2]
+@pytest.mark.parametrize(
+  ('text', 'length', 'shape', 'largest'),
+  [(ABACUS, 16, (), 5), ('task:grid/symbols=6/queries=2/positions=grid', 40, (2,), 17)],
+)
+def test_batches_hold_the_positions_of_their_examples_and_zeros(text, length, shape, largest):
+  corpus = data.opened(tiny(data__corpus=text).data, 'train')
+  batch = corpus.batches(length, 4, seed=3)[2]
   for row in range(4):
-    example = corpus.task.example('train', 3, 8 + row, corpus.shortest, 16)
-    filled = np.zeros(16, np.int32)
+    example = corpus.task.example('train', 3, 8 + row, corpus.shortest, length)
+    filled = np.zeros((length, *shape), np.int32)
     filled[: len(example.positions_T)] = example.positions_T
     np.testing.assert_array_equal(batch.position_ids[row], filled)
-  assert corpus.largest_position(16) == 5
-  plain = data.opened(tiny(data__corpus='task:addition').data, 'train')
-  assert plain.batches(16, 4, seed=3)[2].position_ids is None
-  assert plain.largest_position(16) is None
+  assert corpus.largest_position(length) == largest
+  plain = data.opened(tiny(data__corpus=text.partition('/')[0]).data, 'train')
+  assert plain.batches(length, 4, seed=3)[2].position_ids is None
+  assert plain.largest_position(length) is None
 
 
 @pytest.mark.parametrize(('text', 'shape'), [('floats', ()), ('levels', (2,))])

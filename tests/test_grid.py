@@ -121,20 +121,6 @@ def test_there_are_enough_cells_to_ask_for(neighbor, queries):
       assert all(words[:at].count(symbol) == 1 for symbol in asked)
 
 
-def test_batches_hold_both_positions_of_their_examples_and_zeros():
-  c = tiny()
-  corpus = data.opened(c.data, 'train')
-  batch = corpus.batches(40, 4, seed=3)[2]
-  assert batch.position_ids.shape == (4, 40, 2)
-  for row in range(4):
-    example = corpus.task.example('train', 3, 8 + row, corpus.shortest, 40)
-    filled = np.zeros((40, 2), np.int32)
-    filled[: len(example.positions_T)] = example.positions_T
-    np.testing.assert_array_equal(batch.position_ids[row], filled)
-  plain = data.opened(tiny(data__corpus='task:grid').data, 'train')
-  assert plain.batches(40, 4, seed=3)[2].position_ids is None
-
-
 @pytest.mark.parametrize(
   ('name', 'hyper', 'words'),
   [
