@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from against_dense import (
+  Bent,
   answer_of,
   cases_of,
   check_constant_tiles,
@@ -17,6 +18,7 @@ from against_dense import (
   gradients,
   gradients_of_layer,
   on,
+  with_gradient_by,
 )
 from flax import nnx
 from jax.experimental import pallas as pl
@@ -37,7 +39,7 @@ from posenc_jax.attention.kernels.visits import Visits
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.geometry import TileGrid
-from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
+from posenc_jax.encodings import ENCODINGS, Encoding, make
 from scripts.aot import targets
 
 # Encodings that no kernel takes, and the reason: whole rows, a lookup, a scan.
@@ -188,10 +190,11 @@ def test_reasons_of_the_mathematics(name):
     layer(enc, weights, x, backend='fused_interpret')
 
 
-def test_explicit_positions_with_tables_are_refused():
+@pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
+def test_explicit_positions_with_tables_are_refused(backend):
   enc, (x, weights, _) = build('t5'), inputs()
   with pytest.raises(NotImplementedError, match='with explicit positions each pair'):
-    layer(enc, weights, x, position_ids=np.arange(S)[None], backend='fused_interpret')
+    layer(enc, weights, x, position_ids=np.arange(S)[None], backend=backend)
 
 
 @pytest.mark.parametrize('name', ['t5', 'shaw'])
@@ -379,32 +382,12 @@ def check_sides(kind, heads, width, dtype, tokens, sides):
   assert (refused, [grid.block_q, grid.block_k]) == (None, sides)
 
 
-@jax.custom_vjp
-def with_another_gradient(x):
-  """x, with a gradient by a function that Mosaic does not have."""
-  return x
-
-
-with_another_gradient.defvjp(lambda x: (x, x), lambda x, d: (d * jnp.sinh(x),))
-
-
-class Bent(Encoding):
-  """Scores through a function of theirs."""
-
-  def __init__(self, bend):
-    super().__init__(Dims(16, 4, 4, 8, 64), nnx.Rngs(0))
-    self.bend = bend
-
-  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    return self.bend(s_BHTS)
-
-
 @pytest.mark.parametrize(
   ('bend', 'primitive'),
   [
     (jax.nn.elu, 'expm1'),
     (jax.scipy.special.erfc, 'erfc'),
-    (with_another_gradient, 'sinh'),
+    (with_gradient_by(jnp.sinh), 'sinh'),
     (lambda s: s + s.prod(axis=-1, keepdims=True), 'reduce_prod'),
     (lambda s: jnp.cumsum(s, axis=-1), 'cumsum'),
     (lambda s: s[..., ::-1], 'rev'),

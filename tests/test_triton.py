@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from against_dense import (
+  Bent,
   answer_of,
   cases_of,
   check_equal_to_dense,
@@ -16,10 +17,11 @@ from against_dense import (
   check_on_a_gpu,
   gradients,
   on,
+  with_gradient_by,
 )
 from flax import nnx
 from test_aot import BASE
-from test_laws import S, build, close, inputs, layer
+from test_laws import build, close, inputs, layer
 
 from posenc_jax import config
 from posenc_jax.attention import attend
@@ -118,24 +120,8 @@ def test_what_triton_lacks_is_put_differently():
       program.check()
 
 
-@jax.custom_vjp
-def with_another_gradient(x):
-  """x, with a gradient by a function that Triton does not have."""
-  return x
-
-
-with_another_gradient.defvjp(lambda x: (x, x), lambda x, d: (d * jax.lax.erf(x),))
-
-
-class Bent(Encoding):
-  """Scores through a function with such a gradient."""
-
-  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
-    return with_another_gradient(s_BHTS)
-
-
 def test_functions_that_gradients_alone_need_are_refused():
-  q, enc = jnp.ones((1, 16, 4, 8)), Bent(Dims(16, 4, 4, 8, 64), nnx.Rngs(0))
+  q, enc = jnp.ones((1, 16, 4, 8)), Bent(with_gradient_by(jax.lax.erf))
   with pytest.raises(NotImplementedError, match=r'Bent applies a function \(erf\) in every tile'):
     attend(q, q, q, enc, backend='triton_interpret')
 
@@ -145,12 +131,6 @@ def test_reasons_of_encodings(name):
   enc, (x, weights, _) = build(name), inputs()
   with pytest.raises(NotImplementedError, match=f'backend triton_interpret: .*{REFUSED[name]}'):
     layer(enc, weights, x, backend='triton_interpret')
-
-
-def test_explicit_positions_with_tables_are_refused():
-  enc, (x, weights, _) = build('t5'), inputs()
-  with pytest.raises(NotImplementedError, match='with explicit positions each pair'):
-    layer(enc, weights, x, position_ids=np.arange(S)[None], backend='triton_interpret')
 
 
 @pytest.mark.parametrize(
