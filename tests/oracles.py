@@ -2294,6 +2294,7 @@ RECORDS = {
       'in_scale': {'bias_in_scale': True},
       'fixed': {'gate': 'fixed', 'shortest': 1.0, 'longest': 9.0},
       'both_ways': {'both_ways': True},
+      'both_learned': {'gate': 'learned', 'both_ways': True},
       'both_fixed': {'gate': 'fixed', 'both_ways': True, 'bias_in_scale': True},
     },
   ),
@@ -2408,6 +2409,12 @@ RECORDS = {
       'alibi_elastic_softmax': {'members': ('alibi', 'elastic_softmax')},
       'rope_cog': {'members': ('rope', 'cog')},
       'alibi_ultravico': {'members': ('alibi', {'name': 'ultravico', 'window': 2, 'alpha': 0.3})},
+      'axial_rope_ultravico': {  # of tokens that have several positions
+        'members': (
+          {'name': 'axial_rope', 'axes': 3, 'sections': (2, 1, 1)},
+          {'name': 'ultravico', 'window': 3, 'alpha': 0.3},
+        )
+      },
     },
   ),
   'heads': Record(

@@ -1160,29 +1160,6 @@ def test_sinks_of_members_all_join_the_denominator():
   np.testing.assert_allclose(run(chain), run(one), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-  'members', [('rope_pp', 'alibi'), ('rope_pp', 'ssmax'), ('sink', 'rope_pp')]
-)
-def test_what_meets_more_heads_than_it_has(members):
-  other = next(name for name in members if name != 'rope_pp')
-  message = (
-    f'^chain: rope_pp makes several heads of one, which {other} is not made for; allowed: before '
-    'it what acts on the input, on queries and keys or on values, behind it what acts on the input$'
-  )
-  with pytest.raises(ValueError, match=message):
-    build('chain', members=members)
-  with pytest.raises(
-    ValueError, match=r'^heads: members have heads_out_per_head .*; allowed: the same'
-  ):
-    build('heads', members=members)
-
-
-def test_a_sink_needs_a_softmax():
-  message = "^chain: has a sink, and normalizer='none'; allowed: 'softmax', whose denominator"
-  with pytest.raises(ValueError, match=message):
-    build('chain', members=('stick_breaking', 'sink'))
-
-
 def test_values_too_narrow_to_turn():
   q = normal(1, 6, 4, 8)
   with pytest.raises(ValueError, match=r'^VORoPE: v has 4 channels, but 8 of each head rotate$'):
