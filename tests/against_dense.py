@@ -98,60 +98,48 @@ def check_equal_to_dense(backend: str, name: str, mode: str, block_sizes: tuple[
   jax.tree.map(close, found, gradients_of_layer(enc, mode, 'dense'))
 
 
-def check_constant_tiles(backend: str, name: str, tokens: int, is_causal: bool = True):
-  """Output and all gradients, in tiles of 2 x 2 over some of which tables are constant."""
-  enc, d, rng, tile = build(name), DIMS, np.random.default_rng(0), (2, 2)
-  options = {'is_causal': is_causal}
-  heads = d.heads, d.kv_heads, d.kv_heads, d.heads
-  q, k, v, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
-  request = build_request(q, k, v, enc, mask=Mask(**options), block_sizes=tile)
-  assert TileSchedule.of_request(request).grid.has_constant_tiles
-
-  def by(backend, tile=None):
-    run = lambda enc, *qkv: attend(*qkv, enc, backend=backend, block_sizes=tile, **options)
-    return gradients(run, weight, enc, q, k, v)
-
-  jax.tree.map(close, by(backend, tile), by('dense'))
-
-
-def check_in_bfloat16(backend: str, name: str, tile: tuple[int, int]):
-  """Values and gradients over several tiles are near those of the same numbers in float32."""
-  enc, d, rng = build(name), DIMS, np.random.default_rng(0)
-  heads = d.heads, d.kv_heads, d.kv_heads, d.heads
-  *qkv, weight = (jnp.asarray(rng.standard_normal((2, 24, H, d.head_dim)), 'f4') for H in heads)
-  rounded = [x.astype(jnp.bfloat16) for x in qkv]
-
-  def by(backend, tile, *qkv):
-    run = lambda *args: attend(*args, backend=backend, block_sizes=tile).astype(jnp.float32)
-    return gradients(run, weight, *qkv, enc)
-
-  def near(found, expected):
-    assert found.dtype in (jnp.bfloat16, jnp.float32)
-    found = found.astype(jnp.float32)
-    np.testing.assert_allclose(found, expected, atol=1e-2 * np.abs(expected).max())
-
-  in_float32 = (x.astype(jnp.float32) for x in rounded)
-  jax.tree.map(near, by(backend, tile, *rounded), by('dense', None, *in_float32))
-
-
-def check_on_a_gpu(backend: str, enc, tokens: int, dtype='float32', **options):
-  """Values and gradients equal those of dense in float32, each product rounded to tf32 at most; in
-  bfloat16 they are near those of the same numbers in float32.
+def check_equal(
+  backend: str, enc, tokens: int, block_sizes=None, dtype='float32', compare=close, **options
+):
+  """Compares output and all gradients, of two rows of random numbers in a dtype, with those that
+  `dense` makes of the same numbers in float32.
   """
   rng, d = np.random.default_rng(0), enc.dims
   heads = d.heads, d.kv_heads, d.kv_heads, d.heads
-  q, k, v, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
+  *qkv, weight = (rng.standard_normal((2, tokens, H, d.head_dim)).astype('f4') for H in heads)
   x = rng.standard_normal((2, tokens, d.model_dim)).astype('f4')
-  rounded = [jnp.asarray(x, dtype) for x in (q, k, v)]
+  rounded = [jnp.asarray(x, dtype) for x in qkv]
 
-  def by(backend, *qkv):
-    run = lambda enc, q, k, v: attend(q, k, v, enc, x=x, backend=backend, **options)
-    return gradients(lambda *given: run(*given).astype(jnp.float32), weight, enc, *qkv)
+  def by(backend, block_sizes, *qkv):
+    given = {'x': x, 'backend': backend, 'block_sizes': block_sizes, **options}
+    run = lambda enc, *qkv: attend(*qkv, enc, **given).astype(jnp.float32)
+    return gradients(run, weight, enc, *qkv)
 
-  def near(found, expected):
-    tolerance = 1e-2 if dtype == 'float32' else 3e-2
+  in_float32 = (x.astype(jnp.float32) for x in rounded)
+  jax.tree.map(compare, by(backend, block_sizes, *rounded), by('dense', None, *in_float32))
+
+
+def within(tolerance: float):
+  """A comparison with float32, relative to the largest number."""
+
+  def compare(found, expected):
+    assert found.dtype in (jnp.bfloat16, jnp.float32)
     found = found.astype(jnp.float32)
     np.testing.assert_allclose(found, expected, atol=tolerance * np.abs(expected).max())
 
-  in_float32 = (x.astype(jnp.float32) for x in rounded)
-  jax.tree.map(near, by(backend, *rounded), by('dense', *in_float32))
+  return compare
+
+
+def check_constant_tiles(backend: str, name: str, tokens: int, is_causal: bool = True):
+  """Output and all gradients, in tiles of 2 x 2 over some of which tables are constant."""
+  enc, mask = build(name), Mask(is_causal=is_causal)
+  q, k = (jnp.ones((2, tokens, H, DIMS.head_dim)) for H in (DIMS.heads, DIMS.kv_heads))
+  request = build_request(q, k, k, enc, mask=mask, block_sizes=(2, 2))
+  assert TileSchedule.of_request(request).grid.has_constant_tiles
+  check_equal(backend, enc, tokens, (2, 2), is_causal=is_causal)
+
+
+def check_on_a_gpu(backend: str, enc, tokens: int, dtype='float32', **options):
+  """`check_equal`, where each product is rounded to tf32 at most."""
+  compare = within(1e-2 if dtype == 'float32' else 3e-2)
+  check_equal(backend, enc, tokens, dtype=dtype, compare=compare, **options)

@@ -4,14 +4,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
-from against_dense import gradients, gradients_of_layer
+from against_dense import check_equal, gradients_of_layer
 from flax import nnx
 from kinds import daily_if
 from test_laws import DIMS, close
 
-from posenc_jax.attention import attend
 from posenc_jax.encodings import ENCODINGS, Encoding, make
 
 UNNORMALIZED = [name for name, kind in ENCODINGS.items() if kind.normalizer == 'none']
@@ -67,13 +65,4 @@ def test_scores_that_divide_by_norms_of_queries_and_keys(backend, tile):
 
 def test_rows_of_diagonals_that_meet_no_column():
   """A loop goes over two diagonals of 8 rows of tiles; the first row has a tile on one alone."""
-  enc = Cosine(DIMS, nnx.Rngs(0))
-  shapes = [(1, 32, n, DIMS.head_dim) for n in (DIMS.heads, DIMS.kv_heads, DIMS.kv_heads)]
-  rng = np.random.default_rng(0)
-  q, k, v, weight = (rng.standard_normal(shape).astype('f4') for shape in (*shapes, shapes[0]))
-
-  def by(backend, tile=None):
-    run = lambda *qkv: attend(*qkv, enc, backend=backend, block_sizes=tile)
-    return gradients(run, weight, q, k, v)
-
-  jax.tree.map(close, by('diagonals', (4, 4)), by('dense'))
+  check_equal('diagonals', Cosine(DIMS, nnx.Rngs(0)), 32, (4, 4))
