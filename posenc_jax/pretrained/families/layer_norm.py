@@ -64,18 +64,11 @@ def gpt2(fields: Fields) -> Form:
   fields.allow_only('add_cross_attention', False)
   D, H = fields.take('n_embd', 768), fields.take('n_head', 12)
   length = fields.take('n_positions', 1024)
-  model = {
-    'model_dim': D,
+  model = _usual(fields, D, H) | {
     'mlp_dim': fields.take('n_inner', 4 * D, least=1),
     'layers': number_of_layers(fields, 'n_layer', 12),
-    'heads': H,
-    'head_dim': D // H,
-    'vocab': fields.take('vocab_size'),
-    'norm': 'layer',
-    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
     'mlp': activation(fields, 'activation_function', UNGATED, 'gelu_new'),
     'bias': 'all',
-    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
   }
   layer = 'transformer.h.{n}.'
   positions = scaled(same(POSITIONS, 'transformer.wpe.weight'), D**-0.5)  # read times sqrt(D)
@@ -110,18 +103,11 @@ def bloom(fields: Fields) -> Form:
   H = fields.take('num_attention_heads', fields.take('n_head', 8), least=1)
   is_newer = fields.optional('num_hidden_layers', int) is not None
   of_layers = 'num_hidden_layers' if is_newer else 'n_layer'
-  model = {
-    'model_dim': D,
+  model = _usual(fields, D, H) | {
     'mlp_dim': 4 * D,
     'layers': number_of_layers(fields, of_layers, 2),
-    'heads': H,
-    'head_dim': D // H,
-    'vocab': fields.take('vocab_size'),
-    'norm': 'layer',
-    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
     'mlp': 'gelu',
     'bias': 'all',
-    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
     'embedding_norm': True,
   }
   rules = [
@@ -162,17 +148,10 @@ def mpt(fields: Fields) -> Form:
   attention.check_all_read('mpt')
   D, H = fields.take('d_model', 2048), fields.take('n_heads', 16)
   N = number_of_layers(fields, 'n_layers', 24)
-  model = {
-    'model_dim': D,
+  model = _usual(fields, D, H, 50368) | {
     'mlp_dim': fields.take('expansion_ratio', 4) * D,
     'layers': N,
-    'heads': H,
-    'head_dim': D // H,
-    'vocab': fields.take('vocab_size', 50368),
-    'norm': 'layer',
-    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
     'mlp': 'gelu_exact',
-    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
   }
   layer = 'transformer.blocks.{n}.'
   qkv = tuple(f'layers/w_{x}' for x in 'qkv')
@@ -264,19 +243,12 @@ def falcon(fields: Fields) -> Form:
   fields.ignore('num_kv_heads')  # of the newer architecture
   D, H = fields.take('hidden_size', 4544), fields.take('num_attention_heads', 71)
   K = D // H
-  model = {
-    'model_dim': D,
+  model = _usual(fields, D, H) | {
     'mlp_dim': fields.take('ffn_hidden_size', 4 * D, least=1),
     'layers': number_of_layers(fields, default=32),
-    'heads': H,
     'kv_heads': 0 if H == 1 else 1,
-    'head_dim': K,
-    'vocab': fields.take('vocab_size'),
-    'norm': 'layer',
-    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
     'mlp': activation(fields, 'activation', UNGATED, 'gelu'),
     'parallel_residual': True,
-    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
   }
   layer = 'transformer.h.{n}.'
   qkv = tuple(f'layers/w_{x}' for x in 'qkv')
@@ -292,6 +264,19 @@ def falcon(fields: Fields) -> Form:
   ]
   length = fields.take('max_position_embeddings', 2048)
   return Form(model, {}, rope(fields), length, rules, BUFFERS)
+
+
+def _usual(fields: Fields, D: int, H: int, vocab: int | None = None) -> dict:
+  """What GPT-2, BLOOM, MPT and Falcon have alike, of D channels and H heads."""
+  return {
+    'model_dim': D,
+    'heads': H,
+    'head_dim': D // H,
+    'vocab': fields.take('vocab_size', vocab),
+    'norm': 'layer',
+    'norm_eps': fields.take('layer_norm_epsilon', 1e-5, float),
+    'tie_embeddings': fields.take('tie_word_embeddings', True, bool),
+  }
 
 
 def _one_norm(module: str) -> list[Rule]:
