@@ -103,17 +103,21 @@ class ConstantDistance:
 
   def query_dot(self, q_BHTK, table_HRK):
     """q_i . row: float32 [B, H, T', S']."""
-    dot_BHT1 = product_with_rows(q_BHTK, table_HRK[:, -1:])
+    dot_BHT1 = self._dot(q_BHTK, table_HRK)[..., None]
     return jnp.broadcast_to(dot_BHT1, (*dot_BHT1.shape[:-1], self.columns))
 
   def key_dot(self, k_BHSK, table_HRK):
     """k_j . row: float32 [B, H, T', S']."""
-    dot_BHS = product_with_rows(k_BHSK, table_HRK[:, -1:])[..., 0]
-    return jnp.broadcast_to(dot_BHS[:, :, None], (*dot_BHS.shape[:2], self.rows, self.columns))
+    dot_BH1S = self._dot(k_BHSK, table_HRK)[:, :, None]
+    return jnp.broadcast_to(dot_BH1S, (*dot_BH1S.shape[:2], self.rows, self.columns))
 
   def sum_by_distance(self, p_BHTS, table_HRK):
     """sum_j p_ij row: [B, H, T', K]."""
     return sum_of_rows(p_BHTS.sum(axis=-1, keepdims=True), table_HRK[:, -1:])
+
+  def _dot(self, x_BHTK, table_HRK):
+    """x . row: float32 [B, H, T]."""
+    return product_with_rows(x_BHTK, table_HRK[:, -1:]).squeeze(-1)
 
 
 @dataclasses.dataclass(frozen=True)

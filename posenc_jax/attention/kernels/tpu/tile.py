@@ -12,6 +12,7 @@ from posenc_jax.attention.kernels.tpu.relative_shift import (
   spread,
 )
 from posenc_jax.attention.tiled.carry import RowCarry
+from posenc_jax.attention.tiled.distance_readers import ConstantDistance
 from posenc_jax.attention.tiled.distance_tables import Scalars, is_read_by_keys, is_table
 from posenc_jax.attention.tiled.pairs import Pairs
 from posenc_jax.attention.tiled.schedule import TileSchedule
@@ -81,29 +82,14 @@ class KernelToeplitzDistance:
     return scaled_dot(stacked, table_HRK[None].astype(x_BHTK.dtype)).reshape(1, H, T, R)
 
 
-@dataclasses.dataclass(frozen=True)
-class KernelConstantDistance:
-  """All distances of the tile have the same row of a table, its first one: [H|1, T' + S', K]."""
-
-  rows: int
-  columns: int
-
-  def query_dot(self, q_BHTK, table_HRK):
-    """q_i . row: float32 [B, H, T', S']."""
-    dot_BHT1 = self._dot(q_BHTK, table_HRK)[..., None]
-    return jnp.broadcast_to(dot_BHT1, (*dot_BHT1.shape[:-1], self.columns))
-
-  def key_dot(self, k_BHSK, table_HRK):
-    """k_j . row: float32 [B, H, T', S']."""
-    dot_BH1S = self._dot(k_BHSK, table_HRK)[:, :, None]
-    return jnp.broadcast_to(dot_BH1S, (*dot_BH1S.shape[:2], self.rows, self.columns))
+class KernelConstantDistance(ConstantDistance):
+  """The row is the first one of a table, [H|1, T' + S', K]."""
 
   def sum_by_distance(self, p_BHTS, table_HRK):
     """sum_j p_ij row: [B, H, T', K]."""
     return p_BHTS.sum(axis=-1, keepdims=True) * table_HRK[None, :, :1].astype(jnp.float32)
 
-  @staticmethod
-  def _dot(x_BHTK, table_HRK):
+  def _dot(self, x_BHTK, table_HRK):
     """x . row: float32 [B, H, T]."""
     row_1H1K = table_HRK[None, :, :1].astype(x_BHTK.dtype).astype(jnp.float32)
     return (x_BHTK.astype(jnp.float32) * row_1H1K).sum(axis=-1)
