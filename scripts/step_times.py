@@ -90,23 +90,16 @@ def measure(configs: dict, rounds: int) -> dict:
   """{line: the seconds of each of its steps}, for {line: its config}, made in turn."""
   import numpy as np
 
-  from posenc_jax import data, tasks
+  from posenc_jax import data
+  from scripts.aot import programs
   from scripts.bench import jax_cases
 
   cli.keep_compiled_programs()
   steps = {}
   for line, c in configs.items():
-    if tasks.is_task(c.data.corpus):  # whose batches may carry positions
-      corpus = data.opened(c.data, 'train')
-      batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
-      largest_position = corpus.largest_position(c.train.length)
-    else:
-      shape, symbols = (c.train.batch, c.train.length), data.vocab(c.data) - 1
-      tokens = np.random.default_rng(0).integers(0, symbols, shape, dtype=np.int32)
-      batch, largest_position = data.Batch(tokens), None
-      if c.data.packing == 'separate':
-        batch = batch._replace(segments_BT=np.zeros(shape, np.int32))
-    steps[line] = jax_cases.step_of_config(c, batch, largest_position)
+    shape, symbols = (c.train.batch, c.train.length), data.vocab(c.data) - 1
+    tokens_BT = np.random.default_rng(0).integers(0, symbols, shape, dtype=np.int32)
+    steps[line] = jax_cases.step_of_config(c, *programs.first_batch(c, tokens_BT))
     steps[line].call()
     print(f'{line[0]}, L = {line[1]}: compiled', flush=True)
   seconds = {line: [] for line in configs}

@@ -163,13 +163,7 @@ def step_and_shapes(mesh, c: ConfigDict):
   optimizer = make_optimizer(c.optim, c.train.steps, c.train.trained_parameters)
   model = decoder.shapes(c, data.vocab(c.data))
   state = model, jax.eval_shape(optimizer.init, model)
-  tokens_BT, largest_position = jnp.zeros((c.train.batch, c.train.length), int), None
-  is_separate = c.data.packing == 'separate'
-  batch = data.Batch(tokens_BT, segments_BT=tokens_BT if is_separate else None)
-  if tasks.is_task(c.data.corpus):
-    corpus = data.opened(c.data, 'train')
-    batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
-    largest_position = corpus.largest_position(c.train.length)
+  batch, largest_position = first_batch(c, jnp.zeros((c.train.batch, c.train.length), int))
   tokens = meshes.TOKENS
   if c.seeds:
     add_axis = lambda x: jax.ShapeDtypeStruct((len(c.seeds), *x.shape), x.dtype)
@@ -180,6 +174,16 @@ def step_and_shapes(mesh, c: ConfigDict):
   batch = jax.tree.map(lambda x: _shape(x, jax.NamedSharding(mesh, tokens)), batch)
   step, _ = make_step_fns(c, optimizer, largest_position)
   return step, (*state, batch)
+
+
+def first_batch(c: ConfigDict, tokens_BT) -> tuple[data.Batch, int | None]:
+  """(the first batch of a task, or one of these tokens of text, a bound on its positions)."""
+  if tasks.is_task(c.data.corpus):  # whose batches may carry positions
+    corpus = data.opened(c.data, 'train')
+    batch = corpus.batches(c.train.length, c.train.batch, c.seed)[0]
+    return batch, corpus.largest_position(c.train.length)
+  segments_BT = jnp.zeros_like(tokens_BT) if c.data.packing == 'separate' else None
+  return data.Batch(tokens_BT, segments_BT=segments_BT), None
 
 
 def _shape(x, sharding):

@@ -103,9 +103,5 @@ def operands_of(inputs: dict, heads: Heads) -> list[Operand]:
 
 def blocks_of(inputs: dict, heads: Heads) -> dict:
   """The shapes of what a tile sees of them."""
-  leaves, tree = jax.tree.flatten(inputs)
-  shapes = [
-    jax.ShapeDtypeStruct(operand.seen, x.dtype)
-    for operand, x in zip(operands_of(inputs, heads), leaves, strict=True)
-  ]
-  return jax.tree.unflatten(tree, shapes)
+  operands = jax.tree.unflatten(jax.tree.structure(inputs), operands_of(inputs, heads))
+  return jax.tree.map(lambda x, o: jax.ShapeDtypeStruct(o.seen, x.dtype), inputs, operands)

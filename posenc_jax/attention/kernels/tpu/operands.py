@@ -82,9 +82,5 @@ def operands_of(inputs: dict) -> list[Operand]:
 
 def blocks_of(inputs: dict) -> dict:
   """The shapes of what a tile sees of them."""
-  leaves, tree = jax.tree.flatten(inputs)
-  shapes = [
-    jax.ShapeDtypeStruct(operand.shape, x.dtype)
-    for operand, x in zip(operands_of(inputs), leaves, strict=True)
-  ]
-  return jax.tree.unflatten(tree, shapes)
+  operands = jax.tree.unflatten(jax.tree.structure(inputs), operands_of(inputs))
+  return jax.tree.map(lambda x, o: jax.ShapeDtypeStruct(o.shape, x.dtype), inputs, operands)
