@@ -67,6 +67,14 @@ def test_other_code_is_named_where_a_run_goes_on(run, tmp_path, monkeypatch, cap
   assert 'until now' not in capsys.readouterr().out
 
 
+def test_steps_to_trace_that_a_run_is_past_are_named(run, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  shutil.copytree(run, workdir)
+  loop.train(make(train__steps=3, train__profile_steps=(1, 2)), workdir)
+  said = 'config.train.profile_steps=(1, 2): no trace, since the run is past these steps'
+  assert f'{workdir}: {said}\n' in capsys.readouterr().out
+
+
 def test_damaged_sessions_are_refused_before_anything_is_measured(run, tmp_path, monkeypatch):
   workdir = tmp_path / 'run'
   shutil.copytree(run, workdir)

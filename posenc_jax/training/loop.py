@@ -169,14 +169,17 @@ def _train_loop(training: setup.Training, checkpoints: Checkpoints) -> int | Non
 
 
 def _announce(training: setup.Training) -> None:
-  """Prints where the run goes on and whether by other code, which documents are left out or joined
-  with nothing between, and how many epochs it is.
+  """Prints where the run goes on, whether by other code and past the steps to trace, which
+  documents are left out or joined with nothing between, and how many epochs it is.
   """
   c = training.config.train
   if training.start_step:
     print(f'{training.workdir}: going on from step {training.start_step}')
     if change := run_on_primary(sessions.change, training.seed_dirs[0], sessions.TRAINING):
       print(f'{training.workdir}: {change}')
+    if c.profile_steps and c.profile_steps[1] <= training.start_step:
+      given = f'config.train.profile_steps={c.profile_steps}'
+      print(f'{training.workdir}: {given}: no trace, since the run is past these steps')
   elif not c.init_from:
     announce_symbols(training.model.embedding.shape[-2])
   packing = training.config.data.packing
