@@ -2110,6 +2110,16 @@ def test_a_run_is_told_of_other_texts_in_a_set_of_the_hub(hf_set, tmp_path):
       provenance.check_documents(tmp_path, listing(rows=rows, name=name))
 
 
+def test_a_null_text_of_a_set_is_no_empty_document(tmp_path):
+  datasets = pytest.importorskip('datasets')
+  rows = datasets.Dataset.from_dict({'body': ['', None, 'x']})
+  datasets.DatasetDict(train=rows, test=rows).save_to_disk(str(tmp_path / 'set'))
+  found = corpus(f'hf:{tmp_path / "set"}', 'test', 'body', str(tmp_path / 'cache')).documents
+  assert (found[0], found[2]) == (b'', b'x')
+  with pytest.raises(UserError, match=r"text_field='body': no text in test/1 of hf:.*; allowed: "):
+    found[1]
+
+
 def test_no_document_is_in_two_splits_whatever_they_are_named():
   """A split named as train is cut off it, as one that a set lacks."""
   sizes = {'train': 100, 'test': 40, 'dev': 7}

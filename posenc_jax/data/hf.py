@@ -84,7 +84,11 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   rows = found[source].select_columns([text_field])
 
   def read(index):
-    return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
+    if (value := rows[start + index][text_field]) is None:
+      where = f'no text in {source}/{start + index} of {name}, which is null there'
+      allowed = 'a copy of the set without such rows, or another field'
+      raise UserError(f'config.data.text_field={text_field!r}: {where}; allowed: {allowed}')
+    return value.encode('utf-8', 'surrogatepass')
 
   if parts.is_folder:
     listing = _listing(root, sum(sizes.values()))
