@@ -127,12 +127,6 @@ def choose_rates(
     RateCurve(line, c.optim.learning_rate, _of_own(c))
     for line, c in zip(lines, configs, strict=True)
   ]
-  of_all = _of_all(configs)
-  decided = of_all.keys() | curves[0].evaluation.keys() - {'eval.k'}  # of which the least is taken
-  for field, value in overrides.items():
-    if field in decided:
-      allowed = 'without it, since the grid decides how its runs are evaluated'
-      raise UserError(f'config.{field}={shown(value)}; allowed: {allowed}')
   overrides = {field: value for field, value in overrides.items() if field != RATE}
   overrides |= {**of_all, 'seed': seed}
   _plan(path, out, overrides, scripts, curves)  # raises UserError before anything is made
