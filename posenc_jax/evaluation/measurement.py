@@ -22,7 +22,7 @@ class Measurement:
     metric: the metric of all rows whose `key_fields` state none; None for a likelihood.
     largest_position: a bound on the positions that its batches carry; None: they carry none.
     input_length: tokens that the model is given at a time; None: `length`.
-    last: how many tokens at the end of each window are scored, where `function` need not make
+    last: how many tokens at the end of each window `function` is asked for, where it need not make
       logits of the others; None: all.
     rows_at_a_time: how many rows one forward pass scores, which are kept soon after; None: rows are
       not measured one by one.

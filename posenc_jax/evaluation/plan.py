@@ -135,7 +135,7 @@ class Planner:
       length,
       key_fields,
       score,
-      last=k,
+      last=k if self._takes_last else None,
       rows_at_a_time=max(1, self._eval.batch_tokens // inputs.length),
       **inputs.fields,
     )
