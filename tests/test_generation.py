@@ -26,6 +26,10 @@ LIKELY = [0.4, 0.3, 0.2, 0.1]  # probabilities of four tokens; BOS would be the 
 BUT_LAST = np.arange(5) < 4
 
 
+def drawn_token(sampling, logits_V, number, is_drawn_V):
+  return int(generation.draw(logits_V, is_drawn_V, sampling.top_k, *sampling.arguments, number))
+
+
 @pytest.mark.parametrize(
   ('fields', 'drawn'),
   [
@@ -42,19 +46,20 @@ BUT_LAST = np.arange(5) < 4
 def test_only_the_likeliest_are_drawn(fields, drawn):
   sampling = Sampling(**fields)
   logits_V = jnp.log(jnp.array([*LIKELY, 9.0]))
-  assert {int(sampling.draw(logits_V, number, BUT_LAST)) for number in range(60)} == drawn
+  assert {drawn_token(sampling, logits_V, number, BUT_LAST) for number in range(60)} == drawn
 
 
 def test_bos_and_what_the_tokenizer_lacks_are_never_drawn():
   logits_V = jnp.log(jnp.array([9.0, *LIKELY, 9.0, 9.0]))
   drawn_V = np.array([False, True, True, True, True, False, False])
-  assert {int(Sampling(1.0).draw(logits_V, n, drawn_V)) for n in range(60)} == {1, 2, 3, 4}
-  assert int(Sampling(0.0).draw(logits_V, 0, drawn_V)) == 1
+  assert {drawn_token(Sampling(1.0), logits_V, n, drawn_V) for n in range(60)} == {1, 2, 3, 4}
+  assert drawn_token(Sampling(0.0), logits_V, 0, drawn_V) == 1
 
 
 def test_tokens_are_drawn_as_often_as_they_are_likely():
   logits_V = jnp.log(jnp.array([*LIKELY, 9.0])) / 2
-  draws = [int(Sampling(0.5, seed=3).draw(logits_V, number, BUT_LAST)) for number in range(400)]
+  sampling = Sampling(0.5, seed=3)
+  draws = [drawn_token(sampling, logits_V, number, BUT_LAST) for number in range(400)]
   shares = np.bincount(draws, minlength=4) / len(draws)
   np.testing.assert_allclose(shares, LIKELY, atol=0.08)
 
@@ -86,7 +91,7 @@ def text_without_cache(run, prompt=b'the q', count=11, **fields):
   for number, place in enumerate(range(length, length + count)):
     with jax.default_matmul_precision('highest'):
       logits_V = logits(tokens_1S[:, :-1])[0, place - 1]
-    tokens_1S[0, place] = sampling.draw(logits_V, number, is_drawn_V)
+    tokens_1S[0, place] = drawn_token(sampling, logits_V, number, is_drawn_V)
   return bytes(tokens_1S[0, length:].tolist())
 
 
@@ -158,6 +163,28 @@ def test_a_token_is_read_while_the_next_is_computed(run, monkeypatch):
     counts = [len(steps) for _ in pieces]
   assert counts == [2, 3, 4, 4]
   assert steps == [0, 1, 2, 3]
+
+
+def test_texts_with_other_draws_are_one_program_and_so_are_all_steps(run, monkeypatch):
+  """Of a prompt of nothing, a step reads a token each time."""
+  jit, steps, programs = jax.jit, [], set()
+
+  def watched(function, **options):
+    step = jit(function, **options)
+    steps.append(step)
+
+    def call(*arguments):
+      programs.add(step.lower(*arguments).as_text())
+      return step(*arguments)
+
+    return call
+
+  with monkeypatch.context() as patch:
+    patch.setattr(generation.jax, 'jit', watched)
+    text(run, b'', 3, temperature=1.0)
+    text(run, b'', 3, temperature=0.5, top_p=0.9, seed=7)
+  assert [step._cache_size() for step in steps] == [1, 1]
+  assert len(programs) == 1
 
 
 def test_products_are_exact_whatever_the_process_has_set(run, monkeypatch):

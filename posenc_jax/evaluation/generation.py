@@ -58,25 +58,37 @@ class Sampling:
       if not holds:
         raise UserError(f'{name}={shown(getattr(self, name))}; allowed: {allowed}')
 
-  def kept(self, logits_V):
-    """Logits divided by the temperature, which is not 0; -inf where no token is drawn."""
-    logits_V = logits_V / self.temperature
-    falling_V = jnp.sort(logits_V, descending=True)
-    if 0 < self.top_k < len(logits_V):
-      logits_V = jnp.where(logits_V < falling_V[self.top_k - 1], -jnp.inf, logits_V)
-      falling_V = jnp.where(jnp.arange(len(falling_V)) < self.top_k, falling_V, -jnp.inf)
-    p_V = jax.nn.softmax(falling_V)
-    is_needed_V = jnp.cumsum(p_V) - p_V < self.top_p  # what is likelier has less than top_p
-    least = jnp.min(falling_V, where=is_needed_V, initial=jnp.inf)
-    return jnp.where(logits_V < least, -jnp.inf, logits_V)
+  @property
+  def arguments(self) -> tuple[jax.Array | None, float, float]:
+    """(key, temperature, top_p) as `draw` takes them; the key of all draws, or None where the
+    likeliest token is taken.
+    """
+    key = None if self.temperature == 0 else jax.random.key(self.seed)
+    return key, self.temperature, self.top_p
 
-  def draw(self, logits_V, number, is_drawn_V):
-    """The token of this number, from logits [V]: one of those that may be drawn."""
-    logits_V = jnp.where(is_drawn_V, logits_V, -jnp.inf)
-    if self.temperature == 0:
-      return jnp.argmax(logits_V)
-    key = jax.random.fold_in(jax.random.key(self.seed), number)
-    return jax.random.categorical(key, self.kept(logits_V))
+
+def kept(logits_V, temperature, top_p, top_k: int):
+  """Logits divided by the temperature, which is not 0; -inf where no token is drawn."""
+  logits_V = logits_V / temperature
+  falling_V = jnp.sort(logits_V, descending=True)
+  if 0 < top_k < len(logits_V):
+    logits_V = jnp.where(logits_V < falling_V[top_k - 1], -jnp.inf, logits_V)
+    falling_V = jnp.where(jnp.arange(len(falling_V)) < top_k, falling_V, -jnp.inf)
+  p_V = jax.nn.softmax(falling_V)
+  is_needed_V = jnp.cumsum(p_V) - p_V < top_p  # what is likelier has less than top_p
+  least = jnp.min(falling_V, where=is_needed_V, initial=jnp.inf)
+  return jnp.where(logits_V < least, -jnp.inf, logits_V)
+
+
+def draw(logits_V, is_drawn_V, top_k: int, key, temperature, top_p, number):
+  """The token of this number, from logits [V]: one of those that may be drawn. Of a program, all
+  but `is_drawn_V` and `top_k` may be arguments: `Sampling.arguments` and the number.
+  """
+  logits_V = jnp.where(is_drawn_V, logits_V, -jnp.inf)
+  if key is None:
+    return jnp.argmax(logits_V)
+  key = jax.random.fold_in(key, number)
+  return jax.random.categorical(key, kept(logits_V, temperature, top_p, top_k))
 
 
 def tokens_after(
@@ -101,25 +113,30 @@ def tokens_after(
   mask = {name: options[name] for name in ('window', 'chunk', 'sink_tokens', 'softcap')}
 
   @functools.partial(jax.jit, donate_argnames='cache')
-  def step(model, layers, tokens_1T, cache, number):
+  def step(model, layers, tokens_1T, cache, *drawn_by):
     with jax.default_matmul_precision('highest'):
       logits_11V, cache = decode(model, layers, tokens_1T, cache, last=1, **mask)
-    token = sampling.draw(logits_11V[0, 0], number, is_drawn_V)
+    token = draw(logits_11V[0, 0], is_drawn_V, sampling.top_k, *drawn_by)
     highest = jnp.max(logits_11V[0, 0], where=is_drawn_V, initial=-jnp.inf)  # nan if one is nan
     return token[None, None], jnp.isfinite(highest), cache
 
+  # As arguments, and all on the model's device as what a step returns is: texts with other draws,
+  # and all steps of so many tokens, are one program.
+  drawn_by = sampling.arguments
   inputs_1T = np.append(model.bos, prompt_T).astype(np.int32)[None]
   cache = empty_cache(model, 1, inputs_1T.shape[1] + count - 1, part=PART, **mask)
+  cache = jax.device_put(cache, model.embedding.sharding)
   model = jax.tree.map(lambda leaf: leaf, model)  # the caller's keeps its layers
   layers = take_layers(model)
-  *before, tokens_1T = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
+  parts = np.split(inputs_1T, range(PART, inputs_1T.shape[1], PART), axis=1)
+  *before, tokens_1T = jax.device_put(parts, model.embedding.sharding)
   for part_1T in before:
-    *_, cache = step(model, layers, part_1T, cache, 0)
+    *_, cache = step(model, layers, part_1T, cache, *drawn_by, 0)
 
   def dispatched():
     nonlocal tokens_1T, cache
     for number in range(count):
-      tokens_1T, is_finite, cache = step(model, layers, tokens_1T, cache, number)
+      tokens_1T, is_finite, cache = step(model, layers, tokens_1T, cache, *drawn_by, number)
       yield tokens_1T, is_finite
 
   # a token is read when the next step is dispatched, so that the device never waits
