@@ -359,6 +359,14 @@ def test_a_verdict_that_other_resamples_might_change_is_not_stable(monkeypatch):
   assert lines.is_stable(line_of(rows), rows, CORPUS, L)
 
 
+def test_intervals_are_moved_both_ways_after_one_comparison(monkeypatch):
+  line = {line.name: line for line in lines.lines(text_rows(), (), (), CORPUS)}['flat']
+  compare, calls = lines.compare_all, []
+  monkeypatch.setattr(lines, 'compare_all', lambda *a, **kw: calls.append(a) or compare(*a, **kw))
+  assert lines.is_stable(line, text_rows(), CORPUS, L)
+  assert len(calls) == SEEDS + 1  # without each seed, and with all of them
+
+
 def test_a_line_that_sees_nothing_past_l_is_stable():
   """Its scores differ by rounding alone: no resamples could change what is equal."""
   rows = [

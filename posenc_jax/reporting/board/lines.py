@@ -2,7 +2,7 @@
 
 import dataclasses
 import statistics
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 
 from posenc_jax.errors import UserError
 from posenc_jax.protocols import WINDOWED
@@ -164,9 +164,6 @@ def lines(
   corpus: str,
   references: Collection[str] = (),
   notes: list[str] | None = None,
-  usual: int | None = None,
-  only: str | None = None,
-  shift: float = 0.0,
 ) -> list[Line]:
   """The lines of one corpus, the best first: those that hold to FAR training lengths by bits at L,
   then the others likewise, then references.
@@ -177,9 +174,27 @@ def lines(
     references: labels of lines that are there to compare others with, beside n-grams and models
       trained at another length.
     notes: what is missing or was not compared is added to it.
+  """
+  return next(_lines_moved(rows, runs, spent, corpus, references, notes))
+
+
+def _lines_moved(
+  rows: Iterable[dict],
+  runs: Iterable[str],
+  spent: Iterable[dict],
+  corpus: str,
+  references: Collection[str] = (),
+  notes: list[str] | None = None,
+  usual: int | None = None,
+  only: str | None = None,
+  shifts: Iterable[float] = (0.0,),
+) -> Iterator[list[Line]]:
+  """Yields what `lines` returns, once for each of `shifts`, of rows that are compared once.
+
+  Args:
     usual: L of the board; None: that of these rows.
     only: the name of the line that is made, if there is one; None: all.
-    shift: part of its width that every interval is moved by.
+    shifts: parts of its width that every interval is moved by.
   """
   rows = of_corpus(rows, corpus)
   present = {row['run'] for row in rows}
@@ -190,10 +205,7 @@ def lines(
   names_of = lambda row: (ROPE,) if is_base(row) else ()
   wanted = None if only is None else {only}
   compared = compare_all(found, baseline=baseline, names_of=names_of, lines=wanted)
-  for contrast in (contrast for some in compared for contrast in some.contrasts):
-    contrast.differences |= {
-      place: _moved(difference, shift) for place, difference in contrast.differences.items()
-    }
+  found_in = [(x, x.differences) for some in compared for x in some.contrasts]
   by_control = {some.scores.control: some for some in compared}
   plain = by_control[None].scores
   if notes is not None:
@@ -203,12 +215,15 @@ def lines(
   if baseline is None:  # another line of that encoding is no measure
     contrasts = by_control[None].contrasts
     by_control[None].contrasts = [contrast for contrast in contrasts if not contrast.baseline]
-  made = [
-    _line(line, plain, by_control, usual, cost_of[line], references)
-    for line in plain.lines
-    if only in (None, line)
-  ]
-  return sorted(made, key=_rank)
+  for shift in shifts:
+    for contrast, differences in found_in:
+      contrast.differences = {place: _moved(x, shift) for place, x in differences.items()}
+    made = [
+      _line(line, plain, by_control, usual, cost_of[line], references)
+      for line in plain.lines
+      if only in (None, line)
+    ]
+    yield sorted(made, key=_rank)
 
 
 def _line(
@@ -352,10 +367,10 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool
     [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
     for seed in line.seeds
   ]
-  changed = [(some, 0.0) for some in without_one] + [(rows, -MOVED), (rows, MOVED)]
+  changed = [(some, (0.0,)) for some in without_one] + [(rows, (-MOVED, MOVED))]
   # a line may be called otherwise without one of its seeds, and then it is not stable
   return all(
-    [found.verdict for found in lines(some, (), (), corpus, usual=usual, only=line.name, shift=by)]
-    == [line.verdict]
+    [one.verdict for one in found] == [line.verdict]
     for some, by in changed
+    for found in _lines_moved(some, (), (), corpus, usual=usual, only=line.name, shifts=by)
   )
