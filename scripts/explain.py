@@ -41,8 +41,8 @@ from posenc_jax.errors import UserError, user_errors
 from posenc_jax.evaluation import preflight
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.inspection.laws import check_laws
-from posenc_jax.model.decoder import LM, attention_options, build
-from posenc_jax.model.layer_pattern import PATTERN, combine_masks, read_pattern
+from posenc_jax.model.decoder import LM, attention_options, build, shapes
+from posenc_jax.model.layer_pattern import PATTERN, LayerPattern, combine_masks, read_pattern
 from posenc_jax.model.layer_sharing import StackedEncoding
 from posenc_jax.pretrained import exporting
 from posenc_jax.training import multi_seed
@@ -64,20 +64,23 @@ def main(argv: list[str]) -> int | None:
   check_one_host()
   preflight.check_model(c)
   with user_errors(ValueError):
-    model = build(c, data.vocab(c.data), nnx.Rngs(0))
+    vocab = data.vocab(c.data)
+    model = shapes(c, vocab)
+    # Of the parameters these alone are drawn: there may be no room for all.
+    pattern = jax.jit(lambda: build(c, vocab, nnx.Rngs(0)).encodings)()
   console = Console(highlight=False, markup=False)  # formulas have brackets
   if flags.check:
-    return check(c, model, console)
+    return check(c, pattern, console)
   for note in config.notes(c):
     console.print(note, soft_wrap=True)
-  explain(c, model, console, flags.platform or jax.default_backend())
+  explain(c, model, pattern, console, flags.platform or jax.default_backend())
 
 
-def check(c, model: LM, console: Console) -> int:
+def check(c, pattern: LayerPattern, console: Console) -> int:
   """Prints the verdict of each law on each encoding of a model; the exit code of the command."""
   specs = read_pattern(dict(c.encoding))[0]
   failed = False
-  for spec, variant in zip(specs, model.encodings.variants, strict=True):
+  for spec, variant in zip(specs, pattern.variants, strict=True):
     console.print(f'Encoding {spec["name"]}')
     with user_errors(ValueError):
       verdicts = check_laws(variant.layer(0))
@@ -87,9 +90,10 @@ def check(c, model: LM, console: Console) -> int:
   return int(failed)
 
 
-def explain(c, model: LM, console: Console, platform: str) -> None:
-  """Prints the tables for a run's config and its model; `platform` is one of PLATFORMS."""
-  pattern = model.encodings
+def explain(c, model: LM, pattern: LayerPattern, console: Console, platform: str) -> None:
+  """Prints the tables for a run's config, its model, which may be shapes, and the encodings of that
+  with their parameters; `platform` is one of PLATFORMS.
+  """
   specs = [dict(spec) for spec in read_pattern(dict(c.encoding))[0]]
   names = [spec.pop('name') for spec in specs]
   variants = list(zip(names, pattern.variants, specs, strict=True))
@@ -147,7 +151,7 @@ def sources_of_position(c, variants: list) -> Table:
   return table
 
 
-def period_of_layers(c, pattern, names: list[str]) -> Table:
+def period_of_layers(c, pattern: LayerPattern, names: list[str]) -> Table:
   """Which layers have which encoding and mask."""
   period = len(pattern.order)
   table = Table(

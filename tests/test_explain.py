@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -64,6 +65,19 @@ def test_every_encoding_is_explained(explained, name):
   assert ('blockwise │ yes' in text) == (enc.normalizer != 'rows')
   acts_on_pairs = bool({*PLACES_OF_PAIRS} & {*enc.acts_on()})
   assert ('cudnn │ no: ' + type(enc).__name__ + ' acts on pairs' in text) == acts_on_pairs
+
+
+@pytest.mark.parametrize('name', ['learned', 'rope'])
+def test_a_model_is_described_by_its_shapes(explained, monkeypatch, name):
+  """The whole of a large one may be more than a machine can hold."""
+  by_part, described = explain.parameter_counts.by_part, []
+  describe = lambda model: described.append(model) or by_part(model)
+  monkeypatch.setattr(explain.parameter_counts, 'by_part', describe)
+  text = explained(f'--config.encoding.name={name}', '--config.model.mlp=swiglu')
+  (model,) = described
+  assert {type(leaf) for leaf in jax.tree.leaves(model)} == {jax.ShapeDtypeStruct}
+  assert f'in all {sum(leaf.size for leaf in jax.tree.leaves(model)):,}' in text
+  assert ('Export: as a model of the family llama' in text) == (name == 'rope')
 
 
 def test_known_limits_are_shown(explained):

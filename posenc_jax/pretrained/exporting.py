@@ -10,6 +10,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -163,13 +164,15 @@ def family_of(config: ConfigDict, leaves: dict) -> str:
   `UserError` where it would be refused.
 
   Args:
-    leaves: {path: parameter} as it starts, of numpy or jax.
+    leaves: {path: parameter, or its shape and dtype}.
   """
   config = _as_evaluated(config)
   _check_tokens('config.data', config)
   source = _source_of(Path(config.train.init_from)) if config.train.init_from else None
-  fields, *_ = _planned(config, leaves, _bos(config, leaves), source)
-  return fields['model_type']
+  bos, kinds = _bos(config, leaves), []
+  plan = lambda leaves: kinds.append(_planned(config, leaves, bos, source)[0]['model_type'])
+  jax.eval_shape(plan, leaves)  # numbers do not matter
+  return kinds[0]
 
 
 def _trained_config(workdir: Path) -> ConfigDict:
