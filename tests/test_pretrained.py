@@ -11,11 +11,13 @@ import struct
 import subprocess
 import sys
 import types
+import weakref
 import zipfile
 from pathlib import Path
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -54,6 +56,20 @@ DAILY += ('granite_swa', 'llama_of_dynamic', 'phi3_longrope_short')
 NO_LENGTH = {'original_max_position_embeddings': 0}
 ONLY_A_TEMPERATURE = {'llama_4_scaling_beta': 0.1, 'original_max_position_embeddings': 8}
 OF_THE_ROW = ('llama_of_dynamic',)  # whose frequencies follow the length of a row, not of a text
+
+
+def test_what_a_file_holds_is_given_up_as_it_becomes_the_model(tmp_path, monkeypatch):
+  given, alive = [], []
+
+  def copied(array):
+    given.append(weakref.ref(array))
+    alive.append(sum(ref() is not None for ref in given))
+    return jnp.asarray(array.copy())
+
+  monkeypatch.setattr(importing, 'jnp', types.SimpleNamespace(asarray=copied))
+  imported(save(tmp_path / 'm', 'llama3_tied'))
+  assert len(alive) > 5
+  assert max(alive) <= 2  # this one, and the last one that was read
 
 
 @pytest.mark.parametrize(

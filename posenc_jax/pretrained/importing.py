@@ -104,7 +104,8 @@ def build_model(config: ConfigDict, source: Source, form: Form) -> decoder.LM:
     _check_tied(source, filled['embedding'], unread)
   if unread:
     raise UserError(f'{source.name}: nothing reads the tensor {min(unread)}')
-  leaves = [jnp.asarray(filled[path]) for path in wanted]
+  # one after another, so that the host has not all of them twice
+  leaves = [jnp.asarray(filled.pop(path)) for path in wanted]
   return jax.tree.unflatten(jax.tree.structure(model), leaves)
 
 
