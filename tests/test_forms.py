@@ -14,7 +14,7 @@ from synthetic import extended, lines_of, planted, realistic, row, rows_of, task
 
 from posenc_jax import config, storage
 from posenc_jax.errors import UserError
-from posenc_jax.reporting import cost_table, costs, study, table_writers
+from posenc_jax.reporting import cost_table, costs, places, study, table_writers
 from posenc_jax.reporting.table_forms import FORMS, make_tables
 
 BASE = 'configs/base.py'
@@ -399,6 +399,9 @@ def test_a_report_reads_the_rows_of_its_folder_once(tmp_path, monkeypatch):
   report.write_tables()
   report.write_figures()
   assert len(read) == 1
+  (place,) = places.read([tmp_path])
+  assert place.report.rows == report.rows
+  assert len(read) == 2
 
 
 def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):

@@ -70,6 +70,7 @@ def _read(path: Path) -> Place:
     is_of_runs = storage.is_folder(path)
     if is_of_runs:
       place.report = study.load(path)
+      place.report.rows = rows  # else it would read them again
     folder = path if is_of_runs else path.parent
     own = folder / 'config.json'
     files = [own] * storage.exists(own) + storage.files_below(folder, own.name)
