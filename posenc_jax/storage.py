@@ -97,7 +97,7 @@ def check_all_readable(folder: str | Path) -> None:
 
 
 def walk(folder: str | Path) -> Iterator[tuple[str, list[str], list[str]]]:
-  """`os.walk`, which raises OSError of a folder that it cannot list: alone it passes over that."""
+  """`os.walk`, but of a folder that cannot be listed, which that skips, it raises OSError."""
 
   def fail(error):
     raise error

@@ -18,7 +18,8 @@ reads; the same command goes on after a stop. In the study:
 --out: the folder of the runs, by default runs/NAME_rates of the study. --save: the file, by default
 NAME_rates.json beside the study. --seed: that of all runs, by default one that no study here
 reports, since the luck of a seed would choose the rate that it is then reported with. --jobs,
---launcher: as for sweep.py. How runs are evaluated the grid sets: what would change it is refused.
+--launcher: as for sweep.py. The grid sets how runs are evaluated, and refuses
+what would change it.
 """
 
 from pathlib import Path

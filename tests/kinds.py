@@ -32,7 +32,8 @@ def representatives() -> frozenset[str]:
   """Few encodings that have among them every place to act at, and the declarations that are named
   here: by which arrays have other shapes, or other tokens and positions are seen.
 
-  The suite of every day looks closely at these; the marker `slow` has the same for all.
+  The suite of every day and `.ci/run` look closely at these; the marker `slow` has the same for
+  all.
   """
   traits = {}
   for name, record in RECORDS.items():

@@ -2408,12 +2408,6 @@ RECORDS = {
       'rope_relu': {'members': ('rope', 'relu')},
       'alibi_elastic_softmax': {'members': ('alibi', 'elastic_softmax')},
       'rope_cog': {'members': ('rope', 'cog')},
-      'axial_rope_ultravico': {  # of tokens that have several positions
-        'members': (
-          {'name': 'axial_rope', 'axes': 3, 'sections': (2, 1, 1)},
-          {'name': 'ultravico', 'window': 3, 'alpha': 0.3},
-        )
-      },
       'alibi_ultravico': {'members': ('alibi', {'name': 'ultravico', 'window': 2, 'alpha': 0.3})},
     },
   ),

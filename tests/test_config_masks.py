@@ -12,7 +12,7 @@ from small_runs import BASE, MODEL
 
 from posenc_jax import config
 from posenc_jax.data import Batch
-from posenc_jax.evaluation.generation import tokens_after
+from posenc_jax.evaluation import generation
 from posenc_jax.evaluation.model_functions import compiled, predictions
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
@@ -76,20 +76,17 @@ def test_evaluation_sees_what_the_config_says(c, model, tokens_BT, expected):
   assert np.abs(narrower - expected).max() > SEEN
 
 
-@pytest.mark.ci
-def test_generation_sees_what_the_config_says(c, model, tokens_BT):
+def test_generation_sees_what_the_config_says(c, model, tokens_BT, monkeypatch):
   """The tokens of the prompt and those that are drawn later, one by one."""
   found, count = [], 4
 
-  class Seen:
-    """Draws the likeliest token, and keeps the logits that it is drawn from."""
+  def draw_likeliest(logits_V, *_):
+    jax.debug.callback(found.append, logits_V)
+    return jnp.argmax(logits_V)
 
-    def draw(self, logits_V, number, is_drawn_V):
-      jax.debug.callback(found.append, logits_V)
-      return jnp.argmax(logits_V)
-
-  everything_V = np.ones(VOCAB, bool)
-  drawn = list(tokens_after(model, tokens_BT[0], count, Seen(), c, everything_V))
+  monkeypatch.setattr(generation, 'draw', draw_likeliest)
+  sampling, everything_V = generation.Sampling(0.0), np.ones(VOCAB, bool)
+  drawn = list(generation.tokens_after(model, tokens_BT[0], count, sampling, c, everything_V))
   jax.effects_barrier()
   inputs_1T = np.array([[model.bos, *tokens_BT[0], *drawn[:-1]]], np.int32)
   close(np.stack(found), logits(model, inputs_1T, **MASK)[0, -count:])

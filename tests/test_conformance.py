@@ -57,7 +57,7 @@ def test_an_unknown_entry_is_named_before_anything_is_computed():
 
 @pytest.mark.parametrize('module', [libraries, repositories])
 def test_references_call_functions_of_this_repository_as_these_are_defined(module):
-  """No daily test calls them: torch and the code of others are needed."""
+  """No test calls them: torch and the code of others are needed."""
   for node in ast.walk(ast.parse(inspect.getsource(module))):
     function = getattr(module, node.func.id, None) if is_plain_call(node) else None
     if getattr(function, '__module__', '').startswith('scripts.'):

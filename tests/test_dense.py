@@ -33,7 +33,7 @@ def by_blocks(monkeypatch):
 
 
 def marks(variant: str) -> tuple:
-  """What is in no tile has no other way to have little memory: every day."""
+  """What is in no tile has no other way to have little memory."""
   is_of_rows = declared(variant).normalizer == 'rows' and variant in ENCODINGS
   return daily_if(is_of_rows or is_daily(variant), 'ci' if not marks_of(variant) else 'slow')
 

@@ -277,6 +277,23 @@ def test_ultravico_leaves_what_is_within_its_window():
   assert build('ultravico').window == 20
 
 
+@pytest.mark.parametrize('backend', ['dense', 'blockwise'])
+def test_ultravico_counts_tokens_that_have_several_positions(backend):
+  """Positions of a video: time, row and column of each token, seen both ways."""
+  grid = {'name': 'axial_rope', 'axes': 3, 'sections': (2, 1, 1)}
+  members = (grid, {'name': 'ultravico', 'window': 3, 'alpha': 0.3})
+  enc, (x, weights, _) = build('chain', members=members), inputs()
+  B, S, _ = x.shape
+  positions = np.random.default_rng(0).integers(0, 4, (B, S, 3))
+  options = {'is_causal': False, 'position_ids': positions, 'backend': backend}
+  w, x64 = jax.tree.map(lambda a: np.asarray(a, np.float64), (weights, x))
+  oracle = RECORDS['chain'].oracle(Dims(**SIZES), {'members': members}, {})
+  desired = attention_layer(oracle, w, x64, positions, np.ones((B, S, S), bool))
+  sizes = None if backend == 'dense' else (3, 5)
+  found = jax.jit(lambda x: layer(enc, weights, x, block_sizes=sizes, **options))(x)
+  np.testing.assert_allclose(found, desired, atol=2e-5)
+
+
 def test_screening_golden_values():
   """By hand, without rotations: keys at the cosines 1, 0.8, 0.6 and 0 of the last query; r = 1/2,
   and in the last head 0.8. Windows are longer than the threshold, 3 tokens.

@@ -804,6 +804,7 @@ def test_of_many_symbols_windows_are_asked_for_what_they_score(measured, tmp_pat
   assert {last for _, last in asked} == {None}
   asked.clear()
   monkeypatch.setattr(plan, 'MANY_SYMBOLS', data.VOCAB)
+  monkeypatch.setattr(plan, 'FEW_SYMBOLS', 0)
   (tmp_path / 'eval.jsonl').unlink()
   _, again = measured(**fields, eval__lengths=(16, 32))
   # sliding, the last 8 tokens, what is truncated to 16, and short contexts of 9 to 13

@@ -266,7 +266,7 @@ def acts_within_tiles(variant: str) -> bool:
 
 
 def is_daily(variant: str) -> bool:
-  """Whether a variant is one that the suite of every day looks at closely."""
+  """Whether a variant is one that the suite of every day, or `.ci/run`, looks at closely."""
   return variant in representatives() or variant in ('chain', 'heads')
 
 
@@ -338,8 +338,8 @@ def has_quick_gradients(variant: str, mode: str, backend: str) -> bool:
 
 
 def marks_of_gradients(variant: str, mode: str, backend: str) -> tuple:
-  """Every day has those of every encoding causally, on one backend, and of a plain score and of
-  vectors by distance in all modes that are quick.
+  """Every day has those that are quick causally, on one backend; in tiles also those of a plain
+  score and of vectors by distance in all modes, and two of what is carried along the keys.
   """
   if not has_quick_gradients(variant, mode, backend):
     return daily_if(False)
@@ -347,7 +347,9 @@ def marks_of_gradients(variant: str, mode: str, backend: str) -> tuple:
     return marks_of(variant)
   is_tiled = has_quick_gradients(variant, mode, 'blockwise')
   is_first = mode == 'causal' and (backend == 'blockwise' or not is_tiled)
-  return daily_if(is_first or (variant in ('nope', 'shaw') and backend == 'blockwise'), 'ci')
+  across_gaps = (variant, mode) in (('cope', 'packed'), ('stick_breaking', 'sink_tokens'))
+  is_tiles_alone = (variant in ('nope', 'shaw') or across_gaps) and backend == 'blockwise'
+  return daily_if(is_first or is_tiles_alone, 'ci')
 
 
 @pytest.mark.parametrize(
@@ -1443,7 +1445,7 @@ def test_parameters(variant):
   'variant', [v for v in VARIANTS if VARIANTS[v][1] and v not in SAME_AT_THE_START]
 )
 def test_hyperparameters_change_the_output(variant):
-  """So their equality with the oracle, which every day has of each variant, says something."""
+  """So their equality with the oracle, which `.ci/run` has of each variant, says something."""
   before, after = at_the_start(VARIANTS[variant][0]), of_start(make_variant(variant))
   assert before.shape != after.shape or np.abs(after - before).max() > 1e-4
 

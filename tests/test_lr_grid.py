@@ -278,7 +278,7 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
   ],
 )
 def test_what_the_grid_sets_is_not_said(study, field, value):
-  words = rf'^config\.{field}=.*; allowed: none, the grid sets it$'
+  words = rf'^config\.{field}=.*; allowed: without it, for the grid sets it$'
   with pytest.raises(UserError, match=words):
     study('rope', **{field.replace('.', '__'): value})
 

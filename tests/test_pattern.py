@@ -183,7 +183,10 @@ def test_one_bipe_of_a_pattern_adds_its_places():
       {'name': 'random_positions', 'longest': 8},
       'longest=8; allowed: at least the training length 16',
     ),
-    ({'name': 'random_positions', 'longest': 8, 'shortest': 9}, 'shortest=9; allowed: from 1 to 8'),
+    (
+      {'name': 'random_positions', 'longest': 32, 'shortest': 9},
+      'shortest=9; allowed: from 16 to 32',
+    ),
     ({'name': 'random_positions', 'each': 'token'}, "each='token'; allowed: batch, example"),
     ({'name': 'random_positions', 'kind': 'reals'}, "kind='reals'; allowed: integers, floats"),
     ({'name': 'random_positions', 'eval_seed': -1}, 'eval_seed=-1; allowed: from 0 to 4294967295'),
@@ -332,7 +335,7 @@ SCALED = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
   [
     (RANDOM_FLOATS, {'name': 'rope'}, None),
     ({'name': 'random_positions'}, {'name': 'alibi'}, 255),
-    ({'name': 'random_positions', 'shortest': 12}, {'name': 'rope'}, 255),
+    ({'name': 'random_positions', 'shortest': 16}, {'name': 'rope'}, 255),
     ({'name': 'shape_offset'}, {'name': 'sinusoidal'}, None),
     ({'name': 'cape'}, {'name': 'sinusoidal'}, None),
     ({'name': 'pose'}, SCALED, 127),

@@ -1,6 +1,6 @@
 """A folder of text as a corpus: each .txt file, and each line of a .jsonl file, is one document. A
 list of integers in such a line is the text of these numbers, with a space between two. A line says
-how many files of other kinds of text are left out.
+how many files are left out that `hf:` would read, or whose endings have capitals.
 
 Subfolders are searched at any depth, those behind links too. If there is a subfolder train/,
 validation/ or test/, these are the splits. Otherwise documents are ranked by the SHA-256 of their
@@ -101,7 +101,7 @@ def _numbers(column_D: np.ndarray) -> Iterator[int]:
     yield from column_D[start : start + AT_ONCE].tolist()
 
 
-@user_errors(*GONE)
+@user_errors(*GONE, PermissionError)
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
   """Returns the documents of a split. Raises `UserError`."""
   root = Path(name)
@@ -148,7 +148,8 @@ def _files_below(root: Path) -> Iterator[Path]:
   is below `root`, else behind the first link to it. A link to a folder that `root` is in leads
   nowhere, for other splits are there.
 
-  Raises `UserError` of a link to nothing, and OSError of a folder that cannot be listed.
+  Raises `UserError` of a link to nothing that may have been a document or a folder, and OSError of
+  a folder that cannot be listed.
   """
   places = [root]
   seen = set(map(str, root.resolve().parents))
@@ -163,7 +164,7 @@ def _files_below(root: Path) -> Iterator[Path]:
       for path in (Path(folder, name) for name in names if not name.startswith('.')):
         if path.is_file():
           yield path
-        elif path.is_symlink() and not storage.exists(path):
+        elif path.suffix in ('', *SUFFIXES) and path.is_symlink() and not storage.exists(path):
           raise UserError(
             f'config.data.corpus: {path} is a link to nothing; allowed: links to what is there'
           )
@@ -182,7 +183,7 @@ def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
   files.sort()
   if files and left_out:
     counts = ', '.join(f'{left_out[suffix]} {suffix}' for suffix in sorted(left_out))
-    _say(f'{root}: not read, since they are no .txt or .jsonl files: {counts}')
+    say(f'{root}: not read, which are not .txt or .jsonl: {counts}')
   identity = identity_of((root / name for name in files), text_field)
   columns = numbers, lines, offsets, sizes = array('i'), array('q'), array('q'), array('q')
   for number, name in enumerate(files):
@@ -206,7 +207,7 @@ def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
 
 
 @functools.cache  # since all splits may be of the same folder
-def _say(line: str) -> None:
+def say(line: str) -> None:
   """Prints a line to the error stream, once."""
   print(visible(line), file=sys.stderr, flush=True)
 

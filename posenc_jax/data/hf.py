@@ -25,8 +25,8 @@ from types import ModuleType
 from posenc_jax import storage
 from posenc_jax.data.building import build_once, not_prepared
 from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of, no_text
-from posenc_jax.data.folder import listing_of
-from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line
+from posenc_jax.data.folder import GONE, listing_of, say
+from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line, user_errors
 
 PREFIX = 'hf:'
 FORM = (
@@ -82,16 +82,15 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
   if text_field not in texts:
     raise no_text(name, text_field, features, texts)
   rows = found[source].select_columns([text_field])
+  if nulls := rows.data.column(text_field).null_count:  # as of an empty cell of CSV
+    say(f'{name}: {nulls} of {len(rows)} texts of {source} are null, and read as empty')
 
   def read(index):
-    if (value := rows[start + index][text_field]) is None:
-      where = f'no text in {source}/{start + index} of {name}, which is null there'
-      allowed = 'a copy of the set without such rows, or another field'
-      raise UserError(f'config.data.text_field={text_field!r}: {where}; allowed: {allowed}')
-    return value.encode('utf-8', 'surrogatepass')
+    return (rows[start + index][text_field] or '').encode('utf-8', 'surrogatepass')
 
   if parts.is_folder:
-    listing = _listing(root, sum(sizes.values()))
+    with user_errors(*GONE, PermissionError):
+      listing = _listing(root, sum(sizes.values()))
   else:
     listing = _listing_of_texts(found, text_field)
   return Documents(stop - start, lambda n: f'{source}/{start + n}', read, listing, identity)

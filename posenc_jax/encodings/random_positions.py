@@ -26,7 +26,10 @@ class RandomPositions(PositionWrapper):
 
   With `shortest`, every draw of training has a range of its own, its end drawn log-uniformly from
   `shortest` to `longest`: a model meets gaps of every size between positions, where one range
-  shows it those of about `longest` / T alone. Our own form; evaluation draws from `longest`.
+  shows it those of about `longest` / T alone, and can be evaluated as its inner encoding, at
+  positions in order. Our own form, trained from the start; E2-LLM fine-tunes so, at regular
+  positions whose scale is drawn (Liu et al. 2024, arXiv:2401.06951). Evaluation draws from
+  `longest`.
 
   With kind='floats', positions are real: T numbers drawn uniformly from 0 to `longest`, in order,
   whatever T is (random float sampling, Shimizu et al. 2026), and packed documents draw for
@@ -54,8 +57,8 @@ class RandomPositions(PositionWrapper):
     Args:
       inner: a name, or a dict of a name and hyperparameters.
       longest: positions, or the end of their range; None: 16 times the training length.
-      shortest: the shortest range that training draws; None: `longest`, at every draw. Integers
-        need as many as training has tokens.
+      shortest: the shortest range that training draws, of integers at least the training length;
+        None: `longest`, at every draw. An evaluation with a `longest` below it sets it to None.
       each: 'batch' for one draw a batch, 'example' for one an example in training.
       kind: 'integers' or 'floats'.
       eval_seed: what the draw of evaluation is made from, of all seeds, documents and windows of a
@@ -69,13 +72,14 @@ class RandomPositions(PositionWrapper):
     check_one_of(('batch', 'example'), each=each)
     check_one_of(('integers', 'floats'), kind=kind)
     check_at_least(1, longest=self.longest)
-    check_between(1, self.longest, shortest=shortest)
     check_between(0, 2**32 - 1, eval_seed=eval_seed)
     if kind == 'integers':
       self.check_longest(self.longest)
       self.max_length = self.longest
     elif self.position_kind == 'integers':
       raise ValueError(f"inner={inner!r} takes integers; allowed: one that takes kind='floats'")
+    fewest = dims.train_length if kind == 'integers' else 1
+    check_between(fewest, self.longest, shortest=shortest)
 
   def sample_positions(self, position_ids, batch: int, key):
     if key is None:  # of one kind of generator, whichever is jax's default
@@ -85,12 +89,12 @@ class RandomPositions(PositionWrapper):
       position_ids = jnp.broadcast_to(position_ids, (batch, position_ids.shape[1]))
     else:
       keys = key[None]
-    varies = self.shortest is not None and key is not None
-    T, fewest = position_ids.shape[1], self.shortest if varies else self.longest
+    is_drawn = self.shortest is not None and key is not None
+    T, fewest = position_ids.shape[1], self.shortest if is_drawn else self.longest
     if self.kind == 'integers' and fewest < T:
       problem = f'{T} tokens, which may be one document, for {fewest} positions'
       raise LengthError(f'{type(self).__name__}: {problem}')
-    ends_B1 = self._draw_ends(keys) if varies else self.longest
+    ends_B1 = self._draw_ends(keys) if is_drawn else None
     document_BT = jnp.cumsum(position_ids == 0, axis=1) - 1
     draw = self._draw_floats if self.kind == 'floats' else self._draw_integers
     return draw(document_BT, position_ids, keys, ends_B1)
@@ -98,21 +102,23 @@ class RandomPositions(PositionWrapper):
   def _draw_ends(self, keys):
     """The end of every draw's range, whose logarithm is uniform: int32 [B|1, 1]."""
     low, high = math.log(self.shortest), math.log(self.longest + 1)
-    draw = lambda key: jax.random.uniform(jax.random.fold_in(key, 1), minval=low, maxval=high)
+    # of other bits than a permutation has, which splits the key in two
+    draw = lambda key: jax.random.uniform(jax.random.fold_in(key, 2), minval=low, maxval=high)
     ends_B1 = jnp.exp(jax.vmap(draw)(keys))[:, None].astype(jnp.int32)
     return jnp.clip(ends_B1, self.shortest, self.longest)  # exp may round past them
 
   def _draw_floats(self, document_BT, position_ids, keys, ends_B1):
     """One number a token, sorted within its document: float32 [B|1, T]."""
     T = position_ids.shape[1]
-    drawn_BT = jax.vmap(lambda key: jax.random.uniform(key, (T,)))(keys) * ends_B1
+    drawn_BT = jax.vmap(lambda key: jax.random.uniform(key, (T,)))(keys)
+    drawn_BT *= self.longest if ends_B1 is None else ends_B1
     drawn_BT = jnp.broadcast_to(drawn_BT, position_ids.shape)
     return lax.sort((document_BT, drawn_BT), dimension=1, num_keys=2)[1]
 
   def _draw_integers(self, document_BT, position_ids, keys, ends_B1):
     """So many of a range as a document has tokens, sorted: int32 [B|1, T]."""
     order_BR = jax.vmap(lambda key: jax.random.permutation(key, self.longest))(keys)
-    if self.shortest is not None:  # those of the range come first, in the order they have
+    if ends_B1 is not None:  # those of the range come first, in the order they have
       order_BR = lax.sort((order_BR >= ends_B1, order_BR), dimension=1, num_keys=1)[1]
     order_BR = jnp.broadcast_to(order_BR, (position_ids.shape[0], self.longest))
     drawn_BT = jnp.take_along_axis(order_BR, position_ids, axis=1)

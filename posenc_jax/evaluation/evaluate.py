@@ -146,7 +146,8 @@ def recorder(workdir: Path) -> Callable[[], None]:
   """A function that adds this evaluation, which begins now, to sessions.jsonl when it is called
   first, and prints whether the session before was of other code; then it does nothing.
 
-  Raises Damaged now where the sessions are: by the first write, rows would have been measured.
+  Raises Damaged at once if sessions.jsonl is damaged, before rows are measured that could not be
+  written.
   """
   sessions.of_run(workdir)
   work = [workdir], sessions.EVALUATION, kinds_of_devices(), sessions.now()

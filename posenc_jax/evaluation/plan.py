@@ -22,6 +22,7 @@ from posenc_jax.protocols import PROTOCOLS, SHUFFLED_FAR, TEXT_TASKS, is_asked, 
 from posenc_jax.rows.row_schema import NO_KEY_TOKENS, NO_WEIGHT
 from posenc_jax.tasks import Example
 
+FEW_SYMBOLS = 2**9  # bytes and marks: logits of whole windows take less than compiling them apart
 HEADS_OF_LAYER = 1000  # rows number heads so: 2003 is head 3 of layer 2, both counted from 0
 
 
@@ -135,7 +136,7 @@ class Planner:
       length,
       key_fields,
       score,
-      last=k if self._takes_last else None,
+      last=None if self._corpus.vocab <= FEW_SYMBOLS else k,
       rows_at_a_time=max(1, self._eval.batch_tokens // inputs.length),
       **inputs.fields,
     )

@@ -43,7 +43,7 @@ def of_runs(folder: str | Path) -> list[dict]:
       try:
         fields = config.flat(config.saved_config(file.parent))
       except UserError as error:
-        problem = 'whether its run is of a line with those of other seeds is not known'
+        problem = 'its run may stand in one line with runs of other settings'
         print(f'{error}; {problem}', file=sys.stderr)
         continue
       run = visible(file.parent.name)

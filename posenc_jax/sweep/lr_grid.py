@@ -122,7 +122,7 @@ def choose_rates(
   of_all = _of_all(configs)
   for field, value in overrides.items():
     if field in (of_all | _of_own(configs[0])) and field != 'eval.k':  # which is read
-      raise UserError(f'config.{field}={shown(value)}; allowed: none, the grid sets it')
+      raise UserError(f'config.{field}={shown(value)}; allowed: without it, for the grid sets it')
   curves = [
     RateCurve(line, c.optim.learning_rate, _of_own(c))
     for line, c in zip(lines, configs, strict=True)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from posenc_jax import storage
 from posenc_jax.config import single_seed_runs, to_json, validate
 from posenc_jax.data.batches import BETWEEN
 from posenc_jax.distributed.devices import announce_symbols, kinds_of_devices
@@ -177,7 +178,8 @@ def _announce(training: setup.Training) -> None:
     print(f'{training.workdir}: going on from step {training.start_step}')
     if change := run_on_primary(sessions.change, training.seed_dirs[0], sessions.TRAINING):
       print(f'{training.workdir}: {change}')
-    if c.profile_steps and c.profile_steps[1] <= training.start_step:
+    is_past = c.profile_steps and c.profile_steps[1] <= training.start_step
+    if is_past and not storage.exists(training.workdir / 'profile'):
       given = f'config.train.profile_steps={c.profile_steps}'
       print(f'{training.workdir}: {given}: no trace, since the run is past these steps')
   elif not c.init_from:

@@ -59,7 +59,8 @@ def test_equal_to_dense(variant, mode):
     actual = gradients_of_layer(enc, mode, 'ring', (1, 2) if mode == 'causal' else None)
   # The laws let each be 2e-5 away from float64. In `float_positions` the gradient of FIRE's c is
   # 6.60592, the sum of terms of 86 in all: 6.60602 here by `dense`, 6.60584 by `ring`.
-  jax.tree.map(functools.partial(close, tolerance=4e-5), actual, desired)
+  tolerance = 4e-5 if (variant, mode) == ('fire', 'float_positions') else 2e-5
+  jax.tree.map(functools.partial(close, tolerance=tolerance), actual, desired)
 
 
 def test_shares_of_padding_reach_no_gradient():

@@ -37,7 +37,7 @@ def granitemoehybrid(fields: Fields) -> Form:
   layers = number_of_layers(fields)
   # 'attention' is an older word for it
   if kinds is None or len(kinds) != layers or {*kinds} - {'attention', 'full_attention'}:
-    raise fields.refused(name, 'attention in all layers: there is no other kind here')
+    raise fields.refused(name, f'attention for each of {layers} layers')
   rotates = fields.take('position_embedding_type', 'none', str) == 'rope'
   rotary = rope(fields)  # also read where it is not used
   width = fields.take('shared_intermediate_size')
