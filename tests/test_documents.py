@@ -356,6 +356,7 @@ STUDIES_OF_SECTIONS = {
     'selective',
     'window_sinks',
     'hybrid',
+    'drope_recovery',
     'random_gaps',
     'random_text',
   ],

@@ -18,6 +18,10 @@ Predicted before the runs, mean bits per byte of the last 64 bytes:
 - so at no number of steps is it both within 0.1 of RoPE at L and within 0.1 of that at 4 L.
 
 Cost: 21 runs of 0.82 million parameters, on a core of their own a minute for each 300 steps.
+Result: results/drope_recovery/table.md, LOG/221. At L `drope` has 3.414 bits per byte after 100
+steps, 3.119 after 400 and 2.111 after 1,600, where RoPE had 1.882 before, RoPE that goes on has
+1.644 and `nope` 1.869; at 4 L 3.434, 3.488 and 4.444. Does not hold: below 2.6 after 400 steps,
+below 2.1 and within 0.1 of `nope` after 1,600, and that it fails at 4 L after 100.
 """
 
 from pathlib import Path
