@@ -8,6 +8,7 @@ import typing
 from pathlib import Path
 
 import pytest
+from conftest import DAILY_OF_CI, OF_CI
 from test_fused import REFUSED as NOT_IN_FUSED
 from test_triton import REFUSED as NOT_IN_TRITON
 
@@ -356,3 +357,12 @@ def test_the_code_says_what_each_hyperparameter_is(name):
   assert not [words for words in said.values() if re.search(of_readers, words)]
   by_default = [said[key] for key, value in hyperparameters(name).items() if value is None]
   assert all(re.search(r'\bNone\b', words) for words in by_default)
+
+
+def test_what_stays_daily_of_the_files_of_ci_is_there():
+  """A name that no test has any longer would leave a file without its daily test, in silence."""
+  files = [ROOT / 'tests' / name for name in OF_CI]
+  defined = {
+    name for path in files for name in re.findall(r'^def (test_\w+)', path.read_text(), re.M)
+  }
+  assert {name.split('[')[0] for name in DAILY_OF_CI} <= defined
