@@ -358,6 +358,7 @@ STUDIES_OF_SECTIONS = {
     'hybrid',
     'drope_recovery',
     'random_gaps',
+    'random_ranges',
     'random_text',
   ],
   ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside'],

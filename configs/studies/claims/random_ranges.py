@@ -34,7 +34,12 @@ names had lost nothing (2.004 bits at positions from 32 L, 2.035 at L in order),
 (those 16 bytes back 1.579 in order at L, 4.283 at 32 L). Predicted before: with log n the score at
 32 L is 0.03 to 0.2 better than without, and names 16 bytes back cost less than 4 bits there.
 
-Cost: 6 trainings of 9 minutes, and 24 evaluations of a minute each on one core.
+Cost: 6 trainings of 9 minutes, and 24 evaluations of a minute each on one core. Result:
+results/random_ranges/table.md, LOG/222. With ranges to 32 L the score at positions in order is
+2.597 at L, 2.520 at 2 L, 2.494 at 4 L and 2.727 at 32 L, with log n 2.682 there; with ranges to 4 L
+2.573 at L and 2.483 at 4 L. Does not hold: that names 1 to 2 L back cost more than 5 bits at 32 L
+(4.450), and that with ranges to 4 L they cost less than 2.96 at 4 L (3.015). The trainings with
+ranges to 32 L are of a commit whose draws were others (LOG/222).
 """
 
 from pathlib import Path
