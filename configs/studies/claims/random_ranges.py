@@ -2,7 +2,7 @@
 in training, and so loses less past L than with one range.
 
   python scripts/sweep.py --config=configs/studies/claims/random_ranges.py \\
-    --kept=results/random_gaps
+    --kept=results/random_ranges
 
 In random_gaps.py beside this, RoPE trained at positions from 0 .. 32 L - 1 lost most of what it
 lost to gaps between tokens that are smaller than in training. Here the end of the range is drawn
@@ -22,7 +22,7 @@ Predicted before the runs, means of three seeds:
 
 Two lines were added when these had come (2.695 at L where tokens lie 32 apart, 2.597 where they
 lie 1 apart, 2.494 at 4 L there, 2.727 at 32 L), since a price at L is paid for lengths that few
-need: RoPE as it is, of the kept rows, and RoPE with ranges of L to 4 L. Predicted before its runs:
+need: RoPE as it is, of the rows of results/random_text, and RoPE with ranges of L to 4 L. Predicted before its runs:
 - at L, positions in order, it is 2.51 to 2.58;
 - at 4 L, positions in order, 2.42 to 2.49, and better than with ranges up to 32 L;
 - in windows of 4 L letters of names 1 to 2 L back cost less than the 2.96 bits that they cost with
