@@ -20,9 +20,10 @@ Predicted before the runs, means of three seeds:
 - at 32 L it is 2.6 to 3.3: better than with one range by more than 0.7, and worse than at L;
 - in windows of 32 L letters of names 1 to 2 L back still cost more than 5 bits.
 
-Two lines were added when these had come (2.695 at L where tokens lie 32 apart, 2.597 where they
-lie 1 apart, 2.494 at 4 L there, 2.727 at 32 L), since a price at L is paid for lengths that few
-need: RoPE as it is, of the rows of results/random_text, and RoPE with ranges of L to 4 L. Predicted before its runs:
+Two lines were added when these had come (2.695 at L where tokens lie 32 apart, 2.597 where they lie
+1 apart, 2.494 at 4 L there, 2.727 at 32 L), since a price at L is paid for lengths that few need:
+RoPE as it is, of the rows of results/random_text, and RoPE with ranges of L to 4 L. Predicted
+before its runs:
 - at L, positions in order, it is 2.51 to 2.58;
 - at 4 L, positions in order, 2.42 to 2.49, and better than with ranges up to 32 L;
 - in windows of 4 L letters of names 1 to 2 L back cost less than the 2.96 bits that they cost with
