@@ -91,7 +91,7 @@ OF_CI = {
       'logsumexp',
       'long_ppl',
     ),
-    *('lr_grid', 'masks', 'muon', 'padding', 'page', 'paper_configs', 'profile_figures'),
+    *('lr_grid', 'masks', 'muon', 'padding', 'page', 'paper_configs', 'pattern', 'profile_figures'),
     *('report_settings', 'resume', 'rope_scaling', 'scoring', 'seeds', 'slurm', 'sweep'),
     *('taken_parameters', 'trackers', 'triton'),
   )
@@ -109,6 +109,8 @@ DAILY_OF_CI = {
   'test_directions_of_an_update_have_steps_of_a_size_and_elements_that_of_adamw',
   'test_scores_that_divide_by_norms_of_queries_and_keys[blockwise-tile0]',
   *('test_study_json_holds_all_that_the_study_wanted', 'test_type_is_its_formula'),
+  *('test_patterns_of_layers[windowed_t5]', 'test_what_is_no_pattern_and_no_draw'),
+  'test_random_positions_are_different_and_in_order',
   'test_a_run_of_before_fields_were_added_goes_on_and_is_evaluated_as_ever',
   'test_every_run_is_trained_and_evaluated_and_reported_once',
 }

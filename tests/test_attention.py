@@ -460,6 +460,7 @@ def test_an_own_bias_hides_nothing_that_it_does_not_say():
   np.testing.assert_allclose(tiles, whole, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('backend', ['fused_interpret', 'triton_interpret'])
 def test_kernels_do_not_compute_tiles_of_other_documents(backend):
   qkv, document = (normal(1, 16, 4, 8) for _ in range(3)), (np.arange(16) >= 8).astype(int)[None]
@@ -594,6 +595,7 @@ def test_bfloat16_far_out_is_as_near_to_float32_as_its_rounding(name):
 # Arguments.
 
 
+@pytest.mark.ci
 def test_positions_under_tracing():
   """Tables need a static length: named where missing; NaN, never another distance's value, where
   too short.
@@ -955,6 +957,7 @@ def test_a_program_for_any_batch_of_packed_rows_can_be_exported():
   np.testing.assert_allclose(exported.call(q, ids), run(q, ids), atol=1e-6)
 
 
+@pytest.mark.ci
 def test_meshes_that_say_how_arrays_are_cut():
   """As jax.make_mesh makes them, and within jax.shard_map: values and gradients stay the same, here
   on one device, and in eight_devices/mesh.py on several.
@@ -1271,6 +1274,7 @@ def test_sums_along_keys_lose_nothing_to_larger_numbers_before_them():
   np.testing.assert_array_equal(suffix_sum(x)[1:], np.arange(4 * GROUP - 1, 0, -1))
 
 
+@pytest.mark.ci
 def test_sums_that_a_branch_takes_do_not_leave_it():
   q, enc = normal(1, 8, 4, 8), build('cope', positions=2)
   with jax.checking_leaks():

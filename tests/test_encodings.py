@@ -335,6 +335,7 @@ def test_windows_of_screening():
   np.testing.assert_allclose(turned[1, 3], 1, atol=1e-5)
 
 
+@pytest.mark.ci
 def test_screening_of_nothing_is_nothing_and_has_finite_gradients():
   """Queries let no key through, and zeros stand in the place of vectors."""
   enc = build('screening', kv_heads=4)
@@ -1573,6 +1574,7 @@ def test_dca_takes_any_chunk_by_itself(chunk, stride):
   assert enc.stride == stride
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('n', range(3))
 def test_products_of_a_range_that_no_pair_of_a_tile_is_in_are_not_taken(n):
   """Forward or backward: there may stand NaN. Gradients are those of dense."""
@@ -2654,6 +2656,7 @@ def test_patches_of_gemma_4_have_rows_of_tables_and_rotate():
 GROUPS = np.array([[0, 0, 2, 1, 2, 0, 1, 2], [3, 3, 3, 0, 0, 0, 1, 1]])
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('backend', ['dense', 'blockwise', 'fused_interpret', 'triton_interpret'])
 @pytest.mark.parametrize('spectrum', ['split', 'each'])
 def test_series_with_times_as_in_moirai(spectrum, backend):
@@ -2705,6 +2708,7 @@ def test_features_of_enformer():
   np.testing.assert_allclose(found[6, 64:96], 1e-8 / largest, rtol=1e-5)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(('n', 'length'), [(1, 2), (5, 3), (32, 40), (7, 1001), (140, 500)])
 def test_the_largest_density_of_enformer_is_that_of_all_distances(n, length):
   """And no width of a window overflows, however many there are."""
@@ -3581,6 +3585,7 @@ def test_an_integer_for_a_float_may_be_as_large_as_a_float():
   jax.tree.map(np.testing.assert_array_equal, *each)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('wide', ['pope', 'tupe', 'rerope'])
 def test_what_can_be_chained_with_wider_queries(wide):
   """What is built runs; rows never meet wider queries, and what turns queries comes before."""

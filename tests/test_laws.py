@@ -546,7 +546,7 @@ def test_values_of_dense_are_those_of_the_oracle(variant, mode):
 @pytest.mark.parametrize(
   'variant',
   [
-    pytest.param(v, marks=daily_if(v == 'bipe', 'ci' if v in ('cope', 'learned') else 'slow'))
+    pytest.param(v, marks=daily_if(False, 'ci' if v in ('bipe', 'cope', 'learned') else 'slow'))
     for v in dict.fromkeys((*ENCODINGS, *CHAINS, 't5_bidirectional', 'deberta_p2c'))
   ],
 )
@@ -619,6 +619,7 @@ ANGLES_THAT_ARE_READ = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize('members', ANGLES_THAT_ARE_READ.values(), ids=ANGLES_THAT_ARE_READ)
 def test_angles_that_tokens_choose_begin_anew_with_a_document(members):
   """A document of a packed row gets what it gets alone where others read turned channels, too."""

@@ -393,6 +393,7 @@ def test_norms_of_queries_and_keys(kind):
   np.testing.assert_allclose(computed, normed.reshape(1, 5, 4, 6), atol=1e-5)
 
 
+@pytest.mark.ci
 def test_nats_do_not_depend_on_how_logits_are_cut(monkeypatch):
   m, x = model(model__layers=1, model__logit_softcap=3.0), tokens(T=13)
   value = lambda m: token_nll(m, x).mean()
@@ -410,6 +411,7 @@ def test_nats_do_not_depend_on_how_logits_are_cut(monkeypatch):
   assert f',2,{VOCAB}]' in text
 
 
+@pytest.mark.ci
 def test_a_step_of_many_symbols_takes_three_pieces_of_logits():
   """16,384 tokens of 49,152 symbols: their logits are 3.2 GB, one piece of them 0.27 GB."""
   m = decoder.shapes(config(model__layers=1), 49_152)
@@ -419,6 +421,7 @@ def test_a_step_of_many_symbols_takes_three_pieces_of_logits():
   assert temporary < 3.5 * 4 * nll_module.MAX_LOGITS
 
 
+@pytest.mark.ci
 def test_what_is_computed_again_changes_no_gradient():
   """The more is computed again, the more products and loops over tiles there are."""
   x, counts, gradients = tokens(T=6), [], []
