@@ -939,7 +939,7 @@ def test_files_of_text_that_are_not_read_are_counted_once(tmp_path, capsys):
   others = ('a.GZ', 'b.gz', 'c.gz', 'X.TXT', 'x.md', '.d.gz', 'LICENSE')
   name = write(tmp_path / 'a', {f'{i}.txt': 'x' for i in range(3)} | dict.fromkeys(others, 'x'))
   assert sum(map(len, contents(name).values())) == 3
-  said = f'{name}: not read, which are not .txt or .jsonl: 1 .GZ, 1 .TXT, 2 .gz\n'
+  said = f'{name}: files that are neither .txt nor .jsonl are not read: 1 .GZ, 1 .TXT, 2 .gz\n'
   assert capsys.readouterr().err == said
 
 

@@ -587,7 +587,7 @@ def tpu(topology: str):
 @pytest.mark.parametrize('mode', ['causal', 'packed', 'window'])
 @pytest.mark.parametrize(('backend', 'name'), ON_A_TPU)
 def test_kernels_equal_dense_on_a_tpu(backend, name, mode, head_dim, dtype):
-  """Of several tiles, of `fused` with a ragged end; two heads share keys and values."""
+  """In several tiles, of `fused` with a ragged end; two heads share keys and values."""
   T = 1152 if backend == 'splash' else 1100
   options = {
     'causal': {},

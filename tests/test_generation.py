@@ -166,7 +166,7 @@ def test_a_token_is_read_while_the_next_is_computed(run, monkeypatch):
 
 
 def test_texts_with_other_draws_are_one_program_and_so_are_all_steps(run, monkeypatch):
-  """Of a prompt of nothing, a step reads a token each time."""
+  """Where the prompt is empty, a step reads a token each time."""
   jit, steps, programs = jax.jit, [], set()
 
   def watched(function, **options):

@@ -183,7 +183,7 @@ def _documents(root: Path, text_field: str) -> tuple[Places, str | None]:
   files.sort()
   if files and left_out:
     counts = ', '.join(f'{left_out[suffix]} {suffix}' for suffix in sorted(left_out))
-    say(f'{root}: not read, which are not .txt or .jsonl: {counts}')
+    say(f'{root}: files that are neither .txt nor .jsonl are not read: {counts}')
   identity = identity_of((root / name for name in files), text_field)
   columns = numbers, lines, offsets, sizes = array('i'), array('q'), array('q'), array('q')
   for number, name in enumerate(files):

@@ -82,4 +82,5 @@ def table():
 
 
 def figures():
-  return {'extrapolation': dict(protocol='last_k', metric='bpb')}
+  labels = ('rope', 'rope, random', 'rope, ranges', 'ranges, in order', 'ranges, in order, log n')
+  return {'extrapolation': dict(protocol='last_k', metric='bpb', labels=labels)}
