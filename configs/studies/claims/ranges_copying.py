@@ -26,7 +26,7 @@ TASKS = COPYING.TASKS
 
 
 def sweep():
-  for line in NEEDLE.lines(load(TASKS.TASKS, TASKS.COPYING).train.length):
+  for line in NEEDLE.seeds_and_lines(load(TASKS.TASKS, TASKS.COPYING).train.length):
     trained = line.get('train.init_from')
     starts = {'train.init_from': TASKS.COPYING | trained} if trained else {}
     yield TASKS.COPYING | line | starts

@@ -28,7 +28,7 @@ RANDOM = load_study(Path(__file__).with_name('random_positions.py'))
 get_config = RANDOM.get_config
 
 
-def lines(length: int):
+def seeds_and_lines(length: int):
   """RoPE as it is, trained at random positions of each kind, and these evaluated in order."""
   plain = RANDOM.BOARD.variants(length)['rope']
   one_range = RANDOM.at_random('rope', length)
@@ -42,7 +42,7 @@ def lines(length: int):
 
 
 def sweep():
-  return lines(get_config().train.length)
+  return seeds_and_lines(get_config().train.length)
 
 
 table, figures = RANDOM.table, RANDOM.figures
