@@ -1447,6 +1447,23 @@ def repo(dims, hyper, p):
   return turned_by_group(dims, angles, hyper)
 
 
+def darope(dims, hyper, p):
+  f_M = hyper.get('base', 500_000) ** (-2 * np.arange(dims.head_dim // 2) / dims.head_dim)
+  L = hyper.get('length', dims.train_length)
+
+  def angles(x_SD, position_S):
+    out = np.zeros((len(x_SD), dims.kv_heads, len(f_M)))
+    for t, g, m in np.ndindex(out.shape):
+      place = min(max((position_S[t] + 0.5) / L, 1e-6), 1 - 1e-6)
+      prior = p['alpha'][g] * math.log(place / (1 - place))
+      chosen = L * sigmoid(x_SD[t] @ p['w'][:, g] + prior)
+      is_slow = 2 * math.pi / f_M[m] > L
+      out[t, g, m] = (chosen if is_slow else position_S[t]) * f_M[m]
+    return out
+
+  return turned_by_group(dims, angles, hyper)
+
+
 def grape_a(dims, hyper, p):
   K, H, which = dims.head_dim, dims.heads, hyper.get('gate', 'query_key')
   gate = lambda v, x: softplus(v @ x / (math.sqrt(v @ v) * math.sqrt(K)))
@@ -2594,6 +2611,14 @@ RECORDS = {
   ),
   'dca': Record(
     dca, hyper={'chunk': 5, 'local': 2}, variants={'whole': {'chunk': 4, 'local': 0, 'base': 50.0}}
+  ),
+  'darope': Record(
+    darope,
+    lambda d, h: (0, d.kv_heads * (d.model_dim + 1)),
+    variants={
+      'slow': {'base': 1e9, 'length': 4},
+      'interleaved': {'base': 50.0, 'layout': 'interleaved', 'length': 7},
+    },
   ),
   'repo': Record(repo, count_repo, variants={'wide': {'base': 50.0, 'hidden': 3}}),
   'abacus': Record(learned, lambda d, h: (h.get('max_length', 1024) * d.model_dim, 0)),

@@ -447,7 +447,7 @@ NOT_MOVED = {  # by angles of attention
 # or with no weight on keys that are not alike.
 UNASKED = {
   *('sinusoidal', 'learned_fourier', 'cape', 'shape_offset', 'fire', 'fope', 'grape_ap', 'goat'),
-  *('tape', 'liere', 'screening'),
+  *('tape', 'liere', 'screening', 'darope'),
 }
 
 
@@ -808,6 +808,28 @@ def test_mobius_rope_golden_values():
 def test_mobius_rope_of_no_heads_is_rope(layout):
   enc = build('mobius_rope', mobius_heads=0, layout=layout)
   same(enc, build('rope', layout=layout), is_causal=False)
+
+
+def test_darope_whose_tokens_choose_nothing_is_rope_up_to_its_length():
+  enc, rope = build('darope', length=16), build('rope', base=500_000.0)
+  enc.w[...], enc.alpha[...] = jnp.zeros((12, 2)), jnp.ones(2)
+  same(enc, rope)
+  x = jnp.zeros((1, 2, 12))
+  angles = enc.coordinates(x, jnp.array([[3, 9]]), None, None)
+  np.testing.assert_allclose(angles[0, :, 0, 0], [3, 9])
+  slow = np.array([500_000 ** (-m / 4) for m in (1, 2, 3)])
+  np.testing.assert_allclose(angles[0, :, 1, 1:], np.outer([3.5, 9.5], slow), rtol=1e-5)
+
+
+def test_darope_has_no_angle_past_its_length_that_was_not_trained():
+  enc = build('darope')  # L = 40
+  x = jax.random.normal(jax.random.key(0), (1, 3, 12))
+  angles = enc.coordinates(x[:, :1].repeat(3, 1), jnp.array([[40, 4_000, 10**6]]), None, None)
+  np.testing.assert_array_equal(angles[0, 1, :, 1:], angles[0, 0, :, 1:])
+  np.testing.assert_array_equal(angles[0, 2, :, 1:], angles[0, 0, :, 1:])
+  np.testing.assert_array_equal(angles[0, :, 0, 0], [40, 4_000, 10**6])
+  logit = enc._logit(jnp.array([-1.0, 19.5, 1e9]))
+  np.testing.assert_allclose(logit, np.array([-1, 0, 1]) * np.log(999_999), rtol=1e-6)
 
 
 def test_spectra_are_changed_after_scaling():
@@ -2982,9 +3004,9 @@ OUT_OF_BOUNDS = (
     'at least 1',
     'shaw.max_distance deberta.span learned.max_length position_coupling.levels '
     'position_coupling.max_length transformer_xl.max_distance fire.hidden hope.length '
-    'mobius_rope.length fope.length dca.chunk repo.hidden music_transformer.max_distance '
-    'relative_projection.max_distance relative_projection.length tupe.max_length dape.hidden '
-    'dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
+    'mobius_rope.length darope.length fope.length dca.chunk repo.hidden '
+    'music_transformer.max_distance relative_projection.max_distance relative_projection.length '
+    'tupe.max_length dape.hidden dape_v2.hidden goat.sink_waves liere.axes cayley_string.axes mta.query_width mlp_bias.depth '
     'mlp_bias.hidden tisa.kernels urpe.max_distance diet_abs.rank diet_abs.max_length '
     'learned_fourier.waves learned_fourier.hidden learned_fourier.axes sinusoidal.axes '
     'learned.axes selective_rope.rank harope.axes '
@@ -2996,7 +3018,7 @@ OUT_OF_BOUNDS = (
     'greater than 1',
     'grape_m.base p_rope.base pope.base xpos.base carope.base rope_mixed.base goat.base '
     'hyperbolic_rope.damping hyperbolic_rope.base cayley_string.base selective_rope.base '
-    'harope.base spiral_rope.base jordan_rope.base',
+    'harope.base spiral_rope.base jordan_rope.base darope.base',
   ),
   (
     0.0,
@@ -3004,7 +3026,7 @@ OUT_OF_BOUNDS = (
     'scale_invariant.tau grape_m.scale string.attention_factor tapa.alpha wall.bound '
     'asentmax_temperature.gamma learned_fourier.gamma alibi.factor row_gates.factor fire.threshold '
     'xpos.scale_base cayley_string.scale liere.length nope_scale.scale cos_scale.scale '
-    'selective_rope.std spiral_rope.scale jordan_rope.start',
+    'selective_rope.std spiral_rope.scale jordan_rope.start darope.std',
   ),
   (0, 'greater than 0', 'relu.length'),
   (-1.0, 'at least 0', 'cape.jitter fope.gain asentmax_temperature.delta relu.alpha'),
@@ -3080,6 +3102,7 @@ OUT_OF_BOUNDS = (
     ('mobius_rope', {'mobius_heads': 5}, 'mobius_rope: mobius_heads=5; allowed: from 0 to 4'),
     ('mobius_rope', {'mobius_heads': 1}, 'mobius_heads=1; allowed: multiples of 2, which share'),
     ('mobius_rope', {'mobius_heads': 0, 'length': 9}, 'length=9; allowed: None, unless there are'),
+    ('darope', {'base': 2.0}, 'darope: base=2.0 with length=40; allowed: such that a pair turns'),
     ('qassmax', {'gate': False}, 'qassmax: gate=False with elementwise=True; allowed: elementwise'),
     ('nape', {'alibi_heads': 5}, 'nape: alibi_heads=5; allowed: from 0 to 4'),
     ('grape_a', {'gate': 'x'}, "grape_a: gate='x'; allowed: query_key, query, key"),

@@ -488,34 +488,30 @@ def check_with_oracle(
   desired = expected(variant, p, w, x64, **options)
 
   rng = np.random.default_rng(2)
-  direction = {
-    'w': jax.tree.map(lambda a: rng.standard_normal(a.shape), w),
-    'x': rng.standard_normal(x.shape),
-  }
+  way_w = jax.tree.map(lambda a: rng.standard_normal(a.shape), w)
+  way_x = rng.standard_normal(x.shape)
   step = 1e-6
   moved = lambda sign: expected(
     variant,
     p,
-    jax.tree.map(lambda a, d: a + sign * step * d, w, direction['w']),
-    x64 + sign * step * direction['x'],
+    jax.tree.map(lambda a, d: a + sign * step * d, w, way_w),
+    x64 + sign * step * way_x,
     **options,
   )
   slope = lambda plus, minus: ((plus - minus) * cotangent).sum() / (2 * step)
   desired_slopes = {'inputs': slope(moved(1), moved(-1))}
+  way = {n: rng.standard_normal(p[n].shape) for n in p}
   for n in p:
-    direction[n] = rng.standard_normal(p[n].shape)
     turned = lambda sign, n=n: expected(
-      variant, p | {n: p[n] + sign * step * direction[n]}, w, x64, **options
+      variant, p | {n: p[n] + sign * step * way[n]}, w, x64, **options
     )
     desired_slopes[n] = slope(turned(1), turned(-1))
 
   for out in outputs:
     close(out, desired)
   g = parameters(g_enc)
-  slopes = {n: (g[n] * direction[n]).sum() for n in g}
-  slopes['inputs'] = (g_x * direction['x']).sum() + sum(
-    (g_w[n] * direction['w'][n]).sum() for n in 'qkv'
-  )
+  slopes = {n: (g[n] * way[n]).sum() for n in g}
+  slopes['inputs'] = (g_x * way_x).sum() + sum((g_w[n] * way_w[n]).sum() for n in 'qkv')
   for n, value in slopes.items():
     size = (
       np.linalg.norm(g[n])

@@ -146,6 +146,7 @@ BUILT_IN = {
   'swin_v2': 'swin.SwinV2',
   'spiral_rope': 'spiral_rope.SpiralRoPE',
   'jordan_rope': 'jordan_rope.JordanRoPE',
+  'darope': 'darope.DaRoPE',
 }
 
 
