@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -530,6 +531,7 @@ def test_rows_that_are_there_are_not_measured_again_and_missing_ones_come_out_th
 
 WHEEL = """
 import sys
+import weakref
 import posenc_jax
 from posenc_jax.config import overlay, saved_config
 from posenc_jax.evaluation.evaluate import evaluate
@@ -643,6 +645,24 @@ def test_matrices_of_layers_are_held_in_bfloat16_and_score_the_same(fields, lett
   for function in (token_nll, model_functions.predictions, model_functions.gradient_norms):
     scores = [model_functions.compiled(function, c)(model, tokens_BT) for model in (whole, held)]
     jax.tree.map(np.testing.assert_array_equal, *scores)
+
+
+def test_matrices_in_float32_are_given_up_as_they_become_bfloat16(unevaluated, monkeypatch):
+  c, workdir, _ = unevaluated
+  half, given, alive = runs._half, [], []
+
+  def watched(path, leaf):
+    made = half(path, leaf)
+    if made is not leaf:
+      given.append(weakref.ref(leaf))
+      alive.append(sum(ref() is not None for ref in given))
+    return made
+
+  monkeypatch.setattr(runs, '_half', watched)
+  c = overlaid(c, eval__compute_dtype='bfloat16')
+  runs.restore(c, data.without_documents(c.data, 'test'), workdir, holds_half=True)
+  assert len(alive) > 5
+  assert max(alive) == 1
 
 
 def test_beyond_a_learned_table_is_an_outcome(make_run, capsys):

@@ -152,15 +152,16 @@ def restore(
       f'workdir={str(workdir)!r}: no checkpoint; '
       'allowed: the directory of a run that train.py has trained'
     )
-  where = f'{Path(workdir).resolve() / "checkpoints"}: step {held.step}'
-  leaves = moved(held.leaves, saved.encoding, config.encoding)
+  leaves, step = moved(held.leaves, saved.encoding, config.encoding), held.step
+  del held  # it has the arrays that are given up below, one by one
+  where = f'{Path(workdir).resolve() / "checkpoints"}: step {step}'
   check_shapes(where, 'model', leaves, leaves_by_path(model))
   if holds_half and config.eval.compute_dtype == 'bfloat16':
     # one after another, so that the host has not all of them twice
     leaves = {path: _half(path, leaves.pop(path)) for path in [*leaves]}
-  if held.step < config.train.steps and at is None:
+  if step < config.train.steps and at is None:
     ends = f'its training ends at step {config.train.steps}'
-    print(f'{workdir}: step {held.step}; {ends}', file=sys.stderr)  # text goes to stdout
+    print(f'{workdir}: step {step}; {ends}', file=sys.stderr)  # text goes to stdout
   if on_all:
     mesh = mesh_of_evaluation(sum(leaf.nbytes for leaf in leaves.values()))
     shardings = parameter_shardings(mesh, model)
@@ -168,7 +169,7 @@ def restore(
     one = jax.sharding.SingleDeviceSharding(_default_device())
     shardings = jax.tree.map(lambda x: one, model)
   placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-  return filled(jax.tree.map(placed, model, shardings), leaves), held.step
+  return filled(jax.tree.map(placed, model, shardings), leaves), step
 
 
 def _default_device() -> jax.Device:
