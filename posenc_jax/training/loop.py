@@ -36,7 +36,10 @@ from posenc_jax.training.run_dir import (
 from posenc_jax.training.stop_signal import StopRequest, stopped_by
 from posenc_jax.training.taken_parameters import write_taken
 
-LESS_MEMORY = 'more train.grad_accum_steps, or model.remat=layer, in another workdir'
+LESS_MEMORY = (
+  'mesh.fsdp, which cuts parameters and optimizer over devices; in another workdir fewer '
+  'train.trained_parameters, or, for activations, more train.grad_accum_steps or model.remat=layer'
+)
 
 
 @disk_errors()
