@@ -752,10 +752,29 @@ def test_a_device_without_memory_is_one_line(make_run, monkeypatch):
   full = lambda *_, **__: jnp.zeros(2**47, jnp.uint8)
   with monkeypatch.context() as patch:
     patch.setattr(evaluate, 'compiled', lambda function, config: full)
-    with pytest.raises(Stopped, match=r'^1 x cpu: RESOURCE_EXHAUSTED: .* fewer .*batch_tokens'):
+    less = 'fewer .*batch_tokens, .* or shorter eval.lengths'
+    with pytest.raises(Stopped, match=f'^1 x cpu: RESOURCE_EXHAUSTED: .* {less}'):
       evaluate.evaluate(c, workdir)
   evaluate.evaluate(c, workdir)
   assert {r['status'] for r in rows_of(workdir)} == {'ok'}
+
+
+@pytest.mark.parametrize(
+  ('batch_tokens', 'devices', 'said'),
+  [
+    (8192, 8, '1 of 8 devices has work; --config.eval.batch_tokens=1048576 gives each a window'),
+    (2**19, 8, '4 of 8 devices have work; --config.eval.batch_tokens=1048576 gives each a window'),
+    (2**20, 8, None),
+    (8192, 1, None),
+  ],
+)
+def test_devices_without_work_are_announced(batch_tokens, devices, said, capsys):
+  lengths = {8192: None, 2**17: None, 2**18: 8192}  # the last one is given 8,192 at a time
+  asked = [Measurement(T, [], None, input_length=given) for T, given in lengths.items()]
+  evaluate.announce_idle(asked, batch_tokens, devices)
+  assert capsys.readouterr().out == (f'windows of 131,072 tokens: {said}\n' if said else '')
+  evaluate.announce_idle([], batch_tokens, devices)
+  assert capsys.readouterr().out == ''
 
 
 class MaskedStub(Stub):

@@ -45,7 +45,10 @@ __all__ = ['evaluate', 'measure']
 # Seconds of measuring after which rows are written. A kill costs these, and the rows that are being
 # measured: all of a measurement, unless it says how many of them it scores at a time.
 WRITTEN_EVERY = 2.0
-LESS_MEMORY = 'fewer eval.batch_tokens, or eval.compute_dtype=bfloat16'
+LESS_MEMORY = (
+  'fewer eval.batch_tokens, eval.compute_dtype=bfloat16, or shorter eval.lengths: a window is on '
+  'one device'
+)
 
 
 @disk_errors()
@@ -116,6 +119,8 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   if of_encoding := {key: value for key, value in changed.items() if key.startswith('encoding.')}:
     text = row_schema.overrides_text(of_encoding)
     print(f'{workdir}: evaluated under an encoding that it was not trained with: {text}')
+  devices = len(jax.tree.leaves(model)[0].sharding.device_set)
+  announce_idle(measurements, config.eval.batch_tokens, devices)
   functions = {f: compiled(f, config) for f in {m.function for m in measurements}}
   measured = []
   with (
@@ -140,6 +145,16 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
   if step == config.train.steps:
     mark_finished(workdir, config_hash(config))
   show(title, measured)
+
+
+def announce_idle(measurements: list[Measurement], batch_tokens: int, devices: int) -> None:
+  """Prints how many of the devices have work in the longest windows, where some have none."""
+  longest = max((m.input_length or m.length for m in measurements), default=0)
+  rows = max(1, batch_tokens // longest) if longest else devices
+  if rows < devices:
+    work = f'{rows} of {devices} devices {"has" if rows == 1 else "have"} work'
+    remedy = f'--config.eval.batch_tokens={devices * longest} gives each a window'
+    print(f'windows of {longest:,} tokens: {work}; {remedy}')
 
 
 def recorder(workdir: Path) -> Callable[[], None]:

@@ -410,7 +410,7 @@ OF_TEXT = {
 @pytest.mark.parametrize(
   'fields', [OF_TEXT, pytest.param(OF_DATA, marks=pytest.mark.slow)], ids=['text', 'data']
 )
-def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, monkeypatch):
+def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, monkeypatch, capsys):
   """Batches have eight windows of 16 tokens, or four of 32, which eight devices do not divide. Each
   device has the model, or an eighth of each matrix.
   """
@@ -432,6 +432,8 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
     monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used, cuts))
     evaluate.evaluate(config.saved_config(workdir), workdir)
     assert (used, cuts) == (of_each, pieces)
+    idle = 'windows of 32 tokens: 4 of 8 devices have work; --config.eval.batch_tokens=256 gives'
+    assert (idle in capsys.readouterr().out) == (devices is not on_one)
     rows.append({row_schema.key(row): row for row in rows_of(workdir)})
   one, *others = rows
   for other in others:
