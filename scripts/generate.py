@@ -43,6 +43,7 @@ def main(argv):
     config.load_study(flags.config)
   run = config.trained_config(flags.workdir, overrides)
 
+  from posenc_jax.distributed import memory
   from posenc_jax.evaluation import generation, runs  # jax takes seconds to import: after the check
 
   if not flags.config:
@@ -51,7 +52,8 @@ def main(argv):
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)
   pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.ignore_eos)
-  write(prompt.decode('utf-8', 'replace'), pieces)
+  with memory.memory_errors('a shorter prompt, or fewer --tokens'):
+    write(prompt.decode('utf-8', 'replace'), pieces)
 
 
 def read_prompt(prompt: str, file: str) -> bytes:

@@ -311,6 +311,18 @@ def test_the_script_prints_the_prompt_of_a_text_that_ends_at_once(run, command, 
   assert (code, out, err) == (None, 'the q\n', '')
 
 
+def test_a_device_without_memory_is_one_line(run, command, monkeypatch):
+  def full(*arguments):
+    yield b'a'
+    jnp.zeros(2**47, jnp.uint8)
+
+  monkeypatch.setattr(generation, 'generate', full)
+  code, out, err = command('scripts/generate.py', f'--workdir={run[0]}', '--prompt=the q')
+  assert (code, out, err.count('\n')) == (1, 'the qa', 1)
+  assert err.startswith('generate.py: 1 x cpu: RESOURCE_EXHAUSTED: ')
+  assert '; to take less: a shorter prompt, or fewer --tokens' in err
+
+
 @pytest.mark.parametrize(
   ('flags', 'words'),
   [
