@@ -38,7 +38,7 @@ from posenc_jax.encodings.core.composite import Composite, read_members
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 from posenc_jax.encodings.dape import AdaptedBias
 from posenc_jax.errors import UserError, user_errors
-from posenc_jax.evaluation import preflight
+from posenc_jax.evaluation import preflight, runs
 from posenc_jax.inspection import parameter_counts
 from posenc_jax.inspection.laws import check_laws
 from posenc_jax.model.decoder import LM, attention_options, build, shapes
@@ -112,8 +112,25 @@ def explain(c, model: LM, pattern: LayerPattern, console: Console, platform: str
     explain_encoding(c, title, name, variant, hyper, masks, console, platform)
   parts = parameter_counts.by_part(model)
   of_parts = ', '.join(f'{part} {number:,}' for part, number in parts.items())
-  console.print(f'Parameters: {of_parts}; in all {sum(parts.values()):,}', soft_wrap=True)
+  in_all = f'in all {sum(parts.values()):,}: {bytes_of_parameters(c, model)}'
+  console.print(f'Parameters: {of_parts}; {in_all}', soft_wrap=True)
   console.print(f'Export: {how_it_goes_out(c, model)}', soft_wrap=True)
+
+
+def bytes_of_parameters(c, model: LM) -> str:
+  """What the parameters of a model take: in float32, and as eval.py holds them."""
+  leaves = leaves_by_path(model)
+  size = 4 * sum(leaf.size for leaf in leaves.values())
+  said = f'{size_in_words(size)} in float32'
+  if c.eval.compute_dtype == 'bfloat16':
+    size -= 2 * sum(leaf.size for path, leaf in leaves.items() if runs.may_be_half(path))
+    said += f', at least {size_in_words(size)} as eval.py holds them in bfloat16'
+  return said
+
+
+def size_in_words(size: int) -> str:
+  """'1.5 MB', '32.1 GB'."""
+  return f'{size / 1e9:,.1f} GB' if size >= 1e9 else f'{size / 1e6:,.1f} MB'
 
 
 def how_it_goes_out(c, model: LM) -> str:
@@ -213,7 +230,7 @@ def explain_encoding(
   parameters.add_row('all', '', '', f'{sum(p.size for p in jax.tree.leaves(enc)):,}')
   console.print(parameters)
 
-  takes = f'takes {c.train.length} tokens in {c.train.compute_dtype}'
+  takes = f'takes {c.train.length} tokens in {compute_dtype(c)}'
   columns = [', '.join(filter(None, (takes, in_words(mask)))) for mask in masks]
   title = f'Backends on a {platform.upper()}'
   backends = Table('backend', *columns, title=title, title_justify='left')
@@ -263,6 +280,11 @@ def how_positions_come(enc: encodings.Encoding) -> str:
   return 'as they are'
 
 
+def compute_dtype(c) -> str:
+  """The dtype of activations: of the training or, where a run has none, of its evaluation."""
+  return c.train.compute_dtype if c.train.steps else c.eval.compute_dtype
+
+
 def mask_of_config(c) -> dict[str, int]:
   """Window, chunk and sink tokens of a config, as `combine_masks` takes them."""
   return {name: c.attention[name] for name in ('window', 'chunk', 'sink_tokens')}
@@ -282,7 +304,7 @@ def ask_backends(c, enc, mask: Mask, platform: str) -> tuple[dict[str, str | Non
   """
   m, T = c.model, c.train.length
   B = c.train.batch // c.train.grad_accum_steps
-  dtype = jnp.dtype(c.train.compute_dtype)
+  dtype = jnp.dtype(compute_dtype(c))
   options = {name: attention_options(c)[name] for name in ('softcap', 'block_sizes')}
   reasons, taken = {}, []
 

@@ -207,6 +207,28 @@ def test_seeds_of_one_program_count_for_auto(explained, fields, backend):
   assert f'auto │ takes {backend}' in text
 
 
+def test_a_run_without_training_is_asked_in_the_dtype_of_its_evaluation(explained):
+  fields = ('eval.compute_dtype=bfloat16', 'model.head_dim=64')
+  flags = ['--platform=gpu', *(f'--config.{field}' for field in fields)]
+  text = explained(*flags, '--config.train.steps=0', '--config.train.init_from=runs/b')
+  assert 'takes 128 tokens in bfloat16' in text
+  assert 'auto │ takes cudnn' in text
+  text = explained(*flags)
+  assert 'takes 128 tokens in float32' in text
+  assert 'auto │ takes dense' in text
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_bytes_of_parameters_are_shown(explained, dtype):
+  text = explained(f'--config.eval.compute_dtype={dtype}', '--config.model.mlp_dim=8192')
+  (count,) = re.findall(r'in all ([\d,]+): ', text)
+  count = int(count.replace(',', ''))
+  assert f': {4 * count / 1e6:.1f} MB in float32' in text
+  half = f', at least {2 * count / 1e6:.1f} MB as eval.py holds them in bfloat16'
+  assert (half in text) == (dtype == 'bfloat16')
+  assert explain.size_in_words(32_121_000_000) == '32.1 GB'
+
+
 def test_platforms_that_there_are_not_are_one_line(explained):
   with pytest.raises(UserError, match=r"^--platform='gpus'; allowed: cpu, gpu, tpu$"):
     explained('--platform=gpus')

@@ -183,10 +183,18 @@ def _half(path: str, leaf: np.ndarray) -> np.ndarray:
   which more is computed, if all of their numbers are bfloat16. Others are computed with in float32,
   those of encodings in ways of their own.
   """
-  is_of_layer = path.startswith('layers/w_')
-  if leaf.dtype != np.float32 or not (is_of_layer or path in ('embedding', 'w_logits')):
+  if leaf.dtype != np.float32 or not may_be_half(path):
     return leaf
-  return leaf.astype(jnp.bfloat16) if is_of_layer or _is_bfloat16(leaf) else leaf
+  return leaf.astype(jnp.bfloat16) if _is_of_layer(path) or _is_bfloat16(leaf) else leaf
+
+
+def may_be_half(path: str) -> bool:
+  """Whether `_half` may make bfloat16 of a parameter; of a matrix of a layer it always does."""
+  return _is_of_layer(path) or path in ('embedding', 'w_logits')
+
+
+def _is_of_layer(path: str) -> bool:
+  return path.startswith('layers/w_')
 
 
 def _is_bfloat16(leaf: np.ndarray) -> bool:
