@@ -599,9 +599,13 @@ def test_rope_golden_values():
   frequencies = build('rope').frequencies()
   np.testing.assert_allclose(frequencies, [1, 0.1, 0.01, 0.001])
   one = jnp.array([[[[1.0, 1, 1, 1, 0, 0, 0, 0]]]])
-  turned = rotate(one, jnp.asarray(3 * frequencies, jnp.float32)[None, None], 'half')
+  angles = jnp.asarray(3 * frequencies, jnp.float32)[None, None]
+  turned = rotate(one, angles, 'half')
   golden = [-0.989992, 0.955336, 0.99955, 0.9999955, 0.14112, 0.29552, 0.0299955, 0.003]
   np.testing.assert_allclose(turned[0, 0, 0], golden, atol=1e-6)
+  wider = jnp.concatenate([one, 7 * one], axis=-1)  # what has no angles stays
+  expected = np.concatenate([turned, 7 * one], axis=-1)
+  np.testing.assert_array_equal(rotate(wider, angles, 'half'), expected)
   np.testing.assert_allclose(
     make('rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), fraction=0.25).frequencies(),
     [1, 0.01],

@@ -172,12 +172,10 @@ class AxialRoPE(Rotary):
   def _turn(self, x_BTHK, position_BTn):
     frequencies, factor = self.spectrum(x_BTHK.shape[1])
     frequencies = jnp.asarray(frequencies, jnp.float32)
-    turned, rest = x_BTHK[..., : self.width], x_BTHK[..., self.width :]
     if self.order == 'heads':
       still = ((0, 0), (0, 0), (0, self.dims.kv_heads - sum(self.sections)))
       position_BTG = jnp.pad(position_BTn[..., self.axes_in_order()], still)  # at 0 nothing rotates
       angles = outer(position_BTG, frequencies)
     else:
       angles = position_BTn[..., self.axes_in_order()] * frequencies[None, None]
-    turned = rotate(turned, angles, self.layout, factor)
-    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
+    return rotate(x_BTHK, angles, self.layout, factor)

@@ -69,5 +69,4 @@ class DPE(TwoRangeRoPE):
       return super().turn(x_BTHK, position_BT, length)
     frequencies, factor = self.spectrum(length)
     angles_BTM = position_BT * jnp.asarray(frequencies, jnp.float32)[None, None]
-    turned = rotate(x_BTHK[..., : self.width], angles_BTM, self.layout, factor)
-    return jnp.concatenate([turned, x_BTHK[..., self.width :]], axis=-1)
+    return rotate(x_BTHK, angles_BTM, self.layout, factor)

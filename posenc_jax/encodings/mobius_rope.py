@@ -64,8 +64,7 @@ class MobiusRoPE(Rotary):
     frequencies_GM = jnp.asarray(self.frequencies_by_head(), jnp.float32)
     position_BTG = position_BT if position_BT.ndim == 3 else position_BT[:, :, None]
     angles_BTGM = position_BTG[..., None] * frequencies_GM[None, None]
-    turned = rotate(x_BTHK[..., : self.width], angles_BTGM, self.layout)
-    return jnp.concatenate([turned, x_BTHK[..., self.width :]], axis=-1)
+    return rotate(x_BTHK, angles_BTGM, self.layout)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     return self.turn(q_BTHK, i), self.turn(k_BSGK, j)

@@ -25,7 +25,8 @@ def check_rotary(width: int, base: float, layout: str) -> None:
 
 
 def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
-  """Rotates the pairs of channels of x by angles [B|1, T, K/2] or [B|1, T, G, K/2] in radians.
+  """Rotates the pairs of the first 2 M channels of x by angles in radians, [B|1, T, M] or
+  [B|1, T, G, M]; the other channels stay as they are.
 
   The efficient form of Su et al. 2021, eq. 34, times `factor`. See `turn_pairs`.
   """
@@ -35,16 +36,19 @@ def rotate(x_BTHK, angles, layout: str, factor: float = 1.0):
   return turn_pairs(x_BTHK, factor * cos, factor * sin, layout)
 
 
-def turn_pairs(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
-  """(x_a cos - x_b sin, x_b cos + x_a sin) for every pair (a, b) of channels of x.
+def turn_pairs(x_BTHK, cos_BTGM, sin_BTGM, layout: str):
+  """(x_a cos - x_b sin, x_b cos + x_a sin) for every pair (a, b) of the first 2 M channels of x;
+  the others stay as they are.
 
-  Cosines and sines are [B|1, T, G, K/2], where H / G heads in succession share a set; float32
-  inside and x's dtype outside. 'half': pairs (m, m + K/2), as GPT-NeoX and Llama; 'interleaved':
-  pairs (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
+  Cosines and sines are [B|1, T, G, M], where H / G heads in succession share a set; float32 inside
+  and x's dtype outside. 'half': pairs (m, m + M), as GPT-NeoX and Llama; 'interleaved': pairs
+  (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
   """
-  x = x_BTHK.astype(jnp.float32)
+  width = 2 * cos_BTGM.shape[-1]
+  first, rest = x_BTHK[..., :width].astype(jnp.float32), x_BTHK[..., width:]
   turn = _turn_by_products if target.platform() == 'tpu' else _turn_in_parts
-  return turn(x, cos_BTGK, sin_BTGK, layout).astype(x_BTHK.dtype)
+  turned = turn(first, cos_BTGM, sin_BTGM, layout).astype(x_BTHK.dtype)
+  return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
 
 
 def _turn_in_parts(x_BTHK, cos_BTGK, sin_BTGK, layout: str):
@@ -91,7 +95,7 @@ def join_pairs(first_BTHM, second_BTHM, layout: str):
 
 
 def rotate_at(x_BTHK, position_BT, frequencies, layout: str, factor: float = 1.0):
-  """`rotate` by position, [B|1, T] or [B|1, T, G], times frequency, [K/2] in radians a position."""
+  """`rotate` by position, [B|1, T] or [B|1, T, G], times frequency, [M] in radians a position."""
   angles_BTK = outer(position_BT, jnp.asarray(frequencies, jnp.float32))
   return rotate(x_BTHK, angles_BTK, layout, factor)
 
@@ -204,9 +208,7 @@ class RoPE(ScaledRotary):
   def turn(self, x_BTHK, position_BT, length: int):
     """x as at these positions of a call of `length` keys."""
     frequencies, factor = self.spectrum(length)
-    turned, rest = x_BTHK[..., : self.width], x_BTHK[..., self.width :]
-    turned = rotate_at(turned, position_BT, frequencies, self.layout, factor)
-    return jnp.concatenate([turned, rest], axis=-1) if rest.shape[-1] else turned
+    return rotate_at(x_BTHK, position_BT, frequencies, self.layout, factor)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     S = k_BSGK.shape[1]

@@ -13,8 +13,6 @@ from posenc_jax.encodings.lssa import unit
 from posenc_jax.encodings.relu import LEAST
 from posenc_jax.encodings.rope import rotate
 
-TURNED = 2  # channels that rotate
-
 
 class Screening(Encoding):
   """o_i = t(sum_j p_ij v_j), p_ij = max(1 - (1 - q_i . k_j) / r_h, 0)^2 m_h(i - j), not normalized.
@@ -59,7 +57,7 @@ class Screening(Encoding):
     check_at_least(2, head_dim=dims.head_dim)
     check_above(1, threshold=threshold)
     self.threshold, self.open_windows = threshold, open_windows
-    self.layout, self.width = 'half', TURNED  # what chains ask of those that rotate
+    self.layout, self.width = 'half', 2  # what chains ask of those that rotate
     starts = np.linspace(0, math.log(threshold), max(dims.kv_heads, 2), dtype=np.float32)
     self.a = nnx.Param(jnp.asarray(starts[-dims.kv_heads :]))
     self.b = nnx.Param(jnp.zeros(dims.heads, jnp.float32))
@@ -73,9 +71,7 @@ class Screening(Encoding):
     w_G = self.windows()
     gamma_G = (1 + jnp.cos(math.pi * jnp.minimum(w_G / self.threshold, 1.0))) / 2
     angles_BTG = position_BT[..., None] * (math.pi * gamma_G / w_G)[None, None]
-    x_BTHK = unit(x_BTHK, self.dims.head_dim)
-    turned = rotate(x_BTHK[..., :TURNED], angles_BTG[..., None], 'half')
-    return jnp.concatenate([turned, x_BTHK[..., TURNED:]], axis=-1)
+    return rotate(unit(x_BTHK, self.dims.head_dim), angles_BTG[..., None], 'half')
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
     q = math.sqrt(self.dims.head_dim) * self.turn(q_BTHK, i)

@@ -1,7 +1,5 @@
 """Rotary position embedding on values, rotated back on outputs."""
 
-import jax.numpy as jnp
-
 from posenc_jax.encodings.core.base import Dims
 from posenc_jax.encodings.core.scaling.rope_types import check_of_all_calls
 from posenc_jax.encodings.rope import ScaledRotary, rotate_at
@@ -51,7 +49,5 @@ class VORoPE(ScaledRotary):
     return self._turn(o_BTHK, -i) if self.has('transform_output') else o_BTHK
 
   def _turn(self, x_BTHK, position_BT):
-    turned = x_BTHK[..., : self.width]
     frequencies, _ = self.spectrum(self.dims.train_length)  # of a call of any length
-    turned = rotate_at(turned, position_BT, frequencies, self.layout)
-    return jnp.concatenate([turned, x_BTHK[..., self.width :]], axis=-1)
+    return rotate_at(x_BTHK, position_BT, frequencies, self.layout)
