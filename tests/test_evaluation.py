@@ -39,7 +39,7 @@ from posenc_jax.evaluation import (
   windows,
 )
 from posenc_jax.evaluation.measurement import Measurement
-from posenc_jax.model.decoder import build, shapes
+from posenc_jax.model.decoder import build, options_on_one_device, shapes
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
 from posenc_jax.rows import row_schema, sessions
@@ -555,6 +555,17 @@ def test_an_installed_package_evaluates_without_files_of_a_clone(make_run, tmp_p
   )
   assert process.returncode == 0, process.stderr
   assert {(r['k'], r['status']) for r in rows_of(workdir)} == {(4, 'ok')}
+
+
+@pytest.mark.parametrize(('asked', 'unrolled'), [(0, 1), (1, 1), (2, 2)])
+def test_layers_are_looped_over_unless_the_config_unrolls_them(asked, unrolled, unevaluated):
+  c, _, model = unevaluated
+  before, x = model.unroll, np.random.default_rng(0).integers(97, 123, (2, 32))
+  nll = model_functions.compiled(token_nll, overlaid(c, model__unroll=asked))
+  assert f' unroll={unrolled}\n' in str(jax.make_jaxpr(nll)(model, x))
+  assert model.unroll == before
+  whole = token_nll(model, x, **options_on_one_device(c))
+  np.testing.assert_allclose(nll(model, x), whole, rtol=1e-5)
 
 
 def test_logits_of_the_scored_tokens_alone_are_the_same(unevaluated):

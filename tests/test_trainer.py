@@ -246,6 +246,18 @@ def test_validation_in_pieces_weighs_them_by_what_they_score(tiny):
   np.testing.assert_allclose(*found, rtol=1e-6)
 
 
+def test_validation_loops_over_layers_that_training_unrolls(tiny):
+  c = tiny.copy_and_resolve_references()
+  c.model.layers = 2
+  batch = data.opened(c.data, 'train').batches(16, 4, seed=0)[0]
+  model, optimizer = build(c, data.VOCAB, nnx.Rngs(0)), make_optimizer(c.optim, c.train.steps)
+  train_step, val_step = make_step_fns(c, optimizer)
+  assert ' unroll=1\n' in str(jax.make_jaxpr(val_step)(model, batch))
+  training = jax.make_jaxpr(train_step)(model, optimizer.init(model), batch)
+  assert ' unroll=2\n' in str(training)
+  assert model.unroll == 2
+
+
 @pytest.mark.ci
 def test_documents_that_are_apart_are_validated_each_by_itself(apart, short_texts):
   rows = [json.loads(line) for line in metrics(apart).splitlines()]

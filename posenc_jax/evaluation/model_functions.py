@@ -57,7 +57,8 @@ def observed(function: Callable) -> Callable:
 def compiled(function: Callable, config: ConfigDict) -> Callable:
   """Returns (model, tokens_BT, positions=None, window=None, sink_tokens=0,
   max_position_distance=None, last=None) -> the function's numbers, compiled by jit, with the
-  config's attention. Activations are of `eval.compute_dtype`, logits float32.
+  config's attention. Activations are of `eval.compute_dtype`, logits float32. Layers are looped
+  over, so that one is compiled and not all, unless `model.unroll` says how many are unrolled.
 
   `positions` are those that tokens carry, no two of them farther apart than
   `max_position_distance`. `window` limits attention to so many tokens and does not widen the
@@ -86,6 +87,8 @@ def compiled(function: Callable, config: ConfigDict) -> Callable:
     }
     if last is not None:
       own['last'] = last
+    model = jax.tree.map(lambda leaf: leaf, model)  # the caller's stays as it is
+    model.unroll = config.model.unroll or 1
     return function(model, tokens_BT, **{**options, **own})
 
   return jax.jit(call, static_argnames=('window', 'sink_tokens', 'max_position_distance', 'last'))
