@@ -257,7 +257,7 @@ def test_where_one_model_is_wanted_the_directory_of_a_seed_is_named(make, togeth
   judged = make(eval__protocols=('long_ppl',), eval__long_ppl_evaluator=str(together))
   for function, *arguments in (
     (load_run, together),
-    (finished_parameters, together, None, make()),
+    (finished_parameters, together, None, make(), None),
     (check_evaluator, judged, None),
   ):
     with pytest.raises(UserError, match=several):
@@ -287,7 +287,8 @@ def test_a_seed_that_is_there_started_from_what_it_says(make, tmp_path, monkeypa
 
 
 def last(folder, c):
-  return finished_parameters(folder, build(c, data.VOCAB, nnx.Rngs(9)), c)
+  model = build(c, data.VOCAB, nnx.Rngs(9))
+  return finished_parameters(folder, model, c, lambda: model)
 
 
 def test_a_seed_that_was_trained_alone_is_not_overwritten(make, alone, tmp_path):

@@ -15,6 +15,7 @@ from posenc_jax.evaluation.evaluate import evaluate
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.pretrained import exporting
 from posenc_jax.training import loop, run_dir, setup
+from posenc_jax.training.checkpoints import leaves_by_path
 from posenc_jax.training.taken_parameters import parameters_in
 
 FEW = {'train.steps': 2, 'train.checkpoint_every': 2, 'train.max_to_keep': 1, 'optim.warmup': 0}
@@ -90,6 +91,18 @@ def test_nothing_is_drawn_read_or_written(start, monkeypatch, capsys):
   for path, leaf in own.leaves.items():
     np.testing.assert_array_equal(leaf, there.leaves[path.replace('members/0/', '')])
   assert own.leaves.keys() >= {table.replace('/table', '/members/0/table')}
+
+
+def test_a_training_draws_no_parameters_where_all_are_those_of_its_start(start, monkeypatch):
+  folder, corpus = start
+  changes = {'data.corpus': corpus, 'encoding.name': 't5', 'train.init_from': str(folder)}
+  c = config.load(BASE, {**TINY, **FEW, **changes})
+  monkeypatch.setattr(setup, 'build', lambda *_: pytest.fail('drew parameters'))
+  found = leaves_by_path(setup.prepare(c, Path('run')).model)
+  there = parameters_in(folder).leaves
+  assert found.keys() == there.keys()
+  for path, leaf in there.items():
+    np.testing.assert_array_equal(found[path], leaf)
 
 
 @pytest.mark.ci

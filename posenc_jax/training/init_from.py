@@ -2,7 +2,7 @@
 
 import contextlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -32,23 +32,31 @@ def taken_from(workdir: str | Path) -> str:
   return f'take {fields} from saved_config({str(workdir)!r}), as configs/swap.py does'
 
 
-def finished_parameters(workdir: str | Path, model, config: ConfigDict):
-  """`model`, which is of `config`, with the final parameters of the run in `workdir`, whose config
-  may differ: a line says in which fields that make another model, and whether an encoding of one's
-  own was edited since.
+def finished_parameters(workdir: str | Path, model, config: ConfigDict, draw: Callable):
+  """The model of `config` with the final parameters of the run in `workdir`, whose config may
+  differ: a line says in which fields that make another model, and whether an encoding of one's own
+  was edited since.
 
   Parameters that only one of them has, as with another encoding or another flag of the model, are
-  left as `model` has them, or dropped; a line says which. So are those of an encoding in the place
+  as `draw` makes them, or dropped; a line says which. So are those of an encoding in the place
   of another that has the same names and shapes, or of one in which a hyperparameter differs that
   `parameters_depend_on` names. An encoding that moves, as into a chain, a pattern of layers or
-  another encoding, keeps its own where it is the only one of its name before and after. Raises
-  `UserError` where no training has ended there, or the model has other sizes.
+  another encoding, keeps its own where it is the only one of its name before and after.
+
+  Args:
+    model: what has the shapes and shardings of its parameters.
+    draw: () -> the model with new parameters; called where it has some that the run has not.
+  Raises:
+    UserError: no training has ended there, or the model has other sizes.
   """
   saved_run = finished_config(workdir)
   held = parameters_in(workdir)
   check_finished(workdir, saved_run, held and held.step)  # the last one may be damaged
-  paths, lines = _paths(workdir, held.leaves, saved_run, leaves_by_path(model), config)
+  leaves = leaves_by_path(model)
+  paths, lines = _paths(workdir, held.leaves, saved_run, leaves, config)
   print(*lines, sep='\n', end='\n' * bool(lines))
+  if leaves.keys() - paths.keys():
+    model = draw()
   return filled(model, {path: held.leaves[there] for path, there in paths.items()})
 
 

@@ -2,12 +2,13 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, SingleDeviceSharding
 from jax.stages import Compiled, Lowered
 from ml_collections import ConfigDict
 
@@ -104,8 +105,8 @@ class Training:
 def prepare(config: ConfigDict, workdir: Path) -> Training:
   """Makes data, model and lowered step functions; nothing is written or compiled. A run of no steps
   has neither batches nor step functions, nor an optimizer with moments; where it takes all of its
-  parameters from the run that it starts from, these are not read, and none is drawn. None is drawn
-  either where `restored` reads all from a checkpoint: a device may have no room for both.
+  parameters from the run that it starts from, these are not read. None is drawn where all come from
+  that run, or `restored` reads them from a checkpoint: a device may have no room for both.
 
   Raises UserError where the config cannot be trained, or another of several processes has another
   config, code, text or tokenizer.
@@ -155,14 +156,16 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     # that of step 0, which is read where later ones are damaged, has no optimizer's state
     model, opt_state = _state_as_shapes(mesh, [as_shapes] * len(seed_runs), optimizer, config.seeds)
   else:
-    with user_errors(ValueError):
-      models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
+    draws = [functools.partial(_model, mesh, run, corpus.vocab) for run, _ in seed_runs]
     if c.init_from and begins:
+      placed = _placed(mesh, as_shapes)
       models = [
-        finished_parameters(run.train.init_from, model, run)
-        for (run, _), model in zip(seed_runs, models, strict=True)
+        finished_parameters(run.train.init_from, placed, run, draw)
+        for (run, _), draw in zip(seed_runs, draws, strict=True)
       ]
-    elif held:  # it is to be trained now
+    else:
+      models = [draw() for draw in draws]
+    if held:  # it is to be trained now
       models = [filled(models[0], held.leaves)]
     model, opt_state = _state(mesh, models, optimizer, config.seeds)
 
@@ -232,7 +235,22 @@ def _check_processes(configs: list[ConfigDict], *corpora) -> None:
 def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
   """The model that a run begins with: on one device, or cut over those of `fsdp`."""
   make = lambda: build(run, vocab, nnx.Rngs(run.seed))
-  return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
+  with user_errors(ValueError):
+    return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
+
+
+def _placed(mesh: Mesh, as_shapes: nnx.Module) -> nnx.Module:
+  """The shapes of a model with the shardings of what `_model` gives."""
+  if mesh.shape['fsdp'] > 1:
+    return _with_shardings(as_shapes, meshes.parameter_shardings(mesh, as_shapes))
+  one = SingleDeviceSharding(jax.local_devices()[0])
+  return _with_shardings(as_shapes, jax.tree.map(lambda x: one, as_shapes))
+
+
+def _with_shardings(shapes, shardings):
+  """A tree of shapes with a sharding for each."""
+  placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  return jax.tree.map(placed, shapes, shardings)
 
 
 def _state(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple:
@@ -248,9 +266,7 @@ def _state(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple
 def _state_as_shapes(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple:
   """What `_state` gives, as shapes with shardings, of models that are shapes."""
   shapes = jax.eval_shape(_new_state(optimizer, seeds), models)
-  shardings = meshes.parameter_shardings(mesh, shapes, has_seed_axis=bool(seeds))
-  placed = lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-  return jax.tree.map(placed, shapes, shardings)
+  return _with_shardings(shapes, meshes.parameter_shardings(mesh, shapes, bool(seeds)))
 
 
 def _new_state(optimizer, seeds: tuple[int, ...]) -> Callable[[list], tuple]:
