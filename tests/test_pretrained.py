@@ -582,6 +582,7 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ),
     ('gemma3', {'sliding_window_pattern': 0}, 'sliding_window_pattern=0; allowed: int, 1 or more'),
     ('cohere2', {'_sliding_window_pattern': 0}, 'sliding_window_pattern=0; allowed: int, 1 or'),
+    ('exaone4', {'sliding_window_pattern': 0}, '_pattern=0; allowed: int or str, 1 or more'),
     ('llama', {'original_max_position_embeddings': 0}, 'embeddings=0; allowed: int, 1 or more'),
     (
       'llama_yarn',
@@ -720,6 +721,11 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ),
     (
       'granitemoehybrid',
+      {'layers_block_type': ['attention'] * 3, 'layer_types': ['mamba'] * 3},
+      "layer_types=['mamba', 'mamba', 'mamba']; allowed: attention for each of 3 layers",
+    ),
+    (
+      'granitemoehybrid',
       {'layers_block_type': ['mamba'] * 3, 'layer_types': None},
       "layers_block_type=['mamba', 'mamba', 'mamba']; allowed: attention for each of 3 layers",
     ),
@@ -761,7 +767,9 @@ def test_what_is_not_covered_is_named(name, fields, message, tmp_path):
     ('llama', {'rope_scaling': {'rope_type': 'default'}}),  # as rope_parameters say, too
     ('gpt_neox', {'attention_probs_dropout_prob': 0, 'hidden_dropout_prob': 0}),
     ('exaone4', {'layer_types': None, 'sliding_window_pattern': 'LLLG'}),
+    ('exaone4_whole', {'sliding_window_pattern': 0}),
     ('granitemoehybrid', {'layer_types': ['attention'] * 3, 'normalization_function': 'rmsnorm'}),
+    ('granitemoehybrid', {'layers_block_type': ['attention'] * 3}),
     ('gemma', {'hidden_act': 'gelu'}),  # by tanh, as transformers takes it, too
     ('gemma', {'hidden_act': 'gelu', 'hidden_activation': None}),
     ('gemma', {'hidden_activation': 'gelu_pytorch_tanh'}),

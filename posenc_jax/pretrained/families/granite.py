@@ -32,12 +32,13 @@ def granitemoehybrid(fields: Fields) -> Form:
   fields.allow_only('normalization_function', 'rmsnorm')
   fields.allow_only('attention_bias', False)
   fields.ignore(*OF_OTHER_LAYERS)
-  older, newer = (fields.optional(name, list) for name in ('layers_block_type', 'layer_types'))
-  name, kinds = ('layer_types', newer) if older is None else ('layers_block_type', older)
+  lists = {name: fields.optional(name, list) for name in ('layers_block_type', 'layer_types')}
+  said = {name: kinds for name, kinds in lists.items() if kinds is not None}
   layers = number_of_layers(fields)
-  # 'attention' is an older word for it
-  if kinds is None or len(kinds) != layers or {*kinds} - {'attention', 'full_attention'}:
-    raise fields.refused(name, f'attention for each of {layers} layers')
+  # 'attention' is an older word for it, as the first list is of the second; a file may say both
+  for name, kinds in (said or {'layer_types': []}).items():
+    if len(kinds) != layers or {*kinds} - {'attention', 'full_attention'}:
+      raise fields.refused(name, f'attention for each of {layers} layers')
   rotates = fields.take('position_embedding_type', 'none', str) == 'rope'
   rotary = rope(fields)  # also read where it is not used
   width = fields.take('shared_intermediate_size')

@@ -246,13 +246,15 @@ def exaone4(fields: Fields) -> Form:
   window in three layers of four, neither in the others. Without a window, RoPE in all layers.
   """
   fields.need('sliding_window', 'num_key_value_heads')
-  said = fields.take('sliding_window_pattern', 4, (int, str))
+  window = fields.optional('sliding_window', int)
+  least = 0 if window is None else 1  # of a file without windows it says nothing
+  said = fields.take('sliding_window_pattern', 4, (int, str), least=least)
   period = len(said) if isinstance(said, str) else said
   if isinstance(said, str) and said != 'L' * (period - 1) + 'G':
     raise fields.refused('sliding_window_pattern', "a number, or letters such as 'LLLG'")
   rotary = rope(fields)
   form = _normed_outputs(fields, rotary, qk_norm='head')
-  if fields.optional('sliding_window', int) is None:
+  if window is None:
     _without_windows(fields)
     return form
   encoding = by_kind(fields, form.model['layers'], rotary, {'name': 'nope'}, period)
