@@ -116,6 +116,10 @@ def test_phi3_without_a_word_of_windows_and_longer_lengths_has_neither():
   ('name', 'said', 'message'),
   [
     ('phi3', {'rope.scaling.attn_factor': 1.5}, 'attn_factor, where its lengths give 1$'),
+    *(
+      ('phi3', {'rope.scaling.original_context_length': said}, f'h={said!r}; allowed: 2 or more$')
+      for said in (0, 1, 'x')
+    ),
     ('granite', {'rope.scaling.finetuned': False}, 'finetuned=False are not understood'),
     ('olmo2', {'attention.sliding_window': 4}, 'lack olmo2.attention.sliding_window_pattern'),
     ('gemma3', {'final_logit_softcapping': 30.0}, 'softcapping=30.0 are not understood'),
@@ -167,6 +171,10 @@ def test_scaled_frequencies_of_a_gguf_file(tmp_path):
       | {'original_context_length': 8, 'yarn_beta_fast': 16.0, 'yarn_beta_slow': 2.0},
       {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 8}
       | {'beta_fast': 16.0, 'beta_slow': 2.0},
+    ),
+    (
+      {'type': 'yarn', 'factor': 4.0, 'original_context_length': 0},
+      {'rope_type': 'yarn', 'factor': 4.0, 'original_max_position_embeddings': 32},
     ),
     (
       {'type': 'linear', 'factor': 4.0},

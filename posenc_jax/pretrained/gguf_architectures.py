@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
+from posenc_jax.errors import shown
 from posenc_jax.pretrained.families.layer_kinds import KINDS
 from posenc_jax.pretrained.tensor_rules import LAYER
 
@@ -95,6 +96,8 @@ def _phi3(config: dict, take: Callable) -> dict:
   """The factor of attention is that which the two lengths give; a window of 0 is none."""
   length = config['max_position_embeddings']
   original = take('rope.scaling.original_context_length', length)
+  if type(original) is not int or original < 2:  # what lengths give is divided by its logarithm
+    raise ValueError(f'rope.scaling.original_context_length={shown(original)}; allowed: 2 or more')
   factor = math.sqrt(1 + math.log(max(length / original, 1)) / math.log(original))
   if not math.isclose(take('rope.scaling.attn_factor', factor), factor, rel_tol=1e-5):
     raise ValueError(f'rope.scaling.attn_factor, where its lengths give {factor:g}')

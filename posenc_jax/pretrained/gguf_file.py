@@ -227,7 +227,8 @@ def _config(metadata: dict, has_output: bool, field: str) -> dict:
   scaling = take('rope.scaling.type', 'none')
   if scaling != 'none':
     config['rope_scaling'] = {'rope_type': scaling, 'factor': float(take('rope.scaling.factor'))}
-    if original := left.pop(f'{kind}.rope.scaling.original_context_length', None):
+    # 0 says nothing, as in llama.cpp
+    if original := left.pop(f'{kind}.rope.scaling.original_context_length', 0):
       config['rope_scaling'][ORIGINAL] = original
   if scaling == 'yarn':
     if left.get(extrapolated := f'{kind}.rope.scaling.yarn_ext_factor') == 1:  # as YaRN has it
