@@ -2225,6 +2225,27 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
   reason = "cannot be fetched (ConnectionError: Couldn't reach 'them/set' on the Hub (no route))"
   assert reason in message('hf:them/set', corpora.prepare)
   assert list((tmp_path / 'cache').iterdir()) == [tmp_path / 'cache' / 'building.lock']
+
+  def failing(first):
+    def load_dataset(*_, **__):
+      raise RuntimeError('An error occurred') from first
+
+    return load_dataset
+
+  monkeypatch.setattr(datasets, 'load_dataset', failing(ConnectionRefusedError(111, 'refused')))
+  reason = 'cannot be fetched (RuntimeError: An error occurred, by ConnectionRefusedError: '
+  assert reason in message('hf:them/set', corpora.prepare)
+  monkeypatch.setattr(datasets, 'load_dataset', failing(PermissionError(errno.EPERM, 'by a wall')))
+  assert 'by PermissionError: [Errno 1] by a wall)' in message('hf:them/set', corpora.prepare)
+  monkeypatch.setattr(datasets, 'load_dataset', failing(OSError(errno.ENOSPC, 'No space left')))
+  with pytest.raises(UserError, match=r'cannot write to .* \(No space left\); allowed: a folder'):
+    corpora.prepare('hf:them/set', cache)
+  kept = hf_folder(hf_set, 'saved', tmp_path / 'cache' / 'hf' / 'kept')
+  fails = lambda *_: failing(PermissionError(errno.EACCES, 'Permission denied', str(kept)))()
+  with monkeypatch.context() as patch:
+    patch.setattr(datasets, 'load_from_disk', fails)
+    with pytest.raises(PermissionError):
+      corpora.corpus('hf:kept', 'train', 'body', cache)
   codes = datasets.DatasetDict(train=datasets.Dataset.from_dict({'codes': [[1, 2], [3]]}))
   codes.save_to_disk(str(tmp_path / 'codes'))
   no_text = 'a field of text, of which it has none'

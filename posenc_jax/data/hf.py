@@ -26,7 +26,15 @@ from posenc_jax import storage
 from posenc_jax.data.building import build_once, not_prepared
 from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of, no_text
 from posenc_jax.data.folder import GONE, listing_of, say
-from posenc_jax.errors import MAX_REASON, UserError, imported, nearest, one_line, user_errors
+from posenc_jax.errors import (
+  DISK_ERRORS,
+  MAX_REASON,
+  UserError,
+  imported,
+  nearest,
+  one_line,
+  user_errors,
+)
 
 PREFIX = 'hf:'
 FORM = (
@@ -145,13 +153,22 @@ def parse(name: str) -> Name:
 
 @contextlib.contextmanager
 def _one_line(what: str, allowed: str) -> Iterator[None]:
-  """Turns whatever the library raises into a `UserError` of one line."""
+  """Turns whatever the library raises into a `UserError` of one line, with the error that led to
+  it. Raises OSError where the disk is full or gives no file, which others say.
+  """
   try:
     yield
   except UserError:
     raise
   except Exception as error:  # no network, no such name, no files, a set's own faults
-    reason = f'{type(error).__name__}: {one_line(error, MAX_REASON)}'
+    first = error
+    while first.__cause__ is not None:
+      first = first.__cause__
+    is_of_network = isinstance(first, PermissionError) and first.filename is None
+    if isinstance(first, OSError) and first.errno in DISK_ERRORS and not is_of_network:
+      raise first from None
+    of_both = dict.fromkeys((error, first))
+    reason = ', by '.join(f'{type(e).__name__}: {one_line(e, MAX_REASON)}' for e in of_both)
     raise UserError(f'{what} ({reason}); allowed: {allowed}') from error
 
 
