@@ -24,6 +24,7 @@ from ml_collections import ConfigDict
 from posenc_jax import cli
 from posenc_jax.config import BASE, load, validate_data
 from posenc_jax.data import (
+  TEXT_OF_TASKS,
   TaskCorpus,
   corpus,
   ngrams_with_history,
@@ -37,7 +38,7 @@ from posenc_jax.data import (
 from posenc_jax.data.documents import SPLITS, sampled
 from posenc_jax.data.ngrams import NGrams
 from posenc_jax.errors import UserError
-from posenc_jax.tasks import chance, is_task
+from posenc_jax.tasks import chance, is_set_in_text, is_task
 
 CONTEXT = 6  # bytes of context of the n-gram under the table of histories
 MAX_TRAINING_TOKENS = 2**25  # that it counts
@@ -63,7 +64,7 @@ def main(argv):
     if 'eval.lengths' not in overrides:  # its default is made for text
       fits = lambda length: corpus.task.shortest <= length <= (corpus.task.longest or length)
       lengths = tuple(filter(fits, lengths)) or (corpus.task.shortest,)
-    describe_task(corpus, lengths)
+    describe_task(corpus, lengths, config.data.cache)
     describe_sizes(corpus, config.train.length)
   else:
     describe_text(config.data)
@@ -73,14 +74,18 @@ def main(argv):
       describe_history(config.data)
 
 
+def prepare_text(name: str, cache: str) -> None:
+  """Prepares a corpus of text and prints where it lies and, of an embedded one, its hash."""
+  print(f'{name}: {prepare(name, cache)}')
+  if digest := verified_sha256(name):
+    print(f'SHA-256 of all documents verified: {digest}')
+
+
 def describe_text(data: ConfigDict) -> None:
   """Prepares a corpus of text and prints, for each split, its documents, bytes and tokens; and how
   many folders train and test share.
   """
-  folder = prepare(data.corpus, data.cache)
-  print(f'{data.corpus}: {folder}')
-  if digest := verified_sha256(data.corpus):
-    print(f'SHA-256 of all documents verified: {digest}')
+  prepare_text(data.corpus, data.cache)
   columns = ''.join(f'{f">= {n}":>10}' for n in LENGTHS)
   learned = tokenizer(data).sha256
   is_text = data.tokenizer != 'integers'  # of which each counts as one byte, however it is spelled
@@ -146,13 +151,17 @@ def describe_history(data: ConfigDict) -> None:
     print(f'{width or "none":<12}{value:8.3f}{bits[0] - value:8.3f}')
 
 
-def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...]) -> None:
-  """Prints a task's description, three of its shortest examples with the positions that they
-  carry, and what guessing scores at each length.
+def describe_task(corpus: TaskCorpus, lengths: tuple[int, ...], cache: str) -> None:
+  """Prints a task's description, the text that it is set in, if any, three of its shortest examples
+  with the positions that they carry, and what guessing scores at each length.
   """
   task = corpus.task
   longest = f'to {task.longest}' if task.longest else 'or more'
   print(f'{corpus.name}: {inspect.getdoc(task)}\n')
+  if is_set_in_text(corpus.name):
+    print('Its text:')
+    prepare_text(TEXT_OF_TASKS, cache)
+    print()
   print(f'{corpus.vocab} symbols with BOS; examples of {task.shortest} {longest} tokens')
   print('(shorter ones do not fit, or are too few for splits that share none)')
   for example in corpus.examples(3, task.shortest):

@@ -515,6 +515,14 @@ def test_prepare_data_leaves_out_default_lengths_that_a_task_does_not_have(capsy
     prepare_data.main(['--corpus=task:common_words', '--config.eval.lengths=128,512'])
 
 
+@pytest.mark.parametrize(('task', 'is_set_in_text'), [('passkey', True), ('parity', False)])
+def test_prepare_data_says_what_text_a_task_is_set_in(task, is_set_in_text, capsys):
+  prepare_data.main([f'--corpus=task:{task}', '--config.eval.lengths=32'])
+  said = capsys.readouterr().out
+  assert (f'SHA-256 of all documents verified: {sotu.SHA256}\n' in said) == is_set_in_text
+  assert ('\nIts text:\nsotu: ' in said) == is_set_in_text
+
+
 def test_prepare_data_shows_the_positions_that_examples_carry(capsys):
   prepare_data.main(['--corpus=task:addition/reverse=True/pad=True/positions=abacus'])
   assert capsys.readouterr().out.count('\n    at 1 2 0 1 2 0 1 2 3 0\n') == 3
