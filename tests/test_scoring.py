@@ -167,6 +167,32 @@ def test_key_tokens_are_found_by_a_run_with_the_same_tokenizer():
       by(judged, evaluator, text)
 
 
+@pytest.mark.parametrize(
+  ('task', 'said'),
+  [
+    ('copy/symbols=5', None),
+    ('copy/symbols=5/times=2', None),
+    ('copy/symbols=8', 'copy, of 11 symbols'),
+    ('reverse/symbols=5', 'reverse, of 8 symbols'),
+  ],
+)
+def test_key_tokens_of_a_task_are_found_by_a_run_of_the_same_task(task, said):
+  """Another one would read its symbols as others, and find others in silence."""
+
+  def of_task(text):
+    c = config.load(config.BASE, {'data.corpus': f'task:{text}'})
+    return Known(types.SimpleNamespace(vocab=data.vocab(c.data)), 0, c, None, {})
+
+  asked = {'length': 3, 'context': 1, 'alpha': -1.0, 'beta': -9.0, 'evaluator': of_task(task)}
+  found = lambda: score(of_task('copy/symbols=5'), [np.array([2, 1, 0])], 'long_ppl', **asked)
+  if said is None:
+    assert found().num_tokens == 2
+    return
+  allowed = 'allowed: a run of the task of the model, copy, of 8 symbols$'
+  with pytest.raises(ValueError, match=f'^evaluator: its task is {said}; {allowed}'):
+    found()
+
+
 PAGE = (Path(__file__).parent.parent / 'docs' / 'evaluate.md').read_text()
 
 

@@ -25,6 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from posenc_jax import tasks
 from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
 from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.encodings.core.base import in_32_bits
@@ -114,8 +115,8 @@ def score(
       non_overlapping: every token once, in windows side by side.
       by_position: all tokens of whole windows; `np.mean(nats, axis=0)` is the loss by position.
       long_ppl: of whole windows the tokens that need more than the last `context` tokens, as
-        `evaluator` finds (the model itself; a run must have the tokenizer that cuts documents), by
-        `stride`, `alpha` and `beta`.
+        `evaluator` finds (the model itself; a run must have the tokenizer that cuts documents, or
+        be of the task of the model), by `stride`, `alpha` and `beta`.
     attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}.
     settings: those of the protocol, by name.
 
@@ -123,8 +124,8 @@ def score(
     A Score: `.bits_a_byte()`, `.ppl`, `.nats_a_token`, and the nats of single tokens.
   Raises:
     ValueError: an unknown protocol, settings out of range, documents that are too short, tokens
-      that are no symbols of a run or an LM, an evaluator with another tokenizer, or nats of
-      long_ppl that are not finite.
+      that are no symbols of a run or an LM, an evaluator with another tokenizer or of
+      another task, or nats of long_ppl that are not finite.
   """
   if protocol not in SCORERS:
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
@@ -138,6 +139,9 @@ def score(
     if there != here:
       allowed = f'a run with that of the documents, {here}'
       raise ValueError(f'evaluator: its tokenizer is {there}; allowed: {allowed}')
+    if tokenizer is None and (there := _symbols(evaluator)) != (here := _symbols(run)):
+      allowed = f'a run of the task of the model, {here}'
+      raise ValueError(f'evaluator: its task is {there}; allowed: {allowed}')
   cuts = [_cut(document, tokenizer) for document in documents]
   texts, sizes = [cut.tokens_T for cut in cuts], [cut.bytes_T for cut in cuts]
   if tokenizer is not None:
@@ -156,6 +160,12 @@ def score(
 def _name(tokenizer: Bytes | None) -> str:
   """Tells a tokenizer from others; None: that of a task."""
   return 'none' if tokenizer is None else (tokenizer.sha256 or 'bytes')[:16]
+
+
+def _symbols(run: Run) -> str:
+  """Tells the symbols of a run of a task from those of others."""
+  name, _ = tasks.parse(run.config.data.corpus.removeprefix(tasks.PREFIX))
+  return f'{name}, of {run.model.vocab} symbols'
 
 
 def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
