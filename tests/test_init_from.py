@@ -104,6 +104,7 @@ def test_a_parameter_of_another_encoding_is_new_though_its_name_and_shape_are_th
   assert {path for path, is_kept in found.items() if is_kept} == {f'0/encoding/{x}' for x in kept}
 
 
+AXES = {'generators': 'partition', 'block': 2, 'length': 8.0}
 MEAN = {  # hyperparameters of which a parameter means something else, in the same shape
   'alibi': ({'learned': True}, {'balanced': True}),
   'cayley_string': ({}, {'scale': 8.0}),
@@ -132,14 +133,17 @@ def test_what_parameters_depend_on_are_hyperparameters():
     assert bool(depend_on) == (name in MEAN)
 
 
-@pytest.mark.parametrize('name', MEAN)
-def test_parameters_that_mean_something_else_are_new(name, tmp_path, capsys):
-  there = {'name': name} | MEAN[name][0]
-  here = there | MEAN[name][1]
+@pytest.mark.parametrize(
+  ('name', 'before', 'now'),
+  [*((name, *said) for name, said in MEAN.items()), ('liere', AXES, {'axes': 2})],
+)
+def test_parameters_that_mean_something_else_are_new(name, before, now, tmp_path, capsys):
+  there = {'name': name} | before
+  here = there | now
   run = finished(tmp_path, there)
   assert not any(started(run, here).values())
   said = capsys.readouterr().out
-  (changed,) = ENCODINGS[name].parameters_depend_on
+  (changed,) = {*ENCODINGS[name].parameters_depend_on} & now.keys()
   assert f'{changed!r}: {here[changed]!r}' in said
   assert ': as a new model has them' in said
   assert ': dropped' in said

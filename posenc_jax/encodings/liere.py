@@ -54,7 +54,7 @@ class LieRE(Encoding):
   position_kind = 'floats'
   rotates_qk = True
   per_layer = ('angles', 'thetas')
-  parameters_depend_on = ('generators',)
+  parameters_depend_on = ('generators', 'axes')  # by `partition` one axis or another moves a block
 
   def __init__(
     self,
