@@ -153,10 +153,10 @@ def attend(
   factor / enc.scale(K), unless `enc.needs_unscaled_queries` or `enc.nonlinear_in_queries`; of what
   is added to scores, only products with queries (`relative_keys`) change their size with these.
 
-  What an encoding does outside attention is the caller's: `add_to_input` at the first layer,
-  `sample_positions` or `positions_of_tokens` once a forward pass, the state that `initial_state`
-  begins, in every layer, `query_scale` on projected queries and `constrain_parameters` after a step
-  of the optimizer.
+  What an encoding does outside attention is the caller's: `add_to_input` at the first layer;
+  `sample_positions` or `positions_of_tokens`, and `initial_state`, once a forward pass; in every
+  layer `query_scale` on projected queries, `enter_attention` before the call, `leave_attention`
+  behind it and `leave_mlp` behind the MLP; `constrain_parameters` after a step of the optimizer.
 
   Args:
     q_BTHK, k_BSGK, v_BSGK: queries, keys and values; H is a multiple of G. Values may be wider or
@@ -220,9 +220,11 @@ def attend(
       (`max_relative_distance`). A distance beyond the tables gives NaN. Where terms are vectors
       (shaw, transformer_xl), each tile multiplies its queries with those of all distances of the
       tables: time grows with T x S x (that length), divided by the keys of a tile.
-    outer_hooks_applied: says that the caller has applied `add_to_input`, `enter_attention` and what
-      belongs to it, and `sample_positions` or `positions_of_tokens`; without it, an encoding that
-      has one is refused, since attention alone would lose them.
+    outer_hooks_applied: says that the caller has applied all of `add_to_input`, `initial_state`,
+      `enter_attention`, `leave_attention`, `leave_mlp`, `sample_positions` and
+      `positions_of_tokens` that the encoding has; without it, an encoding that has one is refused,
+      since attention alone would lose it. Of `query_scale` and `constrain_parameters` nothing is
+      asked.
     return_logsumexp: returns (o, lse), lse float32 [B, T, heads of o]: the logarithm of the sum of
       exp(score) over the keys that a query sees, of the scores as softmax sees them, a sink
       included; -inf where it sees none. Both have gradients. From o and lse of two disjoint parts a
