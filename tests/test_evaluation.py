@@ -1220,8 +1220,9 @@ def test_an_own_encoding_laid_over_a_run_is_measured_anew_once_it_was_edited(
   assert len({*scores.values()}) == len(scores) == 2
   assert len({row_schema.key(r) for r in rows}) == len(rows)
   assert not (workdir / 'encodings.json').exists()
-  monkeypatch.setattr(evaluate, 'saved_config', lambda workdir: overlaid(c, encoding__name='mine'))
-  evaluate.evaluate(overlaid(c, encoding__name='mine'), workdir)  # as if it was trained with it
+  with_mine = overlaid(c, encoding__name='mine')
+  monkeypatch.setattr(evaluate, 'saved_config', lambda workdir, *read: with_mine)
+  evaluate.evaluate(with_mine, workdir)  # as if it was trained with it
   assert rows_of(workdir)[-1]['overrides'] is None
 
 

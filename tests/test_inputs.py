@@ -18,10 +18,13 @@ from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, Stopped, UserError
-from posenc_jax.evaluation import preflight
+from posenc_jax.evaluation import evaluate, generation, long_ppl_evaluator, preflight, runs
+from posenc_jax.pretrained import exporting
+from posenc_jax.reporting import kept
 from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep.plan import check_runs
 from posenc_jax.tasks import make
+from posenc_jax.training import run_dir, setup, taken_parameters
 from scripts import board, figures, keep, prepare_data, table
 from scripts.aot import command as aot
 from scripts.bench import command as bench
@@ -677,3 +680,53 @@ def _refuse_and_leave(folder: Path):
 )
 def test_the_fuzzer_sees_how_an_input_ends(end, run):
   assert fuzz_inputs.outcome(fuzz_inputs.Input('kind', end, run), seconds=60.0)[0] == end
+
+
+READERS = {  # of a run's config, and a field that each reads there
+  'start': (run_dir.finished_config, 'seeds', 'train', 'encoding.name'),
+  'no training of its own': (runs.parameters_of, 'train', 'train.steps'),
+  'started': (taken_parameters.start_of, 'train.init_from'),
+  'exported': (exporting._trained_config, 'train.init_from', 'train.length'),
+  'kept': (lambda run: kept._starts_with_other_results([run], [], []), 'train.init_from'),
+  'evaluated': (lambda run: evaluate.evaluate(load(BASE), run), 'data', 'encoding'),
+  'generating': (
+    lambda run: next(generation.generate(load(BASE), run, b'a', 1, generation.Sampling())),
+    'data.tokenizer',
+  ),
+  'tuned in no steps': (
+    lambda run: setup._check_start(
+      [(load(BASE, {'train.init_from': str(run), 'train.steps': 0}), run)], None
+    ),
+    'train.length',
+  ),
+  'evaluator': (
+    lambda run: long_ppl_evaluator.check_evaluator(
+      load(BASE, {'eval.long_ppl_evaluator': str(run), 'eval.protocols': ('long_ppl',)}), None
+    ),
+    *('seeds', 'model', 'encoding.name'),
+  ),
+}
+
+
+def run_without(field: str, folder: Path) -> Path:
+  """The directory of a run whose config.json lacks a section or a field."""
+  tree = config.to_json(load(BASE))
+  section, _, name = field.partition('.')
+  del (tree[section] if name else tree)[name or section]
+  storage.write_json(folder / 'config.json', tree)
+  return folder
+
+
+@pytest.mark.parametrize(
+  ('reader', 'field'), [(name, field) for name, (_, *fields) in READERS.items() for field in fields]
+)
+def test_what_a_run_of_another_version_lacks_is_said_where_it_is_read(reader, field, tmp_path):
+  line = message(READERS[reader][0], run_without(field, tmp_path))
+  of_run = f'workdir={str(tmp_path)!r}: config.json of another version of posenc_jax: it lacks'
+  assert line.startswith(f'{of_run} {field}')
+  assert line.endswith('; allowed: the version that made it, or another workdir')
+
+
+def test_a_run_of_another_version_without_a_corpus_is_another_one(tmp_path):
+  line = message(run_dir.check_same_config, run_without('data.corpus', tmp_path), load(BASE))
+  assert "another config: data.corpus (there None, here 'sotu'); allowed: another workdir" in line

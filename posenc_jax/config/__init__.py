@@ -8,6 +8,7 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 from posenc_jax.config.loading import (
   BASE,
   check_laid_over,
+  check_version,
   load,
   load_study,
   scalings,
@@ -40,6 +41,7 @@ __all__ = [
   'check_laid_over',
   'check_one_seed',
   'check_tree',
+  'check_version',
   'config_hash',
   'decides_results',
   'differing_keys',

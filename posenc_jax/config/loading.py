@@ -17,7 +17,7 @@ from posenc_jax.config.fields import FIELDS
 from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
-from posenc_jax.config.serialization import leaves, saved_config, to_json
+from posenc_jax.config.serialization import leaves, of_another_version, saved_config, to_json
 from posenc_jax.config.tokenizer_file import with_its_symbols
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
 
@@ -173,7 +173,7 @@ def trained_config(workdir: str | Path, overrides: dict[str, Any]) -> ConfigDict
   scaling of RoPE comes to. Raises `UserError`, also for what `check_laid_over` refuses.
   """
   saved, config = saved_config(workdir), saved_config(workdir)
-  _check_version(workdir, saved)
+  check_version(workdir, saved)
   overlay(config, overrides)
   if 'data.corpus' in overrides:
     _with_plain_folder(config)
@@ -191,16 +191,14 @@ def trained_config(workdir: str | Path, overrides: dict[str, Any]) -> ConfigDict
   return config
 
 
-def _check_version(workdir: str | Path, saved: ConfigDict) -> None:
+def check_version(workdir: str | Path, saved: ConfigDict) -> None:
   """Raises `UserError` where the config of a run has other fields than those of this version."""
   fields = [path for path, _ in leaves(saved)]
   others = [path for path in fields if path not in FIELDS and not path.startswith('encoding.')]
   differing = [f'lacks {path}' for path in FIELDS if path not in fields]
   differing += [f'has {shown(path)}' for path in others]
   if differing:
-    problem = f'config.json of another version of posenc_jax: it {", ".join(differing[:3])}'
-    allowed = 'the version that made it, or another workdir'
-    raise UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+    raise of_another_version(workdir, ', '.join(differing[:3]))
 
 
 def check_laid_over(trained: ConfigDict, config: ConfigDict, is_said: bool = False) -> None:

@@ -39,11 +39,14 @@ REMOVED = {'data.packed': False}
 OWN_TOKENIZER = Path('tokenizer') / 'tokenizer.json'  # in the directory of a run that keeps one
 
 
-def saved_config(workdir: str | Path) -> ConfigDict:
+def saved_config(workdir: str | Path, *read: str) -> ConfigDict:
   """The config of the run in this directory. The tokenizer that an import left there is named where
   it lies now, whatever lies where the run was made.
 
-  Raises UserError if it is missing or damaged, OSError if it cannot be read.
+  `read`: the sections and fields that the caller reads, 'section' or 'section.field', for another
+  version of posenc_jax may have had others.
+
+  Raises UserError if it is missing or damaged or lacks what is read, OSError if it cannot be read.
   """
   path = Path(workdir) / 'config.json'
   remedy = 'the file that train.py wrote, or another workdir'
@@ -54,7 +57,7 @@ def saved_config(workdir: str | Path) -> ConfigDict:
     is_import = str(dict(leaves(tree)).get('train.init_from')).startswith('sha256:')
     if is_import and isinstance(data, dict) and storage.exists(own):
       tree['data'] = data | {'tokenizer': str(own)}
-    return from_json(tree)
+    config = from_json(tree)
   except (FileNotFoundError, NotADirectoryError):
     runs = sorted(Path(workdir).glob('*/config.json'))
     holds = f', but it holds runs, such as {runs[0].parent}' if runs else ''
@@ -70,6 +73,25 @@ def saved_config(workdir: str | Path) -> ConfigDict:
     raise
   except (ValueError, RecursionError) as error:  # a name with a dot in it, or nested too deeply
     raise Damaged(f'{path} is damaged: {one_line(error)}; allowed: {remedy}') from None
+  if lacking := [field for field in read if not _has(tree, *field.split('.'))]:
+    raise of_another_version(workdir, f'lacks {lacking[0]}')
+  return config
+
+
+def of_another_version(workdir: str | Path, differing: str) -> UserError:
+  """The error of a run whose config is not as this version has it."""
+  problem = f'config.json of another version of posenc_jax: it {differing}'
+  allowed = 'the version that made it, or another workdir'
+  return UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
+
+
+def _has(tree: object, *path: str) -> bool:
+  """Whether a JSON tree has what stands at this path."""
+  for key in path:
+    if not isinstance(tree, dict) or key not in tree:
+      return False
+    tree = tree[key]
+  return True
 
 
 def _with_added(tree: dict) -> dict:

@@ -25,6 +25,7 @@ from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.evaluation.model_functions import compiled, on_devices
 from posenc_jax.evaluation.plan import plan
 from posenc_jax.evaluation.runs import (
+  READ,
   check_corpus,
   check_kept_hyperparameters,
   parameters_of,
@@ -85,7 +86,7 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
     return
 
   workdir = Path(workdir)
-  saved = saved_config(workdir)
+  saved = saved_config(workdir, *READ)
   check_kept_hyperparameters(saved, config)  # before its text is read
   changed = overrides_between(saved, config) | code_laid_over(saved, config)
   corpus = data.opened(config.data, config.eval.split, kept_tokenizer(workdir, config.data))

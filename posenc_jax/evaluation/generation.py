@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from posenc_jax import data, storage
 from posenc_jax.config import check_one_seed, saved_config, validate
 from posenc_jax.errors import UserError, shown
-from posenc_jax.evaluation.runs import check_corpus, restore, without_bos
+from posenc_jax.evaluation.runs import READ, check_corpus, restore, without_bos
 from posenc_jax.model.decoder import LM, attention_options
 from posenc_jax.model.kv_cache import decode, empty_cache, take_layers
 from posenc_jax.pretrained.sources import read_json
@@ -179,7 +179,7 @@ def generate(
   if not 1 <= count <= MOST_TOKENS:
     raise UserError(f'tokens={count}; allowed: 1 to {MOST_TOKENS}')
   check_one_seed(f'workdir={str(workdir)!r}', config, workdir)
-  saved = saved_config(workdir)
+  saved = saved_config(workdir, *READ)
   overrides_between(saved, config)  # raises UserError for what decided the training
   kept = kept_tokenizer(workdir, config.data)
   corpus = data.without_documents(config.data, config.eval.split, kept)

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import data, storage
-from posenc_jax.config import check_one_seed, config_hash, saved_config
+from posenc_jax.config import check_one_seed, check_version, config_hash, saved_config
 from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import Damaged, UserError, user_errors
 from posenc_jax.evaluation import long_ppl
@@ -44,7 +44,9 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
   name, longest = 'config.eval.long_ppl_evaluator', max(config.eval.lengths)
   field = f'{name}={workdir!r}'
   if storage.exists(Path(workdir) / 'config.json'):
-    check_one_seed(field, saved_config(workdir), workdir)
+    saved = saved_config(workdir)
+    check_version(workdir, saved)
+    check_one_seed(field, saved, workdir)
   if not checkpoint_steps(workdir):
     raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
   evaluator = saved_config(workdir)

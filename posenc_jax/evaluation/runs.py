@@ -35,6 +35,8 @@ from posenc_jax.training.provenance import check_code, check_documents
 from posenc_jax.training.run_dir import are_one_corpus
 from posenc_jax.training.taken_parameters import parameters_in, start_of
 
+# What is read of a run's config beside the one that it is evaluated with.
+READ = 'encoding.name', 'data.corpus', 'data.tokenizer', 'data.vocab'
 BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
 
@@ -112,7 +114,10 @@ def parameters_of(workdir: Path) -> dict | None:
   parameters now, or it is an imported model.
   """
   found = None
-  while saved_config(workdir).train.steps == 0 and (start := start_of(workdir)) is not None:
+  while (
+    saved_config(workdir, 'train.steps').train.steps == 0
+    and (start := start_of(workdir)) is not None
+  ):
     workdir, step = start
     found = {'run': storage.name_of(workdir), 'step': step}
   return found
@@ -141,7 +146,7 @@ def restore(
   check_one_host()
   check_code(workdir, user_code_hashes(config))
   check_built_in(workdir, config)
-  saved = saved_config(workdir)
+  saved = saved_config(workdir, *READ)
   check_kept_hyperparameters(saved, config)
   with user_errors(ValueError):
     # as shapes: parameters that are drawn would take as much memory as those that are read

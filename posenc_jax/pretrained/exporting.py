@@ -179,7 +179,8 @@ def _trained_config(workdir: Path) -> ConfigDict:
   """The config that the parameters of a run were trained with: its own or, where it takes no step,
   that of the run that it starts from, if that is still there.
   """
-  config = saved_config(workdir)
+  read = 'train.steps', 'train.init_from', 'train.length', 'encoding.name'
+  config = saved_config(workdir, *read)
   start = config.train.init_from
   if config.train.steps or not start or not storage.exists(Path(start) / 'config.json'):
     return config

@@ -111,7 +111,7 @@ def _starts_with_other_results(
   than `rows`.
   """
   with_config = [run for run in runs if storage.exists(run / 'config.json')]
-  starts = [config.saved_config(run).train.init_from for run in with_config]
+  starts = [config.saved_config(run, 'train.init_from').train.init_from for run in with_config]
   results = defaultdict(list)
   for row in (*kept_rows, *rows):
     results[row['run'], row_schema.key(row)].append(row)

@@ -69,9 +69,10 @@ def tokenizer_path(workdir: str | Path, data: ConfigDict) -> Path:
   keeps one and began with that. Raises `UserError`.
   """
   own, named = Path(workdir) / OWN_TOKENIZER, Path(data.tokenizer)
-  if not storage.exists(own) or saved_config(workdir).data.tokenizer != data.tokenizer:
+  if not storage.exists(own):
     return named
-  return own
+  saved = saved_config(workdir, 'data.tokenizer')
+  return own if saved.data.tokenizer == data.tokenizer else named
 
 
 def copy_tokenizer(

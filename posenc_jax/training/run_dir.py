@@ -85,7 +85,8 @@ def finished_config(start: str | Path) -> ConfigDict:
   field = f'{STARTS_FROM}={str(start)!r}'
   if not storage.exists(Path(start) / 'config.json'):
     raise UserError(f'{field}: no config.json there; {FINISHED_RUN}')
-  saved = saved_config(start)
+  of_model = 'model', 'attention', 'encoding.name', 'train.length'
+  saved = saved_config(start, 'seeds', 'train.steps', *of_model)
   check_one_seed(field, saved, start)
   check_finished(start, saved, max(checkpoint_steps(start), default=None))
   return saved
@@ -187,7 +188,7 @@ def check_same_config(workdir: Path, config: ConfigDict, allowed: str = 'another
     if keys and not (keys == ['train.steps'] and is_extended(workdir, config)):
       differing = [f'{key} (there {there.get(key)!r}, here {here.get(key)!r})' for key in keys]
       problem = f'holds a run of another config: {", ".join(differing)}'
-      if keys == ['data.corpus'] and _is_gone(there['data.corpus']):
+      if keys == ['data.corpus'] and _is_gone(there.get('data.corpus')):
         allowed += ', or the same text there again, such as by a link'
       raise UserError(f'{field} {problem}; allowed: {allowed}')
   else:

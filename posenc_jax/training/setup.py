@@ -208,7 +208,8 @@ def _check_start(seed_runs: list[tuple[ConfigDict, Path]], tokenizer_sha256: str
     if not storage.exists(Path(start) / 'config.json'):  # refused later: there is no run
       continue
     if not run.train.steps:
-      check_laid_over(saved_config(start), run)
+      read = 'attention.sink_tokens', 'encoding.name', 'train.length'
+      check_laid_over(saved_config(start, *read), run)
     allowed = f'its tokenizer: {taken_from(start)}'
     own_tokenizer.check_same_tokenizer(start, tokenizer_sha256, run_dir.STARTS_FROM, allowed)
 

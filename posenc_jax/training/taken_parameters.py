@@ -83,17 +83,22 @@ def start_of(workdir: Path) -> tuple[Path, int] | None:
     except UserError:
       return None
     return start, _said(workdir)['step']
-  start = Path(saved_config(workdir).train.init_from)
+  start = Path(_named(workdir))
   if not storage.exists(start / 'config.json'):
     return None
-  return start, saved_config(start).train.steps
+  return start, saved_config(start, 'train.steps').train.steps
+
+
+def _named(workdir: Path) -> str:
+  """The run that this one starts from, as its config names it."""
+  return saved_config(workdir, 'train.init_from').train.init_from
 
 
 def _starts(workdir: Path) -> list[Path]:
   """Where the run may be that this one takes parameters from: as its config names it, and as it lay
   beside this one, for both may have moved, or the process be elsewhere.
   """
-  named, beside = saved_config(workdir).train.init_from, _said(workdir)['run']
+  named, beside = _named(workdir), _said(workdir)['run']
   starts = [Path(named), workdir.resolve() / beside]
   each = {start.resolve(): start for start in reversed(starts)}
   return [start for start in reversed(each.values()) if storage.exists(start / 'config.json')]
@@ -107,7 +112,7 @@ def _said(workdir: Path) -> dict:
 def _taken(workdir: Path, as_shapes: bool) -> tuple[Path, Parameters]:
   """(The run that this one takes parameters from, these)."""
   said = _said(workdir)
-  problem = f'{saved_config(workdir).train.init_from}, which is gone'
+  problem = f'{_named(workdir)}, which is gone'
   for start in _starts(workdir):
     held, then = parameters_in(start, as_shapes=True), f'step {said["step"]} then'
     wanted = said['step'], said['checksum'], source_of(workdir)
