@@ -26,8 +26,8 @@ def get_config() -> ConfigDict:
         kv_heads=0,  # key/value heads of a layer; 0: as many as `heads`
         head_dim=32,  # channels of a head
         mlp_dim=512,  # hidden channels of an MLP
-        # The MLP: 'gelu' (by tanh) or 'gelu_exact', two projections; 'geglu' or 'swiglu', three, of
-        # which one gates another.
+        # The MLP: 'gelu' (by tanh), 'gelu_exact' or 'relu2' (the square of ReLU), two projections;
+        # 'geglu' or 'swiglu', three, of which one gates another.
         mlp='gelu',
         norm='rms',  # 'rms': RMSNorm; 'layer': LayerNorm, with a bias
         norm_eps=1e-6,  # added to the mean square in all norms

@@ -316,6 +316,7 @@ def test_flags_are_off_and_change_the_model(flag):
     ('swiglu', 'layer', 'output', 'all', 'headwise'),
     ('geglu', 'rms', 'post', 'qkv', 'none'),
     ('gelu_exact', 'layer', 'parallel', 'all', 'none'),
+    ('relu2', 'layer', 'pre', 'all', 'none'),
   ],
 )
 def test_a_layer_is_its_formula(mlp, norm, placement, bias, gate):
@@ -351,8 +352,10 @@ def test_a_layer_is_its_formula(mlp, norm, placement, bias, gate):
     silu = lambda z: z / (1 + np.exp(-z))
     exact_gelu = lambda z: z / 2 * (1 + np.vectorize(math.erf)(z / np.sqrt(2)))
     hidden = y @ p['w_in'] + p.get('b_in', 0)
-    if mlp in ('gelu', 'gelu_exact'):
-      return (gelu if mlp == 'gelu' else exact_gelu)(hidden) @ p['w_out'] + b_out
+    relu2 = lambda z: np.maximum(z, 0) ** 2
+    ungated = {'gelu': gelu, 'gelu_exact': exact_gelu, 'relu2': relu2}
+    if mlp in ungated:
+      return ungated[mlp](hidden) @ p['w_out'] + b_out
     gate = (gelu if mlp == 'geglu' else silu)(y @ p['w_gate'] + p.get('b_gate', 0))
     return (hidden * gate) @ p['w_out'] + b_out
 

@@ -106,7 +106,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'layers': whole(1, MAX_LAYERS),
     'kv_heads': whole(0, MAX_CHANNELS),
     'unroll': whole(0, MAX_LAYERS),
-    'mlp': one_of(('gelu', 'gelu_exact', 'geglu', 'swiglu')),
+    'mlp': one_of(('gelu', 'gelu_exact', 'relu2', 'geglu', 'swiglu')),
     'norm': one_of(('rms', 'layer')),
     'norm_placement': one_of(('pre', 'post', 'output', 'sandwich')),
     'output_gate': one_of(('none', 'elementwise', 'headwise')),

@@ -18,6 +18,7 @@ from posenc_jax.xla_ops import add_bias, matmul
 MLPS = {
   'gelu': (jax.nn.gelu, False),  # by tanh, as in GPT-2
   'gelu_exact': (functools.partial(jax.nn.gelu, approximate=False), False),  # by erf; of NeoX
+  'relu2': (lambda x: jnp.square(jax.nn.relu(x)), False),  # So et al. 2021, arXiv:2109.08668
   'geglu': (jax.nn.gelu, True),  # Shazeer 2020, arXiv:2002.05202, eq. 6
   'swiglu': (jax.nn.silu, True),  # the same, eq. 6; of Llama
 }
