@@ -53,7 +53,9 @@ ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3_linear', 'phi4_mini', 'gpt_neox')
 DAILY += ('exaone4', 'granite', 'glm4', 'stablelm_parallel', 'cohere2', 'gpt2', 'bloom')
 DAILY += ('granite_swa', 'llama_of_dynamic', 'phi3_longrope_short')
+DAILY += ('olmo3_preorder', 'llama3_reordered')
 NO_LENGTH = {'original_max_position_embeddings': 0}
+FLAT = {'rope_type': 'default', 'rope_theta': 8e6}
 ONLY_A_TEMPERATURE = {'llama_4_scaling_beta': 0.1, 'original_max_position_embeddings': 8}
 OF_THE_ROW = ('llama_of_dynamic',)  # whose frequencies follow the length of a row, not of a text
 
@@ -698,6 +700,25 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('olmo3', {'layer_types': ['full_attention']}, '5 of full_attention and sliding_attention'),
     ('olmo3', {'layer_types': ['chunked_attention'] * 5}, '5 of full_attention and sliding'),
     ('olmo3', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    (
+      'olmo3',
+      {'rope_parameters': FLAT},
+      'drops others, and rotates by its default rope_theta, 500000',
+    ),
+    ('gemma3', {'rope_parameters': FLAT}, 'by its default rope_theta, 10000 and 1000000'),
+    (
+      'olmo3',
+      {'rope_parameters': FLAT | {'rope_theta': 5e5}, 'rope_theta': 8e6},
+      'rope_theta=8000',
+    ),
+    ('olmo3_preorder', {'sliding_window': 5}, 'sliding_window=5; allowed: None'),
+    ('olmo3_preorder', {'attention_bias': True}, 'attention_bias=True; allowed: False'),
+    (
+      'olmo3_preorder_no_qk',
+      {'layer_types': ['sliding_attention']},
+      '3 of full_attention and slid',
+    ),
+    ('olmo2', {'model_type': 'olmo3_preorder'}, '0.input_layernorm.weight is missing'),
     ('exaone4', {'sliding_window': None}, 'allowed: full_attention alone'),
     ('exaone4', {'sliding_window_pattern': 'LGL'}, "allowed: a number, or letters such as 'LLLG'"),
     ('ernie4_5', {'use_bias': True}, 'use_bias=True; allowed: False'),
@@ -802,6 +823,7 @@ def test_fields_of_published_files_that_change_nothing(name, fields):
     ('ernie4_5', 'head_dim'),
     ('helium', 'num_key_value_heads'),
     ('seed_oss', 'head_dim'),
+    ('olmo3_preorder_no_qk', 'sliding_window'),
     ('granitemoehybrid', 'num_local_experts'),
     ('granite_swa', 'num_key_value_heads'),
     ('glm4', 'num_key_value_heads'),
@@ -839,6 +861,24 @@ def test_rope_without_a_scaling_may_stand_beside_a_temperature():
   plain, temperature = families.form_of(config, 'm').encoding['members']
   assert plain == {'name': 'rope', 'base': 10_000.0}
   assert (temperature['length'], temperature['c']) == (8, 0.1)
+
+
+def test_parameters_of_no_kind_of_layers_may_say_what_both_kinds_have():
+  plain, config = {'rope_type': 'default', 'rope_theta': 500_000}, RECORDS['olmo3']['config']
+  of_kinds = dict.fromkeys(('sliding_attention', 'full_attention'), plain)
+  flat, expected = (
+    families.form_of(config | {'rope_parameters': said}, 'm').encoding for said in (plain, of_kinds)
+  )
+  assert flat == expected
+
+
+def test_a_file_of_olmpool_that_names_no_windows_says_that_some_models_had_them():
+  silent, said = (
+    families.form_of(RECORDS[name]['config'], 'm') for name in ('olmo3_preorder', 'llama3_qknorm')
+  )
+  assert said.notes == ()
+  assert 'names no layers with a window, so none has one; some of such' in silent.notes[0]
+  assert silent.encoding == {'name': 'rope', 'base': 10_000.0}
 
 
 def test_the_period_of_windows_is_that_of_the_file():

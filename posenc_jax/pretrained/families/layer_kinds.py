@@ -8,12 +8,20 @@ KINDS = ('sliding_attention', 'full_attention')
 
 def rope_of_kinds(fields: Fields, *bases: float) -> tuple[dict, dict]:
   """The encodings of both kinds of layers, each with parameters of its own; `bases`: the defaults
-  of the family.
+  of the family, by which transformers rotates, too, where parameters are of no kind of layers.
   """
-  parameters = fields.optional('rope_parameters', dict)
-  if parameters and parameters.keys() != {*KINDS}:  # transformers would drop others
-    raise fields.refused('rope_parameters', f'{" and ".join(KINDS)}, each with its own')
-  local, whole = (rope(fields, base, of=kind) for base, kind in zip(bases, KINDS, strict=True))
+  parameters = fields.optional('rope_parameters', dict) or None
+  if parameters and parameters.keys() != {*KINDS}:
+    if any(parameters != {'rope_type': 'default', 'rope_theta': base} for base in bases):
+      own = f'{" and ".join(KINDS)}, each with its own'
+      defaults = ' and '.join(f'{base:.0f}' for base in bases)
+      what = 'transformers (5.24) drops others, and rotates by its default rope_theta'
+      raise fields.refused('rope_parameters', f'{own}: {what}, {defaults}')
+    parameters = dict.fromkeys(KINDS, parameters)
+  local, whole = (
+    rope(fields, base, of=kind, parameters=parameters)
+    for base, kind in zip(bases, KINDS, strict=True)
+  )
   return local, whole
 
 

@@ -226,6 +226,41 @@ def olmo3(fields: Fields) -> Form:
   return dataclasses.replace(form, encoding=encoding)
 
 
+# Where norms stand in the families of OlmPool, and their QK-norm.
+OLMPOOL = {
+  'olmo3_preorder': ('pre', 'projection'),
+  'olmo3_preorder_headwise_qknorm': ('pre', 'head'),
+  'olmo3_preorder_no_qk': ('pre', 'none'),
+  'olmo2_headwise_qknorm': ('output', 'head'),
+  'llama3_qknorm': ('pre', 'projection'),
+  'llama3_reordered': ('output', 'none'),
+}
+
+
+def olmpool(fields: Fields) -> Form:
+  """OlmPool (Bertsch et al. 2026, arXiv:2608.10296), which varies what Llama 3, Qwen 3 and OLMo 3
+  differ in; those of its models that are one of these have that one's `model_type`.
+  """
+  fields.allow_only('attention_bias', False)
+  placement, qk_norm = OLMPOOL[fields.take('model_type', kind=str)]
+  rotary = rope(fields)
+  if placement == 'output':
+    form = _normed_outputs(fields, rotary, qk_norm=qk_norm)
+  else:
+    form = llama_like(fields, eps=1e-5, encoding=rotary, qk_norm=qk_norm)
+  types = fields.optional('layer_types', list)
+  if types is None:  # a width alone does not say of which layers
+    fields.allow_only('sliding_window', None)
+    what = 'its config.json names no layers with a window, so none has one'
+    fields.note(f'{what}; some of such models were trained with one in three layers of four')
+  if 'sliding_attention' not in (types or []):
+    _without_windows(fields)
+    return form
+  fields.need('sliding_window')
+  N = form.model['layers']
+  return dataclasses.replace(form, encoding=by_kind(fields, N, rotary, rotary, N + 1))
+
+
 def _olmo(fields: Fields, encoding: dict) -> Form:
   fields.allow_only('attention_bias', False)
   return _normed_outputs(fields, encoding, qk_norm='projection')

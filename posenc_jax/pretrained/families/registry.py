@@ -24,6 +24,13 @@ FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
   'smollm3': (llama.smollm3, 'SmolLM3ForCausalLM'),
   'olmo2': (llama.olmo2, 'Olmo2ForCausalLM'),
   'olmo3': (llama.olmo3, 'Olmo3ForCausalLM'),
+  # the classes of OlmPool come with its files, and not with transformers
+  'olmo3_preorder': (llama.olmpool, 'Olmo3PreorderForCausalLM'),
+  'olmo3_preorder_headwise_qknorm': (llama.olmpool, 'Olmo3PreorderHeadwiseQKNormForCausalLM'),
+  'olmo3_preorder_no_qk': (llama.olmpool, 'Olmo3PreorderNoQKForCausalLM'),
+  'olmo2_headwise_qknorm': (llama.olmpool, 'Olmo2HeadwiseQKNormForCausalLM'),
+  'llama3_qknorm': (llama.olmpool, 'Llama3QKNormForCausalLM'),
+  'llama3_reordered': (llama.olmpool, 'Llama3ReorderedForCausalLM'),
   'exaone4': (llama.exaone4, 'Exaone4ForCausalLM'),
   'ernie4_5': (llama.ernie4_5, 'Ernie4_5ForCausalLM'),
   'helium': (llama.helium, 'HeliumForCausalLM'),

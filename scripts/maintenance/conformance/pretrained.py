@@ -40,6 +40,18 @@ LONGROPE |= {'long_factor': [1.0, 3.0], 'original_max_position_embeddings': 8}
 LONGROPE_OF_THREE = {'short_factor': [1.0, 1.2, 1.3], 'long_factor': [1.0, 3.0, 5.0]}
 LINEAR = {'rope_type': 'linear', 'rope_theta': 5000.0, 'factor': 8.0}
 DYNAMIC = {'rope_type': 'dynamic', 'rope_theta': 1000.0, 'factor': 2.0}
+OF_TWO_KINDS = {'layer_types': ['sliding_attention', 'full_attention', 'sliding_attention']}
+OF_TWO_KINDS |= {'sliding_window': 5}
+# The models of OlmPool, whose classes transformers does not have: a family of it with norms in the
+# same places, and what a norm of queries or of keys is over.
+OLMPOOL = {
+  'olmo3_preorder': ('Qwen3', 'projection'),
+  'olmo3_preorder_headwise_qknorm': ('Qwen3', 'head'),
+  'olmo3_preorder_no_qk': ('Qwen3', 'none'),
+  'olmo2_headwise_qknorm': ('Olmo3', 'head'),
+  'llama3_qknorm': ('Qwen3', 'projection'),
+  'llama3_reordered': ('Olmo3', 'none'),
+}
 # The class of the config in transformers, and its arguments.
 MODELS = {
   'llama': ('LlamaConfig', SIZES),
@@ -80,6 +92,12 @@ MODELS = {
     | {'num_hidden_layers': 5, 'num_key_value_heads': 1, 'sliding_window': 5}
     | {'rope_parameters': {'full_attention': YARN, 'sliding_attention': PLAIN}},
   ),
+  'olmo3_preorder': ('Olmo2Config', SIZES | ONE_KV),
+  'olmo3_preorder_headwise_qknorm': ('Olmo2Config', SIZES | ONE_KV | OF_TWO_KINDS),
+  'olmo3_preorder_no_qk': ('Olmo2Config', SIZES | ONE_KV | OF_TWO_KINDS),
+  'olmo2_headwise_qknorm': ('Olmo2Config', SIZES | ONE_KV | OF_TWO_KINDS),
+  'llama3_qknorm': ('Olmo2Config', SIZES | OF_TWO_KINDS | {'rope_parameters': PLAIN}),
+  'llama3_reordered': ('Olmo2Config', SIZES | ONE_KV | {'rope_parameters': PLAIN}),
   'exaone4': ('Exaone4Config', SIZES | ONE_KV | {'num_hidden_layers': 5, 'sliding_window': 5}),
   'exaone4_whole': (
     'Exaone4Config',
@@ -206,6 +224,8 @@ def record(name: str) -> dict:
 
   kind, arguments = MODELS[name]
   config = getattr(transformers, kind)(**arguments)
+  if name in OLMPOOL:
+    return _record_of_olmpool(name, config)
   with tempfile.TemporaryDirectory() as folder:
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     said = json.loads((Path(folder) / 'config.json').read_text(encoding='utf-8'))
@@ -218,10 +238,54 @@ def record(name: str) -> dict:
     build = model.transformer.build_mpt_alibi_tensor
     most = config.attn_config.alibi_bias_max
     model.transformer.build_mpt_alibi_tensor = functools.partial(build, alibi_bias_max=most)
+  return {'config': said, 'shapes': shapes, 'logits': _logits(model)}
+
+
+def _logits(model) -> list:
   with torch.no_grad():
     out = model(torch.from_numpy(TOKENS)).logits.numpy()
-  numbers = [[[float(f'{x:.7g}') for x in row] for row in rows] for rows in out]
-  return {'config': said, 'shapes': shapes, 'logits': numbers}
+  return [[[float(f'{x:.7g}') for x in row] for row in rows] for rows in out]
+
+
+def _record_of_olmpool(name: str, config) -> dict:
+  """`record` of a model with the config.json of its own class, which has no field beside those of
+  OLMo 2 and of the layers with a window; what it computes is built of transformers' classes.
+  """
+  import transformers
+
+  from posenc_jax.pretrained.families import FAMILIES
+
+  base, qk_norm = OLMPOOL[name]
+  said = config.to_diff_dict() | {'model_type': name, 'architectures': [FAMILIES[name][1]]}
+  D, H = config.hidden_size, config.num_attention_heads
+  fields = {field: said[field] for field in SIZES | ONE_KV} | {'rms_norm_eps': config.rms_norm_eps}
+  fields |= {'layer_types': ['full_attention'] * config.num_hidden_layers}
+  fields |= {field: said[field] for field in OF_TWO_KINDS if field in said}
+  of_rope = said['rope_parameters']
+  if base == 'Qwen3':
+    fields |= {'rope_parameters': of_rope, 'head_dim': D // H, 'use_sliding_window': True}
+  else:
+    fields['rope_parameters'] = dict.fromkeys(('sliding_attention', 'full_attention'), of_rope)
+  config = getattr(transformers, f'{base}Config')(**fields, attn_implementation='eager')
+  model = getattr(transformers, f'{base}ForCausalLM')(config).eval()
+  norm = type(model.model.norm)
+
+  class NormOf(norm):
+    """A norm over parts of all channels of a token, each as wide as the scale."""
+
+    def forward(self, x):
+      parts = x.reshape(*x.shape[:2], -1, len(self.weight))
+      return super().forward(parts).reshape(x.shape)
+
+  for layer in model.model.layers:
+    for x, heads in (('q', H), ('k', config.num_key_value_heads)):
+      width = {'none': 0, 'head': D // H, 'projection': heads * D // H}[qk_norm]
+      own = NormOf(width, config.rms_norm_eps) if width else torch.nn.Identity()
+      setattr(layer.self_attn, f'{x}_norm', own)
+  shapes = {key: tuple(x.shape) for key, x in model.state_dict().items()}
+  filled = {key: torch.from_numpy(weights(key, shape)) for key, shape in shapes.items()}
+  model.load_state_dict(filled)
+  return {'config': said, 'shapes': shapes, 'logits': _logits(model)}
 
 
 def smollm2() -> dict:
