@@ -34,7 +34,7 @@ from posenc_jax.training.run_dir import claim_run_dir
 from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
 
 OF_GRANITE = ('model.norm', 'q_proj', 'o_proj', 'down_proj', 'output_linear')
-INEXACT = dict.fromkeys(('gemma', 'gemma3', 'gemma3_linear'), ('norm',))
+INEXACT = dict.fromkeys(('gemma', 'gemma3', 'gemma3_linear', 'nemotron'), ('norm',))
 INEXACT |= {'gemma2': ('norm', 'q_proj'), 'gpt2': ('wpe',)}
 INEXACT |= dict.fromkeys(('granite', 'granite_swa', 'granite_swa_plain'), OF_GRANITE)
 INEXACT |= {'granitemoehybrid': OF_GRANITE}

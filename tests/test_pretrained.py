@@ -52,7 +52,7 @@ from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
 ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'olmo3', 'gemma3_linear', 'phi4_mini', 'gpt_neox')
 DAILY += ('exaone4', 'granite', 'glm4', 'stablelm_parallel', 'cohere2', 'gpt2', 'bloom')
-DAILY += ('granite_swa', 'llama_of_dynamic', 'phi3_longrope_short')
+DAILY += ('granite_swa', 'llama_of_dynamic', 'phi3_longrope_short', 'arcee', 'nemotron')
 DAILY += ('olmo3_preorder', 'llama3_reordered')
 NO_LENGTH = {'original_max_position_embeddings': 0}
 FLAT = {'rope_type': 'default', 'rope_theta': 8e6}
@@ -553,6 +553,13 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('llama', {'model_type': 'llama4_text'}, 'experts in place of MLPs'),
     ('llama', {'model_type': 'hunyuan_v1_dense'}, 'norms of queries and keys behind RoPE'),
     ('llama', {'model_type': 'apertus'}, 'the activation xIELU'),
+    ('llama', {'model_type': 'muse_glimmer'}, 'norms with two epsilons'),
+    ('llama', {'model_type': 'muse_glimmer_text'}, 'norms with two epsilons'),
+    (
+      'llama',
+      {'model_type': 'nanochat'},
+      'norms without scales, and RoPE that turns the other way',
+    ),
     ('llama', {'model_type': 'gemma4'}, 'norms of values and a factor'),
     ('llama', {'model_type': 'lfm2'}, 'convolutions in place of attention'),
     ('llama', {'model_type': 'phi'}, 'a bias of logits'),
@@ -724,6 +731,10 @@ def test_a_damaged_folder_is_one_line(change, message, tmp_path):
     ('ernie4_5', {'use_bias': True}, 'use_bias=True; allowed: False'),
     ('helium', {'mlp_bias': True}, 'mlp_bias=True; allowed: False'),
     ('seed_oss', {'mlp_bias': True}, 'attention_out_bias=False; allowed: with attention_bias and'),
+    ('arcee', {'hidden_act': 'silu'}, "hidden_act='silu'; allowed: relu2"),
+    ('arcee', {'mlp_bias': False}, 'attention_bias=True; allowed: the same as mlp_bias'),
+    ('nemotron', {'hidden_act': 'gelu'}, "hidden_act='gelu'; allowed: relu2"),
+    ('nemotron', {'mlp_bias': True}, 'attention_bias=False; allowed: the same as mlp_bias'),
     ('granite', {'mlp_bias': False}, 'attention_bias=True; allowed: the same as mlp_bias'),
     ('granite', {'logits_scaling': 0}, 'logits_scaling=0; allowed: more than 0'),
     ('granite', {'residual_multiplier': None}, 'residual_multiplier=None; allowed: a number'),

@@ -29,12 +29,18 @@ from posenc_jax.training import provenance
 LONGEST = 'max_position_embeddings'
 LONGEST_OF_LINEAR = 'max_sequence_length'  # where a linear scaling leads, as Vicuna's file says it
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
-OF_WHOLE_HEADS = ('llama', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
+OF_WHOLE_HEADS = ('llama', 'arcee', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
 MISTRALS = ('mistral', 'ministral')
 # What files say of RoPE, by older names and newer ones.
 ROPE_FIELDS = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
 ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
-OF_A_PART = ('phi3', 'glm', 'glm4', 'stablelm')  # families that rotate one, with a default each
+OF_A_PART = (
+  'phi3',
+  'glm',
+  'glm4',
+  'stablelm',
+  'nemotron',
+)  # families that rotate one, with a default each
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
 

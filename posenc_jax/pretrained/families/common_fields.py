@@ -1,6 +1,7 @@
 """What the fields that many families share mean: sizes, rotary positions, activations."""
 
 import inspect
+from collections.abc import Mapping
 
 from posenc_jax.config.checks import MAX_LAYERS
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL, SCALINGS
@@ -145,7 +146,7 @@ def takes_original(rope_type: str) -> bool:
   return rope_type in SCALINGS and ORIGINAL in inspect.signature(SCALINGS[rope_type]).parameters
 
 
-def activation(fields: Fields, name: str, of: dict[str, str], default: str) -> str:
+def activation(fields: Fields, name: str, of: Mapping[str, str], default: str) -> str:
   """The name of an activation in this program."""
   value = fields.take(name, default, str)
   if value not in of:
@@ -160,3 +161,4 @@ UNGATED = {
   'gelu_pytorch_tanh': 'gelu',
   'gelu_fast': 'gelu',
 }
+RELU2 = {'relu2': 'relu2'}

@@ -1,15 +1,16 @@
-"""GPT-2, GPT-NeoX, BLOOM, MPT, StarCoder 2, StableLM and Falcon: LayerNorm."""
+"""GPT-2, GPT-NeoX, BLOOM, MPT, StarCoder 2, StableLM, Nemotron and Falcon: LayerNorm."""
 
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.families.common_fields import (
   GATED,
+  RELU2,
   UNGATED,
   activation,
   number_of_layers,
   rope,
   sizes,
 )
-from posenc_jax.pretrained.families.llama import decoder_rules
+from posenc_jax.pretrained.families.llama import bias_of_all, decoder_rules
 from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.tensor_rules import (
   LAYER,
@@ -17,6 +18,7 @@ from posenc_jax.pretrained.tensor_rules import (
   joined,
   joined_by_head,
   logits_rule,
+  plus_one,
   same,
   scaled,
   shared,
@@ -222,6 +224,35 @@ def stablelm(fields: Fields) -> Form:
     same('norm/bias', 'model.norm.bias'),
     *(_one_norm(f'{LAYER}input_layernorm') if is_parallel else norms_of_layers(LAYER)),
   ]
+  length = fields.take('max_position_embeddings', 4096)
+  return Form(model, {}, encoding, length, rules, BUFFERS)
+
+
+def nemotron(fields: Fields) -> Form:
+  """Nemotron-3 8B, Nemotron-4 and Minitron (arXiv:2402.16819, arXiv:2407.14679): a squared ReLU,
+  norms whose tensors are their scales less 1, half of each head rotates.
+  """
+  model = {
+    **sizes(fields),
+    'norm': 'layer',
+    'norm_eps': fields.take('norm_eps', 1e-5, float),
+    'mlp': activation(fields, 'hidden_act', RELU2, 'relu2'),
+    'bias': bias_of_all(fields),
+    'tie_embeddings': fields.take('tie_word_embeddings', False, bool),
+  }
+  has_bias = model['bias'] == 'all'
+  modules = {leaf: f'self_attn.{leaf}_proj' for leaf in 'qkvo'}
+  modules |= {'in': 'mlp.up_proj', 'out': 'mlp.down_proj'}
+  norms = {'norm': 'model.norm', 'layers/attention_norm': f'{LAYER}input_layernorm'}
+  norms |= {'layers/mlp_norm': f'{LAYER}post_attention_layernorm'}
+  rules = [
+    same('embedding', 'model.embed_tokens.weight'),
+    *(plus_one(f'{own}/scale', f'{module}.weight') for own, module in norms.items()),
+    *(same(f'{own}/bias', f'{module}.bias') for own, module in norms.items()),
+    *(rule for leaf, name in modules.items() for rule in linear(leaf, LAYER + name, has_bias)),
+    *logits_rule(model),
+  ]
+  encoding = {'fraction': 0.5} | rope(fields, is_partial=True)
   length = fields.take('max_position_embeddings', 4096)
   return Form(model, {}, encoding, length, rules, BUFFERS)
 

@@ -1,13 +1,14 @@
 """Llama and the families after it: RMSNorm, gated MLPs, rotary positions."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import shown
 from posenc_jax.pretrained.config_json import Fields
 from posenc_jax.pretrained.families.common_fields import (
   GATED,
+  RELU2,
   activation,
   interleaved_rope,
   rope,
@@ -70,16 +71,17 @@ def llama_like(
   is_partial: bool = False,
   original: int | None = None,
   encoding: dict | None = None,
+  mlps: Mapping[str, str] = GATED,
   **model,
 ) -> Form:
   """A model with Llama's tensors and norms before its blocks; `model`: what else it has.
 
   `ties`, `eps`, `base`, `original`: what the family has where its file does not say it; `encoding`:
-  of a family that reads it in a way of its own.
+  of a family that reads it in a way of its own; `mlps`: by names of activations, the default first.
   """
   fields.need('max_position_embeddings')
   model = {**sizes(fields), **norms_and_ties(fields, ties, eps), **model}
-  model['mlp'] = activation(fields, 'hidden_act', GATED, 'silu')
+  model['mlp'] = activation(fields, 'hidden_act', mlps, next(iter(mlps)))
   rules = decoder_rules(model) + pre_norm_rules()
   encoding = encoding or rope(fields, base, is_partial=is_partial, original=original)
   length = trained_length(fields, encoding.get('scaling', {}).get('rope_type', 'default'))
@@ -322,6 +324,14 @@ def seed_oss(fields: Fields) -> Form:
     allowed = f'with {" and ".join(names)} biases of q, k and v, of all projections or of none'
     raise fields.refused('attention_out_bias', allowed)
   return llama_like(fields, bias=biases[said])
+
+
+def arcee(fields: Fields) -> Form:
+  """Arcee (AFM-4.5B, 2025): Llama with MLPs of two projections and a squared ReLU."""
+  form = llama_like(fields, eps=1e-5, mlps=RELU2, bias=bias_of_all(fields))
+  gate = {'layers/w_gate', 'layers/b_gate'}
+  rules = [rule for rule in form.rules if not gate & {*rule.leaves}]
+  return dataclasses.replace(form, rules=rules)
 
 
 def phi3(fields: Fields) -> Form:

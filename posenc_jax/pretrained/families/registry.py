@@ -35,6 +35,7 @@ FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
   'ernie4_5': (llama.ernie4_5, 'Ernie4_5ForCausalLM'),
   'helium': (llama.helium, 'HeliumForCausalLM'),
   'seed_oss': (llama.seed_oss, 'SeedOssForCausalLM'),
+  'arcee': (llama.arcee, 'ArceeForCausalLM'),
   'granite': (granite.granite, 'GraniteForCausalLM'),
   'granite_swa': (granite.granite_swa, 'GraniteSWAForCausalLM'),
   'granitemoehybrid': (granite.granitemoehybrid, 'GraniteMoeHybridForCausalLM'),
@@ -48,6 +49,7 @@ FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
   'cohere2': (cohere.cohere2, 'Cohere2ForCausalLM'),
   'starcoder2': (layer_norm.starcoder2, 'Starcoder2ForCausalLM'),
   'stablelm': (layer_norm.stablelm, 'StableLmForCausalLM'),
+  'nemotron': (layer_norm.nemotron, 'NemotronForCausalLM'),
   'falcon': (layer_norm.falcon, 'FalconForCausalLM'),
   'gpt_neox': (layer_norm.gpt_neox, 'GPTNeoXForCausalLM'),
   'gpt2': (layer_norm.gpt2, 'GPT2LMHeadModel'),
@@ -56,6 +58,7 @@ FAMILIES: dict[str, tuple[Callable[[Fields], Form], str]] = {
 }
 EXPERTS = "experts in place of MLPs, which this program's model does not have"
 GEMMA_4 = 'norms of values and a factor of the output of each layer, which no model here has'
+MUSE_GLIMMER = 'norms with two epsilons, where a model here has one for all'
 # Families that are known and cannot be expressed here, with the reason.
 OUT_OF_SCOPE = {
   't5': 'an encoder and a decoder with cross-attention; this program has decoders alone',
@@ -66,6 +69,9 @@ OUT_OF_SCOPE = {
   'llama4_text': EXPERTS,
   'hunyuan_v1_dense': 'norms of queries and keys behind RoPE; here they stand before it',
   'apertus': 'the activation xIELU, which has parameters of its own in each layer',
+  'muse_glimmer': MUSE_GLIMMER,
+  'muse_glimmer_text': MUSE_GLIMMER,
+  'nanochat': 'norms without scales, and RoPE that turns the other way, which no form here has',
   'gemma4': GEMMA_4,
   'gemma4_text': GEMMA_4,
   'lfm2': 'convolutions in place of attention in most layers',

@@ -135,6 +135,7 @@ MODELS = {
     | {'num_local_experts': 0, 'shared_intermediate_size': 14, 'position_embedding_type': 'rope'}
     | {'layer_types': ['full_attention'] * 3, 'mamba_n_heads': 2, 'time_step_limit': None},
   ),
+  'arcee': ('ArceeConfig', SIZES | ONE_KV | {'attention_bias': True, 'mlp_bias': True}),
   'glm': ('GlmConfig', SIZES | ONE_KV | {'head_dim': 8}),
   'glm4': ('Glm4Config', SIZES | ONE_KV | {'head_dim': 8}),
   'gemma': ('GemmaConfig', SIZES | ONE_KV | {'head_dim': 6}),
@@ -182,6 +183,7 @@ MODELS = {
     'StableLmConfig',
     SIZES | ONE_KV | {'hidden_size': 24, 'use_parallel_residual': True},
   ),
+  'nemotron': ('NemotronConfig', SIZES | ONE_KV | {'hidden_size': 24}),
   'falcon': (
     'FalconConfig',
     SMALL_GPT | {'hidden_size': 12, 'num_attention_heads': 3, 'num_hidden_layers': 3},
