@@ -161,6 +161,67 @@ def test_the_text_model_of_gemma_3_4b_has_the_sizes_of_transformers():
     families.form_of(image_models.text_fields(tree | {'quantization_config': {'bits': 4}}), 'm')
 
 
+@pytest.mark.parametrize(
+  ('kind', 'name', 'is_flat', 'before'),
+  [
+    ('qwen2_vl', 'qwen2', True, ''),
+    ('qwen2_5_vl', 'qwen2_yarn', True, ''),
+    ('qwen2_vl', 'qwen2', False, 'language_model.'),
+    ('qwen2_5_vl', 'qwen2_yarn', False, ''),  # as transformers (5.24) saves it
+    ('qwen3_vl', 'qwen3', False, 'language_model.'),
+  ],
+)
+def test_the_text_model_of_a_model_of_images_by_qwen(kind, name, is_flat, before, tmp_path):
+  """By the fields of its first files and by newer ones, and by all names of tensors; axes of M-RoPE
+  and what concerns images are left out of what goes back.
+  """
+  folder = save(tmp_path / 'm', name)
+  tensors = safetensors.numpy.load_file(folder / 'model.safetensors')
+  named = {key.replace('model.', f'model.{before}', 1): x for key, x in tensors.items()}
+  of_images = 'model.visual.' if before else 'visual.'
+  for x in ('merger.ln_q', 'deepstack_merger_list.0.norm'):
+    named[f'{of_images}{x}.weight'] = np.ones(2, np.float32)
+  safetensors.numpy.save_file(named, folder / 'model.safetensors')
+  text = RECORDS[name]['config'] | {'model_type': f'{kind}_text', 'architectures': ['OfImages']}
+  text |= {'image_token_id': None, 'vision_start_token_id': 5}
+  axes, rotary = {'mrope_section': [1, 1, 0]}, text.pop('rope_parameters')
+  tree = {'model_type': kind, 'vision_config': {'hidden_size': 8}, 'video_token_id': 6}
+  if is_flat:
+    text['rope_theta'] = rotary['rope_theta']
+    of_type = {key: x for key, x in rotary.items() if key not in ('rope_theta', 'rope_type')}
+    type_of = 'mrope' if rotary['rope_type'] == 'default' else rotary['rope_type']
+    text['rope_scaling'] = axes | of_type | {'type': type_of}
+    tree = text | tree
+  else:
+    text['rope_parameters'] = rotary | axes | {'mrope_interleaved': True}
+    tree |= {'tie_word_embeddings': text.pop('tie_word_embeddings'), 'text_config': text}
+  (folder / 'config.json').write_text(json.dumps(tree))
+  config, model, source = imported(folder)
+  own, expected, _ = imported(save(tmp_path / 'n', name))
+  jax.tree.map(np.testing.assert_array_equal, model, expected)
+  assert (config.model, config.encoding) == (own.model, own.encoding)
+  leaves = {path: np.asarray(leaf) for path, leaf in leaves_by_path(model).items()}
+  exporting.export_model(config, leaves, 1, source.fields, TOKENIZER, tmp_path / 'out')
+  said = json.loads((tmp_path / 'out' / 'config.json').read_text())
+  assert said['architectures'] == RECORDS[name]['config']['architectures']
+  assert not [word for word in ('mrope', 'vision', 'image', 'video') if word in json.dumps(said)]
+
+
+def test_what_files_of_qwens_models_of_images_leave_out_is_that_of_transformers():
+  sizes = {'hidden_size': 4096, 'num_attention_heads': 64, 'num_hidden_layers': 2}
+  sizes |= {'intermediate_size': 8, 'vocab_size': 9, 'max_position_embeddings': 16}
+  of = lambda kind: families.form_of(
+    image_models.text_fields({'model_type': kind, 'text_config': sizes}), 'm'
+  )
+  for kind in ('qwen2_vl', 'qwen2_5_vl'):
+    form = of(kind)
+    assert form.encoding == {'name': 'rope', 'base': 1e6}
+    assert (form.model['norm_eps'], form.model['kv_heads'], form.model['head_dim']) == (1e-5, 8, 64)
+  form = of('qwen3_vl')
+  assert form.encoding == {'name': 'rope', 'base': 5e5}
+  assert (form.model['norm_eps'], form.model['kv_heads'], form.model['head_dim']) == (1e-6, 32, 128)
+
+
 def test_every_family_has_a_model():
   assert {RECORDS[name]['config']['model_type'] for name in MODELS} == set(families.FAMILIES)
 
