@@ -34,13 +34,8 @@ MISTRALS = ('mistral', 'ministral')
 # What files say of RoPE, by older names and newer ones.
 ROPE_FIELDS = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
 ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
-OF_A_PART = (
-  'phi3',
-  'glm',
-  'glm4',
-  'stablelm',
-  'nemotron',
-)  # families that rotate one, with a default each
+# Families that rotate a part of the channels, with a default each.
+OF_A_PART = ('phi3', 'glm', 'glm4', 'stablelm', 'nemotron')
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
 
