@@ -79,6 +79,8 @@ class Protocol(NamedTuple):
     is_by_depth: whether the `position` of its rows, where they have one, is the share of the text
       that stands before all that is asked for.
     has_same_targets: whether it scores the same tokens at every length.
+    has_fewer_starts: whether longer windows have fewer starts, near which tokens have little before
+      them: that alone makes their scores better.
     chooses_tokens: whether a model may choose the tokens that it is scored on: their number may
       differ.
     own_remark: a sentence on what a difference from the own score at L means, with a space before
@@ -94,6 +96,7 @@ class Protocol(NamedTuple):
   is_by_position: bool = False
   is_by_depth: bool = False
   has_same_targets: bool = False
+  has_fewer_starts: bool = False
   chooses_tokens: bool = False
   own_remark: str = ''
 
@@ -116,12 +119,14 @@ PROTOCOLS = {
   'non_overlapping': Protocol(
     'non_overlapping, windows that do not overlap, so that every token is scored once',
     EXCERPTS,
+    has_fewer_starts=True,
     own_remark=_FEWER_STARTS,
   ),
   'sliding': Protocol(
     'sliding, windows {stride} tokens apart that score what the one before did not, so that every '
     'token is scored once',
     EXCERPTS,
+    has_fewer_starts=True,
     own_remark=_FEWER_STARTS,
   ),
   'by_position': Protocol(
@@ -216,6 +221,10 @@ POSITIONAL = _names(lambda protocol: protocol.is_by_position)
 BY_DEPTH = _names(lambda protocol: protocol.is_by_depth)
 SAME_TARGETS = _names(lambda protocol: protocol.has_same_targets)
 CHOSEN_BY_MODEL = _names(lambda protocol: protocol.chooses_tokens)
+FEWER_STARTS = _names(lambda protocol: protocol.has_fewer_starts)
+# Their scores at two lengths differ by more than what a model makes of the length, so that these do
+# not say how far it holds.
+UNLIKE_LENGTHS = (*CHOSEN_BY_MODEL, *FEWER_STARTS)
 
 
 def is_asked(control: str, protocols: Iterable[str], controls: Iterable[str]) -> bool:

@@ -343,7 +343,9 @@ def test_past_l_lines_are_compared_with_the_truncated_baseline_if_there_is_no_wi
 
 
 def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():
-  fields = dict(protocol='non_overlapping', k=None)
+  of_excerpts = documents(BITS, protocol='non_overlapping', k=None)
+  assert not any(made.notes for made in make_tables(of_excerpts))  # there is no such control
+  fields = dict(protocol='copy', k=None)
   rows = documents(BITS, **fields)
   assert make_tables(rows)[-1].notes == [
     'use of far context is not told: no rows of control truncated',

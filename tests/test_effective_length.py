@@ -355,8 +355,14 @@ def test_lines_of_different_training_lengths_have_each_their_own():
 
 def test_no_table_without_lengths_past_the_training_length():
   assert make_tables(rows_of({'rope': {4: [2.0], 8: [2.0]}}), form='effective_lengths') == []
-  of_keys = rows_of({'rope': {8: [2.0], 16: [2.0]}}, protocol='long_ppl')
-  assert make_tables(of_keys, form='effective_lengths') == []
+
+
+@pytest.mark.parametrize('protocol', ['long_ppl', 'non_overlapping', 'sliding'])
+def test_a_protocol_whose_lengths_are_not_alike_says_of_no_line_that_it_holds(protocol):
+  """Tokens are others at another length, or longer windows have fewer starts."""
+  rows = of_documents({'rope': {8: [2.0], 16: [1.9]}}, protocol=protocol, k=None)
+  assert make_tables(rows, form='effective_lengths') == []
+  assert finding(length_series(collect(rows)[0], rows)) == ''
 
 
 def test_tables_of_scores_by_length_are_followed_by_it():

@@ -199,6 +199,15 @@ def test_dashed_lines_that_leave_the_panel_have_an_arrow_and_stand_in_the_captio
   assert 'beyond the panel: ' not in within.get_supxlabel()
 
 
+def test_longer_windows_that_have_fewer_starts_are_not_said_to_hold():
+  bits = {'rope': {8: [2.0], 16: [2.0]}}
+  figure = figures.draw(rows_of(bits, protocol='sliding', k=None), protocol='sliding')
+  assert figure.get_suptitle() == 'Extrapolation, sliding'
+  note = ' '.join(figure.get_supxlabel().split())
+  assert 'Longer windows have fewer starts, and that alone makes them better.' in note
+  assert 'have fewer starts' not in figures.draw(rows_of(bits)).get_supxlabel()
+
+
 def test_lines_of_several_training_lengths_are_compared_with_themselves():
   figure = figures.draw(trained_at())
   axes, changes = figure.axes

@@ -15,7 +15,14 @@ from collections.abc import Callable, Collection
 import numpy as np
 
 from posenc_jax.errors import UserError, nearest
-from posenc_jax.protocols import CHOSEN_BY_MODEL, SAME_TARGETS, SHUFFLED_FAR, TRUNCATED, WINDOWED
+from posenc_jax.protocols import (
+  CHOSEN_BY_MODEL,
+  SAME_TARGETS,
+  SHUFFLED_FAR,
+  TRUNCATED,
+  WINDOWED,
+  of_rows,
+)
 from posenc_jax.reporting.comparisons import bootstrap, multiple_tests
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
@@ -264,7 +271,7 @@ class _Comparer:
         contrasts += self._contrast(
           reference, is_past, lambda line, column, other=other: (other, line, column)
         )
-      elif control == TRUNCATED:
+      elif control == TRUNCATED and control in of_rows(scores.protocol).controls:
         self.left_out.append(f'use of far context is not told: no rows of control {TRUNCATED}')
     has_rows = lambda control, line: control in others and line in others[control].exemplar_row
     lacking = []
@@ -280,7 +287,7 @@ class _Comparer:
         continue
       is_past_baseline = lambda line, column, baseline=baseline: column > L(baseline)
       contrasts += self._contrast(reference, is_past_baseline, other_of, baseline=baseline)
-    if lacking:
+    if lacking and WINDOWED in of_rows(scores.protocol).controls:
       names = ' or '.join(lacking)
       self.left_out.append(
         f'not compared with {names} windowed at L: no such rows of control {WINDOWED}'

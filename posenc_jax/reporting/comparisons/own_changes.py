@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection
 
+from posenc_jax.protocols import UNLIKE_LENGTHS
 from posenc_jax.reporting.comparisons import effective_length
 from posenc_jax.reporting.comparisons.compare import changes_from
 from posenc_jax.reporting.metrics import METRICS, SHARE, SLACK
@@ -89,9 +90,11 @@ def finding(series: Series, references: Collection[str] = ()) -> str:
   counted.
 
   It is of the lengths at which most of them were evaluated. '' where there is nothing to say:
-  without scores at L and beyond, where training lengths differ, and of what is neither a likelihood
-  nor an accuracy.
+  without scores at L and beyond, where training lengths differ, where lengths are unlike
+  (`protocols.UNLIKE_LENGTHS`), and of what is neither a likelihood nor an accuracy.
   """
+  if series.scores.protocol in UNLIKE_LENGTHS:
+    return ''
   train_lengths = train_lengths_of(series, references)
   lengths = lengths_of_most(series, _counted(series, references))
   if len(train_lengths) != 1 or not lengths or lengths[-1] <= train_lengths[0]:

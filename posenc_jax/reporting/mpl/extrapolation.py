@@ -4,7 +4,7 @@ import math
 import textwrap
 from collections.abc import Collection, Iterable
 
-from posenc_jax.protocols import WINDOWED
+from posenc_jax.protocols import FEWER_STARTS, WINDOWED, of_rows
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.own_changes import (
   base_length,
@@ -195,6 +195,8 @@ def _draw_changes(
     'Right: mean of the differences between a score and the own score at L, seed by seed, with the '
     f'change at the longest length; shaded: {SLACK:g} bits per byte.'
   ]
+  if series.scores.protocol in FEWER_STARTS:
+    notes.append(of_rows(series.scores.protocol).own_remark.strip())
   if found:
     notes.append('The title goes by every seed and by intervals over documents.')
   return [*notes, 'Arrows: lines that go on beyond the panel.', *control_notes]

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Iterable
 
 from posenc_jax.errors import UserError
-from posenc_jax.protocols import CHOSEN_BY_MODEL
+from posenc_jax.protocols import UNLIKE_LENGTHS
 from posenc_jax.reporting.captions import caption, join_unique
 from posenc_jax.reporting.comparisons import bootstrap, effective_length
 from posenc_jax.reporting.comparisons.compare import (
@@ -55,8 +55,8 @@ def effective_lengths(
   baseline: str | dict[str, str] | None = None,
   score_to_keep: str = OF_LINE,
 ) -> list[Table]:
-  """A table for each protocol and control that was evaluated past a training length, and whose
-  tokens are those that a text or task has, not those that a model chose.
+  """A table for each protocol and control that was evaluated past a training length, but for those
+  whose lengths are unlike (`protocols.UNLIKE_LENGTHS`).
 
   `score_to_keep` is a line's own score at L or that of `baseline`, by which a line of other tokens
   is not judged; `comparisons.effective_length` says what holds. Raises UserError for a metric that
@@ -74,8 +74,7 @@ def effective_lengths(
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
       raise UserError(f'table: metric={metric!r} of effective_lengths; allowed: {allowed}')
-    # tokens that a model chose in windows of one length are others than those of another length
-    is_kept = scores.protocol not in CHOSEN_BY_MODEL
+    is_kept = scores.protocol not in UNLIKE_LENGTHS
     if is_kept and scores.columns[-1] > min(scores.train_lengths):
       made.append(_table(rows, scores, baselines))
   return made
