@@ -463,6 +463,7 @@ def number(cell: str) -> str:
   return cell.strip('*').split(' ')[0]
 
 
+BY_DEPTH = 'Scores by depth in 16384 tokens, text_passkey'  # the title of a table of passkey
 METHODS = {
   'as it is': 'none',
   'Jet-Long': 'jet_long',
@@ -497,7 +498,7 @@ def test_the_methods_of_readme_have_the_numbers_of_their_lines():
     'bits at L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '8192 (L)'),
     'at 2 L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '16384'),
     'at 4 L': ('pretrained_4', 'Extrapolation, last_k', ', 4 L', '32768'),
-    'pass key 12,300 tokens back': ('passkey', 'Scores by depth, text_passkey', '', '25'),
+    'pass key 12,300 tokens back': ('passkey', BY_DEPTH, '', '25'),
   }
   for method, cells in table_of_methods('README.md').items():
     assert cells == {head: score_of(method, *where) for head, where in columns.items()}
@@ -507,12 +508,12 @@ def test_the_methods_of_findings_have_the_numbers_of_their_lines():
   columns = {
     'at 2 L': ('pretrained', 'Extrapolation, last_k', ', 2 L', '16384'),
     'at 4 L': ('pretrained_4', 'Extrapolation, last_k', ', 4 L', '32768'),
-    'far key': ('passkey', 'Scores by depth, text_passkey', '', '25'),
-    'near key': ('passkey', 'Scores by depth, text_passkey', '', '75'),
+    'far key': ('passkey', BY_DEPTH, '', '25'),
+    'near key': ('passkey', BY_DEPTH, '', '75'),
     'LongPPL': ('pretrained_long_ppl', 'Extrapolation, long_ppl', '', '16384'),
   }
   differences = titled('pretrained_4')['Differences from streaming, 4 L truncated to L, last_k']
-  shares = titled('passkey')['Scores by depth, text_passkey, exact match']
+  shares = titled('passkey')[f'{BY_DEPTH}, exact match']
   for method, cells in table_of_methods('results/FINDINGS.md').items():
     right, difference = cells.pop('keys right'), cells.pop('difference')
     assert cells == {head: score_of(method, *where) for head, where in columns.items()}

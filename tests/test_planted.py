@@ -281,7 +281,7 @@ def test_the_table_of_depths():
     for fields in [{'protocol': 'text_passkey', 'position': position, 'k': None}]
   ]
   (table,) = make_tables(rows, form='distances', protocol='text_passkey')
-  assert table.title == 'Scores by depth, text_passkey'
+  assert table.title == 'Scores by depth in 256 tokens, text_passkey'
   assert table.header == ['encoding', '25', '75']
   assert [cell.text.partition(' ')[0] for cell in table.groups[0].lines[0]][1:] == [
     '2.810',

@@ -63,12 +63,11 @@ def distances(
   runs = [run for run in runs if run not in of_others]
   place = DISTANCE if is_planted else DEPTH
   rows = [row | {place: of_place(row)} for row in rows]
-  found, _ = collect_windows(
+  found, length = collect_windows(
     rows, runs, protocol, metric, length, lambda row: row[place], controls=controls
   )
-  title = 'Bits a character by distance' if is_planted else 'Scores by depth'
-  if length and not is_planted:  # of names the caption says it
-    title += f' in {length} tokens'
+  # of names the caption says the length
+  title = 'Bits a character by distance' if is_planted else f'Scores by depth in {length} tokens'
   return [_table(scores, title, DISTANCES if is_planted else DEPTHS) for scores in found]
 
 
