@@ -1148,7 +1148,7 @@ def test_the_standard_error_over_documents_is_printed(make_run, capsys):
   nats, size = (sum(r[name] for r in rows) for name in ('nats', 'bytes'))
   assert bits == pytest.approx(nats / np.log(2) / size)
   out = ' '.join(capsys.readouterr().out.split())
-  assert f'last_k at 16: {bits:.3f} bits/byte, standard error over 3 documents {error:.3f}' in out
+  assert f'last_k at 16: {bits:.3f} bits/byte, standard error {error:.3f} over 3 documents' in out
   assert f'{bits:.3f} ± {error:.3f}' in out
   assert '± standard error over documents' in out
   assert 'by_position at 16: ' in out  # its rows are not those of single documents
@@ -1176,7 +1176,7 @@ def test_the_standard_error_is_that_of_drawn_documents():
     errors.append(error)
   assert np.mean(errors) == pytest.approx(np.std(scores), rel=0.1)
   alike = [r | {'document': f'package/{r["document"]}', 'corpus': 'code'} for r in rows]
-  assert evaluate.bits_a_byte(alike) == (pytest.approx(score), None, 1)
+  assert evaluate.bits_a_byte(alike) == (pytest.approx(score), None, 30)
 
 
 def test_the_standard_error_of_documents_of_one_size_is_that_of_their_mean():
@@ -1187,6 +1187,28 @@ def test_the_standard_error_of_documents_of_one_size_is_that_of_their_mean():
   ]
   error = np.std(bits, ddof=1) / np.sqrt(3)
   assert evaluate.bits_a_byte(rows) == (pytest.approx(3), pytest.approx(error), 3)
+
+
+def test_documents_that_are_taken_as_one_are_said_and_counted_each():
+  same = dict(corpus='code', protocol='last_k', status='ok', metric=None, tokens=8, bytes=8)
+  rows = [same | {'document': f'p{n // 2}/{n}', 'nats': float(n // 2)} for n in range(4)]
+  bits, error, _ = evaluate.bits_a_byte(rows)
+  assert error == pytest.approx(bits)  # of two packages, 0 and twice the mean
+  ends = f'standard error {error:.3f} over 4 documents, those of one package taken as one'
+  assert evaluate.summary(rows).endswith(ends)
+
+
+def test_which_documents_are_alike_is_asked_of_those_without_key_tokens_too():
+  """Six folders are enough to count by folder, though in one of them nothing was scored."""
+  same = dict(corpus='texts', protocol='long_ppl', metric=None, tokens=8, bytes=8)
+  rows = [
+    same | {'document': f'f{n // 2}/{n}', 'status': 'ok', 'nats': float(n // 2)} for n in range(10)
+  ]
+  empty = same | {'document': 'f5/a', 'status': 'no_key_tokens', 'nats': None, 'tokens': 0}
+  assert evaluate.summary(rows).endswith('over 10 documents')
+  assert evaluate.summary([*rows, empty]).endswith(
+    'over 10 documents, those of one folder taken as one'
+  )
 
 
 def test_another_encoding_than_the_trained_one_is_said(make_run, capsys):
@@ -1482,12 +1504,19 @@ def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(ma
   assert rows_of(workdir) == rows
 
 
-def test_the_summary_of_planted_names_is_without_the_text_between_them():
-  row = dict(protocol='planted', status='ok', metric=None, length=64, document=None, tokens=8)
-  names, text = dict(position=0, nats=8 * np.log(2)), dict(position=None, nats=99.0)
-  assert evaluate.summary([row | names | {'bytes': 8}, row | text | {'bytes': 80}]).startswith(
-    '1.000 bits/byte'
-  )
+def test_the_summary_of_planted_names_is_of_those_that_come_again(capsys):
+  """Not of new ones and of the text between them; and it is no score of a length."""
+  row = dict(protocol='planted', control=None, status='ok', metric=None, length=64, document=None)
+  row |= dict(corpus='planted', tokens=8, bytes=8)
+  told = [row | dict(position=n, nats=8 * np.log(2)) for n in (1, 32)]
+  others = [row | dict(position=n, nats=99.0) for n in (0, None)]
+  assert evaluate.summary(told + others) == '1.000 bits/byte of recalled names'
+  assert evaluate.summary(others) == 'no name comes again in its window'
+  asked = evaluate.Measurement(64, told, score=None)
+  evaluate.show('run', [(asked, told + others)])
+  (line,) = [line for line in capsys.readouterr().out.splitlines() if 'planted' in line]
+  assert '—' in line
+  assert '1.000' not in line
 
 
 def test_a_metric_that_is_no_task_has_a_summary():

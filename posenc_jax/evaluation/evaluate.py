@@ -4,7 +4,7 @@ import collections
 import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import jax
@@ -32,8 +32,7 @@ from posenc_jax.evaluation.runs import (
   restore,
 )
 from posenc_jax.protocols import PLANTED
-from posenc_jax.rows import row_schema, sessions
-from posenc_jax.rows.clusters import clusters_of
+from posenc_jax.rows import clusters, row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.training.own_encodings import code_laid_over, user_code_hashes
 from posenc_jax.training.own_tokenizer import kept_tokenizer
@@ -274,7 +273,7 @@ def summary(rows: list[dict]) -> str:
   """The rows of one measurement in short: the bits a byte of all together and their standard error;
   what a metric says, in words of its own, or else its mean; or why a row has no score.
   """
-  rows = row_schema.without_empty(rows)
+  every, rows = rows, row_schema.without_empty(rows)
   for r in rows:
     if r['status'] != 'ok':
       return row_schema.OUTCOMES[r['status']]
@@ -291,8 +290,11 @@ def summary(rows: list[dict]) -> str:
     return task_scoring.summary(rows)
   if (metric := rows[0]['metric']) is not None:
     return f'{np.mean([r["value"] for r in rows]):.4g} {metric}'
-  bits, error, documents = bits_a_byte(_likelihoods(rows))
-  text = f'{bits:.3f} bits/byte'
+  scored = _likelihoods(rows)
+  if not scored:
+    return 'no name comes again in its window'
+  bits, error, documents = bits_a_byte(scored, _documents(every))
+  text = f'{bits:.3f} bits/byte' + ' of recalled names' * (rows[0]['protocol'] == PLANTED)
   if given := [r['value'] for r in rows if r['metric'] == 'exact_match']:
     text = f'{np.mean(given):.3f} exact match, {text}'
   if rows[0]['protocol'] == 'long_ppl':
@@ -301,49 +303,69 @@ def summary(rows: list[dict]) -> str:
     text += f', LongPPL {ppl:.2f} over {tokens} key tokens'
   if error is None:
     return text
-  return f'{text}, standard error over {documents} documents {error:.3f}'
+  return f'{text}, standard error {error:.3f} over {documents} documents{_alike(every)}'
 
 
 def _likelihoods(rows: list[dict]) -> list[dict]:
-  """The rows that the bits a byte of a measurement are of: of planted names, those of the names."""
-  is_text = lambda row: row['protocol'] == PLANTED and row['position'] is None
-  return [row for row in rows if row['metric'] is None and not is_text(row)]
+  """The rows that the bits a byte of a measurement are of: of planted names those that come again,
+  as nothing tells what one is that is new in its window.
+  """
+  is_told = lambda row: row['protocol'] != PLANTED or row['position']
+  return [row for row in rows if row['metric'] is None and is_told(row)]
 
 
-def bits_a_byte(rows: list[dict]) -> tuple[float, float | None, int]:
-  """Returns (bits a byte of all rows together, its standard error over documents, their number).
+def _documents(rows: list[dict]) -> set[str]:
+  return {row['document'] for row in rows} - {None}
+
+
+def _alike(rows: list[dict]) -> str:
+  """', those of one year taken as one', or '' where each document counts by itself."""
+  places = {(row['corpus'], row['document']) for row in rows if row['document'] is not None}
+  return clusters.taken_as_one(clusters.kinds_of(places))
+
+
+def bits_a_byte(
+  rows: list[dict], documents: Collection[str] = ()
+) -> tuple[float, float | None, int]:
+  """Returns (bits a byte of all rows together, its standard error over documents, the number of
+  documents that rows name).
 
   The error is that of a ratio of sums, to first order: it says what other documents would do to the
   score, not what another training would. Documents that are alike count as one (`clusters_of`),
   as in tables. None where rows do not tell two documents apart.
+
+  Args:
+    documents: those of the measurement, by which it is decided which are alike; (): those of rows.
   """
   bits, size = collections.Counter(), collections.Counter()
-  cluster_of = {None: None}
-  if documents := {r['document'] for r in rows} - {None}:
-    cluster_of |= clusters_of(documents, rows[0]['corpus'])
+  cluster_of, named = {None: None}, _documents(rows)
+  if named:
+    cluster_of |= clusters.clusters_of(named.union(documents), rows[0]['corpus'])
   for r in rows:
     cluster = cluster_of[r['document']]
     bits[cluster] += r['nats'] / math.log(2)
     size[cluster] += r['bytes']
   score = math.fsum(bits.values()) / size.total()
   if None in size or len(size) < 2:
-    return score, None, len(size)
+    return score, None, len(named)
   squares = math.fsum((bits[name] - score * size[name]) ** 2 for name in size)
   error = math.sqrt(squares * len(size) / (len(size) - 1)) / size.total()
-  return score, error, len(size)
+  return score, error, len(named)
 
 
 def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   """Prints bits a byte by protocol and length, and the standard error over documents; a dash stands
-  where there is no score, or where a protocol has none at a length.
+  where there is no score, or where a protocol has none at a length. Planted names have none: how
+  many of them stood how far back changes with the length.
   """
   cells = {}
   for measurement, rows in measured:
     if measurement.metric is not None:
       continue
-    text, rows = '—', row_schema.without_empty(rows)
-    if all(r['status'] == 'ok' for r in rows):
-      bits, error, _ = bits_a_byte(_likelihoods(rows))
+    text, scored = '—', row_schema.without_empty(rows)
+    is_scored = all(r['status'] == 'ok' for r in scored)
+    if is_scored and scored[0]['protocol'] != PLANTED:
+      bits, error, _ = bits_a_byte(_likelihoods(scored), _documents(rows))
       text = f'{bits:.3f}' if error is None else f'{bits:.3f} ± {error:.3f}'
     cells[measurement.name, measurement.length] = text
   if not cells:
@@ -354,7 +376,9 @@ def show(title: str, measured: list[tuple[Measurement, list[dict]]]) -> None:
   table.add_column('bits/byte', overflow='fold')
   for length in lengths:
     table.add_column(str(length), overflow='fold')
-  table.caption = '± standard error over documents' if has_errors else None
+  if has_errors:
+    alike = _alike([row for _, rows in measured for row in rows])
+    table.caption = f'± standard error over documents{alike}'
   for name in dict.fromkeys(name for name, _ in cells):
     table.add_row(name, *(cells.get((name, length), '—') for length in lengths))
   cli.wide_console(140).print(table)
