@@ -554,6 +554,21 @@ def test_files_of_one_folder_are_one_cluster_and_the_caption_says_so():
   assert '(10 of them; ' in table.caption
 
 
+def test_folders_are_counted_with_those_in_which_nothing_was_scored():
+  """Key tokens lie in five folders of six, which is enough to count by folder."""
+  evaluator = {EVALUATOR: {'run': 'other', 'step': 1, 'config': 'a'}}
+  fields = dict(corpus='texts', protocol='long_ppl', k=None, overrides=evaluator)
+  rows = documents(BITS, [f'{folder}/{file}' for folder in 'abcde' for file in 'xy'], **fields)
+  empty = [
+    row(label, seed, length, document='f/x', status='no_key_tokens', **fields)
+    for label, seed, length in {(r['label'], r['seed'], r['length']) for r in rows}
+  ]
+  for some, number, is_said in ((rows, 10, False), (rows + empty, 0, True)):
+    (main, differences) = make_tables(some)
+    assert {r['clusters'] for r in differences.records} == {number}
+    assert ('those of one folder taken as one' in main.caption) == is_said
+
+
 def test_without_single_documents_there_is_no_interval_and_no_standard_error():
   rows = rows_of(BITS, document=None)
   (main, *_) = make_tables(rows)

@@ -86,7 +86,9 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   if any(size != sizes[0] for size in sizes):
     return None
   corpus = scores.exemplar_row[line]['corpus']
-  cluster_by_document = {None: None} | clusters_of(tops[0].keys() - {None}, corpus)
+  # which are alike is asked of all documents, also of those with nothing to score
+  documents = tops[0].keys() | {name for score in scored.values() for name in score.empty}
+  cluster_by_document = {None: None} | clusters_of(documents - {None}, corpus)
   clusters = sorted({cluster_by_document[document] for document in tops[0]}, key=str)
   place = {cluster: index % bootstrap.MOST for index, cluster in enumerate(clusters)}
   places = min(len(clusters), bootstrap.MOST)

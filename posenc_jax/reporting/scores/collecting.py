@@ -283,6 +283,9 @@ def _drop_repeated(rows: list[dict], key_of: dict[int, str], notes: list[str]) -
 def _seed_score(rows: list[dict]) -> SeedScore:
   if not rows:
     return SeedScore('missing')
-  rows = row_schema.without_empty(rows)
-  failures = [row['status'] for row in rows if row['status'] != 'ok']
-  return SeedScore(failures[0]) if failures else SeedScore('ok', tuple(rows))
+  scored = row_schema.without_empty(rows)
+  failures = [row['status'] for row in scored if row['status'] != 'ok']
+  if failures:
+    return SeedScore(failures[0])
+  empty = {row['document'] for row in rows if row['status'] != 'ok'} - {None}
+  return SeedScore('ok', tuple(scored), tuple(empty))

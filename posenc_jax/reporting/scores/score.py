@@ -36,10 +36,15 @@ def scored_on(row: dict) -> str:
 
 
 class SeedScore(NamedTuple):
-  """What one seed of a line scored in one column: the rows if `status` is 'ok', else no rows."""
+  """What one seed of a line scored in one column: the rows if `status` is 'ok', else no rows.
+
+  Attributes:
+    empty: the documents of further rows, which have nothing to score.
+  """
 
   status: str
   rows: tuple[dict, ...] = ()
+  empty: tuple[str, ...] = ()
 
   @property
   def nats(self) -> float:
@@ -127,11 +132,12 @@ class Scores:
 
   @property
   def alike(self) -> list[str]:
-    """The `clusters.kinds_of` their documents."""
-    places = {
-      (row['corpus'], row['document']) for score in self.by_seed.values() for row in score.rows
-    }
-    return clusters.kinds_of(place for place in places if place[1] is not None)
+    """The `clusters.kinds_of` their documents, also of those with nothing to score."""
+    places = set()
+    for (line, _, _), score in self.by_seed.items():
+      documents = {*score.empty, *(row['document'] for row in score.rows)} - {None}
+      places |= {(self.exemplar_row[line]['corpus'], document) for document in documents}
+    return clusters.kinds_of(places)
 
   def learned_seeds(self, line: str) -> list[int]:
     """The seeds but those that have not learned the task of the line, as far as that is known."""
