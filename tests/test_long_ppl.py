@@ -7,6 +7,7 @@ import types
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import synthetic
 from test_evaluation import BASE, TINY, chosen_documents, overlaid, rows_of
 
 from posenc_jax import config, data, storage
@@ -25,6 +26,7 @@ from posenc_jax.evaluation import (
 from posenc_jax.evaluation.model_functions import compiled
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.reporting.scores.collecting import collect
+from posenc_jax.reporting.scores.score import scored_on
 from posenc_jax.training import provenance
 from posenc_jax.training.checkpoints import Checkpoints
 
@@ -161,6 +163,24 @@ def test_an_evaluator_that_was_trained_on_is_another_one(make_run, tmp_path, mon
   storage.write_json(tmp_path / 'evaluator' / 'config.json', other)
   evaluate.evaluate(c, workdir)
   assert rows_of(workdir)[-1]['overrides'][field]['config'] != own
+
+
+def test_runs_of_two_training_lengths_have_key_tokens_of_one_short_context_or_are_not_compared(
+  make_run, tmp_path
+):
+  _, workdir, _ = make_run()
+  workdir.rename(tmp_path / 'evaluator')
+  c, _, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(tmp_path / 'evaluator'))
+  corpus = data.opened(c.data, 'test')
+
+  def scored_by(**overrides):
+    said = long_ppl_evaluator.evaluator_of(overlaid(c, **overrides), corpus)
+    fields = {'protocol': 'long_ppl', 'k': None, 'overrides': said}
+    return scored_on(synthetic.row('rope', **fields))
+
+  assert scored_by(train__length=8) == scored_by()
+  of_each = [scored_by(eval__long_ppl_context=0, train__length=n) for n in (8, 16)]
+  assert len({*of_each}) == 2
 
 
 def test_an_evaluator_reads_the_longest_window(make_run, tmp_path):

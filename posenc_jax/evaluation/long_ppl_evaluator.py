@@ -22,6 +22,7 @@ from posenc_jax.evaluation import long_ppl
 from posenc_jax.evaluation.runs import check_corpus, restored_run
 from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model import decoder
+from posenc_jax.protocols import short_context
 from posenc_jax.rows.overrides import EVALUATOR
 from posenc_jax.training.built_in import check_built_in
 from posenc_jax.training.own_encodings import user_code_hashes
@@ -68,7 +69,9 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
 def evaluator_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> dict[str, object]:
   """{field: what rows say of the run that `eval.long_ppl_evaluator` names}, where it is asked.
 
-  They say which one it is now, since its path stays when it is trained on. Raises `UserError`.
+  They say which one it is now, since its path stays when it is trained on; and the short context
+  where that is the training length of the run that is evaluated: with another one there are other
+  key tokens. Raises `UserError`.
   """
   workdir = config.eval.long_ppl_evaluator
   if not workdir or 'long_ppl' not in config.eval.protocols:
@@ -76,7 +79,10 @@ def evaluator_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> d
   check_evaluator(config, corpus)
   digest, step = config_hash(saved_config(workdir))[:8], max(checkpoint_steps(workdir))
   run = Path(workdir).resolve().name  # one run, whichever link leads to it
-  return {EVALUATOR: {'run': run, 'step': step, 'config': digest}}
+  said = {'run': run, 'step': step, 'config': digest}
+  if not config.eval.long_ppl_context:
+    said['context'] = short_context(config)
+  return {EVALUATOR: said}
 
 
 class Evaluator:
