@@ -23,7 +23,7 @@ from posenc_jax.reporting.html.configurations import configurations
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows import sessions
-from posenc_jax.rows.overrides import DOCUMENTS
+from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 
 def one(rows, **settings):
@@ -56,6 +56,36 @@ def test_what_is_bold_is_the_best_of_those_that_score_the_same_tokens():
   assert [bold(alone), bold(both)] == [['alibi'], ['alibi', 'rope, corpus code']]
   assert 'The best of each column, among those that score the same tokens, is bold.' in both.caption
   assert 'The best of each column is bold.' in make_tables(rows)[0].caption
+
+
+@pytest.mark.parametrize(
+  ('metric', 'size', 'bold'),
+  [
+    ('bpb', {'tokens': 10, 'bytes': 30}, ['alibi', 'wide']),  # as many tokens, of other text
+    ('ppl', {'tokens': 10, 'bytes': 30}, ['alibi', 'wide']),
+    ('bpb', {'tokens': 5, 'bytes': 10}, ['wide']),  # the same text
+    ('ppl', {'tokens': 5, 'bytes': 10}, ['alibi', 'wide']),  # in fewer tokens
+  ],
+)
+def test_what_is_bold_of_two_tokenizers_is_of_the_same_text(metric, size, bold):
+  rows = rows_of({'rope': {8: [2.0], 16: [2.0]}, 'alibi': {8: [1.9], 16: [1.9]}})
+  tokens = dict(size, tokenizer=64 * 'a')
+  rows += rows_of(
+    {'wide': {8: [1.0]}, 'wider': {8: [1.1]}, 'failed': {8: ['not_finite']}}, **tokens
+  )
+  table = made(rows, metric=metric)
+  assert [line[0].text for line in lines_of(table) if line[1].is_best] == bold
+  assert [line[0].text for line in lines_of(table) if line[2].is_best] == ['alibi']
+  is_said = ', among those that score the same tokens,' in table.caption
+  assert is_said == (len(bold) > 1)
+
+
+def test_of_key_tokens_that_each_model_chose_none_is_the_best():
+  rows = rows_of({'rope': {16: [2.0]}, 'alibi': {16: [1.9]}}, protocol='long_ppl', k=None)
+  assert not any(line[1].is_best for line in lines_of(made(rows)))
+  evaluator = {EVALUATOR: {'run': 'other', 'step': 1, 'config': 'a'}}
+  judged = [r | {'overrides': evaluator} for r in rows]
+  assert [line[1].is_best for line in lines_of(made(judged))] == [True, False]  # alibi, rope
 
 
 def test_nats_are_summed_over_documents_and_divided_once():

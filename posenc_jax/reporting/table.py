@@ -5,12 +5,14 @@ import itertools
 from collections import defaultdict
 from typing import NamedTuple
 
+from posenc_jax.protocols import CHOSEN_BY_MODEL
 from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.comparisons.significance import ROUNDING
 from posenc_jax.reporting.metrics import DASH, LIKELIHOODS, METRICS
 from posenc_jax.reporting.scores.score import Scores, scored_on
 from posenc_jax.rows import clusters
+from posenc_jax.rows.overrides import EVALUATOR
 
 # Fields that forms give rows whose column is no length: the bytes back to what decides a character;
 # the depth in the text, in per cent.
@@ -83,7 +85,8 @@ def from_scores(
 
 def _bold_sentence(scores: Scores) -> str:
   """The sentence that says what is bold, with a space before it, or ''."""
-  among = ', among those that score the same tokens,' * (not scores.has_same_tokens)
+  has_kinds = any(len(_kinds(scores, column)) > 1 for column in scores.columns)
+  among = ', among those that score the same tokens,' * has_kinds
   return f' The best of each column{among} is bold.' if scores.metric.best else ''
 
 
@@ -107,30 +110,49 @@ def header(scores: Scores) -> list[str]:
   ]
 
 
-def cells(scores: Scores, lines: list[str]) -> list[list[Cell]]:
+def cells(scores: Scores) -> list[list[Cell]]:
   """The cells of each line, the best of a column bold: of lines that score the same tokens, each
   kind apart; then one that is alone of its kind is no best.
   """
-  tokens_of = {line: scored_on(row) for line, row in scores.exemplar_row.items()}
-  of_kinds = defaultdict(list)
-  for index, line in enumerate(lines):
-    of_kinds[tokens_of.get(line)].append(index)
   columns = []
   for column in scores.columns:
-    values = [scores.seed_scores(line, column) for line in lines]
-    bests = [False] * len(lines)
-    for kind in of_kinds.values():
-      if len(kind) > 1 or len(of_kinds) == 1:
-        for index, is_best in zip(
-          kind, scores.metric.bests([values[i] for i in kind]), strict=True
-        ):
-          bests[index] = is_best
-    texts = [
-      scores.metric.text(some) + _document_error(scores, line, column)
-      for line, some in zip(lines, values, strict=True)
-    ]
-    columns.append(list(map(Cell, texts, bests)))
+    values = {line: scores.seed_scores(line, column) for line in scores.lines}
+    bests, kinds = set(), _kinds(scores, column)
+    for kind in kinds:
+      if len(kind) > 1 or len(kinds) == 1:
+        are_best = scores.metric.bests([values[line] for line in kind])
+        bests |= set(itertools.compress(kind, are_best))
+    columns.append(
+      [
+        Cell(scores.metric.text(some) + _document_error(scores, line, column), line in bests)
+        for line, some in values.items()
+      ]
+    )
   return [list(line) for line in zip(*columns, strict=True)]
+
+
+def _kinds(scores: Scores, column) -> list[list[str]]:
+  """The lines, those together that scored the same tokens in a column, as comparisons ask it: of
+  likelihoods by the bytes that these spell, too. One without a score there is of the kind of the
+  others on its text, if these are of one.
+  """
+  metrics = {scores.metric, METRICS['bpb']} if scores.metric.denominator else {scores.metric}
+  found, unscored = defaultdict(list), defaultdict(list)
+  for line, row in scores.exemplar_row.items():
+    text = scored_on(row)
+    if not scores.seed_scores(line, column):
+      unscored[text].append(line)
+      continue
+    samples = [sample(scores, line, column, metric) for metric in metrics]
+    has_own = scores.protocol in CHOSEN_BY_MODEL and EVALUATOR not in (row['overrides'] or {})
+    # tokens that a model chose, or that differ from seed to seed, are those of no other line
+    is_alone = None in samples or has_own
+    kind = line if is_alone else tuple(frozenset(some.tokens[1].items()) for some in samples)
+    found[text, kind].append(line)
+  for text, lines in unscored.items():
+    kinds = [key for key in found if key[0] == text]
+    found[kinds[0] if len(kinds) == 1 else (text, '')] += lines
+  return list(found.values())
 
 
 def _document_error(scores: Scores, line: str, column) -> str:

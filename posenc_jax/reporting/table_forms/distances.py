@@ -72,7 +72,7 @@ def distances(
 
 
 def _table(scores: Scores, title: str, sentences: str) -> Table:
-  line_cells = zip(scores.lines, cells(scores, scores.lines), strict=True)
+  line_cells = zip(scores.lines, cells(scores), strict=True)
   group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in line_cells])
   if TEXT in scores.columns:
     sentences += OF_TEXT

@@ -41,7 +41,7 @@ def lengths(
 
 def extrapolation_table(rows: list[dict], scores: Scores, sentences: str = '') -> Table:
   """The table of one protocol and control, with the line 'chance' of a task."""
-  line_cells = zip(scores.lines, cells(scores, scores.lines), strict=True)
+  line_cells = zip(scores.lines, cells(scores), strict=True)
   lines = [[Cell(scores.label(line)), *some] for line, some in line_cells]
   group = RowGroup('', lines + chance_lines(rows, scores))
   return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)

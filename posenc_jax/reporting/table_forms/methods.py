@@ -36,7 +36,7 @@ def methods(
   for comparison in compare_all(found, controls, baseline, _names, is_paired=True):
     scores = comparison.scores
     groups = {}
-    line_cells = cells(scores, scores.lines)
+    line_cells = cells(scores)
     for line, some in zip(scores.lines, line_cells, strict=True):
       training = _training(scores.exemplar_row[line])
       group = groups.setdefault(training, RowGroup(training, []))

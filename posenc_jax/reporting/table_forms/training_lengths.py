@@ -46,7 +46,7 @@ def training_lengths(
     is_expected=lambda row, length: length >= row['train_length'],
   ):
     rows_of = scores.exemplar_row
-    cells_of = dict(zip(scores.lines, cells(scores, scores.lines), strict=True))
+    cells_of = dict(zip(scores.lines, cells(scores), strict=True))
     groups = []
     for label in dict.fromkeys(row['label'] for row in rows_of.values()):
       lines = [line for line, row in rows_of.items() if row['label'] == label]
