@@ -383,6 +383,8 @@ STUDIES_OF_SECTIONS = {
     'needle_temperatures',
     'random_copying',
     'random_positions',
+    'ranges_copying',
+    'ranges_needle',
   ],
 }
 
