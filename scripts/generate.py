@@ -23,6 +23,10 @@ from pathlib import Path
 from posenc_jax import cli, config
 from posenc_jax.errors import UserError
 
+LESS_MEMORY = (
+  'a smaller model, whose parameters take 4 bytes each on one device; for the cache, a shorter '
+  'prompt or fewer --tokens'
+)
 FLAGS = {
   'workdir': cli.REQUIRED,
   'config': '',
@@ -52,7 +56,7 @@ def main(argv):
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)
   pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.ignore_eos)
-  with memory.memory_errors('a shorter prompt, or fewer --tokens'):
+  with memory.memory_errors(LESS_MEMORY):
     write(prompt.decode('utf-8', 'replace'), pieces)
 
 

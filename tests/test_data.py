@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import tracemalloc
@@ -2245,6 +2246,9 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
   assert reason in message('hf:them/set', corpora.prepare)
   monkeypatch.setattr(datasets, 'load_dataset', failing(PermissionError(errno.EPERM, 'by a wall')))
   assert 'by PermissionError: [Errno 1] by a wall)' in message('hf:them/set', corpora.prepare)
+  untrusted = ssl.SSLCertVerificationError(1, 'no trust')
+  monkeypatch.setattr(datasets, 'load_dataset', failing(untrusted))
+  assert 'by SSLCertVerificationError: ' in message('hf:them/set', corpora.prepare)
   monkeypatch.setattr(datasets, 'load_dataset', failing(OSError(errno.ENOSPC, 'No space left')))
   with pytest.raises(UserError, match=r'cannot write to .* \(No space left\); allowed: a folder'):
     corpora.prepare('hf:them/set', cache)

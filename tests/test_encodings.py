@@ -825,13 +825,16 @@ def test_darope_whose_tokens_choose_nothing_is_rope_up_to_its_length():
   np.testing.assert_allclose(angles[0, :, 1, 1:], np.outer([3.5, 9.5], slow), rtol=1e-5)
 
 
-def test_darope_has_no_angle_past_its_length_that_was_not_trained():
+def test_darope_has_no_place_beyond_its_length():
   enc = build('darope')  # L = 40
   x = jax.random.normal(jax.random.key(0), (1, 3, 12))
   angles = enc.coordinates(x[:, :1].repeat(3, 1), jnp.array([[40, 4_000, 10**6]]), None, None)
   np.testing.assert_array_equal(angles[0, 1, :, 1:], angles[0, 0, :, 1:])
   np.testing.assert_array_equal(angles[0, 2, :, 1:], angles[0, 0, :, 1:])
   np.testing.assert_array_equal(angles[0, :, 0, 0], [40, 4_000, 10**6])
+  places = np.asarray(angles)[..., 1:] / enc.frequencies()[1:]
+  assert (places > 0).all()
+  assert (places <= 40).all()
   logit = enc._logit(jnp.array([-1.0, 19.5, 1e9]))
   np.testing.assert_allclose(logit, np.array([-1, 0, 1]) * np.log(999_999), rtol=1e-6)
 

@@ -773,8 +773,16 @@ def test_a_device_without_memory_is_one_line(make_run, monkeypatch):
 @pytest.mark.parametrize(
   ('batch_tokens', 'devices', 'said'),
   [
-    (8192, 8, '1 of 8 devices has work; --config.eval.batch_tokens=1048576 gives each a window'),
-    (2**19, 8, '4 of 8 devices have work; --config.eval.batch_tokens=1048576 gives each a window'),
+    (
+      8192,
+      8,
+      '1 of 8 devices has work; --config.eval.batch_tokens=1048576 gives each room for one',
+    ),
+    (
+      2**19,
+      8,
+      '4 of 8 devices have work; --config.eval.batch_tokens=1048576 gives each room for one',
+    ),
     (2**20, 8, None),
     (8192, 1, None),
   ],

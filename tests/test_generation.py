@@ -320,7 +320,7 @@ def test_a_device_without_memory_is_one_line(run, command, monkeypatch):
   code, out, err = command('scripts/generate.py', f'--workdir={run[0]}', '--prompt=the q')
   assert (code, out, err.count('\n')) == (1, 'the qa', 1)
   assert err.startswith('generate.py: 1 x cpu: RESOURCE_EXHAUSTED: ')
-  assert '; to take less: a shorter prompt, or fewer --tokens' in err
+  assert '; for the cache, a shorter prompt or fewer --tokens' in err
 
 
 @pytest.mark.parametrize(

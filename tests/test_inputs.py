@@ -724,7 +724,7 @@ def test_what_a_run_of_another_version_lacks_is_said_where_it_is_read(reader, fi
   line = message(READERS[reader][0], run_without(field, tmp_path))
   of_run = f'workdir={str(tmp_path)!r}: config.json of another version of posenc_jax: it lacks'
   assert line.startswith(f'{of_run} {field}')
-  assert line.endswith('; allowed: the version that made it, or another workdir')
+  assert line.endswith('; allowed: the version that made it, or another run')
 
 
 def test_a_run_of_another_version_without_a_corpus_is_another_one(tmp_path):

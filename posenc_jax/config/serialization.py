@@ -81,7 +81,7 @@ def saved_config(workdir: str | Path, *read: str) -> ConfigDict:
 def of_another_version(workdir: str | Path, differing: str) -> UserError:
   """The error of a run whose config is not as this version has it."""
   problem = f'config.json of another version of posenc_jax: it {differing}'
-  allowed = 'the version that made it, or another workdir'
+  allowed = 'the version that made it, or another run'
   return UserError(f'workdir={str(workdir)!r}: {problem}; allowed: {allowed}')
 
 

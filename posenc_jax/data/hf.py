@@ -16,6 +16,7 @@ the twentieth before it for validation (the last twentieth where the set has a t
 import contextlib
 import dataclasses
 import hashlib
+import ssl
 import tempfile
 import urllib.parse
 from collections.abc import Iterator
@@ -164,8 +165,9 @@ def _one_line(what: str, allowed: str) -> Iterator[None]:
     first = error
     while first.__cause__ is not None:
       first = first.__cause__
-    is_of_network = isinstance(first, PermissionError) and first.filename is None
-    if isinstance(first, OSError) and first.errno in DISK_ERRORS and not is_of_network:
+    # numbers of TLS errors are of another table
+    of_network = isinstance(first, PermissionError | ssl.SSLError) and first.filename is None
+    if isinstance(first, OSError) and first.errno in DISK_ERRORS and not of_network:
       raise first from None
     of_both = dict.fromkeys((error, first))
     reason = ', by '.join(f'{type(e).__name__}: {one_line(e, MAX_REASON)}' for e in of_both)

@@ -23,11 +23,11 @@ class DaRoPE(ByAngles):
   c_ih = L sigmoid(w_h x_i + alpha_h logit((i + 1/2) / L)) is a place from 0 to L that a token
   chooses, one a head, for queries and keys; f < 2 pi / L is the frequency and x the layer's
   normalized input. Levy et al. 2026, eqs. 2 and 4 to 6: data-aware RoPE. The pairs that do turn are
-  those of `rope`. Without those that do not it is `hope`; w = 0 and alpha = 1 make it `rope` up to
-  L. Past L the logit stays at that of L (1 - 1e-6), as in the paper's program, and no angle is one
-  that was not trained.
+  those of `rope`. Where the others stand still it is `hope`; w = 0 and alpha = 1 make it `rope` up
+  to L. Past L the logit stays at that of L (1 - 1e-6), as in the paper's program: no place lies
+  beyond L.
 
-  There is no released code. That x is normalized, that there is one c a key/value head where there
+  No released code was found. That x is normalized, that there is one c a key/value head where there
   are fewer, which channels make a pair, and that weights are drawn from a normal distribution is
   ours: the paper does not say. Its language models have the base 500,000, and it drew w with the
   same deviation in models of 124 million to a billion parameters.
@@ -36,13 +36,12 @@ class DaRoPE(ByAngles):
   paper = 'Levy et al. 2026, arXiv:2609.34556'
   parameter_summary = 'a projection and a number for each head, a layer'
   reported_extrapolation = (
-    'perplexity 17.4 at L, 19 at 2 to 4 L, as `hope`; RoPE above 450 (its authors, 1B)'
+    'perplexity 17.2 to 17.5 at L, some 19 at 2 to 4 L, as `hope`; RoPE above 450 (its authors, 1B)'
   )
   limit = 'past L the logit of the position jumps, once, to one that no position within L has'
   needs_inputs = True
   relative = False
   position_kind = 'floats'
-  reads_window_alone = True
   per_layer = ('w', 'alpha')
 
   def __init__(

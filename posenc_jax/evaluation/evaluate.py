@@ -153,7 +153,7 @@ def announce_idle(measurements: list[Measurement], batch_tokens: int, devices: i
   rows = max(1, batch_tokens // longest) if longest else devices
   if rows < devices:
     work = f'{rows} of {devices} devices {"has" if rows == 1 else "have"} work'
-    remedy = f'--config.eval.batch_tokens={devices * longest} gives each a window'
+    remedy = f'--config.eval.batch_tokens={devices * longest} gives each room for one'
     print(f'windows of {longest:,} tokens: {work}; {remedy}')
 
 

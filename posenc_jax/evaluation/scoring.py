@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from posenc_jax import tasks
+from posenc_jax import data, tasks
 from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
 from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.encodings.core.base import in_32_bits
@@ -165,7 +165,7 @@ def _name(tokenizer: Bytes | None) -> str:
 def _symbols(run: Run) -> str:
   """Tells the symbols of a run of a task from those of others."""
   name, _ = tasks.parse(run.config.data.corpus.removeprefix(tasks.PREFIX))
-  return f'{name}, of {run.model.vocab} symbols'
+  return f'{name}, of {data.vocab(run.config.data)} symbols'
 
 
 def _cut(document: Document, tokenizer: Bytes | None) -> Cut:
