@@ -368,7 +368,12 @@ STUDIES_OF_SECTIONS = {
     'budget_tuned',
     'extension',
   ],
-  ('results/FINDINGS.md', 'More training'): ['scale_budget', 'budget_longer', 'inside_budget'],
+  ('results/FINDINGS.md', 'More training'): [
+    'scale_budget',
+    'budget_longer',
+    'budget_ranges',
+    'inside_budget',
+  ],
   ('results/FINDINGS.md', 'Wider models'): ['scale_width', 'width_rate'],
   ('results/FINDINGS.md', 'Python source'): ['code_extended', 'board_code', 'mobius'],
   ('results/FINDINGS.md', 'Speeches'): ['classic', 'wavelengths'],
