@@ -16,7 +16,6 @@ Cost: 16 trainings of 0.1 million parameters, a minute and a quarter each on a c
 and 16 evaluations. Result: results/ranges_copying/table.md, LOG/224. In order five seeds of eight
 learn it with ranges, and copy 0.204 of strings of 2 L whole; none does with one range, where none
 is copied whole. Does not hold: that with ranges they copy more than 0.25.
-
 """
 
 from pathlib import Path

@@ -17,9 +17,9 @@ the answers right with ranges, and less with one range.
 
 Cost: 16 trainings of 0.1 million parameters, half a minute each on a core of their own, and 16
 evaluations. Result: results/ranges_needle/table.md, LOG/224. In order at 8 L it has 0.999 of the
-answers right with ranges, and 1.000 with one range: that one range has less does not hold. At
-positions from 16 L, by which a seed has learned or not, six of eight do not learn it with ranges.
-
+answers right with ranges, and 1.000 with one range: that one range has less does not hold.
+Evaluated at positions from 16 L, six of eight seeds trained with ranges do not count as having
+learned it.
 """
 
 from pathlib import Path
