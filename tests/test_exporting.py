@@ -509,6 +509,7 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
     ),
     ('glm4', {}, {'encoding.fraction': 1.0}, {'partial_rotary_factor': 1.0}),
     ('stablelm', {}, YARN, {'rope_scaling': SCALED, 'partial_rotary_factor': 0.25}),
+    ('nemotron', {}, YARN, {'rope_scaling': SCALED, 'partial_rotary_factor': 0.5}),
     ('granite', {}, YARN, {'rope_scaling': SCALED, 'embedding_multiplier': 3.0}),
     ('gpt_neox', {}, YARN, {'rope_scaling': SCALED, 'rotary_pct': 0.25, 'rotary_emb_base': 1e4}),
     (
