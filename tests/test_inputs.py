@@ -15,6 +15,7 @@ from posenc_jax.cli import parse_args
 from posenc_jax.config import BASE, field_help, load, validate
 from posenc_jax.config.checks import MAX_DEPTH
 from posenc_jax.config.fields import FIELDS, SECTIONS
+from posenc_jax.config.serialization import OWN_TOKENIZER
 from posenc_jax.data.documents import SPLITS
 from posenc_jax.encodings.core import registry
 from posenc_jax.errors import Damaged, Stopped, UserError
@@ -24,7 +25,7 @@ from posenc_jax.reporting import kept
 from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep.plan import check_runs
 from posenc_jax.tasks import make
-from posenc_jax.training import run_dir, setup, taken_parameters
+from posenc_jax.training import own_tokenizer, run_dir, setup, taken_parameters
 from scripts import board, figures, keep, prepare_data, table
 from scripts.aot import command as aot
 from scripts.bench import command as bench
@@ -682,10 +683,17 @@ def test_the_fuzzer_sees_how_an_input_ends(end, run):
   assert fuzz_inputs.outcome(fuzz_inputs.Input('kind', end, run), seconds=60.0)[0] == end
 
 
+def path_of_kept_tokenizer(run: Path) -> Path:
+  (run / OWN_TOKENIZER).parent.mkdir()
+  (run / OWN_TOKENIZER).touch()
+  return own_tokenizer.tokenizer_path(run, load(BASE).data)
+
+
 READERS = {  # of a run's config, and a field that each reads there
   'start': (run_dir.finished_config, 'seeds', 'train', 'encoding.name'),
   'no training of its own': (runs.parameters_of, 'train', 'train.steps'),
   'started': (taken_parameters.start_of, 'train.init_from'),
+  'with a tokenizer of its own': (path_of_kept_tokenizer, 'data.tokenizer'),
   'exported': (exporting._trained_config, 'train.init_from', 'train.length'),
   'kept': (lambda run: kept._starts_with_other_results([run], [], []), 'train.init_from'),
   'evaluated': (lambda run: evaluate.evaluate(load(BASE), run), 'data', 'encoding'),
@@ -713,6 +721,7 @@ def run_without(field: str, folder: Path) -> Path:
   tree = config.to_json(load(BASE))
   section, _, name = field.partition('.')
   del (tree[section] if name else tree)[name or section]
+  folder.mkdir(exist_ok=True)
   storage.write_json(folder / 'config.json', tree)
   return folder
 
@@ -725,6 +734,15 @@ def test_what_a_run_of_another_version_lacks_is_said_where_it_is_read(reader, fi
   of_run = f'workdir={str(tmp_path)!r}: config.json of another version of posenc_jax: it lacks'
   assert line.startswith(f'{of_run} {field}')
   assert line.endswith('; allowed: the version that made it, or another run')
+
+
+def test_what_the_start_of_a_run_lacks_is_said_of_the_start(tmp_path):
+  start = run_without('train.steps', tmp_path / 'start')
+  tree = config.to_json(load(BASE, {'train.init_from': str(start)}))
+  storage.write_json(tmp_path / 'config.json', tree)
+  line = message(taken_parameters.start_of, tmp_path)
+  of_start = f'workdir={str(start)!r}: config.json of another version of posenc_jax: it lacks'
+  assert line.startswith(f'{of_start} train.steps')
 
 
 def test_a_run_of_another_version_without_a_corpus_is_another_one(tmp_path):
