@@ -81,11 +81,14 @@ def test_what_is_bold_of_two_tokenizers_is_of_the_same_text(metric, size, bold):
 
 
 def test_of_key_tokens_that_each_model_chose_none_is_the_best():
-  rows = rows_of({'rope': {16: [2.0]}, 'alibi': {16: [1.9]}}, protocol='long_ppl', k=None)
-  assert not any(line[1].is_best for line in lines_of(made(rows)))
+  """Also where but one line has a score in a column."""
+  bits = {'rope': {16: [2.0], 32: [2.0]}, 'alibi': {16: [1.9], 32: ['no_key_tokens']}}
+  rows = rows_of(bits, protocol='long_ppl', k=None)
+  assert not any(cell.is_best for line in lines_of(made(rows)) for cell in line)
   evaluator = {EVALUATOR: {'run': 'other', 'step': 1, 'config': 'a'}}
   judged = [r | {'overrides': evaluator} for r in rows]
-  assert [line[1].is_best for line in lines_of(made(judged))] == [True, False]  # alibi, rope
+  best = [[cell.is_best for cell in line[1:]] for line in lines_of(made(judged))]
+  assert best == [[True, False], [False, True]]  # alibi, rope
 
 
 def test_nats_are_summed_over_documents_and_divided_once():

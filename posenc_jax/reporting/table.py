@@ -134,7 +134,7 @@ def cells(scores: Scores) -> list[list[Cell]]:
 def _kinds(scores: Scores, column) -> list[list[str]]:
   """The lines, those together that scored the same tokens in a column, as comparisons ask it: of
   likelihoods by the bytes that these spell, too. One without a score there is of the kind of the
-  others on its text, if these are of one.
+  others on its text, if these are of one that is not of a line alone.
   """
   metrics = {scores.metric, METRICS['bpb']} if scores.metric.denominator else {scores.metric}
   found, unscored = defaultdict(list), defaultdict(list)
@@ -150,7 +150,7 @@ def _kinds(scores: Scores, column) -> list[list[str]]:
     kind = line if is_alone else tuple(frozenset(some.tokens[1].items()) for some in samples)
     found[text, kind].append(line)
   for text, lines in unscored.items():
-    kinds = [key for key in found if key[0] == text]
+    kinds = [key for key in found if key[0] == text and not isinstance(key[1], str)]
     found[kinds[0] if len(kinds) == 1 else (text, '')] += lines
   return list(found.values())
 
