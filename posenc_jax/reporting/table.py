@@ -64,17 +64,23 @@ class Table:
 
 
 def from_scores(
-  scores: Scores, title: str, corner: str, groups: list[RowGroup], sentences: str = ''
+  scores: Scores,
+  kinds: dict[object, list[list[str]]],
+  title: str,
+  corner: str,
+  groups: list[RowGroup],
+  sentences: str = '',
 ) -> Table:
   """A table of one `Scores`: lines down, its columns across.
 
   Args:
+    kinds: `kinds_of` the scores.
     corner: the heading of the column with the names of lines.
     sentences: what the caption says after what was scored and what is bold.
   """
   return Table(
     f'{title}, {scores.name}',
-    caption(scores) + _bold_sentence(scores) + _error_sentence(scores) + sentences,
+    caption(scores) + _bold_sentence(scores, kinds) + _error_sentence(scores) + sentences,
     [corner, *header(scores)],
     groups,
     scores.notes,
@@ -83,11 +89,13 @@ def from_scores(
   )
 
 
-def _bold_sentence(scores: Scores) -> str:
+def _bold_sentence(scores: Scores, kinds: dict[object, list[list[str]]]) -> str:
   """The sentence that says what is bold, with a space before it, or ''."""
-  has_kinds = any(len(_kinds(scores, column)) > 1 for column in scores.columns)
-  among = ', among those that score the same tokens,' * has_kinds
-  return f' The best of each column{among} is bold.' if scores.metric.best else ''
+  if scores.metric.best is None:
+    return ''
+  has_several = any(len(some) > 1 for some in kinds.values())
+  among = ', among those that score the same tokens,' * has_several
+  return f' The best of each column{among} is bold.'
 
 
 def _error_sentence(scores: Scores) -> str:
@@ -110,16 +118,16 @@ def header(scores: Scores) -> list[str]:
   ]
 
 
-def cells(scores: Scores) -> list[list[Cell]]:
+def cells(scores: Scores, kinds: dict[object, list[list[str]]]) -> list[list[Cell]]:
   """The cells of each line, the best of a column bold: of lines that score the same tokens, each
-  kind apart; then one that is alone of its kind is no best.
+  kind of `kinds_of` apart; then one that is alone of its kind is no best.
   """
   columns = []
   for column in scores.columns:
     values = {line: scores.seed_scores(line, column) for line in scores.lines}
-    bests, kinds = set(), _kinds(scores, column)
-    for kind in kinds:
-      if len(kind) > 1 or len(kinds) == 1:
+    bests = set()
+    for kind in kinds[column]:
+      if len(kind) > 1 or len(kinds[column]) == 1:
         are_best = scores.metric.bests([values[line] for line in kind])
         bests |= set(itertools.compress(kind, are_best))
     columns.append(
@@ -129,6 +137,14 @@ def cells(scores: Scores) -> list[list[Cell]]:
       ]
     )
   return [list(line) for line in zip(*columns, strict=True)]
+
+
+def kinds_of(scores: Scores) -> dict[object, list[list[str]]]:
+  """{column: the lines, those together that scored the same tokens there}; [] of a metric without a
+  best.
+  """
+  has_best = scores.metric.best is not None
+  return {column: _kinds(scores, column) if has_best else [] for column in scores.columns}
 
 
 def _kinds(scores: Scores, column) -> list[list[str]]:

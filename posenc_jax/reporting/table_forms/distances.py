@@ -18,6 +18,7 @@ from posenc_jax.reporting.table import (
   Table,
   cells,
   from_scores,
+  kinds_of,
 )
 
 DISTANCES = (
@@ -72,8 +73,9 @@ def distances(
 
 
 def _table(scores: Scores, title: str, sentences: str) -> Table:
-  line_cells = zip(scores.lines, cells(scores), strict=True)
+  kinds = kinds_of(scores)
+  line_cells = zip(scores.lines, cells(scores, kinds), strict=True)
   group = RowGroup('', [[Cell(scores.label(line)), *some] for line, some in line_cells])
   if TEXT in scores.columns:
     sentences += OF_TEXT
-  return from_scores(scores, title, 'encoding', [group], sentences)
+  return from_scores(scores, kinds, title, 'encoding', [group], sentences)

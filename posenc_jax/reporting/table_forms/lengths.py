@@ -7,7 +7,7 @@ from posenc_jax.reporting.comparisons.compare import compare_all
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.scores.collecting import collect, no_score_of_a_length
 from posenc_jax.reporting.scores.score import Scores
-from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores, kinds_of
 from posenc_jax.reporting.table_forms.effective_lengths import OF_LINE
 from posenc_jax.reporting.table_forms.published import published
 from posenc_jax.reporting.tasks.chance import chance_lines
@@ -41,7 +41,8 @@ def lengths(
 
 def extrapolation_table(rows: list[dict], scores: Scores, sentences: str = '') -> Table:
   """The table of one protocol and control, with the line 'chance' of a task."""
-  line_cells = zip(scores.lines, cells(scores), strict=True)
+  kinds = kinds_of(scores)
+  line_cells = zip(scores.lines, cells(scores, kinds), strict=True)
   lines = [[Cell(scores.label(line)), *some] for line, some in line_cells]
   group = RowGroup('', lines + chance_lines(rows, scores))
-  return from_scores(scores, 'Extrapolation', 'encoding', [group], sentences)
+  return from_scores(scores, kinds, 'Extrapolation', 'encoding', [group], sentences)

@@ -6,7 +6,7 @@ from posenc_jax.reporting.comparisons.compare import METHOD, STUDY_LABEL, compar
 from posenc_jax.reporting.comparisons.difference_tables import difference_tables
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import SCORED
-from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores, kinds_of
 from posenc_jax.reporting.table_forms.published import published
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
 
@@ -35,13 +35,14 @@ def methods(
   made = []
   for comparison in compare_all(found, controls, baseline, _names, is_paired=True):
     scores = comparison.scores
-    groups = {}
-    line_cells = cells(scores)
+    groups, kinds = {}, kinds_of(scores)
+    line_cells = cells(scores, kinds)
     for line, some in zip(scores.lines, line_cells, strict=True):
       training = _training(scores.exemplar_row[line])
       group = groups.setdefault(training, RowGroup(training, []))
       group.lines.append([Cell(line.replace(f', {training}', '')), *some])
-    made.append(from_scores(scores, 'Context extension', 'method', list(groups.values())))
+    body = list(groups.values())
+    made.append(from_scores(scores, kinds, 'Context extension', 'method', body))
     made += difference_tables(comparison)
   return made + published(reference)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.scores.score import SCORED, Scores
-from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores
+from posenc_jax.reporting.table import Cell, RowGroup, Table, cells, from_scores, kinds_of
 from posenc_jax.reporting.table_forms.published import published
 
 TRAINED_THERE = 'trained at the evaluation length'
@@ -46,14 +46,16 @@ def training_lengths(
     is_expected=lambda row, length: length >= row['train_length'],
   ):
     rows_of = scores.exemplar_row
-    cells_of = dict(zip(scores.lines, cells(scores), strict=True))
+    kinds = kinds_of(scores)
+    cells_of = dict(zip(scores.lines, cells(scores, kinds), strict=True))
     groups = []
     for label in dict.fromkeys(row['label'] for row in rows_of.values()):
       lines = [line for line, row in rows_of.items() if row['label'] == label]
       lines.sort(key=lambda line: (rows_of[line]['train_length'], rows_of[line]['step']))
       body = [[Cell(line.removeprefix(f'{label}, ')), *cells_of[line]] for line in lines]
       groups.append(RowGroup(label, [*body, [Cell(TRAINED_THERE), *_diagonal(scores, lines)]]))
-    table = from_scores(scores, 'Training by evaluation length', 'training length', groups)
+    title = 'Training by evaluation length'
+    table = from_scores(scores, kinds, title, 'training length', groups)
     table.header[1:] = map(str, scores.columns)
     made.append(table)
   return made + published(reference)
