@@ -208,6 +208,14 @@ def test_longer_windows_that_have_fewer_starts_are_not_said_to_hold():
   assert 'have fewer starts' not in figures.draw(rows_of(bits)).get_supxlabel()
 
 
+def test_changes_of_other_key_tokens_at_each_length_are_not_drawn():
+  bits = {'rope': {8: [2.0], 16: [2.0]}}
+  figure = figures.draw(rows_of(bits, protocol='long_ppl', k=None), protocol='long_ppl')
+  (axes,) = figure.axes
+  assert list(curves_named(axes, ['rope'])['rope'].get_ydata()) == pytest.approx([2.0, 2.0])
+  assert 'own score at L' not in figure.get_supxlabel()
+
+
 def test_lines_of_several_training_lengths_are_compared_with_themselves():
   figure = figures.draw(trained_at())
   axes, changes = figure.axes

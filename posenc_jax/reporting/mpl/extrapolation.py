@@ -1,10 +1,10 @@
-"""The figure of scores by evaluation length; of likelihoods also of their change from L on."""
+"""The figure of scores by evaluation length; of most likelihoods also of their change from L on."""
 
 import math
 import textwrap
 from collections.abc import Collection, Iterable
 
-from posenc_jax.protocols import FEWER_STARTS, WINDOWED, of_rows
+from posenc_jax.protocols import CHOSEN_BY_MODEL, FEWER_STARTS, WINDOWED, of_rows
 from posenc_jax.reporting.colors import GREY
 from posenc_jax.reporting.comparisons.own_changes import (
   base_length,
@@ -55,8 +55,9 @@ def lengths(
   """Score against evaluation length, shaded up to the shortest training length: a `Figure`.
 
   Of likelihoods a second panel shows what becomes of each line's own score at L, in bits a byte
-  near 0, and the title says what it shows. Bands are one standard deviation over seeds; of
-  accuracies each seed is a thin line instead. Chance, where rows have it, is dotted.
+  near 0, and the title says what it shows; key tokens of LongPPL are others at each length, so that
+  there is none of these. Bands are one standard deviation over seeds; of accuracies each seed is a
+  thin line instead. Chance, where rows have it, is dotted.
 
   Args:
     drawn_controls: names of the controls that are drawn beside each line, in dashes, where rows
@@ -76,7 +77,8 @@ def lengths(
   if series.scores.metric.denominator and metric != 'bpb':
     bits, *bits_controls = _all_series(rows, runs, protocol, 'bpb', labels)
     bits_controls = named(bits_controls, drawn_controls)
-  changes = own_changes(bits, grey) if series.scores.metric.denominator else {}
+  has_changes = series.scores.metric.denominator and protocol not in CHOSEN_BY_MODEL
+  changes = own_changes(bits, grey) if has_changes else {}
   goes_beyond = go_beyond(changes, grey)
   height = max(5.2, 2.2 + 0.135 * len(series.curves))  # inches: names stand below each other
   figure = new_figure(11.5 if goes_beyond else 8, height)
