@@ -71,7 +71,9 @@ def evaluator_of(config: ConfigDict, corpus: data.Corpus | data.TaskCorpus) -> d
 
   They say which one it is now, since its path stays when it is trained on; and the short context
   where that is the training length of the run that is evaluated: with another one there are other
-  key tokens. Raises `UserError`.
+  key tokens. A context that `eval.long_ppl_context` says is in `overrides_between` where it is not
+  that of the run's own config; so rows of runs whose own configs say different ones look alike.
+  Raises `UserError`.
   """
   workdir = config.eval.long_ppl_evaluator
   if not workdir or 'long_ppl' not in config.eval.protocols:

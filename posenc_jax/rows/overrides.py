@@ -15,7 +15,8 @@ IN_ROWS = (
 HARMLESS = ('eval.controls', 'eval.batch_tokens', 'model.unroll', 'model.remat')
 # What rows state wherever there is one, whether or not it was changed: the start of the hash of a
 # text (`data.documents.Listing`) that the run was not trained on, and which run found the
-# key tokens of LongPPL, with which short context where `eval.long_ppl_context` does not say it.
+# key tokens of LongPPL, with the short context where `eval.long_ppl_context` is 0. Any other one is
+# stated like a changed field, so that one which the run's own config has is in no row.
 DOCUMENTS, EVALUATOR = 'data.documents', 'eval.long_ppl_evaluator'
 
 
