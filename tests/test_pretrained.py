@@ -205,6 +205,7 @@ def test_the_text_model_of_a_model_of_images_by_qwen(kind, name, is_flat, before
   said = json.loads((tmp_path / 'out' / 'config.json').read_text())
   assert said['architectures'] == RECORDS[name]['config']['architectures']
   assert not [word for word in ('mrope', 'vision', 'image', 'video') if word in json.dumps(said)]
+  assert ('rope_theta' in said) == is_flat  # in rope_parameters it is said once
 
 
 def test_what_files_of_qwens_models_of_images_leave_out_is_that_of_transformers():

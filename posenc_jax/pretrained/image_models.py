@@ -44,6 +44,9 @@ def text_fields(tree: dict) -> dict:
     return tree
   beside = {name: tree[name] for name in BESIDE if tree.get(name) is not None}
   ties = {name: tree[name] for name in ('tie_word_embeddings',) if name in tree}
+  rotary = text.get('rope_parameters')
+  if isinstance(rotary, dict) and 'rope_theta' in rotary:  # as transformers 5 says it
+    defaults = {name: x for name, x in defaults.items() if name != 'rope_theta'}
   fields = defaults | ties | text | beside
   return _on_text(fields, kind) if kind in OF_QWEN else fields
 
