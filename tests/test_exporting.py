@@ -549,6 +549,7 @@ def test_a_ministral_without_windows_goes_out_in_a_family_that_runs(kind):
   [
     ('gemma2', {}, YARN),  # one scaling for all layers
     ('ministral', {}, YARN),
+    ('llama3_qknorm', {}, YARN),
     ('ministral3', {}, YARN),  # which starts from the length of the temperature
     ('gemma3', {}, {'encoding.name': 'self_extend', 'encoding.window': 8}),
     ('phi3', {'rope_parameters': {'rope_type': 'default', 'partial_rotary_factor': 0.5}}, YARN),
