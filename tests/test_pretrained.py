@@ -954,6 +954,14 @@ def test_a_file_of_olmpool_that_names_no_windows_says_that_some_models_had_them(
   assert silent.encoding == {'name': 'rope', 'base': 10_000.0}
 
 
+def test_a_file_of_llama_can_be_told_the_windows_of_olmpool():
+  more = {'model_type': 'olmo3_preorder_no_qk', 'sliding_window': 5}
+  more |= {'layer_types': ['sliding_attention', 'sliding_attention', 'full_attention']}
+  form = families.form_of(RECORDS['llama']['config'] | more, 'm')
+  windows = [layer.get('attention_window') for layer in form.encoding['layers']]
+  assert (windows, form.notes) == ([5, 5, None], ())
+
+
 def test_the_period_of_windows_is_that_of_the_file():
   config = {k: v for k, v in RECORDS['gemma3']['config'].items() if k != 'layer_types'}
   of = lambda **more: families.form_of(config | more, 'm').encoding['layers']

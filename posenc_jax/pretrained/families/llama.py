@@ -244,6 +244,7 @@ def olmpool(fields: Fields) -> Form:
   differ in; those of its models that are one of these have that one's `model_type`.
   """
   fields.allow_only('attention_bias', False)
+  fields.allow_only('mlp_bias', False)  # of a file that was one of Llama
   placement, qk_norm = OLMPOOL[fields.take('model_type', kind=str)]
   rotary = rope(fields)
   if placement == 'output':
