@@ -40,12 +40,14 @@ logarithm of the keys in training, too (`logn` with floor 0). Predicted before i
 positions in order: 2.56 to 2.64 at L; at 32 L better than the 2.682 of log n that is laid over at
 evaluation, and names 16 bytes back cost less than 3.287 bits there.
 
-Cost: 6 trainings of 9 minutes, and 24 evaluations of a minute each on one core. Result:
-results/random_ranges/table.md, LOG/222. With ranges to 32 L the score at positions in order is
-2.597 at L, 2.520 at 2 L, 2.494 at 4 L and 2.727 at 32 L, with log n 2.682 there; with ranges to 4 L
-2.573 at L and 2.483 at 4 L. Does not hold: that names 1 to 2 L back cost more than 5 bits at 32 L
-(4.450), and that with ranges to 4 L they cost less than 2.96 at 4 L (3.015). The trainings with
-ranges to 32 L are of a commit whose draws were others (LOG/222).
+Cost: 9 trainings of 9 minutes, and 27 evaluations of a minute each on one core. Result:
+results/random_ranges/table.md, LOG/222, and LOG/224 for log n in training, which has 2.604 at L and
+2.721 at 32 L, where names 16 bytes back cost 3.566 bits: neither is better than laid over. With
+ranges to 32 L the score at positions in order is 2.597 at L, 2.520 at 2 L, 2.494 at 4 L and 2.727
+at 32 L, with log n 2.682 there; with ranges to 4 L 2.573 at L and 2.483 at 4 L. Does not hold: that
+names 1 to 2 L back cost more than 5 bits at 32 L (4.450), and that with ranges to 4 L they cost
+less than 2.96 at 4 L (3.015). The trainings with ranges to 32 L, without log n, are of a commit whose
+draws were others (LOG/222).
 """
 
 from pathlib import Path
