@@ -46,8 +46,8 @@ results/random_ranges/table.md, LOG/222, and LOG/224 for log n in training, whic
 ranges to 32 L the score at positions in order is 2.597 at L, 2.520 at 2 L, 2.494 at 4 L and 2.727
 at 32 L, with log n 2.682 there; with ranges to 4 L 2.573 at L and 2.483 at 4 L. Does not hold: that
 names 1 to 2 L back cost more than 5 bits at 32 L (4.450), and that with ranges to 4 L they cost
-less than 2.96 at 4 L (3.015). The trainings with ranges to 32 L, without log n, are of a commit whose
-draws were others (LOG/222).
+less than 2.96 at 4 L (3.015). The trainings with ranges to 32 L, without log n, are of a commit
+whose draws were others (LOG/222).
 """
 
 from pathlib import Path
