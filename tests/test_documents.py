@@ -356,6 +356,7 @@ STUDIES_OF_SECTIONS = {
     'selective',
     'window_sinks',
     'hybrid',
+    'darope',
     'drope_recovery',
     'random_gaps',
     'random_ranges',

@@ -16,7 +16,9 @@ Predicted before the runs, means of three seeds:
 - it does not hold past L: at 4 L it has 2.7 to 3.7, at 32 L above 4;
 - names that stood 16 bytes back in a window of L cost it within 0.3 of p-RoPE's bits.
 
-Cost: 3 runs of 6 minutes on a core of their own.
+Cost: 3 runs of 6 minutes on a core of their own. Result: results/darope/table.md, LOG/225. At L it
+has 2.478 bits per byte, as p-RoPE; at 2 L 2.551, at 4 L 3.105 and at 32 L 4.836, and with a window
+of L 2.527 there (p-RoPE 2.463). Names 16 bytes back cost 1.012 bits, with p-RoPE 1.005.
 """
 
 from pathlib import Path
