@@ -36,7 +36,7 @@ class DaRoPE(ByAngles):
   paper = 'Levy et al. 2026, arXiv:2609.34556'
   parameter_summary = 'a projection and a number for each head, a layer'
   reported_extrapolation = (
-    'perplexity 17.2 to 17.5 at L, some 19 at 2 to 4 L, as `hope`; RoPE above 450 (its authors, 1B)'
+    'perplexity 17.2 to 17.5 at L, 19 at 2 to 4 L, as `hope`; RoPE over 450 (its authors, 1B)'
   )
   limit = 'past L the logit of the position jumps, once, to one that no position within L has'
   needs_inputs = True
