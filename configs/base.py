@@ -61,8 +61,9 @@ def get_config() -> ConfigDict:
         # of weight matrices. 'attention': outputs of attention. 'layer': the layer's input only.
         # `dense` and `cudnn` attention is computed again in the last three.
         remat='none',
-        # Layers that a step of the scan over layers unrolls; 0: all in training, and one in
-        # validation and evaluation, whose programs are compiled in less time and are no slower.
+        # Layers that a step of the scan over layers unrolls; 0: all in training, and one (of a
+        # pattern one period) in validation and evaluation, whose programs are compiled in less time
+        # and, on a CPU, are no slower.
         unroll=0,
       ),
       attention=dict(
