@@ -28,6 +28,11 @@ is 0.01 to 0.04 better than RoPE, and so at 4 L with a window of L; at 4 L Trans
 0.05 better than that, which no interval shows, and DAPE and PaTH are shown to be better. (They were
 0.005 and 0.009; 0.044, which is shown; both are.)
 
+Predicted before `rope, longer` was run, which takes as much time as DAPE: at L it has 2.33 to 2.39
+bits per byte, better than DAPE by 0.06 or more, which seeds mark; it fails by 2 L, and with a
+window of L is at 32 L within 0.02 of its score at L, or better; at 4 L it has with that window 2.32
+to 2.38, and no interval shows it to be worse than DAPE there, which reads past L.
+
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
 --kept=results/board goes on from there; the line of the n-gram is python scripts/ngram.py
 --config=configs/studies/board.py --workdir=runs/board/ngram, and the times of a step are
