@@ -61,6 +61,13 @@ def get_config() -> ConfigDict:
         # of weight matrices. 'attention': outputs of attention. 'layer': the layer's input only.
         # `dense` and `cudnn` attention is computed again in the last three.
         remat='none',
+        # LoRA (Hu et al. 2021), r: beside x W of some matrices of the layers stands
+        # alpha / r (x A) B, with r columns in A. Only what train.trained_parameters names trains:
+        # ('layers/lora/*',). 0: none.
+        lora_rank=0,
+        lora_alpha=16.0,  # alpha
+        # The matrices W that have it, by their names in a checkpoint, such as ('w_q', 'w_v').
+        lora_matrices=(),
         # Layers that a step of the scan over layers unrolls; 0: all in training, and one (of a
         # pattern one period) in validation and evaluation, whose programs are compiled in less time
         # and, on a CPU, are no slower.

@@ -11,6 +11,7 @@ FIELDS = {
   'grad_clip': 'optim.clip',
   'hidden_size': 'model.model_dim',
   'intermediate_size': 'model.mlp_dim',
+  'lora_r': 'model.lora_rank',
   'lr': 'optim.learning_rate',
   'max_grad_norm': 'optim.clip',
   'max_position_embeddings': 'train.length',
@@ -26,6 +27,7 @@ FIELDS = {
   'path': 'data.corpus',
   'seq_len': 'train.length',
   'sliding_window': 'attention.window',
+  'target_modules': 'model.lora_matrices',
   'train.block_size': 'train.length',
 }
 HYPERPARAMETERS = {

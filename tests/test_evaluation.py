@@ -637,6 +637,7 @@ IN_HALF = (
   },
   {
     **{'model.bias': 'all', 'model.qk_norm': 'head', 'model.output_gate': 'headwise'},
+    **{'model.lora_rank': 2, 'model.lora_matrices': ('w_q', 'w_gate')},
     **{'model.parallel_residual': True, 'model.mlp': 'geglu', 'encoding.name': 'transformer_xl'},
   },
 )
@@ -651,7 +652,7 @@ def test_matrices_of_layers_are_held_in_bfloat16_and_score_the_same(fields, lett
   whole, held = (runs.restore(c, corpus, workdir, holds_half=is_held)[0] for is_held in (0, 1))
   dtypes = {path: leaf.dtype for path, leaf in leaves_by_path(held).items()}
   halves = {path for path, dtype in dtypes.items() if dtype == jnp.bfloat16}
-  assert halves == {path for path in dtypes if path.startswith('layers/w_')}
+  assert halves == {path for path in dtypes if path.startswith(('layers/w_', 'layers/lora/'))}
   tokens_BT = np.random.default_rng(0).integers(0, 256, (2, 32))
   for function in (token_nll, model_functions.predictions, model_functions.gradient_norms):
     scores = [model_functions.compiled(function, c)(model, tokens_BT) for model in (whole, held)]

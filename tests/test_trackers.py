@@ -131,6 +131,7 @@ def test_tensorboard_is_told_which_steps_come_again(start, tmp_path):
     pytest.param({'model.mlp': 'swiglu'}, marks=pytest.mark.slow),
     {'model.output_gate': 'elementwise', 'encoding.name': 'rope_pp', 'model.shared_kv': True},
     pytest.param({}, marks=pytest.mark.slow),
+    {'model.lora_rank': 64, 'model.lora_matrices': ('w_q', 'w_k', 'w_in', 'w_out')},
     {'model.kv_heads': 1, 'model.tie_embeddings': False, 'train.length': 64}
     | {'model.mlp': 'gelu_exact', 'model.vocab': 512},
   ],

@@ -120,6 +120,10 @@ SECTIONS: dict[str, dict[str, Check]] = {
     'share_encoding': one_of(('paper', 'all', 'none')),
     'logit_softcap': ZERO_IS_OFF,
     'remat': one_of(('none', 'products', 'attention', 'layer')),
+    'lora_rank': whole(0, MAX_CHANNELS),
+    'lora_alpha': number(lambda value: value > 0, 'more than 0'),
+    # the layer knows which it has
+    'lora_matrices': several(text(), "names of matrices, none twice, such as ('w_q', 'w_v')"),
   },
   'attention': {
     **_same(NOT_NEGATIVE, 'window', 'chunk', 'sink_tokens'),

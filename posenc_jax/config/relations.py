@@ -109,6 +109,18 @@ def effects(config: ConfigDict) -> Relations:
   yield 'attention.sink_tokens', fits, allowed
 
 
+def lora(config: ConfigDict) -> Relations:
+  """Whether fields of LoRA have an effect, and whether what it stands beside is left as it is."""
+  m, rank, train = config.model, config.model.lora_rank, config.train
+  without = ' with model.lora_rank=0'
+  yield 'model.lora_matrices', rank > 0 or not m.lora_matrices, f'(){without}'
+  yield 'model.lora_alpha', rank > 0 or m.lora_alpha == 16, f'16.0{without}'
+  yield 'model.lora_rank', rank == 0 or bool(m.lora_matrices), '0 with model.lora_matrices=()'
+  # all would train, and take the memory of all
+  allowed = f"patterns, such as ('layers/lora/*',), with model.lora_rank={rank}"
+  yield 'train.trained_parameters', not (rank and train.steps) or train.trained_parameters, allowed
+
+
 def _has_mask(config: ConfigDict) -> bool:
   """Whether any layer of the model does not see the whole text."""
   encoding = to_json(config.encoding)

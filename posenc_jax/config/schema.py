@@ -30,7 +30,7 @@ def validate(config: ConfigDict, is_trained: bool = False) -> None:
   _check_values(fields, TEXT_FIELDS if task is None else TASK_FIELDS)
   fitting = [relations.seeds, relations.sizes, relations.training]
   fitting += [relations.windows] * (task is None)
-  fitting += [relations.effects, relations.backends] * (not is_trained)
+  fitting += [relations.effects, relations.lora, relations.backends] * (not is_trained)
   for relation in fitting:
     for path, holds, allowed in relation(config):
       if not holds:

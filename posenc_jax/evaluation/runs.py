@@ -199,7 +199,7 @@ def may_be_half(path: str) -> bool:
 
 
 def _is_of_layer(path: str) -> bool:
-  return path.startswith('layers/w_')
+  return path.startswith(('layers/w_', 'layers/lora/'))
 
 
 def _is_bfloat16(leaf: np.ndarray) -> bool:

@@ -9,7 +9,8 @@ from posenc_jax.model import decoder
 
 def by_part(model) -> dict[str, int]:
   """The numbers of parameters of a model's parts; parts without any are left out."""
-  parts = dict.fromkeys(('embedding', 'attention', 'MLP', 'norms', 'encodings', 'output'), 0)
+  names = ('embedding', 'attention', 'MLP', 'LoRA', 'norms', 'encodings', 'output')
+  parts = dict.fromkeys(names, 0)
   for path, leaf in jax.tree_util.tree_leaves_with_path(model):
     parts[_part(*(key.name for key in path if hasattr(key, 'name')))] += leaf.size
   return {part: number for part, number in parts.items() if number}
@@ -22,6 +23,8 @@ def _part(first: str, *names: str) -> str:
   if first == 'w_logits':
     return 'output'
   name = names[0] if first == 'layers' else first
+  if name == 'lora':
+    return 'LoRA'
   if 'norm' in name:
     return 'norms'
   return 'MLP' if name in ('w_in', 'w_out', 'w_gate', 'b_in', 'b_out', 'b_gate') else 'attention'

@@ -12,6 +12,7 @@ from jax import lax
 
 from posenc_jax.attention import attend
 from posenc_jax.encodings.core.parameters import normal, stream
+from posenc_jax.model import lora
 from posenc_jax.xla_ops import add_bias, matmul
 
 # For each `model.mlp`, its activation, and whether that gates another projection of the input.
@@ -53,12 +54,6 @@ class Norm(nnx.Module):
     return y.astype(x.dtype)
 
 
-def project(x, w, b=None):
-  """x @ w, plus the bias `b` where there is one, in the dtype of x."""
-  y = matmul(x, w[...].astype(x.dtype))
-  return y if b is None else add_bias(y, b[...])
-
-
 def _heads(x_BTC, heads: int, norm: Norm | None):
   """Cuts channels into heads, [B, T, heads, K]. A norm as wide as all heads together acts before
   that (OLMo 2), one as wide as a head after (Qwen 3).
@@ -78,6 +73,8 @@ class Layer(nnx.Module):
     Args:
       config: the section `model` of a run's config.
       heads_out_per_head: how many heads the encoding makes of each head of queries.
+    Raises:
+      ValueError: LoRA is asked for of a matrix that the layer lacks, or of too large a rank.
     """
     D, K, F = config.model_dim, config.head_dim, config.mlp_dim
     H, G = config.heads, config.kv_heads or config.heads
@@ -119,6 +116,8 @@ class Layer(nnx.Module):
     self.b_o, self.b_out = bias(D, has_all), bias(D, has_all)
     self.b_in, self.b_gate = bias(F, has_all), bias(F, has_all and is_gated)
     self.q_norm, self.k_norm = qk_norm(H), qk_norm(G)
+    matrices = {n: w for n, w in vars(self).items() if n.startswith('w_') and w is not None}
+    self.lora = lora.of_matrices(matrices, config, key)
 
   def __call__(self, x_BTD, enc, state=None, **attention):
     """(x [B, T, D], the state that the encoding carries) -> both for the next layer.
@@ -165,15 +164,23 @@ class Layer(nnx.Module):
     is_first = self.norm_placement in ('pre', 'sandwich')
     return getattr(self, f'{name}_norm')(x_BTD) if is_first else x_BTD
 
+  def _project(self, x, name):
+    """x @ w_NAME, plus what LoRA and a bias add where it has them, in the dtype of x."""
+    y = matmul(x, getattr(self, f'w_{name}')[...].astype(x.dtype))
+    if f'w_{name}' in self.lora:
+      y += self.lora[f'w_{name}'](x)
+    b = getattr(self, f'b_{name}', None)  # gates of the output have none
+    return y if b is None else add_bias(y, b[...])
+
   def project_heads(self, y_BTD, enc):
     """Queries [B, T, H, K], keys and values [B, T, G, K] of what attention reads, y [B, T, D]."""
     H, G, K = self.sizes
     B, T, _ = y_BTD.shape
-    q_BTHK = _heads(project(y_BTD, self.w_q, self.b_q), H, self.q_norm)
-    k_BTGK = _heads(project(y_BTD, self.w_k, self.b_k), G, self.k_norm)
+    q_BTHK = _heads(self._project(y_BTD, 'q'), H, self.q_norm)
+    k_BTGK = _heads(self._project(y_BTD, 'k'), G, self.k_norm)
     v_BTGK = k_BTGK  # with model.shared_kv values are the keys, as their norm left them
     if self.w_v is not None:
-      v_BTGK = project(y_BTD, self.w_v, self.b_v).reshape(B, T, G, K)
+      v_BTGK = self._project(y_BTD, 'v').reshape(B, T, G, K)
     if enc.query_scale != 1:
       q_BTHK *= enc.query_scale
     return q_BTHK, k_BTGK, v_BTGK
@@ -184,7 +191,7 @@ class Layer(nnx.Module):
     o_BTHK, state = enc.leave_attention(attend_by(*heads, y_BTD), state)
     if self.w_output_gate is not None:
       o_BTHK = self._gate_output(o_BTHK, y_BTD)
-    return project(o_BTHK.reshape(B, T, -1), self.w_o, self.b_o), state
+    return self._project(o_BTHK.reshape(B, T, -1), 'o'), state
 
   def _gate_output(self, o_BTHK, y_BTD):
     """o_i * sigmoid(W_g y_i), y the layer's normalized input (Qiu et al. 2025, arXiv:2505.06708).
@@ -192,12 +199,12 @@ class Layer(nnx.Module):
     A number a channel, as in Qwen3-Next, or one a head.
     """
     B, T, H, _ = o_BTHK.shape
-    return o_BTHK * jax.nn.sigmoid(project(y_BTD, self.w_output_gate)).reshape(B, T, H, -1)
+    return o_BTHK * jax.nn.sigmoid(self._project(y_BTD, 'output_gate')).reshape(B, T, H, -1)
 
   def _mlp(self, y_BTD):
-    hidden_BTF = project(y_BTD, self.w_in, self.b_in)
+    hidden_BTF = self._project(y_BTD, 'in')
     if self.w_gate is None:
       hidden_BTF = self.activation(hidden_BTF)
     else:
-      hidden_BTF *= self.activation(project(y_BTD, self.w_gate, self.b_gate))
-    return project(hidden_BTF, self.w_out, self.b_out)
+      hidden_BTF *= self.activation(self._project(y_BTD, 'gate'))
+    return self._project(hidden_BTF, 'out')

@@ -19,6 +19,7 @@ from posenc_jax import storage
 from posenc_jax.config import check_one_seed, saved_config, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
+from posenc_jax.model import lora
 from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.exported_fields import fields_of, longest_text, with_starts
 from posenc_jax.pretrained.exported_tokenizers import (
@@ -125,6 +126,10 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   leaves = held.leaves
   if held.step < config.train.steps:
     print(f'{workdir}: step {held.step}; its training ends at step {config.train.steps}')
+  lora.merge(leaves, config.model)
+  if rank := config.model.lora_rank:
+    sum_of = f'W + {config.model.lora_alpha / rank:g} A B'
+    print(f'{workdir}: LoRA is added to {", ".join(config.model.lora_matrices)}: {sum_of}')
   tokenizer = None
   if config.data.tokenizer == 'integers':
     tokenizer = integer_tokenizer(config.data.vocab)
@@ -170,7 +175,11 @@ def family_of(config: ConfigDict, leaves: dict) -> str:
   _check_tokens('config.data', config)
   source = _source_of(Path(config.train.init_from)) if config.train.init_from else None
   bos, kinds = _bos(config, leaves), []
-  plan = lambda leaves: kinds.append(_planned(config, leaves, bos, source)[0]['model_type'])
+
+  def plan(leaves):
+    lora.merge(leaves, config.model)
+    kinds.append(_planned(config, leaves, bos, source)[0]['model_type'])
+
   jax.eval_shape(plan, leaves)  # numbers do not matter
   return kinds[0]
 

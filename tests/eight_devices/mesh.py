@@ -304,6 +304,8 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
     {'optim.name': 'muon'},
     pytest.param({'seeds': (0, 1), 'vmap_seeds': True}, marks=pytest.mark.slow),
     {'train.init_from': 'on_one', 'model.qk_norm': 'head'},  # of which that run has no norms
+    {'train.init_from': 'on_one', 'model.lora_rank': 4, 'model.lora_matrices': ('w_q', 'w_out')}
+    | {'train.trained_parameters': ('layers/lora/*',)},
   ],
 )
 def test_no_device_makes_a_whole_parameter_that_is_cut(
