@@ -26,6 +26,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.rows import row_schema
 from posenc_jax.training import loop, setup
 from posenc_jax.training.checkpoints import Checkpoints
+from posenc_jax.training.taken_parameters import parameters_in
 from scripts.aot import hlo, programs
 
 FIELDS = {
@@ -274,6 +275,20 @@ def test_muon_iterates_on_a_matrix_once(axes):
     return hlo.Program(text, 1.0, 1.0).cost().flops
 
   assert flops(**axes) == flops() / 8
+
+
+@pytest.mark.slow
+def test_lora_is_tuned_alike_on_other_devices(run, on_one):
+  lora = {'model__lora_rank': 4, 'model__lora_matrices': ('w_q', 'w_in', 'w_out')}
+  lora |= {'train__trained_parameters': ('layers/lora/*',), 'train__init_from': str(on_one[0])}
+  (one, losses), (cut, on_mesh) = (
+    run(**lora, **axes) for axes in ({}, {'mesh__data': 2, 'mesh__fsdp': 2, 'mesh__context': 2})
+  )
+  np.testing.assert_allclose(on_mesh, losses, rtol=2e-6)
+  tuned, on_devices = (parameters_in(workdir).leaves for workdir in (one, cut))
+  for path, x in tuned.items():
+    np.testing.assert_allclose(on_devices[path], x, atol=1e-5, err_msg=path)
+  assert np.any(tuned['layers/lora/w_in/b'])
 
 
 @pytest.mark.slow
