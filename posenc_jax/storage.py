@@ -31,7 +31,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from posenc_jax.errors import Damaged, one_line, visible
+from posenc_jax.errors import Damaged, UserError, one_line, visible
 
 # Where this package lies: in a clone of the repository, if it was installed from one.
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -193,11 +193,22 @@ def append_rows(path: str | Path, rows: Iterable[dict], is_shared: bool = False)
 
 
 def rewrite_rows(path: str | Path, rows: Iterable[dict]) -> None:
-  """Puts these rows in the place of the file, as `atomic_write` does; compressed if it is `.gz`."""
+  """Puts these rows in the place of the file, as `atomic_write` does; compressed if it is `.gz`.
+
+  Raises: as `file_of_rows` and `atomic_write`.
+  """
+  atomic_write(path, file_of_rows(path, rows))
+
+
+def file_of_rows(path: str | Path, rows: Iterable[dict]) -> bytes:
+  """What `rewrite_rows` writes. Raises UserError for an archive that `read_rows` would refuse."""
   content = b''.join(map(_line, rows))
-  if Path(path).suffix == '.gz':
-    content = gzip.compress(content, mtime=0)  # equal rows are equal bytes
-  atomic_write(path, content)
+  if Path(path).suffix != '.gz':
+    return content
+  if len(content) > MAX_BYTES:
+    allowed = 'fewer runs in one folder, such as those of each --part in a folder of its own'
+    raise UserError(f'{path}: its rows are more than {MAX_BYTES} bytes; allowed: {allowed}')
+  return gzip.compress(content, mtime=0)  # equal rows are equal bytes
 
 
 def atomic_write(path: str | Path, content: str | bytes) -> None:

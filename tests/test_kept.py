@@ -408,6 +408,16 @@ def test_parts_whose_runs_start_from_one_are_joined_though_machines_round_differ
     kept.keep(tmp_path / '3', out)
 
 
+def test_rows_too_many_for_one_file_are_refused_before_anything_is_written(
+  run, tmp_path, monkeypatch
+):
+  out = tmp_path / 'kept'
+  monkeypatch.setattr(storage, 'MAX_BYTES', 100)
+  with pytest.raises(UserError, match='more than 100 bytes; allowed: fewer runs in one folder'):
+    kept.keep(run.out, out)
+  assert [file.name for file in out.iterdir()] == [kept.LOCK]
+
+
 def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
   kept.keep(run.out, tmp_path / 'kept')
   give_another_result(run.out / 'encoding.name=rope,seed=0')

@@ -18,7 +18,7 @@ import pytest
 from stand_ins import needs_git
 
 from posenc_jax import storage
-from posenc_jax.errors import Damaged
+from posenc_jax.errors import Damaged, UserError
 from posenc_jax.rows import row_schema
 
 FIELDS = dict(run='r', encoding='rope', label='rope', seed=0, step=10, corpus='sotu', split='test')
@@ -206,6 +206,17 @@ def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path, monkeypatch):
   (tmp_path / 'rows.jsonl.gz').write_bytes(gzip.compress(1001 * b' '))
   with pytest.raises(Damaged, match='more than 1000 bytes'):
     storage.read_rows(tmp_path / 'rows.jsonl.gz')
+
+
+def test_an_archive_that_could_not_be_read_again_is_not_written(tmp_path, monkeypatch):
+  path, size = tmp_path / 'rows.jsonl.gz', len(b''.join(map(line_of, rows(3))))
+  monkeypatch.setattr(storage, 'MAX_BYTES', size)
+  storage.rewrite_rows(path, rows(3))
+  assert storage.read_rows(path) == rows(3)
+  before = path.read_bytes()
+  with pytest.raises(UserError, match=rf'more than {size} bytes; allowed: fewer runs'):
+    storage.rewrite_rows(path, rows(4))
+  assert path.read_bytes() == before
 
 
 def test_every_key_field_tells_rows_apart():

@@ -32,8 +32,8 @@ def keep(folder: str | Path, out: str | Path) -> tuple[int, int]:
   Raises:
     UserError: no run is finished, the study, the config of a kept run, the code of an encoding of
       the user's own or a default was another one, a finished.json is damaged, the sweep changed
-      what decides numbers, or a row measures the same as a kept one with another result. Stopped: a
-      file cannot be read or written.
+      what decides numbers, a row measures the same as a kept one with another result, or the rows
+      are too many for one file. Stopped: a file cannot be read or written.
   """
   folder, out = Path(folder), Path(out)
   if folder.resolve() == out.resolve():
@@ -160,6 +160,7 @@ def _add(
       raise UserError(f'{out}: it keeps another result of {row["run"]}; allowed: {allowed}')
   with_costs = {row['run'] for row in old_costs}
   made_costs = [*old_costs, *(row for row in new_costs if row['run'] not in with_costs)]
+  made_file = storage.file_of_rows(out / ROWS, made.values())  # which may refuse, before all writes
   with disk_errors(remedy=''):
     out.mkdir(parents=True, exist_ok=True)
     if code:
@@ -173,7 +174,7 @@ def _add(
     every = [*old_sessions, *new_sessions]
     if worked := {json.dumps(row, sort_keys=True): row for row in every}:
       storage.rewrite_rows(out / sessions.FILE, worked.values())
-    storage.rewrite_rows(out / ROWS, made.values())  # last: a run that has rows here is whole
+    storage.atomic_write(out / ROWS, made_file)  # last: a run that has rows here is whole
 
 
 def _is_as_planned(run: Path, hashes: dict[str, str]) -> bool:
