@@ -40,6 +40,7 @@ MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack t
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
 WITHOUT_IT = 'allowed: the file without that line'
 CHECK = re.compile(rb',?"crc":"([0-9a-f]{8})"\}')  # how a row ends
+CHECK_BYTES = 18  # with its comma
 
 
 def exists(path: str | Path) -> bool:
@@ -429,7 +430,7 @@ def _line(row: dict) -> bytes:
 
 def _row(line: bytes, needs_check: bool = True) -> dict:
   """The row of a line, without its check. Raises ValueError, which names what is wrong."""
-  *_, check = [None, *CHECK.finditer(line)]
+  check = CHECK.search(line, max(0, len(line) - CHECK_BYTES))
   if check is None or check.end() < len(line):
     if needs_check:
       _parse(line)  # says more precisely what is wrong, where something is

@@ -54,6 +54,17 @@ def test_ok_needs_a_score(score):
     row_schema.row(**FIELDS, **score)
 
 
+@pytest.mark.parametrize('row', [{}, {'a': 1}, {'a': {'crc': '0a1b2c3d'}}, {'crc': '0a1b2c3d'}])
+def test_the_check_of_a_row_is_looked_for_at_its_end(row, tmp_path):
+  path, line = tmp_path / 'eval.jsonl', line_of(row)
+  path.write_bytes(line)
+  assert storage.read_rows(path) == [row]
+  for more in (b'}', b' ', line[:-1]):
+    path.write_bytes(line[:-1] + more + b'\n')
+    with pytest.raises(Damaged, match=r'eval\.jsonl:1: the line is damaged'):
+      storage.read_rows(path)
+
+
 def test_rows_come_back_and_appending_keeps_what_was_there(tmp_path):
   path, all_rows = tmp_path / 'eval.jsonl', rows(5)
   assert storage.read_rows(path) == []
