@@ -458,7 +458,7 @@ def _parse(text: bytes) -> dict:
   if not text.strip():
     raise ValueError('it is empty')
   try:
-    tree = json.loads(text.decode('utf-8'), parse_constant=_refuse_constant)
+    tree = DECODER.decode(text.decode('utf-8'))
   except UnicodeDecodeError as error:
     raise ValueError(f'byte {error.start} is not UTF-8') from None
   except json.JSONDecodeError as error:
@@ -473,6 +473,14 @@ def _parse(text: bytes) -> dict:
 
 def _refuse_constant(name: str) -> None:
   raise ValueError(f'it holds {name}, where a number must be')
+
+
+def _with_one_text_a_key(pairs: list[tuple[str, object]]) -> dict:
+  return {sys.intern(key): value for key, value in pairs}
+
+
+# One for all: else each of hundreds of thousands of rows would keep texts of its own for its keys.
+DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_with_one_text_a_key)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -77,6 +77,12 @@ def test_rows_come_back_and_appending_keeps_what_was_there(tmp_path):
   assert storage.read_rows(tmp_path / 'rows.jsonl.gz') == all_rows
 
 
+def test_all_rows_share_the_texts_of_their_keys(tmp_path):
+  storage.append_rows(tmp_path / 'eval.jsonl', [{'a': {'key': i}} for i in range(2)])
+  keys = [key for row in storage.read_rows(tmp_path / 'eval.jsonl') for key in row['a']]
+  assert keys[0] is keys[1]
+
+
 def test_after_a_kill_at_any_byte_all_whole_rows_are_there_and_one_can_go_on(tmp_path):
   path, all_rows = tmp_path / 'eval.jsonl', [{'a': 'é', 'b': i} for i in range(3)]
   storage.append_rows(path, all_rows)

@@ -51,7 +51,9 @@ def of_runs(folder: str | Path) -> list[dict]:
       saved[run] = fields | codes[run]
   found = {run: _fields_of_line(run, saved, (*STATED, *codes[run])) for run in saved}
   more = lambda run: {'config': found.get(run), 'code': codes.get(run, kept)}
-  return [row | {key: x for key, x in more(row['run']).items() if x} for row in rows]
+  for row in rows:
+    row.update({key: x for key, x in more(row['run']).items() if x})
+  return rows
 
 
 def _code(folder: str | Path) -> dict[str, str]:
