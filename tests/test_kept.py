@@ -418,6 +418,12 @@ def test_rows_too_many_for_one_file_are_refused_before_anything_is_written(
   assert [file.name for file in out.iterdir()] == [kept.LOCK]
 
 
+def test_rows_of_runs_that_none_starts_from_are_not_compared(run):
+  folders = [planned.workdir for planned in sweep.plan(run.path, run.out, {})]
+  of_no_start = [{'run': folder.name} for folder in folders]  # no rows that have a key
+  assert kept._starts_with_other_results(folders, of_no_start, of_no_start) == set()
+
+
 def test_another_result_of_a_kept_run_is_refused(run, tmp_path):
   kept.keep(run.out, tmp_path / 'kept')
   give_another_result(run.out / 'encoding.name=rope,seed=0')

@@ -112,11 +112,12 @@ def _starts_with_other_results(
   """
   with_config = [run for run in runs if storage.exists(run / 'config.json')]
   starts = [config.saved_config(run, 'train.init_from').train.init_from for run in with_config]
+  names = {Path(start).name for start in starts if start}
   results = defaultdict(list)
-  for row in (*kept_rows, *rows):
-    results[row['run'], row_schema.key(row)].append(row)
-  other = {run for (run, _), found in results.items() if any(row != found[0] for row in found)}
-  return other & {Path(start).name for start in starts if start}
+  for row in itertools.chain(kept_rows, rows):
+    if row['run'] in names:
+      results[row['run'], row_schema.key(row)].append(row)
+  return {run for (run, _), found in results.items() if any(row != found[0] for row in found)}
 
 
 def _rows_in(folder: str | Path) -> list[dict]:
