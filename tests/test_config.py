@@ -24,6 +24,7 @@ from posenc_jax.config import (
   notes_of_all,
   overlay,
   product,
+  serialization,
   to_json,
   trained_config,
   training_part,
@@ -473,6 +474,13 @@ def test_what_earlier_versions_finished_keeps_its_hash():
   tree = to_json(load(BASE))
   del tree['optim']['name']
   assert config_hash(from_json(tree)) == config_hash(load(BASE))
+
+
+def test_a_hash_makes_one_tree_of_the_config(monkeypatch):
+  config, trees, to_json = load(BASE), [], serialization.to_json
+  monkeypatch.setattr(serialization, 'to_json', lambda tree: trees.append(tree) or to_json(tree))
+  config_hash(config)
+  assert sum(tree is config for tree in trees) == 1
 
 
 def test_a_field_that_came_since_is_one_that_runs_of_before_may_lack():

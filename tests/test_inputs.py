@@ -23,7 +23,7 @@ from posenc_jax.evaluation import evaluate, generation, long_ppl_evaluator, pref
 from posenc_jax.pretrained import exporting
 from posenc_jax.reporting import kept
 from posenc_jax.storage import REPOSITORY
-from posenc_jax.sweep.plan import check_runs
+from posenc_jax.sweep.plan import PlannedRun, check_runs
 from posenc_jax.tasks import make
 from posenc_jax.training import own_tokenizer, run_dir, setup, taken_parameters
 from scripts import board, figures, keep, prepare_data, table
@@ -391,6 +391,15 @@ def test_a_sweep_checks_all_its_runs_in_one_process(tmp_path):
   line = message(check_runs, path, runs)
   assert line.startswith("encoding.name=roppe: encoding.name='roppe': no such encoding; did you")
   assert not (tmp_path / 'out').exists()
+
+
+def test_whether_a_run_is_finished_is_asked_once_before_checks(tmp_path, monkeypatch):
+  path = study_of(tmp_path, 'def sweep(): return vary("encoding.name", "rope", "alibi")')
+  runs, asked = sweep.plan(path, tmp_path / 'out', {}), []
+  is_finished = property(lambda run: asked.append(run.name) or True)
+  monkeypatch.setattr(PlannedRun, 'is_finished', is_finished)
+  check_runs(path, runs)
+  assert asked == [run.name for run in runs]
 
 
 def test_checks_that_die_are_one_line_below_what_they_said(tmp_path, monkeypatch, capfd):

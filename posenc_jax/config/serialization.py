@@ -170,7 +170,7 @@ def config_hash(config: ConfigDict) -> str:
   """16 hexadecimal digits of all that decides results; finished.json lists what is finished so,
   and study.json says what is planned so.
   """
-  tree = {**training_part(config), **{key: to_json(config)[key] for key in NOT_TRAINING}}
+  tree = _deciding(to_json(config), '')
   for path, value in ADDED.items():
     section, name = path.split('.')
     if tree.get(section, {}).get(name) == value:

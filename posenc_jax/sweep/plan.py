@@ -405,9 +405,10 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
   are still to be trained, whether they were made with the defaults and texts that these will have.
   """
   has = lambda run, file: any(storage.exists(folder / file) for folder in run.results)
-  to_do = [run for run in runs if not run.is_finished]
+  finished = {run.name for run in runs if run.is_finished}
+  to_do = [run for run in runs if run.name not in finished]
   files = (OWN_ENCODINGS, BUILT_IN_VALUES) if to_do else (OWN_ENCODINGS,)
-  runs = [run for run in runs if not run.is_finished or any(has(run, file) for file in files)]
+  runs = [run for run in runs if run.name not in finished or any(has(run, file) for file in files)]
   if not runs:
     return
   folders = lambda run: [*map(str, run.results), *filter(None, [str(kept)])]
@@ -415,7 +416,7 @@ def check_runs(path: str | Path, runs: list[PlannedRun], kept: str | Path = '') 
   of_first = lambda run: config.single_seed_runs(run.config, run.workdir)[0][0]
   asked = {
     'runs': [[config.to_json(of_first(run)), folders(run)] for run in runs],
-    'finished': [number for number, run in enumerate(runs) if run.is_finished],
+    'finished': [number for number, run in enumerate(runs) if run.name in finished],
   }
   search_path = [str(storage.REPOSITORY), *filter(None, [os.environ.get('PYTHONPATH')])]
   ended = subprocess.run(
