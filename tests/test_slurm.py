@@ -25,6 +25,7 @@ from posenc_jax import config, storage, sweep
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.storage import REPOSITORY
 from posenc_jax.sweep import slurm, subprocesses
+from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.training import run_dir
 
 RUN = """
@@ -261,6 +262,27 @@ def test_a_damaged_state_of_a_job_is_one_yet_to_come(study, scheduler, monkeypat
   monkeypatch.setattr(slurm.time, 'sleep', damage_and_finish)
   run(launcher='slurm')
   assert len(looks) > 2  # the damage did not end the waiting
+
+
+def test_a_look_at_a_run_reads_its_state_once_and_makes_no_hash(study, scheduler, monkeypatch):
+  run = study(['rope'])
+  (scheduler / 'queue').write_text('100\n')
+  (planned,) = sweep.plan(run.path, run.out, {}, run.scripts)
+  read_state, config_hash, calls, looks = PlannedRun.read_state, config.config_hash, [], []
+  monkeypatch.setattr(
+    PlannedRun, 'read_state', lambda run: calls.append('state') or read_state(run)
+  )
+  monkeypatch.setattr(config, 'config_hash', lambda c: calls.append('hash') or config_hash(c))
+
+  def finish(seconds):
+    looks.append(calls.copy())
+    if len(looks) == 3:
+      write_finished(planned)
+    calls.clear()
+
+  monkeypatch.setattr(slurm.time, 'sleep', finish)
+  run(launcher='slurm')
+  assert looks[1:] == 3 * [['state']]
 
 
 def write_finished(run):

@@ -20,12 +20,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from posenc_jax import storage
+from posenc_jax import config, storage
 from posenc_jax.cli.process import held_back, same_command
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import PlannedRun
 from posenc_jax.sweep.status import duration
+from posenc_jax.training.run_dir import is_finished
 
 POLL = 2.0  # seconds between looks at the directories
 QUEUE_POLL = 15.0  # seconds between questions to the scheduler
@@ -227,28 +228,24 @@ def _wait(
   waiting: list[PlannedRun], submitted: dict[str, str], folder: Path, console: Console
 ) -> dict[str, str]:
   left, failed, gone_since = list(waiting), {}, {}
+  hashes = {run.name: config.config_hash(run.config) for run in waiting}
   queue, asked = set(submitted.values()), time.monotonic()
-
-  def screen():
-    running = sum(run.read_state().state == 'running' for run in left)
-    over = len(waiting) - len(left)
-    return Text(f'{over}/{len(waiting)} runs are over, {running} are running', 'dim')
-
-  live = Live(get_renderable=screen, console=console, auto_refresh=False, transient=True)
-  with live:
+  with Live(console=console, auto_refresh=False, transient=True) as live:
     while left:
       # the queue first: a run that is no longer in it has written all that it will
       if time.monotonic() - asked >= QUEUE_POLL:
         answer, asked = _queue(), time.monotonic()
         queue = queue if answer is None else answer
+      running = 0
       for run in list(left):
         state, job = run.read_state(), submitted[run.name]
-        if run.is_finished:
+        if is_finished(run.workdir, hashes[run.name]):
           failure = ''
         elif state.state == 'failed':
           failure = state.reason
         elif job in queue:
           gone_since.pop(run.name, None)
+          running += state.state == 'running'
           continue
         elif time.monotonic() - gone_since.setdefault(run.name, time.monotonic()) < PATIENCE:
           continue
@@ -259,7 +256,9 @@ def _wait(
           failed[run.name] = failure
         spent = f'{duration(sum(state.seconds.values()))} over all starts'
         local.print_end(console, run, spent, failure)
-      live.refresh()
+      over = len(waiting) - len(left)
+      line = f'{over}/{len(waiting)} runs are over, {running} are running'
+      live.update(Text(line, 'dim'), refresh=True)
       time.sleep(POLL)
   return failed
 
