@@ -73,6 +73,28 @@ def test_every_state_is_told_apart_and_nothing_is_changed(study, capsys):
   assert status.read_status(alone).state == 'stopped'
 
 
+def test_runs_between_two_commands_are_waited_for_together(study, monkeypatch, capsys):
+  first, second, third, _ = study.runs
+  for run in (first, second, third):
+    run.write_state('running')
+  started, waits = [], []
+
+  def start(seconds):
+    waits.append(seconds)
+    if not started:
+      started.append(subprocesses.run_process(['sleep', '60'], second.log))
+
+  with monkeypatch.context() as patch:
+    patch.setattr(status.time, 'sleep', start)
+    assert sweep.print_status(study.path, study.out, {}) == 0
+  for process in started:
+    process.kill()
+    process.wait()
+  assert waits == [status.BETWEEN_COMMANDS]
+  states = [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:-1]]
+  assert states == ['stopped', 'running', 'stopped', 'waiting']
+
+
 def test_what_is_stopped_goes_on_from_what_is_saved(study):
   run = study.runs[0]
   run.write_state('running', seconds={})

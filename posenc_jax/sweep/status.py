@@ -96,7 +96,7 @@ def _read_status(run: PlannedRun) -> Status:
 def _state_and_note(run: PlannedRun, written: RunState) -> tuple[str, str]:
   if run.is_finished:
     return 'done', ''
-  if run.is_at_work() or (written.state == 'running' and _is_at_work_unseen(run, written)):
+  if run.is_at_work() or (written.state == 'running' and _is_at_work_elsewhere(run, written)):
     job = f', job {written.job}' if written.job else ''
     return 'running', f'on {written.host}{job}' if written.host else ''
   if written.state == 'running':
@@ -110,13 +110,13 @@ def _state_and_note(run: PlannedRun, written: RunState) -> tuple[str, str]:
   return 'waiting', '' if run.init_from is None else f'starts from {run.init_from.name}'
 
 
-def _is_at_work_unseen(run: PlannedRun, written: RunState) -> bool:
-  """Whether a process is at a run that says so, though its lock is free as far as is seen here."""
-  is_elsewhere = written.host != socket.gethostname()
-  if is_elsewhere and storage.exists(run.log) and time.time() - run.log.stat().st_mtime < SILENCE:
-    return True  # locks need not reach from machine to machine
-  time.sleep(BETWEEN_COMMANDS)
-  return run.is_at_work()
+def _is_at_work_elsewhere(run: PlannedRun, written: RunState) -> bool:
+  """Whether a process on another machine is at a run that says so: locks need not reach from
+  machine to machine.
+  """
+  if written.host == socket.gethostname() or not storage.exists(run.log):
+    return False
+  return time.time() - run.log.stat().st_mtime < SILENCE
 
 
 def _tokens_per_step(run: PlannedRun) -> int:
@@ -161,6 +161,10 @@ def print_table(runs: list[PlannedRun], console: Console, kept: Collection[str] 
   """
   of_kept = lambda run: Status(run, 'done', run.steps, None, 'kept')
   statuses = [of_kept(run) if run.name in kept else read_status(run) for run in runs]
+  if any(s.state == 'stopped' for s in statuses):  # or between two of its commands
+    time.sleep(BETWEEN_COMMANDS)
+    of_runs = zip(runs, statuses, strict=True)
+    statuses = [read_status(run) if s.state == 'stopped' else s for run, s in of_runs]
   typical = costs.median(s.seconds_per_token for s in statuses)
   table = Table(box=None, pad_edge=False, header_style='bold')
   columns = {'run': 'left', 'state': 'left', 'step': 'right', 'training left': 'right', '': 'left'}
