@@ -22,7 +22,7 @@ from posenc_jax.reporting import captions, row_files, study, table_writers
 from posenc_jax.reporting.html.configurations import configurations
 from posenc_jax.reporting.scores.collecting import collect
 from posenc_jax.reporting.table_forms import make_tables
-from posenc_jax.rows import sessions
+from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
 
@@ -347,6 +347,16 @@ def test_models_of_other_sources_or_tokenizers_may_have_fewer_tokens(field):
 def test_runs_that_only_their_folder_tells_apart_are_not_averaged():
   table = one([row('rope', bits=1.0, run='x,seed=0'), row('rope', bits=3.0, run='x')])
   assert sorted(table.seed_scores(line, 8)[0] for line in table.lines) == pytest.approx([1.0, 3.0])
+
+
+def test_rows_that_no_score_is_of_get_no_key(monkeypatch):
+  rows = rows_of({'rope': {8: [1.0]}})
+  others = [row('rope', protocol='sliding', stride=4, k=None), row('rope', control='windowed')]
+  without = collect(rows, protocols=['last_k'], controls=False)
+  keyed, key = [], row_schema.key
+  monkeypatch.setattr(row_schema, 'key', lambda row: keyed.append(row) or key(row))
+  assert collect([*others, *rows], protocols=['last_k'], controls=False) == without
+  assert {(row['protocol'], row['control']) for row in keyed} == {('last_k', None)}
 
 
 def test_a_repeated_key_counts_once_and_is_named():

@@ -66,8 +66,6 @@ def collect(
   # Of the runs that should be there, those evaluated by other metrics only are not missing.
   notes = score_notes.of_missing(runs, rows)
   rows = list(filter(metric.matches, rows))
-  key_of = {id(row): row_schema.key(row) for row in rows}
-  rows.sort(key=lambda row: (rank_of_run.get(row['run'], len(runs)), key_of[id(row)]))
   rank_of_protocol = {name: index for index, name in enumerate(PROTOCOLS)}
   present = {row['protocol'] for row in rows}
   present = sorted(present, key=lambda name: (rank_of_protocol.get(name, len(PROTOCOLS)), name))
@@ -81,12 +79,17 @@ def collect(
     allowed = ', '.join(present) or f'a metric that rows have, not {metric.name}'
     raise UserError(f'no rows of protocols={wanted}; allowed: {allowed}')
   notes += [f'no rows of protocol {protocol}' for protocol in wanted if protocol not in present]
+  is_wanted = lambda row: row['protocol'] in wanted and (controls or row['control'] is None)
+  wanted_rows = list(filter(is_wanted, rows))
+  key_of = {id(row): row_schema.key(row) for row in wanted_rows}
+  wanted_rows.sort(key=lambda row: (rank_of_run.get(row['run'], len(runs)), key_of[id(row)]))
   groups = defaultdict(list)
-  for row in rows:
-    if row['protocol'] in wanted and (controls or row['control'] is None):
-      groups[wanted.index(row['protocol'])].append(row)
+  for row in wanted_rows:
+    groups[wanted.index(row['protocol'])].append(row)
   if not groups:
     raise UserError(f'no rows of protocols={wanted} but those of controls; allowed: controls=True')
+  asked = [row for row in rows if row['run'] in rank_of_run]
+  asked = [row for row in asked if not labels or row['label'] in labels]
   found = {}
   for place, group in groups.items():
     own_notes = list(notes)
@@ -102,8 +105,6 @@ def collect(
     by_control = defaultdict(list)
     for name, row in zip(names, group, strict=True):
       by_control[row['control'] or ''].append((name, row))
-    asked = [row for row in rows if row['run'] in rank_of_run]
-    asked = [row for row in asked if not labels or row['label'] in labels]
     for control, named in by_control.items():
       there = [row for _, row in named]
       corpora = {row['corpus'] for row in there}

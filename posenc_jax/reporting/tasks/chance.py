@@ -13,7 +13,11 @@ CHANCE = 'chance'  # the name of its line in a table
 
 
 def chance_scores(rows: Iterable[dict], scores: Scores) -> dict[int, float | None]:
-  """{length: score of guessing}; None where runs or corpora disagree. {} without such rows."""
+  """{length: score of guessing}; None where runs or corpora disagree. {} without such rows, and of
+  a metric for which there are none.
+  """
+  if not scores.metric.chance:
+    return {}
   wanted = (scores.metric.chance, scores.protocol, scores.control)
   by_length = defaultdict(lambda: defaultdict(list))
   for row in rows:
