@@ -35,6 +35,7 @@ from posenc_jax.errors import Damaged, UserError, one_line, visible
 
 # Where this package lies: in a clone of the repository, if it was installed from one.
 REPOSITORY = Path(__file__).resolve().parents[1]
+PIECE = 2**24  # bytes that are unpacked at once
 MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
 # Of file systems that have none. The last two are one number on Linux and two on macOS.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
@@ -409,13 +410,16 @@ def _unpacked(data: bytes) -> bytes:
   try:
     if not data:
       raise EOFError('it is empty')
+    pieces = []
     with gzip.open(io.BytesIO(data)) as file:
-      unpacked = file.read(MAX_BYTES + 1)
+      # piece by piece: Python takes room for all that a read may return
+      while sum(map(len, pieces)) <= MAX_BYTES and (piece := file.read(PIECE)):
+        pieces.append(piece)
   except (OSError, EOFError, zlib.error) as error:
     raise ValueError(f'it cannot be unpacked ({error})') from None
-  if len(unpacked) > MAX_BYTES:
+  if sum(map(len, pieces)) > MAX_BYTES:
     raise ValueError(f'it unpacks to more than {MAX_BYTES} bytes')
-  return unpacked
+  return b''.join(pieces)
 
 
 def _text(tree: dict) -> bytes:
