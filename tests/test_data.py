@@ -1328,6 +1328,23 @@ def test_unknown_text_is_counted_in_bytes(kind, tmp_path):
   assert len(tokenizer.encode(f'{ASCII} 日'.encode()))
 
 
+def test_bytes_that_are_not_utf_8_are_said_and_many_are_refused(tmp_path, capsys):
+  """A tokenizer.json reads them as U+FFFD, which is easily predicted."""
+  tokenizer = tokenizers.TokenizerJson(byte_level().to_str().encode(), 'some.json')
+  few, many = ASCII.encode() + b'\xe9\xff', 'mañana el niño soñó '.encode('latin-1')
+  assert next(tokenizer.cut([few])).replaced == 2
+  token_cache.tokenized([few], tokenizer, tmp_path, 'corpus')
+  says = f'corpus: 2 bytes ({2 / len(few):.2%}) of the text are not UTF-8 and are read as U+FFFD\n'
+  assert capsys.readouterr().err.endswith(says)
+  says = r'json.: 4 bytes \(20\.00%\) of the text are not UTF-8 and .*; allowed: text in UTF-8, or '
+  with pytest.raises(UserError, match=says):
+    token_cache.tokenized([many], tokenizer, tmp_path, 'corpus')
+  assert len(token_cache.tokenized([many], tokenizers.BYTES, tmp_path, 'corpus').counts_D) == 1
+  pytest.importorskip('sentencepiece')
+  tokenizers.learned([few * 3], 300, tmp_path)
+  assert ': 6 bytes (' in capsys.readouterr().err
+
+
 def test_line_breaks_that_byte_pairs_leave_out_within_a_word_are_unknown():
   """What stands behind them would have the bytes of text before it, and the last token all others;
   where words are cut apart at them nothing is shifted.
@@ -1344,7 +1361,7 @@ def test_line_breaks_that_byte_pairs_leave_out_within_a_word_are_unknown():
     assert cut.bytes_T.max() == (2 if splitter else 101)
     says = r'1\.64% of the text is unknown to it; allowed: a tokenizer that leaves at most 1% '
     with pytest.raises(UserError, match=says) if unknown else nullcontext():
-      tokenizer.check_unknown(cut.unknown, len(text))
+      tokenizer.check_unknown(cut.unknown, 0, len(text))
 
 
 def test_what_a_splitter_takes_out_is_unknown():
@@ -1461,7 +1478,7 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
   assert tokenizer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
   for text in [*STRANGE, *(word.encode() for word in WORDS)]:
-    ((tokens_T, bytes_T, _),) = tokenizer.cut([text])
+    ((tokens_T, bytes_T, *_),) = tokenizer.cut([text])
     assert len(tokens_T) == len(bytes_T)
     assert (tokens_T.dtype, tokens_T.size == 0 or tokens_T.max() < tokenizer.vocab - 1) == (
       np.int32,
@@ -1474,7 +1491,7 @@ def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypa
   assert tokenizer.decode(tokenizer.encode(text.encode())) == text.encode()
   # what each token stands for ends where the token does, in whole characters
   text = 'the été 🙂 day'.encode()
-  ((tokens_T, bytes_T, _),) = tokenizer.cut([text])
+  ((tokens_T, bytes_T, *_),) = tokenizer.cut([text])
   ends = np.cumsum(bytes_T)
   made.no_truncation()
   made.no_padding()
@@ -1493,7 +1510,7 @@ def test_bytes_of_spaces_and_special_tokens_are_their_own():
   of_spaces = type(made.model)({'a': 0, 'b': 1, '\u0120': 2, 'a\u0120': 3}, [('a', '\u0120')])
   made.model, made.pre_tokenizer = of_spaces, type(made.pre_tokenizer)(False, use_regex=False)
   made.add_special_tokens(['<|end|>'])
-  ((tokens_T, bytes_T, _),) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut(
+  ((tokens_T, bytes_T, *_),) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut(
     [b'a  b<|end|>']
   )
   assert (tokens_T.tolist(), bytes_T.tolist()) == ([3, 2, 1, 4], [2, 1, 1, 7])
@@ -1553,7 +1570,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
     for tokens_T, bytes_T, document in zip(
       source.tokens, source.token_bytes, source.documents, strict=True
     ):
-      ((expected_T, sizes_T, _),) = source.tokenizer.cut([document])
+      ((expected_T, sizes_T, *_),) = source.tokenizer.cut([document])
       np.testing.assert_array_equal(tokens_T, expected_T)
       np.testing.assert_array_equal(bytes_T[:], sizes_T)
     assert source.counts.tolist() == [len(tokens_T) for tokens_T in source.tokens]

@@ -23,12 +23,12 @@ import numpy as np
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
-from posenc_jax.data.tokenizers import Bytes, OtherText
+from posenc_jax.data.tokenizers import Bytes, OtherText, not_utf8
 from posenc_jax.errors import Damaged, UserError
 
 # One more with each change of what the modules here make of files, what tokenizers.py makes of a
 # text or refuses, or of how it is kept.
-FORMAT = 6
+FORMAT = 7
 # The files of numbers. Where a token stands for LARGE bytes or more, `bytes` has LARGE, `places`
 # the place of the token, and `large` its bytes.
 FILES = ('tokens', 'bytes', 'places', 'large', 'counts')
@@ -149,8 +149,11 @@ def tokenized(
       what = f'the tokenizer changes text ({change}), and predicts what it has changed'
       print(f'{title}: {what}: other bits per byte are not comparable', file=sys.stderr, flush=True)
     name_of = lambda n: f'{title}, {names[n] if names else n}'
-    if _write(scratch / name, documents, tokenizer, name_of) != name:
+    written, replaced = _write(scratch / name, documents, tokenizer, name_of)
+    if written != name:
       raise UserError(f'{title}: the text changed while it was read; run again')
+    if replaced:
+      print(f'{title}: {not_utf8(replaced, size)}', file=sys.stderr, flush=True)
     return scratch / name
 
   build_once(folder, cache, make)
@@ -235,14 +238,14 @@ class _Writer:
 
 def _write(
   folder: Path, documents: Sequence[bytes], tokenizer: Bytes, name_of: Callable[[int], str]
-) -> str:
-  """Writes the tokens into a new folder; returns the name of the text that they are of. Raises
-  `UserError` as `check_unknown` of the tokenizer does, and with the name of a document that is none
-  of its texts.
+) -> tuple[str, int]:
+  """Writes the tokens into a new folder; returns the name of the text that they are of, and how
+  many of its bytes are replaced since they are not UTF-8. Raises `UserError` as `check_unknown` of
+  the tokenizer does, and with the name of a document that is none of its texts.
   """
   folder.mkdir()
   digest = _digest(tokenizer)
-  unknown = size = num_tokens = num_cut = 0
+  unknown = replaced = size = num_tokens = num_cut = 0
   files = {name: _Writer(folder / name, kind) for name, kind in _kinds(tokenizer).items()}
   try:
     for chunk in _chunks(documents):
@@ -258,8 +261,9 @@ def _write(
         files['counts'].write(np.array([len(cut.tokens_T)]))
         num_tokens += len(cut.tokens_T)
         unknown += cut.unknown
+        replaced += cut.replaced
         num_cut += 1
-    tokenizer.check_unknown(unknown, size)
+    tokenizer.check_unknown(unknown, replaced, size)
     for file in files.values():
       file.sync()
   except OtherText as error:
@@ -268,7 +272,7 @@ def _write(
     for file in files.values():
       file.close()
   storage.write_json(folder / CHECKS, {name: file.checks for name, file in files.items()})
-  return digest.hexdigest()[:NAME]
+  return digest.hexdigest()[:NAME], replaced
 
 
 def _chunks(documents: Iterable[bytes]) -> Iterable[list[bytes]]:

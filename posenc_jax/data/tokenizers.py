@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ MAX_TRAINING_BYTES = 2**26  # of the training split, from which a model is learn
 # Characters of a line that SentencePiece learns from: of longer ones it may learn nothing, or end
 # the process.
 LONGEST_LINE = 2**15
+NOT_UTF8 = '[\udc80-\udcff]'  # as Python writes bytes that are not UTF-8
 SPACE = '\u2581'  # SentencePiece writes a space as this character and gives it back as a space
 
 # Byte-level pieces write bytes as characters: those that can be printed as themselves, the others
@@ -48,11 +50,13 @@ class Cut(NamedTuple):
     bytes_T: how many bytes of the text each of them stands for, which add up to all of it; of
       `Integers`, 1.
     unknown: how many bytes of the text the tokenizer does not know.
+    replaced: how many bytes of the text are not UTF-8 and are read as U+FFFD.
   """
 
   tokens_T: np.ndarray
   bytes_T: np.ndarray
   unknown: int = 0
+  replaced: int = 0
 
 
 class Bytes:
@@ -81,8 +85,10 @@ class Bytes:
       tokens_T = self.encode(text)
       yield Cut(tokens_T, self.lengths[tokens_T])
 
-  def check_unknown(self, unknown: int, size: int) -> None:
-    """Raises `UserError` where too many of the bytes of all texts together are unknown."""
+  def check_unknown(self, unknown: int, replaced: int, size: int) -> None:
+    """Raises `UserError` where too many of the bytes of all texts together are unknown, or are
+    replaced since they are not UTF-8.
+    """
 
   def change(self, text: bytes) -> str:
     """An example of how the tokenizer changes the text before it cuts it; '' where it does not."""
@@ -221,7 +227,7 @@ class TokenizerJson(Bytes):
     transformers and in evaluation harnesses. Raises `UserError` for a text that it cannot cut.
     """
     texts = list(map(_characters, texts))
-    readable = [re.sub('[\udc80-\udcff]', '\ufffd', text) for text in texts]
+    readable = [re.sub(NOT_UTF8, '\ufffd', text) for text in texts]
     try:
       encodings = self._tokenizer.encode_batch(readable, add_special_tokens=False)
     except Exception as error:  # the library raises nothing more special
@@ -236,7 +242,8 @@ class TokenizerJson(Bytes):
       unknown = int(sizes[_within(spans_T2[tokens_T == self._unknown], len(text))].sum())
       if self._alphabet is not None:
         unknown = min(self._dropped(sent), int(sizes.sum()))
-      yield Cut(tokens_T, _bytes_between(sizes, spans_T2[:, 1]), unknown)
+      replaced = len(re.findall(NOT_UTF8, text))
+      yield Cut(tokens_T, _bytes_between(sizes, spans_T2[:, 1]), unknown, replaced)
 
   def _dropped(self, text: str) -> int:
     """How many bytes become no token, by the alphabet: spans do not say it, since those behind a
@@ -258,11 +265,14 @@ class TokenizerJson(Bytes):
     normalizer = self._tokenizer.normalizer
     return text if normalizer is None or self._writes_bytes else normalizer.normalize_str(text)
 
-  def check_unknown(self, unknown: int, size: int) -> None:
+  def check_unknown(self, unknown: int, replaced: int, size: int) -> None:
     """Raises `UserError` where more than MOST_UNKNOWN of the bytes of a corpus, or of documents
-    scored together, are unknown: to predict the unknown token, or none, says nothing of the text
-    whose bytes a score is divided by. A short text may well have one.
+    scored together, are unknown or replaced: to predict the unknown token, U+FFFD, or none, says
+    nothing of the text whose bytes a score is divided by. A short text may well have one.
     """
+    if replaced > MOST_UNKNOWN * size:
+      allowed = "text in UTF-8, or data.tokenizer='bytes'"
+      raise UserError(f'{self._field}: {not_utf8(replaced, size)}; allowed: {allowed}')
     if unknown > MOST_UNKNOWN * size:
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
       share = f'{unknown / size:.2%} of the text'
@@ -302,8 +312,14 @@ class TokenizerJson(Bytes):
     return piece.replace(SPACE, ' ').encode()
 
 
+def not_utf8(replaced: int, size: int) -> str:
+  """Says how many of so many bytes are replaced."""
+  share = f'{replaced:,} bytes ({replaced / size:.2%})'
+  return f'{share} of the text are not UTF-8 and are read as U+FFFD'
+
+
 def _characters(text: bytes) -> str:
-  """The text, in which each byte that is not UTF-8 is one of the code points U+DC80 to U+DCFF."""
+  """The text, in which each byte that is not UTF-8 is one of the code points of NOT_UTF8."""
   return str(text, 'utf-8', 'surrogateescape')  # which takes a file in memory, too
 
 
@@ -410,6 +426,9 @@ def _learn(texts: Sequence[bytes], vocab: int) -> bytes:
   import sentencepiece
 
   model = io.BytesIO()
+  if replaced := sum(len(re.findall(NOT_UTF8, _characters(text))) for text in texts):
+    what = not_utf8(replaced, sum(map(len, texts)))
+    print(f"config.data.tokenizer='sentencepiece' learns: {what}", file=sys.stderr, flush=True)
   lines = (line for text in texts for line in str(text, 'utf-8', 'replace').split('\n') if line)
   try:
     sentencepiece.SentencePieceTrainer.train(

@@ -146,7 +146,8 @@ def score(
   texts, sizes = [cut.tokens_T for cut in cuts], [cut.bytes_T for cut in cuts]
   if tokenizer is not None:
     size = sum(len(document) for document in documents if isinstance(document, bytes))
-    tokenizer.check_unknown(sum(cut.unknown for cut in cuts), size)
+    unknown, replaced = (sum(getattr(cut, n) for cut in cuts) for n in ('unknown', 'replaced'))
+    tokenizer.check_unknown(unknown, replaced, size)
   lm = run.model if isinstance(run, Run) else run
   if isinstance(lm, LM):
     for tokens_T in texts:
