@@ -1403,6 +1403,18 @@ def test_a_tokenizer_that_changes_text_is_said(normalizer, text, said, tmp_path,
   assert f'corpus: the tokenizer changes text {said}' in lines[-1] or not said
 
 
+def test_a_change_of_text_is_seen_in_any_of_some_documents(tmp_path, capsys):
+  """Also by a normalizer that then writes bytes as characters."""
+  library = pytest.importorskip('tokenizers')
+  made, normalizers = byte_level(), library.normalizers
+  made.pre_tokenizer = library.pre_tokenizers.Split('no such text', 'isolated')
+  for normalizer, said in ((normalizers.NFKC(), True), (normalizers.NFC(), False)):
+    made.normalizer = normalizers.Sequence([normalizer, normalizers.ByteLevel()])
+    tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+    token_cache.tokenized([b'the day', b'', 'a ﬁne é'.encode()], tokenizer, tmp_path, 'corpus')
+    assert ("changes text ('ﬁneé' to 'fineé')" in capsys.readouterr().err) == said
+
+
 @pytest.mark.parametrize(
   ('model', 'settings', 'pieces', 'text'),
   [

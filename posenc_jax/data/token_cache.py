@@ -37,7 +37,8 @@ NAME = 32  # hexadecimal digits of a hash, which name a folder of tokens
 CHECKS = 'checks.json'  # the CRC-32 of each block of each file
 BLOCK_BYTES = 2**20  # at least read at once, until all have been checked
 CHUNK_BYTES = 2**22  # of text, given to the tokenizer at once: it may use several cores
-SAMPLE_BYTES = 2**16  # of the first document, in which it is seen whether text is changed
+# Where it is seen whether text is changed: so many documents, spread evenly, and bytes of each.
+SAMPLED, SAMPLE_BYTES = 32, 2**13
 
 
 class Checked:
@@ -145,7 +146,10 @@ def tokenized(
 
   def make(scratch: Path) -> Path:
     print(f'{title}: {size:,} bytes are cut into tokens, once', file=sys.stderr, flush=True)
-    if change := tokenizer.change(next(iter(documents), b'')[:SAMPLE_BYTES]):
+    count = len(documents)
+    sample = sorted({n * count // SAMPLED for n in range(SAMPLED)}) if count else []
+    changes = (tokenizer.change(documents[n][:SAMPLE_BYTES]) for n in sample)
+    if change := next(filter(None, changes), ''):
       what = f'the tokenizer changes text ({change}), and predicts what it has changed'
       print(f'{title}: {what}: other bits per byte are not comparable', file=sys.stderr, flush=True)
     name_of = lambda n: f'{title}, {names[n] if names else n}'

@@ -261,9 +261,14 @@ class TokenizerJson(Bytes):
     return sum(n * len(c.encode()) for c, n in (taken_out + unknown).items())
 
   def _normalized(self, text: str) -> str:
-    """What the tokenizer makes of a text before it cuts it; bytes are not written as characters."""
+    """What the tokenizer makes of a text before it cuts it; bytes that are written as characters
+    are read again.
+    """
     normalizer = self._tokenizer.normalizer
-    return text if normalizer is None or self._writes_bytes else normalizer.normalize_str(text)
+    text = text if normalizer is None else normalizer.normalize_str(text)
+    if not self._writes_bytes or not set(text) <= BYTE_OF_CHARACTER.keys():
+      return text
+    return bytes(map(BYTE_OF_CHARACTER.get, text)).decode('utf-8', 'replace')
 
   def check_unknown(self, unknown: int, replaced: int, size: int) -> None:
     """Raises `UserError` where more than MOST_UNKNOWN of the bytes of a corpus, or of documents
