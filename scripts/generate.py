@@ -12,10 +12,11 @@ token each time. --top_k and --top_p leave only the likeliest tokens to draw fro
 imported, or tuned from one, writes up to its end of text, with --ignore_eos beyond it.
 --config.FIELD=VALUE changes the run's attention or encoding, as in eval.py; --config=STUDY.py is
 needed only for an encoding that the study registers. The text goes to stdout, with a mark in the
-place of what is no printable character, and the speed to stderr.
+place of what would control a terminal, and the speed to stderr.
 """
 
 import codecs
+import re
 import sys
 import time
 from pathlib import Path
@@ -27,6 +28,8 @@ LESS_MEMORY = (
   'a smaller model, whose parameters take 4 bytes each on one device; for the cache, a shorter '
   'prompt or fewer --tokens'
 )
+# Controls but for tabs and line breaks, surrogates, and marks that turn the direction of writing.
+CONTROLS = '(?!\r\n)[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]'
 FLAGS = {
   'workdir': cli.REQUIRED,
   'config': '',
@@ -57,7 +60,7 @@ def main(argv):
   prompt = read_prompt(flags.prompt, flags.prompt_file)
   pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.ignore_eos)
   with memory.memory_errors(LESS_MEMORY):
-    write(prompt.decode('utf-8', 'replace'), pieces)
+    write(prompt, pieces)
 
 
 def read_prompt(prompt: str, file: str) -> bytes:
@@ -71,15 +74,19 @@ def read_prompt(prompt: str, file: str) -> bytes:
     raise UserError(f'--prompt_file={file!r}: {error.strerror}; allowed: a file, or -') from None
 
 
-def write(prompt: str, pieces) -> None:
-  """Prints the prompt and each piece of bytes as soon as it is there, then how fast they came."""
+def write(prompt: bytes, pieces) -> None:
+  """Prints the prompt and each piece of bytes as soon as it is there, then how fast they came. A
+  character may begin in one and end in the next.
+  """
   decoder = codecs.getincrementaldecoder('utf-8')('replace')
-  times, before = [], printable(prompt)  # not printed yet: the first piece may be an error
+  times, text = [], decoder.decode(prompt)  # not printed yet: the first piece may be an error
   for piece in pieces:
     times.append(time.perf_counter())
-    print(before + printable(decoder.decode(piece)), end='', flush=True)
-    before = ''
-  print(before + printable(decoder.decode(b'', final=True)))
+    text += decoder.decode(piece)
+    whole = text.removesuffix('\r')  # which is a line break if a '\n' comes next
+    print(printable(whole), end='', flush=True)
+    text = text[len(whole) :]
+  print(printable(text + decoder.decode(b'', final=True)))
   if len(times) > 2:  # the first two compile: they have different numbers of tokens before them
     speed = (len(times) - 2) / (times[-1] - times[1])
     print(f'{len(times)} tokens, {speed:,.0f} tokens/s', file=sys.stderr)
@@ -87,7 +94,7 @@ def write(prompt: str, pieces) -> None:
 
 def printable(text: str) -> str:
   """The text with a mark in the place of what would control a terminal."""
-  return ''.join(c if c.isprintable() or c in '\n\t' else '\N{REPLACEMENT CHARACTER}' for c in text)
+  return re.sub(CONTROLS, '\N{REPLACEMENT CHARACTER}', text)
 
 
 if __name__ == '__main__':

@@ -21,6 +21,7 @@ from posenc_jax.evaluation.generation import Sampling, end_tokens, generate
 from posenc_jax.evaluation.runs import load_run, without_bos
 from posenc_jax.training import loop
 from posenc_jax.training.run_dir import claim_run_dir
+from scripts import generate as generate_script
 
 LIKELY = [0.4, 0.3, 0.2, 0.1]  # probabilities of four tokens; BOS would be the likeliest
 BUT_LAST = np.arange(5) < 4
@@ -287,9 +288,19 @@ def test_the_script_prints_prompt_and_text(run, command):
   flags = f'--workdir={run[0]}', '--prompt=the q', '--tokens=11', '--temperature=0'
   code, out, err = command('scripts/generate.py', *flags)
   made = text(run, temperature=0.0).decode('utf-8', 'replace')
-  made = ''.join(c if c.isprintable() or c in '\n\t' else '\N{REPLACEMENT CHARACTER}' for c in made)
-  assert (code, out) == (None, f'the q{made}\n')
+  assert (code, out) == (None, f'the q{generate_script.printable(made)}\n')
   assert err.startswith('11 tokens, ')
+
+
+def test_only_what_controls_a_terminal_is_replaced(capsys):
+  """A character or a line break may begin in the prompt, or in one piece, and end in the next."""
+  kept = '\ufeff日\u3000本\xa0\u200d\u200c 🙂\U0001fae9\r\n\t'
+  data = kept.encode()
+  for place in range(len(data)):
+    generate_script.write(data[:place], (data[n : n + 1] for n in range(place, len(data))))
+    assert capsys.readouterr().out == f'{kept}\n'
+  generate_script.write(b'a\r', [b'b\x1b', '\x85\u202e\u2069\x7f'.encode(), b'\xe6', b'\r'])
+  assert capsys.readouterr().out == f'a\ufffdb{7 * chr(0xFFFD)}\n'
 
 
 def test_what_is_said_of_a_run_is_no_part_of_its_text(run, command, tmp_path):
