@@ -69,6 +69,7 @@ def read_prompt(prompt: str, file: str) -> bytes:
   if file == '-':
     return sys.stdin.buffer.read()
   try:
+    # Bytes of the command line that are not UTF-8 are surrogates.
     return Path(file).read_bytes() if file else prompt.encode('utf-8', 'surrogateescape')
   except OSError as error:
     raise UserError(f'--prompt_file={file!r}: {error.strerror}; allowed: a file, or -') from None

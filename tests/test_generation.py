@@ -279,6 +279,25 @@ def test_a_prompt_can_be_a_file(run, tmp_path, command, monkeypatch):
   assert outs[0].startswith('the q')
 
 
+@pytest.mark.parametrize(
+  ('prompt', 'expected'),
+  [
+    ('a\n\tb\r\n', b'a\n\tb\r\n'),
+    ('日\u3000本 \u200d', '日\u3000本 \u200d'.encode()),
+    (' ', b' '),
+    ('a\udce6', b'a\xe6'),
+    ('a' * 2000, b'a' * 2000),
+  ],
+)
+def test_a_prompt_is_text_of_any_characters(prompt, expected, run, command, monkeypatch):
+  given = []
+  monkeypatch.setattr(
+    generation, 'generate', lambda run, folder, text, *_: given.append(text) or []
+  )
+  code, _, err = command('scripts/generate.py', f'--workdir={run[0]}', f'--prompt={prompt}')
+  assert (code, err, given) == (None, '', [expected])
+
+
 def test_seeds_and_prompts_count(run):
   texts = {text(run, count=8, temperature=1.0, seed=seed) for seed in (1, 2)}
   assert len(texts | {text(run, b'', 8, temperature=1.0, seed=1)}) == 3

@@ -30,6 +30,7 @@ PATHS = {
   'config.data.corpus', 'config.data.tokenizer', 'config.train.init_from',
   'config.eval.long_ppl_evaluator',
 }  # fmt: skip
+CONTENT = {'prompt'}  # flags that are text of any characters, not a name
 
 
 def parse_args(
@@ -87,10 +88,13 @@ def parse_args(
 
 
 def checked_text(name: str, value: str) -> str:
-  """The value of a flag that is text. Raises `UserError` if it is empty or cannot be printed."""
-  if refused := text()(value):
+  """The value of a flag that is text. Raises `UserError` if it is empty or, of what is no content,
+  cannot be printed.
+  """
+  is_content = name.removeprefix('--') in CONTENT
+  if not is_content and (refused := text()(value)):
     raise UserError(f'{name}={shown(value)}; allowed: {refused}')
-  if not value.strip():
+  if not (value if is_content else value.strip()):
     raise UserError(f'{name}={shown(value)}: is empty; allowed: {name}=VALUE')
   return value
 
