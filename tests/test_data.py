@@ -1328,6 +1328,19 @@ def test_unknown_text_is_counted_in_bytes(kind, tmp_path):
   assert len(tokenizer.encode(f'{ASCII} 日'.encode()))
 
 
+@pytest.mark.parametrize('unknown', [0, 2])
+def test_an_unknown_token_that_the_text_says_is_known(unknown):
+  """WikiText-2 has such words."""
+  library = pytest.importorskip('tokenizers')
+  words = {'the': 1, 'day': 2 - unknown, '<unk>': unknown}
+  made = library.Tokenizer(library.models.WordLevel(words, unk_token='<unk>'))
+  made.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
+  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  for text, count in ((b'the <unk> day <unk>', 0), (b'the <unk> night day', 5)):
+    (cut,) = tokenizer.cut([text])
+    assert (len(cut.tokens_T), cut.unknown) == (4, count)
+
+
 def test_bytes_that_are_not_utf_8_are_said_and_many_are_refused(tmp_path, capsys):
   """A tokenizer.json reads them as U+FFFD, which is easily predicted."""
   tokenizer = tokenizers.TokenizerJson(byte_level().to_str().encode(), 'some.json')

@@ -200,6 +200,9 @@ class TokenizerJson(Bytes):
     self._unknown = model.get('unk_id')  # Unigram's; other models name it
     if (unknown := model.get('unk_token')) is not None:
       self._unknown = self._tokenizer.token_to_id(unknown)
+    self._unknown_piece = None
+    if self._unknown is not None:
+      self._unknown_piece = self._tokenizer.id_to_token(self._unknown)
     self._within_word, self._ends_word = _marks(model)
     splitter = None if tree.get('decoder') else self._tokenizer.pre_tokenizer
     # Whether pieces are words, and nothing says how they are joined again.
@@ -239,7 +242,14 @@ class TokenizerJson(Bytes):
       spans = itertools.chain.from_iterable(encoding.offsets)
       spans_T2 = np.fromiter(spans, int, 2 * len(tokens_T)).reshape(-1, 2)
       sizes = _sizes(text)
-      unknown = int(sizes[_within(spans_T2[tokens_T == self._unknown], len(text))].sum())
+      # A text may say the unknown token itself, as WikiText-2 does.
+      unknown_N2 = [
+        (start, end)
+        for start, end in spans_T2[tokens_T == self._unknown]
+        if sent[start:end].strip() != self._unknown_piece
+      ]
+      unknown_N2 = np.array(unknown_N2, int).reshape(-1, 2)
+      unknown = int(sizes[_within(unknown_N2, len(text))].sum())
       if self._alphabet is not None:
         unknown = min(self._dropped(sent), int(sizes.sum()))
       replaced = len(re.findall(NOT_UTF8, text))
