@@ -869,6 +869,20 @@ def test_large_texts_are_read_where_they_lie(tmp_path, monkeypatch):
     corpus(str(tmp_path / 'texts'), 'train', 'text', '').documents[0]
 
 
+@pytest.mark.parametrize('mapped', [1, 2**30])
+def test_a_file_is_seen_to_be_no_text_by_its_beginning_whatever_its_size(
+  mapped, tmp_path, monkeypatch
+):
+  monkeypatch.setattr(folders, 'MAPPED_BYTES', mapped)
+  monkeypatch.setattr(folders, 'BEGINNING', 4)
+  (tmp_path / 'train').mkdir()
+  for content, place in ((b'text\0', None), (b'tex\0t', 3)):
+    (tmp_path / 'train' / '0.txt').write_bytes(content)
+    says = rf'0\.txt of .* UTF-16 \(byte {place} is NUL\); allowed: text in UTF-8'
+    with nullcontext() if place is None else pytest.raises(UserError, match=says):
+      assert bytes(corpus(str(tmp_path), 'train', 'text', '').documents[0]) == content
+
+
 def write(root, files):
   for name, text in files.items():
     (root / name).parent.mkdir(parents=True, exist_ok=True)

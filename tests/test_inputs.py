@@ -533,7 +533,7 @@ def test_a_folder_that_nothing_can_be_moved_to_is_refused(tmp_path, monkeypatch)
   [
     ({'a.txt': b'\x1f\x8bxx'}, 'a.txt of '),
     ({'a.txt': b'BZh91AY&SY\xee\x10'}, 'a.txt of '),
-    ({'a.txt': b'a\0b'}, 'is compressed, binary or UTF-16; allowed: text in UTF-8'),
+    ({'a.txt': b'a\0b'}, 'is compressed, binary or UTF-16 (byte 1 is NUL); allowed: text in UTF-8'),
     ({'a.jsonl': b'[' * 100_000}, 'is not JSON: '),
     ({'a.jsonl': b'{"text": ' + b'9' * 5000 + b'}'}, 'is not JSON: '),
     (

@@ -37,7 +37,7 @@ OF_LIBRARY = ('.arrow', '.bz2', '.csv', '.gz', '.json', '.parquet', '.tsv', '.xz
 
 # A .txt file of so many bytes or more is not read as a whole: windows are read from where it lies.
 MAPPED_BYTES = 2**25
-BEGINNING = 2**20  # bytes of such a file, by which it is seen whether it is text
+BEGINNING = 2**20  # bytes of a file, by which it is seen whether it is text
 AT_ONCE = 2**12  # numbers of an array that become Python's
 DIGEST = 'S32'  # a SHA-256: that NumPy leaves off zeros at the end changes no order
 
@@ -236,11 +236,13 @@ def _content(document: Document) -> bytes | mmap.mmap:
   with document.path.open('rb') as file:
     is_large = os.fstat(file.fileno()).st_size >= MAPPED_BYTES
     content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if is_large else file.read()
-  start = content[:BEGINNING] if is_large else content
-  if b'\0' in start or start.startswith(COMPRESSED):
+  start = content[:BEGINNING]
+  place = start.find(b'\0')
+  if place >= 0 or start.startswith(COMPRESSED):
+    seen = f'byte {place} is NUL' if place >= 0 else 'by its first bytes'
     raise UserError(
       f'config.data.corpus: {document.name} of {document.path.parent} is compressed, binary or '
-      'UTF-16; allowed: text in UTF-8'
+      f'UTF-16 ({seen}); allowed: text in UTF-8'
     )
   return content
 
