@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import inspect
 import math
+import mmap
 import re
 import textwrap
 import types
@@ -126,6 +127,12 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
       assert found.bits_a_byte() == pytest.approx(bits / size)
   of_tokens = score(model, [np.array([2, 1, 0])], 'non_overlapping', length=2)
   assert of_tokens.bits_a_byte([1, 1, 2]) == pytest.approx(6 / 4)
+  expected = score(model, [b'abba'], 'non_overlapping', length=2)
+  with mmap.mmap(-1, 4) as file:
+    file.write(b'abba')
+    for other in (bytearray(b'abba'), memoryview(b'abba'), file):
+      found = score(model, [other], 'non_overlapping', length=2)
+      assert found.bits_a_byte() == expected.bits_a_byte()
   with pytest.raises(ValueError, match='bytes_V=None; allowed: bytes of each symbol, or documents'):
     of_tokens.bits_a_byte()
   # spaces, too, which nothing cuts words at here

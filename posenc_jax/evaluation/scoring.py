@@ -19,6 +19,7 @@ What protocols do is said in `evaluation.windows`; rows of eval.py are made by t
 
 import functools
 import math
+import mmap
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
@@ -36,7 +37,7 @@ from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model.decoder import LM, check_tokens
 from posenc_jax.model.token_nll import BITS, token_nll
 
-Document = Sequence[int] | jax.Array | np.ndarray | bytes  # tokens_T, or text
+Document = Sequence[int] | jax.Array | np.ndarray | bytes  # tokens_T, or text: bytes of any kind
 Arrays = Sequence[np.ndarray]  # of each document, or of each part that is scored
 # What protocols return: nats of the scored parts, and what takes these parts from documents.
 Scored = tuple[list[np.ndarray], Callable[[Arrays], Arrays]]
@@ -131,7 +132,7 @@ def score(
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
   run, evaluator = (getattr(x, '__self__', x) for x in (model, settings.get('evaluator')))
   tokenizer = run.tokenizer if isinstance(run, Run) else BYTES
-  documents = list(documents)
+  documents = [_as_bytes(document) for document in documents]
   # integers for a function may be of any tokenizer
   is_known = isinstance(run, Run) or any(isinstance(document, bytes) for document in documents)
   if is_known and isinstance(evaluator, Run):
@@ -156,6 +157,13 @@ def score(
   nats, parts_of = SCORERS[protocol](nll, texts, length, batch_tokens, takes_last, **settings)
   has_sizes = not any(bytes_T is None for bytes_T in sizes)
   return Score(nats, list(parts_of(texts)), list(parts_of(sizes)) if has_sizes else None)
+
+
+def _as_bytes(document: Document) -> Document:
+  """The text of a document that is bytes of another kind, such as a file in memory."""
+  is_text = isinstance(document, bytearray | mmap.mmap)
+  is_text |= isinstance(document, memoryview) and document.format == 'B'
+  return bytes(document) if is_text else document
 
 
 def _name(tokenizer: Bytes | None) -> str:
