@@ -42,6 +42,15 @@ def test_the_key_is_hidden_at_its_depth_and_the_middle_of_the_text_is_around_it(
   assert bytes(tokens_T[-scored:].tolist()) == b'48213'
 
 
+@pytest.mark.parametrize(('depth', 'before'), [(0, 0), (0.3, 18), (0.31, 21), (0.99, 60)])
+def test_no_sentence_is_hidden_within_a_character(depth, before):
+  text_T = np.frombuffer('日'.encode() * 20, np.uint8)
+  length = 60 + len(HIDDEN) + len(ASKED)
+  tokens_T, _ = text_tasks.window(BYTES.encode, text_T, length, depth, PASSKEY)
+  text = text_T.tobytes()
+  assert bytes(tokens_T.tolist()) == text[:before] + HIDDEN + text[before:] + ASKED
+
+
 def test_a_space_that_is_joined_with_digits_is_scored_with_them():
   """As byte pairs of GPT-2 have it: each token is a word with the space before it."""
   words = functools.cache(lambda word: len(word) + 1000)

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenc_jax.data.tokenizers import MOST_UNKNOWN, Bytes
+from posenc_jax.data.tokenizers import BYTES, MOST_UNKNOWN, Bytes
 from posenc_jax.errors import UserError
 
 DIGITS = 5  # of a key, a code and a value
@@ -222,7 +222,7 @@ def window(
 
   N sentences stand 1 / N of the text apart: the first at the depth, those that would stand behind
   the end at its beginning. Sentences in order stand one in each of N equal parts of the text, at
-  the depth in its part.
+  the depth in its part. Where tokens are bytes, none stands within a character.
 
   Args:
     text_T: tokens, of which the middle ones are taken; with a filler, none.
@@ -247,12 +247,21 @@ def window(
   else:
     shares = [(depth + n / len(hidden)) % 1 for n in range(len(hidden))]
   places = [round(share * need) for share in shares]
+  if encode == BYTES.encode:
+    places = [_at_character(around_T, place) for place in places]
   parts, before = [], 0
   for place, sentence_T in sorted(zip(places, hidden, strict=True), key=lambda pair: pair[0]):
     parts += [around_T[before:place], sentence_T]
     before = place
   parts += [around_T[before:], asked]
   return np.concatenate(parts).astype(np.int32), scored
+
+
+def _at_character(bytes_T: np.ndarray, place: int) -> int:
+  """The place, or the next one at which no character of UTF-8 goes on."""
+  while place < len(bytes_T) and 0x80 <= bytes_T[place] < 0xC0:
+    place += 1
+  return place
 
 
 def _filled(encode: Encode, pieces: Iterator[str], tokens: int) -> np.ndarray:
