@@ -30,6 +30,7 @@ from synthetic import (
 from posenc_jax import storage
 from posenc_jax.errors import UserError
 from posenc_jax.reporting.colors import GREY, TEXT_GREY, looks
+from posenc_jax.reporting.mpl import axes as figure_axes
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.mpl.axes import spread_labels
 from posenc_jax.reporting.mpl.differences import BLUE, IN_WORDS, ORANGE
@@ -755,3 +756,11 @@ assert not {'jax', 'flax', 'optax', 'orbax'} & sys.modules.keys()
 """
   done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
+
+
+def test_characters_that_the_font_lacks_are_those_of_another_that_is_there(monkeypatch):
+  import matplotlib as mpl
+
+  monkeypatch.setattr(figure_axes, 'EAST_ASIAN', ('No Such Font', 'DejaVu Serif'))
+  with figure_axes.as_text():
+    assert mpl.rcParams['font.family'] == ['sans-serif', 'DejaVu Serif']

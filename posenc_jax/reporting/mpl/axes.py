@@ -10,14 +10,25 @@ from posenc_jax.reporting.colors import TEXT_GREY
 
 MOST_LINES = 200  # of a figure
 MOST_NOTE_LINES = 14
+# Fonts for Chinese, Japanese and Korean, of those that systems have.
+EAST_ASIAN = (
+  'Noto Sans CJK SC', 'Noto Sans CJK JP', 'Noto Sans CJK KR', 'Source Han Sans SC',
+  'WenQuanYi Micro Hei', 'Microsoft YaHei', 'Yu Gothic', 'Malgun Gothic',
+  'PingFang SC', 'Hiragino Sans', 'Apple SD Gothic Neo',
+)  # fmt: skip
 LONGEST_NAME = 60  # characters: a longer name leaves no room for the curves
 
 
 def as_text():
-  """The context in which a figure is drawn: names are text, a '$' in one of them is no formula."""
+  """The context in which a figure is drawn: names are text, a '$' in one of them is no formula, and
+  characters that the font lacks are those of EAST_ASIAN.
+  """
   import matplotlib as mpl
+  from matplotlib.font_manager import fontManager
 
-  return mpl.rc_context({'text.parse_math': False, 'text.usetex': False})
+  known = set(fontManager.get_font_names())
+  families = [*mpl.rcParams['font.family'], *(name for name in EAST_ASIAN if name in known)]
+  return mpl.rc_context({'text.parse_math': False, 'text.usetex': False, 'font.family': families})
 
 
 def new_figure(width: float, height: float):
