@@ -1496,7 +1496,7 @@ def without_unknown(kind):
 
 
 @pytest.mark.parametrize('kind', ['Unigram', 'WordLevel', 'WordPiece', 'BPE'])
-def test_text_that_a_tokenizer_cannot_cut_is_one_line(kind):
+def test_text_that_a_tokenizer_cannot_cut_is_one_line(kind, tmp_path):
   tokenizer = tokenizers.TokenizerJson(without_unknown(kind).to_str().encode(), 'some.json')
   assert len(tokenizer.encode(b'a')) == 1
   with pytest.raises(UserError) as error:
@@ -1506,6 +1506,9 @@ def test_text_that_a_tokenizer_cannot_cut_is_one_line(kind):
     'unknown token',
     str(error.value),
   )
+  texts, names = [b'a', b'b', '🙂'.encode(), b'a'], ['a.txt', 'b.txt', 'c.txt', 'd.txt']
+  with pytest.raises(UserError, match=r'^corpus, c\.txt: config\..* cannot cut a text'):
+    token_cache.tokenized(texts, tokenizer, tmp_path, 'corpus', names=names)
 
 
 @pytest.mark.parametrize('make', [byte_level, metaspace])

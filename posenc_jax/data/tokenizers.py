@@ -227,16 +227,19 @@ class TokenizerJson(Bytes):
     A token stands for what lies from the end of the tokens before it to its own end; the last one
     also for what is left. Of the tokens that share a character, the first has its bytes. Where a
     special token stands literally in a text, such as '<|endoftext|>', it is that token, as it is in
-    transformers and in evaluation harnesses. Raises `UserError` for a text that it cannot cut.
+    transformers and in evaluation harnesses. Raises `OtherText` for a text that it cannot cut.
     """
-    texts = list(map(_characters, texts))
+    originals, texts = texts, list(map(_characters, texts))
     readable = [re.sub(NOT_UTF8, '\ufffd', text) for text in texts]
     try:
       encodings = self._tokenizer.encode_batch(readable, add_special_tokens=False)
     except Exception as error:  # the library raises nothing more special
+      if len(texts) > 1:  # one by one, so that it is seen which it is
+        yield from itertools.chain.from_iterable(self.cut([text]) for text in originals)
+        return
       problem = f'cannot cut a text ({one_line(error, MAX_REASON)})'
       allowed = 'a tokenizer with an unknown token'
-      raise UserError(f'{self._field}: {problem}; allowed: {allowed}') from None
+      raise OtherText(f'{self._field}: {problem}; allowed: {allowed}') from None
     for text, sent, encoding in zip(texts, readable, encodings, strict=True):
       tokens_T = np.array(encoding.ids, np.int32)
       spans = itertools.chain.from_iterable(encoding.offsets)
