@@ -1304,7 +1304,9 @@ def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path, monkeypa
   # Of all texts together few are unknown; those that are cut together at the end are many.
   monkeypatch.setattr(token_cache, 'CHUNK_BYTES', 1000)
   assert len(prepare(*[known * 20] * 10, short).counts_D) == 11
-  with pytest.raises(UserError, match=r'\d% of the text is unknown to it; allowed: .* at most 1%'):
+  with pytest.raises(
+    UserError, match=r'\d% of the text is unknown to it, first in corpus, 1; .* at most 1%'
+  ):
     prepare(known, short)
 
 

@@ -249,6 +249,7 @@ def _write(
   """
   folder.mkdir()
   digest = _digest(tokenizer)
+  first = ''
   unknown = replaced = size = num_tokens = num_cut = 0
   files = {name: _Writer(folder / name, kind) for name, kind in _kinds(tokenizer).items()}
   try:
@@ -264,10 +265,12 @@ def _write(
         files['large'].write(cut.bytes_T[places])
         files['counts'].write(np.array([len(cut.tokens_T)]))
         num_tokens += len(cut.tokens_T)
+        if not first and (cut.unknown or cut.replaced):
+          first = name_of(num_cut)
         unknown += cut.unknown
         replaced += cut.replaced
         num_cut += 1
-    tokenizer.check_unknown(unknown, replaced, size)
+    tokenizer.check_unknown(unknown, replaced, size, first)
     for file in files.values():
       file.sync()
   except OtherText as error:
