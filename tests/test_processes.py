@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import zlib
 from types import SimpleNamespace
 
 import jax
@@ -24,7 +25,7 @@ from posenc_jax import config
 from posenc_jax.distributed import devices, processes
 from posenc_jax.errors import Stopped, UserError
 from posenc_jax.storage import REPOSITORY
-from posenc_jax.training import loop
+from posenc_jax.training import checkpoints, loop
 
 FSDP = {'mesh__fsdp': 2}
 FIELDS = {'encoding.name': 't5', 'train.log_every': 1, 'train.validate_every': 6}
@@ -298,6 +299,23 @@ def test_what_differs_between_processes_is_named(monkeypatch):
     processes.check_alike(others)
   with pytest.raises(UserError, match=r'^text: process 2 of \d has another .*; allowed: the same'):
     processes.check_alike(others | {'text': [None, 'd']})
+
+
+@pytest.mark.parametrize(
+  'shape', [(), (0, 3), (1, 3), (7,), (7, 3), (13, 2), (3, 1, 5, 2), (2, 3, 40)], ids=str
+)
+def test_an_array_comes_to_the_host_in_blocks_with_its_own_bits(shape, monkeypatch):
+  monkeypatch.setattr(processes, 'BLOCK_BYTES', 24)
+  whole = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+  whole.reshape(-1)[: whole.size // 2] *= -0.0
+  x = jax.numpy.asarray(whole)
+  blocks = [*processes.blocks_on_host(x)]
+  assert b''.join(block.tobytes() for block in blocks) == whole.tobytes()
+  assert all(block.nbytes <= 24 for block in blocks)
+  (given,) = processes.blocks_on_host(whole)  # it is on the host
+  assert given is whole
+  sums = [checkpoints._checksum({'b': leaf, 'a': np.array(5)}) for leaf in (whole, x)]
+  assert sums == [zlib.crc32(whole.tobytes(), zlib.crc32(np.array(5).tobytes()))] * 2
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ batches from seed and step, compute the same metrics, and end at the same step. 
 """
 
 import contextlib
+import functools
 import importlib.util
 import os
 import pickle
@@ -35,6 +36,7 @@ CONNECT_SECONDS = 300  # how long a process waits for the others when it starts
 # 60 s (acdirmax) that there is none.
 SEE_SECONDS = 90
 ERROR_SECONDS = 10  # how long a process with an error waits to see whether all have it
+BLOCK_BYTES = 2**26  # of an array, on its way to the host
 
 
 @contextlib.contextmanager
@@ -207,8 +209,36 @@ def device_put_global(tree, shardings):
   return jax.tree.map(put, tree, jax.tree.broadcast(shardings, tree))
 
 
-def gather_to_host(x) -> np.ndarray:
-  """A whole array on this host, whichever devices hold its shards. Call it in all processes."""
+def blocks_on_host(x) -> Iterator[np.ndarray]:
+  """The bytes of a whole array, in its order, in blocks on this host; whichever devices hold its
+  shards. Call it in all processes.
+
+  A block of a jax.Array has BLOCK_BYTES at most. jax keeps the copy of an array on the host as long
+  as the array, and an array that is gathered is whole on each device: there may be no room.
+  """
+  if not isinstance(x, jax.Array) or x.nbytes <= BLOCK_BYTES:
+    yield _on_host(x)
+    return
+  row_bytes = x.nbytes // len(x)
+  if row_bytes > BLOCK_BYTES:
+    for row in range(len(x)):
+      yield from blocks_on_host(_rows(x, row, 1)[0])
+    return
+  size = BLOCK_BYTES // row_bytes
+  for start in range(0, len(x), size):
+    yield _on_host(_rows(x, start, min(size, len(x) - start)))
+
+
+@functools.partial(jax.jit, static_argnames='number')
+def _rows(x: jax.Array, start: int, number: int) -> jax.Array:
+  """x[start : start + number] as unsigned integers of the same bits. Where devices hold parts of
+  the rows, XLA adds what each has, which changes no integer; of a slice it would gather all of x.
+  """
+  bits = jax.lax.bitcast_convert_type(x, f'uint{8 * x.dtype.itemsize}')
+  return jnp.take(bits, start + jnp.arange(number), axis=0, mode='clip')
+
+
+def _on_host(x) -> np.ndarray:
   if isinstance(x, jax.Array) and not (x.is_fully_addressable or x.is_fully_replicated):
     x = multihost_utils.process_allgather(x, tiled=True)
   return np.asarray(x)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 from small_runs import BASE, TINY, dotted, tiny, write_text_corpus
 from test_evaluation import rows_of
 
@@ -16,7 +17,7 @@ from posenc_jax import config, data
 from posenc_jax.attention import attend
 from posenc_jax.attention.backends import cudnn
 from posenc_jax.attention.request import build_request
-from posenc_jax.distributed import mesh
+from posenc_jax.distributed import mesh, processes
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs
@@ -310,6 +311,20 @@ def test_parameters_and_state_are_cut_along_fsdp(on_all):
   pieces = lambda leaf: leaf.size // leaf.addressable_shards[0].data.size
   assert pieces(cut.layers.w_in[...]) == pieces(cut.embedding[...]) == 8
   assert pieces(cut.norm.scale[...]) == 1
+
+
+@pytest.mark.parametrize('axis', [0, 1, 2])
+def test_blocks_of_an_array_that_is_cut_come_to_the_host_one_by_one(axis, monkeypatch):
+  """They have its bits, and no device gathers more than a block."""
+  monkeypatch.setattr(processes, 'BLOCK_BYTES', 2**12)
+  devices = mesh.make_mesh(config.load(BASE, {'mesh.fsdp': 8}).mesh)
+  whole = np.random.default_rng(0).standard_normal((16, 24, 8)).astype(np.float32)
+  whole[3, 5] *= -0.0
+  cut = NamedSharding(devices, PartitionSpec(*[None] * axis, 'fsdp'))
+  x = jax.device_put(whole, cut)
+  assert b''.join(block.tobytes() for block in processes.blocks_on_host(x)) == whole.tobytes()
+  lowered = processes._rows.lower(x, 3, number=2)
+  assert lowered.compile().memory_analysis().temp_size_in_bytes <= 2 * whole[:2].nbytes
 
 
 @pytest.mark.parametrize(
