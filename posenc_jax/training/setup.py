@@ -125,11 +125,6 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
   open_split = data.opened if c.steps else data.without_documents
   splits = 'train', 'validation'
   corpus, val_corpus = (open_split(config.data, split, tokenizer) for split in splits)
-  train_batches, val_batches = [], None
-  if c.steps:
-    # A batch is a pure function of seed and number: to resume, no iterator has to be restored.
-    train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
-    val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   configs = [config, *(run for run, _ in seed_runs)]
   _check_processes(configs, corpus, val_corpus)  # before they compute anything together
 
@@ -140,6 +135,11 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       meshes.check_cut(as_shapes, config.mesh.fsdp)
     check_fits_data(config, as_shapes, corpus)
   check_trained_parameters(config, as_shapes)
+  train_batches, val_batches = [], None
+  if c.steps:  # text is cut into tokens here, which may take long: after what is refused above
+    # A batch is a pure function of seed and number: to resume, no iterator has to be restored.
+    train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
+    val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   source, taken = None, None
   if c.init_from and begins:
     _check_start(seed_runs, corpus.tokenizer_sha256)

@@ -359,11 +359,14 @@ def test_no_device_makes_a_whole_parameter_that_is_cut(
     jax.tree.map(close, state, expected)
 
 
-def test_devices_that_divide_no_width_are_refused(tmp_path, corpus):
-  """Else every device would hold the whole model, as without them."""
+def test_devices_that_divide_no_width_are_refused(tmp_path, corpus, monkeypatch):
+  """Else every device would hold the whole model, as without them. No text is cut before."""
   fields = {**TINY, 'data.corpus': corpus, 'mesh.fsdp': 3, 'train.batch': 6}
-  with pytest.raises(UserError, match=r'^mesh\.fsdp=3: divides no axis of .* a divisor of model\.'):
-    setup.prepare(config.load(BASE, fields), tmp_path / 'run')
+  refused = r'^mesh\.fsdp=3: divides no axis of .* a divisor of model\.'
+  with monkeypatch.context() as patched:
+    patched.delattr(data.Corpus, 'batches')
+    with pytest.raises(UserError, match=refused):
+      setup.prepare(config.load(BASE, fields), tmp_path / 'run')
   thirds = {'model.model_dim': 24, 'model.heads': 3, 'model.mlp_dim': 48}
   assert setup.prepare(config.load(BASE, fields | thirds), tmp_path / 'run').mesh.shape['fsdp'] == 3
 
@@ -384,7 +387,8 @@ def test_the_longest_axis_that_can_be_is_cut(shape, axes):
   assert mesh.parameter_spec(shape, 4) == jax.P(*axes)
 
 
-def test_too_few_devices_are_said_before_anything_is_written(run, tmp_path, corpus):
+def test_too_few_devices_are_said_before_anything_is_written(monkeypatch, tmp_path, corpus):
+  monkeypatch.delattr(data.Corpus, 'batches')
   c = config.load(BASE, {**TINY, 'data.corpus': corpus, 'mesh.context': 16})
   with pytest.raises(
     UserError, match=r'^mesh.seeds=1, .* mesh.context=16: .* at most the number of devices, 8$'
