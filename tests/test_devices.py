@@ -4,6 +4,7 @@ meshes of devices that are on several hosts.
 
 import dataclasses
 import importlib.util
+import math
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import types
 from unittest import mock
 
 import jax
+import numpy as np
 import pytest
 
 from posenc_jax import data
@@ -328,14 +330,31 @@ def test_slices_of_a_tpu_are_crossed_by_what_exchanges_little(sizes, ids):
 
 
 @pytest.mark.parametrize(
-  ('stats', 'axis'),
-  [(None, 'data'), ({}, 'data'), ({'bytes_limit': 200}, 'data'), ({'bytes_limit': 199}, 'fsdp')],
+  ('stats', 'cards', 'used', 'said'),
+  [
+    (None, 4, {'data': 4}, ''),
+    ({}, 4, {'data': 4}, ''),
+    ({'bytes_limit': 200}, 4, {'data': 4}, ''),
+    ({'bytes_limit': 199}, 4, {'fsdp': 4}, ''),
+    ({'bytes_limit': 200}, 7, {'data': 7}, ''),
+    ({'bytes_limit': 199}, 7, {'fsdp': 5}, '5 of them share it and work'),
+    ({'bytes_limit': 199}, 3, {'fsdp': 2}, '2 of them share it and work'),
+    ({'bytes_limit': 199}, 3, {'data': 3}, 'each holds all of it'),  # of [5, 5]
+    ({'bytes_limit': 199}, 1, {}, ''),
+  ],
 )
-def test_an_evaluation_cuts_parameters_that_fill_half_of_a_device(stats, axis, monkeypatch):
-  """A card of another kind has no part in it."""
-  cards = [StandIn(number, 'gpu', 0) for number in range(4)]
+def test_an_evaluation_cuts_parameters_that_fill_half_of_a_device(
+  stats, cards, used, said, monkeypatch, capsys
+):
+  """A card of another kind has no part in it. A line says if all cards together divide no width."""
+  there = [StandIn(number, 'gpu', 0) for number in range(cards)]
   monkeypatch.setattr(StandIn, 'memory_stats', lambda self: stats, raising=False)
-  monkeypatch.setattr(jax, 'local_devices', lambda: [*cards, StandIn(4, 'tpu', 0)])
-  made = mesh.mesh_of_evaluation(100)
-  assert [*made.devices.flat] == cards
-  assert {name: size for name, size in made.shape.items() if size > 1} == {axis: 4}
+  monkeypatch.setattr(jax, 'local_devices', lambda: [*there, StandIn(cards, 'tpu', 0)])
+  is_odd = used == {'data': 3}
+  w = np.zeros((5, 5), np.float32) if is_odd else np.zeros((4, 25), np.int8)
+  made = mesh.mesh_of_evaluation({'w': w})
+  number = math.prod(used.values())
+  assert [*made.devices.flat] == there[:number]
+  assert {name: size for name, size in made.shape.items() if size > 1} == used
+  line = f'{cards} devices divide no width of the model, which takes more than half of one'
+  assert capsys.readouterr().out == (f'{line}; {said}\n' if said else '')

@@ -69,16 +69,29 @@ def _arranged(shape: tuple[int, ...], devices) -> np.ndarray:
     return arrange(devices, allow_split_physical_axes=True)
 
 
-def mesh_of_evaluation(parameter_bytes: int) -> Mesh:
+def mesh_of_evaluation(parameters) -> Mesh:
   """Makes a mesh of this process' devices, which share out batches, and parameters only where these
-  take more than half of the memory of one. It leaves out devices of another kind than the first,
-  such as a small card for the screen.
+  take more than half of the memory of one: then it has the most devices that divide widths of the
+  model. A line says if these are not all, or if there are none. It leaves out devices of another
+  kind than the first, such as a small card for the screen.
+
+  `parameters`: a tree of what has their shapes and dtypes.
   """
   first, *others = jax.local_devices()
   devices = [first, *(d for d in others if d.device_kind == first.device_kind)]
   memory = (first.memory_stats() or {}).get('bytes_limit', math.inf)  # of a CPU nobody says
-  axis = 'data' if parameter_bytes <= memory / 2 else 'fsdp'
-  return make_mesh(SimpleNamespace(**dict.fromkeys(AXES, 1) | {axis: len(devices)}), devices)
+  number, axis = len(devices), 'data'
+  if number > 1 and sum(x.nbytes for x in jax.tree.leaves(parameters)) > memory / 2:
+    problem = f'{number} devices divide no width of the model, which takes more than half of one'
+    cutting = next((n for n in range(number, 1, -1) if _is_cut(parameters, n)), None)
+    if cutting is None:
+      print(f'{problem}; each holds all of it')
+    else:
+      if cutting < number:
+        print(f'{problem}; {cutting} of them share it and work')
+      number, axis = cutting, 'fsdp'
+  sizes = dict.fromkeys(AXES, 1) | {axis: number}
+  return make_mesh(SimpleNamespace(**sizes), devices)
 
 
 def devices_of_batch() -> int:
@@ -123,14 +136,24 @@ def check_cut(parameters, fsdp: int) -> None:
   """Raises ValueError, in one line, where more than half of a model's parameters have no axis that
   `fsdp` devices divide: each would hold them whole, and the optimizer's state of them.
   """
-  leaves = jax.tree.leaves(parameters)
-  whole = sum(x.size for x in leaves if parameter_spec(x.shape, fsdp) == PartitionSpec())
-  total = sum(x.size for x in leaves)
-  if 2 * whole > total:
+  if not _is_cut(parameters, fsdp):
+    whole, total = _whole_and_all(parameters, fsdp)
     raise ValueError(
       f'mesh.fsdp={fsdp}: divides no axis of {whole:,} of {total:,} parameters, which every device '
       'would hold whole; allowed: a divisor of model.model_dim and of other widths'
     )
+
+
+def _is_cut(parameters, fsdp: int) -> bool:
+  whole, total = _whole_and_all(parameters, fsdp)
+  return 2 * whole <= total
+
+
+def _whole_and_all(parameters, fsdp: int) -> tuple[int, int]:
+  """How many numbers of a model have no axis that `fsdp` devices divide, and how many it has."""
+  leaves = jax.tree.leaves(parameters)
+  whole = sum(x.size for x in leaves if parameter_spec(x.shape, fsdp) == PartitionSpec())
+  return whole, sum(x.size for x in leaves)
 
 
 def parameter_shardings(mesh: Mesh, tree, has_seed_axis: bool = False):

@@ -168,7 +168,7 @@ def restore(
     ends = f'its training ends at step {config.train.steps}'
     print(f'{workdir}: step {step}; {ends}', file=sys.stderr)  # text goes to stdout
   if on_all:
-    mesh = mesh_of_evaluation(sum(leaf.nbytes for leaf in leaves.values()))
+    mesh = mesh_of_evaluation(leaves)
     shardings = parameter_shardings(mesh, model)
   else:
     one = jax.sharding.SingleDeviceSharding(_default_device())

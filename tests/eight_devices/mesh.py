@@ -452,7 +452,7 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
   device has the model, or an eighth of each matrix.
   """
   trained, _ = run(**fields, eval__split='validation', eval__batch_tokens=128, eval__controls=())
-  on_devices, on_all = evaluate.on_devices, runs.mesh_of_evaluation(0)
+  on_devices, on_all = evaluate.on_devices, runs.mesh_of_evaluation({})
   on_one, cut = (
     jax.sharding.Mesh(devices, on_all.axis_names)
     for devices in (on_all.devices[:, :1], on_all.devices.swapaxes(1, 2))
@@ -465,7 +465,7 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
   ):
     used, cuts, workdir = set(), set(), tmp_path / str(len(rows)) / 'run'
     shutil.copytree(trained, workdir)
-    monkeypatch.setattr(runs, 'mesh_of_evaluation', lambda size, devices=devices: devices)
+    monkeypatch.setattr(runs, 'mesh_of_evaluation', lambda leaves, devices=devices: devices)
     monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used, cuts))
     evaluate.evaluate(config.saved_config(workdir), workdir)
     assert (used, cuts) == (of_each, pieces)
