@@ -47,7 +47,8 @@ def finished(workdir, encoding):
 def started(workdir, encoding):
   """{path: whether it is of the run in `workdir`} of the encoding's parameters of a model."""
   c, model = made(encoding, 0)
-  leaves = leaves_by_path(finished_parameters(workdir, model, c, lambda: model))
+  draw = lambda paths: {path: leaves_by_path(model)[path] for path in paths}
+  leaves = leaves_by_path(finished_parameters(workdir, model, c, draw))
   assert all((leaf == 1).all() for path, leaf in leaves.items() if not path.startswith('enc'))
   top = 'encodings/variants/'
   return {p.removeprefix(top): bool((x == 1).all()) for p, x in leaves.items() if p.startswith(top)}

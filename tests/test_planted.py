@@ -234,7 +234,7 @@ def test_validation_measures_the_bits_of_letters_that_the_window_decides(tmp_pat
   loop.train(c, tmp_path)
   assert len(read) == 1 + 3  # the first to compile; then all batches once
   (row,) = (row for row in storage.read_rows(tmp_path / 'metrics.jsonl') if 'split' in row)
-  parameters = finished_parameters(tmp_path, training.model, c, lambda: None)
+  parameters = finished_parameters(tmp_path, training.model, c, lambda paths: {})
   nll = jax.jit(token_nll)
   decided, every = [], []
   for number in range(3):

@@ -45,7 +45,8 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict, draw: Ca
 
   Args:
     model: what has the shapes and shardings of its parameters.
-    draw: () -> the model with new parameters; called where it has some that the run has not.
+    draw: paths -> {path: new parameter} of these; called where the model has some that the run has
+      not.
   Raises:
     UserError: no training has ended there, or the model has other sizes.
   """
@@ -55,8 +56,8 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict, draw: Ca
   leaves = leaves_by_path(model)
   paths, lines = _paths(workdir, held.leaves, saved_run, leaves, config)
   print(*lines, sep='\n', end='\n' * bool(lines))
-  if leaves.keys() - paths.keys():
-    model = draw()
+  if new := leaves.keys() - paths.keys():
+    model = jax.tree.unflatten(jax.tree.structure(model), (leaves | draw(new)).values())
   return filled(model, {path: held.leaves[there] for path, there in paths.items()})
 
 

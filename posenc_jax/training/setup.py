@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
 import jax
@@ -30,7 +30,7 @@ from posenc_jax.model.fits_data import check_fits_data
 from posenc_jax.rows import sessions
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.built_in import built_in_values, check_built_in
-from posenc_jax.training.checkpoints import Checkpoints, latest_step
+from posenc_jax.training.checkpoints import Checkpoints, latest_step, leaves_by_path
 from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
 from posenc_jax.training.optimizer import NO_OPTIMIZER, check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import user_code_hashes
@@ -156,15 +156,16 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     # that of step 0, which is read where later ones are damaged, has no optimizer's state
     model, opt_state = _state_as_shapes(mesh, [as_shapes] * len(seed_runs), optimizer, config.seeds)
   else:
-    draws = [functools.partial(_model, mesh, run, corpus.vocab) for run, _ in seed_runs]
     if c.init_from and begins:
       placed = _placed(mesh, as_shapes)
       models = [
-        finished_parameters(run.train.init_from, placed, run, draw)
-        for (run, _), draw in zip(seed_runs, draws, strict=True)
+        finished_parameters(
+          run.train.init_from, placed, run, functools.partial(_parameters, mesh, run, corpus.vocab)
+        )
+        for run, _ in seed_runs
       ]
     else:
-      models = [draw() for draw in draws]
+      models = [_model(mesh, run, corpus.vocab) for run, _ in seed_runs]
     if held:  # it is to be trained now
       models = [filled(models[0], held.leaves)]
     model, opt_state = _state(mesh, models, optimizer, config.seeds)
@@ -236,6 +237,19 @@ def _check_processes(configs: list[ConfigDict], *corpora) -> None:
 def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
   """The model that a run begins with: on one device, or cut over those of `fsdp`."""
   make = lambda: build(run, vocab, nnx.Rngs(run.seed))
+  with user_errors(ValueError):
+    return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
+
+
+def _parameters(mesh: Mesh, run: ConfigDict, vocab: int, paths: Collection[str]) -> dict:
+  """{path: parameter} of these paths in what `_model` gives. Devices that share the model make no
+  others: all of them may have no room beside those that are taken from a run.
+  """
+
+  def make():
+    leaves = leaves_by_path(build(run, vocab, nnx.Rngs(run.seed)))
+    return {path: leaves[path] for path in paths}
+
   with user_errors(ValueError):
     return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
 

@@ -347,8 +347,18 @@ def test_no_device_makes_a_whole_parameter_that_is_cut(
   monkeypatch.setattr(setup, 'build', lambda *of: made.append(make(*of)) or made[-1])
   fields = {**TINY, 'data.corpus': corpus, **FIELDS, **fields, **start}
   prepared = lambda **axes: setup.prepare(config.load(BASE, fields | axes), tmp_path / 'run')
-  cut = prepared(**{'mesh.fsdp': 4})
+  in_shards, trees = setup._made_in_shards, []
+
+  def noting(*given, **options):
+    trees.append(in_shards(*given, **options))
+    return trees[-1]
+
+  with monkeypatch.context() as patched:
+    patched.setattr(setup, '_made_in_shards', noting)
+    cut = prepared(**{'mesh.fsdp': 4})
   assert made
+  if start:  # of those that the run has none is made
+    assert all('norm' in path or 'lora' in path for path in trees[0])
   assert all(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(made))
   whole = prepared()
   for state, expected in ((cut.model, whole.model), (cut.opt_state, whole.opt_state)):
