@@ -49,7 +49,8 @@ def test_a_table_remade_from_rows_in_any_order_is_the_same_to_the_byte(form, tmp
     rows = [json.loads(json.dumps(r)) for r in rows]
     random.Random(seed).shuffle(rows)
     (tmp_path / str(seed)).mkdir()
-    table_writers.write(make_tables(rows, runs, form=form, **settings), tmp_path / str(seed))
+    tables = make_tables(rows, runs, form=form, **settings)
+    table_writers.write(tables, tmp_path / str(seed), 'a')
     written.append(
       [(tmp_path / str(seed) / f'table.{end}').read_bytes() for end in ('md', 'tex', 'csv')]
     )
@@ -129,7 +130,7 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
     assert plain.count('{') == plain.count('}')
     pipes = [line for line in table_writers.markdown(table).splitlines() if line.startswith('|')]
     assert len(pipes) >= len(lines_of(table)) + 2
-  table_writers.write(found, tmp_path)
+  table_writers.write(found, tmp_path, 'a')
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     header, *lines = csv.reader(file)
   assert {len(line) for line in lines} == {len(header)}

@@ -745,21 +745,21 @@ def test_latex_has_a_short_caption_a_label_and_all_else_below(tmp_path):
   assert 'Bits per byte; ' not in above
   assert 'Bits per byte; ' in below
   assert 'odd: c seed 1' in below
-  table_writers.write([table, table], tmp_path)
+  table_writers.write([table, table], tmp_path, 'my_board')
   written = (tmp_path / 'table.tex').read_text(encoding='utf-8')
   labels = re.findall(r'\\label{(.*)}', written)
-  assert labels == ['tab:extrapolation-last-k', 'tab:extrapolation-last-k-2']
+  assert labels == ['tab:my-board-extrapolation-last-k', 'tab:my-board-extrapolation-last-k-2']
 
 
 def test_labels_of_latex_are_plain_and_each_is_there_once():
-  labels = table_writers.latex_labels(['a b', 'A_b', 'a b 2', '±', '', 'a b', '%}{'])
+  labels = table_writers.latex_labels(['a b', 'A_b', 'a b 2', '±', '', 'a b', '%}{'], '_±')
   assert len({*labels}) == len(labels)
   assert all(re.fullmatch('tab:[a-z0-9-]*', label) for label in labels), labels
 
 
 def test_csv_holds_every_seed_in_full_precision(tmp_path):
   rows = realistic()
-  table_writers.write(make_tables(rows), tmp_path)
+  table_writers.write(make_tables(rows), tmp_path, 'a')
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     lines = [line for line in csv.DictReader(file) if line['seed']]
   assert len(lines) == 2 * len(NINE) * 3 * len(LENGTHS)

@@ -112,7 +112,7 @@ class Report:
     with disk_errors(ELSEWHERE):
       out = self._made_out()
       costs.write(out, spent)
-      table_writers.write(made, out)
+      table_writers.write(made, out, self.folder.resolve().name)
     if worked:
       print(visible(sessions.sentence(worked, {row['run'] for row in self.rows})))
     print(visible(f'{out}/table.md, .tex, .csv'))

@@ -20,12 +20,14 @@ from posenc_jax.reporting.metrics import DASH
 from posenc_jax.reporting.table import Cell, Table
 
 
-def write(tables: list[Table], out: str | Path) -> None:
-  """Writes `table.md`, `table.tex` and `table.csv` into `out`, each whole or not at all."""
+def write(tables: list[Table], out: str | Path, study: str) -> None:
+  """Writes `table.md`, `table.tex` and `table.csv` into `out`, each whole or not at all; labels of
+  LaTeX begin with `study`.
+  """
   text = io.StringIO()
   csv.writer(text).writerows(csv_lines(tables))
   storage.atomic_write(Path(out) / 'table.md', '\n'.join(map(markdown, tables)))
-  labels = latex_labels([table.title for table in tables])
+  labels = latex_labels([table.title for table in tables], study)
   storage.atomic_write(Path(out) / 'table.tex', '\n'.join(map(latex, tables, labels)))
   storage.atomic_write(Path(out) / 'table.csv', text.getvalue())
 
@@ -102,11 +104,13 @@ LATEX = {c: f'\\{c}' for c in '&%$#_{}'} | {
 SHRUNK = r'\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{'
 
 
-def latex_labels(titles: list[str]) -> list[str]:
-  """A label for each title, 'tab:extrapolation-last-k', with a number where titles repeat."""
+def latex_labels(titles: list[str], study: str) -> list[str]:
+  """A label for each title, 'tab:board-extrapolation-last-k', with a number where titles repeat; a
+  document may have tables of several studies.
+  """
   labels = []
   for title in titles:
-    words = re.sub('[^a-z0-9]+', '-', title.lower()).strip('-')
+    words = re.sub('[^a-z0-9]+', '-', f'{study} {title}'.lower()).strip('-')
     first, number = f'tab:{words}', 1
     label = first
     while label in labels:
