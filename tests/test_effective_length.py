@@ -290,6 +290,11 @@ def test_accuracies_hold_at_a_share_of_their_own_and_guessing_does_not():
   # Base 0.9: (0.68 - 0.9) / 0.9 and (0.67 - 0.9) / 0.9
   assert found['rope'][2:] == ['-0.244', '-0.256', '-0.250']
   assert found['t5'][2:] == ['—', '—', '—']
+  kinds = {(r['table'], r['metric'], 'long_score' in r) for r in made.records}
+  assert kinds == {
+    ('effective_lengths', 'exact_match', False),
+    ('long_scores', 'exact_match', True),
+  }
   by_length = {
     r['length']: r['long_score']
     for r in made.records

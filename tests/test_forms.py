@@ -134,6 +134,8 @@ def test_latex_and_csv_have_all_columns_in_every_line(form, tmp_path):
   with open(tmp_path / 'table.csv', encoding='utf-8') as file:
     header, *lines = csv.reader(file)
   assert {len(line) for line in lines} == {len(header)}
+  kinds = {line[header.index('table')] for line in lines}
+  assert kinds <= {'scores', 'differences', 'effective_lengths', 'long_scores'}
   seeds = {r['seed'] for r in rows}
   assert {int(line[header.index('seed')]) for line in lines if line[header.index('seed')]} == seeds
 
@@ -424,8 +426,8 @@ def test_a_report_prints_costs_and_says_the_scale(tmp_path, capsys):
     '\n', ' '
   )
   before = {name: (tmp_path / f'table.{name}').read_bytes() for name in ('md', 'tex', 'csv')}
-  kept = tmp_path / 'kept'
-  kept.mkdir()
+  kept = tmp_path / 'kept' / tmp_path.name  # labels of LaTeX have the name of the folder
+  kept.mkdir(parents=True)
   (kept / 'rows.jsonl').write_bytes(
     b''.join(path.read_bytes() for path in sorted(tmp_path.glob('*/eval.jsonl')))
   )

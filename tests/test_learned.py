@@ -55,6 +55,9 @@ def test_means_are_over_seeds_that_have_learned_and_say_of_how_many():
     'nope (0 of 3 learned)': ['—', '—'],
     'rope (2 of 3 learned)': ['0.650 ± 0.354', '0.150 ± 0.071'],
   }
+  records = [(r['encoding'], r['seed'], r['learned']) for r in table.records if r['length'] == 16]
+  seeds = {'alibi': [True] * 3, 'nope': [False] * 3, 'rope': [True, True, False]}
+  assert records == [(line, i, said) for line, some in seeds.items() for i, said in enumerate(some)]
   assert 'over seeds 0, 1, 2 that have learned. The examples scored at L also decide' in (
     table.caption
   )
@@ -158,6 +161,8 @@ def test_without_accuracies_at_the_training_length_nothing_is_known():
   at_16 = [r for r in rows_of(STUDY) if r['metric'] == 'exact_match' or r['length'] == 16]
   for rows in (rows_of(STUDY, accuracies=False), at_16):
     assert {r['learned'] for r in learned.mark(rows)} == {None}
+    if rows:
+      assert {r['learned'] for r in make_tables(rows, metric='exact_match')[0].records} == {''}
     table, *_ = make_tables(rows, metric='exact_match')
     assert [*cells(table)] == [*STUDY]
     assert table.notes == []

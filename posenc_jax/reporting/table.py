@@ -196,9 +196,9 @@ def per_seed_tables(scores: Scores) -> list[tuple[str, list[str], list[list[str]
   return [('Every seed:', ['encoding', 'seed', *header(scores)], lines)]
 
 
-def record_keys(scores: Scores) -> dict:
-  """The columns that every record of `scores` begins with."""
-  return {'protocol': scores.protocol, 'control': scores.control or ''}
+def record_keys(scores: Scores, kind: str) -> dict:
+  """The columns that every record of `scores` begins with; `kind`: what it is a record of."""
+  return {'table': kind, 'protocol': scores.protocol, 'control': scores.control or ''}
 
 
 def column_record(scores: Scores, line: str, column) -> dict:
@@ -214,8 +214,10 @@ def records(scores: Scores) -> list[dict]:
   """`Table.records`: each seed's sums and scores; where it has none, the status alone."""
   metric, made = scores.metric, []
   for (line, seed, column), score in scores.by_seed.items():
-    record = record_keys(scores) | {'encoding': line, 'seed': seed}
+    record = record_keys(scores, 'scores') | {'encoding': line, 'seed': seed}
     record |= column_record(scores, line, column) | {'status': score.status}
+    is_learned = scores.has_learned(line, seed)
+    record |= {'learned': '' if is_learned is None else is_learned}
     if metric.denominator:
       record |= {name: '' for name in LIKELIHOODS}
     else:

@@ -220,7 +220,7 @@ def results(folder: Path) -> dict[str, object]:
   import orbax.checkpoint as ocp
 
   table = (folder / 'table.csv').read_text(encoding='utf-8').splitlines()
-  found = {'table.csv': [line for line in table if ',costs,' not in line]}  # times differ
+  found = {'table.csv': [line for line in table if not line.startswith('costs,')]}  # times differ
   for workdir in (path.parent for path in folder.glob('*/config.json')):
     for name in ('config.json', 'metrics.jsonl', 'eval.jsonl', 'finished.json'):
       found[f'{workdir.name}/{name}'] = (workdir / name).read_bytes()

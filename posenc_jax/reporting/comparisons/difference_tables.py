@@ -220,7 +220,7 @@ def _records(contrast: Contrast) -> list[dict]:
   made = []
   for (line, column), difference in contrast.differences.items():
     low, high = difference.interval or (None, None)
-    record = record_keys(contrast.scores) | {'encoding': line}
+    record = record_keys(contrast.scores, 'differences') | {'encoding': line}
     record |= column_record(contrast.scores, line, column) | {'metric': contrast.metric.name}
     record |= {'compared_with': contrast.reference.name.format(baseline='baseline')}
     record |= {'baseline': contrast.baseline}

@@ -143,6 +143,13 @@ class Scores:
     """The seeds but those that have not learned the task of the line, as far as that is known."""
     return [seed for seed in self.seeds if seed not in self.unlearned[line]]
 
+  def has_learned(self, line: str, seed: int) -> bool | None:
+    """Whether a seed has learned the task of the line; None where its rows do not say it."""
+    if seed in self.unlearned[line]:
+      return False
+    rows = (row for column in self.columns for row in self.by_seed[line, seed, column].rows)
+    return True if any(row['learned'] is not None for row in rows) else None
+
   def label(self, line: str) -> str:
     """The line's name, with the number of seeds that have learned where not all have."""
     if not self.unlearned[line]:

@@ -84,7 +84,8 @@ def _table(rows: list[dict], scores: Scores, baselines: dict[str, str] | None) -
   chance, is_accuracy = chance_scores(rows, scores), scores.metric.is_accuracy
   past = [n for n in scores.columns if is_accuracy and n > min(scores.train_lengths)]
   lines, records, notes, lacks_L = [], [], [], False
-  keys = record_keys(scores) | ({'share': SHARE} if is_accuracy else {'margin': SLACK})
+  metric = scores.metric if is_accuracy else METRICS['bpb']
+  named = {'metric': metric.name} | ({'share': SHARE} if is_accuracy else {'margin': SLACK})
   judged = None if baselines is None else _judged(scores, baselines, notes)
   changes = {} if is_accuracy else changes_from(scores, judged)
   for line in scores.lines:
@@ -111,7 +112,7 @@ def _table(rows: list[dict], scores: Scores, baselines: dict[str, str] | None) -
     if len(scores.seeds) > 1:
       cells.append(', '.join(map(_text, lengths.values())) or DASH)
     lines.append([Cell(text) for text in cells])
-    record = keys | {'encoding': line, 'train_length': L}
+    record = record_keys(scores, FORM) | named | {'encoding': line, 'train_length': L}
     if judged is not None:
       record |= {'baseline': reference or ''}
     records += [
@@ -120,6 +121,7 @@ def _table(rows: list[dict], scores: Scores, baselines: dict[str, str] | None) -
     if past:
       long_scores = {s: effective_length.long_scores(v, L) for s, v in known.items()}
       lines[-1] += _long_score_cells(scores.metric, long_scores, past)
+      keys = record_keys(scores, 'long_scores') | named
       records += [
         keys | {'encoding': line, 'seed': seed, 'length': length, 'long_score': value}
         for seed, by_length in long_scores.items()
