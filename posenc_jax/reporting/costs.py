@@ -19,16 +19,28 @@ DTYPES = ('float32', 'bfloat16')
 LABEL = text(200)
 SECONDS = (lambda value: is_number(value) and value >= 0, 'a number from 0 on')
 COSTS: dict[str, FieldCheck] = {
+  # name of the run's directory
   'run': text(255),
+  # name of the run's line, or of its encoding where it has no label
   'label': LABEL,
+  # seed of the training
   'seed': COUNT,
+  # number of parameters of the model; null where timing.jsonl does not say it
   'parameters': COUNT_OR_NULL,
+  # those of them that the encoding has
   'encoding_parameters': COUNT_OR_NULL,
+  # steps x batch x length of this run's own training
   'tokens': COUNT,
+  # tokens that the run was trained on at a time
   'train_length': COUNT,
+  # the dtype that training computed in
   'compute_dtype': (lambda value: value in DTYPES, f'one of {", ".join(DTYPES)}'),
+  # the median of the logged times of steps, on the machine of the run; null where none is logged
   'seconds_per_step': (lambda value: value is None or SECONDS[0](value), f'null or {SECONDS[1]}'),
+  # what a step takes beside parameters, moments and batch, as XLA counts it
   'temporary_bytes': COUNT_OR_NULL,
+  # tokens until validation first had half of the bits of not knowing planted names; null: never, or
+  # not measured
   'onset_tokens': COUNT_OR_NULL,
 }
 STEP_TIME = {'label': LABEL, 'train_length': COUNT, 'seconds_per_step': SECONDS}

@@ -32,28 +32,37 @@ OTHER_REPOSITORY = ('GIT_DIR', 'GIT_WORK_TREE', 'GIT_INDEX_FILE')
 MOST_COMMITS = 5  # that a sentence names
 
 CHECKS: dict[str, FieldCheck] = {
+  # what the command did
   'work': (lambda value: value in (TRAINING, EVALUATION), f'{TRAINING} or {EVALUATION}'),
+  # when it began, in UTC
   'began': (
     lambda value: is_text(value, 40) and re.match(r'\d{4}-\d\d-\d\dT', value) is not None,
     'a time such as 2026-11-28T19:50:00+00:00',
   ),
+  # the commit of the repository; null where it is none, or git does not say
   'commit': (
     lambda value: value is None or (is_text(value, 64) and value.isalnum()),
     'null or the hash of a commit',
   ),
+  # whether the code was edited since that commit; null as there
   'is_edited': (lambda value: value is None or type(value) is bool, 'null, true or false'),
+  # the beginning of the hash of the package's files
   'code': (
     lambda value: is_text(value, 16) and re.fullmatch('[0-9a-f]{16}', value) is not None,
     '16 hexadecimal digits, the first of `package_hash`',
   ),
+  # the version of Python
   'python': (lambda value: is_text(value, 40), 'a version'),
+  # {package: version} of this one and of those that numbers depend on
   'packages': (
     lambda value: (
       type(value) is dict and all(is_text(text, 80) for pair in value.items() for text in pair)
     ),
     '{package: version}',
   ),
+  # what JAX computed on
   'device': text(200),
+  # the kind of processor, see `processor`
   'processor': text(200),
 }
 OPTIONAL = {'code', 'processor'}  # sessions of earlier versions lack it
