@@ -757,6 +757,22 @@ def test_labels_of_latex_are_plain_and_each_is_there_once():
   assert all(re.fullmatch('tab:[a-z0-9-]*', label) for label in labels), labels
 
 
+@pytest.mark.parametrize(
+  ('corpus', 'shown'),
+  [
+    ('/home/me/texts', 'texts'),
+    ('../texts/', 'texts'),
+    ('hf:/home/me/texts:first=9', 'hf:texts:first=9'),
+    ('hf:owner/name', 'hf:owner/name'),
+    ('tfds:lm1b/subwords8k', 'tfds:lm1b/subwords8k'),
+    ('task:copy/symbols=16', 'task:copy/symbols=16'),
+  ],
+)
+def test_captions_name_a_folder_of_text_by_its_last_part(corpus, shown):
+  table = made([r | {'corpus': corpus} for r in rows_of({'c': {8: [1.0]}})])
+  assert f' {shown}, test split' in table.caption
+
+
 def test_csv_holds_every_seed_in_full_precision(tmp_path):
   rows = realistic()
   table_writers.write(make_tables(rows), tmp_path, 'a')

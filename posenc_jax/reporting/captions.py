@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from posenc_jax.protocols import caption_words
 from posenc_jax.reporting.metrics import SCALE
 from posenc_jax.rows.row_schema import DTYPE, FULL, SOURCE
 
 MEANS = 'Mean ± standard deviation over {}'
+# How names of corpora begin that are no folders; those of Hugging Face may be.
+NO_FOLDERS = ('task:', 'tfds:')
 # What has to exceed a bound lies a little too high at L, where no other examples tell it.
 CHOSEN = ' The examples scored at L also decide which have learned.'
 
@@ -61,7 +64,8 @@ def _protocol(scores) -> str:
 
 def _amount_scored(scores) -> str:
   rows = scores.exemplar_row.values()
-  corpus, split = (join_unique(row[name] for row in rows) for name in ('corpus', 'split'))
+  corpus = join_unique(_corpus(row['corpus']) for row in rows)
+  split = join_unique(row['split'] for row in rows)
   scored = [score for score in scores.by_seed.values() if score.status == 'ok']
   counts, for_all = [], ''
   if scores.metric.denominator:
@@ -72,6 +76,14 @@ def _amount_scored(scores) -> str:
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}{for_all}'
+
+
+def _corpus(name: str) -> str:
+  """The name of a corpus; of a folder the last part alone, as the others are of one machine."""
+  prefix = 'hf:' * name.startswith('hf:')
+  path = name.removeprefix('hf:')
+  is_folder = path.startswith(('/', '.', '~')) if prefix else not path.startswith(NO_FOLDERS)
+  return prefix + (Path(path).name or path) if is_folder else name
 
 
 def examples_scored(scores) -> str:
