@@ -99,18 +99,18 @@ MODEL = (
 SHA256 = _is_sha256, '64 hexadecimal digits'
 
 # What was measured: rows of one folder that agree in all of these and in `metric` are the same
-# measurement. Names of runs repeat from study to study.
+# measurement.
 KEY_FIELDS: dict[str, FieldCheck] = {
   # name of the run's directory
   'run': text(255),
-  # name of the position encoding as evaluated, the outermost where one has members ('chain'), or
-  # N_GRAM where there is no model
+  # `encoding.name` as evaluated, of encodings in each other the outermost ('chain' of a chain), or
+  # N_GRAM where there is no model; lines are told apart by label and overrides
   'encoding': text(200),
   # name of the run's line in tables and figures
   'label': text(200),
   # seed of the training
   'seed': COUNT,
-  # training steps of the checkpoint
+  # training steps of the checkpoint; of an n-gram those of the config beside it, as `train_length`
   'step': COUNT,
   # the corpus or task, as in config.data.corpus
   'corpus': text(4096),
@@ -137,14 +137,16 @@ KEY_FIELDS: dict[str, FieldCheck] = {
   # name of the document; null where a row covers several. Rows of several documents are to be
   # added up
   'document': (_or_null(lambda value: is_text(value, 4096)), 'null or a text'),
-  # {field: value} that evaluation changed in the config of the training, or null; also what
-  # rows/overrides.py names. Null in two studies does not mean the same scored tokens
+  # {field: value} that evaluation changed in the config of the training, and what is stated besides
+  # (posenc_jax/rows/overrides.py); null: nothing. Null in two studies does not mean the same
+  # targets: the configs of their trainings may differ
   'overrides': (_or_null(_are_overrides), 'null or an object of at most 100,000 characters'),
 }
 # What came out.
 SCORE_FIELDS: dict[str, FieldCheck] = {
-  # 'ok', or the outcome in place of a score; OUTCOMES says what each means. Only rows with 'ok' may
-  # be added up, though others may have tokens and bytes
+  # 'ok', or the outcome in place of a score; OUTCOMES says what each means. Only rows that are 'ok'
+  # may be added up, and a score of which a row is anything else, but NO_KEY_TOKENS or NO_WEIGHT, is
+  # none
   'status': (lambda value: value in STATUSES, f'one of {", ".join(STATUSES)}'),
   # negative log-likelihood, summed over the scored tokens
   'nats': SCORE,
