@@ -328,6 +328,7 @@ STUDIES_OF_SECTIONS = {
     'board',
     'board_code',
     'board_extended',
+    'equal_time',
     'inside',
     'inside_budget',
     'scale_budget',
@@ -362,7 +363,7 @@ STUDIES_OF_SECTIONS = {
     'random_ranges',
     'random_text',
   ],
-  ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside'],
+  ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside', 'equal_time'],
   ('results/FINDINGS.md', 'Extending RoPE'): [
     'board_extended',
     'budget_extended',

@@ -147,7 +147,7 @@ def test_a_reader_of_markdown_shows_the_name_itself(rows):
 
 
 TEXTS = ('protocol', 'control', 'corpus', 'encoding', 'baseline', 'metric', 'status')
-TEXTS += ('compared_with', 'mark')
+TEXTS += ('compared_with', 'mark', 'table')
 
 
 def test_csv_has_no_formula_and_numbers_stay_numbers(rows, payload):
