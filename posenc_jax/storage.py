@@ -462,7 +462,7 @@ def _parse(text: bytes) -> dict:
   if not text.strip():
     raise ValueError('it is empty')
   try:
-    tree = DECODER.decode(text.decode('utf-8'))
+    tree = json.loads(text.decode('utf-8'), **PARSING)
   except UnicodeDecodeError as error:
     raise ValueError(f'byte {error.start} is not UTF-8') from None
   except json.JSONDecodeError as error:
@@ -483,8 +483,8 @@ def _with_one_text_a_key(pairs: list[tuple[str, object]]) -> dict:
   return {sys.intern(key): value for key, value in pairs}
 
 
-# One for all: else each of hundreds of thousands of rows would keep texts of its own for its keys.
-DECODER = json.JSONDecoder(parse_constant=_refuse_constant, object_pairs_hook=_with_one_text_a_key)
+# Else each of hundreds of thousands of rows would keep texts of its own for its keys.
+PARSING = {'parse_constant': _refuse_constant, 'object_pairs_hook': _with_one_text_a_key}
 
 
 def _write(fd: int, data: bytes) -> None:
