@@ -1308,6 +1308,9 @@ def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path, monkeypa
     UserError, match=r'\d% of the text is unknown to it, first in corpus, 1; .* at most 1%'
   ):
     prepare(known, short)
+  # Each of the two is said of its own document.
+  with pytest.raises(UserError, match=r'not UTF-8 and are read as U\+FFFD, first in corpus, 1;'):
+    prepare(short, b'\xe9' * 20)
 
 
 ASCII = 'To be, or not to be: that is the question. ' * 9

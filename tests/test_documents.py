@@ -81,9 +81,10 @@ assert abs(outputs[:, :, 0].swapaxes(0, 1) - at_once).max() < 1e-5
 
 def blocks_of(name: str) -> list[str]:
   blocks = re.findall(r'```python\n(.*?)```', (ROOT / name).read_text(), re.DOTALL)
-  # These need a run or a study: tests/test_scoring.py, tests/test_pretrained.py and a test below
+  # These need a run or a study: tests/test_scoring.py, tests/test_pretrained.py and tests below
   # have them.
-  return [block for block in blocks if 'load_run' not in block and 'load_study' not in block]
+  others = ('load_run', 'load_study', 'study.load')
+  return [block for block in blocks if not any(word in block for word in others)]
 
 
 @pytest.mark.ci
@@ -99,6 +100,17 @@ def test_python_blocks_run():
   program = '\n'.join(run('\n'.join(found), page) for page, found in blocks.items())
   done = subprocess.run([sys.executable, '-c', program], cwd=ROOT, capture_output=True, text=True)
   assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.ci
+def test_a_figure_in_the_size_of_a_paper(monkeypatch, tmp_path):
+  monkeypatch.chdir(tmp_path)
+  blocks = re.findall(r'```python\n(.*?)```', (ROOT / 'docs/studies.md').read_text(), re.DOTALL)
+  (block,) = (block for block in blocks if 'study.load' in block)
+  exec(block.replace("'results/board'", repr(str(ROOT / 'results' / 'board'))), {})
+  svg = Path('extrapolation.svg').read_text()
+  sizes = re.search(r'width="([\d.]+)pt" height="([\d.]+)pt"', svg).groups()
+  assert [float(size) / 72 for size in sizes] == [6.75, 3.5]
 
 
 def test_a_study_of_some_lines_of_another_has_them(monkeypatch):

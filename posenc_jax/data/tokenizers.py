@@ -85,9 +85,11 @@ class Bytes:
       tokens_T = self.encode(text)
       yield Cut(tokens_T, self.lengths[tokens_T])
 
-  def check_unknown(self, unknown: int, replaced: int, size: int, first: str = '') -> None:
+  def check_unknown(
+    self, unknown: int, replaced: int, size: int, first_unknown: str = '', first_replaced: str = ''
+  ) -> None:
     """Raises `UserError` where too many of the bytes of all texts together are unknown, or are
-    replaced since they are not UTF-8. `first`: the name of the first text that has such bytes.
+    replaced since they are not UTF-8. `first_...`: the name of the first text that has such bytes.
     """
 
   def change(self, text: bytes) -> str:
@@ -283,19 +285,22 @@ class TokenizerJson(Bytes):
       return text
     return bytes(map(BYTE_OF_CHARACTER.get, text)).decode('utf-8', 'replace')
 
-  def check_unknown(self, unknown: int, replaced: int, size: int, first: str = '') -> None:
+  def check_unknown(
+    self, unknown: int, replaced: int, size: int, first_unknown: str = '', first_replaced: str = ''
+  ) -> None:
     """Raises `UserError` where more than MOST_UNKNOWN of the bytes of a corpus, or of documents
     scored together, are unknown or replaced: to predict the unknown token, U+FFFD, or none, says
     nothing of the text whose bytes a score is divided by. A short text may well have one.
     """
-    where = f', first in {first}' if first else ''
+    named = lambda first: f', first in {first}' if first else ''
     if replaced > MOST_UNKNOWN * size:
+      what = not_utf8(replaced, size) + named(first_replaced)
       allowed = "text in UTF-8, or data.tokenizer='bytes'"
-      raise UserError(f'{self._field}: {not_utf8(replaced, size)}{where}; allowed: {allowed}')
+      raise UserError(f'{self._field}: {what}; allowed: {allowed}')
     if unknown > MOST_UNKNOWN * size:
+      what = f'{unknown / size:.2%} of the text is unknown to it{named(first_unknown)}'
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
-      share = f'{unknown / size:.2%} of the text'
-      raise UserError(f'{self._field}: {share} is unknown to it{where}; allowed: {allowed}')
+      raise UserError(f'{self._field}: {what}; allowed: {allowed}')
 
   def change(self, text: bytes) -> str:
     """As that of `Bytes`; spaces that come, go or have a sign of their own are no change."""
