@@ -773,6 +773,14 @@ def test_captions_name_a_folder_of_text_by_its_last_part(corpus, shown):
   assert f' {shown}, test split' in table.caption
 
 
+def test_captions_name_folders_whole_whose_last_parts_are_the_same():
+  scores = rows_of({'c': {8: [1.0]}, 'd': {8: [1.0]}})
+  folders = {'c': '/a/wiki', 'd': '/b/wiki'}
+  table = made([r | {'corpus': folders[r['label']]} for r in scores])
+  assert '/a/wiki' in table.caption
+  assert '/b/wiki' in table.caption
+
+
 def test_csv_holds_every_seed_in_full_precision(tmp_path):
   rows = realistic()
   table_writers.write(make_tables(rows), tmp_path, 'a')

@@ -64,7 +64,9 @@ def _protocol(scores) -> str:
 
 def _amount_scored(scores) -> str:
   rows = scores.exemplar_row.values()
-  corpus = join_unique(_corpus(row['corpus']) for row in rows)
+  corpora = list(dict.fromkeys(row['corpus'] for row in rows))
+  short = list(dict.fromkeys(map(_corpus, corpora)))
+  corpus = join_unique(short if len(short) == len(corpora) else corpora)
   split = join_unique(row['split'] for row in rows)
   scored = [score for score in scores.by_seed.values() if score.status == 'ok']
   counts, for_all = [], ''
