@@ -34,7 +34,7 @@ bits per byte, better than DAPE by 0.06 or more, which seeds mark; it fails by 2
 window of L is at 32 L within 0.02 of its score at L, or better; at 4 L it has with that window 2.32
 to 2.38, and no interval shows it to be worse than DAPE there, which reads past L. (It had 2.340,
 0.108 better than DAPE of its seeds; failed by 2 L; gained 0.022 with the window; and had 2.317 with
-it.)
+it, which is less than predicted.)
 
 Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.py, and a sweep with
 --kept=results/board goes on from there; the line of the n-gram is python scripts/ngram.py
