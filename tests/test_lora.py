@@ -68,7 +68,7 @@ def without(made: LM, plain: LM) -> LM:
 
 
 def test_values_and_gradients_are_those_of_matrices_that_hold_the_product():
-  """Of A and B by the chain rule from those of W + alpha / r A B."""
+  """Gradients of A and B follow by the chain rule from those of W + alpha / r A B."""
   made = away(model(**EVERYWHERE, **lora(ALL)))
   merged, x = without(made, model(**EVERYWHERE)), tokens()
   loss = jax.jit(jax.value_and_grad(lambda m: token_nll(m, x).mean()))

@@ -135,17 +135,17 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       meshes.check_cut(as_shapes, config.mesh.fsdp)
     check_fits_data(config, as_shapes, corpus)
   check_trained_parameters(config, as_shapes)
-  train_batches, val_batches = [], None
-  if c.steps:  # text is cut into tokens here, which may take long: after what is refused above
-    # A batch is a pure function of seed and number: to resume, no iterator has to be restored.
-    train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
-    val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   source, taken = None, None
   if c.init_from and begins:
     _check_start(seed_runs, corpus.tokenizer_sha256)
     source = provenance.source_of(seed_runs[0][0].train.init_from)
     if not c.steps and not config.seeds:
       taken = all_taken(c.init_from, as_shapes, config)
+  train_batches, val_batches = [], None
+  if c.steps:  # text is cut into tokens here, which may take long: after what is refused above
+    # A batch is a pure function of seed and number: to resume, no iterator has to be restored.
+    train_batches = [corpus.batches(c.length, c.batch, run.seed) for run, _ in seed_runs]
+    val_batches = val_corpus.batches(c.length, c.batch, seed=0)
   optimizer = NO_OPTIMIZER
   if c.steps:
     optimizer = make_optimizer(config.optim, c.steps, c.trained_parameters)
