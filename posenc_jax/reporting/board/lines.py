@@ -27,6 +27,7 @@ from posenc_jax.rows.row_schema import N_GRAM
 PROTOCOL = 'last_k'  # the same targets at every length
 FAR = 4  # training lengths of context, at which use of far context is told
 MOVED = 0.01  # of an interval's width: two to three times what other resamples move its ends
+NO_VERDICT = 'none'  # what is left of a line of one seed without it
 ROPE = 'rope'  # the label of the line that costs and scores at L are relative to
 
 
@@ -342,9 +343,9 @@ def _rank(line: Line) -> tuple:
   return line.is_reference, not line.holds_far, line.mean is None, line.mean or 0.0, line.name
 
 
-def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool:
-  """Whether the verdict stays the same whichever seed is left out, and with all intervals `MOVED`
-  of their width lower or higher, as a reference's does. That of one seed does not.
+def other_verdicts(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> dict[str, str]:
+  """What the verdict would be without one seed, and with all intervals `MOVED` of their width lower
+  or higher, by what is changed; those that are the line's own are left out. A reference has none.
 
   A verdict is of a line's own scores. Of other lines only ROPE's first seed is read: its rows say
   how many tokens a whole score is of.
@@ -354,23 +355,28 @@ def is_stable(line: Line, rows: Iterable[dict], corpus: str, usual: int) -> bool
     usual: L of the board.
   """
   if line.is_reference:
-    return True
+    return {}
   if len(line.seeds) < 2:
-    return False
+    return {f'without seed {line.seeds[0]}': NO_VERDICT}
   first = min((row['seed'] for row in rows if row['label'] == ROPE), default=None)
   rows = [
     row
     for row in rows
     if row['label'] == line.label or (row['label'], row['seed']) == (ROPE, first)
   ]
-  without_one = [
-    [row for row in rows if row['run'] not in line.runs or row['seed'] != seed]
+  of_seed = lambda row, seed: row['run'] in line.runs and row['seed'] == seed
+  changed = [
+    ([row for row in rows if not of_seed(row, seed)], {f'without seed {seed}': 0.0})
     for seed in line.seeds
   ]
-  changed = [(some, (0.0,)) for some in without_one] + [(rows, (-MOVED, MOVED))]
-  # a line may be called otherwise without one of its seeds, and then it is not stable
-  return all(
-    [one.verdict for one in found] == [line.verdict]
-    for some, by in changed
-    for found in _lines_moved(some, (), (), corpus, usual=usual, only=line.name, shifts=by)
-  )
+  changed.append((rows, {'with lower intervals': -MOVED, 'with higher intervals': MOVED}))
+  others = {}
+  for some, shifts in changed:
+    by = shifts.values()
+    of_shifts = _lines_moved(some, (), (), corpus, usual=usual, only=line.name, shifts=by)
+    for what, found in zip(shifts, of_shifts, strict=True):
+      # a line may be called otherwise without one of its seeds, and then none is found
+      verdict = found[0].verdict if found else NO_VERDICT
+      if verdict != line.verdict:
+        others[what] = verdict
+  return others

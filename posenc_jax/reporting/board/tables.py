@@ -125,11 +125,14 @@ def text_table(rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequ
   of_text = board_lines.of_corpus(rows, corpus)
   L = board_lines.usual_length(of_text)
   past = sorted({length for line in of_corpus for length in line.changes})
-  body = []
+  body, unstable = [], []
   for line in of_corpus:
     verdict = line.verdict
-    if not board_lines.is_stable(line, of_text, corpus, L):
+    others = board_lines.other_verdicts(line, of_text, corpus, L)
+    if others:
       verdict = f'{UNSTABLE} {verdict}'
+    if others and len(line.seeds) > 1:
+      unstable.append(f'{line.name} would be: {_by_verdict(others)}')
     body.append(list(_cells(line, past, verdict)))
   header = [
     'encoding',
@@ -150,7 +153,15 @@ def text_table(rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequ
     'what holds at this scale need not hold at another.'
   )
   body += _smallest_cells(of_corpus, past)
-  return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], list(notes))
+  return Table(f'Board, {corpus}', caption, header, [RowGroup('', body)], [*unstable, *notes])
+
+
+def _by_verdict(others: dict[str, str]) -> str:
+  """The other verdicts of a line in words, each with all that leads to it."""
+  causes = {}
+  for what, verdict in others.items():
+    causes.setdefault(verdict, []).append(what)
+  return '. '.join(f'{", ".join(whats)}: {verdict}' for verdict, whats in causes.items())
 
 
 def _is_as_planned(row: dict) -> bool:
