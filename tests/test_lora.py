@@ -15,7 +15,7 @@ from test_exporting import exported_run
 from test_model import VOCAB, config, model, tokens
 
 from posenc_jax import data
-from posenc_jax.config import load, overlay, saved_config, trained_config, validate
+from posenc_jax.config import load, overlay, saved_config, to_json, trained_config, validate
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, preflight
 from posenc_jax.inspection import parameter_counts
@@ -25,6 +25,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import Checkpoints, leaves_by_path
+from posenc_jax.training.init_from import check_lora
 from posenc_jax.training.optimizer import make_optimizer
 from posenc_jax.training.taken_parameters import parameters_in
 from scripts.maintenance.conformance.pretrained import TOKENS
@@ -161,6 +162,25 @@ def test_matrices_that_a_layer_lacks_and_too_large_a_rank_are_refused(changes, s
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  ('pattern', 'name'),
+  [
+    ('embedding', 'w_q'),
+    ('layers/lora/*/a', 'w_q'),  # whose gradient is zero as long as B is
+    ('layers/lora/w_q/*', 'w_v'),
+    ('layers/lora/*/b', None),
+  ],
+)
+def test_lora_that_begins_as_zeros_and_does_not_train_is_refused(pattern, name):
+  fields = TINY | lora(['w_q', 'w_v'], separator='.')
+  c = load(BASE, fields | {'train.trained_parameters': (pattern,)})
+  says = (
+    f'config.train.trained_parameters={(pattern,)}: layers/lora/{name}/b begins as zeros and '
+    "would not train; allowed: 'layers/lora/*' besides, with model.lora_rank=3"
+  )
+  assert preflight.check_all([(to_json(c), [])]) == (name and (0, says))
+
+
 @pytest.mark.parametrize('optimizer', ['adamw', pytest.param('muon', marks=pytest.mark.slow)])
 def test_a_run_is_tuned_by_it_alone_and_another_goes_on_from_there(
   optimizer, corpus, tmp_path, capsys
@@ -205,6 +225,10 @@ def test_a_run_is_tuned_by_it_alone_and_another_goes_on_from_there(
   jax.tree.map(np.testing.assert_array_equal, taken, once)
   with pytest.raises(UserError, match=r'layers/lora/w_out/a of shape \(1, 32, 3\), but the config'):
     run('other', tmp_path / 'once', **tuned | {'model.lora_rank': 2})
+  fixed = {'train.trained_parameters': ('embedding',)}
+  check_lora(load(BASE, fields | tuned | fixed | {'train.init_from': str(tmp_path / 'once')}))
+  with pytest.raises(UserError, match='layers/lora/w_q/b begins as zeros and would not train'):
+    run('fixed', tmp_path / 'base', **tuned | fixed)
   run('dropped', tmp_path / 'once', **{'train.steps': 0})
   assert f'{tmp_path / "once"} has {", ".join(new)}: dropped' in capsys.readouterr().out
 

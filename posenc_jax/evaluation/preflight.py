@@ -32,6 +32,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import short_context
 from posenc_jax.training import optimizer, own_tokenizer, provenance
 from posenc_jax.training.built_in import check_built_in
+from posenc_jax.training.init_from import check_lora
 from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.run_dir import checkpoint_steps
 
@@ -143,6 +144,7 @@ CHECKS = {
     *('encoding', 'model', 'attention', 'data', 'train.length'),
     'train.trained_parameters',
   ),
+  check_lora: ('model', 'train.trained_parameters', 'train.init_from', 'train.steps'),
   check_training_data: (*('data', 'train.length', 'train.batch', 'train.init_from'), 'train.steps'),
   check_evaluation: ('data', 'eval', 'train.length', 'train.init_from'),
 }

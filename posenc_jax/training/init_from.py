@@ -1,6 +1,7 @@
 """Parameters that a training starts from: those of the run that `train.init_from` names."""
 
 import contextlib
+import fnmatch
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +10,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from posenc_jax.config import flat, to_json
+from posenc_jax import storage
+from posenc_jax.config import flat, saved_config, to_json
 from posenc_jax.distributed import processes
 from posenc_jax.encodings import ENCODINGS, hyperparameters
 from posenc_jax.encodings.core.composite import read_members
@@ -30,6 +32,25 @@ def taken_from(workdir: str | Path) -> str:
   """The way out where a config has another model or tokens than the run that it starts from."""
   fields = 'model, attention, encoding, data.tokenizer and data.vocab'
   return f'take {fields} from saved_config({str(workdir)!r}), as configs/swap.py does'
+
+
+def check_lora(config: ConfigDict) -> None:
+  """Raises `UserError` where LoRA would add nothing from the first step to the last: its B begins
+  as zeros and does not train. One that the run has from the run that it starts from may stay.
+  """
+  c, rank = config.train, config.model.lora_rank
+  if not (rank and c.steps):
+    return
+  taken = ()
+  if c.init_from and storage.exists(Path(c.init_from) / 'config.json'):  # else refused later
+    taken = saved_config(c.init_from, 'model.lora_matrices').model.lora_matrices
+  for name in config.model.lora_matrices:
+    path = f'layers/lora/{name}/b'
+    trains = any(fnmatch.fnmatchcase(path, pattern) for pattern in c.trained_parameters)
+    if not (trains or name in taken):
+      problem = f'{c.trained_parameters}: {path} begins as zeros and would not train'
+      allowed = f"'layers/lora/*' besides, with model.lora_rank={rank}"
+      raise UserError(f'config.train.trained_parameters={problem}; allowed: {allowed}')
 
 
 def finished_parameters(workdir: str | Path, model, config: ConfigDict, draw: Callable):

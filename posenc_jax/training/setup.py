@@ -31,7 +31,13 @@ from posenc_jax.rows import sessions
 from posenc_jax.training import multi_seed, own_tokenizer, provenance, run_dir
 from posenc_jax.training.built_in import built_in_values, check_built_in
 from posenc_jax.training.checkpoints import Checkpoints, latest_step, leaves_by_path
-from posenc_jax.training.init_from import all_taken, filled, finished_parameters, taken_from
+from posenc_jax.training.init_from import (
+  all_taken,
+  check_lora,
+  filled,
+  finished_parameters,
+  taken_from,
+)
 from posenc_jax.training.optimizer import NO_OPTIMIZER, check_trained_parameters, make_optimizer
 from posenc_jax.training.own_encodings import user_code_hashes
 from posenc_jax.training.step import make_step_fns
@@ -135,6 +141,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
       meshes.check_cut(as_shapes, config.mesh.fsdp)
     check_fits_data(config, as_shapes, corpus)
   check_trained_parameters(config, as_shapes)
+  check_lora(seed_runs[0][0])
   source, taken = None, None
   if c.init_from and begins:
     _check_start(seed_runs, corpus.tokenizer_sha256)
