@@ -244,6 +244,7 @@ def get_config() -> ConfigDict:
         partition='',  # '': the cluster's default
         account='',  # '': the cluster's default
         minutes=1440,  # after these the run saves its state and queues again
+        warning_seconds=120,  # it begins to save so long before that end: more for a large model
         nodes=1,  # nodes that a training is spread over; `mesh` says how
         tasks_per_node=1,  # processes on each node: one has all GPUs, of several each has one
         cpus=4,  # CPUs of each process

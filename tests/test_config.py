@@ -174,6 +174,8 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('train.profile_steps', (3, 2), '(first step, last step) within 1 to train.steps=600, or ()'),
     ('train.profile_steps', (1, 2.0), '(first step, last step)'),
     ('launch.minutes', 4, '5 or more'),
+    ('launch.warning_seconds', 59, '60 or more'),
+    ('launch.warning_seconds', 43201, 'at most 43200, half of launch.minutes=1440'),
     ('launch.options', ('--qos=high',), 'options of sbatch without dashes'),
     ('data.shortest', 8, '0 for text'),
     ('optim.final_fraction', 1.5, '0 to 1'),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import submitit
@@ -94,6 +95,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
     'launch.cpus': 3,
     'launch.max_concurrent': 1,
     'launch.minutes': 50,
+    'launch.warning_seconds': 600,
   }
   more = {
     'launch.options': ('qos=high', 'exclusive'),
@@ -122,7 +124,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
         'exclusive': '',
         'requeue': '',
         'open-mode': 'append',
-        'signal': f'USR2@{slurm.WARNING}',
+        'signal': 'USR2@600',
       }.items()
     )
     assert 'account' not in flags
@@ -416,6 +418,16 @@ def test_a_job_that_is_warned_saves_goes_back_to_the_queue_and_goes_on(study, tm
   assert seconds.keys() == {'train', 'eval'}
   # half way, while it saved, and what was left
   assert seconds['train'] > 10.0 + 0.4
+
+
+def test_a_warned_training_has_the_seconds_of_its_config_to_save(study, monkeypatch):
+  run, given = study(['rope']), []
+  (planned,) = sweep.plan(run.path, run.out, {'launch.warning_seconds': 300}, run.scripts)
+  monkeypatch.setattr(subprocesses, 'stop', lambda processes, patience: given.append(patience))
+  task = slurm.Task()
+  task.job = mock.Mock()
+  task.checkpoint(planned)
+  assert given == [280]
 
 
 def test_seconds_of_a_run_stay_where_it_is_submitted_again(study, scheduler, tmp_path):

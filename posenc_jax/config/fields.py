@@ -188,7 +188,8 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(NOT_NEGATIVE, 'gpus', 'max_concurrent'),
     **_same(text(), 'partition', 'account'),
     'setup': SHELL_LINES,
-    'minutes': whole(5),  # SLURM warns a job minutes before its end
+    'minutes': whole(5),
+    'warning_seconds': whole(60, 65535),  # which sbatch takes; it may warn a minute too early
     'options': SBATCH_OPTIONS,
   },
 }

@@ -61,6 +61,9 @@ def sizes(config: ConfigDict) -> Relations:
   yield 'train.length', is_multiple, f'a multiple of mesh.context={mesh.context}'
   # jax 0.12 cannot compile a ring for seeds that are cut
   yield 'mesh.context', 1 in (mesh.seeds, mesh.context), f'1 with mesh.seeds={mesh.seeds}'
+  most = 30 * launch.minutes
+  allowed = f'at most {most}, half of launch.minutes={launch.minutes}'
+  yield 'launch.warning_seconds', launch.warning_seconds <= most, allowed
   each = launch.tasks_per_node
   fits = each == 1 or launch.gpus in (0, each)
   yield 'launch.gpus', fits, f'0 or launch.tasks_per_node={each}: several tasks have a GPU each'

@@ -31,7 +31,7 @@ from posenc_jax.training.run_dir import is_finished
 POLL = 2.0  # seconds between looks at the directories
 QUEUE_POLL = 15.0  # seconds between questions to the scheduler
 PATIENCE = 90.0  # seconds until a file that a node wrote is seen here: NFS may hide it for 60
-WARNING = 120  # seconds between SLURM's warning (SIGUSR2) and the end of a job's time
+MARGIN = 20  # seconds of `launch.warning_seconds` that are for all else than to save
 MAX_TASKS = 1000  # of an array: SLURM's MaxArraySize is 1001 unless a cluster sets another
 RESTARTS = 100  # how often a job may run out of time
 
@@ -72,12 +72,14 @@ class Task:
       raise RuntimeError(self.job.failure)
 
   def checkpoint(self, run: PlannedRun):
-    """Lets the training save its state; submitit calls this in the first task on SLURM's warning.
+    """Lets the training save its state; submitit calls this in the first task on SLURM's warning
+    (SIGUSR2), `launch.warning_seconds` before the end of a job's time.
 
     Returns what submitit queues again.
     """
     if self.job.process:
-      subprocesses.stop([self.job.process], patience=WARNING - 20)
+      left = run.config.launch.warning_seconds - MARGIN
+      subprocesses.stop([self.job.process], patience=left)
     self._write_queued()
     return submitit.helpers.DelayedSubmission(Task(), run)
 
@@ -201,7 +203,7 @@ def _submit(group: list[PlannedRun], submitted: dict[str, str], folder: Path) ->
     mem=f'{launch.memory_gb}GB',
     array_parallelism=launch.max_concurrent or len(group),
     setup=list(launch.setup),
-    signal_delay_s=WARNING,
+    signal_delay_s=launch.warning_seconds,
     stderr_to_stdout=True,
     # srun does not take CPUs from sbatch; and the first task evaluates while the others are over
     srun_args=[f'--cpus-per-task={launch.cpus}', '--wait=0'],
