@@ -279,6 +279,15 @@ def test_a_line_says_which_documents_a_folder_had_where_it_has_changed():
   assert scores.notes == [differ]
 
 
+def test_a_line_of_another_folder_is_named_by_its_last_part():
+  """Whole where another folder has the same."""
+  named = lambda *corpora: {
+    *one([row('rope'), *(row('rope', corpus=corpus) for corpus in corpora)]).lines
+  }
+  assert named('/home/me/texts', '../code/') == {'rope', 'rope, corpus texts', 'rope, corpus code'}
+  assert named('/a/wiki', '/b/wiki') == {'rope', 'rope, corpus /a/wiki', 'rope, corpus /b/wiki'}
+
+
 def test_a_model_under_overrides_is_compared_with_the_others():
   rows = [r for r in realistic() if r['control'] is None]
   more = [r | {'overrides': YARN} for r in rows if r['label'] == 'rope']

@@ -64,9 +64,7 @@ def _protocol(scores) -> str:
 
 def _amount_scored(scores) -> str:
   rows = scores.exemplar_row.values()
-  corpora = list(dict.fromkeys(row['corpus'] for row in rows))
-  short = list(dict.fromkeys(map(_corpus, corpora)))
-  corpus = join_unique(short if len(short) == len(corpora) else corpora)
+  corpus = join_unique(corpus_names(row['corpus'] for row in rows).values())
   split = join_unique(row['split'] for row in rows)
   scored = [score for score in scores.by_seed.values() if score.status == 'ok']
   counts, for_all = [], ''
@@ -78,6 +76,12 @@ def _amount_scored(scores) -> str:
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}{for_all}'
+
+
+def corpus_names(corpora: Iterable[str]) -> dict[str, str]:
+  """{corpus: its name for readers}; all are whole where last parts of folders are the same."""
+  names = {corpus: _corpus(corpus) for corpus in {*corpora}}
+  return names if len({*names.values()}) == len(names) else {corpus: corpus for corpus in names}
 
 
 def _corpus(name: str) -> str:

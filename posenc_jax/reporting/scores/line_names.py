@@ -11,7 +11,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Callable, Collection
 
-from posenc_jax.reporting.captions import join_unique
+from posenc_jax.reporting.captions import corpus_names, join_unique
 from posenc_jax.reporting.row_files import START, without_seed
 from posenc_jax.rows.overrides import DOCUMENTS
 from posenc_jax.rows.row_schema import is_of_model, overrides_text
@@ -39,10 +39,11 @@ def line_names(
   overrides = _overrides(rows)
   # tens of thousands of rows have few values among them; typed: 1 is not True
   once = functools.lru_cache(maxsize=None, typed=True)(_text)
-  texts = [
-    {f: _text(changed) if f == 'overrides' else once(row[f]) for f in group_fields}
-    for row, changed in zip(rows, overrides, strict=True)
-  ]
+  corpora = corpus_names(row['corpus'] for row in rows)
+  texts = []
+  for row, changed in zip(rows, overrides, strict=True):
+    shown = row | {'corpus': corpora[row['corpus']]}
+    texts.append({f: _text(changed) if f == 'overrides' else once(shown[f]) for f in group_fields})
   by_label, overrides_of = defaultdict(list), defaultdict(dict)
   for label, changed, of_row in zip(labels, overrides, texts, strict=True):
     by_label[label].append(of_row)
