@@ -1305,7 +1305,7 @@ def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path, monkeypa
   monkeypatch.setattr(token_cache, 'CHUNK_BYTES', 1000)
   assert len(prepare(*[known * 20] * 10, short).counts_D) == 11
   with pytest.raises(
-    UserError, match=r'\d% of the text is unknown to it, first in corpus, 1; .* at most 1%'
+    UserError, match=r"\d% .* is unknown to it, such as 'ᚠ', first in corpus, 1; .* at most 1%"
   ):
     prepare(known, short)
   # Each of the two is said of its own document.
@@ -1332,15 +1332,23 @@ def of_ascii(kind):
   return tokenizers.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
 
 
-@pytest.mark.parametrize('kind', ['Unigram', 'BPE with <unk>', 'BPE', 'bytes'])
-def test_unknown_text_is_counted_in_bytes(kind, tmp_path):
+@pytest.mark.parametrize(
+  ('kind', 'example'),
+  [
+    ('Unigram', f"'{('日本語' * 7)[:20]}'"),
+    ('BPE with <unk>', f"'{('日本語' * 7)[:20]}'"),
+    ('BPE', "'日'"),
+    ('bytes', r"b'\xe6'"),
+  ],
+)
+def test_unknown_text_is_counted_in_bytes(kind, example, tmp_path):
   """A run of unknown characters is one token, or none at all."""
   tokenizer, passage = of_ascii(kind), '日本語' * 20
   (cut,) = tokenizer.cut([ASCII.encode()])
-  assert cut.unknown == 0
+  assert (cut.unknown, cut.example) == (0, '')
   for text in (f'{ASCII} {passage}', f'{passage} {ASCII}', passage):
     (cut,) = tokenizer.cut([text.encode()])
-    assert cut.unknown == len(passage.encode())
+    assert (cut.unknown, cut.example) == (len(passage.encode()), example)
     assert cut.bytes_T.sum() == (len(text.encode()) if len(cut.tokens_T) else 0)
   with pytest.raises(UserError, match=r' [1-9]\d\.\d\d% of the text is unknown'):
     token_cache.tokenized([f'{ASCII} {passage}'.encode()], tokenizer, tmp_path, 'corpus')

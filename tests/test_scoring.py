@@ -136,7 +136,7 @@ def test_a_run_cuts_text_by_its_own_tokenizer():
   with pytest.raises(ValueError, match='bytes_V=None; allowed: bytes of each symbol, or documents'):
     of_tokens.bits_a_byte()
   # spaces, too, which nothing cuts words at here
-  with pytest.raises(UserError, match=r'66\.67% of the text is unknown to it'):
+  with pytest.raises(UserError, match=r'66\.67% of the text is unknown to it, such as '):
     score(model, [b'ab  ', b'abxxxxxx'], 'non_overlapping', length=2)
   of_bytes = dataclasses.replace(model, tokenizer=data.BYTES)
   assert score(of_bytes, [b'\0\1'], 'non_overlapping', length=2).bits_a_byte() == pytest.approx(1.5)

@@ -249,7 +249,7 @@ def _write(
   """
   folder.mkdir()
   digest = _digest(tokenizer)
-  first_unknown = first_replaced = ''
+  example = first_unknown = first_replaced = ''
   unknown = replaced = size = num_tokens = num_cut = 0
   files = {name: _Writer(folder / name, kind) for name, kind in _kinds(tokenizer).items()}
   try:
@@ -266,13 +266,13 @@ def _write(
         files['counts'].write(np.array([len(cut.tokens_T)]))
         num_tokens += len(cut.tokens_T)
         if cut.unknown and not first_unknown:
-          first_unknown = name_of(num_cut)
+          example, first_unknown = cut.example, name_of(num_cut)
         if cut.replaced and not first_replaced:
           first_replaced = name_of(num_cut)
         unknown += cut.unknown
         replaced += cut.replaced
         num_cut += 1
-    tokenizer.check_unknown(unknown, replaced, size, first_unknown, first_replaced)
+    tokenizer.check_unknown(unknown, replaced, size, example, first_unknown, first_replaced)
     for file in files.values():
       file.sync()
   except OtherText as error:

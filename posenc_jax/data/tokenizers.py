@@ -22,6 +22,7 @@ from posenc_jax.errors import MAX_REASON, UserError, one_line, shown
 from posenc_jax.storage import atomic_write
 
 MOST_UNKNOWN = 0.01  # of the bytes of a text
+MAX_EXAMPLE = 20  # characters of a piece of text in a message
 MAX_TRAINING_BYTES = 2**26  # of the training split, from which a model is learned
 # Characters of a line that SentencePiece learns from: of longer ones it may learn nothing, or end
 # the process.
@@ -51,12 +52,14 @@ class Cut(NamedTuple):
       `Integers`, 1.
     unknown: how many bytes of the text the tokenizer does not know.
     replaced: how many bytes of the text are not UTF-8 and are read as U+FFFD.
+    example: a short piece of the text that the tokenizer does not know, for a message; '' if none.
   """
 
   tokens_T: np.ndarray
   bytes_T: np.ndarray
   unknown: int = 0
   replaced: int = 0
+  example: str = ''
 
 
 class Bytes:
@@ -86,10 +89,17 @@ class Bytes:
       yield Cut(tokens_T, self.lengths[tokens_T])
 
   def check_unknown(
-    self, unknown: int, replaced: int, size: int, first_unknown: str = '', first_replaced: str = ''
+    self,
+    unknown: int,
+    replaced: int,
+    size: int,
+    example: str = '',
+    first_unknown: str = '',
+    first_replaced: str = '',
   ) -> None:
     """Raises `UserError` where too many of the bytes of all texts together are unknown, or are
-    replaced since they are not UTF-8. `first_...`: the name of the first text that has such bytes.
+    replaced since they are not UTF-8. `example`: as that of a `Cut`. `first_...`: the name of the
+    first text that has such bytes.
     """
 
   def change(self, text: bytes) -> str:
@@ -255,25 +265,31 @@ class TokenizerJson(Bytes):
       ]
       unknown_N2 = np.array(unknown_N2, int).reshape(-1, 2)
       unknown = int(sizes[_within(unknown_N2, len(text))].sum())
+      first = next((sent[start:end] for start, end in unknown_N2 if end > start), None)
       if self._alphabet is not None:
-        unknown = min(self._dropped(sent), int(sizes.sum()))
+        dropped = self._dropped(sent)
+        unknown = min(dropped.total(), int(sizes.sum()))
+        first = next(iter(dropped), None)
       replaced = len(re.findall(NOT_UTF8, text))
-      yield Cut(tokens_T, _bytes_between(sizes, spans_T2[:, 1]), unknown, replaced)
+      example = shown(first[:MAX_EXAMPLE]) if first else ''
+      bytes_T = _bytes_between(sizes, spans_T2[:, 1])
+      yield Cut(tokens_T, bytes_T, unknown, replaced, example)
 
-  def _dropped(self, text: str) -> int:
-    """How many bytes become no token, by the alphabet: spans do not say it, since those behind a
-    character that is left out are shifted. Spaces at which words are cut apart do not count, other
-    characters that are taken out there do.
+  def _dropped(self, text: str) -> Counter[str | bytes]:
+    """How many bytes of each character, or of each byte, become no token, by the alphabet: spans do
+    not say it, since those behind a character that is left out are shifted. Spaces at which words
+    are cut apart do not count, other characters that are taken out there do.
     """
     normalizer, splitter = self._tokenizer.normalizer, self._tokenizer.pre_tokenizer
     text = text if normalizer is None else normalizer.normalize_str(text)
     parts = [(text, ())] if splitter is None else splitter.pre_tokenize_str(text)
     counts = Counter(itertools.chain.from_iterable(part for part, _ in parts))
-    if self._is_of_bytes:
-      return sum(n for c, n in counts.items() if c not in self._alphabet)
-    taken_out = Counter(c for c in text if not c.isspace()) - counts
     unknown = Counter({c: n for c, n in counts.items() if c not in self._alphabet})
-    return sum(n * len(c.encode()) for c, n in (taken_out + unknown).items())
+    if self._is_of_bytes:
+      as_byte = lambda c: bytes([BYTE_OF_CHARACTER[c]]) if c in BYTE_OF_CHARACTER else c
+      return Counter({as_byte(c): n for c, n in unknown.items()})
+    taken_out = Counter(c for c in text if not c.isspace()) - counts
+    return Counter({c: n * len(c.encode()) for c, n in (taken_out + unknown).items()})
 
   def _normalized(self, text: str) -> str:
     """What the tokenizer makes of a text before it cuts it; bytes that are written as characters
@@ -286,7 +302,13 @@ class TokenizerJson(Bytes):
     return bytes(map(BYTE_OF_CHARACTER.get, text)).decode('utf-8', 'replace')
 
   def check_unknown(
-    self, unknown: int, replaced: int, size: int, first_unknown: str = '', first_replaced: str = ''
+    self,
+    unknown: int,
+    replaced: int,
+    size: int,
+    example: str = '',
+    first_unknown: str = '',
+    first_replaced: str = '',
   ) -> None:
     """Raises `UserError` where more than MOST_UNKNOWN of the bytes of a corpus, or of documents
     scored together, are unknown or replaced: to predict the unknown token, U+FFFD, or none, says
@@ -298,7 +320,8 @@ class TokenizerJson(Bytes):
       allowed = "text in UTF-8, or data.tokenizer='bytes'"
       raise UserError(f'{self._field}: {what}; allowed: {allowed}')
     if unknown > MOST_UNKNOWN * size:
-      what = f'{unknown / size:.2%} of the text is unknown to it{named(first_unknown)}'
+      such = f', such as {example}' if example else ''
+      what = f'{unknown / size:.2%} of the text is unknown to it{such}{named(first_unknown)}'
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
       raise UserError(f'{self._field}: {what}; allowed: {allowed}')
 
@@ -311,7 +334,8 @@ class TokenizerJson(Bytes):
       return ''
     pairs = enumerate(zip(before, after, strict=False))
     start = next((n for n, (own, other) in pairs if own != other), min(len(before), len(after)))
-    return f'{before[start : start + 20]!r} to {after[start : start + 20]!r}'
+    end = start + MAX_EXAMPLE
+    return f'{before[start:end]!r} to {after[start:end]!r}'
 
   def decode(self, tokens: Iterable[int]) -> bytes:
     """Returns the text that the tokens write: what was normalized away is not in it. Where pieces

@@ -148,7 +148,8 @@ def score(
   if tokenizer is not None:
     size = sum(len(document) for document in documents if isinstance(document, bytes))
     unknown, replaced = (sum(getattr(cut, n) for cut in cuts) for n in ('unknown', 'replaced'))
-    tokenizer.check_unknown(unknown, replaced, size)
+    example = next((cut.example for cut in cuts if cut.example), '')
+    tokenizer.check_unknown(unknown, replaced, size, example)
   lm = run.model if isinstance(run, Run) else run
   if isinstance(lm, LM):
     for tokens_T in texts:
