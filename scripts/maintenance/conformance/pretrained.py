@@ -84,7 +84,12 @@ MODELS = {
     SIZES | ONE_KV | {'max_position_embeddings': 8, 'rope_parameters': YARN},
   ),
   'qwen3': ('Qwen3Config', SIZES | ONE_KV | {'head_dim': 6}),
+  'qwen3_yarn': ('Qwen3Config', SIZES | ONE_KV | {'head_dim': 6, 'rope_parameters': YARN}),
   'smollm3': ('SmolLM3Config', SIZES | ONE_KV | {'num_hidden_layers': 5}),
+  'smollm3_yarn': (
+    'SmolLM3Config',
+    SIZES | ONE_KV | {'num_hidden_layers': 5, 'rope_parameters': YARN},
+  ),
   'olmo2': ('Olmo2Config', SIZES),
   'olmo3': (
     'Olmo3Config',
@@ -189,6 +194,10 @@ MODELS = {
     SMALL_GPT | {'hidden_size': 12, 'num_attention_heads': 3, 'num_hidden_layers': 3},
   ),
   'gpt_neox': ('GPTNeoXConfig', SIZES | {'hidden_size': 24}),
+  'gpt_neox_linear': (  # of a part of each head
+    'GPTNeoXConfig',
+    SIZES | {'hidden_size': 24, 'rope_parameters': LINEAR | {'partial_rotary_factor': 0.25}},
+  ),
   'gpt_neox_serial': ('GPTNeoXConfig', SIZES | {'hidden_size': 24, 'use_parallel_residual': False}),
   'gpt2': ('GPT2Config', SMALL_GPT | {'n_embd': 12, 'n_head': 3, 'n_layer': 3, 'n_positions': 32}),
   'bloom': ('BloomConfig', SMALL_GPT | {'hidden_size': 12, 'n_head': 3, 'n_layer': 3}),
