@@ -319,6 +319,7 @@ STUDIES_OF_SECTIONS = {
   ('README.md', 'The answer so far'): [
     'board',
     'board_code',
+    'code_budget',
     'board_extended',
     'budget_extended',
     'budget_longer',
@@ -390,7 +391,12 @@ STUDIES_OF_SECTIONS = {
     'inside_budget',
   ],
   ('results/FINDINGS.md', 'Wider models'): ['scale_width', 'width_rate'],
-  ('results/FINDINGS.md', 'Python source'): ['code_extended', 'board_code', 'mobius'],
+  ('results/FINDINGS.md', 'Python source'): [
+    'code_extended',
+    'code_budget',
+    'board_code',
+    'mobius',
+  ],
   ('results/FINDINGS.md', 'Speeches'): ['classic', 'wavelengths'],
   ('results/FINDINGS.md', 'Tasks'): [
     'board_tasks',
@@ -596,6 +602,13 @@ VERDICTS = [
       (README, 'ALiBi uses text past L and holds to 32 L, and RoPE trained'),
       (FINDINGS, 'ALiBi uses text past L and holds to 32 L, whichever seed is left out'),
       (LIST, 'ALiBi uses text past L and holds to 32 L (1.847'),
+    )
+  ],
+  *[
+    ('code_budget', 'alibi', 'uses text past L; holds to 32 L', page, words)
+    for page, words in (
+      (FINDINGS, 'ALiBi still uses text past L and holds to 32 L, and'),
+      (LIST, 'ALiBi still uses text past L and holds to 32 L (1.623'),
     )
   ],
   *[
