@@ -124,21 +124,40 @@ def weighted_sum(p_TS, y_SK):
   return _product('...ts,...sk->...tk', p_TS, y_SK)
 
 
+def _if_any_on_cpu(function, is_read, *arrays):
+  """function(*arrays); on a CPU zeros, which take no time, if `is_read` is nowhere True."""
+
+  def nothing(*arrays):
+    result = jax.eval_shape(function, *arrays)
+    return jax.tree.map(lambda x: zeros(x.shape, x.dtype, arrays), result)
+
+  return lax.platform_dependent(
+    *(is_read, *arrays),
+    cpu=lambda is_read, *arrays: lax.cond(is_read.any(), function, nothing, *arrays),
+    default=lambda is_read, *arrays: function(*arrays),
+  )
+
+
+def _scaled_dot_if_any_backward(factors, d_TS):
+  is_read, x_TK, y_SK = factors
+  backward = lambda x_TK, y_SK, d_TS: _scaled_dot_backward(1.0, (x_TK, y_SK), d_TS)
+  return None, *_if_any_on_cpu(backward, is_read, x_TK, y_SK, d_TS)
+
+
+@with_gradient(
+  lambda is_read, x, y: (scaled_dot_if_any(is_read, x, y), (is_read, x, y)),
+  _scaled_dot_if_any_backward,
+)
 def scaled_dot_if_any(is_read, x_TK, y_SK):
   """`scaled_dot`; on a CPU zeros, which take no time, if nothing of it is read. A kernel would hold
   both.
 
+  It has a gradient of its own: where jax (0.12) differentiates a `lax.cond`, branches return
+  `lax.empty` for what others alone keep, and Mosaic cannot compile that.
+
   `is_read`: bools of any shape.
   """
-
-  def nothing(x_TK, y_SK):
-    return zeros((*x_TK.shape[:-1], y_SK.shape[-2]), jnp.float32, (x_TK, y_SK))
-
-  return lax.platform_dependent(
-    *(is_read, x_TK, y_SK),
-    cpu=lambda is_read, x_TK, y_SK: lax.cond(is_read.any(), scaled_dot, nothing, x_TK, y_SK),
-    default=lambda is_read, x_TK, y_SK: scaled_dot(x_TK, y_SK),
-  )
+  return _if_any_on_cpu(scaled_dot, is_read, x_TK, y_SK)
 
 
 def _matmul_backward(factors, g):

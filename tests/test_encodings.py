@@ -37,6 +37,7 @@ from posenc_jax.encodings.sinusoidal import sinusoid
 from posenc_jax.encodings.t5 import bucket_row, buckets_of
 from posenc_jax.encodings.transformer_xl import enformer_features
 from posenc_jax.model.layer_sharing import StackedEncoding
+from posenc_jax.xla_ops import scaled_dot_if_any
 
 SIZES = {'model_dim': 12, 'heads': 4, 'kv_heads': 2, 'head_dim': 8, 'train_length': 40}
 
@@ -1601,6 +1602,18 @@ def test_dca_takes_any_chunk_by_itself(chunk, stride):
   """Beside chunks as short as an eighth of L, 64, as many tokens are near as a chunk leaves."""
   enc = make('dca', **SIZES | {'train_length': 64}, rngs=nnx.Rngs(0), chunk=chunk)
   assert enc.stride == stride
+
+
+def test_gradients_of_products_of_ranges_make_no_empty_arrays():
+  """Mosaic compiles none."""
+
+  def gradients(x_TK, y_SK):
+    product = functools.partial(scaled_dot_if_any, x_TK > 0)
+    s_TS, backward = jax.vjp(product, x_TK, y_SK)
+    return backward(s_TS)
+
+  x_TK = jnp.ones((4, 2))
+  assert 'empty' not in str(jax.make_jaxpr(gradients)(x_TK, x_TK))
 
 
 @pytest.mark.ci
