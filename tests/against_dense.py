@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
+from oracles import RECORDS
 from test_laws import DIMS, MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.mask import Mask
 from posenc_jax.attention.request import build_request
 from posenc_jax.attention.tiled.schedule import TileSchedule
-from posenc_jax.encodings import ENCODINGS, Dims, Encoding
+from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 
 OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
 
@@ -27,6 +28,36 @@ def on(platform: str | None = None, kind: str = 'any', manual: str = '', **axes:
   device = platform and AbstractDevice(device_kind=kind, num_cores=1, platform=platform)
   mesh = AbstractMesh(tuple(axes.values()), tuple(axes), axis_types=types, abstract_device=device)
   return jax.sharding.use_abstract_mesh(mesh)
+
+
+def with_all_gradients(name: str, backend: str, T: int, K: int, sharding=None, **options):
+  """Attention of two heads in bfloat16 with all gradients, as a function, and its arguments, as
+  shapes: for a program that is not run.
+  """
+  H = 2
+  sizes = {'model_dim': H * K, 'heads': H, 'head_dim': K, 'train_length': T}
+  shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+  enc = jax.eval_shape(lambda: make(name, **sizes, rngs=nnx.Rngs(0), **RECORDS[name].hyper))
+  q, x = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in ((1, T, H, K), (1, T, H * K)))
+
+  def loss(enc, q, k, v, x):
+    out = attend(q, k, v, enc, x=x, backend=backend, outer_hooks_applied=True, **options)
+    return sum(x.astype(jnp.float32).sum() for x in jax.tree.leaves(out))
+
+  function = jax.value_and_grad(loss, argnums=range(5))
+  return function, jax.tree.map(shape, (enc, q, q, q, x))
+
+
+def check_lowers(monkeypatch, platform: str, kind: str, name: str, backend: str, K: int):
+  """Lowers kernels, forward and backward, for a device that is not there, by Pallas alone: it knows
+  which operations they may have, and needs no compiler of the device.
+  """
+  monkeypatch.setattr(jax, 'default_backend', lambda: platform)
+  function, arguments = with_all_gradients(name, backend, 512, K)
+  target, call = ('cuda', 'triton') if platform == 'gpu' else (platform, 'tpu_custom_call')
+  with on(platform, kind):
+    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=(target,)).as_text()
+  assert text.count(call) >= 3
 
 
 def answer_of(ask, *shapes: tuple[int, ...], dtype=jnp.bfloat16):

@@ -15,9 +15,11 @@ from against_dense import (
   check_constant_tiles,
   check_equal,
   check_equal_to_dense,
+  check_lowers,
   gradients,
   gradients_of_layer,
   on,
+  with_all_gradients,
   with_gradient_by,
   within,
 )
@@ -26,7 +28,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask_info
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from oracles import RECORDS
+from kinds import daily_if
 from test_laws import DIMS, S, build, close, inputs, layer
 
 from posenc_jax.attention import BACKENDS, attend, auto_backend
@@ -598,6 +600,24 @@ def test_kernels_equal_dense_on_a_tpu(backend, name, mode, head_dim, dtype):
   check_equal(backend, enc, T, dtype=dtype, compare=compare, **options)
 
 
+def test_an_older_jax_has_no_kernels(monkeypatch):
+  enc = make('nope', model_dim=256, heads=2, head_dim=128, train_length=512, rngs=nnx.Rngs(0))
+  ask = lambda q: fused.refuse(build_request(q, q, q, enc))
+  with on('tpu', 'TPU v5 lite'):
+    assert answer_of(ask, (1, 512, 2, 128)) is None
+    monkeypatch.setattr(fused, 'OLDEST_JAX', (99, 0, 0))
+    reason = answer_of(ask, (1, 512, 2, 128))
+  assert reason.endswith('compiles no such kernels for TPU; 99.0.0 does')
+
+
+@pytest.mark.skipif(jax.__version_info__ < fused.OLDEST_JAX, reason='needs jax 0.11.1')
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in (*DAILY, 'rerope'), 'ci')) for name in KERNELS]
+)
+def test_kernels_lower_for_a_tpu(monkeypatch, name):
+  check_lowers(monkeypatch, 'tpu', 'TPU v5 lite', name, 'fused', 128)
+
+
 @pytest.mark.aot
 @pytest.mark.usefixtures('libtpu')
 @pytest.mark.parametrize(
@@ -632,28 +652,9 @@ def compile_for_a_tpu(monkeypatch, topology, backend, name, K, **options):
   """Compiles attention, forward and backward, and checks that it is in kernels."""
   monkeypatch.setattr(jax, 'default_backend', lambda: 'tpu')
   sharding, kind = tpu(topology)
-  T, H = 8192, 2
-  shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-  enc = jax.eval_shape(
-    lambda: make(
-      name,
-      model_dim=H * K,
-      heads=H,
-      head_dim=K,
-      train_length=T,
-      rngs=nnx.Rngs(0),
-      **RECORDS[name].hyper,
-    )
-  )
-  q, x = jnp.zeros((1, T, H, K), jnp.bfloat16), jnp.zeros((1, T, H * K), jnp.bfloat16)
-  arguments = jax.tree.map(shape, (enc, q, q, q, x))
-
-  def loss(enc, q, k, v, x):
-    out = attend(q, k, v, enc, x=x, backend=backend, outer_hooks_applied=True, **options)
-    return sum(x.astype(jnp.float32).sum() for x in jax.tree.leaves(out))
-
+  function, arguments = with_all_gradients(name, backend, 8192, K, sharding, **options)
   with on('tpu', kind):
-    compiled = jax.jit(jax.value_and_grad(loss, argnums=range(5))).lower(*arguments).compile()
+    compiled = jax.jit(function).lower(*arguments).compile()
   assert compiled.as_text().count('tpu_custom_call') >= (2 if backend == 'splash' else 3)
 
 

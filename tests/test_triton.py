@@ -14,12 +14,14 @@ from against_dense import (
   cases_of,
   check_equal,
   check_equal_to_dense,
+  check_lowers,
   check_on_a_gpu,
   on,
   with_gradient_by,
   within,
 )
 from flax import nnx
+from kinds import daily_if
 from test_aot import BASE
 from test_laws import build, close, inputs, layer
 
@@ -327,6 +329,13 @@ def test_kernels_of_packed_rows_and_grouped_heads_equal_dense_on_a_gpu(name, dty
   """Under a window that is shorter than the documents."""
   packed = {'segment_ids': (np.arange(300) >= 130).astype(int)[None], 'window': 100}
   check_on_a_gpu('triton', make_for(64, name, kv_heads=2), 300, dtype, **packed)
+
+
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in ('t5', 'rerope'), 'ci')) for name in KERNELS]
+)
+def test_kernels_lower_for_an_h100(monkeypatch, name):
+  check_lowers(monkeypatch, 'gpu', 'NVIDIA H100 80GB HBM3', name, 'triton', 64)
 
 
 @pytest.mark.aot

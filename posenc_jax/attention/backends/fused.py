@@ -24,6 +24,8 @@ from posenc_jax.distributed.mesh import devices_of_batch
 
 # They cannot gather along sublanes: compiled for a v4, no kernel is lowered.
 TOO_OLD = ('TPU v2', 'TPU v3', 'TPU v4')
+# The first jax that multiplies arrays of several leading axes in a kernel for TPU.
+OLDEST_JAX = (0, 11, 1)
 MOST_PAIRS = 2**19  # pairs of a tile, of all heads: 2 MiB in float32
 # A kernel holds some nine float32 arrays of a tile's pairs and eight of its rows, half of these in
 # the dtype of the request. What compiles, and what does not, lies on either side of these limits
@@ -50,6 +52,9 @@ def refuse_sizes(request: AttentionRequest, devices: int = 1) -> str | None:
   """
   if request.platform != 'tpu':
     return f'jax runs on {request.platform}, these kernels need a TPU'
+  if jax.__version_info__ < OLDEST_JAX:
+    oldest = '.'.join(map(str, OLDEST_JAX))
+    return f'jax {jax.__version__} compiles no such kernels for TPU; {oldest} does'
   if (kind := target.device_kind()) in TOO_OLD:
     return f'a {kind} cannot gather as these kernels do; a v5 or later can'
   if (reason := refuse_products(request)) is not None:
