@@ -171,7 +171,8 @@ def get_config() -> ConfigDict:
         data=1,  # pieces that a batch is cut into
         # Pieces that each of these is cut into again, and parameters and optimizer state with it.
         fsdp=1,
-        context=1,  # pieces that a sequence is cut into
+        # Pieces that a sequence is cut into, and again parameters and optimizer state.
+        context=1,
       ),
       optim=dict(
         # 'adamw', or 'muon', which moves the matrices of the layers along directions that are

@@ -634,7 +634,7 @@ def test_a_step_compiles_for_four_tpus(tpu, axes, optimizer):
   text = programs.trace_step(meshes.make_mesh(c.mesh, tpu), c).lower().compile().as_text()
   exchanged = hlo.Program(text, 1.0, 1.0).cost().collectives
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
-  assert bool(gathered) == ('fsdp' in axes)
+  assert gathered  # parameters
   assert not [array for array in gathered if c.train.length in array.shape]
   is_ring = any(kind == 'collective-permute' and len(array.shape) > 4 for kind, array in exchanged)
   assert is_ring == ('context' in axes)

@@ -1,12 +1,14 @@
 """The device mesh of a run, and how its arrays are sharded over it.
 
 Seeds that are trained in one program are sharded along the axis `seeds`, batches along `data` and
-`fsdp`, sequences along `context`, parameters and the optimizer's state along `fsdp`. jax derives
-the communication. Where no such mesh is set, functions that shard return their argument unchanged.
+`fsdp`, sequences along `context`, parameters and the optimizer's state along `fsdp` and `context`.
+jax derives the communication. Where no such mesh is set, functions that shard return their argument
+unchanged.
 """
 
 import functools
 import math
+from collections.abc import Mapping
 from types import SimpleNamespace
 
 import jax
@@ -21,6 +23,7 @@ SEEDS_AT_ONCE = 'seeds_at_once'  # the axis of jax.vmap that seeds in one progra
 AXES = (SEEDS, 'data', 'fsdp', SEQUENCE_AXIS)
 TOKENS = PartitionSpec(('data', 'fsdp'), SEQUENCE_AXIS)  # of [B, T, ...]
 SEED_TOKENS = PartitionSpec(SEEDS, *TOKENS)  # of [seeds, B, T, ...]
+OF_PARAMETERS = ('fsdp', SEQUENCE_AXIS)  # the axes over which parameters are cut
 
 
 def make_mesh(sizes, devices=None) -> Mesh:
@@ -83,15 +86,19 @@ def mesh_of_evaluation(parameters) -> Mesh:
   number, axis = len(devices), 'data'
   if number > 1 and sum(x.nbytes for x in jax.tree.leaves(parameters)) > memory / 2:
     problem = f'{number} devices divide no width of the model, which takes more than half of one'
-    cutting = next((n for n in range(number, 1, -1) if _is_cut(parameters, n)), None)
+    cutting = next((n for n in range(number, 1, -1) if _is_cut(parameters, _sizes(fsdp=n))), None)
     if cutting is None:
       print(f'{problem}; each holds all of it')
     else:
       if cutting < number:
         print(f'{problem}; {cutting} of them share it and work')
       number, axis = cutting, 'fsdp'
-  sizes = dict.fromkeys(AXES, 1) | {axis: number}
-  return make_mesh(SimpleNamespace(**sizes), devices)
+  return make_mesh(SimpleNamespace(**_sizes(**{axis: number})), devices)
+
+
+def _sizes(**given: int) -> dict[str, int]:
+  """{axis: size} of a mesh, 1 where none is given."""
+  return dict.fromkeys(AXES, 1) | given
 
 
 def devices_of_batch() -> int:
@@ -119,40 +126,49 @@ def batch_axes() -> tuple[str, ...]:
   return tuple(name for name in TOKENS[0] if shape.get(name, 1) > 1)
 
 
-def parameter_spec(shape: tuple[int, ...], fsdp: int) -> PartitionSpec:
-  """The sharding of a parameter over `fsdp` devices: along its longest axis that they divide.
+def cuts_parameters(mesh: Mesh) -> bool:
+  """Whether several devices of a mesh share parameters."""
+  return any(mesh.shape[axis] > 1 for axis in OF_PARAMETERS)
+
+
+def parameter_spec(shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
+  """The sharding of a parameter on a mesh of these {axis: size}: along its longest axis that all
+  devices of `fsdp` and `context` together divide; where there is none, that those of `fsdp` divide.
 
   Of equally long axes the last one is taken. Vectors, and parameters without such an axis, are
   replicated.
   """
-  divisible = [axis for axis, size in enumerate(shape) if size % fsdp == 0]
-  if len(shape) < 2 or not divisible:
-    return PartitionSpec()
-  longest = max(divisible, key=lambda axis: (shape[axis], axis))
-  return PartitionSpec(*[None] * longest, 'fsdp')
+  for axes in (OF_PARAMETERS, ('fsdp',)):
+    number = math.prod(sizes[name] for name in axes)
+    divisible = [axis for axis, size in enumerate(shape) if size % number == 0]
+    if len(shape) > 1 and divisible:
+      longest = max(divisible, key=lambda axis: (shape[axis], axis))
+      return PartitionSpec(*[None] * longest, axes)
+  return PartitionSpec()
 
 
-def check_cut(parameters, fsdp: int) -> None:
+def check_cut(parameters, sizes: Mapping[str, int]) -> None:
   """Raises ValueError, in one line, where more than half of a model's parameters have no axis that
-  `fsdp` devices divide: each would hold them whole, and the optimizer's state of them.
+  the devices of `fsdp` divide: each would hold them whole, and the optimizer's state of them.
   """
-  if not _is_cut(parameters, fsdp):
-    whole, total = _whole_and_all(parameters, fsdp)
-    raise ValueError(
-      f'mesh.fsdp={fsdp}: divides no axis of {whole:,} of {total:,} parameters, which every device '
-      'would hold whole; allowed: a divisor of model.model_dim and of other widths'
-    )
+  if not _is_cut(parameters, sizes):
+    whole, total = _whole_and_all(parameters, sizes)
+    problem = f'mesh.fsdp={sizes["fsdp"]}: divides no axis of {whole:,} of {total:,} parameters'
+    allowed = 'a divisor of model.model_dim and of other widths'
+    raise ValueError(f'{problem}, which every device would hold whole; allowed: {allowed}')
 
 
-def _is_cut(parameters, fsdp: int) -> bool:
-  whole, total = _whole_and_all(parameters, fsdp)
+def _is_cut(parameters, sizes: Mapping[str, int]) -> bool:
+  whole, total = _whole_and_all(parameters, sizes)
   return 2 * whole <= total
 
 
-def _whole_and_all(parameters, fsdp: int) -> tuple[int, int]:
-  """How many numbers of a model have no axis that `fsdp` devices divide, and how many it has."""
+def _whole_and_all(parameters, sizes: Mapping[str, int]) -> tuple[int, int]:
+  """How many numbers of a model each device holds on a mesh of these sizes, whose parameters are
+  not cut, and how many it has.
+  """
   leaves = jax.tree.leaves(parameters)
-  whole = sum(x.size for x in leaves if parameter_spec(x.shape, fsdp) == PartitionSpec())
+  whole = sum(x.size for x in leaves if parameter_spec(x.shape, sizes) == PartitionSpec())
   return whole, sum(x.size for x in leaves)
 
 
@@ -164,7 +180,7 @@ def parameter_shardings(mesh: Mesh, tree, has_seed_axis: bool = False):
   first_axes = (SEEDS,) if has_seed_axis else ()
 
   def sharding(x):
-    spec = parameter_spec(x.shape[len(first_axes) :], mesh.shape['fsdp'])
+    spec = parameter_spec(x.shape[len(first_axes) :], mesh.shape)
     return NamedSharding(mesh, PartitionSpec(*first_axes, *spec))
 
   return jax.tree.map(sharding, tree)
@@ -182,44 +198,54 @@ def splits_seeds() -> bool:
 
 def shard_tokens(tree):
   """Shards tokens or activations [B, T, ...] as batches and sequences are."""
-  return _constrain(tree, lambda x, fsdp: [TOKENS])
+  return _constrain(tree, lambda x, sizes: [TOKENS])
 
 
 def shard_parameters(tree):
   """Shards parameters, or the optimizer's state of them, as `parameter_shardings` does."""
-  return _constrain(tree, lambda x, fsdp: [parameter_spec(x.shape, fsdp)])
+  return _constrain(tree, lambda x, sizes: [parameter_spec(x.shape, sizes)])
 
 
 def share_out_stacks(tree):
   """Shards parameters that are stacks [N, ...] along N, as far as `fsdp` and `data` divide it."""
-  return _constrain(tree, lambda x, fsdp: _stack_specs(x, fsdp))
+  return _constrain(tree, _stack_specs)
 
 
 def gather_stacks(tree):
   """Shards what `share_out_stacks` made as parameters are."""
-  return _constrain(tree, lambda x, fsdp: _stack_specs(x, fsdp)[::-1])
+  return _constrain(tree, lambda x, sizes: _stack_specs(x, sizes)[::-1])
 
 
-def _stack_specs(x, fsdp: int) -> list[PartitionSpec]:
+def _stack_specs(x, sizes: Mapping[str, int]) -> list[PartitionSpec]:
   """From the sharding of a parameter that is a stack to one along its first axis. XLA knows a short
   way only from each to the next.
   """
-  shape, specs = jax.sharding.get_abstract_mesh().shape, [parameter_spec(x.shape, fsdp)]
+  spec = parameter_spec(x.shape, sizes)
+  specs = [spec, PartitionSpec(*(axes and 'fsdp' for axes in spec))]
   for axes in (('fsdp',), ('fsdp', 'data')):
-    if len(x) % math.prod(shape[axis] for axis in axes) == 0:
+    if len(x) % math.prod(sizes[axis] for axis in axes) == 0:
       specs.append(PartitionSpec(axes))
   return specs
 
 
 def replicate(tree):
   """Puts whole arrays on every device, so that every process can read them."""
-  return _constrain(tree, lambda x, fsdp: [PartitionSpec()])
+  return _constrain(tree, lambda x, sizes: [PartitionSpec()])
+
+
+def whole_for_sequences(x):
+  """Puts a whole table of symbols, which is a parameter, on every device where sequences are cut:
+  for one that is cut as well XLA would gather sequences.
+  """
+  if not is_run_mesh() or jax.sharding.get_abstract_mesh().shape[SEQUENCE_AXIS] == 1:
+    return x
+  return replicate(x)
 
 
 def _constrain(tree, specs_of):
-  """`specs_of`: (array, devices of `fsdp`) -> the shardings that it has, one after another."""
+  """`specs_of`: (array, {axis: size}) -> the shardings that it has, one after another."""
   if not is_run_mesh():
     return tree
-  fsdp = jax.sharding.get_abstract_mesh().shape['fsdp']
+  sizes = jax.sharding.get_abstract_mesh().shape
   constrain = jax.lax.with_sharding_constraint
-  return jax.tree.map(lambda x: functools.reduce(constrain, specs_of(x, fsdp), x), tree)
+  return jax.tree.map(lambda x: functools.reduce(constrain, specs_of(x, sizes), x), tree)

@@ -217,13 +217,14 @@ class LM(nnx.Module):
   def embed(self, tokens_BT, dtype):
     """The embeddings of tokens, [B, T, D]. Encodings add to them."""
     check_tokens(tokens_BT, self.vocab)
-    of_tokens = self.embedding[...][tokens_BT].astype(jnp.float32)  # it may be held in bfloat16
+    table_VD = mesh.whole_for_sequences(self.embedding[...])
+    of_tokens = table_VD[tokens_BT].astype(jnp.float32)  # it may be held in bfloat16
     x_BTD = (self.embedding_scale * of_tokens).astype(dtype)
     return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
 
   def logits(self, x_BTD) -> jax.Array:
     """Logits [B, T, V], float32, of the output of the last layer."""
-    w_DV = self.embedding[...].T if self.tied else self.w_logits[...]
+    w_DV = mesh.whole_for_sequences(self.embedding[...].T if self.tied else self.w_logits[...])
     return self._cap(matmul(self.norm(x_BTD), w_DV.astype(x_BTD.dtype)))
 
   def logits_of_few(self, x_BTD):

@@ -138,7 +138,7 @@ def prepare(config: ConfigDict, workdir: Path) -> Training:
     mesh = meshes.make_mesh(config.mesh)
     as_shapes = shapes(seed_runs[0][0], corpus.vocab)
     if config.mesh.fsdp > 1:
-      meshes.check_cut(as_shapes, config.mesh.fsdp)
+      meshes.check_cut(as_shapes, mesh.shape)
     check_fits_data(config, as_shapes, corpus)
   check_trained_parameters(config, as_shapes)
   check_lora(seed_runs[0][0])
@@ -242,10 +242,10 @@ def _check_processes(configs: list[ConfigDict], *corpora) -> None:
 
 
 def _model(mesh: Mesh, run: ConfigDict, vocab: int) -> nnx.Module:
-  """The model that a run begins with: on one device, or cut over those of `fsdp`."""
+  """The model that a run begins with: on one device, or cut over those of a mesh."""
   make = lambda: build(run, vocab, nnx.Rngs(run.seed))
   with user_errors(ValueError):
-    return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
+    return _made_in_shards(mesh, make) if meshes.cuts_parameters(mesh) else make()
 
 
 def _parameters(mesh: Mesh, run: ConfigDict, vocab: int, paths: Collection[str]) -> dict:
@@ -258,12 +258,12 @@ def _parameters(mesh: Mesh, run: ConfigDict, vocab: int, paths: Collection[str])
     return {path: leaves[path] for path in paths}
 
   with user_errors(ValueError):
-    return _made_in_shards(mesh, make) if mesh.shape['fsdp'] > 1 else make()
+    return _made_in_shards(mesh, make) if meshes.cuts_parameters(mesh) else make()
 
 
 def _placed(mesh: Mesh, as_shapes: nnx.Module) -> nnx.Module:
   """The shapes of a model with the shardings of what `_model` gives."""
-  if mesh.shape['fsdp'] > 1:
+  if meshes.cuts_parameters(mesh):
     return _with_shardings(as_shapes, meshes.parameter_shardings(mesh, as_shapes))
   one = SingleDeviceSharding(jax.local_devices()[0])
   return _with_shardings(as_shapes, jax.tree.map(lambda x: one, as_shapes))
@@ -278,7 +278,7 @@ def _with_shardings(shapes, shardings):
 def _state(mesh: Mesh, models: list, optimizer, seeds: tuple[int, ...]) -> tuple:
   """The model of all seeds and its optimizer's state, on the devices of the mesh."""
   make = _new_state(optimizer, seeds)
-  if mesh.shape['fsdp'] > 1:
+  if meshes.cuts_parameters(mesh):
     return _made_in_shards(mesh, make, models, has_seed_axis=bool(seeds))
   state = make(models)
   shardings = meshes.parameter_shardings(mesh, state, has_seed_axis=bool(seeds))

@@ -143,11 +143,12 @@ def exchanged_in_a_step(monkeypatch, name: str, axes: dict[str, int], **fields) 
   ],
 )
 def test_no_step_gathers_sequences_that_are_cut(name, axes, monkeypatch):
-  """Parameters alone are gathered, along `fsdp`."""
+  """Parameters alone are gathered, along `fsdp` and `context`."""
   exchanged = exchanged_in_a_step(monkeypatch, name, axes)
   gathered = {array for kind, array in exchanged if kind in ('all-gather', 'all-to-all')}
-  assert bool(gathered) == ('fsdp' in axes)
-  assert not [array for array in gathered if TOKENS in array.shape]
+  assert gathered
+  long = {str(array) for array in gathered if TOKENS in array.shape}
+  assert long == ({'f32[64,8]'} if name == 'cope' else set())  # its table of positions
   assert 'collective-permute' in {kind for kind, _ in exchanged}
 
 
@@ -172,6 +173,7 @@ GATHERED = {'bipe': {'s32[2,64]'}, 'hyperbolic_rope': OF_POSITIONS, 'jordan_rope
 @pytest.mark.parametrize('name', ENCODINGS)
 def test_what_an_encoding_gathers_of_sequences_that_are_cut(name, monkeypatch):
   """Each device has all parameters here, so that nothing else would be gathered."""
+  monkeypatch.setattr(mesh, 'OF_PARAMETERS', ('fsdp',))
   step = functools.partial(exchanged_in_a_step, monkeypatch, name, {'data': 4, 'context': 2})
   exchanged = step()
   gathered = {
@@ -300,10 +302,12 @@ def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
   np.testing.assert_allclose(losses, on_one[1], rtol=2e-6)
 
 
-def test_parameters_and_state_are_cut_along_fsdp(on_all):
+@pytest.mark.parametrize('axes', [{'fsdp': 8}, {'context': 8}, {'fsdp': 2, 'context': 4}])
+def test_parameters_and_state_are_cut_along_fsdp_and_context(axes, on_all):
   """They are restored that way: matrices in 8 shards, vectors replicated, all numbers equal."""
   model = build(config.load(BASE, {**TINY, **FIELDS}), data.VOCAB, nnx.Rngs(0))
-  devices = mesh.make_mesh(config.load(BASE, {'mesh.fsdp': 8}).mesh)
+  sizes = {f'mesh.{axis}': size for axis, size in axes.items()}
+  devices = mesh.make_mesh(config.load(BASE, sizes).mesh)
   cut = jax.device_put(model, mesh.parameter_shardings(devices, model))
   with Checkpoints(on_all[0]) as checkpoints:
     whole, cut = (checkpoints.restore(model=tree)[0]['model'] for tree in (model, cut))
@@ -355,7 +359,7 @@ def test_no_device_makes_a_whole_parameter_that_is_cut(
 
   with monkeypatch.context() as patched:
     patched.setattr(setup, '_made_in_shards', noting)
-    cut = prepared(**{'mesh.fsdp': 4})
+    cut = prepared(**{'mesh.fsdp': 2, 'mesh.context': 2})
   assert made
   if start:  # of those that the run has none is made
     assert all('norm' in path or 'lora' in path for path in trees[0])
@@ -381,20 +385,41 @@ def test_devices_that_divide_no_width_are_refused(tmp_path, corpus, monkeypatch)
   assert setup.prepare(config.load(BASE, fields | thirds), tmp_path / 'run').mesh.shape['fsdp'] == 3
 
 
+BOTH = 'fsdp', 'context'
+
+
 @pytest.mark.parametrize(
-  ('shape', 'axes'),
+  ('shape', 'sizes', 'axes'),
   [
-    ((), ()),
-    ((16,), ()),
-    ((2, 8, 16), (None, None, 'fsdp')),
-    ((8, 8), (None, 'fsdp')),
-    ((9, 4), (None, 'fsdp')),
-    ((9, 6), ()),
-    ((12, 4), ('fsdp',)),
+    ((), (4, 1), ()),
+    ((16,), (4, 1), ()),
+    ((2, 8, 16), (4, 1), (None, None, BOTH)),
+    ((8, 8), (4, 1), (None, BOTH)),
+    ((9, 4), (4, 1), (None, BOTH)),
+    ((9, 6), (4, 1), ()),
+    ((12, 4), (4, 1), (BOTH,)),
+    ((12, 4), (2, 2), (BOTH,)),
+    ((9, 4), (1, 4), (None, BOTH)),
+    ((9, 4), (4, 2), (None, 'fsdp')),  # eight divide neither
+    ((9, 8), (4, 3), (None, 'fsdp')),
+    ((9, 6), (4, 3), ()),
   ],
 )
-def test_the_longest_axis_that_can_be_is_cut(shape, axes):
-  assert mesh.parameter_spec(shape, 4) == jax.P(*axes)
+def test_the_longest_axis_that_can_be_is_cut(shape, sizes, axes):
+  sizes = dict(zip(BOTH, sizes, strict=True))
+  assert mesh.parameter_spec(shape, sizes) == jax.P(*axes)
+
+
+def test_devices_that_share_a_sequence_share_the_parameters():
+  """Those of one long sequence each hold near an eighth of the model and the optimizer's state."""
+
+  def held(context):
+    fields = {'model.vocab': 2048, 'encoding.name': 'nope', 'train.batch': 1}
+    c = config.load(BASE, TINY | fields | {'mesh.context': context})
+    compiled = programs.trace_step(mesh.make_mesh(c.mesh), c).lower().compile()
+    return compiled.memory_analysis().argument_size_in_bytes
+
+  assert held(8) < held(1) / 7
 
 
 def test_too_few_devices_are_said_before_anything_is_written(monkeypatch, tmp_path, corpus):
