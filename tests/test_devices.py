@@ -337,9 +337,9 @@ def test_slices_of_a_tpu_are_crossed_by_what_exchanges_little(sizes, ids):
     ({'bytes_limit': 200}, 4, {'data': 4}, ''),
     ({'bytes_limit': 199}, 4, {'fsdp': 4}, ''),
     ({'bytes_limit': 200}, 7, {'data': 7}, ''),
-    ({'bytes_limit': 199}, 7, {'fsdp': 5}, '5 of them share it and work'),
-    ({'bytes_limit': 199}, 3, {'fsdp': 2}, '2 of them share it and work'),
-    ({'bytes_limit': 199}, 3, {'data': 3}, 'each holds all of it'),  # of [5, 5]
+    ({'bytes_limit': 199}, 7, {'fsdp': 5}, '; 5 of 7 share it and work, '),
+    ({'bytes_limit': 199}, 3, {'fsdp': 2}, '; 2 of 3 share it and work, '),
+    ({'bytes_limit': 199}, 3, {'data': 3}, ', and 3 divide no width of it; '),  # of [5, 5]
     ({'bytes_limit': 199}, 1, {}, ''),
   ],
 )
@@ -356,5 +356,18 @@ def test_an_evaluation_cuts_parameters_that_fill_half_of_a_device(
   number = math.prod(used.values())
   assert [*made.devices.flat] == there[:number]
   assert {name: size for name, size in made.shape.items() if size > 1} == used
-  line = f'{cards} devices divide no width of the model, which takes more than half of one'
-  assert capsys.readouterr().out == (f'{line}; {said}\n' if said else '')
+  out = capsys.readouterr().out
+  assert out.startswith(f'the model takes more than half of a device{said}') if said else not out
+
+
+@pytest.mark.parametrize(('cards', 'used'), [(8, 8), (7, 4), (6, 4), (3, 3)])
+def test_an_evaluation_has_the_devices_with_which_each_holds_least(cards, used, monkeypatch):
+  """Of Qwen3 8B, whose 36 layers six devices divide, but none of its tables of symbols."""
+  there = [StandIn(number, 'gpu', 0) for number in range(cards)]
+  memory = lambda self: {'bytes_limit': 24e9}
+  monkeypatch.setattr(StandIn, 'memory_stats', memory, raising=False)
+  monkeypatch.setattr(jax, 'local_devices', lambda: there)
+  layers = ((4096, 4096), (4096, 1024), (4096, 1024), (4096, 4096), *[(4096, 12288)] * 3)
+  shapes = [*[(151936, 4096)] * 2, *((36, *shape) for shape in layers)]
+  made = mesh.mesh_of_evaluation([np.broadcast_to(np.float16(0), shape) for shape in shapes])
+  assert dict(made.shape) == dict.fromkeys(mesh.AXES, 1) | {'fsdp': used}

@@ -74,9 +74,10 @@ def _arranged(shape: tuple[int, ...], devices) -> np.ndarray:
 
 def mesh_of_evaluation(parameters) -> Mesh:
   """Makes a mesh of this process' devices, which share out batches, and parameters only where these
-  take more than half of the memory of one: then it has the most devices that divide widths of the
-  model. A line says if these are not all, or if there are none. It leaves out devices of another
-  kind than the first, such as a small card for the screen.
+  take more than half of the memory of one: then it has the number of devices with which each holds
+  least of the model, of those that cut half of it. A line says if these are not all, or if there
+  are none. It leaves out devices of another kind than the first, such as a small card for the
+  screen.
 
   `parameters`: a tree of what has their shapes and dtypes.
   """
@@ -85,15 +86,22 @@ def mesh_of_evaluation(parameters) -> Mesh:
   memory = (first.memory_stats() or {}).get('bytes_limit', math.inf)  # of a CPU nobody says
   number, axis = len(devices), 'data'
   if number > 1 and sum(x.nbytes for x in jax.tree.leaves(parameters)) > memory / 2:
-    problem = f'{number} devices divide no width of the model, which takes more than half of one'
-    cutting = next((n for n in range(number, 1, -1) if _is_cut(parameters, _sizes(fsdp=n))), None)
-    if cutting is None:
-      print(f'{problem}; each holds all of it')
+    problem = 'the model takes more than half of a device'
+    cutting = [n for n in range(number, 1, -1) if _is_cut(parameters, _sizes(fsdp=n))]
+    if not cutting:
+      print(f'{problem}, and {number} divide no width of it; each holds all of it')
     else:
-      if cutting < number:
-        print(f'{problem}; {cutting} of them share it and work')
-      number, axis = cutting, 'fsdp'
+      best = min(cutting, key=lambda n: _held_bytes(parameters, _sizes(fsdp=n)))
+      if best < number:
+        print(f'{problem}; {best} of {number} share it and work, since each holds least of it so')
+      number, axis = best, 'fsdp'
   return make_mesh(SimpleNamespace(**_sizes(**{axis: number})), devices)
+
+
+def _held_bytes(parameters, sizes: Mapping[str, int]) -> int:
+  """Bytes of parameters that each device of `fsdp` holds, where no other axis cuts them."""
+  pieces = lambda x: sizes['fsdp'] if parameter_spec(x.shape, sizes) != PartitionSpec() else 1
+  return sum(x.nbytes // pieces(x) for x in jax.tree.leaves(parameters))
 
 
 def _sizes(**given: int) -> dict[str, int]:
