@@ -774,25 +774,20 @@ def test_a_device_without_memory_is_one_line(make_run, monkeypatch):
 @pytest.mark.parametrize(
   ('batch_tokens', 'devices', 'said'),
   [
-    (
-      8192,
-      8,
-      '1 of 8 devices has work; --config.eval.batch_tokens=1048576 gives each room for one',
-    ),
-    (
-      2**19,
-      8,
-      '4 of 8 devices have work; --config.eval.batch_tokens=1048576 gives each room for one',
-    ),
+    (8192, 8, '8,192 tokens: 1 of 8 devices has work, of 131,072: 1'),
+    (2**15, 8, '8,192 tokens: 4 of 8 devices have work, of 131,072: 1'),
+    (2**19, 8, '131,072 tokens: 4 of 8 devices have work'),
     (2**20, 8, None),
     (8192, 1, None),
   ],
 )
 def test_devices_without_work_are_announced(batch_tokens, devices, said, capsys):
+  """At every length at which there are some."""
   lengths = {8192: None, 2**17: None, 2**18: 8192}  # the last one is given 8,192 at a time
   asked = [Measurement(T, [], None, input_length=given) for T, given in lengths.items()]
   evaluate.announce_idle(asked, batch_tokens, devices)
-  assert capsys.readouterr().out == (f'windows of 131,072 tokens: {said}\n' if said else '')
+  remedy = '--config.eval.batch_tokens=1048576 gives each room for one'
+  assert capsys.readouterr().out == (f'windows of {said}; {remedy}\n' if said else '')
   evaluate.announce_idle([], batch_tokens, devices)
   assert capsys.readouterr().out == ''
 

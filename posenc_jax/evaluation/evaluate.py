@@ -148,13 +148,16 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 
 
 def announce_idle(measurements: list[Measurement], batch_tokens: int, devices: int) -> None:
-  """Prints how many of the devices have work in the longest windows, where some have none."""
-  longest = max((m.input_length or m.length for m in measurements), default=0)
-  rows = max(1, batch_tokens // longest) if longest else devices
-  if rows < devices:
-    work = f'{rows} of {devices} devices {"has" if rows == 1 else "have"} work'
-    remedy = f'--config.eval.batch_tokens={devices * longest} gives each room for one'
-    print(f'windows of {longest:,} tokens: {work}; {remedy}')
+  """Prints how many of the devices have work in windows of each length at which some have none."""
+  lengths = sorted({m.input_length or m.length for m in measurements})
+  rows = {length: max(1, batch_tokens // length) for length in lengths}
+  idle = {length: number for length, number in rows.items() if number < devices}
+  if idle:
+    (first, number), *longer = idle.items()
+    work = f'{number} of {devices} devices {"has" if number == 1 else "have"} work'
+    work += ''.join(f', of {length:,}: {number}' for length, number in longer)
+    remedy = f'--config.eval.batch_tokens={devices * max(idle)} gives each room for one'
+    print(f'windows of {first:,} tokens: {work}; {remedy}')
 
 
 def recorder(workdir: Path) -> Callable[[], None]:
