@@ -2,7 +2,6 @@
 
 import pathlib
 import shutil
-import types
 
 import jax.numpy as jnp
 import numpy as np
@@ -133,7 +132,7 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
     restored.append(str(args[2]))
     return restore(*args, **options)
 
-  monkeypatch.setattr(runs, 'restore', restore)
+  monkeypatch.setattr(long_ppl_evaluator, 'restore', restore)
   evaluate.evaluate(c, workdir)
   assert [row['status'] for row in rows_of(workdir)] == 6 * ['ok']
   assert restored == [named]  # once for all lengths
@@ -248,8 +247,8 @@ def judged_by(make_run, tmp_path, monkeypatch):
   named = str(tmp_path / 'evaluator')
 
   def make(nll, **overrides):
-    stand_in = lambda *_, **__: types.SimpleNamespace(nats=nll)
-    monkeypatch.setattr(long_ppl_evaluator, 'restored_run', stand_in)
+    monkeypatch.setattr(long_ppl_evaluator, 'restore', lambda *_, **__: (None, 0))
+    monkeypatch.setattr(long_ppl_evaluator, 'on_devices', lambda *_: nll)
     return make_run(**LONG_PPL | overrides, eval__long_ppl_evaluator=named)[:2]
 
   return make

@@ -19,9 +19,11 @@ from posenc_jax.config import check_one_seed, check_version, config_hash, saved_
 from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import Damaged, UserError, user_errors
 from posenc_jax.evaluation import long_ppl
-from posenc_jax.evaluation.runs import check_corpus, restored_run
+from posenc_jax.evaluation.model_functions import compiled, on_devices
+from posenc_jax.evaluation.runs import check_corpus, restore
 from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model import decoder
+from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import short_context
 from posenc_jax.rows.overrides import EVALUATOR
 from posenc_jax.training.built_in import check_built_in
@@ -161,11 +163,14 @@ class Evaluator:
 
   @functools.cached_property
   def _nll(self) -> TokenFunction:
-    """The likelihoods of the run, which is restored once for all lengths."""
+    """The likelihoods of the run, which is restored once for all lengths, on the devices that the
+    run that is evaluated has.
+    """
     check_evaluator(self._config, self._corpus)
     saved = saved_config(self._workdir)
     check_corpus(saved, self._config, self._corpus, self._workdir)
-    return restored_run(self._workdir, saved, self._corpus, holds_half=True).nats
+    model, _ = restore(saved, self._corpus, self._workdir, holds_half=True, on_all=True)
+    return on_devices(compiled(token_nll, saved), model)
 
 
 def _kept(windows_of: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:

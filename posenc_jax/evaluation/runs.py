@@ -325,14 +325,7 @@ def load_run(workdir: str | Path, overrides: dict[str, Any] | None = None) -> Ru
     config.data, config.eval.split, kept_tokenizer(workdir, config.data)
   )
   check_corpus(saved, config, corpus, Path(workdir))
-  return restored_run(Path(workdir), config, corpus)
-
-
-def restored_run(
-  workdir: Path, config: ConfigDict, corpus: data.Corpus | data.TaskCorpus, holds_half: bool = False
-) -> Run:
-  """What `load_run` gives, of a run that was checked; `holds_half` is as for `restore`."""
-  model, step = restore(config, corpus, workdir, holds_half=holds_half)
+  model, step = restore(config, corpus, Path(workdir))
   return Run(
     model, step, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)
   )

@@ -20,7 +20,7 @@ from posenc_jax.attention.request import build_request
 from posenc_jax.distributed import mesh, processes
 from posenc_jax.encodings import ENCODINGS, make
 from posenc_jax.errors import UserError
-from posenc_jax.evaluation import evaluate, runs
+from posenc_jax.evaluation import evaluate, long_ppl_evaluator, runs
 from posenc_jax.model import token_nll as nll_module
 from posenc_jax.model.decoder import build
 from posenc_jax.model.token_nll import token_nll
@@ -514,6 +514,21 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
       assert other[key]['status'] == row['status'] == 'ok'
       scores = [[r['value'], r['nats'], r['tokens'], r['bytes']] for r in (row, other[key])]
       np.testing.assert_allclose(*np.array(scores, float), rtol=1e-6, atol=1e-6)
+
+
+def test_a_run_that_finds_key_tokens_is_on_all_devices(on_one, tmp_path, monkeypatch):
+  """Each has the model and a window of a batch, and the nats are those of one."""
+  c = config.trained_config(on_one[0], {'eval.long_ppl_evaluator': str(on_one[0])})
+  used, cuts = set(), set()
+  watching = watched(long_ppl_evaluator.on_devices, used, cuts)
+  monkeypatch.setattr(long_ppl_evaluator, 'on_devices', watching)
+  evaluator = long_ppl_evaluator.Evaluator(c, data.opened(c.data, 'validation'))
+  tokens_BT = np.random.default_rng(0).integers(0, 256, (5, 16))
+  with jax.default_matmul_precision('highest'):
+    found = evaluator._nll(tokens_BT, last=4)
+  assert (used, cuts) == ({(16, 1)}, {1})
+  expected = runs.load_run(on_one[0]).nats(tokens_BT, last=4)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize('named', [3, 'cpu'])
