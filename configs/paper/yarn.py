@@ -18,11 +18,11 @@ without fine-tuning:
 Cost: not run here. By arithmetic 6 x 6.5e9 x 1.7e9 = 6.5e19 operations for s 16 beside attention,
 and for the evaluation of each run, whose windows slide by 256 tokens, 2 x 6.5e9 x 5.7e8 = 7.4e18;
 104 GB of parameters, gradients and moments in float32. As set here all that and the activations
-are on one device, more than any has. --config.mesh.fsdp=8 cuts both by eight,
---config.mesh.context=8 and --config.train.grad_accum_steps=8 the activations by eight each: on each
-of 64 devices, of one process or of several (docs/accelerators.md), scripts/aot.py compiles s 16 to
-86 GB beside parameters and moments; with --config.model.remat=layer to 22 GB, and layers are
-computed twice.
+are on one device, more than any has. --config.mesh.fsdp=8 and --config.mesh.context=8 cut
+parameters and moments by 64, and activations by eight each, as --config.train.grad_accum_steps=8
+does: on each of 64 devices, of one process or of several (docs/accelerators.md), scripts/aot.py has
+compiled s 16 to 86 GB beside parameters and moments; with --config.model.remat=layer to 22 GB, and
+layers are computed twice. That was when mesh.context left parameters whole.
 
 As published (paper, released script): 400 steps of 64 x 65,536 tokens at a rate of 2e-5 with 20 of
 warm-up, on PG-19, for s 16, and 200 more for s 32; for s 2, 1,000 steps of PI and NTK and 400 of
