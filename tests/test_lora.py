@@ -226,7 +226,8 @@ def test_a_run_is_tuned_by_it_alone_and_another_goes_on_from_there(
   with pytest.raises(UserError, match=r'layers/lora/w_out/a of shape \(1, 32, 3\), but the config'):
     run('other', tmp_path / 'once', **tuned | {'model.lora_rank': 2})
   fixed = {'train.trained_parameters': ('embedding',)}
-  check_lora(load(BASE, fields | tuned | fixed | {'train.init_from': str(tmp_path / 'once')}))
+  for start in ('once', 'to come'):
+    check_lora(load(BASE, fields | tuned | fixed | {'train.init_from': str(tmp_path / start)}))
   with pytest.raises(UserError, match='layers/lora/w_q/b begins as zeros and would not train'):
     run('fixed', tmp_path / 'base', **tuned | fixed)
   run('dropped', tmp_path / 'once', **{'train.steps': 0})

@@ -172,8 +172,8 @@ def _is_cut(parameters, sizes: Mapping[str, int]) -> bool:
 
 
 def _whole_and_all(parameters, sizes: Mapping[str, int]) -> tuple[int, int]:
-  """How many numbers of a model each device holds on a mesh of these sizes, whose parameters are
-  not cut, and how many it has.
+  """How many numbers of a model are in parameters that the devices of `fsdp` do not cut, and how
+  many it has.
   """
   leaves = jax.tree.leaves(parameters)
   whole = sum(x.size for x in leaves if parameter_spec(x.shape, sizes) == PartitionSpec())

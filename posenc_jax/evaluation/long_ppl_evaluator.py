@@ -163,8 +163,8 @@ class Evaluator:
 
   @functools.cached_property
   def _nll(self) -> TokenFunction:
-    """The likelihoods of the run, which is restored once for all lengths, on the devices that the
-    run that is evaluated has.
+    """The likelihoods of the run, which is restored once for all lengths, on the devices that
+    `mesh_of_evaluation` gives it.
     """
     check_evaluator(self._config, self._corpus)
     saved = saved_config(self._workdir)

@@ -42,7 +42,9 @@ def check_lora(config: ConfigDict) -> None:
   if not (rank and c.steps):
     return
   taken = ()
-  if c.init_from and storage.exists(Path(c.init_from) / 'config.json'):  # else refused later
+  if c.init_from:
+    if not storage.exists(Path(c.init_from) / 'config.json'):
+      return  # a sweep makes it before this run begins, or it is gone since
     taken = saved_config(c.init_from, 'model.lora_matrices').model.lora_matrices
   for name in config.model.lora_matrices:
     path = f'layers/lora/{name}/b'
