@@ -1401,7 +1401,7 @@ def test_line_breaks_that_byte_pairs_leave_out_within_a_word_are_unknown():
     assert cut.bytes_T.max() == (2 if splitter else 101)
     says = r'1\.64% of the text is unknown to it; allowed: a tokenizer that leaves at most 1% '
     with pytest.raises(UserError, match=says) if unknown else nullcontext():
-      tokenizer.check_unknown(cut.unknown, 0, len(text))
+      tokenizer.check_unread(tokenizers.Unread(cut.unknown, 0, len(text)))
 
 
 def test_what_a_splitter_takes_out_is_unknown():

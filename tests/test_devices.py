@@ -362,7 +362,7 @@ def test_an_evaluation_cuts_parameters_that_fill_half_of_a_device(
 
 @pytest.mark.parametrize(('cards', 'used'), [(8, 8), (7, 4), (6, 4), (3, 3)])
 def test_an_evaluation_has_the_devices_with_which_each_holds_least(cards, used, monkeypatch):
-  """Of Qwen3 8B, whose 36 layers six devices divide, but none of its tables of symbols."""
+  """The shapes are those of Qwen3 8B: six devices divide its 36 layers, no table of symbols."""
   there = [StandIn(number, 'gpu', 0) for number in range(cards)]
   memory = lambda self: {'bytes_limit': 24e9}
   monkeypatch.setattr(StandIn, 'memory_stats', memory, raising=False)

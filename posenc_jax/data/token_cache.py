@@ -23,7 +23,7 @@ import numpy as np
 
 from posenc_jax import storage
 from posenc_jax.data.building import build_once
-from posenc_jax.data.tokenizers import Bytes, OtherText, not_utf8
+from posenc_jax.data.tokenizers import Bytes, OtherText, Unread, not_utf8
 from posenc_jax.errors import Damaged, UserError
 
 # One more with each change of what the modules here make of files, what tokenizers.py makes of a
@@ -244,7 +244,7 @@ def _write(
   folder: Path, documents: Sequence[bytes], tokenizer: Bytes, name_of: Callable[[int], str]
 ) -> tuple[str, int]:
   """Writes the tokens into a new folder; returns the name of the text that they are of, and how
-  many of its bytes are replaced since they are not UTF-8. Raises `UserError` as `check_unknown` of
+  many of its bytes are replaced since they are not UTF-8. Raises `UserError` as `check_unread` of
   the tokenizer does, and with the name of a document that is none of its texts.
   """
   folder.mkdir()
@@ -272,7 +272,8 @@ def _write(
         unknown += cut.unknown
         replaced += cut.replaced
         num_cut += 1
-    tokenizer.check_unknown(unknown, replaced, size, example, first_unknown, first_replaced)
+    unread = Unread(unknown, replaced, size, example, first_unknown, first_replaced)
+    tokenizer.check_unread(unread)
     for file in files.values():
       file.sync()
   except OtherText as error:

@@ -62,6 +62,26 @@ class Cut(NamedTuple):
   example: str = ''
 
 
+class Unread(NamedTuple):
+  """What a tokenizer could not read of the texts of a corpus, or of documents scored together.
+
+  Attributes:
+    unknown: how many bytes it does not know.
+    replaced: how many bytes are not UTF-8 and are read as U+FFFD.
+    size: how many bytes there are in all.
+    example: as that of a `Cut`.
+    first_unknown: the name of the first text that has unknown bytes; '' if it has no name.
+    first_replaced: that of the first text that has replaced ones.
+  """
+
+  unknown: int
+  replaced: int
+  size: int
+  example: str = ''
+  first_unknown: str = ''
+  first_replaced: str = ''
+
+
 class Bytes:
   """Every byte is a token.
 
@@ -88,19 +108,8 @@ class Bytes:
       tokens_T = self.encode(text)
       yield Cut(tokens_T, self.lengths[tokens_T])
 
-  def check_unknown(
-    self,
-    unknown: int,
-    replaced: int,
-    size: int,
-    example: str = '',
-    first_unknown: str = '',
-    first_replaced: str = '',
-  ) -> None:
-    """Raises `UserError` where too many of the bytes of all texts together are unknown, or are
-    replaced since they are not UTF-8. `example`: as that of a `Cut`. `first_...`: the name of the
-    first text that has such bytes.
-    """
+  def check_unread(self, unread: Unread) -> None:
+    """Raises `UserError` where too many bytes are unknown or replaced."""
 
   def change(self, text: bytes) -> str:
     """An example of how the tokenizer changes the text before it cuts it; '' where it does not."""
@@ -301,27 +310,20 @@ class TokenizerJson(Bytes):
       return text
     return bytes(map(BYTE_OF_CHARACTER.get, text)).decode('utf-8', 'replace')
 
-  def check_unknown(
-    self,
-    unknown: int,
-    replaced: int,
-    size: int,
-    example: str = '',
-    first_unknown: str = '',
-    first_replaced: str = '',
-  ) -> None:
-    """Raises `UserError` where more than MOST_UNKNOWN of the bytes of a corpus, or of documents
-    scored together, are unknown or replaced: to predict the unknown token, U+FFFD, or none, says
-    nothing of the text whose bytes a score is divided by. A short text may well have one.
+  def check_unread(self, unread: Unread) -> None:
+    """Raises `UserError` where more than MOST_UNKNOWN of the bytes are unknown or replaced: to
+    predict the unknown token, U+FFFD, or none, says nothing of the text whose bytes a score is
+    divided by. A short text may well have one.
     """
     named = lambda first: f', first in {first}' if first else ''
-    if replaced > MOST_UNKNOWN * size:
-      what = not_utf8(replaced, size) + named(first_replaced)
+    if unread.replaced > MOST_UNKNOWN * unread.size:
+      what = not_utf8(unread.replaced, unread.size) + named(unread.first_replaced)
       allowed = "text in UTF-8, or data.tokenizer='bytes'"
       raise UserError(f'{self._field}: {what}; allowed: {allowed}')
-    if unknown > MOST_UNKNOWN * size:
-      such = f', such as {example}' if example else ''
-      what = f'{unknown / size:.2%} of the text is unknown to it{such}{named(first_unknown)}'
+    if unread.unknown > MOST_UNKNOWN * unread.size:
+      such = f', such as {unread.example}' if unread.example else ''
+      where = named(unread.first_unknown)
+      what = f'{unread.unknown / unread.size:.2%} of the text is unknown to it{such}{where}'
       allowed = f'a tokenizer that leaves at most {MOST_UNKNOWN:.0%} unknown'
       raise UserError(f'{self._field}: {what}; allowed: {allowed}')
 

@@ -27,7 +27,7 @@ import jax
 import numpy as np
 
 from posenc_jax import data, tasks
-from posenc_jax.data.tokenizers import BYTES, Bytes, Cut
+from posenc_jax.data.tokenizers import BYTES, Bytes, Cut, Unread
 from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.encodings.core.base import in_32_bits
 from posenc_jax.errors import nearest
@@ -149,7 +149,7 @@ def score(
     size = sum(len(document) for document in documents if isinstance(document, bytes))
     unknown, replaced = (sum(getattr(cut, n) for cut in cuts) for n in ('unknown', 'replaced'))
     example = next((cut.example for cut in cuts if cut.example), '')
-    tokenizer.check_unknown(unknown, replaced, size, example)
+    tokenizer.check_unread(Unread(unknown, replaced, size, example))
   lm = run.model if isinstance(run, Run) else run
   if isinstance(lm, LM):
     for tokens_T in texts:

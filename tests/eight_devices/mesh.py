@@ -411,7 +411,7 @@ def test_the_longest_axis_that_can_be_is_cut(shape, sizes, axes):
 
 
 def test_devices_that_share_a_sequence_share_the_parameters():
-  """Those of one long sequence each hold near an eighth of the model and the optimizer's state."""
+  """Eight devices of one long sequence each hold nearly an eighth of model and optimizer."""
 
   def held(context):
     fields = {'model.vocab': 2048, 'encoding.name': 'nope', 'train.batch': 1}
