@@ -2,9 +2,8 @@
 
   python scripts/sweep.py --config=configs/studies/claims/rates.py --jobs=2
 
-Lines of the board (configs/studies/board.py) whose outcomes differ, at half its learning rate, at
-that rate, 3e-3, and at its double; all else is the board's, seed 0. Runs at 3e-3 are those of the
-board.
+Lines of the board (configs/studies/board.py), at half its learning rate, at that rate, 3e-3, and at
+its double; all else is the board's, seed 0. Runs at 3e-3 are those of the board.
 
 Predicted before the runs at other rates, bits per byte:
 - at L each line is within 0.03 of its best of the three at 3e-3, and worst at half of it;
@@ -24,7 +23,20 @@ every model of the board stays near 1.2, recalls in part, so to say. Predicted b
 - at half the rate, over three seeds, Transformer-XL is more than 0.1 better at 4 L than RoPE with
   its window.
 
-Cost: 24 runs, besides those of the board, which --kept=results/board leaves out, of 7 to 10
+Then the other nineteen lines of the board, at half the rate and at double, seed 0, those that
+README names first. Predicted before these runs:
+- at L 3e-3 is within 0.03 of the best of the three rates for 16 of the nineteen, or more, and half
+  of it is the worst of the three for 12 or more;
+- grape_ap, kerple_log, sandwich and cope are more than 0.02 better at 4 L than at L at every rate;
+- rope+fox, stick_breaking and grape_ap stay at 32 L within 0.02 of their score at L at every rate,
+  and the first two recall no name at any;
+- p_rope, xpos, pope, selective_rope, sinusoidal, nope, nope+ssmax and rope x 3 + nope are more
+  than 0.02 worse at 2 L than at L at every rate; with a window of L p_rope, xpos and rope x 3 +
+  nope are at 32 L at most 0.02 worse at every rate, nope, nope+ssmax, sinusoidal and fire at none;
+- each at its best rate for L, at most two of the nineteen are better there than RoPE at its best;
+- nope and learned stay the two worst at L, each at its best rate.
+
+Cost: 62 runs, besides those of the board, which --kept=results/board leaves out, of 4 to 10
 minutes, two at a time on two cores. Result, of 16 of these, none at a quarter and none of PaTH and
 DAPE: results/rates, LOG/136. 3e-3 is near the best of three rates for all five lines. Held up at
 other rates: RoPE's window, ALiBi's gain, FoX's not recalling, Transformer-XL ahead of that window
@@ -39,6 +51,11 @@ BOARD = load_study(Path(__file__).parents[1] / 'board.py')
 STATED = 3e-3  # the board's rate
 FIRST = ('rope', 'transformer_xl', 'alibi', 't5', 'fox')
 COSTLY = ('path', 'dape')
+REST = (
+  *('kerple_log', 'p_rope', 'nope', 'fire', 'grape_ap', 'cope', 'sandwich', 'shaw', 'deberta'),
+  *('stick_breaking', 'music_transformer', 'rope+fox', 'rope x 3 + nope', 'xpos', 'sinusoidal'),
+  *('learned', 'nope+ssmax', 'pope', 'selective_rope'),
+)
 HALF = ', rate x 0.5'
 
 
@@ -62,6 +79,8 @@ def sweep():
     yield from (run(name, seed, 0.5) for name in ('transformer_xl', 'rope', 't5'))
   yield from (run(name, 0, 0.25) for name in ('transformer_xl', 'rope', 't5', 'alibi'))
   yield from (run(name, 0, factor) for name in COSTLY for factor in (0.5, 2))
+  for name in REST:
+    yield from (run(name, 0, factor) for factor in (1, 0.5, 2))
 
 
 def table():
