@@ -29,16 +29,25 @@ ROOT = Path(__file__).parent.parent
 # Run after each block of docs/attend.md: gradients reach the encoding in plain JAX, NNX and Linen,
 # and what the others compute is what `attend` gives otherwise.
 AFTER_BLOCKS = (
+  'assert all(abs(leaf).max() > 1e-6 for leaf in jax.tree.leaves(gradients))',
   """
 def moved(eps):
   return loss(jax.tree.map(lambda leaf: leaf + eps, parameters), q, k, v)
 
 slope = (moved(0.05) - moved(-0.05)) / 0.1
-total = sum(leaf.sum() for leaf in jax.tree.leaves(gradients[0]))
+total = sum(leaf.sum() for leaf in jax.tree.leaves(jax.grad(loss)(parameters, q, k, v)))
 assert abs(slope - total) < 0.02 * abs(total), (slope, total)
 """,
-  "assert abs(gradients['encoding']['table'][...]).max() > 1e-6",
   """
+x = jax.random.normal(jax.random.key(0), (2, 512, 256))
+total = lambda layers: sum(layer(x).var() for layer in layers)
+gradients = nnx.jit(nnx.grad(total))(layers)
+(table,) = (g for path, g in nnx.to_flat_state(gradients) if 'encoding' in path)  # of both layers
+assert abs(table[...]).max() > 1e-6
+""",
+  """
+variables = jax.jit(Model().init)(jax.random.key(1), x)
+gradients = jax.jit(jax.grad(lambda variables: Model().apply(variables, x).var()))(variables)
 assert abs(gradients['params']['encoding']['table']).max() > 1e-6
 from flax import serialization
 saved = serialization.to_bytes(variables)
@@ -93,7 +102,7 @@ def test_python_blocks_run():
   pages = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md')))
   blocks = {page: found for page in pages if (found := blocks_of(page))}
   counts = {page: len(found) for page, found in blocks.items()}
-  assert counts == {'README.md': 3, 'docs/attend.md': 8, 'docs/encodings.md': 4}
+  assert counts == {'README.md': 3, 'docs/attend.md': 9, 'docs/encodings.md': 4}
   attend = zip(blocks['docs/attend.md'], AFTER_BLOCKS, strict=True)
   blocks['docs/attend.md'] = [block + check for block, check in attend]
   run = "exec(compile({!r}, {!r}, 'exec'), {{'__name__': '__main__'}})".format
