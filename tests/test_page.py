@@ -226,6 +226,12 @@ def test_tables_are_printed_with_the_best_bold_and_with_every_seed():
   assert 'longer than the table of positions: learned at 16, 32' in text
 
 
+def test_a_seed_that_a_line_has_no_rows_of_has_no_line():
+  parsed = Parsed(rendered(rows_of({'rope': {8: [1.0, 2.0]}, 'alibi': {8: [3.0]}})))
+  (every,) = (table for table in parsed.tables if table[0][:2] == ['encoding', 'seed'])
+  assert sorted(line[:2] for line in every[1:]) == [['alibi', '0'], ['rope', '0'], ['rope', '1']]
+
+
 def test_the_page_opens_with_the_answer_and_the_training_length():
   text = rendered(of_documents(BITS))
   assert (

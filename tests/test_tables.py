@@ -414,6 +414,26 @@ def test_what_is_missing_is_named():
   )
 
 
+def test_a_seed_that_a_line_has_no_rows_of_is_in_a_note_alone(tmp_path):
+  """Markdown and the file have no line of it; they have one of a seed that failed."""
+  bits = {'rope': {8: [1.0, 2.0, 3.0], 16: [1.0]}, 'alibi': {8: [3.0, 'not_finite']}}
+  (table, *_) = tables = make_tables(rows_of(bits))
+  there = [['rope', '0'], ['rope', '1'], ['rope', '2'], ['alibi', '0'], ['alibi', '1']]
+  ((_, _, every),) = table.per_seed
+  assert sorted(line[:2] for line in every) == sorted(there)
+  assert ['alibi', '1', '—', '—'] in every
+  table_writers.write(tables, tmp_path, 'a')
+  with open(tmp_path / 'table.csv', encoding='utf-8') as file:
+    of_scores = [line for line in csv.DictReader(file) if line['table'] == 'scores']
+  places = [[line['encoding'], line['seed']] for line in of_scores]
+  assert sorted(places) == sorted(2 * there)
+  assert (tmp_path / 'table.md').read_text(encoding='utf-8').count('| alibi ') == 1 + 2
+  assert table.notes == [
+    'missing: alibi seed 0, 1 at 16; alibi seed 2; rope seed 1, 2 at 16',
+    'not finite: alibi seed 1 at 8',
+  ]
+
+
 def test_seeds_that_most_lines_lack_are_told_by_those_that_have_them():
   bits = {name: {8: [1.0, 2.0]} for name in ('alibi', 'nope', 'fire', 'shaw', 't5', 'fox')}
   rows = rows_of({'rope': {8: [1.0, 2.0, 3.0]}} | bits)

@@ -48,7 +48,7 @@ class Table:
 
   Attributes:
     per_seed: tables of each seed's scores, for Markdown and the HTML page: (title, header, lines).
-      [] for one seed.
+      [] for one seed. A seed that a line has no rows of stands in a note alone.
     is_scored: whether it shows scores of the runs here, so that its caption names their scale.
     records: one dict a line for a file of comma-separated values, of any columns.
   """
@@ -189,10 +189,12 @@ def per_seed_tables(scores: Scores) -> list[tuple[str, list[str], list[list[str]
   if len(scores.seeds) < 2:
     return []
   lines = []
-  for line, seed in itertools.product(scores.lines, scores.seeds):
-    values = [scores.by_seed[line, seed, column].value(scores.metric) for column in scores.columns]
-    texts = [scores.metric.text([] if value is None else [value]) for value in values]
-    lines.append([line, str(seed), *texts])
+  for line in scores.lines:
+    for seed in scores.seeds_of(line):
+      of_seed = [scores.by_seed[line, seed, column] for column in scores.columns]
+      values = [score.value(scores.metric) for score in of_seed]
+      texts = [scores.metric.text([] if value is None else [value]) for value in values]
+      lines.append([line, str(seed), *texts])
   return [('Every seed:', ['encoding', 'seed', *header(scores)], lines)]
 
 
@@ -211,9 +213,14 @@ def column_record(scores: Scores, line: str, column) -> dict:
 
 
 def records(scores: Scores) -> list[dict]:
-  """`Table.records`: each seed's sums and scores; where it has none, the status alone."""
+  """`Table.records`: each seed's sums and scores; where it has none, the status alone. None of a
+  seed that a line has no rows of.
+  """
   metric, made = scores.metric, []
+  seeds_of = {line: scores.seeds_of(line) for line in scores.lines}
   for (line, seed, column), score in scores.by_seed.items():
+    if seed not in seeds_of[line]:
+      continue
     record = record_keys(scores, 'scores') | {'encoding': line, 'seed': seed}
     record |= column_record(scores, line, column) | {'status': score.status}
     is_learned = scores.has_learned(line, seed)

@@ -125,9 +125,9 @@ def _tables(gathered: Gathered, series: Series, comparison: Comparison) -> dict:
   fields['differences'] = difference_tables(comparison)
   if len(scores.seeds) > 1:
     fields['per_seed'] = [
-      [curve.label, seed, *(plots.seed_text(metric, value) for value in values)]
-      for curve in series.curves.values()
-      for seed, values in curve.by_seed.items()
+      [curve.label, seed, *(plots.seed_text(metric, value) for value in curve.by_seed[seed])]
+      for line, curve in series.curves.items()
+      for seed in series.scores.seeds_of(line)
     ]
   return fields
 
