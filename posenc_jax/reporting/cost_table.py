@@ -73,7 +73,8 @@ def scale(rows: list[dict], runs: list[str]) -> str:
 
   '0.82 to 0.98 million parameters, 2 million tokens a run, trained in float32.'
   """
-  rows = [row for row in rows if not runs or row['run'] in runs]
+  asked = {*runs}
+  rows = [row for row in rows if not asked or row['run'] in asked]
   sizes = []
   for field, words in (('parameters', 'parameters'), ('tokens', 'tokens a run')):
     if values := [row[field] for row in rows if row[field] is not None]:

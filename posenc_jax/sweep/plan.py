@@ -295,11 +295,11 @@ def leave_out(runs: list[PlannedRun], kept: set[str]) -> list[PlannedRun]:
   """The runs without those of which all results are among `kept`, names of directories, but with
   those that a run which is left starts from: it needs their parameters.
   """
-  left = []
+  left, starts = [], set()
   for run in reversed(runs):
-    is_start = any(run.workdir == other.init_from for other in left)
-    if is_start or not all(folder.name in kept for folder in run.results):
+    if run.workdir in starts or not all(folder.name in kept for folder in run.results):
       left.append(run)
+      starts.add(run.init_from)
   return left[::-1]
 
 

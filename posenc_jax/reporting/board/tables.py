@@ -125,10 +125,14 @@ def text_table(rows: list[dict], of_corpus: list[Line], corpus: str, notes: Sequ
   of_text = board_lines.of_corpus(rows, corpus)
   L = board_lines.usual_length(of_text)
   past = sorted({length for line in of_corpus for length in line.changes})
+  rows_of = defaultdict(list)
+  for row in of_text:
+    rows_of[row['label']].append(row)
   body, unstable = [], []
   for line in of_corpus:
     verdict = line.verdict
-    others = board_lines.other_verdicts(line, of_text, corpus, L)
+    read = [row for label in dict.fromkeys((ROPE, line.label)) for row in rows_of[label]]
+    others = board_lines.other_verdicts(line, read, corpus, L)
     if others:
       verdict = f'{UNSTABLE} {verdict}'
     if others and len(line.seeds) > 1:
