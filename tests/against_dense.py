@@ -48,16 +48,21 @@ def with_all_gradients(name: str, backend: str, T: int, K: int, sharding=None, *
   return function, jax.tree.map(shape, (enc, q, q, q, x))
 
 
-def check_lowers(monkeypatch, platform: str, kind: str, name: str, backend: str, K: int):
-  """Lowers kernels, forward and backward, for a device that is not there, by Pallas alone: it knows
-  which operations they may have, and needs no compiler of the device.
+def check_lowers(
+  monkeypatch, platform: str, kind: str, name: str, backend: str, K: int, **axes: int
+):
+  """Lowers kernels, forward and backward, for devices that are not there, by Pallas alone: it knows
+  which operations they may have, and needs no compiler of the device. No sum of theirs is by atomic
+  operations, whose order changes from run to run.
   """
   monkeypatch.setattr(jax, 'default_backend', lambda: platform)
   function, arguments = with_all_gradients(name, backend, 512, K)
   target, call = ('cuda', 'triton') if platform == 'gpu' else (platform, 'tpu_custom_call')
-  with on(platform, kind):
-    text = jax.jit(function).trace(*arguments).lower(lowering_platforms=(target,)).as_text()
+  with on(platform, kind, **axes):
+    traced = jax.jit(function).trace(*arguments)
+    text = traced.lower(lowering_platforms=(target,)).as_text()
   assert text.count(call) >= 3
+  assert 'atomic' not in str(traced.jaxpr)
 
 
 def answer_of(ask, *shapes: tuple[int, ...], dtype=jnp.bfloat16):

@@ -618,6 +618,23 @@ def test_kernels_lower_for_a_tpu(monkeypatch, name):
   check_lowers(monkeypatch, 'tpu', 'TPU v5 lite', name, 'fused', 128)
 
 
+@pytest.mark.ci
+@pytest.mark.skipif(jax.__version_info__ < fused.OLDEST_JAX, reason='needs jax 0.11.1')
+def test_kernels_lower_for_tpus_that_share_out_a_sequence(monkeypatch):
+  """Coordinates of fox are sums over all of it."""
+  check_lowers(monkeypatch, 'tpu', 'TPU v5 lite', 'fox', 'ring', 128, context=4)
+
+
+@pytest.mark.parametrize(
+  'name',
+  ['shaw', *(pytest.param(name, marks=pytest.mark.ci) for name in ('t5', 'kerple_log', 'fire'))],
+)
+def test_gradients_without_kernels_are_the_same_bits_in_every_call(name):
+  """With kernels they are sums in one order: `check_lowers`."""
+  run = lambda: gradients_of_layer(build(name), 'causal', 'blockwise', (2, 4))
+  jax.tree.map(np.testing.assert_array_equal, run(), run())
+
+
 @pytest.mark.aot
 @pytest.mark.usefixtures('libtpu')
 @pytest.mark.parametrize(
