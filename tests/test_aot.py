@@ -120,6 +120,26 @@ ENTRY %main (x: f32[8,8]) -> f32[8,8] {
 """
   cost = hlo.Program(text, 1.0, 1.0).cost()
   assert (cost.launches, cost.cycles, dict(cost.uncounted)) == (2, 7, {'mine': 1})
+  assert not cost.untimed
+
+
+def test_a_kernel_costs_what_it_says_of_itself():
+  """It may read an operand often; the compiler estimates no cycles of it, as libtpu has it."""
+  text = """\
+HloModule m
+
+ENTRY %main (x: f32[8,8]) -> f32[8,8] {
+  %x = f32[8,8]{1,0} parameter(0)
+  %k = f32[8,8]{1,0} custom-call(%x), custom_call_target="tpu_custom_call", \
+backend_config={"custom_call_config":{"cost_estimate":{"flops":"500","transcendentals":"70",\
+"bytes_accessed":"9000","remote_bytes_transferred":"0"}}}
+  ROOT %d = f32[8,8]{1,0} add(%k, %x), backend_config={"estimated_cycles":"4"}
+}
+"""
+  cost = hlo.Program(text, 0.1, 1.0).cost()
+  assert (cost.flops, cost.bytes, cost.cycles) == (500, 9000 + 3 * 8 * 8 * 4, 4)
+  assert cost.seconds == 9000 + 3 * 8 * 8 * 4
+  assert (dict(cost.uncounted), dict(cost.untimed)) == ({}, {'tpu_custom_call': 1})
 
 
 def test_what_is_started_costs_what_it_does_once():
@@ -406,6 +426,7 @@ def row_of(**cost):
     (row_of(), '1 | 2 | 2 | 3 | 7 | 5 | 4 | 6 |'),
     (row_of(is_bound=True), '1 | 2 | ≤ 2 | ≤ 3 | 7 | ≤ 5 | ≤ 4 | ≤ 6 |'),
     (row_of(uncounted=Counter(k=1)), '1 | 2 | | | 7 | 5 | | | uncounted: 1 k |'),
+    (row_of(untimed=Counter(k=1)), '1 | 2 | 2 | 3 | 7 | 5 | 4 | |'),
     (dataclasses.replace(row_of(), has_roofline=False), '1 | 2 | 2 | 3 | 7 | 5 | | 6 |'),
   ],
 )

@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import inspect
+import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +35,7 @@ from test_laws import DIMS, S, build, close, inputs, layer
 
 from posenc_jax.attention import BACKENDS, attend, auto_backend
 from posenc_jax.attention.backends import fused, splash
+from posenc_jax.attention.kernels.program import TileProgram
 from posenc_jax.attention.kernels.tpu.relative_shift import (
   relative_shift,
   relative_shift_transpose,
@@ -460,6 +463,64 @@ def test_cores_share_rows_of_the_batch_whose_gradients_are_their_own(name, expec
   monkeypatch.setattr(pl, 'pallas_call', look)
   jax.make_jaxpr(jax.grad(run, argnums=(0, 1)))(q, enc)
   assert found == expected
+
+
+OF_SOFTMAX = {'attention': 2, 'attention_d_row': 3, 'attention_d_column': 4}
+
+
+@pytest.mark.parametrize(
+  ('name', 'rows', 'options', 'products'),
+  [
+    ('nope', 2, {}, OF_SOFTMAX),
+    ('nope', 1, {'window': 9}, OF_SOFTMAX),
+    ('t5', 2, {'segment_ids': [0] * 16 + [1] * 16}, OF_SOFTMAX | {'attention_d_diagonal': 2}),
+    # A tile has its 2 S' vectors by distance for keys, and as many for values.
+    (
+      *('shaw', 2, {'is_causal': False}),
+      dict(zip((*OF_SOFTMAX, 'attention_d_diagonal'), (6, 9, 8, 10), strict=True)),
+    ),
+  ],
+)
+def test_kernels_state_what_they_copy_and_multiply(monkeypatch, name, rows, options, products):
+  """Blocks by their own BlockSpecs; products with S' x K numbers a tile that the mask lets them
+  visit, also of those that they pass over for their segments.
+  """
+  H, side, K, T = 4, 8, 16, 32
+  q, enc = jnp.ones((rows, T, H, K)), make_for(K, name)
+  if 'segment_ids' in options:
+    options = {'segment_ids': jnp.broadcast_to(jnp.array(options['segment_ids']), (rows, T))}
+  options |= {'backend': 'fused_interpret', 'block_sizes': (side, side)}
+  found = {}
+
+  def look(*_, grid_spec, out_shape, cost_estimate, name, **others):
+    def call(*given):
+      scalars = [np.asarray(x) for x in given[: grid_spec.num_scalar_prefetch]]
+      arrays = *given[len(scalars) :], *out_shape
+      size, steps = sum(x.nbytes for x in scalars), math.prod(grid_spec.grid)
+      for spec, x in zip((*grid_spec.in_specs, *grid_spec.out_specs), arrays, strict=True):
+        at = [spec.index_map(*step, *scalars) for step in np.ndindex(*grid_spec.grid)]
+        blocks = 1 + sum(one != other for one, other in itertools.pairwise(at))
+        size += blocks * math.prod(n or 1 for n in spec.block_shape) * x.dtype.itemsize
+      assert cost_estimate.bytes_accessed == size
+      assert cost_estimate.transcendentals == steps * H * side * side
+      found[name] = cost_estimate.flops / (steps * 2 * H * side * side * K)
+      return [jnp.zeros(x.shape, x.dtype) for x in out_shape]
+
+    return call
+
+  monkeypatch.setattr(pl, 'pallas_call', look)
+  jax.grad(lambda q, k, v, enc: attend(q, k, v, enc, **options).sum(), range(4))(q, q, q, enc)
+  assert found == products
+
+
+def test_of_branches_that_count_a_tpu_takes_its_own_and_otherwise_the_dearest():
+  def tile(a, b, x):
+    of_platform = lambda x: jax.lax.platform_dependent(x, cpu=lambda x: x @ x, default=jnp.exp)
+    return of_platform(x), jax.lax.cond(a > b, lambda x: x @ x @ x, jnp.sin, x)
+
+  program = TileProgram(tile, jnp.ones((2, 3, 3)))
+  assert program.operations({'tpu'}).tolist() == [2 * 2 * 2 * 27, 18 + 18]
+  assert program.operations({'cpu'}).tolist() == [3 * 2 * 2 * 27, 18]
 
 
 def test_what_is_carried_along_keys_is_kept_for_a_gradient_alone(monkeypatch):

@@ -48,7 +48,9 @@ too many under a window, and too few on a ring.
 kernels: operations in the program; launches: how many run, loops included. roofline: the sum over
 operations of what each needs at the card's peaks, for its arithmetic or its bytes, whichever is
 longer; what devices exchange counts as bytes of main memory, not at the rate of their network.
-Mcycles: the TPU compiler's own estimate.
+Mcycles: the TPU compiler's own estimate; empty where the program has kernels, of which it has none.
+Kernels of `fused` state their products and the blocks that they copy, of all tiles that the mask
+lets them visit, also of those that they pass over for their segments.
 ≤: of a conditional the dearest branch counts in every turn, whichever runs. uncounted: calls, such
 as of kernels, of which nothing says what they compute; GFLOP, GB, roofline and Mcycles are empty
 then.
@@ -271,7 +273,7 @@ def table(rows: list[Row]) -> str:
         f'{row.kernels:,}',
         f'{"≤ " * cost.is_bound}{cost.launches:,.0f}',
         row.roofline,
-        figure(cost, cost.cycles / 1e6) if cost.cycles else '',
+        figure(cost, cost.cycles / 1e6) if cost.cycles and not cost.untimed else '',
         exchanged(cost),
       ]
     )

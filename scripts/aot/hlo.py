@@ -25,6 +25,8 @@ BITS = {
 ARRAY = re.compile(r'\b([a-z]+\d*\w*)\[([\d,]*)\](\{[^}]*\})?')
 COMPUTATION = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$')
 NAME = re.compile(r'%([\w.\-]+)')
+# What a kernel says of itself.
+STATED_FLOPS, STATED_BYTES = (rf'"?{name}"?:\s*"?(\d+)' for name in ('flops', 'bytes_accessed'))
 # What takes no time of its own, beside the ends of what was started.
 FREE = {
   *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'partition-id'),
@@ -85,6 +87,7 @@ class Cost:
     launches: operations that run one after another.
     cycles: the compiler's own estimate (TPU), or 0.
     uncounted: custom calls of which nothing says what they compute, with how often each runs.
+    untimed: those that the compiler's estimate leaves out, with how often each runs.
     collectives: (name, array) that devices exchange, with how often.
     is_bound: whether the figures are those of the dearest branches of conditionals, where others
       are cheaper.
@@ -96,6 +99,7 @@ class Cost:
   launches: float = 0.0
   cycles: float = 0.0
   uncounted: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  untimed: collections.Counter = dataclasses.field(default_factory=collections.Counter)
   collectives: collections.Counter = dataclasses.field(default_factory=collections.Counter)
   is_bound: bool = False
 
@@ -117,7 +121,7 @@ class Cost:
     """The cost of so many turns."""
     counters = (
       collections.Counter({key: turns * n for key, n in counter.items()})
-      for counter in (self.uncounted, self.collectives)
+      for counter in (self.uncounted, self.untimed, self.collectives)
     )
     numbers = self.flops, self.bytes, self.seconds, self.launches, self.cycles
     return Cost(*(turns * number for number in numbers), *counters, self.is_bound)
@@ -222,22 +226,24 @@ class Program:
     return scope[start.operands[index]] if start.opcode == 'tuple' else start
 
   def _cost_of_operation(self, i: Instruction, scope: dict) -> Cost:
-    flops, uncounted = self._flops(i, scope), collections.Counter()
-    size = self._bytes(i, scope)
-    if flops is None:
-      target = re.search(r'custom_call_target="([^"]*)"', i.attributes)
-      uncounted[target[1] if target else i.opcode] += 1
-      flops = 0.0
+    flops, size = self._flops(i, scope), self._bytes(i, scope)
     cycles = re.search(r'"estimated_cycles":"(\d+)"', i.attributes)
+    uncounted, untimed = collections.Counter(), collections.Counter()
+    if i.opcode == 'custom-call' and flops != 0:
+      target = re.search(r'custom_call_target="([^"]*)"', i.attributes)[1]
+      if flops is None:
+        uncounted[target] += 1
+      if cycles is None:
+        untimed[target] += 1
+    flops = flops or 0.0
     collectives = collections.Counter()
     if i.opcode in COLLECTIVES:
       collectives[i.opcode, max(i.arrays, key=lambda a: math.prod(a.shape))] += 1
     elif i.opcode == 'fusion':  # XLA for TPUs puts some collectives inside
       collectives = self._collectives_inside(i)
     seconds = max(flops / self._peaks[0], size / self._peaks[1])
-    return Cost(
-      flops, size, seconds, 1.0, float(cycles[1]) if cycles else 0.0, uncounted, collectives
-    )
+    estimate = float(cycles[1]) if cycles else 0.0
+    return Cost(flops, size, seconds, 1.0, estimate, uncounted, untimed, collectives)
 
   def _collectives_inside(self, i: Instruction) -> collections.Counter:
     found = collections.Counter()
@@ -269,7 +275,7 @@ class Program:
     return 0.0
 
   def _flops_of_custom_call(self, i: Instruction, scope: dict) -> float | None:
-    if stated := re.search(r'"?flops"?:\s*"?(\d+)', i.attributes):
+    if stated := re.search(STATED_FLOPS, i.attributes):
       return float(stated[1])
     contracted = re.search(r'"lhs_contracting_dimensions":\[([^\]]*)\]', i.attributes)
     if '__cublas' in i.attributes and contracted:
@@ -287,6 +293,8 @@ class Program:
     """What an instruction reads and writes of main memory; of a slice, the slice alone."""
     operands = [scope[name].arrays for name in i.operands if name in scope]
     written = sum(a.bytes for a in i.arrays)
+    if i.opcode == 'custom-call' and (stated := re.search(STATED_BYTES, i.attributes)):
+      return float(stated[1])  # a kernel may read an operand often
     if i.opcode == 'custom-call' and '__cublas' in i.attributes:
       written = i.arrays[0].bytes  # the others are scratch, of which nobody knows what is used
     if i.opcode in ('dynamic-slice', 'slice', 'gather'):

@@ -1,8 +1,17 @@
 """What a kernel computes of one tile, as a traced function."""
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.interpreters import partial_eval
+
+TRANSCENDENTALS = {
+  *('exp', 'exp2', 'expm1', 'log', 'log1p', 'logistic', 'pow', 'sqrt', 'rsqrt', 'cbrt'),
+  *('sin', 'cos', 'tan', 'sinh', 'cosh', 'tanh', 'asin', 'acos', 'atan', 'atan2'),
+  *('asinh', 'acosh', 'atanh', 'erf', 'erfc', 'erf_inv'),
+}
 
 
 class TileProgram:
@@ -40,6 +49,14 @@ class TileProgram:
     """The shapes of what it reads: tile numbers, inputs and state."""
     return [jax.ShapeDtypeStruct(x.aval.shape, x.aval.dtype) for x in self._jaxpr.invars]
 
+  def operations(self, platforms: set[str]) -> np.ndarray:
+    """[FLOPs of products of matrices, two a multiplication and addition; transcendentals].
+
+    Of a conditional both are those of the dearest branch; of `lax.platform_dependent` those of the
+    branch that devices of these names take.
+    """
+    return _operations(self._jaxpr, platforms)
+
   def primitives(self) -> set[str]:
     """The names of all primitives in it."""
     return set(_primitives(self._jaxpr))
@@ -50,10 +67,41 @@ def open_jaxpr(closed):
   return getattr(closed, 'jaxpr', closed)
 
 
+def branch_of_platform(branches, platforms: set[str]) -> int:
+  """Which branch of `lax.platform_dependent` devices of these names take.
+
+  `branches`: for which platforms each is; None: for all that are left.
+  """
+  return next(n for n, names in enumerate(branches) if names is None or platforms & {*names})
+
+
+def _inner_jaxprs(equation) -> list:
+  leaves = map(open_jaxpr, jax.tree.leaves(list(equation.params.values())))
+  return [x for x in leaves if hasattr(x, 'eqns')]
+
+
 def _primitives(jaxpr):
   for equation in jaxpr.eqns:
     yield equation.primitive.name
-    for parameter in jax.tree.leaves(list(equation.params.values())):
-      inner = open_jaxpr(parameter)
-      if hasattr(inner, 'eqns'):
-        yield from _primitives(inner)
+    for inner in _inner_jaxprs(equation):
+      yield from _primitives(inner)
+
+
+def _operations(jaxpr, platforms: set[str]) -> np.ndarray:
+  found = np.zeros(2, np.int64)
+  for equation in jaxpr.eqns:
+    name, sizes = equation.primitive.name, [math.prod(x.aval.shape) for x in equation.outvars]
+    inner = [_operations(x, platforms) for x in _inner_jaxprs(equation)]
+    if name == 'cond':
+      of_platforms = equation.params.get('branches_platforms')
+      inner = [inner[branch_of_platform(of_platforms, platforms)]] if of_platforms else inner
+      found += np.max(inner, axis=0)
+    elif name == 'dot_general':
+      (contracted, _), _ = equation.params['dimension_numbers']
+      shape = equation.invars[0].aval.shape
+      found[0] += 2 * sizes[0] * math.prod(shape[axis] for axis in contracted)
+    elif name in TRANSCENDENTALS:
+      found[1] += sizes[0]
+    else:
+      found += sum(inner)
+  return found

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Literal
 
-from posenc_jax.attention.kernels.program import TileProgram, open_jaxpr
+from posenc_jax.attention.kernels.program import TileProgram, branch_of_platform, open_jaxpr
 from posenc_jax.attention.kernels.unsupported import UNSUPPORTED_IN_TRITON
 
 # Calls of traced functions, whose own operations are evaluated in their place.
@@ -49,7 +49,7 @@ def _results(equation, arguments) -> list:
     inner = parameters['call_jaxpr' if 'call_jaxpr' in parameters else 'jaxpr']
     return _evaluate(open_jaxpr(inner), inner.consts, arguments)
   if name == 'platform_index':
-    return [_place_of_gpu(parameters['platforms'])]
+    return [branch_of_platform(parameters['platforms'], {'cuda', 'gpu'})]
   if name == 'cond':
     index, *arguments = arguments
     evaluated = lambda b: functools.partial(_evaluate, open_jaxpr(b), b.consts)
@@ -67,12 +67,6 @@ def _results(equation, arguments) -> list:
     raise NotImplementedError(f'{UNSUPPORTED_IN_TRITON[name]} ({name})')
   results = equation.primitive.bind(*arguments, **parameters)
   return results if equation.primitive.multiple_results else [results]
-
-
-def _place_of_gpu(platforms) -> int:
-  """Which branch of `lax.platform_dependent` a GPU takes."""
-  of_gpu = [n for n, names in enumerate(platforms) if names is None or {'cuda', 'gpu'} & {*names}]
-  return of_gpu[0]
 
 
 def _slice(x, parameters):

@@ -7,10 +7,12 @@ one order.
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
@@ -179,7 +181,43 @@ class Kernel:
         dimension_semantics=('arbitrary' if adds_up_batch else 'parallel', 'arbitrary'),
         vmem_limit_bytes=VMEM_BYTES,
       ),
+      cost_estimate=self._cost(programs, arrays, results),
       interpret=self.interpret,
       name=self.name,
     )(*map(jnp.asarray, self.visits), *self.segments, *(operand.pack(x) for operand, x in arrays))
     return [result.unpack(x) for result, x in zip(results, written, strict=True)]
+
+  def _cost(self, programs: dict, arrays: list, results: list[Result]) -> pl.CostEstimate:
+    """What the kernel does: known from shapes and from which tiles are visited.
+
+    A tile that is passed over as the kernel runs, for its segments, counts as one that is computed.
+    FLOPs are those of products of matrices; both they and transcendentals are those of the
+    programs, without what merges a tile with its row, 2 exponentials a query. Bytes are those of
+    blocks that are copied from and to main memory, without what fills up registers, and of the
+    scalars.
+
+    `arrays`: (operand, array) of all that is read.
+    """
+    visits, operations = self.visits, np.zeros(2, np.int64)
+    is_constant = self.grid.is_constant(visits.row, visits.column)
+    for of_constant, program in programs.items():
+      tiles = np.count_nonzero(is_constant == of_constant) if len(programs) > 1 else len(visits.row)
+      operations += self.batch * tiles * program.operations({'tpu'})
+    blocks = [(operand, x.dtype) for operand, x in arrays]
+    blocks += [(result.operand, jnp.dtype(result.dtype)) for result in results]
+    size = sum(
+      self._copies(operand.kind, operand.has_batch) * math.prod(operand.stored) * dtype.itemsize
+      for operand, dtype in blocks
+    )
+    size += sum(x.size * x.dtype.itemsize for x in (*visits, *self.segments))
+    flops, transcendentals = map(int, operations)
+    return pl.CostEstimate(flops, transcendentals, int(size))
+
+  def _copies(self, kind: str, has_batch: bool) -> int:
+    """How many blocks are copied: one a step, but for that which the step before had, too."""
+    if kind == 'whole':
+      return 1
+    rows = np.arange(self.batch) if has_batch else np.zeros(self.batch, int)
+    blocks = getattr(self.visits, kind)[:, None] * self.batch + rows
+    in_order = blocks.ravel() if self.batch_inside else blocks.T.ravel()
+    return 1 + np.count_nonzero(np.diff(in_order))
