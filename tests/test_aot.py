@@ -604,6 +604,23 @@ def test_cases_compile_for_a_tpu(tpu, backend, name, case):
 
 
 @pytest.mark.aot
+@pytest.mark.parametrize('name', ['nope', 't5', 'shaw', 'fox'])
+def test_memory_of_kernels_grows_as_the_length(tpu, name):
+  """Forward and backward, at lengths of which the 128 MiB of VMEM, which are not counted, hold
+  little; and all that runs says what it computes.
+  """
+  mesh, memory = meshes.make_mesh(config.load(BASE, {}).mesh, tpu), []
+  for T in (16_384, 32_768):
+    sizes = OF_KERNELS | {'batch': 1, 'length': T, 'heads': 8}
+    compiled = programs.attention_program(mesh, name, 'fused', sizes).lower().compile()
+    cost = hlo.Program(compiled.as_text(), 1.0, 1.0).cost()
+    assert cost.flops > 9 * 8 * T**2 * 128
+    assert (dict(cost.uncounted), cost.untimed['tpu_custom_call'] >= 3) == ({}, True)
+    memory.append(compiled.memory_analysis().temp_size_in_bytes)
+  assert memory[1] <= 2.2 * memory[0]
+
+
+@pytest.mark.aot
 @pytest.mark.skipif(targets.missing('cuda') is not None, reason='needs the CUDA plugin of jax')
 @pytest.mark.parametrize(
   ('backend', 'name', 'case'),
