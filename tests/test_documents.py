@@ -354,6 +354,7 @@ STUDIES_OF_SECTIONS = {
     'equal_time',
     'inside',
     'inside_budget',
+    'rates',
     'scale_budget',
     'width_rate',
   ],
@@ -386,7 +387,7 @@ STUDIES_OF_SECTIONS = {
     'random_ranges',
     'random_text',
   ],
-  ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside', 'equal_time'],
+  ('results/FINDINGS.md', 'Using text past L'): ['board', 'inside', 'equal_time', 'rates'],
   ('results/FINDINGS.md', 'Extending RoPE'): [
     'board_extended',
     'budget_extended',

@@ -12,7 +12,7 @@ Hyperparameters that a default would leave untrained are scaled to L = 128: DeBE
 since the last row of its table, which all larger distances share, would hardly be trained; p-RoPE
 keeps the wavelengths that complete a turn within L; FIRE's threshold is L / 4, as the paper's 512
 is of its 2,048: above L it would divide every distance in training by the same number. One
-learning rate for all, which configs/studies/claims/rates.py tries for five lines.
+learning rate for all; configs/studies/claims/rates.py tries half of it and double.
 
 Three seeds, five of RoPE and of the lines that README weighs against it: those that use text past L
 and hold to 32 L, and PaTH, which is better than RoPE's window at 4 L. Which these are was fixed
