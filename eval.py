@@ -20,7 +20,7 @@ def main(argv):
     argv, {'workdir': cli.REQUIRED, 'config': '', 'step': -1, 'planned': ''}, lists_fields=True
   )
   if flags.config:
-    config.load_study(flags.config)
+    config.load_study(flags.config, needs_config=False)
   run = config.trained_config(flags.workdir, overrides)
   run_dir.check_planned(run, flags.workdir, flags.planned)
 

@@ -81,7 +81,7 @@ def draw_encodings(argv: list[str]) -> None:
   if changed := [n for n in starts if n not in taken and getattr(flags, n) != starts[n]]:
     raise UserError(f'--{changed[0]}: does not go with --{given[0]}')
   if flags.config:
-    load_study(flags.config)
+    load_study(flags.config, needs_config=False)
   if flags.encoding:
     name = re.sub(r'[^\w.=-]+', '_', flags.encoding)
     drawers = {name: functools.partial(profile_figure.draw, flags.encoding, **sizes)}

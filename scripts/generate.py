@@ -47,7 +47,7 @@ FLAGS = {
 def main(argv):
   flags, overrides = cli.parse_args(argv, FLAGS)
   if flags.config:
-    config.load_study(flags.config)
+    config.load_study(flags.config, needs_config=False)
   run = config.trained_config(flags.workdir, overrides)
 
   from posenc_jax.distributed import memory

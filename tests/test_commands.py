@@ -110,6 +110,8 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
   assert [(r['k'], r['overrides']) for r in rows] == [(2, None)] * 2 + [(4, None)] * 2
 
   before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+  own = tmp_path / 'own.py'
+  own.write_text('')
   for script, arguments, word in (
     ('train.py', [*settings, '--config.seed=1'], 'holds a run of another config: seed'),
     (
@@ -120,6 +122,9 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
     ('eval.py', [f'--workdir={workdir}', '--config.eval.lengths=8,19'], '=18 each'),
     ('eval.py', [f'--workdir={workdir}', '--config.eval.split=tset'], "did you mean 'test'?"),
     ('eval.py', [f'--workdir={tmp_path}'], 'no config.json'),
+    # a file that registers encodings needs no config there
+    ('eval.py', [f'--workdir={tmp_path}', f'--config={own}'], 'no config.json'),
+    ('train.py', [f'--workdir={tmp_path}', f'--config={own}'], 'has no get_config(); allowed: '),
     ('eval.py', [], '--workdir: must be given'),
   ):
     code, _, error = command(script, *arguments)

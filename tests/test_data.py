@@ -2220,6 +2220,8 @@ def test_no_document_is_in_two_splits_whatever_they_are_named():
     assert all(stop > start for _, start, stop in spans)
   with pytest.raises(UserError, match='validation and test are both dev; allowed: '):
     hf._part('x', sizes, hf.parse('hf:them/set:test=dev:validation=dev'), 'test')
+  with pytest.raises(UserError, match='allowed: :train=SPLIT, of train_sft, dev'):
+    hf._part('x', {'train_sft': 40, 'dev': 9}, hf.parse('hf:them/set'), 'train')
 
 
 @pytest.mark.parametrize('options', ['', ':first=20'])

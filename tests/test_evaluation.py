@@ -1472,6 +1472,13 @@ def test_a_run_of_embedded_text_that_is_another_now_is_refused(corpus, make_run,
   check_built_in(workdir, c)
 
 
+def test_built_in_values_pass_over_a_name_that_is_none():
+  odd = {'name': 'chain', 'members': ({'name': ('rope',)}, {'name': 'alibi'})}
+  found = built_in_values(config.load(BASE, {'encoding': odd}))
+  assert 'alibi.axes' in found
+  assert 'rope.base' not in found
+
+
 def test_another_folder_that_has_changed_is_measured_anew(make_run, tmp_path):
   """Rows of text that is gone would be added up with those of what is there now."""
   texts = {'test': [letter * 40 for letter in 'abc'], 'train': ['a' * 40]}

@@ -244,6 +244,8 @@ def test_a_run_that_fails_otherwise_is_named_and_nothing_is_written(study, capsy
 def test_what_cannot_be_is_one_line(study, tmp_path):
   with pytest.raises(UserError, match=r'config.seed=3; allowed: --seed'):
     study('rope', seed=3)
+  with pytest.raises(UserError, match=r'config.train.steps=0: without a loss to .*; allowed: 1 or'):
+    study('rope', train__steps=0, train__init_from='runs/a')
   with pytest.raises(UserError, match=r'--save=\S+: what is there is no file; allowed'):
     choose_rates(tmp_path / 'study.py', tmp_path / 'out', tmp_path, {}, (tmp_path / 'train.py',))
   with pytest.raises(

@@ -310,10 +310,12 @@ def test_what_an_ngram_counts_is_named(study, tmp_path):
   with pytest.raises(UserError, match='holds a trained run; allowed: another workdir'):
     ngram_line.evaluate_ngram(study, tmp_path, 2, 'kneser_ney', True)
   task = config.load(BASE, {'data.corpus': 'task:copy', 'eval.protocols': ('answers',)})
+  unread = config.load(BASE, {**config.flat(study), 'train.steps': 0, 'train.init_from': 'runs/a'})
   for args, words in (
     ((study, tmp_path / 'b', -1, 'witten_bell', True), '--context=-1; allowed: 0 to'),
     ((study, tmp_path / 'b', 1, 'laplace', True), "--smoothing='laplace'; allowed: witten_bell"),
     ((task, tmp_path / 'b', 1, 'witten_bell', True), "config.data.corpus='task:copy'; allowed"),
+    ((unread, tmp_path / 'b', 1, 'witten_bell', False), 'no batches to count; allowed: --whole_sp'),
   ):
     with pytest.raises(UserError, match=words):
       ngram_line.evaluate_ngram(*args)

@@ -87,7 +87,9 @@ def test_nothing_is_drawn_read_or_written(start, monkeypatch, capsys):
   table = 'encodings/variants/0/encoding/table'
   assert f'start has {table}: dropped\n' in capsys.readouterr().out
   own, there = parameters_in('chain'), parameters_in(folder)
-  assert own.step == 0
+  assert own.step == parameters_in('chain', at=0).step == 0  # of which its rows say that they are
+  with pytest.raises(UserError, match='no checkpoint of step 4; allowed: 0, for it makes no steps'):
+    parameters_in('chain', at=4)
   for path, leaf in own.leaves.items():
     np.testing.assert_array_equal(leaf, there.leaves[path.replace('members/0/', '')])
   assert own.leaves.keys() >= {table.replace('/table', '/members/0/table')}

@@ -18,7 +18,7 @@ tokens a GPU, clipping at 0.1. Otherwise:
 - Tokens are bytes, theirs words: lengths are shorter in text, and perplexities do not compare.
 - The set's documents are lines, which are joined with more empty lines; training windows
   cross them, and articles, as theirs do. Evaluation cuts the development set into texts of 65,536
-  bytes. A folder with a file for each split is read faster: --config.data.corpus=FOLDER.
+  bytes. A folder is read faster, if its files are as short: --config.data.corpus=FOLDER.
 - No adaptive input and softmax; no dropout (theirs 0.3, attention and activations 0.1, adaptive
   softmax 0.2).
 - AdamW with a cosine to 0; theirs Nesterov's momentum at rate 1.0 with one to 1e-4. The rate here

@@ -32,13 +32,15 @@ REACHING = (
 WITHOUT_START = ('linear', 'ntk', 'ntk_mixed')
 
 
-def load_study(path: str | Path) -> Any:  # a module, of which callers may set constants
+def load_study(
+  path: str | Path, needs_config: bool = True
+) -> Any:  # a module, of which callers may set constants
   """Executes a configuration file: a module with `get_config()` and, in a study, `sweep()` etc.
 
   Encodings that the file registers are known to this process from then on. It may import modules
   that lie beside it. What these functions return is checked when they are called. Raises
-  `UserError` if there is no such file, if it raises an error, or if it defines no `get_config`; so
-  does each function for an error in it.
+  `UserError` if there is no such file, if it raises an error, or, where it `needs_config`, if it
+  defines no `get_config`; so does each function for an error in it.
   """
   path = Path(path)
   with user_errors(OSError):
@@ -56,7 +58,7 @@ def load_study(path: str | Path) -> Any:  # a module, of which callers may set c
   with _errors_in(path):
     # from its text: of a file edited within a second Python may take the bytecode of before
     exec(compile(path.read_bytes(), spec.origin, 'exec', dont_inherit=True), module.__dict__)
-  if not hasattr(module, 'get_config'):
+  if needs_config and not hasattr(module, 'get_config'):
     raise UserError(f'config: {str(path)!r} has no get_config(); {example}')
   for name, check in STUDY_FUNCTIONS.items():
     if hasattr(module, name):

@@ -297,7 +297,8 @@ def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[s
     return theirs[split], 0, sizes[theirs[split]]
   if train not in sizes:
     raise UserError(
-      f'{field}: no split {split!r} and no train to cut it from; it has {", ".join(sizes)}'
+      f'{field}: no split {split!r} and no train to cut it from; allowed: :train=SPLIT, of '
+      f'{", ".join(sizes)}'
     )
   total = sizes[train]
   test = 0 if 'test' in own else total // 10

@@ -57,6 +57,8 @@ def evaluate_ngram(
     raise UserError(f'--smoothing={smoothing!r}; allowed: {", ".join(SMOOTHINGS)}')
   if tasks.is_task(config.data.corpus):
     raise UserError(f'config.data.corpus={config.data.corpus!r}; allowed: text, for an n-gram')
+  if not (config.train.steps or whole_split):
+    raise UserError('config.train.steps=0: no batches to count; allowed: --whole_split')
   for seed_config, folder in single_seed_runs(config, workdir):
     _evaluate_seed(seed_config, folder, context, smoothing, whole_split)
 

@@ -21,7 +21,7 @@ from posenc_jax.protocols import TASK_PROTOCOL
 from posenc_jax.rows import sessions
 from posenc_jax.sweep.launching import check_launcher, execute, only_sweep
 from posenc_jax.sweep.plan import PlannedRun, check_runs, plan, swept_by
-from posenc_jax.tasks import is_task, of_corpus
+from posenc_jax.tasks import of_corpus
 from posenc_jax.training.run_dir import is_extended
 
 MARGIN = 0.01  # bits: a stated rate that is no further from the best is kept
@@ -119,7 +119,9 @@ def choose_rates(
   check_file(f'--save={save}', save)
   lines = lines_of(path)
   configs = [load(path, {**line, **overrides}) for line in lines]
-  of_all = _of_all(configs)
+  if not all(c.train.steps for c in configs):
+    raise UserError('config.train.steps=0: without a loss to compare rates by; allowed: 1 or more')
+  of_all = _of_all()
   for field, value in overrides.items():
     if field in (of_all | _of_own(configs[0])) and field != 'eval.k':  # which is read
       raise UserError(f'config.{field}={shown(value)}; allowed: without it, for the grid sets it')
@@ -187,23 +189,24 @@ def _of_own(config: ConfigDict) -> dict[str, object]:
   depth.
   """
   length, task = config.train.length, of_corpus(config.data.corpus)
-  k = min(length, config.eval.k)
-  examples = max(1, len(task.depths)) if task else 1
-  lengths = {'eval.lengths': (length,), 'eval.target_context': length, 'eval.k': k}
-  return lengths | {'eval.examples': examples}
+  return {
+    'eval.protocols': (TASK_PROTOCOL if task else 'last_k',),
+    'eval.lengths': (length,),
+    'eval.target_context': length,
+    'eval.k': min(length, config.eval.k),
+    'eval.examples': max(1, len(task.depths)) if task else 1,
+  }
 
 
-def _of_all(configs: list[ConfigDict]) -> dict[str, object]:
+def _of_all() -> dict[str, object]:
   """Overrides of all runs: no more evaluation than a finished run must have, and not of the test
   split.
   """
-  are_tasks = all(is_task(c.data.corpus) for c in configs)
   return {
     'seeds': (),
     'vmap_seeds': False,
     'mesh.seeds': 1,
     'eval.split': 'validation',
-    'eval.protocols': (TASK_PROTOCOL,) if are_tasks else ('last_k',),
     'eval.controls': (),
     'eval.documents': 1,
     'eval.spans': 1,

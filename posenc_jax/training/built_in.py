@@ -23,7 +23,8 @@ def built_in_values(config: ConfigDict) -> dict[str, object]:
   """
   found = {}
   for spec in _specs(to_json(config.encoding)):
-    if (name := spec.get('name')) in BUILT_IN:
+    # a name that is none, such as a list, is refused where the encoding is built
+    if isinstance(name := spec.get('name'), str) and name in BUILT_IN:
       left_out = hyperparameters(name).keys() - spec.keys()
       found |= {f'{name}.{key}': to_json(hyperparameters(name)[key]) for key in sorted(left_out)}
   corpus = config.data.corpus
@@ -37,7 +38,8 @@ def _specs(part: object) -> Iterator[dict]:
     yield part
     # as also by default: `dape` holds `alibi`
     name = part.get('name')
-    held = (hyperparameters(name) if name in BUILT_IN else {}) | part
+    is_known = isinstance(name, str) and name in BUILT_IN
+    held = (hyperparameters(name) if is_known else {}) | part
     is_whole = lambda holder: holder == 'name' and ',' not in str(name)
     parts = [held[holder] for holder in HOLDERS if holder in held and not is_whole(holder)]
   elif isinstance(part, str):

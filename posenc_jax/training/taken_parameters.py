@@ -47,10 +47,8 @@ def parameters_in(
   """
   workdir = Path(workdir)
   if run_on_primary(takes_parameters, workdir):
-    if at is not None:
-      raise UserError(
-        f'{workdir}: no checkpoint of step {at}; allowed: none, for it makes no steps'
-      )
+    if at not in (None, 0):  # its rows are of step 0
+      raise UserError(f'{workdir}: no checkpoint of step {at}; allowed: 0, for it makes no steps')
     return _taken(workdir, as_shapes)[1]
   with Checkpoints(workdir) as checkpoints:
     found = Parameters(*checkpoints.as_saved('model', as_shapes, at))
