@@ -691,7 +691,7 @@ def test_kernels_lower_for_tpus_that_share_out_a_sequence(monkeypatch):
   ['shaw', *(pytest.param(name, marks=pytest.mark.ci) for name in ('t5', 'kerple_log', 'fire'))],
 )
 def test_gradients_without_kernels_are_the_same_bits_in_every_call(name):
-  """On a CPU. On a GPU some need a flag (docs/attend.md); kernels add in one order: `check_lowers`."""
+  """On a CPU; a GPU needs a flag (docs/attend.md). Kernels add in one order: `check_lowers`."""
   run = lambda: gradients_of_layer(build(name), 'causal', 'blockwise', (2, 4))
   jax.tree.map(np.testing.assert_array_equal, run(), run())
 
