@@ -47,7 +47,7 @@ def visible(text: str) -> str:
 
 
 class UserError(ValueError):
-  """Bad input. Its message is one line that names the field, the value and what is allowed."""
+  """Bad input, in one line that names the field, the value and what is allowed."""
 
   code = 2
 

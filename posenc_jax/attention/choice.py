@@ -37,6 +37,7 @@ def _interpreted(run: Callable) -> Callable:
   return functools.partial(run, interpret=True)
 
 
+# The ways to compute attention, by the names that `attend` takes as `backend`.
 BACKENDS = {
   'dense': Backend(dense.refuse, dense.run),
   'blockwise': Backend(blockwise.refuse, blockwise.run),

@@ -21,7 +21,8 @@ from posenc_jax.config.serialization import leaves, of_another_version, saved_co
 from posenc_jax.config.tokenizer_file import with_its_symbols
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, place_of, shown, user_errors
 
-BASE = storage.REPOSITORY / 'configs' / 'base.py'  # all fields, with their defaults
+# The file of all fields of a config, with their defaults.
+BASE = storage.REPOSITORY / 'configs' / 'base.py'
 MAX_RUNS = 10_000  # of a study
 # The types of a scaling of RoPE that are made for `factor` times the length that they start from.
 REACHING = (
@@ -35,7 +36,7 @@ WITHOUT_START = ('linear', 'ntk', 'ntk_mixed')
 def load_study(
   path: str | Path, needs_config: bool = True
 ) -> Any:  # a module, of which callers may set constants
-  """Executes a configuration file: a module with `get_config()` and, in a study, `sweep()` etc.
+  """Executes a configuration file, a module with `get_config()` and, in a study, `sweep()`.
 
   Encodings that the file registers are known to this process from then on. It may import modules
   that lie beside it. What these functions return is checked when they are called. Raises

@@ -26,7 +26,7 @@ WITH_COMMAS = ('config.launch.setup', 'config.launch.options')
 
 
 def overlay(config: ConfigDict, overrides: dict[str, Any]) -> None:
-  """Sets `{'dotted.path': value}` in place.
+  """Sets the fields of `{'dotted.path': value}` in a config, in place.
 
   Below `encoding` any path is taken (`encodings.make` checks hyperparameters), also
   `encoding.scaling.factor` where there is no `encoding.scaling` yet; and `{'encoding':

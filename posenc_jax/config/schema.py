@@ -19,7 +19,7 @@ from posenc_jax.errors import UserError, nearest_field, shown
 
 
 def validate(config: ConfigDict, is_trained: bool = False) -> None:
-  """Raises `UserError`, which names field, value and what is allowed, for what may not be.
+  """Raises `UserError`, which names field, value and what is allowed, for what may be in no config.
 
   A run that is trained may be evaluated on a task that has no examples of its training length, and
   on a corpus or by a backend for which a field of its training has no effect.

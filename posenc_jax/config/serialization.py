@@ -10,13 +10,14 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.errors import DISK_ERRORS, Damaged, UserError, one_line, shown
 
-NOT_TRAINING = ('eval', 'label')  # may differ between a training and what is done with it later
-# Where a run takes place and who follows it. But for rounding on another mesh, no number depends
-# on these.
+# Sections and fields that may differ between a training and what is done with it later.
+NOT_TRAINING = ('eval', 'label')
+# Sections and fields that say where a run takes place and who follows it. But for rounding on
+# another mesh, no number depends on these.
 NO_RESULT = ('launch', 'mesh', 'data.cache', 'train.trackers', 'train.profile_steps')
 
-# What is kept of a training, which changes no number either; they stay in the hash of a config, for
-# what is finished.
+# Fields that say what is kept of a training, which changes no number either. They stay in the hash
+# of a config, for what is finished.
 CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep', 'train.keep_every')
 
 # Fields that came when many runs had been made, each with the value that says what these did: a run
@@ -168,8 +169,8 @@ def _deciding(tree: dict, prefix: str) -> dict:
 
 
 def config_hash(config: ConfigDict) -> str:
-  """16 hexadecimal digits of all that decides results; finished.json lists what is finished so,
-  and study.json says what is planned so.
+  """16 hexadecimal digits of all that decides results. By them finished.json lists what is
+  finished, and study.json says what is planned.
   """
   tree = _deciding(to_json(config), '')
   for path, value in ADDED.items():

@@ -16,7 +16,9 @@ def vary(path: str, *values: object) -> list[dict]:
 
 
 def product(*sweeps: Iterable[dict]) -> list[dict]:
-  """Every combination; the last sweep varies fastest. Raises `UserError` if two set one path."""
+  """Every combination of the overrides of sweeps, of which the last varies fastest. Raises
+  `UserError` if two set one path.
+  """
   return [_merge(overrides) for overrides in itertools.product(*sweeps)]
 
 
@@ -27,7 +29,7 @@ def line_name(overrides: dict[str, object]) -> str:
 
 def with_rates(lines: Iterable[dict], path: str | Path) -> list[dict]:
   """Each line with the learning rate that scripts/lr_grid.py has chosen for it and written to a
-  file: `with_rates(lines(), Path(__file__).with_name('STUDY_rates.json'))`, which lies beside the
+  file. `with_rates(lines(), Path(__file__).with_name('STUDY_rates.json'))` reads the one beside the
   study STUDY.py; a path alone is one from the current folder.
 
   Raises `UserError` where the file is not there or has no rate for a line.

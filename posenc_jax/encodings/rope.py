@@ -206,7 +206,7 @@ class RoPE(ScaledRotary):
   reads_window_alone = True
 
   def turn(self, x_BTHK, position_BT, length: int):
-    """x as at these positions of a call of `length` keys."""
+    """x, rotated as at these positions of a call of `length` keys."""
     frequencies, factor = self.spectrum(length)
     return rotate_at(x_BTHK, position_BT, frequencies, self.layout, factor)
 

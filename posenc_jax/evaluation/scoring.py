@@ -64,11 +64,12 @@ class Score(NamedTuple):
 
   @property
   def num_tokens(self) -> int:
+    """How many tokens were scored."""
     return sum(tokens.size for tokens in self.tokens)
 
   @property
   def nats_a_token(self) -> float:
-    """The mean over all tokens; NaN where none was scored."""
+    """The mean nats of a token; NaN where none was scored."""
     total = math.fsum(float(nats.sum()) for nats in self.nats)
     return total / self.num_tokens if self.num_tokens else math.nan
 

@@ -39,9 +39,9 @@ def weights_of_heads(layer, x_BTD, enc: Encoding, options: dict) -> jax.Array:
 
 
 def scores_of_heads(layer, x_BTD, enc: Encoding, options: dict) -> jax.Array:
-  """The attention scores of each head of a layer, float32 [B, H, T, T]: what softmax takes, before
-  a soft-cap and the mask, of encodings whose weights are no softmax logarithms of weights (`relu`),
-  and before `normalize` makes weights of whole rows. NaN of hidden keys.
+  """The attention scores of each head of a layer, float32 [B, H, T, T], before a soft-cap and the
+  mask. They are what softmax takes or, of encodings whose weights are no softmax, logarithms of
+  weights (`relu`), and what `normalize` makes weights of. Those of hidden keys are NaN.
 
   `LM.hidden` takes this function as `observe`; memory is that of `weights_of_heads`.
   """

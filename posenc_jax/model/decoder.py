@@ -44,7 +44,7 @@ def check_tokens(tokens, vocab: int) -> None:
 
 
 class LM(nnx.Module):
-  """Tokens to logits. The parameters of the layers are stacked: [N, ...] each."""
+  """A decoder: tokens to logits. The parameters of the layers are stacked: [N, ...] each."""
 
   def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
     """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""

@@ -168,7 +168,7 @@ SCORE_FIELDS: dict[str, FieldCheck] = {
 FIELDS = KEY_FIELDS | SCORE_FIELDS
 NULLABLE = tuple(name for name, (holds, _) in KEY_FIELDS.items() if holds(None))
 SOURCE, TOKENIZER, DTYPE, PARAMETERS = 'source', 'tokenizer', 'dtype', 'parameters'
-# Fields that some rows have besides.
+# Fields that some rows have beside KEY_FIELDS and those of the score.
 OPTIONAL: dict[str, FieldCheck] = {
   # the SHA-256 of what a pretrained model was imported from, where a run's parameters come from one
   SOURCE: SHA256,
@@ -197,9 +197,9 @@ def row(
   parameters: dict | None = None,
   **key_fields: object,
 ) -> dict:
-  """Makes a row from the fields above; those that can be null may be left out. `ppl` and `bpb` are
-  computed here and nowhere else. A score that is not finite becomes the status 'not_finite', one of
-  no bytes 'no_bytes'.
+  """Makes a row from KEY_FIELDS, of which those that can be null may be left out, and a score.
+  `ppl` and `bpb` are computed here and nowhere else. A score that is not finite becomes the status
+  'not_finite', one of no bytes 'no_bytes'.
 
   Raises:
     ValueError: for a status 'ok' without a score.

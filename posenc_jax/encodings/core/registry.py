@@ -190,6 +190,7 @@ class Registry(MutableMapping[str, type[Encoding]]):
     return name in self._built_in or name in self._registered
 
 
+# The classes of all encodings by name, those of `register` among them.
 ENCODINGS = Registry(BUILT_IN)
 
 

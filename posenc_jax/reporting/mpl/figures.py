@@ -29,8 +29,8 @@ def draw(
   labels: Collection[str] = (),
   **settings,
 ):
-  """The `matplotlib.figure.Figure` of a form (FORMS); `settings` are its own, as
-  `report_settings` has checked them.
+  """The `matplotlib.figure.Figure` of a form, a key of FORMS, with `settings` of its own, which
+  `report_settings` has checked.
 
   Args:
     labels: those of the lines that are drawn; (): all lines. The others are judged and compared
