@@ -878,6 +878,7 @@ FLAGS = {
   'eval.py': '--workdir',
   'scripts/table.py': '--config',
   'scripts/html_report.py': '--out',
+  'scripts/maintenance/api_page.py': 'none',
   'scripts/maintenance/conformance.py': 'none',
   'scripts/maintenance/encoding_table.py': 'none',
 }

@@ -16,6 +16,7 @@ from posenc_jax.config.fields import FIELDS, SECTIONS
 from posenc_jax.encodings import ENCODINGS, Encoding, hyperparameter_docs, hyperparameters
 from posenc_jax.encodings.core.base import PLACES_OF_PAIRS
 from posenc_jax.encodings.core.hyperparameters import KINDS, has_type
+from scripts.maintenance import api_page
 from scripts.maintenance.encoding_table import costs, page
 
 ROOT = Path(__file__).parent.parent
@@ -265,6 +266,30 @@ def test_every_field_of_the_config_is_read():
 def test_the_page_of_encodings_is_up_to_date():
   """Where it is not: python scripts/maintenance/encoding_table.py > ENCODINGS.md"""
   assert (ROOT / 'ENCODINGS.md').read_text() == page.markdown()
+
+
+def test_the_page_of_the_api_is_up_to_date():
+  """Where it is not: python scripts/maintenance/api_page.py > docs/api.md"""
+  assert (ROOT / 'docs' / 'api.md').read_text() == api_page.markdown()
+
+
+def test_every_name_of_the_api_has_a_sentence_of_its_own():
+  cells = re.findall(r'^\| `(.*?)` \| (.*) \|$', api_page.markdown(), re.MULTILINE)
+  assert len(cells) > 100
+  assert not [name for name, words in cells if not re.match(r'.+\S\.$', words)]
+
+
+def test_what_pages_import_is_on_the_page_of_the_api():
+  modules = (*api_page.WHOLE, *api_page.NAMES)
+  listed = {*modules, *(path for m in modules for path, _ in api_page.exported(m, f'{m}.'))}
+  imported = {
+    f'{module}.{name}'
+    for path in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'))
+    for module, names in re.findall(r'from (posenc_jax[\w.]*) import ([\w, ]+)', path.read_text())
+    for name in names.split(', ')
+  }
+  assert len(imported) > 20
+  assert imported <= listed
 
 
 def test_the_page_tells_multiply_adds_over_channels_in_widths_of_a_head():
