@@ -14,12 +14,15 @@ import re
 import sys
 from collections.abc import Collection, Iterator
 
+import posenc_jax
 from posenc_jax import __version__, cli
 
-# Of these modules all that `__all__` has is on the page; of others what README and docs/ import,
-# what functions return, what hooks are given and what is raised.
-WHOLE = ('posenc_jax', 'posenc_jax.config')
+# Beside all of `posenc_jax.__all__`: what README, docs/ and studies import, what functions return,
+# what hooks are given and what is raised.
+CONFIG = ('BASE', 'load', 'load_study', 'product', 'vary', 'with_rates', 'saved_config', 'to_json')
 NAMES = {
+  'posenc_jax': posenc_jax.__all__,
+  'posenc_jax.config': CONFIG,
   'posenc_jax.attention.tiled.tile': ('ScoreTile',),
   'posenc_jax.encodings.rope': ('ByAngles', 'RoPE', 'split_pairs'),
   'posenc_jax.errors': ('UserError',),
@@ -40,12 +43,12 @@ PROPERTIES = (property, functools.cached_property)
 HEAD = f"""\
 # What a program of your own may import
 
-This page is for those who call posenc_jax from code of their own: all names of `posenc_jax` and of
-`posenc_jax.config`, and of other modules what [README](../README.md) and the pages here import,
-what functions return, what hooks are given and what is raised. Words are the first sentence of a
-docstring, which `help(posenc_jax.attend)` prints whole; `...` stands for a default that is long,
-and [these letters](../CONTRIBUTING.md#alphabet) for sizes. What else a class of an encoding may
-declare, such as `relative`, stands in [base.py](../posenc_jax/encodings/core/base.py).
+This page is for those who call posenc_jax from code of their own: all names of `posenc_jax`, and of
+its modules what [README](../README.md), the pages here and studies import, what functions return,
+what hooks are given and what is raised. Words are the first sentence of a docstring, which
+`help(posenc_jax.attend)` prints whole; `...` stands for a default that is long, and [these
+letters](../CONTRIBUTING.md#alphabet) for sizes. What else a class of an encoding may declare, such
+as `relative`, stands in [base.py](../posenc_jax/encodings/core/base.py).
 
 How to use them: [attend.md](attend.md) (attention in a model of yours),
 [encodings.md](encodings.md#an-encoding-of-your-own) (an encoding of yours),
@@ -62,8 +65,8 @@ hyperparameters of encodings, options of tasks and names of optimizers and sched
 
 def markdown() -> str:
   """The page: of each part a table of names, and one of the methods of its classes, if any."""
-  parts = {f'`{module}`': exported(module, '') for module in WHOLE}
-  parts['Other modules'] = [row for module in NAMES for row in exported(module, f'{module}.')]
+  parts = {'`posenc_jax`': exported('posenc_jax', '')}
+  parts['Modules'] = [row for m in NAMES if m != 'posenc_jax' for row in exported(m, f'{m}.')]
   kinds = [value for found in parts.values() for _, value in found if inspect.isclass(value)]
   page = [HEAD]
   for title, found in parts.items():
@@ -77,8 +80,7 @@ def markdown() -> str:
 def exported(module: str, prefix: str) -> list[tuple[str, object]]:
   """(name, value) of what the page lists of a module."""
   there = importlib.import_module(module)
-  names = there.__all__ if module in WHOLE else NAMES[module]
-  return [(f'{prefix}{name}', getattr(there, name)) for name in names]
+  return [(f'{prefix}{name}', getattr(there, name)) for name in NAMES[module]]
 
 
 def methods(kind: type, kinds: Collection[type]) -> Iterator[tuple[str, object]]:
