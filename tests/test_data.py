@@ -2224,6 +2224,18 @@ def test_no_document_is_in_two_splits_whatever_they_are_named():
     hf._part('x', {'train_sft': 40, 'dev': 9}, hf.parse('hf:them/set'), 'train')
 
 
+def test_splits_that_are_cut_off_few_documents_have_one_at_least():
+  part = lambda split, **sizes: hf._part('x', sizes, hf.parse('hf:them/set'), split)
+  of_three = [part(split, train=3) for split in SPLITS]
+  assert of_three == [('train', 0, 1), ('train', 1, 2), ('train', 2, 3)]
+  assert part('validation', train=2, test=9) == ('train', 1, 2)
+  assert part('test', train=1) == ('train', 0, 1)
+  for sizes, total, least in (({'train': 2}, 2, 3), ({'train': 1, 'test': 9}, 1, 2)):
+    said = f"documents of train: {total}, none is left for 'train'; allowed: {least} or more"
+    with pytest.raises(UserError, match=said):
+      part('train', **sizes)
+
+
 @pytest.mark.parametrize('options', ['', ':first=20'])
 def test_a_set_of_the_hub_is_fetched_once(hf_set, options, tmp_path, monkeypatch):
   datasets = pytest.importorskip('datasets')

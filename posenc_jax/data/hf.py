@@ -10,7 +10,8 @@ A name is 'hf:[OWNER/]NAME[:CONFIG][:option=value...]' or 'hf:FOLDER[:option=val
 A folder that exists is read where it is; what the library's `save_to_disk` wrote is one, too. Any
 other name is one of the Hub: scripts/prepare_data.py fetches the set once and keeps it in the cache
 folder. A split that a set lacks is cut off the end of its train split: the last tenth for test, and
-the twentieth before it for validation (the last twentieth where the set has a test split).
+the twentieth before it for validation (the last twentieth where the set has a test split), at least
+one document each.
 """
 
 import contextlib
@@ -301,11 +302,17 @@ def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[s
       f'{", ".join(sizes)}'
     )
   total = sizes[train]
-  test = 0 if 'test' in own else total // 10
-  validation = 0 if 'validation' in own else total // 20
+  test = 0 if 'test' in own else max(1, total // 10)
+  validation = 0 if 'validation' in own else max(1, total // 20)
   bounds = {
     'train': (0, total - test - validation),
     'validation': (total - test - validation, total - test),
     'test': (total - test, total),
   }
-  return (train, *bounds[split])
+  start, stop = bounds[split]
+  if not 0 <= start < stop:
+    raise UserError(
+      f'{field}: documents of {train}: {total}, none is left for {split!r}; '
+      f'allowed: {1 + test + validation} or more'
+    )
+  return train, start, stop
