@@ -3,6 +3,7 @@
 import tomllib
 from importlib import metadata
 from pathlib import Path, PurePosixPath
+from unittest import mock
 
 import pytest
 
@@ -63,8 +64,24 @@ def test_other_source_is_refused(monkeypatch):
   name = 'ml-collections'
   monkeypatch.setattr(code, 'PACKAGES', {'train': {name: metadata.version(name)}})
   code._verified.cache_clear()
-  with pytest.raises(UserError, match='is not the embedded corpus: SHA-256'):
+  pinned = f'--force-reinstall --no-deps {name}=={metadata.version(name)}`'
+  with pytest.raises(UserError, match=f'is not the embedded corpus: SHA-256.*allowed: .*{pinned}$'):
     data.corpus('code', 'train', 'text', '')
+
+
+@pytest.mark.parametrize(
+  ('files', 'says'),
+  [
+    (None, 'has no RECORD, .*; allowed: after `pip install --ignore-installed --no-deps p==1`$'),
+    (['p/a.py'], r'lacks .*a\.py; allowed: after `pip install --force-reinstall --no-deps p==1`$'),
+  ],
+)
+def test_packages_that_are_not_whole_are_installed_anew(monkeypatch, tmp_path, files, says):
+  files = files and [metadata.PackagePath(file) for file in files]
+  found = mock.Mock(version='1', files=files, locate_file=tmp_path.joinpath)
+  monkeypatch.setattr(metadata, 'distribution', lambda package: found)
+  with pytest.raises(UserError, match=f"^config.data.corpus='code': p {says}"):
+    code._files('p', '1')
 
 
 def test_the_extra_pins_the_versions():

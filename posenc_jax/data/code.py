@@ -29,7 +29,7 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from posenc_jax.data.documents import SPLITS, Documents
-from posenc_jax.data.sotu import check_sha256
+from posenc_jax.data.sotu import check_sha256, installed_anew
 from posenc_jax.errors import UserError
 
 SHA256 = '7a1ba14013ff6b040342ca6bef7bd1ccfe6fe1f9bcfb2e0b238ea994dc4e64b8'
@@ -79,7 +79,9 @@ def _verified() -> dict[str, list[tuple[str, bytes]]]:
       splits[split] += _documents(_files(package, version))
     splits[split].sort()
   documents = ((name, split, text) for split, some in splits.items() for name, text in some)
-  check_sha256(documents, SHA256, f'the source of {", ".join(PACKAGES["train"])} and others')
+  origin = f'the source of {", ".join(PACKAGES["train"])} and others'
+  pinned = [f'{name}=={v}' for packages in PACKAGES.values() for name, v in packages.items()]
+  check_sha256(documents, SHA256, origin, installed_anew(*pinned))
   return splits
 
 
@@ -91,7 +93,12 @@ def _files(package: str, version: str) -> dict[PurePosixPath, bytes]:
     found = metadata.distribution(package)
     if found.version != version:
       raise UserError(f"config.data.corpus='code': {package} is {found.version}; {REMEDY}")
-    paths = [path for path in found.files or () if path.suffix == '.py']
+    if found.files is None:
+      # which pip can neither remove nor replace otherwise
+      anew = f'pip install --ignore-installed --no-deps {package}=={version}'
+      problem = f'{package} has no RECORD, the list of its files'
+      raise UserError(f"config.data.corpus='code': {problem}; allowed: after `{anew}`")
+    paths = [path for path in found.files if path.suffix == '.py']
     return {
       PurePosixPath(path): Path(found.locate_file(path)).read_bytes()
       for path in paths
@@ -102,8 +109,9 @@ def _files(package: str, version: str) -> dict[PurePosixPath, bytes]:
       f"config.data.corpus='code': {package} {version} is not installed; {REMEDY}"
     ) from None
   except FileNotFoundError as error:
+    remedy = installed_anew(f'{package}=={version}')
     raise UserError(
-      f"config.data.corpus='code': {package} lacks {error.filename}; {REMEDY}"
+      f"config.data.corpus='code': {package} lacks {error.filename}; allowed: {remedy}"
     ) from None
 
 

