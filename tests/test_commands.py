@@ -124,12 +124,13 @@ def test_train_then_evaluate_and_what_is_refused_then(command, corpus, tmp_path)
     ('eval.py', [f'--workdir={tmp_path}'], 'no config.json'),
     # a file that registers encodings needs no config there
     ('eval.py', [f'--workdir={tmp_path}', f'--config={own}'], 'no config.json'),
+    ('scripts/generate.py', [f'--workdir={tmp_path}', f'--config={own}'], 'no config.json'),
     ('train.py', [f'--workdir={tmp_path}', f'--config={own}'], 'has no get_config(); allowed: '),
     ('eval.py', [], '--workdir: must be given'),
   ):
     code, _, error = command(script, *arguments)
     assert code == 2
-    assert error.startswith(f'{script}: ')
+    assert error.startswith(f'{Path(script).name}: ')
     assert word in error
     assert error.count('\n') == 1
   assert before == {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}

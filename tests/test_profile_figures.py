@@ -277,7 +277,7 @@ def test_the_script_writes_a_picture(tmp_path, capsys, monkeypatch):
   study = tmp_path / 'study.py'
   study.write_text(
     'from posenc_jax import register\nfrom posenc_jax.encodings.alibi import ALiBi\n'
-    'register("own_alibi", ALiBi)\ndef get_config():\n  pass\n'
+    'register("own_alibi", ALiBi)\n'
   )
   monkeypatch.setitem(ENCODINGS, 'own_alibi', ENCODINGS['nope'])  # is forgotten after the test
   figures.main(
