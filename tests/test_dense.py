@@ -91,7 +91,11 @@ def test_gradients_of_blocks_are_added_up_in_float32(monkeypatch):
 
 def test_scores_are_recorded_whatever_their_number(by_blocks):
   q, k, *_ = qkv_and_weight()
-  by_blocks(lambda: jax.jit(functools.partial(recorded_scores, build('alibi')))(q, k))
+  run = lambda q: jax.jit(functools.partial(recorded_scores, build('alibi')))(q, k)
+  by_blocks(lambda: run(q))
+  close(run(q[:, -1:]), run(q)[:, :, -1:])
+  with pytest.raises(ValueError, match=rf'^5 queries for {S} keys have .* one query or {S}\b'):
+    run(q[:, -5:])
 
 
 def test_gradients_take_linear_memory(monkeypatch):

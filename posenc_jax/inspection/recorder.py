@@ -36,6 +36,8 @@ def recorded_scores(enc: Encoding, q_BTHK, k_BSGK, **options):
   """The scores [B, H, T, S] that `attend` takes the softmax of, float32; NaN for hidden keys.
 
   Queries and keys are those behind the outer hooks; `options` are other arguments of `attend`.
+  Raises ValueError for more scores than `dense` makes at once, unless they are those of one query
+  or of as many as there are keys.
   """
   recorded, v_BSGK = [], jnp.zeros_like(k_BSGK)
   options |= {'backend': 'dense', 'outer_hooks_applied': True}
@@ -44,4 +46,8 @@ def recorded_scores(enc: Encoding, q_BTHK, k_BSGK, **options):
   recorder.needs_all_queries = q_BTHK.shape[1] == k_BSGK.shape[1]
   attend(q_BTHK, k_BSGK, v_BSGK, recorder, **options)
   (scores_BHTS,) = recorded
+  T, S = q_BTHK.shape[1], k_BSGK.shape[1]
+  if scores_BHTS.shape[2] < T:  # of a block in a loop
+    problem = f'{T} queries for {S} keys have too many scores'
+    raise ValueError(f'{problem}; allowed: fewer of either, one query or {S}')
   return jnp.where(scores_BHTS > LOWEST_SEEN, scores_BHTS, jnp.nan)
