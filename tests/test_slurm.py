@@ -428,6 +428,10 @@ def test_a_warned_training_has_the_seconds_of_its_config_to_save(study, monkeypa
   task.job = mock.Mock()
   task.checkpoint(planned)
   assert given == [280]
+  with planned.config.unlocked():
+    del planned.config.launch.warning_seconds  # as of a job that waits since before the field came
+  task.checkpoint(planned)
+  assert given == [280, 100]
 
 
 def test_seconds_of_a_run_stay_where_it_is_submitted_again(study, scheduler, tmp_path):

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from posenc_jax import config, storage
 from posenc_jax.cli.process import held_back, same_command
+from posenc_jax.config.serialization import ADDED
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import PlannedRun
@@ -78,7 +79,9 @@ class Task:
     Returns what submitit queues again.
     """
     if self.job.process:
-      left = run.config.launch.warning_seconds - MARGIN
+      # a job that was queued before the field came has the config of then
+      before = ADDED['launch.warning_seconds']
+      left = run.config.launch.get('warning_seconds', before) - MARGIN
       subprocesses.stop([self.job.process], patience=left)
     self._write_queued()
     return submitit.helpers.DelayedSubmission(Task(), run)
