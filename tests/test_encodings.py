@@ -607,6 +607,8 @@ def test_rope_golden_values():
   wider = jnp.concatenate([one, 7 * one], axis=-1)  # what has no angles stays
   expected = np.concatenate([turned, 7 * one], axis=-1)
   np.testing.assert_array_equal(rotate(wider, angles, 'half'), expected)
+  with pytest.raises(ValueError, match=r'^4 angles for 2 channels; allowed: at most 1$'):
+    rotate(one[..., :2], angles, 'half')  # it would be of 8 channels
   np.testing.assert_allclose(
     make('rope', **SIZES | {'head_dim': 16}, rngs=nnx.Rngs(0), fraction=0.25).frequencies(),
     [1, 0.01],

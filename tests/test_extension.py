@@ -16,7 +16,7 @@ from flax import nnx
 from posenc_jax import encodings, load_run, storage
 from posenc_jax.attention import BACKENDS, attend
 from posenc_jax.encodings import Encoding
-from posenc_jax.encodings.rope import ByAngles
+from posenc_jax.encodings.rope import ByAngles, RoPE
 from posenc_jax.errors import UserError
 from posenc_jax.inspection.laws import check_laws
 from posenc_jax.training import provenance
@@ -556,6 +556,24 @@ def test_a_hook_that_is_not_there_breaks_every_law():
   for verdict in check_laws(NoAngles(encodings.Dims(16, 2, 2, 8, 16), None)):
     assert 'NotImplementedError' in str(verdict)
     assert verdict.holds is False
+
+
+@pytest.mark.parametrize('count', [1, 3, 5])
+def test_angles_and_frequencies_of_ones_own_are_one_for_each_pair(count):
+  """Of fewer, the other channels would silently not rotate."""
+
+  class Angles(ByAngles):
+    def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
+      return jnp.ones((1, position_ids.shape[1], 1, count))
+
+  class Frequencies(RoPE):
+    def spectrum(self, length):
+      return np.ones(count), 1.0
+
+  q, k = (jnp.ones((1, 6, heads, 8)) for heads in (2, 1))
+  for kind, what in ((Angles, 'coordinates has .* angles'), (Frequencies, 'spectrum has .* freq')):
+    with pytest.raises(ValueError, match=rf'^{kind.__name__}: {what}.*; allowed: 4, one for each'):
+      attend(q, k, k, kind(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0)))
 
 
 @pytest.mark.parametrize('error', ['shapes', 'types'])

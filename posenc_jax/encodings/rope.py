@@ -44,7 +44,9 @@ def turn_pairs(x_BTHK, cos_BTGM, sin_BTGM, layout: str):
   and x's dtype outside. 'half': pairs (m, m + M), as GPT-NeoX and Llama; 'interleaved': pairs
   (2m, 2m + 1), as the paper and GPT-J. The two are one permutation of channels apart.
   """
-  width = 2 * cos_BTGM.shape[-1]
+  width, K = 2 * cos_BTGM.shape[-1], x_BTHK.shape[-1]
+  if width > K:
+    raise ValueError(f'{width // 2} angles for {K} channels; allowed: at most {K // 2}')
   first, rest = x_BTHK[..., :width].astype(jnp.float32), x_BTHK[..., width:]
   turn = _turn_by_products if target.platform() == 'tpu' else _turn_in_parts
   turned = turn(first, cos_BTGM, sin_BTGM, layout).astype(x_BTHK.dtype)
@@ -171,6 +173,10 @@ class ByAngles(Encoding):
     raise NotImplementedError
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
+    K = self.dims.head_dim
+    if 2 * i.shape[-1] != K:
+      problem = f'{type(self).__name__}: coordinates has {i.shape[-1]} angles'
+      raise ValueError(f'{problem}; allowed: {K // 2}, one for each pair of channels')
     return rotate(q_BTHK, i, self.layout), rotate(k_BSGK, j, self.layout)
 
   def transform_values(self, v_BSGK, j):
@@ -208,6 +214,9 @@ class RoPE(ScaledRotary):
   def turn(self, x_BTHK, position_BT, length: int):
     """x, rotated as at these positions of a call of `length` keys."""
     frequencies, factor = self.spectrum(length)
+    if len(frequencies) != self.width // 2:
+      problem = f'{type(self).__name__}: spectrum has {len(frequencies)} frequencies'
+      raise ValueError(f'{problem}; allowed: {self.width // 2}, one for each pair that rotates')
     return rotate_at(x_BTHK, position_BT, frequencies, self.layout, factor)
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):
