@@ -471,6 +471,20 @@ def test_what_cannot_be_scored_is_one_line(documents, arguments, words):
   assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize('cut', [np.s_[:, 1:], np.s_[:, :, None], np.s_[:, 0], np.s_[:1]])
+def test_a_function_has_a_number_for_each_token(documents, cut):
+  """Without a BOS there is none of the first one, and all others would stand one too early."""
+  cuts = lambda tokens_BT: 1.0 * tokens_BT[cut]
+  words = r'^nats of shape \(.*\) for tokens of shape \(\d+, \d\); allowed: one for each token'
+  for model, protocol, settings in (
+    (cuts, 'last_k', {'k': 4}),
+    (cuts, 'by_position', {}),
+    (Stub(), 'long_ppl', {'context': 4, 'evaluator': cuts}),
+  ):
+    with pytest.raises(ValueError, match=words):
+      score(model, documents, protocol, length=7, batch_tokens=21, **settings)
+
+
 @pytest.mark.parametrize('token', [-100, -1, 257])
 def test_tokens_that_are_no_symbols_are_not_scored(make_run, token):
   """JAX would read the last one, or count from it."""

@@ -103,8 +103,9 @@ def score(
 
   Args:
     model: an `LM`, a `Run`, or any function (tokens_BT) -> nats_BT: the nats of every token given
-      those before it in its window. It is called with int32 [max(1, batch_tokens // length),
-      length]; zeros fill short and missing windows, so it must be causal. Where it reads how long a
+      those before it in its window, of the first token, too, before which a model has a BOS. It is
+      called with int32 [max(1, batch_tokens // length), length], and as it is: pass one that is
+      jitted. Zeros fill short and missing windows, so it must be causal. Where it reads how long a
       call is, as dynamic scaling of RoPE does, that is `length` of short windows, too.
     documents: integers tokens_T each, or bytes. A run (also its function `nats`) cuts bytes by its
       tokenizer, one of a task takes none; of any other model each byte is a token, and a token a
@@ -126,8 +127,8 @@ def score(
     A Score: `.bits_a_byte()`, `.ppl`, `.nats_a_token`, and the nats of single tokens.
   Raises:
     ValueError: an unknown protocol, settings out of range, documents that are too short, tokens
-      that are no symbols of a run or an LM, an evaluator with another tokenizer or of
-      another task, or nats of long_ppl that are not finite.
+      that are no symbols of a run or an LM, nats of another shape than their tokens, an
+      evaluator with another tokenizer or of another task, or nats of long_ppl that are not finite.
   """
   if protocol not in SCORERS:
     raise ValueError(f'protocol={protocol!r}; {nearest(protocol, SCORERS)}')
@@ -209,7 +210,9 @@ def _likelihoods(
       raise ValueError(f'attention={attention!r}; allowed: None, unless the model is an LM')
     nll = model.nats if isinstance(model, Run) else model
     run = getattr(nll, '__self__', None)
-    return nll, isinstance(run, Run) and nll == run.nats and run.model.vocab >= MANY_SYMBOLS
+    if isinstance(run, Run) and nll == run.nats:
+      return nll, run.model.vocab >= MANY_SYMBOLS
+    return functools.partial(_nats_of_each, nll), False
   if 'dtype' in (attention or {}):
     raise ValueError(f'attention: dtype={attention["dtype"]!r}; allowed: none, an LM is float32')
 
@@ -227,6 +230,15 @@ def _likelihoods(
       return _nats_of_model(model, tokens_BT, last=last, **options)
 
   return nll, model.vocab >= MANY_SYMBOLS
+
+
+def _nats_of_each(function: TokenFunction, tokens_BT: np.ndarray) -> jax.Array | np.ndarray:
+  """What a function returns. Raises ValueError unless that is a number for each token."""
+  nats_BT = function(tokens_BT)
+  if np.shape(nats_BT) != tokens_BT.shape:
+    problem = f'nats of shape {np.shape(nats_BT)} for tokens of shape {tokens_BT.shape}'
+    raise ValueError(f'{problem}; allowed: one for each token, for the first of a window, too')
+  return nats_BT
 
 
 # one function for all calls of `score`: what a call compiles serves those after it
