@@ -477,6 +477,16 @@ def test_laws_are_asked_without_a_causal_mask_where_there_may_be_none(attributes
   assert verdict.holds
 
 
+def test_gradients_are_asked_at_given_positions_of_terms_that_are_causal_alone():
+  """There terms are of keys ahead of their query, too, which are hidden: 0 times NaN is NaN."""
+  of_causal = lambda self, r: -jnp.multiply.outer(jnp.sqrt(r.astype(jnp.float32)), self.rates[...])
+  enc = changed(causal_only=True, bias=of_causal)(encodings.Dims(16, 2, 1, 8, 16), None)
+  (verdict,) = check_laws(enc, laws=('finite',))
+  assert str(verdict).endswith('; gradient by rates is nan, given positions')
+  (verdict,) = check_laws(changed(causal_only=True)(enc.dims, None), laws=('finite',))
+  assert verdict.holds
+
+
 class NextKey(Encoding):
   """Keys have a part of the token behind them in their document: made for encoders."""
 

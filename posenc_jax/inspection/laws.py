@@ -27,6 +27,7 @@ TOLERANCE = 1e-4
 HALF_TOLERANCE = 2e-2  # the same in bfloat16, or, where sharp scores magnify rounding, what so many
 ROUNDINGS, HALF_ROUNDING = 4, 2**-8  # roundings of this size make of it
 SHARPNESS = 2.0  # of queries in bfloat16, for scores nearer to those of trained models
+# What `check_laws` asks of an encoding, by the names that it takes as `laws`.
 LAWS = {
   'tiles': 'blockwise, in tiles, gives what dense gives, with all gradients',
   'kernel': 'the TPU kernel, interpreted, gives what dense gives, with all gradients',
@@ -35,7 +36,8 @@ LAWS = {
   'causality': 'under a causal mask no later token is read',
   'shift': 'a shift of all positions changes nothing',
   'bfloat16': 'in bfloat16 outputs are near those in float32',
-  'finite': 'outputs and gradients are finite, causal, bidirectional, with a window and packed',
+  'finite': 'outputs and gradients are finite: causal, bidirectional, with a window, packed, at '
+  'given positions',
 }
 
 
@@ -270,9 +272,12 @@ class _Check:
     self._compare({'output': run(half)}, {'output': single}, tolerance)
 
   def finite(self) -> None:
-    for mask in (self.plain, 'window', 'packed', 'bidirectional'):
-      if mask == 'bidirectional' and self.enc.causal_only:
-        continue
+    masks = [self.plain, 'window', 'packed']
+    if not self.enc.causal_only:
+      masks.append('bidirectional')
+    elif self.enc.has_terms:  # read at distances below 0, too, where positions are given
+      masks.append('given positions')
+    for mask in masks:
       for part, values in self._gradients('dense', None, mask).items():
         if not np.isfinite(values).all():
           raise _Broken(f'{part} is {values[~np.isfinite(values)][0]}, {mask}')
@@ -287,7 +292,10 @@ class _Check:
       raise _NotApplicable('it is asked of causal attention')
 
   def _masks(self) -> dict[str, dict]:
+    index = np.arange(self.S, dtype=np.int32)[None]
+    given = {'position_ids': index, 'max_position_distance': self.S - 1}
     masks = {'window': {'window': 3}, 'packed': {'segment_ids': self._segments}}
+    masks |= {'given positions': given}
     masks = {name: mask | {'is_causal': self.is_causal} for name, mask in masks.items()}
     return masks | {'causal': {}, 'bidirectional': {'is_causal': False}}
 

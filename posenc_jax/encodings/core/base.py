@@ -349,29 +349,32 @@ class Encoding(nnx.Module):
     """The factor of q . k; `head_dim` is the width of a head before `transform_qk`."""
     return head_dim**-0.5
 
-  # Once a call, by distance i - j of positions alone. Distances are int32 [R] of either sign, terms
-  # are floats; the engine applies them, at O(T) memory, and multiplies by `scale` where
-  # `bias_in_scale`.
+  # Once a call, by distance i - j of positions alone; the engine applies the terms, at O(T) memory,
+  # and multiplies by `scale` where `bias_in_scale`.
 
   def bias(self, r_R: jax.Array) -> jax.Array:
-    """[R, H|1]: s_ij += bias[i - j]."""
+    """[R, H|1]: s_ij += bias[i - j]. Floats, such as float32.
+
+    `r_R`: distances, int32 [R], some below 0 under a causal mask, too. The terms of these must be
+    finite and have finite gradients, for 0 times NaN is NaN: `jnp.sqrt(jnp.maximum(r_R, 1))`.
+    """
     raise NotImplementedError
 
   def relative_keys(self, r_R: jax.Array) -> jax.Array:
-    """[R, H|1, K]: s_ij += q_i . a[i - j]."""
+    """[R, H|1, K]: s_ij += q_i . a[i - j]. `r_R` and what is returned: as for `bias`."""
     raise NotImplementedError
 
   def relative_queries(self, r_R: jax.Array) -> jax.Array:
-    """[R, H|1, K]: s_ij += k_j . b[i - j]."""
+    """[R, H|1, K]: s_ij += k_j . b[i - j]. `r_R` and what is returned: as for `bias`."""
     raise NotImplementedError
 
   def relative_values(self, r_R: jax.Array) -> jax.Array:
-    """[R, H|1, K]: o_i += sum_j p_ij c[i - j]."""
+    """[R, H|1, K]: o_i += sum_j p_ij c[i - j]. `r_R` and what is returned: as for `bias`."""
     raise NotImplementedError
 
   def tables(self, r_R: jax.Array) -> Any:
     """A pytree of [R, H|1] and [R, H|1, channels], for a `score` that mixes them: `tile.tables` are
-    numbers of each pair, [B|1, H|1, T', S'], ready to add, and vectors.
+    numbers of each pair, [B|1, H|1, T', S'], ready to add, and vectors. `r_R`: as for `bias`.
 
     A vector meets queries by `tile.query_dot`, keys by `tile.reader.key_dot` and weights by
     `tile.reader.sum_by_distance`. `fused` lays out what keys read in another order, and knows it by
