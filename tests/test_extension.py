@@ -586,6 +586,11 @@ def test_angles_and_frequencies_of_ones_own_are_one_for_each_pair(count):
       attend(q, k, k, kind(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0)))
 
 
+def test_angles_of_ones_own_rotate_pairs_of_a_layout_that_there_is():
+  with pytest.raises(ValueError, match=r"^layout='halves'; allowed: half, interleaved$"):
+    ByAngles(encodings.Dims(16, 2, 1, 8, 16), nnx.Rngs(0), layout='halves')
+
+
 @pytest.mark.parametrize('error', ['shapes', 'types'])
 def test_a_law_that_a_hook_of_ones_own_ends_with_an_error_names_its_line(error):
   wrong = {'shapes': jnp.ones(3), 'types': 'text'}[error]

@@ -35,7 +35,7 @@ class CARoPE(ByAngles):
   def __init__(self, dims: Dims, rngs, *, base: float = 10_000.0, **angles):
     """`base`: of the RoPE at the start; `angles`: the hyperparameters of ByAngles."""
     super().__init__(dims, rngs, **angles)
-    check_rotary(dims.head_dim, base, self.layout)
+    check_rotary(dims.head_dim, base)
     log_most = math.log(np.finfo(np.float32).max)
     if 2 / dims.head_dim * math.log(base) > log_most:
       allowed = 'base ** (2 / head_dim) up to 3.4e+38'

@@ -63,7 +63,7 @@ class DaRoPE(ByAngles):
       std: w starts at N(0, std^2).
     """
     super().__init__(dims, rngs, layout=layout)
-    check_rotary(dims.head_dim, base, layout)
+    check_rotary(dims.head_dim, base)
     self.base = base
     self.length = dims.train_length if length is None else length
     check_at_least(1, length=self.length)

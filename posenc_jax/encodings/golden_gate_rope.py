@@ -65,7 +65,7 @@ class GoldenGateRoPE(AlongDirections):
       layout: as for `rope`.
     """
     super().__init__(dims, rngs, layout=layout)
-    check_rotary(dims.head_dim, math.inf, layout)
+    check_rotary(dims.head_dim, math.inf)
     check_at_least(2, axes=axes)
     check_above(0, slowest=slowest)
     check_at_least(slowest, fastest=fastest)

@@ -51,7 +51,7 @@ class GrapeM(ByAngles):
         (arXiv:2606.24975).
     """
     super().__init__(dims, rngs, turn_values=turn_values)
-    check_rotary(dims.head_dim, base, 'half')
+    check_rotary(dims.head_dim, base)
     check_above(0, scale=scale)
     self.frequency_scale = scale
     pair = np.arange(dims.head_dim // 2)

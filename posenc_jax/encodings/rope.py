@@ -16,8 +16,10 @@ from posenc_jax.xla_ops import exact_matmul, outer
 LAYOUTS = ('half', 'interleaved')
 
 
-def check_rotary(width: int, base: float, layout: str) -> None:
-  """Raises ValueError for hyperparameters that no rotary encoding takes."""
+def check_rotary(width: int, base: float, layout: str | None = None) -> None:
+  """Raises ValueError for hyperparameters that no rotary encoding takes. `layout`: None where
+  `ByAngles` has checked it.
+  """
   if width % 2:
     raise ValueError(f'head_dim={width}; allowed: even numbers')
   check_above(1, base=base)
@@ -82,7 +84,10 @@ def _of_heads(wave_BTGM, heads: int):
 
 
 def split_pairs(x_BTHK, layout: str):
-  """The first and the second channels of all pairs of x: [B, T, H, K/2] each."""
+  """The first and the second channels of all pairs of x: [B, T, H, K/2] each.
+
+  `layout`: 'half' or 'interleaved'.
+  """
   if layout == 'interleaved':
     return x_BTHK[..., ::2], x_BTHK[..., 1::2]
   return jnp.split(x_BTHK, 2, axis=-1)
@@ -165,11 +170,16 @@ class ByAngles(Encoding):
   def __init__(self, dims: Dims, rngs, *, layout: str = 'half', turn_values: bool = False):
     """`layout`: as for `rope`. `turn_values`: values are rotated, too, and outputs turned back."""
     super().__init__(dims, rngs)
+    check_one_of(LAYOUTS, layout=layout)
     self.layout, self.rotates_values = layout, turn_values
     self.switched_off = () if turn_values else ('transform_values', 'transform_output')
 
   def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):
-    """Angles in radians: float32 [B|1, S, G|1, K/2]."""
+    """Angles in radians: float32 [B|1, S, G|1, K/2].
+
+    As for `Encoding.coordinates`: x_BSD has the dtype of activations, and is to be float32 before
+    it is added to position_ids, int32 or float32.
+    """
     raise NotImplementedError
 
   def transform_qk(self, q_BTHK, k_BSGK, i, j):

@@ -43,7 +43,7 @@ class RoPEMixed(ByAngles):
       turn_values: whether values rotate, too, and outputs back by the angles of their queries.
     """
     super().__init__(dims, rngs, turn_values=turn_values)
-    check_rotary(dims.head_dim, base, 'half')
+    check_rotary(dims.head_dim, base)
     check_between(2, 3, axes=axes)
     if axes == 2 and dims.head_dim % 4:
       raise ValueError(f'head_dim={dims.head_dim}; allowed: multiples of 4')

@@ -62,7 +62,7 @@ class SelectiveRoPE(ByAngles):
         (arXiv:2606.24975).
     """
     super().__init__(dims, rngs, turn_values=turn_values)
-    check_rotary(dims.head_dim, base, 'half')
+    check_rotary(dims.head_dim, base)
     if dims.model_dim % dims.heads:
       raise ValueError(f'heads={dims.heads}; allowed: divisors of model_dim={dims.model_dim}')
     check_at_least(1, rank=rank)

@@ -47,7 +47,7 @@ class SpiralRoPE(AlongDirections):
     """
     super().__init__(dims, rngs, layout=layout)
     K = dims.head_dim
-    check_rotary(K, base, layout)
+    check_rotary(K, base)
     check_even(2, directions=directions)
     check_above(0, scale=scale)
     if K % (channels := 4 * (directions or 2)):

@@ -283,10 +283,11 @@ class Encoding(nnx.Module):
 
     Args:
       x_BSD: the layer's normalized input, which queries, keys and values are projections of (of a
-        layer whose norms stand behind its blocks, its input as it is); or None where `attend` was
-        given none.
-      position_ids: [B|1, S], or [B|1, S, positions_per_token], or [B|1, S, G] as
-        `takes_positions_per_head` declares.
+        layer whose norms stand behind its blocks, its input as it is), in the dtype of activations:
+        cast it to float32 before it is added to positions, which bfloat16 rounds; or None where
+        `attend` was given none.
+      position_ids: int32, or float32 where they are floats: [B|1, S], or [B|1, S,
+        positions_per_token], or [B|1, S, G] as `takes_positions_per_head` declares.
       num_visible_BS: how many keys each token sees as a query, itself included, under the mask and
         in its segment: int32 [B|1, S], or None unless `needs_num_visible`. Of tokens that are no
         queries a mask that is an array says nothing, and is not counted.
@@ -304,7 +305,8 @@ class Encoding(nnx.Module):
   ) -> tuple[jax.Array, jax.Array]:
     """Queries and keys, given their coordinates i and j: rotations, temperatures.
 
-    Widths grow by `qk_width_factor`, the number of heads of queries by `heads_out_per_head`.
+    Each is returned in the dtype that it comes in. Widths grow by `qk_width_factor`, the number of
+    heads of queries by `heads_out_per_head`.
     """
     return q_BTHK, k_BSGK
 
