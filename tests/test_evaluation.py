@@ -348,9 +348,17 @@ def test_an_earlier_checkpoint_is_measured_beside_the_last(letters, tmp_path, ca
   assert nats[3] == [r['nats'] for r in rows_of(alone)]  # what a run that ends there has
   assert len(nats[7]) == len(nats[3])
   assert nats[7] != nats[3]
+  loaded, tokens_BT = (
+    [runs.load_run(workdir, step=step) for step in (3, 7)],
+    np.arange(97, 105)[None],
+  )
+  assert [run.step for run in loaded] == [3, runs.load_run(workdir).step]
+  assert len({np.asarray(run.nats(tokens_BT)).tobytes() for run in loaded}) == 2
   words = r'no checkpoint of step 4; allowed: 3, 7 \(config\.train\.m.*; after config\.vmap_seeds'
   with pytest.raises(UserError, match=words):
     evaluate.evaluate(c, workdir, at=4)
+  with pytest.raises(UserError, match=words):
+    runs.load_run(workdir, step=4)
   for path in (workdir / 'checkpoints' / '3').rglob('*'):
     if path.is_file():
       path.write_bytes(b'')

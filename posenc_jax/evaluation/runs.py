@@ -221,7 +221,9 @@ class Run:
   """A trained run, as `load_run` gives it.
 
   Attributes:
-    model: that of its last checkpoint; `model(inputs_BT, **options)` gives logits [B, T, V].
+    model: that of its checkpoint; `model(inputs_BT, **options)` gives logits [B, T, V]. For the
+      numbers of `nats` call it under `jax.default_matmul_precision('highest')`, and with `dtype`
+      and logits_dtype='float32' where `config.eval.compute_dtype` is not float32.
     step: of that checkpoint.
     config: what it was trained with, and overrides.
     tokenizer: of its text; None where it was trained on a task.
@@ -257,7 +259,9 @@ class Run:
     return data.pad_examples(corpus.examples(count, length), count, length)
 
   def nats(self, tokens_BT, positions=None, last: int | None = None) -> jax.Array:
-    """The loss of each token in float32, [B, T], of windows without BOS: for `score`.
+    """The loss of each token, float32 [B, T], of windows without BOS: for `score`.
+
+    As eval.py has it: activations are of `config.eval.compute_dtype`, products at 'highest'.
 
     Args:
       positions: those that the tokens of a task carry: `position_ids` of `examples`.
@@ -312,11 +316,15 @@ class Run:
       return function(self.model, tokens_BT, **options)
 
 
-def load_run(workdir: str | Path, overrides: dict[str, Any] | None = None) -> Run:
+def load_run(
+  workdir: str | Path, overrides: dict[str, Any] | None = None, *, step: int | None = None
+) -> Run:
   """The run that train.py or import_model.py left in `workdir`, with what evaluation changes in it:
   `{'encoding.scaling.rope_type': 'yarn', 'encoding.scaling.factor': 4}`. Raises UserError, one
   line, where there is none, its encoding is not registered, its tokenizer is no longer the one that
   it was trained with, or an override is of a field that decided the training.
+
+  `step`: of the checkpoint that is read, if the run keeps it; None: the last one.
   """
   saved, config = saved_config(workdir), trained_config(workdir, overrides or {})
   check_registered(config, overrides or (), 'after the module that registers it is imported')
@@ -325,7 +333,7 @@ def load_run(workdir: str | Path, overrides: dict[str, Any] | None = None) -> Ru
     config.data, config.eval.split, kept_tokenizer(workdir, config.data)
   )
   check_corpus(saved, config, corpus, Path(workdir))
-  model, step = restore(config, corpus, Path(workdir))
+  model, read = restore(config, corpus, Path(workdir), at=step)
   return Run(
-    model, step, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)
+    model, read, config, getattr(corpus, 'tokenizer', None), decoder.options_on_one_device(config)
   )
