@@ -173,6 +173,7 @@ def append_rows(path: str | Path, rows: Iterable[dict], is_shared: bool = False)
   """Adds rows at the end, each in one write, and waits until they are on the disk.
 
   Args:
+    rows: of eval.jsonl as `row_schema.row` makes them; of other files, objects of JSON.
     is_shared: whether others may add rows, too: then they wait for one another.
   Raises:
     OSError: it names the file.

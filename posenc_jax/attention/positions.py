@@ -11,7 +11,10 @@ from posenc_jax.encodings.core.base import Encoding, LengthError, check_numbers_
 
 
 def contiguous_positions(S: int, segment_ids: jax.Array | np.ndarray | None = None) -> jax.Array:
-  """0, 1, 2, ... within each segment: int32 [B|1, S]."""
+  """0, 1, 2, ... within each segment: int32 [B|1, S].
+
+  `segment_ids`: [B|1, S], where a run of equal ids is a segment; None: each row is one.
+  """
   index_S = jnp.arange(S, dtype=jnp.int32)[None]
   if segment_ids is None:
     return index_S

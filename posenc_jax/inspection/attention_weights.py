@@ -55,6 +55,10 @@ def heads_of_layer(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Queries, keys and values of a layer as `attend` takes them, before the encoding rotates them:
   [B, T, H, K] and twice [B, T, G, K]. `LM.hidden` takes this function as `observe`.
+
+  Of an encoding that acts before attention (`tape`), queries and keys are rotated already, and
+  values are wider by `added_value_channels`. Of one that makes several heads of each (`rope_pp`)
+  heads are those before it, of which weights and scores have more.
   """
   heads = layer.project_heads(layer.block_input(x_BTD, 'attention'), enc)
   return enc.enter_attention(*heads, options.get('state'))

@@ -143,6 +143,10 @@ def thin(values_RH: np.ndarray, average: bool) -> tuple[np.ndarray, np.ndarray]:
 def against_distance(enc: Encoding, length: int, samples: int, seed: int) -> dict[str, tuple]:
   """What position adds to a score at the distances 0 .. length - 1, for each head.
 
+  Args:
+    length: tokens of the sequence whose last one is the query.
+    samples: how many sequences of random tokens are drawn.
+    seed: of these and of the projections.
   Returns:
     {kind of key: (mean [R, H], standard deviation [R, H] or None)}. {'bias': ...}, exactly, where
     content changes nothing. Else over random tokens of unit variance and one random projection a

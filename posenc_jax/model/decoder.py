@@ -44,10 +44,25 @@ def check_tokens(tokens, vocab: int) -> None:
 
 
 class LM(nnx.Module):
-  """A decoder: tokens to logits. The parameters of the layers are stacked: [N, ...] each."""
+  """A decoder: tokens to logits. The parameters of the layers are stacked: [N, ...] each.
+
+  Attributes:
+    bos: the id of BOS, the symbol that windows begin with.
+    encodings: a LayerPattern, the encodings of all layers.
+    layers: a Layer whose parameters are those of all, [N, ...] each.
+    embedding: [vocab, D].
+  """
 
   def __init__(self, config, encoding: dict, vocab: int, train_length: int, rngs: nnx.Rngs):
-    """`config` is the section `model` of a run's config, `encoding` a name and hyperparameters."""
+    """Draws the parameters.
+
+    Args:
+      config: the section `model` of a run's config.
+      encoding: a name and hyperparameters, as the section `encoding`.
+      vocab: the number of symbols, BOS among them: the last one, unless `config.bos` names another.
+      train_length: training length in tokens, which some encodings read.
+      rngs: of which the stream `params` is read.
+    """
     D, N = config.model_dim, config.layers
     key = rngs.params()
     self.unroll = config.unroll or N
@@ -94,7 +109,11 @@ class LM(nnx.Module):
     return model
 
   def __call__(self, tokens_BT, **options) -> Any:
-    """Logits [B, T, V], float32, of the token after each of tokens_BT; options of `hidden`."""
+    """Logits [B, T, V], float32, of the token after each of tokens_BT; options of `hidden`.
+
+    Rows of tokens_BT begin with BOS, as in training. With `observe` a pair is returned: logits, and
+    what it returned for each layer, stacked: [N, ...].
+    """
     if options.get('observe') is None:
       return self.logits(self.hidden(tokens_BT, **options))
     x_BTD, of_layers = self.hidden(tokens_BT, **options)

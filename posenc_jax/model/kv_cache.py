@@ -49,6 +49,7 @@ def empty_cache(model: LM, batch: int, size: int, *, part: int | None = None, **
   """A cache of `size` tokens for B = `batch` texts, float32.
 
   Args:
+    model: with its layers: before `take_layers`.
     part: the most tokens of a call of `decode`; then layers with a window have slots for what
       their queries see, where the encoding reads no more. None: any number.
     options: those of these calls.
@@ -115,8 +116,8 @@ def decode(
   Attention is by the backend `dense`, and by the fastest where many tokens meet many slots.
 
   Args:
-    model: what `take_layers` has left of it.
-    layers: what that has taken.
+    model: what is left of it by `take_layers`, which deletes the layers of the model it is given.
+    layers: what that has returned.
     last: of how many tokens at the end logits are wanted; None: all.
     window, chunk, sink_tokens, softcap: as for `LM.__call__`.
   Returns:

@@ -33,6 +33,7 @@ def draw(
   `report_settings` has checked.
 
   Args:
+    rows: as `Report.rows` has them; those of `row_files.read` lack `config`, the run's.
     labels: those of the lines that are drawn; (): all lines. The others are judged and compared
       with them all the same.
   Raises:
