@@ -22,7 +22,7 @@ from rich.text import Text
 
 from posenc_jax import config, storage
 from posenc_jax.cli.process import held_back, same_command
-from posenc_jax.config.serialization import ADDED
+from posenc_jax.config.serialization import ADDED, flat
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.sweep import local, subprocesses
 from posenc_jax.sweep.plan import PlannedRun
@@ -80,8 +80,8 @@ class Task:
     """
     if self.job.process:
       # a job that was queued before the field came has the config of then
-      before = ADDED['launch.warning_seconds']
-      left = run.config.launch.get('warning_seconds', before) - MARGIN
+      fields = ADDED | flat(run.config)
+      left = fields['launch.warning_seconds'] - MARGIN
       subprocesses.stop([self.job.process], patience=left)
     self._write_queued()
     return submitit.helpers.DelayedSubmission(Task(), run)
