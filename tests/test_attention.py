@@ -1016,19 +1016,41 @@ def test_members_take_as_many_positions_and_terms_by_distance_take_integers(monk
 
 
 @pytest.mark.parametrize(
-  ('name', 'words'),
+  ('spec', 'words'),
   [
-    ('learned', 'Learned acts on the input of the first layer: apply enc.add_to_input'),
-    ('shape_offset', 'ShapeOffset acts on the input'),
-    ('random_positions', 'RandomPositions samples positions for all layers'),
+    ('learned', 'Learned acts on the input of the first layer: apply {input}position_ids{there}'),
+    ('random_positions', 'RandomPositions samples {of_all} {sample}'),
+    (
+      'shape_offset',
+      'ShapeOffset samples {of_all} {sample}; it acts on the input of the first layer: apply '
+      '{input}those{there}',
+    ),
+    (
+      'abacus',
+      'Abacus samples positions for the input: take those of {sample}; it acts on the input of the '
+      'first layer: apply {input}those{there}',
+    ),
+    (
+      {'name': 'bipe', 'inner': 'rope'},
+      'BiPE reads positions off tokens: pass the second of enc.positions_of_tokens(tokens, '
+      'position_ids); it acts on the input of the first layer: apply {input}the first{there}',
+    ),
   ],
 )
-def test_what_attention_alone_would_lose_is_said(name, words):
+def test_all_that_attention_alone_would_lose_is_said(spec, words):
   """Not attention without positions in silence; it runs for a caller who has applied it."""
-  q, enc = normal(1, 6, 4, 8), build(name)
-  with pytest.raises(ValueError, match=words) as error:
+  spec = spec if isinstance(spec, dict) else {'name': spec}
+  q, enc = normal(1, 6, 4, 8), build(**spec)
+  calls = {
+    'input': 'enc.add_to_input(x, ',
+    'there': ') there',
+    'of_all': 'positions for all layers: pass those of',
+    'sample': 'enc.sample_positions(position_ids, batch, key)',
+  }
+  with pytest.raises(ValueError, match=' ') as error:
     attend(q, q, q, enc)
-  assert 'outer_hooks_applied=True' in str(error.value)
+  how = ', then call attend(..., outer_hooks_applied=True)'
+  assert str(error.value) == words.format(**calls) + how
   out = jax.eval_shape(lambda q: attend(q, q, q, enc, outer_hooks_applied=True), q)
   assert out.shape == q.shape
 

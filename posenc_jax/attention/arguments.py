@@ -156,18 +156,25 @@ def check_terms_are_read(enc: Encoding) -> None:
 
 def check_hooks_applied(enc: Encoding) -> None:
   """Raises ValueError for an encoding that acts outside attention, where the caller has not said
-  that this was applied.
+  that this was applied; it names all that is to be called, in the order of a model.
   """
-  name = type(enc).__name__
-  how = 'then call attend(..., outer_hooks_applied=True)'
+  asked, at = [], 'position_ids'
   if enc.has('positions_of_tokens'):
     call = 'enc.positions_of_tokens(tokens, position_ids)'
-    raise ValueError(f'{name} reads positions off tokens: pass the second of {call}, {how}')
-  if enc.has('add_to_input'):
-    call = 'enc.add_to_input(x, position_ids)'
-    raise ValueError(f'{name} acts on the input of the first layer: apply {call} there, {how}')
-  if around := ', '.join(filter(enc.has, AROUND_ATTENTION)):
-    raise ValueError(f'{name} acts around attention: apply its {around}, {how}')
+    asked.append(f'reads positions off tokens: pass the second of {call}')
+    at = 'the first'
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
-    raise ValueError(f'{name} samples positions for all layers: pass those of {call}, {how}')
+    if enc.takes_carried_positions:
+      asked.append(f'samples positions for the input: take those of {call}')
+    else:
+      asked.append(f'samples positions for all layers: pass those of {call}')
+    at = 'those'
+  if enc.has('add_to_input'):
+    call = f'enc.add_to_input(x, {at})'
+    asked.append(f'acts on the input of the first layer: apply {call} there')
+  if around := ', '.join(filter(enc.has, AROUND_ATTENTION)):
+    asked.append(f'acts around attention: apply its {around}')
+  if asked:
+    how = 'then call attend(..., outer_hooks_applied=True)'
+    raise ValueError(f'{type(enc).__name__} {"; it ".join(asked)}, {how}')
