@@ -299,7 +299,7 @@ def test_a_projection_to_logits_of_its_own(name, tmp_path):
   ('name', 'encoding', 'said'),
   [
     ('gpt_neox', {'base': 5e5, 'fraction': 0.5}, {'rotary_emb_base': 5e5, 'rotary_pct': 0.5}),
-    ('qwen3', {'fraction': 0.5}, r'config\.encoding\.fraction=0\.5; allowed: 1'),
+    ('qwen3', {'fraction': 0.5}, r'fraction=0\.5; allowed: a run that was trained with 1'),
     ('llama', {'fraction': 0.5}, {'model_type': 'phi3', 'partial_rotary_factor': 0.5}),
     ('llama', {'scaling': {'rope_type': 'ntk', 'factor': 2.0}}, "rope_type='ntk': transformers"),
     (
@@ -564,6 +564,23 @@ def test_positions_that_the_family_of_a_source_cannot_say(name, more, changes):
 
 
 @pytest.mark.parametrize(
+  ('changes', 'allowed'),
+  [
+    ({'model.mlp': 'relu'}, 'a run that was trained with that, or a form that another family has'),
+    ({'attention.softcap': 3.0}, 'that, or a form that another family has'),
+  ],
+)
+def test_what_an_export_may_lay_over_a_run_is_told_apart(changes, allowed):
+  source = RECORDS['llama']['config']
+  ((path, value),) = changes.items()
+  message = (
+    rf'^config\.{path}={value!r}: llama, the family of its source, has .*; allowed: {allowed}$'
+  )
+  with pytest.raises(UserError, match=message):
+    exported_fields.fields_of(changed_config(source, changes), 23, 1, source)
+
+
+@pytest.mark.parametrize(
   ('name', 'length', 'changes', 'longest'),
   [
     ('llama', 64, {}, 64),  # tuned at a longer length
@@ -687,6 +704,7 @@ def test_a_width_that_is_no_multiple_of_heads_is_none_of_llama(tmp_path):
   ):
     overlay(config, changes)
     match = rf'model_dim=14: {kind}, the family next to it, has a multiple of its 3 heads'
+    match += ' in transformers; allowed: a run that was trained with that$'
     with pytest.raises(UserError, match=match):
       exported_fields.fields_of(config, 23, 1, None)
 

@@ -70,7 +70,10 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
     path, value, theirs = differing
     theirs = 'its own positions alone' if path == 'encoding' else shown(theirs)
     problem = f'{source["model_type"]}, the family of its source, has {theirs}'
-    allowed = 'that, or a form that another family has'
+    # of a run's encoding and attention an export may lay others over it
+    decides = path.startswith('model.')
+    allowed = 'a run that was trained with that' if decides else 'that'
+    allowed += ', or a form that another family has'
     raise UserError(f'config.{path}={shown(value)}: {problem}; allowed: {allowed}') from None
 
 
@@ -123,7 +126,8 @@ def _as_nearest_family(config: ConfigDict, tokens: dict, longest: int = 0) -> tu
   D, H, kind = config.model.model_dim, config.model.heads, fields['model_type']
   if kind in OF_WHOLE_HEADS and D % H:
     problem = f'{kind}, the family next to it, has a multiple of its {H} heads in transformers'
-    raise UserError(f'config.model.model_dim={D}: {problem}; allowed: that')
+    allowed = 'a run that was trained with that'
+    raise UserError(f'config.model.model_dim={D}: {problem}; allowed: {allowed}')
   return _with_longest(config, fields, longest), form
 
 
@@ -365,7 +369,7 @@ def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
   if kind in OF_A_PART:
     fields['partial_rotary_factor'] = float(rope['fraction'])
   elif rope['fraction'] != 1 and kind != 'gpt_neox':
-    allowed = f'1, since {kind}, the family with this form, rotates no part'
+    allowed = f'a run that was trained with 1: {kind}, the family with this form, rotates no part'
     raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
   if (scaling := _scaling(rope['scaling'], length)) is not None:
     kind = scaling['rope_type']
