@@ -53,7 +53,10 @@ def check_same_tokenizer(
   path = Path(workdir) / TOKENIZER_HASH
   there = None
   if storage.exists(path):
-    remedy = 'without that file, if the text is the one that it was trained on'
+    remedy = (
+      'after it is removed and the same train.py command of the run has written it anew; an '
+      'imported model is imported anew'
+    )
     there = storage.read_json(path, {'sha256': str}, remedy)['sha256']
   if there != sha256:
     trained_with, here = (
