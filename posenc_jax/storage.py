@@ -39,7 +39,6 @@ PIECE = 2**24  # bytes that are unpacked at once
 MAX_BYTES = 2**31  # of a file when it is unpacked: a small archive can unpack to any size
 # Of file systems that have none. The last two are one number on Linux and two on macOS.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)
-WITHOUT_IT = 'allowed: the file without that line'
 CHECK = re.compile(rb',?"crc":"([0-9a-f]{8})"\}')  # how a row ends
 CHECK_BYTES = 18  # with its comma
 
@@ -164,7 +163,7 @@ def read_rows(
       if fault := fault_of(row):
         raise ValueError(fault)
     except ValueError as error:
-      raise Damaged(f'{path}:{number}: the line is damaged: {error}; {WITHOUT_IT}') from None
+      raise Damaged(f'{path}:{number}: the line is damaged: {error}; {_without(path)}') from None
     rows.append(row)
   return rows
 
@@ -503,6 +502,14 @@ def _sync_folder(folder: Path) -> None:
     os.close(fd)
 
 
+def _without(path: str | Path) -> str:
+  """What is allowed of a file of rows with a damaged line."""
+  path, allowed = Path(path), 'allowed: the file without that line'
+  if path.name != 'eval.jsonl':
+    return allowed
+  return f'{allowed}, and eval.py --workdir={path.parent} measures it again'
+
+
 def _repair_torn_tail(fd: int, path: str | Path) -> None:
   """Makes the file end with a line break: cuts off a torn row, completes a whole one."""
   size = os.fstat(fd).st_size
@@ -516,5 +523,5 @@ def _repair_torn_tail(fd: int, path: str | Path) -> None:
   try:
     _row(last)
   except ValueError as error:
-    raise Damaged(f'{path}: the last line is damaged: {error}; {WITHOUT_IT}') from None
+    raise Damaged(f'{path}: the last line is damaged: {error}; {_without(path)}') from None
   os.write(fd, b'\n')

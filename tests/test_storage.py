@@ -141,9 +141,14 @@ def test_no_flipped_bit_of_a_row_is_overlooked(tmp_path):
 def test_a_damaged_last_line_is_neither_torn_nor_appended_to(tmp_path):
   path = tmp_path / 'eval.jsonl'
   path.write_bytes(line_of({'a': 1})[:-1] + b'*')  # the bit that was its line break
+  allowed = f'allowed: the file without that line, and eval.py --workdir={tmp_path} measures it'
   for act in (storage.read_rows, lambda path: storage.append_rows(path, [{}])):
-    with pytest.raises(Damaged, match=r'line is damaged: .*; allowed: the file without that line'):
+    with pytest.raises(Damaged, match=f'line is damaged: .*; {allowed} again$'):
       act(path)
+  other = tmp_path / 'metrics.jsonl'
+  other.write_bytes(path.read_bytes())
+  with pytest.raises(Damaged, match=r'; allowed: the file without that line$'):
+    storage.read_rows(other)
   assert path.read_bytes() == line_of({'a': 1})[:-1] + b'*'
 
 
