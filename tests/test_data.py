@@ -44,7 +44,7 @@ from posenc_jax.data import folder as folders
 from posenc_jax.data.batches import _Joined
 from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Listing
-from posenc_jax.errors import UserError
+from posenc_jax.errors import Damaged, UserError
 from posenc_jax.evaluation import evaluate, generation, plan, preflight, runs
 from posenc_jax.pretrained.exported_tokenizers import byte_tokenizer
 from posenc_jax.training import loop, own_tokenizer, provenance, setup
@@ -706,6 +706,13 @@ def test_a_run_keeps_the_hash_of_its_tokenizer(tmp_path):
       ) as error:
         function(tmp_path, other)
       one_line(error)
+  (tmp_path / own_tokenizer.TOKENIZER_HASH).write_text('{')
+  remedy = 'after it is removed and the same train.py command of the run has written it anew'
+  with pytest.raises(Damaged, match=f'allowed: {remedy}; an imported model is imported anew$'):
+    own_tokenizer.check_same_tokenizer(tmp_path, 'a' * 64)
+  (tmp_path / own_tokenizer.TOKENIZER_HASH).unlink()
+  claimed(tmp_path, 'a' * 64)
+  own_tokenizer.check_same_tokenizer(tmp_path, 'a' * 64)
 
 
 def test_a_start_that_came_to_no_checkpoint_leaves_nothing_to_the_next_one(tmp_path):
@@ -1204,7 +1211,8 @@ def test_tfds_problems_are_one_line(small):
   info = small / 'small' / '2.0.0' / 'dataset_info.json'
   info.write_text(info.read_text().replace('"array_record"', '"tfrecord"'))
   assert 'tfrecord' in message('tfds:small')
-  assert '--file_format=array_record' in message('tfds:small')
+  moved = f'--file_format=array_record --data_dir={small}`, after {info.parent} is moved away'
+  assert moved in message('tfds:small')
 
 
 def test_a_tfds_set_whose_files_are_cut_off_is_one_line(small):
@@ -2345,7 +2353,7 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
     patch.setattr(datasets, 'load_from_disk', fails)
     with pytest.raises(PermissionError):
       corpora.corpus('hf:kept', 'train', 'body', cache)
-  codes = datasets.DatasetDict(train=datasets.Dataset.from_dict({'codes': [[1, 2], [3]]}))
+  codes = datasets.DatasetDict(train=datasets.Dataset.from_dict({'codes': [[1, 2], [3], [4]]}))
   codes.save_to_disk(str(tmp_path / 'codes'))
   no_text = 'a field of text, of which it has none'
   for found, path, allowed in ((hf_set, folder, 'body'), (codes, tmp_path / 'codes', no_text)):
@@ -2365,8 +2373,14 @@ def test_problems_with_sets_of_hugging_face_are_one_line(hf_set, tmp_path, monke
     ('hf:a:first=1:first=2', 'first=2; allowed: each option once'),
     (f'hf:{folder}:revision=v1', 'revision=v1; allowed: none of a folder'),
     (f'hf:{folder}:small', 'small; allowed: none of what save_to_disk wrote'),
+    (f'hf:{folder}z', 'no such folder; allowed: a folder, or hf:[OWNER/]NAME of the Hub'),
+    ('hf:./none', 'no such folder; allowed: a folder'),
+    ('hf:~/none', 'no such folder; allowed: a folder'),
   ):
     assert words in message(name)
+  assert 'no such folder' in message(f'hf:{folder}z', corpora.prepare)
+  monkeypatch.setenv('HOME', str(folder.parent))
+  assert hf.parse(f'hf:~/{folder.name}').path == str(folder)
   monkeypatch.setitem(sys.modules, 'datasets', None)
   missing = "datasets is not installed; allowed: after pip install -e '.[hf]'"
   assert missing in message('hf:a')

@@ -8,10 +8,10 @@ A name is 'hf:[OWNER/]NAME[:CONFIG][:option=value...]' or 'hf:FOLDER[:option=val
   train=S            the set's split S in the place of train; so with validation and test
 
 A folder that exists is read where it is; what the library's `save_to_disk` wrote is one, too. Any
-other name is one of the Hub: scripts/prepare_data.py fetches the set once and keeps it in the cache
-folder. A split that a set lacks is cut off the end of its train split: the last tenth for test, and
-the twentieth before it for validation (the last twentieth where the set has a test split), at least
-one document each.
+other name is one of the Hub, unless it begins with '/', '.' or '~': scripts/prepare_data.py fetches
+the set once and keeps it in the cache folder. A split that a set lacks is cut off the end of its
+train split: the last tenth for test, and the twentieth before it for validation (the last twentieth
+where the set has a test split), at least one document each.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from pathlib import Path
 from types import ModuleType
 
 from posenc_jax import storage
+from posenc_jax.config.paths import expanded
 from posenc_jax.data.building import build_once, not_prepared
 from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of, no_text
 from posenc_jax.data.folder import GONE, listing_of, say
@@ -84,6 +85,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
       identity = identity_of((root / file for file in _files(root)), text_field)
       found = datasets.load_from_disk(str(root))
   else:
+    _check_on_hub(field, parts)
     raise not_prepared(name, str(cache), text_field, cache)
   sizes = {key: len(rows) for key, rows in found.items()}
   source, start, stop = _part(field, sizes, parts, split)
@@ -111,6 +113,7 @@ def prepare(name: str, cache: Path) -> Path:
   parts, datasets = parse(name), _library(name)
   if parts.is_folder:
     return Path(parts.path)
+  _check_on_hub(f'config.data.corpus={name!r}', parts)
   folder = _folder(name, cache)
 
   def make(scratch: Path) -> Path:
@@ -124,6 +127,12 @@ def prepare(name: str, cache: Path) -> Path:
 
   build_once(folder, cache, make)
   return folder
+
+
+def _check_on_hub(field: str, parts: Name) -> None:
+  """Raises `UserError`, of `field`, for the path of a folder that is not there."""
+  if parts.path.startswith(('/', '.')):
+    raise UserError(f'{field}: no such folder; allowed: a folder, or hf:[OWNER/]NAME of the Hub')
 
 
 def parse(name: str) -> Name:
@@ -145,7 +154,7 @@ def parse(name: str) -> Name:
   if first is not None and not (first.isascii() and first.isdigit() and int(first)):
     raise UserError(f'{field}: first={first}; allowed: a number of documents, 1 or more')
   return Name(
-    path,
+    expanded(path),
     configs[0] if configs else None,
     None if first is None else int(first),
     options.get('revision'),

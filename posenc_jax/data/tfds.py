@@ -95,10 +95,12 @@ def _builder_on_disk(name: str, cache: Path) -> tfds.core.DatasetBuilder | None:
       continue
     file_format = builder.info.file_format.value
     if file_format != 'array_record':
+      is_in_the_way = Path(builder.data_dir).is_relative_to(cache)
+      first = f', after {builder.data_dir} is moved away' if is_in_the_way else ''
       raise UserError(
         f'config.data.corpus={name!r}: is {file_format} in {builder.data_dir}, which takes '
         f'TensorFlow to read; allowed: array_record, as made by '
-        f'`{_command(name)} --data_dir={cache}`'
+        f'`{_command(name)} --data_dir={cache}`{first}'
       )
     return builder
   return None
