@@ -756,6 +756,11 @@ def test_layers_with_a_window_are_not_shown_first_tokens_past_it(tmp_path):
   words += '--config.encoding.attention_window=N --config.encoding.attention_sink_tokens=4, which'
   with pytest.raises(UserError, match=words):
     trained_config(tmp_path, streaming | {'attention.window': 60, 'attention.sink_tokens': 4})
+  overlay(c, {'encoding': {'name': 'pattern', 'layers': (local, 'alibi')}})
+  (tmp_path / 'alibi').mkdir()
+  storage.write_json(tmp_path / 'alibi' / 'config.json', to_json(c))
+  with pytest.raises(UserError, match=r'would see first tokens past it; allowed: 0$'):
+    trained_config(tmp_path / 'alibi', {'attention.sink_tokens': 4})
   own = {'attention_window': 60, 'attention_sink_tokens': 4}
   c = trained_config(tmp_path, streaming | {f'encoding.{name}': x for name, x in own.items()})
   changed = whole | own | {'name': 'streaming_rope', 'window': 60}

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from posenc_jax import storage
 from posenc_jax.config.fields import FIELDS
-from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay
+from posenc_jax.config.overlays import MASKS, ORIGINAL, overlay, takes_mask
 from posenc_jax.config.relations import EMBEDDED
 from posenc_jax.config.schema import validate
 from posenc_jax.config.serialization import leaves, of_another_version, saved_config, to_json
@@ -252,6 +252,8 @@ def _check_first_tokens(trained: ConfigDict, config: ConfigDict) -> None:
     problem = 'layers with a window of their own would see first tokens past it'
     flags = f'--config.encoding.attention_window=N --config.encoding.attention_sink_tokens={tokens}'
     allowed = f'{flags}, which change RoPE layers without one'
+    if not takes_mask(to_json(trained.encoding)):
+      allowed = ' or '.join(map(str, sorted({0, trained.attention.sink_tokens})))
     raise UserError(f'config.attention.sink_tokens={tokens}: {problem}; allowed: {allowed}')
 
 

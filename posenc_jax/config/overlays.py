@@ -122,6 +122,11 @@ def _has(name: str, part: object) -> bool:
   )
 
 
+def takes_mask(encoding: dict) -> bool:
+  """Whether a field of a mask that is laid over a pattern is set in one of its layers."""
+  return any(_has('rope', layer) for layer in _specs(encoding.get('layers')) or ())
+
+
 def _put_in_chain(encoding: object, overrides: dict[str, object]) -> dict[str, object]:
   """The overrides, where they put a chain in the place of an encoding with hyperparameters, or of a
   chain whose members have some: each of its members has those of the one before of its name, beside
