@@ -427,7 +427,8 @@ def test_runs_side_by_side_do_not_all_take_the_whole_tpu(platforms, study, monke
   monkeypatch.setattr(launching, 'has_tpu', lambda: True)
   run = study(['rope', 'alibi'])
   if platforms != 'cpu':
-    allowed = 'allowed: 1; with TPU_PROCESS_BOUNDS=1,1,1 .* TPU_VISIBLE_DEVICES=N and --part=N/M'
+    apart = r'TPU_PROCESS_BOUNDS=1,1,1 .* TPU_VISIBLE_DEVICES=N and --part=N\+1/M --out=OUT_N, '
+    allowed = f'allowed: 1; with {apart}'
     with pytest.raises(UserError, match=f'^--jobs=2: each run would take all chips .*{allowed}'):
       run(jobs=2)
     assert not run.out.exists()

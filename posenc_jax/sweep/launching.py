@@ -26,7 +26,7 @@ def check_launcher(launcher: str, jobs: int, scripts: tuple[Path, ...], out: Pat
     allowed = '1; --config.launch.max_concurrent says how many'
     raise UserError(f'--jobs={jobs} with --launcher=slurm; allowed: {allowed}')
   if jobs > 1 and _uses_tpu():
-    apart = f'{on_one_chip("N")} and --part=N/M, a sweep for each chip'
+    apart = f'{on_one_chip("N")} and --part=N+1/M --out=OUT_N, a sweep for each chip N from 0'
     problem = 'each run would take all chips of the TPU here'
     raise UserError(f'--jobs={jobs}: {problem}; allowed: 1; with {apart}; with JAX_PLATFORMS=cpu')
   if not scripts or not all(script.is_file() for script in scripts):
