@@ -249,7 +249,8 @@ def test_what_cannot_be_is_one_line(study, tmp_path):
   with pytest.raises(UserError, match=r'--save=\S+: what is there is no file; allowed'):
     choose_rates(tmp_path / 'study.py', tmp_path / 'out', tmp_path, {}, (tmp_path / 'train.py',))
   with pytest.raises(
-    UserError, match=r'rates: no file .*; allowed: .* makes STUDY_rates.json beside it'
+    UserError,
+    match=r'rates: no file .*; allowed: .* of a study with a function lines\(\), makes STUDY_rates',
   ):
     with_rates([{}], tmp_path / 'none.json')
   (tmp_path / 'none.json').write_text('{')

@@ -35,8 +35,8 @@ def with_rates(lines: Iterable[dict], path: str | Path) -> list[dict]:
   Raises `UserError` where the file is not there or has no rate for a line.
   """
   remedy = (
-    'python scripts/lr_grid.py --config=STUDY.py makes STUDY_rates.json beside it, which is '
-    "Path(__file__).with_name('STUDY_rates.json') there"
+    'python scripts/lr_grid.py --config=STUDY.py, of a study with a function lines(), makes '
+    "STUDY_rates.json beside it, which is Path(__file__).with_name('STUDY_rates.json') there"
   )
   try:
     chosen = storage.read_json(path, {'lines': dict}, remedy)['lines']
