@@ -3453,7 +3453,7 @@ def beside(*members):
       (
         (turns, reader),
         f'{turns["name"]} multiplies queries and keys by {factor}, and products of {reader} '
-        'are not proportional to them; allowed: an attention factor of 1',
+        'are not proportional to them; allowed: an attention factor of 1, or a scaling without one',
       )
       for turns, factor, reader in (
         ({'name': 'string', 'attention_factor': 1.07}, 1.07, 'lssa'),

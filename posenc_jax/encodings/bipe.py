@@ -78,7 +78,8 @@ class BiPE(PositionWrapper):
     is_alibi = isinstance(self.inner, ALiBi)
     parts = [e for e in self.inner.parts() if isinstance(e, ALiBi)]
     if bias_factor is None and not is_alibi and any(e.factor == 1 for e in parts):
-      allowed = "dict(name='alibi', factor=1/96), which has the published slopes; or bias_factor=1"
+      published = "{'name': 'alibi', 'factor': 0.0104166667}"
+      allowed = f'{published} in its place, which has the published slopes; or bias_factor=1'
       problem = f'inner={inner!r} has alibi, whose slopes BiPE-ALiBi multiplies by 96'
       raise ValueError(f'{problem}; allowed: {allowed}')
     of_published = 96.0 if is_alibi else 1.0

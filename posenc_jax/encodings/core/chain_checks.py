@@ -152,7 +152,8 @@ def _check_queries(names: list[str], encodings: list[Encoding]) -> None:
         raise ValueError(f'{names[m]} multiplies queries, and {problem}; allowed: {allowed}')
       if factor := _attention_factor(other):
         multiplies = f'{names[m]} multiplies queries and keys by {factor:.4g}'
-        raise ValueError(f'{multiplies}, and {problem}; allowed: an attention factor of 1')
+        allowed = 'an attention factor of 1, or a scaling without one'
+        raise ValueError(f'{multiplies}, and {problem}; allowed: {allowed}')
 
 
 def _multiplies_alone(enc: Encoding) -> bool:
