@@ -313,8 +313,12 @@ def test_an_imported_model_is_evaluated_here_and_in_transformers(plan, imported_
       r"needs torch, which is not installed; allowed: pip install -e '.\[bench",
     ),
     ([], {'transformers': False}, 'needs transformers, which is not installed'),
-    ([], {'gpu': True}, 'a CPU is measured, and here is a GPU or TPU'),
-    ([], {'tpu': True}, 'a CPU is measured, and here is a GPU or TPU'),
+    (
+      [],
+      {'gpu': True},
+      'here is a GPU or TPU; allowed: a machine without, or CUDA_VISIBLE_DEVICES=',
+    ),
+    ([], {'tpu': True}, 'a CPU is measured, and here is a GPU or TPU; allowed: a machine without$'),
   ],
 )
 def test_what_does_not_go_with_an_imported_model(plan, arguments, there, words):

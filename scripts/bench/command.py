@@ -303,10 +303,12 @@ def _evaluation(flags, overrides: dict[str, object]) -> list[cases.Group]:
         f'--pretrained={flags.pretrained}: needs {library}, which is not installed; '
         "allowed: pip install -e '.[bench,pretrained]'"
       )
-  if devices.has_tpu() or devices.gpu_extra():
+  has_gpu = devices.gpu_extra()
+  if devices.has_tpu() or has_gpu:
+    hidden = ', or CUDA_VISIBLE_DEVICES= before the command' if has_gpu else ''
     raise UserError(
       f'--pretrained={flags.pretrained}: a CPU is measured, and here is a GPU or TPU; '
-      'allowed: a machine without, or CUDA_VISIBLE_DEVICES= before the command'
+      f'allowed: a machine without{hidden}'
     )
   return evaluation.groups(flags.pretrained, flags.out, _lengths(flags), dtypes)
 
