@@ -24,7 +24,7 @@ import re
 from pathlib import Path
 
 from posenc_jax import cli
-from posenc_jax.config import load_study
+from posenc_jax.config import load_study, saved_config
 from posenc_jax.errors import UserError
 from posenc_jax.reporting import study
 from posenc_jax.reporting.mpl import classic_figures, figures, profile_figure
@@ -101,9 +101,10 @@ def draw_encodings(argv: list[str]) -> None:
 
 def draw_layer(workdir: str, layer: int, overrides: dict, **sizes: int):
   """A matplotlib `Figure` of the encoding in a layer of a trained run. Raises UserError."""
-  from posenc_jax.evaluation.runs import load_run  # it needs jax, and rows do not
+  from posenc_jax.evaluation.runs import check_registered, load_run  # they need jax, rows do not
   from posenc_jax.model.layer_pattern import read_pattern
 
+  check_registered(saved_config(workdir), overrides)
   run = load_run(workdir, overrides)
   layers = run.config.model.layers
   if not 0 <= layer < layers:

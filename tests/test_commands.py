@@ -76,7 +76,10 @@ def corpus(tmp_path):
         *('--config.attention.backend=diagonals', '--config.eval.controls=windowed_with_sink'),
         '--config.eval.lengths=8,16',
       ],
-      ["attention.backend='diagonals': last_k windowed_with_sink of 16 tokens"],
+      [
+        "attention.backend='diagonals': last_k windowed_with_sink of 16 tokens",
+        "or, in another workdir once it has begun, attention.backend='auto'",
+      ],
     ),
     (['--config.data.corpus=stou'], ["config.data.corpus='stou'", "did you mean 'sotu'?"]),
   ],
@@ -639,6 +642,9 @@ def test_a_run_whose_encoding_is_not_registered_is_loaded_and_exported_with_the_
   where = "config.encoding: 'mine' is not registered; allowed: "
   with pytest.raises(UserError, match=f'^{where}after the module that registers it is imported$'):
     runs.load_run(tmp_path / 'run')
+  figures = ['scripts/figures.py', f'--workdir={tmp_path / "run"}', f'--out={tmp_path / "figures"}']
+  by_study = 'with --config=STUDY.py, the file that registers it'
+  assert command(*figures) == (2, '', f'figures.py: {where}{by_study}\n')
   export = ['scripts/export_model.py', f'--workdir={tmp_path / "run"}', f'--out={tmp_path / "out"}']
   own = 'one of posenc_jax, since no family has one of your own'
   assert command(*export) == (2, '', f'export_model.py: {where}{own}\n')

@@ -208,6 +208,11 @@ def test_an_evaluator_has_the_tokens_and_the_formulas_of_when_it_was_trained(
   words = f"long_ppl_evaluator='{named}': encoding 'mine' was edited since its run began; allowed: "
   with pytest.raises(UserError, match=f'^config.eval.{words}'):
     preflight.check_evaluation(c)
+  saved = storage.read_json(named / 'config.json')
+  storage.write_json(named / 'config.json', saved | {'encoding': {'name': 'mine'}})
+  words = f"long_ppl_evaluator='{named}': 'mine' is not registered; allowed: with --config=STUDY"
+  with pytest.raises(UserError, match=f'^config.eval.{words}'):
+    preflight.check_evaluation(c)
 
 
 def test_no_key_tokens_is_an_outcome(make_run, capsys):

@@ -20,7 +20,7 @@ from posenc_jax.distributed.devices import MANY_SYMBOLS
 from posenc_jax.errors import Damaged, UserError, user_errors
 from posenc_jax.evaluation import long_ppl
 from posenc_jax.evaluation.model_functions import compiled, on_devices
-from posenc_jax.evaluation.runs import check_corpus, restore
+from posenc_jax.evaluation.runs import check_corpus, check_registered, restore
 from posenc_jax.evaluation.windows import TokenFunction
 from posenc_jax.model import decoder
 from posenc_jax.model.token_nll import token_nll
@@ -37,9 +37,9 @@ KEPT = 'key_tokens'  # the folder, in that of the evaluator, of what it has foun
 
 
 def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
-  """Raises `UserError` where `eval.long_ppl_evaluator` is no run, one whose encoding was edited, or
-  one that cannot read the text: it has other symbols or another tokenizer, or its positions end
-  before the longest window does.
+  """Raises `UserError` where `eval.long_ppl_evaluator` is no run, one whose encoding was edited or
+  is not registered, or one that cannot read the text: it has other symbols or another tokenizer, or
+  its positions end before the longest window does.
   """
   workdir = config.eval.long_ppl_evaluator
   if not workdir or 'long_ppl' not in config.eval.protocols:
@@ -53,6 +53,7 @@ def check_evaluator(config: ConfigDict, corpus: data.Corpus) -> None:
   if not checkpoint_steps(workdir):
     raise UserError(f'{field}: no checkpoints there; allowed: the directory of a trained run')
   evaluator = saved_config(workdir)
+  check_registered(evaluator, field=field)
   vocab, own_vocab = data.vocab(evaluator.data), data.vocab(config.data)
   if vocab != own_vocab:
     raise UserError(f'{field}: has {vocab} symbols; allowed: a run with {own_vocab}, as this one')

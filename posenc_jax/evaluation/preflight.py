@@ -111,7 +111,10 @@ def check_backend(config: ConfigDict) -> None:
         function.eval_shape(model, tokens_BT, **options)
     except NotImplementedError as error:
       problem = f'{measured} of {inputs.length} tokens: {one_line(error)}'
-      allowed = "other eval.lengths and eval.controls, or attention.backend='auto'"
+      allowed = (
+        'other eval.lengths and eval.controls, or, in another workdir once it has begun, '
+        "attention.backend='auto'"
+      )
       raise UserError(f'config.attention.backend={name!r}: {problem}; allowed: {allowed}') from None
 
 

@@ -41,7 +41,10 @@ BY_STUDY = 'with --config=STUDY.py, the file that registers it'
 
 
 def check_registered(
-  config: ConfigDict, overrides: Collection[str] = (), allowed: str = BY_STUDY
+  config: ConfigDict,
+  overrides: Collection[str] = (),
+  allowed: str = BY_STUDY,
+  field: str = 'config.encoding',
 ) -> None:
   """Raises `UserError` where a run has an encoding of one's own that is not registered here.
 
@@ -49,10 +52,11 @@ def check_registered(
     overrides: fields that the command line changed; where they name another encoding, its own
       error says what is wrong with that.
     allowed: the way out that the error names.
+    field: names the run in the error.
   """
   missing = [name for name in encoding_names(config.encoding) if name not in ENCODINGS]
   if missing and not any(field.rpartition('.')[2] in HOLDERS for field in overrides):
-    raise UserError(f'config.encoding: {missing[0]!r} is not registered; allowed: {allowed}')
+    raise UserError(f'{field}: {missing[0]!r} is not registered; allowed: {allowed}')
 
 
 def check_kept_hyperparameters(saved: ConfigDict, config: ConfigDict) -> None:
