@@ -16,7 +16,9 @@ def get_config() -> ConfigDict:
       # Whether all seeds train in one program, or one after another. On a CPU, one program pays
       # only for very small models.
       vmap_seeds=False,
-      label='',  # the run's name in tables; '': the encoding's name
+      # The run's name in tables; '': the encoding's name. Under another one all is measured anew, and
+      # where a sweep sets it, it is in the name of the run's folder: the run is trained anew.
+      label='',
       # A name in posenc_jax.encodings.ENCODINGS; hyperparameters stand beside it.
       encoding=dict(name='rope'),
       model=dict(
@@ -81,7 +83,9 @@ def get_config() -> ConfigDict:
         sink_tokens=0,
         # c: scores s become c * tanh(s / c) before the mask and softmax, as in Gemma 2; 0: off
         softcap=0.0,
-        # Rows (queries) and columns (keys) of a tile of scores; (0, 0): the backend chooses.
+        # Rows (queries) and columns (keys) of a tile of scores; (0, 0): the backend chooses. With
+        # others 'auto' leaves out cudnn and splash; dense, which it takes for short sequences, has
+        # no tiles.
         block_sizes=(0, 0),
       ),
       data=dict(
@@ -163,9 +167,9 @@ def get_config() -> ConfigDict:
         # (N, M): jax.profiler traces steps N to M into the run's folder `profile`; (): none.
         profile_steps=(),
       ),
-      # The product of these numbers is how many devices are used, at most those that there are;
-      # several processes that train as one use all of theirs. Nothing that is computed depends on
-      # it, but for rounding.
+      # The product of these numbers is how many devices a training uses, at most those that there
+      # are; several processes that train as one use all of theirs. Nothing that is computed depends
+      # on it, but for rounding. Evaluation uses all devices, whatever stands here.
       mesh=dict(
         seeds=1,  # pieces that the seeds of one program are cut into
         data=1,  # pieces that a batch is cut into
@@ -220,14 +224,16 @@ def get_config() -> ConfigDict:
         # What is measured again past train.length, and how. For last_k, by_position, planted and
         # answers: 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the
         # first inputs of the window, too; 'truncated', the input has no more than train.length
-        # tokens. For last_k: 'shuffled_far', tokens farther back than train.length are another
-        # document's.
+        # tokens. For last_k: 'shuffled_far', tokens more than train.length before the first of the k
+        # that are scored are another document's: up to train.length + k it changes nothing.
         controls=('windowed',),
         sink_tokens=1,  # windowed_with_sink: first inputs that stay visible; BOS is the first
         # Tokens that every target has up to its end in its document, whatever `lengths` are, which
         # go up to this: documents of fewer tokens are left out.
         target_context=4096,
         # Documents of at least target_context tokens, spread evenly over the split; 0: all of them.
+        # More than there are is refused: the test split of code has 35, validation splits of sotu
+        # and planted have 21, of code 7.
         documents=40,
         # last_k, receptive_field: targets a document, spread evenly; fewer if they would overlap.
         # text_...: depths at which something is hidden in each document.
@@ -237,7 +243,8 @@ def get_config() -> ConfigDict:
         # tokens of each document, from its middle; 0: all.
         document_tokens=2048,
         batch_tokens=8192,  # tokens a forward pass; changes no number
-        # 'float32' or 'bfloat16', for activations; parameters and logits are float32.
+        # 'float32' or 'bfloat16', for activations; logits are float32. With bfloat16 eval.py holds
+        # matrices in it, too, which changes no score.
         compute_dtype='float32',
       ),
       # What each run asks SLURM for (scripts/sweep.py --launcher=slurm); changes no number.
