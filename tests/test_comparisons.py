@@ -613,6 +613,10 @@ def test_each_line_may_have_a_baseline_of_its_own():
   assert {r['baseline'] for r in compared[f'{WINDOWED}, last_k'].records} == {'rope'}
   with pytest.raises(UserError, match="baseline='roep' has no rows"):
     make_tables(rows, baseline={'t5': 'roep'})
+  message = r"table: baseline: labels=\['t55'\] have no rows; did you mean 't5'\?"
+  for more in ({}, {'form': 'effective_lengths', 'score_to_keep': 'baseline'}):
+    with pytest.raises(UserError, match=message):
+      make_tables(rows, baseline={'t55': 'rope'}, **more)
 
 
 def test_other_tokens_are_not_compared_but_named():
@@ -714,6 +718,62 @@ def test_all_runs_evaluated_once_more_keep_their_differences(change, baseline):
   (added,) = (x for x in made if x.title == f'Differences from {more} up to L, last_k')
   assert [some[1] for some in lines_of(added)] == [some[1] for some in lines_of(before[AT_L])]
   assert not any('not compared' in note for table in made for note in table.notes)
+
+
+def trained_longer(*labels):
+  """Rows of models of these labels as in BITS, trained at 16."""
+  rows = documents({label: BITS[label] for label in labels}, train_length=16)
+  return [r | {'run': f'longer,{r["run"]}'} for r in rows]
+
+
+def compared_up_to_l(rows, **settings):
+  """{baseline: the lines that are compared with it up to L}."""
+  tables = [table for table in make_tables(rows, **settings) if ' up to L' in table.title]
+  return {table.records[0]['baseline']: {r['encoding'] for r in table.records} for table in tables}
+
+
+SHORT, LONG = 'train_length 8', 'train_length 16'
+
+
+@pytest.mark.parametrize('baseline', [None, 'rope', {'t5': 'rope', 'rope': f'rope, {SHORT}'}])
+def test_a_line_is_compared_with_the_baseline_of_its_own_training_length(baseline):
+  """If there is one, and this one is not the line of a whole name."""
+  labels = 'rope', 't5'
+  rows = documents({label: BITS[label] for label in labels})
+  assert compared_up_to_l(rows + trained_longer(*labels), baseline=baseline) == {
+    f'rope, {SHORT}': {f'rope, {LONG}', f't5, {SHORT}'},
+    f'rope, {LONG}': {f't5, {LONG}'},
+  }
+  assert compared_up_to_l(rows + trained_longer(*labels), baseline=f'rope, {SHORT}') == {
+    f'rope, {SHORT}': {f'rope, {LONG}', f't5, {SHORT}', f't5, {LONG}'}
+  }
+  of_label = {'t5': 'rope'} if isinstance(baseline, dict) else baseline
+  assert compared_up_to_l(rows + trained_longer('t5'), baseline=of_label) == {
+    'rope': {f't5, {SHORT}', f't5, {LONG}'}
+  }
+
+
+def test_of_several_labels_of_rope_the_first_is_the_baseline_at_its_training_lengths():
+  """Also where another keeps its label as name."""
+  yarn = [r | {'label': 'yarn', 'run': f'yarn,{r["run"]}'} for r in trained_longer('rope')]
+  rows = documents({'rope': BITS['rope']}) + trained_longer('t5') + yarn
+  assert compared_up_to_l(rows) == {'rope': {'yarn'}, 'yarn': {'t5'}}
+  assert compared_up_to_l(rows, baseline='rope') == {'rope': {'t5', 'yarn'}}
+  assert compared_up_to_l(rows + trained_longer('rope')) == {
+    f'rope, {SHORT}': {f'rope, {LONG}', 'yarn'},
+    f'rope, {LONG}': {'t5'},
+  }
+
+
+def test_a_line_with_a_baseline_of_its_own_may_have_its_whole_name():
+  rows = documents(BITS) + trained_longer('t5')
+  asked = {f't5, {LONG}': 'alibi', 't5': 'rope'}
+  assert compared_up_to_l(rows, baseline=asked) == {
+    'rope': {f't5, {SHORT}'},
+    'alibi': {f't5, {LONG}'},
+  }
+  alone = {f't5, {LONG}': f't5, {SHORT}'}
+  assert compared_up_to_l(rows, baseline=alone) == {f't5, {SHORT}': {f't5, {LONG}'}}
 
 
 def test_methods_are_compared_with_the_baseline_up_to_l_and_with_themselves_past_it():

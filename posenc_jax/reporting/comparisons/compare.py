@@ -80,19 +80,21 @@ def compare_all(
     baseline: the whole name of a line, or one of the names that `names_of` gives its rows: a study
       knows labels, and one more evaluation divides a label into several lines. Of these the
       baseline is the line whose model was evaluated as it was trained, then the one with most
-      scores, then the one at the last step, then the one that keeps its label as name. Lines that
-      score other tokens than that one are compared with the line among themselves that is chosen
-      likewise, if there is one. None: lines, chosen likewise, whose encoding is DEFAULT_ENCODING.
-      {name: baseline}: one for each name that `names_of` gives, which count first, or label; lines
-      of others are compared with themselves alone.
+      scores, then the one at the last step, then the one whose label comes first, then the one
+      that keeps its label as name. Lines that score other tokens than that one are compared with
+      the line among themselves that is chosen likewise, if there is one. So are lines of another
+      training length, but for those that `baseline` names, too. None: lines, chosen likewise, whose
+      encoding is DEFAULT_ENCODING. {name: baseline}: one for each whole name of a line, which
+      counts first, name that `names_of` gives, or label; lines of others are compared with
+      themselves alone.
     is_paired: whether a seed does the same to all lines, which start from one trained model, say.
       The same trained models are paired in any case, and so are models of step 0 that have the
       seeds of the baseline: they are laid over trained ones, which may be its own.
     lines: the lines that are compared, None: all. Their differences and intervals are the same
       without the others; tests over seeds are of those that are compared.
   Raises:
-    UserError: no scores have the line, or their metric has no better end; nothing is left without
-      controls.
+    UserError: no scores have the line, or none of those that are to have one; their metric has no
+      better end; nothing is left without controls.
   """
   plain = [scores for scores in found if scores.control is None]
   if not controls and not plain:
@@ -101,7 +103,7 @@ def compare_all(
   baselines = [baselines_of_lines(scores, baseline, names_of) for scores in plain]
   wanted_names = ' or '.join(names_of_baselines(baseline))
   if baseline and plain and not any(baselines):
-    raise no_rows(wanted_names, plain, names_of)
+    raise no_rows(baseline, plain, names_of)
   if baseline and found[0].metric.best is None:
     raise UserError(
       f'table: metric={found[0].metric.name!r} with a baseline; allowed: one with a better end'
@@ -127,12 +129,17 @@ def compare_all(
 
 
 def no_rows(
-  baseline: str, found: list[Scores], names_of: Callable[[dict], tuple] = of_label
+  baseline: str | dict[str, str], found: list[Scores], names_of: Callable[[dict], tuple] = of_label
 ) -> UserError:
-  """The error of a baseline that is no line of any scores."""
-  rows = [row for scores in found for row in scores.exemplar_row.values()]
-  known = {name for row in rows for name in names_of(row)}
-  return UserError(f'table: baseline={baseline!r} has no rows; {nearest(baseline, known)}')
+  """The error of a baseline that no line of any scores is compared with."""
+  lines = [(line, row) for scores in found for line, row in scores.exemplar_row.items()]
+  known = {name for line, row in lines for name in (line, *names_of(row))}
+  labels = {row.get(STUDY_LABEL) for _, row in lines}
+  if isinstance(baseline, dict) and not (known | labels) & baseline.keys():
+    allowed = nearest(next(iter(baseline)), known)
+    return UserError(f'table: baseline: labels={[*baseline]} have no rows; {allowed}')
+  names = ' or '.join(names_of_baselines(baseline))
+  return UserError(f'table: baseline={names!r} has no rows; {nearest(names, known)}')
 
 
 def names_of_baselines(baseline: str | dict[str, str] | None) -> list[str]:
@@ -152,7 +159,7 @@ def baselines_of_lines(
     }
     found = {}
     for line, row in scores.exemplar_row.items():
-      names = (*names_of(row), row.get(STUDY_LABEL))
+      names = (line, *names_of(row), row.get(STUDY_LABEL))
       wanted = next((baseline[name] for name in names if name in baseline), None)
       if of_each.get(wanted):
         found[line] = of_each[wanted][line]
@@ -160,13 +167,20 @@ def baselines_of_lines(
   first = line_of_baseline(scores, baseline, names_of)
   if not first:
     return {}
-  by_tokens = defaultdict(list)
+  chosen = lambda among: line_of_baseline(scores, baseline, names_of, among)
+  is_named = lambda line: _has_name(scores, line, baseline, names_of)
+  by_tokens, row_of = defaultdict(list), scores.exemplar_row
   for line in (first, *scores.lines):
-    by_tokens[scored_on(scores.exemplar_row[line])].append(line)
+    by_tokens[scored_on(row_of[line])].append(line)
   found = {}
   for lines in by_tokens.values():
-    own = first if first in lines else line_of_baseline(scores, baseline, names_of, lines)
-    found |= dict.fromkeys(lines, own or first)
+    own = first if first in lines else chosen(lines) or first
+    by_length = defaultdict(list)
+    for line in lines:
+      by_length[row_of[line]['train_length']].append(line)
+    for some in by_length.values():
+      of_length = chosen(some) or own
+      found |= {line: own if is_named(line) else of_length for line in some}
   return found
 
 
@@ -197,23 +211,27 @@ def line_of_baseline(
   lines, None: all.
   """
   among = scores.lines if among is None else among
+  labels = list(dict.fromkeys(row['label'] for row in scores.exemplar_row.values()))
 
   def rank(line):
     row = scores.exemplar_row[line]
     scored = sum(len(scores.seed_scores(line, column)) for column in scores.columns)
     changed = (row['overrides'] or {}).keys() - {DOCUMENTS, EVALUATOR}
     is_changed = bool(changed or row.get(METHOD))
-    return is_changed, -scored, -row['step'], line != row['label']
+    return is_changed, -scored, -row['step'], labels.index(row['label']), line != row['label']
 
   if baseline in among:
     return baseline
-  rows = {line: scores.exemplar_row[line] for line in among}
-  named = [
-    line
-    for line, row in rows.items()
-    if (baseline in names_of(row) if baseline else row['encoding'] == DEFAULT_ENCODING)
-  ]
+  named = [line for line in among if _has_name(scores, line, baseline, names_of)]
   return min(named, key=rank, default='')
+
+
+def _has_name(
+  scores: Scores, line: str, baseline: str | None, names_of: Callable[[dict], tuple]
+) -> bool:
+  """Whether `baseline` names this line; None: whether its encoding is DEFAULT_ENCODING."""
+  row = scores.exemplar_row[line]
+  return baseline in (line, *names_of(row)) if baseline else row['encoding'] == DEFAULT_ENCODING
 
 
 class _Comparer:

@@ -10,7 +10,6 @@ from posenc_jax.reporting.comparisons import bootstrap, effective_length
 from posenc_jax.reporting.comparisons.compare import (
   baselines_of_lines,
   changes_from,
-  names_of_baselines,
   no_rows,
   of_label,
 )
@@ -69,7 +68,7 @@ def effective_lengths(
   if score_to_keep == OF_BASELINE:
     lines_to_keep = [baselines_of_lines(scores, baseline, of_label) for scores in found]
     if not any(lines_to_keep):
-      raise no_rows(' or '.join(names_of_baselines(baseline)), found)
+      raise no_rows(baseline, found)
   for scores, baselines in zip(found, lines_to_keep, strict=True):
     if not (scores.metric.denominator or scores.metric.is_accuracy):
       allowed = 'a likelihood or an accuracy, such as bpb, exact_match'
