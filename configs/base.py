@@ -16,8 +16,8 @@ def get_config() -> ConfigDict:
       # Whether all seeds train in one program, or one after another. On a CPU, one program pays
       # only for very small models.
       vmap_seeds=False,
-      # The run's name in tables; '': the encoding's name. Under another one all is measured anew, and
-      # where a sweep sets it, it is in the name of the run's folder: the run is trained anew.
+      # The run's name in tables; '': the encoding's name. Under another one all is measured anew.
+      # Where a sweep sets it, it is in the name of the run's folder: the run is trained anew, too.
       label='',
       # A name in posenc_jax.encodings.ENCODINGS; hyperparameters stand beside it.
       encoding=dict(name='rope'),
@@ -224,8 +224,8 @@ def get_config() -> ConfigDict:
         # What is measured again past train.length, and how. For last_k, by_position, planted and
         # answers: 'windowed', attention sees train.length tokens; 'windowed_with_sink', and the
         # first inputs of the window, too; 'truncated', the input has no more than train.length
-        # tokens. For last_k: 'shuffled_far', tokens more than train.length before the first of the k
-        # that are scored are another document's: up to train.length + k it changes nothing.
+        # tokens. For last_k: 'shuffled_far', tokens more than train.length before the first one
+        # that is scored are another document's: up to train.length + k it changes nothing.
         controls=('windowed',),
         sink_tokens=1,  # windowed_with_sink: first inputs that stay visible; BOS is the first
         # Tokens that every target has up to its end in its document, whatever `lengths` are, which
