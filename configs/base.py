@@ -169,7 +169,8 @@ def get_config() -> ConfigDict:
       ),
       # The product of these numbers is how many devices a training uses, at most those that there
       # are; several processes that train as one use all of theirs. Nothing that is computed depends
-      # on it, but for rounding. Evaluation uses all devices, whatever stands here.
+      # on it, but for rounding. eval.py takes all devices that its process has, whatever stands
+      # here, and fewer where a large model is not divided by all.
       mesh=dict(
         seeds=1,  # pieces that the seeds of one program are cut into
         data=1,  # pieces that a batch is cut into

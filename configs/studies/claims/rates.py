@@ -51,11 +51,11 @@ these runs, exact being below 0.3 bits within L / 2, in windows of L:
 Cost: 76 runs, besides those of the board, which --kept=results/board leaves out, of 4 to 10
 minutes, two at a time on two cores. Here the lines at 3e-3 of the nineteen were trained again,
 beside those at other rates, with seed 0. Result: results/rates, LOG/136, LOG/232, LOG/233. At L
-3e-3 is within 0.03 of the best of three rates for 24 of 26 lines. Held up at other rates: RoPE's
-window, ALiBi's gain, FoX's not recalling, Transformer-XL and PaTH ahead of that window at 4 L. Not:
-how far eight lines hold, T5, PaTH and Transformer-XL among them. At half the rate nine of 26 know
-names exactly with seed 0, at the board's and at double none; with seeds 1 and 2 eight of the nine's
-18 models, four at the board's rate, DAPE and GRAPE-AP with all three.
+3e-3 is within 0.03 of the best of three rates for 24 of 26 lines with seed 0. Held up at other
+rates: RoPE's window, ALiBi's gain, FoX's not recalling, Transformer-XL and PaTH ahead of that
+window at 4 L. Not: how far eight lines hold, T5, PaTH and Transformer-XL among them. At half the
+rate nine of 26 know names exactly with seed 0, at the board's and at double none; with seeds 1 and
+2 eight of the nine's 18 models, four at the board's rate, DAPE and GRAPE-AP with all three.
 """
 
 from pathlib import Path
