@@ -490,22 +490,6 @@ def test_a_field_that_was_a_flag_can_be_written_into_the_study(run, tmp_path, ca
   assert kept.keep(out, tmp_path / 'kept') == (4, 4)
 
 
-def test_a_flag_of_evaluation_is_no_more_one_once_the_study_says_it(tmp_path):
-  """Unless the folder has rows of another value, too: then also after another edit."""
-  run, flag = Study(tmp_path, ['rope'], (0,)), {'eval.k': 4}
-  text = run.path.read_text()
-  said = text.replace("'train.steps'", "'eval.k': 4, 'train.steps'")
-  for edited, is_freed in ((said, True), (f'{text}\n# edited', False)):
-    run.path.write_text(text)
-    out = tmp_path / f'out_{is_freed}'
-    assert sweep_unchecked(run.path, out, flag, run.scripts) == 0
-    if not is_freed:
-      assert swept(run, out) == 0
-    run.path.write_text(edited)
-    assert swept(run, out) == 0
-    assert study.load(out).overrides == ([] if is_freed else ['eval.k'])
-
-
 def test_other_studies_and_other_numbers_are_refused(run, tmp_path):
   out = tmp_path / 'kept'
   kept.keep(run.out, out)

@@ -19,7 +19,7 @@ from posenc_jax.sweep.plan import (
   plan,
   runs_of,
 )
-from posenc_jax.training.run_dir import finished_so_far, is_extended
+from posenc_jax.training.run_dir import is_extended
 
 SEEDS = ('seed', 'seeds')  # fields that rows name, of which any may be kept
 
@@ -74,7 +74,7 @@ def sweep(
   if storage.exists(out / study.FILE):
     earlier = study.load(out, with_settings=False)
     report.hashes = {run: earlier.hashes[run] for run in had & earlier.hashes.keys()} | hashes
-    _join_earlier(report, earlier, hashes, out, is_of_one_seed='seed' in overrides)
+    _join_earlier(report, earlier, is_of_one_seed='seed' in overrides)
   found = _without_own_rows(out, had | (kept_runs(kept, hashes) if kept else set()))
   runs = leave_out(of_part, found)
   names = {run.name for run in runs}
@@ -128,29 +128,13 @@ def _without_own_rows(out: Path, found: set[str]) -> set[str]:
   return {run for run in found if not storage.exists(out / run / 'eval.jsonl')}
 
 
-def _join_earlier(
-  report: study.Report,
-  earlier: study.Report,
-  hashes: dict[str, str],
-  out: Path,
-  is_of_one_seed: bool,
-) -> None:
+def _join_earlier(report: study.Report, earlier: study.Report, is_of_one_seed: bool) -> None:
   """Adds to the report what an earlier sweep of the folder has left there: rows of overrides that
   this sweep does not have, and, if this sweep is of one seed of the same study, runs of others.
-
-  Args:
-    hashes: {run of this sweep: hash of its config}.
   """
   joins_seeds = is_of_one_seed and earlier.sha256 == report.sha256
-  # the study was edited to say what were flags: its rows are those of the earlier sweep
-  is_written = earlier.sha256 != report.sha256 and all(
-    earlier.hashes.get(run) == value and {*finished_so_far(out / run)} <= {value}
-    for run, value in hashes.items()
-  )
   # a directory of this sweep's runs is refused if it is of another training, and has no rows of it
-  leaves_rows = lambda field: (
-    not is_written and (field.split('.')[0] in config.NOT_TRAINING or field == 'train.steps')
-  )
+  leaves_rows = lambda field: field.split('.')[0] in config.NOT_TRAINING or field == 'train.steps'
   left = [field for field in earlier.overrides if joins_seeds or leaves_rows(field)]
   report.overrides = [*dict.fromkeys([*left, *report.overrides])]
   if joins_seeds:

@@ -271,18 +271,17 @@ def is_finished(workdir: str | Path, config_hash: str) -> bool:
   A damaged finished.json counts for nothing: the same commands see what there is, and write it
   anew.
   """
-  return config_hash in finished_so_far(workdir)
+  return config_hash in _finished(workdir)
 
 
 def mark_finished(workdir: str | Path, config_hash: str) -> None:
   """Adds a config to those of which all is done: they differ in what they evaluate."""
-  if config_hash not in (finished := finished_so_far(workdir)):
+  if config_hash not in (finished := _finished(workdir)):
     hashes = [*finished, config_hash]
     storage.write_json(Path(workdir) / FINISHED, {'config_hashes': hashes})
 
 
-def finished_so_far(workdir: str | Path) -> list[str]:
-  """The hashes that finished.json holds; none where it is not there, or is damaged."""
+def _finished(workdir: str | Path) -> list[str]:
   try:
     return finished_hashes(workdir)
   except (FileNotFoundError, NotADirectoryError, Damaged):
