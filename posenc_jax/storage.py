@@ -505,9 +505,10 @@ def _sync_folder(folder: Path) -> None:
 def _without(path: str | Path) -> str:
   """What is allowed of a file of rows with a damaged line."""
   path, allowed = Path(path), 'allowed: the file without that line'
-  if path.name != 'eval.jsonl':
+  if path.name != 'eval.jsonl' or not (path.parent / 'config.json').is_file():
     return allowed
-  return f'{allowed}, and eval.py --workdir={path.parent} measures it again'
+  again = f'the command that measured it, such as eval.py --workdir={path.parent}, does so again'
+  return f'{allowed}; {again}'
 
 
 def _repair_torn_tail(fd: int, path: str | Path) -> None:

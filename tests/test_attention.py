@@ -1045,7 +1045,7 @@ def test_all_that_attention_alone_would_lose_is_said(spec, words):
     'input': 'enc.add_to_input(x, ',
     'there': ') there',
     'of_all': 'positions for all layers: pass those of',
-    'sample': 'enc.sample_positions(position_ids, batch, key)',
+    'sample': 'enc.sample_positions(position_ids, batch, key) (None: as they are)',
   }
   with pytest.raises(ValueError, match=' ') as error:
     attend(q, q, q, enc)

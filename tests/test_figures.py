@@ -585,6 +585,19 @@ def test_a_point_is_the_difference_from_the_truncated_baseline():
   figure = figures.draw(rows + short, form='differences', baseline='rope')
   assert '(L = 8)' in figure.get_supxlabel()  # of the baseline, not of the shortest line
   assert figure.axes[0].get_title('left').startswith('At 2 L')
+  of_four = of_methods({'rope': {4: 1.0, 16: 3.0}, 'logn': {4: 1.0, 16: 1.0}})
+  of_four += of_methods({'rope': {16: 1.0}}, 'truncated')
+  both = rows + [
+    r | {'label': f'short {r["label"]}', 'run': f'short {r["run"]}', 'train_length': 4}
+    for r in of_four
+  ]
+  figure = figures.draw(both, form='differences')
+  assert [label.get_text() for label in figure.axes[0].get_yticklabels()][-1] == 'yarn'
+  note = ' '.join(figure.get_supxlabel().split())
+  assert 'not drawn, compared with short rope: short logn' in note
+  figure = figures.draw(both, form='differences', labels=['short logn'])
+  assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ['short logn']
+  assert 'not drawn' not in figure.get_supxlabel()
   worse = of_methods({'rope': {8: 1.0, 16: 3.0}}) + of_methods({'rope': {16: 1.0}}, 'truncated')
   title = figures.draw(worse, form='differences').axes[0].get_title('left')
   assert title == 'At 2 L, none of 1 lines is better by its own 95 % interval'

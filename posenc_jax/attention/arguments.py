@@ -166,9 +166,9 @@ def check_hooks_applied(enc: Encoding) -> None:
   if enc.has('sample_positions'):
     call = 'enc.sample_positions(position_ids, batch, key)'
     if enc.takes_carried_positions:
-      asked.append(f'samples positions for the input: take those of {call}')
+      asked.append(f'samples positions for the input: take those of {call} (None: as they are)')
     else:
-      asked.append(f'samples positions for all layers: pass those of {call}')
+      asked.append(f'samples positions for all layers: pass those of {call} (None: as they are)')
     at = 'those'
   if enc.has('add_to_input'):
     call = f'enc.add_to_input(x, {at})'

@@ -102,7 +102,8 @@ def sweep(
     if deciding and (
       part or 'seed' in overrides
     ):  # so is a sweep begun whose runs are to be joined
-      print(f'config.{deciding[0]} as a flag: keep.py joins no such runs; write it into the study')
+      instead = 'write it into the study, with an --out of its own'
+      print(f'config.{deciding[0]} as a flag: keep.py joins no such runs; {instead}')
     if launcher == 'local' and (of_slurm := [f for f in overrides if f.startswith('launch.')]):
       print(f"config.{of_slurm[0]} is for SLURM's jobs: --launcher=slurm; runs are on this machine")
     if extended := sum(is_extended(run.workdir, run.config) for run in runs):

@@ -1,5 +1,6 @@
 """The figure of differences: by how much each line beats, or misses, what one would take else."""
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from posenc_jax.errors import UserError
@@ -39,7 +40,9 @@ def differences(
   `Figure`.
 
   Args:
-    baseline: as for `compare_all`; lines that are compared with another one are not drawn.
+    baseline: as for `compare_all`. Lines that are compared with another one than the first, such as
+      those of another training length, are named and not drawn; with labels, those that are
+      compared with the first one that any of these has.
     length: None: the longest that has differences.
     labels: those of the lines that are drawn, (): all; the baseline need not be one of them.
   Raises:
@@ -47,24 +50,27 @@ def differences(
       length.
   """
   found = collect(list(rows), runs, [protocol])
-  contrasts = {}
+  contrasts = defaultdict(list)
   for comparison in compare_all(found, controls=False, baseline=baseline):
     for contrast in comparison.contrasts:
-      contrasts.setdefault(contrast.reference, contrast)
-  contrast = contrasts.get(BASELINE_WINDOWED) or contrasts.get(BASELINE_TRUNCATED)
-  if contrast is None:
+      contrasts[contrast.reference].append(contrast)
+  # one for each baseline
+  of_each = contrasts[BASELINE_WINDOWED] or contrasts[BASELINE_TRUNCATED]
+  if not of_each:
     raise UserError(
       'figure: differences from a baseline truncated to L, or windowed; allowed: rows of that '
       'control'
     )
-  label_of = {line: row['label'] for line, row in contrast.scores.exemplar_row.items()}
+  label_of = {line: row['label'] for line, row in of_each[0].scores.exemplar_row.items()}
+  has_labels = lambda contrast: any(label_of[line] in labels for line, _ in contrast.differences)
+  contrast = next(filter(has_labels, of_each), of_each[0])
   drawn = {
     (line, column): difference
     for (line, column), difference in contrast.differences.items()
     if not labels or label_of[line] in labels
   }
   if not drawn:
-    allowed = join_unique(label_of[line] for line, _ in contrast.differences)
+    allowed = join_unique(label_of[line] for of in of_each for line, _ in of.differences)
     raise UserError(f'figure: labels={list(labels)} have no differences; allowed: {allowed}')
   length = length or max(column for _, column in drawn)
   chosen = {line: difference for (line, column), difference in drawn.items() if column == length}
@@ -89,7 +95,12 @@ def differences(
   axes.set_xlabel('difference in bits per byte; left is better')
   axes.set_title(_title(contrast, chosen, length), loc='left', fontsize=11, fontweight='bold')
   absent = score_notes.of_labels(labels, contrast.scores.exemplar_row.values())
-  write_notes(figure, [_note(contrast, length), *absent], 108)
+  others = [
+    f'not drawn, compared with {of.baseline}: {join_unique(line for line, _ in of.differences)}'
+    for of in of_each
+    if of is not contrast and not labels
+  ]
+  write_notes(figure, [_note(contrast, length), *others, *absent], 108)
   return figure
 
 
