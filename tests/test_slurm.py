@@ -102,7 +102,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
     'launch.setup': ('module load x',),
     'launch.memory_gb': 7,
   }
-  spread = {'launch.nodes': 3, 'launch.tasks_per_node': 2}
+  spread = {'launch.nodes': 2, 'launch.tasks_per_node': 2, 'mesh.data': 4}
   code, calls = run({**asked, **more, **spread}, launcher='slurm')
   assert (code, calls) == (1, {})
   first, third, fourth = batches(scheduler)
@@ -115,7 +115,7 @@ def test_runs_of_one_start_and_one_size_are_an_array_that_waits_for_its_start(
       >= {
         'partition': 'fast',
         'gpus-per-node': '2',
-        'nodes': '3',
+        'nodes': '2',
         'ntasks-per-node': '2',
         'cpus-per-task': '3',
         'mem': '7GB',
@@ -332,6 +332,13 @@ def test_what_cannot_be_submitted_is_one_line(study, scheduler, monkeypatch):
     run(spread, launcher='slurm')
   one_a_node = spread | {'launch.tasks_per_node': 1}  # each has all GPUs of its node
   config.validate(config.load(config.BASE, one_a_node))
+  for mesh, allowed in [
+    (spread | {'launch.gpus': 2}, r'4, the GPUs of launch.nodes=2 with launch.gpus=2'),
+    ({'launch.gpus': 1, 'mesh.data': 2}, 'at most 1, the GPUs of'),
+  ]:
+    with pytest.raises(UserError, match=rf'^config.mesh: a product of [12]; allowed: {allowed}'):
+      run(mesh, launcher='slurm')
+    shutil.rmtree(run.out)
   monkeypatch.setenv('PATH', '/nowhere')
   with pytest.raises(UserError, match='no sbatch on this machine; allowed: local, or a node'):
     run(launcher='slurm')

@@ -9,6 +9,7 @@ of accounts that small clusters lack, and takes a job that sacct does not know f
 """
 
 import itertools
+import math
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import time
 from pathlib import Path
 
 import submitit
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -123,9 +125,11 @@ def execute(runs: list[PlannedRun], out: Path, console: Console) -> dict[str, st
 
   Returns {failed run's name: why}. Raises Stopped after Ctrl-C, SIGTERM or SIGHUP: then the jobs
   stay, and the same command waits for them again. Raises UserError if SLURM does not answer, or
-  takes no such job.
+  takes no such job, or a mesh does not fit the GPUs that are asked for.
   """
   waiting = [run for run in runs if not run.is_finished]
+  for run in waiting:
+    _check_mesh(run.config)
   folder = out / 'submitit'
   path = folder / 'jobs.json'
   jobs = _submitted_before(path)
@@ -146,6 +150,20 @@ def execute(runs: list[PlannedRun], out: Path, console: Console) -> dict[str, st
         submitted |= _submit(group, submitted, folder)
         storage.write_json(path, jobs | submitted)
     return _wait(waiting, submitted, folder, console)
+
+
+def _check_mesh(c: ConfigDict) -> None:
+  """Raises UserError for a mesh that `make_mesh` would refuse on the node, after the queue."""
+  launch, wanted = c.launch, math.prod(c.mesh.values())
+  if not launch.gpus:
+    return  # how many devices a process has then, the cluster says
+  all_gpus = launch.nodes * launch.gpus
+  is_spread = launch.nodes * launch.tasks_per_node > 1
+  if wanted > all_gpus or (is_spread and wanted < all_gpus):
+    problem = f'config.mesh: a product of {wanted}'
+    asked = f'launch.nodes={launch.nodes} with launch.gpus={launch.gpus}'
+    amount = all_gpus if is_spread else f'at most {all_gpus}'
+    raise UserError(f'{problem}; allowed: {amount}, the GPUs of {asked}')
 
 
 def _submitted_before(path: Path) -> dict[str, str]:
