@@ -282,11 +282,12 @@ def test_every_name_of_the_api_has_a_sentence_of_its_own():
 def test_what_pages_import_is_on_the_page_of_the_api():
   names = api_page.NAMES
   listed = {*names, *(path for m in names for path, _ in api_page.exported(m, f'{m}.'))}
+  statement = r'from (posenc_jax[\w.]*) import (\([\w,\s]+\)|[\w, ]+)'
   imported = {
     f'{module}.{name}'
     for path in (ROOT / 'README.md', *(ROOT / 'docs').glob('*.md'))
-    for module, names in re.findall(r'from (posenc_jax[\w.]*) import ([\w, ]+)', path.read_text())
-    for name in names.split(', ')
+    for module, names in re.findall(statement, path.read_text())
+    for name in re.findall(r'\w+', names)
   }
   assert len(imported) > 20
   assert imported <= listed
