@@ -570,7 +570,7 @@ def test_a_hook_that_is_not_there_breaks_every_law():
 
 @pytest.mark.parametrize('count', [1, 3, 5])
 def test_angles_and_frequencies_of_ones_own_are_one_for_each_pair(count):
-  """Of fewer, the other channels would silently not rotate."""
+  """Coordinates with fewer angles would leave the other channels as they are without a word."""
 
   class Angles(ByAngles):
     def coordinates(self, x_BSD, position_ids, num_visible_BS, index_BS):

@@ -113,5 +113,5 @@ def table():
 
 
 def figures():
-  shown = tuple(f'{name}{rate}' for name in ('rope', 'transformer_xl', 't5') for rate in ('', HALF))
+  shown = tuple(f'{name}{rate}' for name in ('rope', 'dape', 'grape_ap') for rate in ('', HALF))
   return {'extrapolation': dict(protocol='last_k', metric='bpb', labels=shown)}
