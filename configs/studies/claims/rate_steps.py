@@ -1,14 +1,15 @@
 """Half the board's learning rate for twice its steps: does what half the rate costs at L come back,
 and does what it gives past L stay?
 
-  python scripts/sweep.py --config=configs/studies/claims/rate_steps.py --kept=results/rates --jobs=2
+  python scripts/sweep.py --config=configs/studies/claims/rate_steps.py \\
+      --kept=results/rates --jobs=2
 
-With as many steps as the board's, half its rate costs each line 0.04 to 0.08 bits per byte at L; yet
-eight of 18 models know names exactly there, and DAPE and GRAPE-AP, with all three seeds, are better
-at 4 L than RoPE of that rate with its window (configs/studies/claims/rates.py). Here are those two,
-Shaw and RoPE with 3,000 steps at half the rate, 1.5e-3, and at the board's, 3e-3, warmup twice as
-long as well, all else as there. --kept brings in the same lines with 1,500 steps. Each line is
-compared with RoPE, and with its window, of the board's rate and the line's own steps.
+With as many steps as the board's, half its rate costs each line 0.04 to 0.08 bits per byte at L;
+yet eight of 18 models know names exactly there, and DAPE and GRAPE-AP, with all three seeds, are
+better at 4 L than RoPE of that rate with its window (configs/studies/claims/rates.py). Here are
+those two, Shaw and RoPE with 3,000 steps at half the rate, 1.5e-3, and at the board's, 3e-3, warmup
+twice as long as well, all else as there. --kept brings in the same lines with 1,500 steps. Each
+line is compared with RoPE, and with its window, of the board's rate and the line's own steps.
 
 Known before, means of three seeds with 1,500 steps, bits per byte at L, and at 4 L (RoPE's with its
 window): RoPE 2.472 and 2.455, at half the rate 2.531 and 2.515; DAPE 2.448 and 2.348, at half 2.488
@@ -21,8 +22,8 @@ of L, means of three seeds:
   four, and within 0.03 of 3e-3 for 3,000; RoPE is the better there at 3e-3;
 - with 3,000 steps at half the rate GRAPE-AP and DAPE know names exactly with all three seeds, Shaw
   with two or three, RoPE with at most one; at 3e-3 fewer of the twelve models do;
-- with 3,000 steps at half the rate GRAPE-AP, DAPE and Shaw are each more than 0.1 better at 4 L than
-  RoPE of the board's rate with its window, and their intervals exclude 0; at 3e-3 DAPE's does;
+- with 3,000 steps at half the rate GRAPE-AP, DAPE and Shaw are each more than 0.1 better at 4 L
+  than RoPE of the board's rate with its window, and their intervals exclude 0; at 3e-3 DAPE's does;
 - the three are better at 4 L at half the rate than at 3e-3, with 3,000 steps as with 1,500;
 - RoPE with its window is at 4 L and at 32 L at most 0.02 worse than at L, at both rates.
 
