@@ -57,8 +57,10 @@ CONTROLS = {
     '; inputs truncated to the training length L: windows of L tokens that lie L / 2 apart, so '
     'that a token past L has L / 2 to L tokens before it'
   ),
-  # Tokens more than L before the first scored one are those of another document.
-  SHUFFLED_FAR: Control("; tokens farther back than the training length are another document's"),
+  # So the last scored token has nearly k more of its own document than the first.
+  SHUFFLED_FAR: Control(
+    '; tokens more than the training length before the first scored one are of another document'
+  ),
 }
 _MASKED_OR_CUT = (WINDOWED, WITH_SINK, TRUNCATED)
 

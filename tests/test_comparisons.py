@@ -371,6 +371,9 @@ def test_the_placebo_tells_whether_it_is_the_text_that_is_used():
   placebo = {'t5': {16: near(2.0, 0.02), 32: near(1.8, 0.02)}}
   model = {'t5': {8: near(2.0, 0.02), 16: near(1.8, 0.01), 32: near(1.8, 0.02)}}
   rows = documents(model) + documents(placebo, control='shuffled_far')
+  of_control = next(made for made in make_tables(rows) if made.title.endswith(', shuffled_far'))
+  far = '; tokens more than the training length before the first scored one are of another document'
+  assert far in of_control.caption
   found = contrasts(rows)[SHUFFLED]
   assert 'uses what text farther back than L says' in found.caption
   assert marks(found) == {'t5': '*='}

@@ -50,8 +50,8 @@ class Line:
       undecided.
     beyond_window: at FAR training lengths, the difference from the own score there with attention
       windowed at L.
-    beyond_shuffled: likewise, from the own score where tokens farther back than L are another
-      document's.
+    beyond_shuffled: likewise, from the own score where tokens more than L before the first target
+      are of another document.
     beyond_default: the difference from ROPE with attention windowed at L, at FAR times the length
       that lines of the board were trained at, whatever this one was.
     holds_to: the largest length up to which, at every length, no seed is worse by more than SLACK
