@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from synthetic import by_position, needles, realistic, row, tasks
 
@@ -57,6 +58,38 @@ def test_a_score_of_tokens_that_begin_no_character_is_none():
   made = row_schema.row(**fields, status='ok', nats=2.0, tokens=1, bytes=0)
   assert (made['status'], made['nats'], made['bpb']) == ('no_bytes', None, None)
   assert row_schema.fault(made) is None
+
+
+@pytest.mark.parametrize(
+  ('change', 'message'),
+  [
+    ({'label': ['rope']}, "label=['rope'], where a text of 1 to 200 characters must be"),
+    ({'seed': -1}, 'seed=-1, where a whole number from 0'),
+    ({'protocol': 'by_position'}, 'position=None, where a number for the protocol by_position'),
+    ({'source': 'abc'}, "source='abc', where 64 hexadecimal digits must be"),
+    ({'nats': '10'}, "nats='10', where an int or a float must be"),
+    ({'nats': 10**400}, 'nats=1000'),
+    ({'nats': -10.0}, 'nats=-10.0, where 0 to 709 a token must be'),
+    ({'tokens': 0}, 'tokens=0, where a whole number from 1'),
+    ({'tokens': -10}, 'tokens=-10, where a whole number from 1'),
+    ({'bytes': 2.5}, 'bytes=2.5, where a whole number'),
+    ({'metric': 'a', 'value': np.float32(0.5)}, 'value=np.float32(0.5), where an int or a float'),
+    ({'metric': 'exact_match', 'value': 1.5, 'nats': None}, 'value=1.5, where a share of 0 to 1'),
+    ({'status': 'fine'}, "status='fine', where one of ok"),
+    ({'status': 'no_weight'}, 'nats=1.0, where null, with status=no_weight'),
+  ],
+)
+def test_a_row_that_its_reader_would_refuse_is_not_made(change, message):
+  """What of `eval.jsonl` was refused only once tables were made of it."""
+  fields = {name: LIKELIHOOD[name] for name in row_schema.KEY_FIELDS}
+  with pytest.raises(UserError) as error:
+    row_schema.row(**fields | {'nats': 1.0, 'tokens': 1, 'bytes': 1} | change)
+  assert str(error.value).startswith(f'row: {message}')
+
+
+def test_a_float_of_numpy_is_a_score():
+  made = row('rope', metric='exact_match', value=np.float64(0.5))
+  assert made == MEASURED
 
 
 def test_the_checks_know_what_evaluation_measures():

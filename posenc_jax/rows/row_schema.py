@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 
-from posenc_jax.errors import shown
+from posenc_jax.errors import UserError, shown
 from posenc_jax.protocols import PLANTED, POSITIONAL
 
 FULL = 'float32'  # the dtype of rows that name none
@@ -40,8 +40,9 @@ def is_count(value: object, least: int = 0) -> bool:
 
 
 def is_number(value: object) -> bool:
-  """Whether a value that was read is a finite number that can be computed with."""
-  return type(value) in (int, float) and -MAX_NUMBER <= value <= MAX_NUMBER
+  """Whether a value is a finite number that can be computed with; a float64 of NumPy is a float."""
+  is_one = type(value) is int or isinstance(value, float)
+  return is_one and -MAX_NUMBER <= value <= MAX_NUMBER
 
 
 def is_text(value: object, longest: int) -> bool:
@@ -97,6 +98,7 @@ MODEL = (
   "an object with the name of a 'run' and a 'step'",
 )
 SHA256 = _is_sha256, '64 hexadecimal digits'
+NUMBER = lambda value: isinstance(value, float) or is_number(value), 'an int or a float'
 
 # What was measured: rows of one folder that agree in all of these and in `metric` are the same
 # measurement.
@@ -165,6 +167,9 @@ SCORE_FIELDS: dict[str, FieldCheck] = {
   # the value of `metric`
   'value': SCORE,
 }
+# What a score that is 'ok' is made from; it may come out as not finite.
+OF_LIKELIHOOD: dict[str, FieldCheck] = {'nats': NUMBER, 'tokens': LENGTH, 'bytes': COUNT}
+OF_METRIC: dict[str, FieldCheck] = {'value': NUMBER}
 FIELDS = KEY_FIELDS | SCORE_FIELDS
 NULLABLE = tuple(name for name, (holds, _) in KEY_FIELDS.items() if holds(None))
 SOURCE, TOKENIZER, DTYPE, PARAMETERS = 'source', 'tokenizer', 'dtype', 'parameters'
@@ -199,11 +204,11 @@ def row(
 ) -> dict:
   """Makes a row from KEY_FIELDS, of which those that can be null may be left out, and a score.
   `ppl` and `bpb` are computed here and nowhere else. A score that is not finite becomes the status
-  'not_finite', one of no bytes 'no_bytes'. Values are not checked, which takes longer than all else
-  here: `fault` says of a row what a reader of its file would refuse.
+  'not_finite', one of no bytes 'no_bytes'. The status 'asked', which no file has, is for a row
+  of which only the `key` is needed: its values are not checked.
 
   Raises:
-    ValueError: for a status 'ok' without a score.
+    UserError: for a status 'ok' without a score, and for what a reader of the row would refuse.
     TypeError: for a field that is missing or unknown.
   """
   fields = {**dict.fromkeys(NULLABLE), **key_fields}
@@ -211,14 +216,17 @@ def row(
     raise TypeError(f'row: missing or unknown fields {sorted(wrong)}')
   fields |= {'status': status, 'nats': nats, 'tokens': tokens, 'bytes': bytes}
   fields |= {'metric': metric, 'value': value}
-  score = (nats, tokens, bytes) if metric is None else (value,)
-  if status == 'ok' and None in score:
-    raise ValueError(
+  needed = OF_METRIC if metric is not None else OF_LIKELIHOOD
+  score = [fields[name] for name in needed]
+  if status == 'ok' and any(x is None for x in score):
+    raise UserError(
       f"row: status='ok' of {fields['run']!r} has no score; "
       'allowed: nats, tokens and bytes, or metric and value'
     )
   if status == 'ok' and metric is None and bytes == 0:
     fields.update(status='no_bytes', nats=None)
+  elif status == 'ok' and (wrong := fault_of(fields, needed)):
+    raise UserError(f'row: {wrong}')
   elif status == 'ok' and not _is_finite(score, metric):
     fields.update(status='not_finite', nats=None, value=None)
   has_likelihood = fields['status'] == 'ok' and metric is None
@@ -227,7 +235,10 @@ def row(
   more = {SOURCE: source, TOKENIZER: tokenizer, PARAMETERS: parameters}
   more = {name: value for name, value in more.items() if value is not None}
   more |= {} if dtype == FULL else {DTYPE: dtype}
-  return {name: fields[name] for name in FIELDS} | more
+  made = {name: fields[name] for name in FIELDS} | more
+  if status != 'asked' and (wrong := fault(made)):
+    raise UserError(f'row: {wrong}')
+  return made
 
 
 def without_empty(rows: list[dict]) -> list[dict]:
@@ -264,7 +275,7 @@ def overrides_text(overrides: dict) -> str:
   return ', '.join(said(key, overrides[key]) for key in keys)
 
 
-def _is_finite(score: tuple, metric: str | None) -> bool:
+def _is_finite(score: list, metric: str | None) -> bool:
   """Whether the score is a number, and the perplexity of a likelihood is one, too."""
   if not all(map(math.isfinite, score)):
     return False
