@@ -19,6 +19,7 @@ import zlib
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import Mock
 
 import numpy as np
@@ -41,6 +42,7 @@ from posenc_jax.data import (
 )
 from posenc_jax.data import documents as documents_of_files
 from posenc_jax.data import folder as folders
+from posenc_jax.data import tfds as tfds_corpus
 from posenc_jax.data.batches import _Joined
 from posenc_jax.data.building import build_once
 from posenc_jax.data.documents import SPLITS, Listing
@@ -1124,6 +1126,7 @@ class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Documents '0' to '39' in one split."""
 
   VERSION = tfds.core.Version('2.0.0')
+  TOTAL = 40
 
   def _info(self):
     features = tfds.features.FeaturesDict({'body': tfds.features.Text(), 'number': np.int32})
@@ -1133,7 +1136,7 @@ class Small(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {'train': self._generate_examples()}
 
   def _generate_examples(self):
-    return ((i, {'body': f'{i}', 'number': i}) for i in range(40))
+    return ((i, {'body': f'{i}', 'number': i}) for i in range(self.TOTAL))
 
 
 @pytest.fixture
@@ -1154,6 +1157,30 @@ def test_tfds_set_without_splits_is_cut(small):
     assert [*parts['train'], *parts['validation'], *parts['test']] == [
       f'{i}'.encode() for i in range(40)
     ]
+
+
+@pytest.mark.parametrize('present', [(), ('test',), ('validation',)])
+def test_splits_that_are_cut_off_a_tfds_set_have_some_of_twenty_documents(present):
+  cuts = tfds_corpus._split_slices({'train', *present})
+  for total in range(tfds_corpus.ENOUGH, 200):
+    splits = {name: SimpleNamespace(name=name, num_examples=total) for name in ('train', *present)}
+    for part in cuts.values():
+      (span,) = tfds.core.ReadInstruction.from_spec(part).to_absolute(splits)
+      assert len(range(total)[span.from_ : span.to]) > 0
+
+
+def test_a_cut_of_a_tfds_set_that_has_no_document_says_how_many_have_some(tmp_path, monkeypatch):
+  """Which the library says in words of its files."""
+  monkeypatch.setattr(Small, 'TOTAL', 9)
+  tfds.disable_progress_bar()
+  Small(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  assert len(corpus('tfds:small', 'test', 'body', str(tmp_path)).documents) == 1
+  with pytest.raises(UserError) as error:
+    corpus('tfds:small', 'validation', 'body', str(tmp_path))
+  assert one_line(error) == (
+    "config.data.corpus='tfds:small': split 'validation' is train[85%:90%], none of 9 documents; "
+    'allowed: 20 or more, or a folder of text with folders train, validation, test'
+  )
 
 
 def test_the_identity_of_a_tfds_set_is_that_of_its_files(small, monkeypatch):
@@ -2243,6 +2270,10 @@ def test_splits_that_are_cut_off_few_documents_have_one_at_least():
     said = f"documents of train: {total}, none is left for 'train'; allowed: {least} or more"
     with pytest.raises(UserError, match=said):
       part('train', **sizes)
+  with pytest.raises(
+    UserError, match=r'val has no documents; allowed: :test=SPLIT, of train, dev$'
+  ):
+    hf._part('x', {'train': 3, 'val': 0, 'dev': 1}, hf.parse('hf:them/set:test=val'), 'test')
 
 
 @pytest.mark.parametrize('options', ['', ':first=20'])

@@ -258,8 +258,6 @@ def corpus(name: str, split: str, text_field: str, cache: str, packing: str = 'n
     raise UserError(f'split={split!r}; allowed: {", ".join(SPLITS)}')
   reader = _reader(name)
   found = reader.open_split(name, split, text_field, cache_folder(cache))
-  if found.count == 0:
-    raise UserError(f'config.data.corpus={name!r}: split {split!r} has no documents')
   names, documents = (LazySequence(found.count, make) for make in (found.name_of, found.read))
   origin = {'listing': found.listing, 'identity': found.identity}
   plain = Corpus(name, split, names, documents, packing=packing, **origin)

@@ -304,6 +304,10 @@ def _part(field: str, sizes: dict[str, int], parts: Name, split: str) -> tuple[s
     raise UserError(f'{field}: validation and test are both {theirs["test"]}; allowed: two splits')
   own = {ours for ours in SPLITS if theirs[ours] in sizes and theirs[ours] != train}
   if split in own:
+    if not sizes[theirs[split]]:
+      others = ', '.join(name for name, size in sizes.items() if size)
+      problem = f'{theirs[split]} has no documents'
+      raise UserError(f'{field}: {problem}; allowed: :{split}=SPLIT, of {others}')
     return theirs[split], 0, sizes[theirs[split]]
   if train not in sizes:
     raise UserError(

@@ -15,8 +15,10 @@ import tensorflow_datasets as tfds
 
 from posenc_jax import storage
 from posenc_jax.data.building import not_prepared
-from posenc_jax.data.documents import Documents, Listing, identity_of, no_text
+from posenc_jax.data.documents import SPLITS, Documents, Listing, identity_of, no_text
 from posenc_jax.errors import MAX_REASON, UserError, hint, one_line, shown
+
+ENOUGH = 20  # documents of which every cut has some
 
 
 def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents:
@@ -34,6 +36,12 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
     present = ', '.join(builder.info.splits)
     problem = f'no split {split!r} and no train to cut it from'
     raise UserError(f'config.data.corpus={name!r}: {problem}; it has {present}')
+  if not builder.info.splits[part].num_examples:
+    total = builder.info.splits['train'].num_examples
+    raise UserError(
+      f'config.data.corpus={name!r}: split {split!r} is {part}, none of {total} documents; '
+      f'allowed: {ENOUGH} or more, or a folder of text with folders {", ".join(SPLITS)}'
+    )
   files = sorted(path for path in Path(builder.data_dir).rglob('*') if path.is_file())
   identity = identity_of(files, text_field)
   with _errors_in(builder.data_dir, name):
