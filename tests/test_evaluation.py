@@ -786,6 +786,7 @@ def test_a_device_without_memory_is_one_line(make_run, monkeypatch):
     (2**15, 8, '8,192 tokens: 4 of 8 devices have work, of 131,072: 1'),
     (2**19, 8, '131,072 tokens: 4 of 8 devices have work'),
     (2**20, 8, None),
+    (2**20, 7, '131,072 tokens: 4 of 7 devices have work'),  # 2 of the 8 rows each
     (8192, 1, None),
   ],
 )
@@ -794,7 +795,8 @@ def test_devices_without_work_are_announced(batch_tokens, devices, said, capsys)
   lengths = {8192: None, 2**17: None, 2**18: 8192}  # the last one is given 8,192 at a time
   asked = [Measurement(T, [], None, input_length=given) for T, given in lengths.items()]
   evaluate.announce_idle(asked, batch_tokens, devices)
-  remedy = '--config.eval.batch_tokens=1048576 gives each room for one'
+  enough = 2 * 7 * 2**17 if devices == 7 else 8 * 2**17
+  remedy = f'--config.eval.batch_tokens={enough} is room for all'
   assert capsys.readouterr().out == (f'windows of {said}; {remedy}\n' if said else '')
   evaluate.announce_idle([], batch_tokens, devices)
   assert capsys.readouterr().out == ''

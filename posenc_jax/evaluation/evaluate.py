@@ -148,15 +148,21 @@ def evaluate(config: ConfigDict, workdir: str | Path, at: int | None = None) -> 
 
 
 def announce_idle(measurements: list[Measurement], batch_tokens: int, devices: int) -> None:
-  """Prints how many of the devices have work in windows of each length at which some have none."""
-  lengths = sorted({m.input_length or m.length for m in measurements})
-  rows = {length: max(1, batch_tokens // length) for length in lengths}
-  idle = {length: number for length, number in rows.items() if number < devices}
+  """Prints how many of the devices have work in windows of each length at which some have none: of
+  9 rows 8 devices take 2 each, so that 5 have some.
+  """
+  idle, enough = {}, 0
+  for length in sorted({m.input_length or m.length for m in measurements}):
+    rows = max(1, batch_tokens // length)
+    of_each = math.ceil(rows / devices)
+    if (working := math.ceil(rows / of_each)) < devices:
+      idle[length] = working
+      enough = max(enough, devices * of_each * length)
   if idle:
     (first, number), *longer = idle.items()
     work = f'{number} of {devices} devices {"has" if number == 1 else "have"} work'
     work += ''.join(f', of {length:,}: {number}' for length, number in longer)
-    remedy = f'--config.eval.batch_tokens={devices * max(idle)} gives each room for one'
+    remedy = f'--config.eval.batch_tokens={enough} is room for all'
     print(f'windows of {first:,} tokens: {work}; {remedy}')
 
 
