@@ -15,7 +15,7 @@ from small_models import RECORDS, TOKENIZER, config_of, imported, save
 
 from configs import base
 from posenc_jax import storage
-from posenc_jax.config import overlay, to_json
+from posenc_jax.config import overlay, saved_config, to_json
 from posenc_jax.data.tokenizers import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.runs import load_run
@@ -205,6 +205,20 @@ def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_pat
     exported.append(files)
   assert exported[0] == exported[1]
   assert b'"linear"' in exported[1]['config.json']
+
+
+def test_a_longer_table_than_the_run_has_is_not_said(tmp_path):
+  """`n_positions` would be that of no tensor."""
+  gpt2 = {'model.norm': 'layer', 'model.mlp': 'gelu', 'model.bias': 'all', 'model.mlp_dim': 32}
+  gpt2 |= {'encoding.name': 'learned', 'train.length': 16}
+  assert exported_run(tmp_path / 'run', gpt2)[0] == 'gpt2'
+  config = saved_config(tmp_path / 'run')
+  overlay(config, {'encoding.max_length': 32})
+  with pytest.raises(
+    UserError, match=r'shape \(16, 8\), but the config asks for \(32, 8\); allowed'
+  ):
+    exporting.export_run(config, tmp_path / 'run', tmp_path / 'out', 'float32')
+  assert not (tmp_path / 'out').exists()
 
 
 def test_an_export_names_what_harnesses_need_to_generate(tmp_path, capsys):

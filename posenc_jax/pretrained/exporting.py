@@ -20,6 +20,7 @@ from posenc_jax.config import check_one_seed, saved_config, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
 from posenc_jax.model import lora
+from posenc_jax.model.decoder import shapes
 from posenc_jax.pretrained.config_json import bos_of
 from posenc_jax.pretrained.exported_fields import fields_of, longest_text, with_starts
 from posenc_jax.pretrained.exported_tokenizers import (
@@ -36,6 +37,7 @@ from posenc_jax.pretrained.form import Form
 from posenc_jax.pretrained.sources import CONFIG, INDEX, TOKENIZER, WHOLE, files_beside
 from posenc_jax.tasks import is_task
 from posenc_jax.training import provenance
+from posenc_jax.training.checkpoints import check_shapes, leaves_by_path
 from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, check_same_tokenizer, tokenizer_path
 from posenc_jax.training.taken_parameters import parameters_in
 
@@ -115,7 +117,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   """Exports the last checkpoint of a run; returns the name of the family.
 
   Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
-  one, or tokens are learned ones.
+  one, a parameter has another shape than the config says, or tokens are learned ones.
   """
   field = f'workdir={str(workdir)!r}'
   config = _as_evaluated(with_starts(config, _trained_config(workdir)))
@@ -124,6 +126,11 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   if (held := parameters_in(workdir)) is None:
     raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
   leaves = held.leaves
+  # Which parameters a family has is checked later; a table may be of another length than is said.
+  wanted = leaves_by_path(shapes(config, len(leaves['embedding'])))
+  both = wanted.keys() & leaves
+  found, asked = ({path: some[path] for path in both} for some in (leaves, wanted))
+  check_shapes(f'{field}: step {held.step}', 'model', found, asked)
   if held.step < config.train.steps:
     print(f'{workdir}: step {held.step}; its training ends at step {config.train.steps}')
   lora.merge(leaves, config.model)
