@@ -121,6 +121,15 @@ def test_its_parameters_are_a_part_of_their_own():
   assert made == plain | {'LoRA': 3 * RANK * ((16 + 24) + (24 + 16))}
 
 
+def test_flax_finds_them_by_their_kind():
+  made = model(**lora(['w_q', 'w_out']))
+  found = nnx.state(made, nnx.LoRAParam)
+  assert sorted(leaves_by_path(found)) == [
+    path for path in sorted(leaves_by_path(made)) if path.startswith('layers/lora/')
+  ]
+  assert len(leaves_by_path(found)) == 4
+
+
 @pytest.mark.parametrize(
   ('changes', 'said'),
   [

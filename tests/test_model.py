@@ -2,9 +2,11 @@
 models.
 """
 
+import copy
 import functools
 import json
 import math
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -177,6 +179,15 @@ def test_the_structure_of_a_model_can_be_static_under_jit(name):
   run = lambda structure, parameters, x: nnx.merge(structure, parameters)(x)
   found = jax.eval_shape(jax.jit(run, static_argnums=0), *nnx.split(m), x)
   assert found.shape == (*x.shape, VOCAB)
+
+
+@pytest.mark.parametrize('mlp', MLPS)
+def test_copies_of_a_model_have_its_structure(mlp):
+  """So that a step that is compiled for one takes the others, and trees of both go together."""
+  lm = model(model__mlp=mlp)
+  for other in (copy.deepcopy(lm), pickle.loads(pickle.dumps(lm))):
+    assert nnx.graphdef(other) == nnx.graphdef(lm)
+    assert jax.tree.structure(other) == jax.tree.structure(lm)
 
 
 def test_a_model_for_any_batch_can_be_exported():

@@ -46,6 +46,11 @@ def check_tokens(tokens, vocab: int) -> None:
 class LM(nnx.Module):
   """A decoder: tokens to logits. The parameters of the layers are stacked: [N, ...] each.
 
+  Rules that go by `ndim`, such as those of `optax.contrib.muon` and of many weight decay masks, are
+  to count one axis less below `layers`. Parameters name no mesh axes: on devices of one's own
+  choosing they are cut by `posenc_jax.distributed.mesh.parameter_shardings`, and activations on the
+  mesh of `make_mesh` alone.
+
   Attributes:
     bos: the id of BOS, the symbol that windows begin with.
     encodings: a LayerPattern, the encodings of all layers.

@@ -98,7 +98,8 @@ class Layer(nnx.Module):
     self.sizes = H, G, K
     self.heads_out = heads_out
     self.norm_placement, self.is_parallel = config.norm_placement, config.parallel_residual
-    self.activation, is_gated = MLPS[config.mlp]
+    self.mlp = config.mlp  # by name: copies of a function, as deepcopy makes them, are not equal
+    _, is_gated = MLPS[config.mlp]
     self.attention_norm, self.mlp_norm = norm(), norm()
     if config.norm_placement == 'sandwich':
       self.attention_output_norm, self.mlp_output_norm = norm(), norm()
@@ -202,9 +203,10 @@ class Layer(nnx.Module):
     return o_BTHK * jax.nn.sigmoid(self._project(y_BTD, 'output_gate')).reshape(B, T, H, -1)
 
   def _mlp(self, y_BTD):
+    activation, _ = MLPS[self.mlp]
     hidden_BTF = self._project(y_BTD, 'in')
     if self.w_gate is None:
-      hidden_BTF = self.activation(hidden_BTF)
+      hidden_BTF = activation(hidden_BTF)
     else:
-      hidden_BTF *= self.activation(self._project(y_BTD, 'gate'))
+      hidden_BTF *= activation(self._project(y_BTD, 'gate'))
     return self._project(hidden_BTF, 'out')

@@ -14,12 +14,15 @@ from posenc_jax.xla_ops import matmul
 
 
 class Lora(nnx.Module):
-  """What is added to x W: alpha / r (x A) B, with A [rows, r] and B [r, columns]."""
+  """What is added to x W: alpha / r (x A) B, with A [rows, r] and B [r, columns], which are
+  `nnx.LoRAParam`, so that Flax's filters find them.
+  """
 
   def __init__(self, rows: int, columns: int, rank: int, alpha: float, rngs: nnx.Rngs):
     """`rows` and `columns` are those of W; `rank` is r."""
     self.scale = alpha / rank
-    self.a, self.b = normal(rngs, (rows, rank), rows**-0.5), zeros(rank, columns)
+    self.a = nnx.LoRAParam(normal(rngs, (rows, rank), rows**-0.5)[...])
+    self.b = nnx.LoRAParam(zeros(rank, columns)[...])
 
   def __call__(self, x):
     low = self.scale * matmul(x, self.a[...].astype(x.dtype))
