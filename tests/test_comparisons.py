@@ -598,6 +598,67 @@ def test_very_many_clusters_are_drawn_in_groups(monkeypatch):
   assert [found['low'], found['high']] == pytest.approx([low, high])
 
 
+def test_intervals_of_all_lines_are_as_wide_as_the_largest_difference_needs():
+  rows = documents(BITS)
+  table = contrasts(rows)[AT_L]
+  weights_CR = bootstrap.resamples(6)
+  score_R = {line: bootstrap.resampled(*sums(rows, line, 8), LINK, weights_CR) for line in BITS}
+  difference = {line: score_R[line] - score_R['rope'] for line in ('alibi', 't5')}
+  largest = [
+    max(abs(some[r] - some.mean()) / some.std() for some in difference.values())
+    for r in range(len(score_R['rope']))
+  ]
+  outward = math.sqrt(6 / 5) * stats.t.ppf(0.975, 5) / stats.norm.ppf(0.975)
+  for line, some in difference.items():
+    found = record(table, line, 8)
+    half = np.quantile(largest, 0.95) * outward * some.std()
+    both = found['difference'] - half, found['difference'] + half
+    assert (found['low_of_all'], found['high_of_all']) == pytest.approx(both)
+
+
+def test_intervals_of_all_lines_cover_all_as_often_as_they_say():
+  """Ten lines that do not differ: in some 95 % of data sets all intervals include 0."""
+  rng, data_sets, clusters = np.random.default_rng(0), 300, 12
+  covered = alone = 0
+  for _ in range(data_sets):
+    difference_LC = rng.standard_normal((10, clusters))
+    weights_CR = rng.multinomial(clusters, np.full(clusters, 1 / clusters), 1000).T / clusters
+    resampled_LR = difference_LC @ weights_CR
+    limit = bootstrap.limit_of_all(resampled_LR, clusters)
+    middle_L = abs(difference_LC.mean(1))
+    covered += (middle_L < limit * resampled_LR.std(1)).all()
+    low_L, high_L = bootstrap.interval(resampled_LR, clusters)
+    alone += ((low_L < 0) & (high_L > 0)).all()
+  assert 0.9 < covered / data_sets < 0.995
+  assert alone / data_sets < 0.75
+
+
+def test_a_caption_says_which_intervals_a_correction_would_take_back():
+  """Of 24 lines that differ by chance."""
+  rng = np.random.default_rng(0)
+  noise = [f'line {n}' for n in range(24)]
+  rows = documents({'rope': BITS['rope']} | {line: BITS['t5'] for line in noise})
+  for some in rows:
+    if some['label'] in noise:
+      factor = 1 + 0.05 * rng.standard_normal()
+      some['nats'], some['bpb'] = factor * some['nats'], factor * some['bpb']
+  table = contrasts(rows)[AT_L]
+  found = [r for r in table.records if r['encoding'] in noise]
+  includes_0 = lambda low, high: low <= 0 <= high
+  shown = [r for r in found if not includes_0(r['low'], r['high'])]
+  lost = [r for r in shown if includes_0(r['low_of_all'], r['high_of_all'])]
+  assert len(shown) > len(lost) > 0
+  names = [f'{r["encoding"]} at 8' for r in lost]
+  said = (
+    f'those of {", ".join(names)} would include 0'
+    if len(lost) <= 8
+    else f'{len(shown) - len(lost)} of the {len(shown)} that leave out 0 still do'
+  )
+  assert f'Corrected for all lines of a column, by the largest of their differences, {said}.' in (
+    table.caption
+  )
+
+
 def test_each_line_may_have_a_baseline_of_its_own():
   """One set of tables: each baseline is compared with its lines, and own scores stand once."""
   rows = documents(BITS) + windowed() + documents({'rope, fast': BITS['rope']})

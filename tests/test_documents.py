@@ -375,11 +375,7 @@ STUDIES_OF_SECTIONS = {
     'pretrained_speeches',
     'pretrained_packages',
   ],
-  ('results/FINDINGS.md', 'Finding far text'): [
-    'passkey',
-    'passkey_within',
-    'pretrained_long_ppl',
-  ],
+  ('results/FINDINGS.md', 'Finding far text'): ['passkey', 'passkey_within', 'pretrained_long_ppl'],
   ('results/FINDINGS.md', 'A model that you train'): ['board'],
   ('results/FINDINGS.md', 'Best at L'): ['board', 'scale_budget', 'budget_extended'],
   ('results/FINDINGS.md', 'Stable past L'): [

@@ -64,12 +64,34 @@ def interval(difference_R: np.ndarray, clusters: int) -> tuple[np.ndarray, np.nd
   Returns:
     (low, high), each [...].
   """
-  from scipy import special, stats
+  from scipy import special
 
-  outward = np.sqrt(clusters / (clusters - 1)) * stats.t.isf((1 - LEVEL) / 2, clusters - 1)
-  tail = special.ndtr(-outward)
+  tail = special.ndtr(-_outward(clusters))
   low, high = np.quantile(difference_R, [tail, 1 - tail], axis=-1)
   return low, high
+
+
+def _outward(clusters: int) -> float:
+  """How many standard deviations from the middle the ends of an interval at `LEVEL` lie."""
+  from scipy import stats
+
+  return np.sqrt(clusters / (clusters - 1)) * stats.t.isf((1 - LEVEL) / 2, clusters - 1)
+
+
+def limit_of_all(difference_LR: np.ndarray, clusters: int) -> float:
+  """How many standard deviations to both sides cover the differences of all lines together at
+  `LEVEL`: as far as the largest of them lies from its mean, each in standard deviations (the
+  single-step "max-t" of Westfall and Young 1993, section 2.3), and outward as in `interval`.
+
+  Args:
+    difference_LR: each line's difference in the same resamples; each varies.
+  """
+  from scipy import stats
+
+  centered_LR = difference_LR - difference_LR.mean(-1, keepdims=True)
+  largest_R = np.abs(centered_LR / difference_LR.std(-1, keepdims=True)).max(0)
+  of_one = stats.norm.isf((1 - LEVEL) / 2)
+  return float(np.quantile(largest_R, LEVEL) * _outward(clusters) / of_one)
 
 
 def standard_error(

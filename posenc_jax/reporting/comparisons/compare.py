@@ -374,7 +374,27 @@ class _Comparer:
     contrast = Contrast(self.scores, self.metric, reference, baseline, differences)
     for column, pairs in pairs_of.items():
       multiple_tests.test(contrast, column, pairs)
+      self._correct_intervals(contrast, column, pairs)
     return [contrast]
+
+  def _correct_intervals(self, contrast: Contrast, column, pairs: dict[str, Pair]) -> None:
+    """Sets `interval_of_all` of a column's lines that have intervals over the same clusters."""
+    together = defaultdict(dict)
+    for line, pair in pairs.items():
+      if contrast.differences[line, column].interval is not None:
+        difference_R = self._difference(pair)
+        if difference_R.std() > 0:  # not that of a line that is equal to the last bit
+          together[pair.sample.clusters][line] = difference_R
+    for same_clusters, differences in together.items():
+      if len(differences) < 2:
+        continue
+      limit = bootstrap.limit_of_all(np.stack([*differences.values()]), len(same_clusters))
+      for line, difference_R in differences.items():
+        difference = contrast.differences[line, column]
+        half = limit * float(difference_R.std())
+        contrast.differences[line, column] = difference._replace(
+          interval_of_all=(difference.mean - half, difference.mean + half)
+        )
 
   def _sample(self, scores: Scores, line: str, column) -> Sample | None:
     key = scores.control, line, column
@@ -401,8 +421,11 @@ class _Comparer:
     number = len(pair.sample.clusters)
     if number < clusters.FEWEST or pair.sample.clusters != pair.reference.clusters:
       return None, 0
-    difference_R = self._resample(pair.sample) - self._resample(pair.reference)
-    return tuple(map(float, bootstrap.interval(difference_R, number))), number
+    return tuple(map(float, bootstrap.interval(self._difference(pair), number))), number
+
+  def _difference(self, pair: Pair) -> np.ndarray:
+    """The difference in each resample."""
+    return self._resample(pair.sample) - self._resample(pair.reference)
 
   def _resample(self, sample: Sample) -> np.ndarray:
     """scores_R of a sample. They are kept, a line's being those of several contrasts, as long as

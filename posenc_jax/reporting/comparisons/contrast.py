@@ -75,6 +75,7 @@ class Difference(NamedTuple):
 
   Attributes:
     interval: over `clusters` clusters of documents.
+    interval_of_all: that which all lines of a column have together; None of a line alone.
     shares: the part of what is scored that each of these has.
     p: of a two-sided test over seeds.
     corrected: p after correction for its family: the lines of the column in Dunnett's test, or all
@@ -95,6 +96,7 @@ class Difference(NamedTuple):
   smallest: float | None = None
   mark: str = ''
   shares: tuple[float, ...] = ()
+  interval_of_all: tuple[float, float] | None = None
 
 
 class Pair(NamedTuple):

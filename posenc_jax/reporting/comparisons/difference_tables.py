@@ -27,6 +27,7 @@ POOLED = (
   "Dunnett's test of all lines of a column against {baseline}, with the variance over seeds pooled "
   'over lines, which are taken to spread alike{shared} ({freedom} degrees of freedom)'
 )
+MOST_NAMED = 8  # places in a sentence
 MUCH = 1 / 3  # of what is scored: a cluster that has more decides what an interval says
 PAIRED, UNPAIRED = "a t-test of the seeds' own differences", "Welch's t-test over seeds"
 
@@ -121,8 +122,31 @@ def _interval_sentence(contrast: Contrast) -> str:
   resamples = join_unique(f'{number:,}' for number in sorted(numbers))
   return (
     f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents ({documents}; '
-    f'{resamples} resamples; the trained models stay as they are).'
+    f'{resamples} resamples; the trained models stay as they are).{_of_all_sentence(contrast)}'
   ).replace('%', ' %')
+
+
+def _of_all_sentence(contrast: Contrast) -> str:
+  """Which intervals would include 0 if they were corrected for the number of lines."""
+  leave_out = {
+    place: difference
+    for place, difference in contrast.differences.items()
+    if difference.interval_of_all and not _includes_0(difference.interval)
+  }
+  if not leave_out:
+    return ''
+  lost = [place for place, found in leave_out.items() if _includes_0(found.interval_of_all)]
+  if not lost:
+    left = 'all that leave out 0 still do'
+  elif len(lost) <= MOST_NAMED:
+    left = f'those of {", ".join(f"{line} at {column}" for line, column in lost)} would include 0'
+  else:
+    left = f'{len(leave_out) - len(lost)} of the {len(leave_out)} that leave out 0 still do'
+  return f' Corrected for all lines of a column, by the largest of their differences, {left}.'
+
+
+def _includes_0(interval: tuple[float, float]) -> bool:
+  return interval[0] <= 0 <= interval[1]
 
 
 def no_intervals(contrast: Contrast) -> str:
@@ -225,6 +249,8 @@ def _records(contrast: Contrast) -> list[dict]:
     record |= {'compared_with': contrast.reference.name.format(baseline='baseline')}
     record |= {'baseline': contrast.baseline}
     record |= {'difference': difference.mean, 'low': low, 'high': high}
+    low, high = difference.interval_of_all or (None, None)
+    record |= {'low_of_all': low, 'high_of_all': high}
     record |= {'clusters': difference.clusters, 'seeds': difference.seeds}
     record |= {'p': difference.p, 'p_corrected': difference.corrected}
     record |= {'p_equivalent': difference.p_equivalent, 'margin': MARGIN}
