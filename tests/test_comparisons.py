@@ -650,7 +650,7 @@ def test_a_caption_says_which_intervals_a_correction_would_take_back():
   assert len(shown) > len(lost) > 0
   names = [f'{r["encoding"]} at 8' for r in lost]
   said = (
-    f'those of {", ".join(names)} would include 0'
+    f'those of {"; ".join(names)} would include 0'
     if len(lost) <= 8
     else f'{len(shown) - len(lost)} of the {len(shown)} that leave out 0 still do'
   )

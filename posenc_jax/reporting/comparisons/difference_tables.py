@@ -139,7 +139,7 @@ def _of_all_sentence(contrast: Contrast) -> str:
   if not lost:
     left = 'all that leave out 0 still do'
   elif len(lost) <= MOST_NAMED:
-    left = f'those of {", ".join(f"{line} at {column}" for line, column in lost)} would include 0'
+    left = f'those of {"; ".join(f"{line} at {column}" for line, column in lost)} would include 0'
   else:
     left = f'{len(leave_out) - len(lost)} of the {len(leave_out)} that leave out 0 still do'
   return f' Corrected for all lines of a column, by the largest of their differences, {left}.'
