@@ -81,7 +81,7 @@ def _outward(clusters: int) -> float:
 def limit_of_all(difference_LR: np.ndarray, clusters: int) -> float:
   """How many standard deviations to both sides cover the differences of all lines together at
   `LEVEL`: as far as the largest of them lies from its mean, each in standard deviations (the
-  single-step "max-t" of Westfall and Young 1993, section 2.3), and outward as in `interval`.
+  single-step "max-t" of Westfall and Young 1993), and outward as in `interval`.
 
   Args:
     difference_LR: each line's difference in the same resamples; each varies.
