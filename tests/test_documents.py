@@ -46,6 +46,10 @@ gradients = nnx.jit(nnx.grad(total))(layers)
 assert abs(table[...]).max() > 1e-6
 """,
   """
+gradients = nnx.grad(lambda enc, blocks: run(x[:, :64], blocks, enc).var())(encoding, blocks)
+assert abs(gradients['table'][...]).max() > 1e-6
+""",
+  """
 variables = jax.jit(Model().init)(jax.random.key(1), x)
 gradients = jax.jit(jax.grad(lambda variables: Model().apply(variables, x).var()))(variables)
 assert abs(gradients['params']['encoding']['table']).max() > 1e-6

@@ -354,7 +354,8 @@ def test_names_are_kept_apart_in_order_and_no_further_than_needed():
 
 
 @pytest.mark.parametrize(
-  'bits', [{'rope': {8: ['odd']}}, {'rope': {8: [2.0]}}, {'rope': {8: [2.0, 30.0], 16: [2.1, 2.2]}}]
+  'bits',
+  [{'rope': {8: ['no_weight']}}, {'rope': {8: [2.0]}}, {'rope': {8: [2.0, 30.0], 16: [2.1, 2.2]}}],
 )
 def test_a_figure_of_little_or_nothing_is_drawn(bits, tmp_path):
   figures.draw(rows_of(bits)).savefig(tmp_path / 'figure.png', dpi=40)
@@ -702,7 +703,7 @@ def test_the_name_of_the_training_length_reaches_no_name_of_a_line(train_length)
 
 
 def test_very_many_notes_leave_room_for_the_curves(tmp_path):
-  value_of = lambda n: 'odd' if n % 2 else 2.0
+  value_of = lambda n: 'no_weight' if n % 2 else 2.0
   rows = rows_of({f'a long name of line {n}': {8: [2.0], 16: [value_of(n)]} for n in range(160)})
   figure = figures.draw(rows)
   figure.savefig(tmp_path / 'figure.png', dpi=20)

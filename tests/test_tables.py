@@ -718,9 +718,11 @@ def test_kept_rows_of_another_formula_are_not_averaged_with_those_of_runs(sha256
 
 
 def test_markdown_lists_every_seed_and_every_note():
-  text = table_writers.markdown(made(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'odd']}})))
+  text = table_writers.markdown(
+    made(rows_of({'a|b': {8: [1.0, 2.0]}, 'c': {8: [3.0, 'no_weight']}}))
+  )
   assert '| a\\|b       | **1.500 ± 0.707** |' in text
-  assert '- odd: c seed 1' in text
+  assert '- a head weighs no key but the first: c seed 1' in text
   assert [line.split('|')[-2].strip() for line in text.splitlines()[-4:]] == [
     '1.000',
     '2.000',
@@ -754,7 +756,11 @@ def test_a_terminal_of_any_width_shows_every_number_mark_and_head(width):
 
 def test_latex_escapes_names_and_balances():
   text = table_writers.latex(
-    made(rows_of({'a_b & 5% #1 ~ ^ {x} \\y $ < |': {8: [1.0, 2.0]}, 'c': {8: ['odd', 'odd']}})),
+    made(
+      rows_of(
+        {'a_b & 5% #1 ~ ^ {x} \\y $ < |': {8: [1.0, 2.0]}, 'c': {8: ['no_weight', 'no_weight']}}
+      )
+    ),
     'tab:a',
   )
   name = r'a\_b \& 5\% \#1 \textasciitilde{} \textasciicircum{} \{x\} \textbackslash{}y \$ $<$ '
@@ -767,13 +773,13 @@ def test_latex_escapes_names_and_balances():
 
 
 def test_latex_has_a_short_caption_a_label_and_all_else_below(tmp_path):
-  table = made(rows_of({'c': {8: [1.0, 'odd']}}))
+  table = made(rows_of({'c': {8: [1.0, 'no_weight']}}))
   text = table_writers.latex(table, 'tab:a')
   assert '\\caption{Extrapolation, last\\_k}\n\\label{tab:a}\n' in text
   above, below = text.split('\\end{tabular}')
   assert 'Bits per byte; ' not in above
   assert 'Bits per byte; ' in below
-  assert 'odd: c seed 1' in below
+  assert 'a head weighs no key but the first: c seed 1' in below
   table_writers.write([table, table], tmp_path, 'my_board')
   written = (tmp_path / 'table.tex').read_text(encoding='utf-8')
   labels = re.findall(r'\\label{(.*)}', written)

@@ -392,9 +392,9 @@ class _Comparer:
       for line, difference_R in differences.items():
         difference = contrast.differences[line, column]
         half = limit * float(difference_R.std())
-        contrast.differences[line, column] = difference._replace(
-          interval_of_all=(difference.mean - half, difference.mean + half)
-        )
+        low, high = difference.interval  # which skewed clusters may carry farther to one side
+        of_all = min(low, difference.mean - half), max(high, difference.mean + half)
+        contrast.differences[line, column] = difference._replace(interval_of_all=of_all)
 
   def _sample(self, scores: Scores, line: str, column) -> Sample | None:
     key = scores.control, line, column

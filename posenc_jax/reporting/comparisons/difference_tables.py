@@ -120,10 +120,11 @@ def _interval_sentence(contrast: Contrast) -> str:
     if difference.interval is not None
   }
   resamples = join_unique(f'{number:,}' for number in sorted(numbers))
-  return (
+  sentence = (
     f'In brackets the {bootstrap.LEVEL:.0%} bootstrap interval over documents ({documents}; '
-    f'{resamples} resamples; the trained models stay as they are).{_of_all_sentence(contrast)}'
-  ).replace('%', ' %')
+    f'{resamples} resamples; the trained models stay as they are).'
+  )
+  return sentence.replace('%', ' %') + _of_all_sentence(contrast)
 
 
 def _of_all_sentence(contrast: Contrast) -> str:
