@@ -10,7 +10,13 @@ from scipy import stats
 from synthetic import extended, lines_of, row, rows_of, tasks
 
 from posenc_jax.errors import UserError
-from posenc_jax.reporting.comparisons import bootstrap, multiple_tests, significance
+from posenc_jax.reporting.comparisons import (
+  bootstrap,
+  difference_tables,
+  multiple_tests,
+  significance,
+)
+from posenc_jax.reporting.comparisons.contrast import Contrast, Difference
 from posenc_jax.reporting.mpl import figures
 from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
@@ -636,30 +642,49 @@ def test_intervals_of_all_lines_cover_all_as_often_as_they_say():
   assert alone / data_sets < 0.75
 
 
+def of_all_sentence(intervals: dict) -> str:
+  """Of {(line, column): (interval, interval of all lines)}."""
+  differences = {
+    place: Difference(0.0, 3, alone, 6, interval_of_all=of_all)
+    for place, (alone, of_all) in intervals.items()
+  }
+  return difference_tables._of_all_sentence(Contrast(None, None, None, '', differences))
+
+
 def test_a_caption_says_which_intervals_a_correction_would_take_back():
-  """Of 24 lines that differ by chance."""
-  rng = np.random.default_rng(0)
-  noise = [f'line {n}' for n in range(24)]
-  rows = documents({'rope': BITS['rope']} | {line: BITS['t5'] for line in noise})
+  stays, lost, not_shown = (
+    ((0.1, 0.3), (0.05, 0.35)),
+    ((-0.3, -0.1), (-0.5, 0.0)),
+    ((-0.1, 0.1), (-0.2, 0.2)),
+  )
+  begin = ' Corrected for all lines of a column, by the largest of their differences, '
+  assert of_all_sentence({('a', 8): not_shown, ('b', 8): not_shown}) == ''
+  assert of_all_sentence({('a', 8): ((0.1, 0.3), None)}) == '', 'one line has nothing to correct'
+  some = {('a', 8): stays, ('b', 8): not_shown}
+  assert of_all_sentence(some) == begin + 'all that leave out 0 still do.'
+  some |= {('c, fast', 8): lost, ('c, fast', 16): lost}
+  assert of_all_sentence(some) == begin + 'those of c, fast at 8; c, fast at 16 would include 0.'
+  some |= {('50%', n): lost for n in range(7)}
+  assert of_all_sentence(some) == begin + '1 of the 10 that leave out 0 still do.'
+
+
+def test_a_line_alone_has_no_interval_of_all():
+  table = contrasts(documents({line: BITS[line] for line in ('rope', 't5')}))[AT_L]
+  assert record(table, 't5', 8)['low'] is not None
+  assert record(table, 't5', 8)['low_of_all'] is None
+  assert 'Corrected' not in table.caption
+
+
+def test_an_interval_of_all_lines_holds_that_of_each():
+  """Also where one document has nearly all of a difference, which skews its resamples."""
+  rows = documents(BITS)
   for some in rows:
-    if some['label'] in noise:
-      factor = 1 + 0.05 * rng.standard_normal()
-      some['nats'], some['bpb'] = factor * some['nats'], factor * some['bpb']
-  table = contrasts(rows)[AT_L]
-  found = [r for r in table.records if r['encoding'] in noise]
-  includes_0 = lambda low, high: low <= 0 <= high
-  shown = [r for r in found if not includes_0(r['low'], r['high'])]
-  lost = [r for r in shown if includes_0(r['low_of_all'], r['high_of_all'])]
-  assert len(shown) > len(lost) > 0
-  names = [f'{r["encoding"]} at 8' for r in lost]
-  said = (
-    f'those of {"; ".join(names)} would include 0'
-    if len(lost) <= 8
-    else f'{len(shown) - len(lost)} of the {len(shown)} that leave out 0 still do'
-  )
-  assert f'Corrected for all lines of a column, by the largest of their differences, {said}.' in (
-    table.caption
-  )
+    if some['label'] == 't5' and some['document'] == rows[0]['document']:
+      some['nats'], some['bpb'] = 3 * some['nats'], 3 * some['bpb']
+  found = record(contrasts(rows)[AT_L], 't5', 8)
+  assert found['low_of_all'] <= found['low'] < found['high'] <= found['high_of_all']
+  middle = (found['low_of_all'] + found['high_of_all']) / 2
+  assert abs(middle - found['difference']) > 1e-3, 'the plain one reaches farther to one side'
 
 
 def test_each_line_may_have_a_baseline_of_its_own():

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -796,9 +797,18 @@ def test_devices_without_work_are_announced(batch_tokens, devices, said, capsys)
   asked = [Measurement(T, [], None, input_length=given) for T, given in lengths.items()]
   evaluate.announce_idle(asked, batch_tokens, devices)
   enough = 2 * 7 * 2**17 if devices == 7 else 8 * 2**17
-  remedy = f'--config.eval.batch_tokens={enough} is room for all'
+  remedy = f'--config.eval.batch_tokens={enough} has work for all'
   assert capsys.readouterr().out == (f'windows of {said}; {remedy}\n' if said else '')
   evaluate.announce_idle([], batch_tokens, devices)
+  assert capsys.readouterr().out == ''
+
+
+def test_what_is_advised_where_devices_have_no_work_gives_work_to_all(capsys):
+  """At 384 tokens, too: eight rows of 512 are ten of those, which fill five of eight devices."""
+  asked = [Measurement(length, [], None) for length in (384, 512)]
+  evaluate.announce_idle(asked, 512, 8)
+  (advised,) = re.findall('batch_tokens=(.*) has', capsys.readouterr().out)
+  evaluate.announce_idle(asked, int(advised), 8)
   assert capsys.readouterr().out == ''
 
 

@@ -103,6 +103,7 @@ OF_IMPORTED = (
   'configs/pretrained.py',
   'configs/studies/pretrained_4.py',
   'configs/studies/pretrained_passkey.py',
+  'configs/studies/claims/passkey_within.py',
   'configs/studies/pretrained_long_ppl.py',
   'configs/studies/pretrained_packages.py',
   'configs/studies/pretrained_speeches.py',

@@ -80,7 +80,7 @@ def test_a_score_of_tokens_that_begin_no_character_is_none():
   ],
 )
 def test_a_row_that_its_reader_would_refuse_is_not_made(change, message):
-  """What of `eval.jsonl` was refused only once tables were made of it."""
+  """The error comes when the row is made, and not once tables are made of its file."""
   fields = {name: LIKELIHOOD[name] for name in row_schema.KEY_FIELDS}
   with pytest.raises(UserError) as error:
     row_schema.row(**fields | {'nats': 1.0, 'tokens': 1, 'bytes': 1} | change)

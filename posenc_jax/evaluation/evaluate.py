@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 import math
 import time
 from collections.abc import Callable, Collection
@@ -151,18 +152,22 @@ def announce_idle(measurements: list[Measurement], batch_tokens: int, devices: i
   """Prints how many of the devices have work in windows of each length at which some have none: of
   9 rows 8 devices take 2 each, so that 5 have some.
   """
-  idle, enough = {}, 0
-  for length in sorted({m.input_length or m.length for m in measurements}):
-    rows = max(1, batch_tokens // length)
-    of_each = math.ceil(rows / devices)
-    if (working := math.ceil(rows / of_each)) < devices:
-      idle[length] = working
-      enough = max(enough, devices * of_each * length)
-  if idle:
+
+  def working(length, tokens):
+    rows = max(1, tokens // length)
+    return math.ceil(rows / math.ceil(rows / devices))
+
+  lengths = sorted({m.input_length or m.length for m in measurements})
+  at_work = {length: working(length, batch_tokens) for length in lengths}
+  if idle := {length: number for length, number in at_work.items() if number < devices}:
+    # Every length has room at a common multiple of all, if not before.
+    some = (n * devices * lengths[-1] for n in itertools.count(1))
+    fitting = (n for n in some if all(working(length, n) == devices for length in lengths))
+    enough = next(n for n in fitting if n > batch_tokens)
     (first, number), *longer = idle.items()
     work = f'{number} of {devices} devices {"has" if number == 1 else "have"} work'
     work += ''.join(f', of {length:,}: {number}' for length, number in longer)
-    remedy = f'--config.eval.batch_tokens={enough} is room for all'
+    remedy = f'--config.eval.batch_tokens={enough} has work for all'
     print(f'windows of {first:,} tokens: {work}; {remedy}')
 
 

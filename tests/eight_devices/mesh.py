@@ -504,7 +504,7 @@ def test_an_evaluation_shares_out_the_rows_of_batches(fields, run, tmp_path, mon
     monkeypatch.setattr(evaluate, 'on_devices', watched(on_devices, used, cuts))
     evaluate.evaluate(config.saved_config(workdir), workdir)
     assert (used, cuts) == (of_each, pieces)
-    idle = 'windows of 32 tokens: 4 of 8 devices have work; --config.eval.batch_tokens=256 is'
+    idle = 'windows of 32 tokens: 4 of 8 devices have work; --config.eval.batch_tokens=256 has'
     assert (idle in capsys.readouterr().out) == (devices is not on_one)
     rows.append({row_schema.key(row): row for row in rows_of(workdir)})
   one, *others = rows
