@@ -1325,7 +1325,6 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
     ('pretrained', 21),
     ('studies/pretrained_4', 21),
     ('studies/pretrained_passkey', 9),
-    ('studies/claims/passkey_within', 5),
     ('studies/pretrained_long_ppl', 7),
     ('studies/pretrained_speeches', 6),
     ('studies/pretrained_packages', 6),
