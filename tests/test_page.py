@@ -174,7 +174,7 @@ def test_every_curve_of_every_table_is_a_choice_and_the_first_is_shown(metric):
 
 def test_figures_and_the_page_draw_the_same_curves():
   """One failed seed, and a deviation that no logarithmic axis has a place for, among them."""
-  bits = {'rope': {8: [1.0, 3.0], 16: [0.1, 4.0]}, 'alibi': {8: [2.0, 2.1], 16: [1.0, 'odd']}}
+  bits = {'rope': {8: [1.0, 3.0], 16: [0.1, 4.0]}, 'alibi': {8: [2.0, 2.1], 16: [1.0, 'no_weight']}}
   (series,) = places(rows_of(bits)).series('bpb')
   axes, _ = figures.draw(rows_of(bits), metric='bpb').axes
   drawn = {line.get_label(): line for line in axes.lines if line.get_label() in bits}
