@@ -32,7 +32,9 @@ class Addition(Task):
 
   With `unequal`, the longer number has n digits and the other m, from 1 to n, such that 2 n + m + 4
   tokens, with hints 4 n + 2 m + 5, are those asked for; n is drawn evenly, and so is which comes
-  first. All pairs occur but two single digits. Kazemnejad et al. have unequal numbers, too: each
+  first. All pairs occur but two single digits, so that training of up to L tokens meets numbers of
+  up to (L - 5) / 2 digits, 12 at 30, where equal ones have 8: tests of more tokens ask in part for
+  numbers that it has seen. Kazemnejad et al. have unequal numbers, too: each
   pair of up to 8 digits as often in training, and in tests the pairs of which one number at least
   has 9 to 16; a number of one digit may be 0 there.
 
@@ -47,7 +49,9 @@ class Addition(Task):
       places are at equal positions only with `reverse` (McLeish et al. 2024).
         7 5 + 8 6 = [5] [2] [1] [.]  at  1 2 0 1 2 0 1 2 3 0
     'coupled': a digit has 2 + its place, whatever the order of digits; + has 1, = the position
-      that comes before that of the first digit of the sum (Cho et al. 2024).
+      that comes before that of the first digit of the sum (Cho et al. 2024). With neither `reverse`
+      nor `pad` that of = tells a model how many digits the sum has, and so whether it begins with a
+      carried 1: use one of them. Their main format, which turns the sum alone around, is not here.
         7 5 + 8 6 = [5] [2] [1] [.]  at  2 3 1 2 3 1 2 3 4 0
         5 7 + 6 8 = [1] [2] [5] [.]  at  3 2 1 3 2 5 4 3 2 0
   """
