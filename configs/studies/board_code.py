@@ -37,16 +37,17 @@ held, too.
 
 Then the other twenty lines of the board got the first three seeds. Predicted before they were run
 (*copies*: below 1.95 at L):
-- of the twenty runs of a seed six to fourteen copy; with all three seeds Sandwich, GRAPE-AP and DAPE
-  do, NoPE, with SSMax and without, sinusoidal and learned positions with none;
-- what uses text past L: each run of DAPE, GRAPE-AP, Sandwich, CoPE, DeBERTa and PaTH that copies is
-  at 4 L more than 0.03 better than at L, each that does not less than 0.03;
-- what stays as it is: FoX, RoPE with FoX and stick-breaking change by less than 0.02 from L to 4 L,
-  copying or not;
+- of the twenty runs of a seed six to fourteen copy; with all three seeds Sandwich, GRAPE-AP and
+  DAPE do, NoPE, with SSMax and without, sinusoidal and learned positions with none;
+- what uses text past L: each run of DAPE, GRAPE-AP, Sandwich, CoPE, DeBERTa and PaTH that copies
+  is at 4 L more than 0.03 better than at L, each that does not less than 0.03;
+- what stays as it is: FoX, RoPE with FoX and stick-breaking change by less than 0.02 from L to 4
+  L, copying or not;
 - what fails: selective RoPE, RoPE x 3 + NoPE, PoPE, sinusoidal positions and NoPE, with SSMax and
-  without, lose more than 0.3 at 4 L with every seed; xPos, Shaw, FIRE and the Music Transformer less;
-- of those that hold to 32 L on planted text DAPE, FoX, RoPE with FoX, stick-breaking and GRAPE-AP do
-  here, by the verdicts of three seeds;
+  without, lose more than 0.3 at 4 L with every seed; xPos, Shaw, FIRE and the Music Transformer
+  less;
+- of those that hold to 32 L on planted text DAPE, FoX, RoPE with FoX, stick-breaking and GRAPE-AP
+  do here, by the verdicts of three seeds;
 - by these no line but ALiBi, DAPE, GRAPE-AP and Sandwich uses text past L, and at least one of the
   last three does; none has a mean at 4 L below ALiBi's.
 
