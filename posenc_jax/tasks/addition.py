@@ -34,9 +34,9 @@ class Addition(Task):
   tokens, with hints 4 n + 2 m + 5, are those asked for; n is drawn evenly, and so is which comes
   first. All pairs occur but two single digits, so that training of up to L tokens meets numbers of
   up to (L - 5) / 2 digits, 12 at 30, where equal ones have 8: tests of more tokens ask in part for
-  numbers that it has seen. Kazemnejad et al. have unequal numbers, too: each
-  pair of up to 8 digits as often in training, and in tests the pairs of which one number at least
-  has 9 to 16; a number of one digit may be 0 there.
+  numbers that it has seen. Kazemnejad et al. have unequal numbers, too: each pair of up to 8 digits
+  as often in training, and in tests the pairs of which one number at least has 9 to 16; a number of
+  one digit may be 0 there.
 
   With `reverse`, all digits stand from the lowest to the highest: 7 5 + 8 6 = [5] [2] [1] [.]
   With `pad`, numbers may begin with zeros and the sum has n + 1 digits: 0 7 + 1 4 = [0] [2] [1] [.]
