@@ -147,8 +147,8 @@ def test_layers_of_one_variant_do_not_go_out_as_those_of_two(tmp_path):
 
 SAME_FAMILY = ('llama', 'llama_biases', 'llama3_tied', 'llama_yarn', 'mistral', 'ministral')
 SAME_FAMILY += ('ministral3', 'qwen2', 'qwen3', 'smollm3', 'olmo2', 'olmo3')
-SAME_FAMILY += ('exaone4', 'exaone4_whole', 'ernie4_5', 'glm', 'glm4', 'starcoder2', 'stablelm')
-SAME_FAMILY += ('gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
+SAME_FAMILY += ('exaone4', 'exaone4_whole', 'ernie4_5', 'glm', 'glm4', 'gemma2', 'gemma3')
+SAME_FAMILY += ('starcoder2', 'stablelm', 'gpt_neox', 'gpt_neox_serial', 'gpt2', 'bloom')
 
 
 @pytest.mark.parametrize('name', SAME_FAMILY)

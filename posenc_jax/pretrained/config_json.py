@@ -62,7 +62,7 @@ class Fields:
     `null`: whether null is that default, too; otherwise it is refused. `least`: of numbers.
     """
     self._read.add(name)
-    if not null and name in self._tree and self._tree[name] is None:
+    if not null and self.is_null(name):
       raise self.refused(name, 'a number, or the field left out')
     value = self._tree.get(name)
     if value is None:
@@ -83,6 +83,11 @@ class Fields:
     self._read.add(name)
     is_said = self._tree.get(name) is not None
     return self.take(name, kind=kind, least=least) if is_said else None
+
+  def is_null(self, name: str) -> bool:
+    """Whether the file says null in a field."""
+    self._read.add(name)
+    return name in self._tree and self._tree[name] is None
 
   def part(self, name: str) -> 'Fields':
     """The fields in the value of a field; none where it is left out."""

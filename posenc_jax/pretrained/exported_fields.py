@@ -31,6 +31,7 @@ LONGEST_OF_LINEAR = 'max_sequence_length'  # where a linear scaling leads, as Vi
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
 OF_WHOLE_HEADS = ('llama', 'arcee', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
 MISTRALS = ('mistral', 'ministral')
+GEMMAS = ('gemma2', 'gemma3_text')  # those with sandwich norms
 # What files say of RoPE, by older names and newer ones.
 ROPE_FIELDS = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
 ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
@@ -161,6 +162,13 @@ def _with_longest(config: ConfigDict, fields: dict, length: int) -> dict:
   return fields | {name: max(fields[name], length)}
 
 
+def embedding_scale_of(config: ConfigDict) -> float:
+  """`model.embedding_scale` of the family that is next to a run."""
+  layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
+  kind, _ = _nearest(config, layers)
+  return 0.0 if kind in GEMMAS else 1.0
+
+
 def longest_text(fields: dict) -> int:
   """The length that a config.json says its model is for; 0 where it says none."""
   return max(fields.get(name) or 0 for name in (LONGEST, LONGEST_OF_LINEAR, 'max_seq_len'))
@@ -235,13 +243,16 @@ def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, 
       return 'stablelm', encoding
     is_neox = m.parallel_residual or (m.bias == 'all' and m.kv_heads in (0, m.heads))
     return 'gpt_neox' if is_neox and not config.attention.window else 'starcoder2', encoding
+  whole = next((own for own, mask in layers if not mask), encoding)
+  if m.norm_placement == 'sandwich' and rotary.get('layout') != 'interleaved':
+    return 'gemma3_text' if m.qk_norm == 'head' else 'gemma2', whole
   if m.norm_placement == 'output' and m.qk_norm == 'head':
     return 'exaone4', rotary
   if any(own['name'] == 'nope' for own, _ in layers):
     return 'smollm3', rotary
   if has_windows:
     kind = 'olmo3' if m.qk_norm == 'projection' else 'ministral'
-    return kind, next((own for own, mask in layers if not mask), encoding)
+    return kind, whole
   if rotary.get('layout') == 'interleaved':
     is_glm = m.bias == 'qkv' or rotary['fraction'] != 1
     return 'glm4' if m.norm_placement == 'sandwich' else 'glm' if is_glm else 'ernie4_5', encoding
@@ -293,7 +304,8 @@ def _new_fields(config: ConfigDict) -> dict:
   if kind == 'starcoder2':
     fields |= {'norm_epsilon': m.norm_eps, 'sliding_window': config.attention.window or None}
     return fields | {'hidden_act': _activation(m.mlp, UNGATED), 'use_bias': m.bias == 'all'}
-  fields['hidden_act'] = _activation(m.mlp, GATED)
+  is_gemma = kind in GEMMAS
+  fields['hidden_activation' if is_gemma else 'hidden_act'] = _activation(m.mlp, GATED)
   if kind == 'stablelm':
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
     return fields | {'use_qkv_bias': m.bias == 'qkv'}
@@ -306,11 +318,18 @@ def _new_fields(config: ConfigDict) -> dict:
     fields |= {'attention_bias': m.bias == 'all', 'mlp_bias': m.bias == 'all'}
   if kind in ('mistral', 'phi3'):
     fields['sliding_window'] = config.attention.window or None
-  if kind in ('olmo3', 'ministral', 'exaone4'):
-    fields['sliding_window'] = next(filter(None, windows), None)
+  if is_gemma:  # scores are divided by the root of head_dim
+    fields['query_pre_attn_scalar'] = m.head_dim
+  if kind == 'gemma2':
+    softcaps = {'attn': config.attention.softcap, 'final': m.logit_softcap}
+    fields |= {f'{of}_logit_softcapping': softcap or None for of, softcap in softcaps.items()}
+  if kind in ('olmo3', 'ministral', 'exaone4', *GEMMAS):
+    longest = config.train.length if is_gemma else None  # with which no layer has a window
+    fields['sliding_window'] = next(filter(None, windows), longest)
     fields['layer_types'] = [KINDS[not window] for window in windows]
-  if kind == 'olmo3':  # of whose RoPE transformers 4 reads the fields above, and 5 these
-    local = next(own for own, mask in layers if mask)
+  # of whose RoPE transformers 4 reads the fields above, and 5 these
+  if kind in ('olmo3', 'gemma3_text'):
+    local = next((own for own, mask in layers if mask), encoding)
     of_kinds = (_rope_fields(own, config.train.length, kind) for own in (local, encoding))
     fields['rope_parameters'] = dict(zip(KINDS, map(_parameters, of_kinds), strict=True))
   if kind == 'smollm3':

@@ -22,7 +22,12 @@ from posenc_jax.errors import UserError, imported, user_errors
 from posenc_jax.model import lora
 from posenc_jax.model.decoder import shapes
 from posenc_jax.pretrained.config_json import bos_of
-from posenc_jax.pretrained.exported_fields import fields_of, longest_text, with_starts
+from posenc_jax.pretrained.exported_fields import (
+  embedding_scale_of,
+  fields_of,
+  longest_text,
+  with_starts,
+)
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
   byte_tokenizer,
@@ -46,21 +51,22 @@ CHECKED = '5.24.0'  # the version of transformers that the fields were checked w
 DTYPES = {'float32': np.float32, 'bfloat16': jnp.bfloat16, 'float16': np.float16}
 
 
-def scale_into_embedding(config: ConfigDict, leaves: dict) -> tuple[ConfigDict, dict]:
-  """An equal model whose token embedding is multiplied by nothing, in float32 rounding.
+def scale_into_embedding(config: ConfigDict, leaves: dict, to: float) -> tuple[ConfigDict, dict]:
+  """An equal model with `model.embedding_scale` as `to` says, in float32 rounding.
 
   The output projection keeps the embedding as it was, so it becomes a parameter of its own.
   """
-  scale = config.model.embedding_scale or config.model.model_dim**0.5
-  if scale == 1:
+  of_root = config.model.model_dim**0.5
+  before, after = config.model.embedding_scale or of_root, to or of_root
+  if before == after:
     return config, leaves
   new = config.copy_and_resolve_references()
   with new.unlocked():
-    new.model.embedding_scale = 1.0
+    new.model.embedding_scale = to
     new.model.tie_embeddings = False
   embedding = leaves['embedding']
   tied = {'w_logits': embedding.T} if config.model.tie_embeddings else {}
-  return new, leaves | tied | {'embedding': np.float32(scale) * embedding}
+  return new, leaves | tied | {'embedding': np.float32(before / after) * embedding}
 
 
 def tensors_of(form: Form, leaves: dict[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
@@ -290,8 +296,10 @@ def _planned(
   family has the form, or a parameter is not in it.
   """
   own = None if source is None else form_of(source, provenance.SOURCE_CONFIG).model
-  if own is None or own['embedding_scale'] != config.model.embedding_scale:
-    config, leaves = scale_into_embedding(config, leaves)
+  if own is None:
+    config, leaves = scale_into_embedding(config, leaves, embedding_scale_of(config))
+  elif own['embedding_scale'] != config.model.embedding_scale:
+    config, leaves = scale_into_embedding(config, leaves, 1.0)
   fields, form = fields_of(config, len(leaves['embedding']), bos, source)
   if differing := leaves.keys() ^ {leaf for rule in form.rules for leaf in rule.leaves}:
     problem = f'{min(differing)} is only in one of run and family {fields["model_type"]}'

@@ -31,12 +31,20 @@ def _check_masks(fields: Fields) -> None:
 
 def gemma2(fields: Fields) -> Form:
   """Gemma 2 (arXiv:2408.00118): soft-caps, sandwich norms, every other layer with a window."""
-  # null turns a cap off in transformers, which this form of the family does not have
-  softcap = fields.take('attn_logit_softcapping', 50.0, float, null=False)
-  logits = fields.take('final_logit_softcapping', 30.0, float, null=False)
+  softcap = _softcap(fields, 'attn_logit_softcapping', 50.0)
+  logits = _softcap(fields, 'final_logit_softcapping', 30.0)
   window = fields.take('sliding_window', 4096)
   fields.allow_only('sliding_window_size', window)  # the same under an older name
   return _sandwiched(fields, (rope(fields),) * 2, 2, softcap, logits)
+
+
+def _softcap(fields: Fields, name: str, default: float) -> float:
+  """A soft-cap, of which null is none for transformers; it would divide by one of 0."""
+  if fields.is_null(name):
+    return 0.0
+  if not (softcap := fields.take(name, default, float)):
+    raise fields.refused(name, 'more than 0, or null')
+  return softcap
 
 
 def gemma3(fields: Fields) -> Form:

@@ -36,6 +36,7 @@ OWN = {
 WIDE = {'model.model_dim': 24, 'model.head_dim': 8}
 ONE_KV = {'model.kv_heads': 1}
 OUTPUT_NORMS = {'model.norm_placement': 'output'}
+GEMMA = {'model.norm_placement': 'sandwich', 'model.mlp': 'geglu'}
 LAYER_NORM = {'model.norm': 'layer', 'model.bias': 'all', 'model.mlp': 'gelu'}
 ROPE = {'name': 'rope', 'base': 500.0}
 WINDOW = ROPE | {'attention_window': 5}
@@ -87,6 +88,13 @@ RUNS = {
   'ernie4_5': {'encoding': NEIGHBORS},
   'glm': {'model.bias': 'qkv', 'encoding': NEIGHBORS | {'fraction': 0.5}},
   'glm4': {'model.norm_placement': 'sandwich', 'encoding': NEIGHBORS | {'fraction': 0.5}},
+  'gemma2': GEMMA | {'attention.softcap': 2.0, 'model.logit_softcap': 3.0} | layers(WINDOW, ROPE),
+  'gemma2_plain': GEMMA | {'model.head_dim': 6} | layers(ROPE, WINDOW, WINDOW),
+  'gemma3': GEMMA | ONE_KV | {'model.qk_norm': 'head'} | layers(WINDOW, WINDOW, YARN_ROPE),
+  'gemma3_bases': GEMMA
+  | {'model.qk_norm': 'head', 'model.head_dim': 6, 'model.mlp': 'swiglu'}
+  | layers(WINDOW, ROPE | {'base': 9e4}),
+  'gemma3_whole': GEMMA | {'model.qk_norm': 'head', 'encoding': ROPE},
   'stablelm': WIDE | rope(fraction=0.25) | {'model.norm': 'layer', 'model.bias': 'qkv'},
   'starcoder2': LAYER_NORM | ONE_KV | {'attention.window': 5},
   'starcoder2_plain': LAYER_NORM | {'model.bias': 'none'},
