@@ -11,7 +11,7 @@ import types
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from posenc_jax.other_words import MEANT
+from posenc_jax.other_words import ELSEWHERE, MEANT
 
 DIVERGED = 'training stopped'  # in the last line of a training whose loss was not finite
 MAX_SHOWN = 120  # characters of a value in a message
@@ -87,9 +87,12 @@ def nearest_of_all(name: object, names: Iterable[str]) -> str:
 
 def nearest_field(path: str, paths: Iterable[str]) -> str:
   """'did you mean ...?' for a misspelt 'section.field', or 'allowed: ...' with the fields of its
-  section, or all sections. The field's own name must be near, too: all of a section begin alike.
+  section, or all sections; for a word of ELSEWHERE what that says. The field's own name must be
+  near, too: all of a section begin alike.
   """
   paths, own_name = sorted(paths), lambda path: path.rpartition('.')[2]
+  if own_name(path) in ELSEWHERE:
+    return ELSEWHERE[own_name(path)]
   # A cutoff of 1 leaves other words for a field.
   near = [p for p in paths if closest(path, [p], 1.0) or hint(own_name(path), [own_name(p)])]
   section = path.partition('.')[0]

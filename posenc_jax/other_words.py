@@ -1,5 +1,5 @@
-"""Words of papers and other libraries for fields, hyperparameters and encodings, and what each is
-called here: errors name that in the place of the nearest spelling.
+"""Words of papers and other libraries for fields, hyperparameters, encodings and protocols, and
+what each is called here: errors name that in the place of the nearest spelling.
 """
 
 FIELDS = {
@@ -14,8 +14,10 @@ FIELDS = {
   'lora_r': 'model.lora_rank',
   'lr': 'optim.learning_rate',
   'max_grad_norm': 'optim.clip',
+  'max_iters': 'train.steps',
   'max_position_embeddings': 'train.length',
   'max_seq_len': 'train.length',
+  'max_steps': 'train.steps',
   'n_embd': 'model.model_dim',
   'n_heads': 'model.heads',
   'n_layers': 'model.layers',
@@ -23,11 +25,13 @@ FIELDS = {
   'num_hidden_layers': 'model.layers',
   'num_key_value_heads': 'model.kv_heads',
   'num_layers': 'model.layers',
+  'num_train_steps': 'train.steps',
   'optimizer': 'optim.name',
   'path': 'data.corpus',
   'seq_len': 'train.length',
   'sliding_window': 'attention.window',
   'target_modules': 'model.lora_matrices',
+  'total_steps': 'train.steps',
   'train.block_size': 'train.length',
 }
 HYPERPARAMETERS = {
@@ -40,8 +44,12 @@ HYPERPARAMETERS = {
   'partial_rotary_factor': 'fraction',
   'relative_attention_max_distance': 'max_distance',
   'relative_attention_num_buckets': 'buckets',
+  'rope_local_base_freq': 'base',
+  'rope_scaling': 'scaling',
   'rope_theta': 'base',
   'rotary_base': 'base',
+  'rotary_dim': 'fraction',
+  'rotary_emb_dim': 'fraction',
   'rotary_pct': 'fraction',
   'theta': 'base',
   'window_size': 'window',
@@ -53,6 +61,7 @@ ENCODINGS = {
   'alibi_pos_bias': 'alibi',
   'any_variate': 'group_bias',
   'attention_sink': 'sink',
+  'attn_qk_norm': 'cos_scale',
   'attn_temperature_len': 'logn',
   'balanced_alibi': 'alibi',
   'beit': 'swin',
@@ -95,6 +104,7 @@ ENCODINGS = {
   'rope_2d': 'axial_rope',
   'rotary': 'rope',
   'rotary_pos_emb': 'rope',
+  'rotary_xpos': 'xpos',
   'scalable_softmax': 'ssmax',
   'scaled_sinu_pos_emb': 'sinusoidal',
   'sincos': 'sinusoidal',
@@ -108,4 +118,32 @@ ENCODINGS = {
   'xdrope': 'axial_rope',
   'zipformer': 'compact_relative',
 }
-MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS
+PROTOCOLS = {
+  'niah': 'text_passkey',
+  **dict.fromkeys([f'niah_multikey_{n}' for n in (1, 2, 3)], 'text_multikey'),
+  'niah_multiquery': 'text_multiquery',
+  'niah_multivalue': 'text_multivalue',
+  **dict.fromkeys([f'niah_single_{n}' for n in (1, 2, 3)], 'text_passkey'),
+  'passkey': 'text_passkey',
+  'perplexity': 'last_k',
+  'ppl': 'last_k',
+  'ruler_fwe': 'text_frequent_words',
+  'ruler_vt': 'text_variables',
+}
+MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS | PROTOCOLS
+# Words for fields whose place or unit here is another, or that have none: what an error says.
+ELSEWHERE = {
+  'alibi_num_heads': "allowed: encoding.name='heads', of alibi and nope",
+  'attn_qk_norm': "allowed: encoding.name='cos_scale'",
+  'dropout': 'no model here has dropout',
+  'layer_types': "allowed: encoding.name='pattern', with encoding.layers",
+  'min_lr': 'allowed: optim.final_fraction, a part of optim.learning_rate',
+  'partial_rotary_factor': 'allowed: encoding.fraction',
+  'rope_local_base_freq': "allowed: encoding.name='pattern', with a base in encoding.layers",
+  'rope_parameters': 'allowed: encoding.scaling',
+  'rope_scaling': 'allowed: encoding.scaling',
+  'rope_theta': 'allowed: encoding.base',
+  'rotary_emb_dim': 'allowed: encoding.fraction, of the channels of a head',
+  'rotary_pct': 'allowed: encoding.fraction',
+  'sliding_window_pattern': "allowed: encoding.name='pattern', with encoding.layers",
+}

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import sys
 
 import pytest
@@ -116,7 +117,8 @@ def test_an_encoding_is_replaced_whole():
     ({'train.block_size': 8}, ["did you mean 'train.length'?"]),
     ({'attention.block_size': 8}, ["did you mean 'attention.block_sizes'?"]),
     ({'attention.causal': False}, ['no such field; allowed: attention.backend, attention.block_']),
-    ({'model.dropout': 0.1}, ['no such field; allowed: model.bias, model.bos, ']),
+    ({'model.dropout': 0.1}, ['no such field; no model here has dropout']),
+    ({'model.droppath': 0.1}, ['no such field; allowed: model.bias, model.bos, ']),
     ({'train.bf16': True}, ['no such field; allowed: train.batch, train.checkpoint_every, ']),
     ({'steps.of.it': 1}, ['config.steps.of.it: no such field']),
     ({'train.steps.more': 1}, ['config.train.steps.more: no such field']),
@@ -960,7 +962,21 @@ def test_what_others_call_otherwise_is_there():
     (other_words.FIELDS, {*flat(load(BASE, {}))}),
     (other_words.HYPERPARAMETERS, hyper),
     (other_words.ENCODINGS, {*ENCODINGS}),
+    (other_words.PROTOCOLS, {*PROTOCOLS}),
   ):
     assert {*words.values()} <= names
     assert not {*words} & names
     assert all(word == word.lower() for word in words)
+  apart = (other_words.FIELDS, other_words.HYPERPARAMETERS, other_words.ENCODINGS)
+  assert len(other_words.MEANT) == sum(map(len, (*apart, other_words.PROTOCOLS)))
+
+
+def test_what_stands_elsewhere_is_said():
+  fields = {*flat(load(BASE, {}))} | {'encoding.name'}
+  of_encodings = {f'encoding.{key}' for name in ENCODINGS for key in hyperparameters(name)}
+  for word, said in other_words.ELSEWHERE.items():
+    with pytest.raises(UserError, match=re.escape(f'config.model.{word}: no such field; {said}')):
+      load(BASE, {f'model.{word}': 1})
+    named = {*re.findall(r'\w+\.\w+', said)}
+    assert named <= fields | of_encodings | {'encoding.layers'}
+    assert {*re.findall(r"name='(\w+)'", said)} <= {*ENCODINGS, 'pattern'}

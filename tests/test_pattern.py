@@ -164,7 +164,15 @@ def test_one_bipe_of_a_pattern_adds_its_places():
     ),
     (
       {'name': 'pattern', 'layers': 'rope', 'base': 3},
-      "encoding pattern has no hyperparameter 'base'",
+      "encoding pattern has no hyperparameter 'base'; it has: layers; one of rope is",
+    ),
+    (
+      {'name': 'pattern', 'layers': ({'name': 'rope', 'sliding_window': 4}, 'nope')},
+      'a mask is attention.window, and attention_window in a layer of a pattern',
+    ),
+    (
+      {'name': 'pattern', 'layers': ({'name': 't5', 'chunk_size': 4}, 'nope')},
+      'a mask is attention.chunk, and attention_chunk in a layer of a pattern',
     ),
     (
       {'name': 'pattern', 'layers': 'rope,nope,rope,nope'},

@@ -153,7 +153,10 @@ def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[dic
   if encoding['name'] != PATTERN:
     return [dict(encoding)], (0,), ({},)
   if unknown := encoding.keys() - {'name', 'layers'}:
-    raise ValueError(f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers')
+    reach = 'one of rope is set in its layers that are rope without a window, if it has some'
+    raise ValueError(
+      f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers; {reach}'
+    )
   layers = {'layers': (), **encoding}['layers']
   named = layers.split(',') if isinstance(layers, str) else layers
   is_list = isinstance(named, list | tuple) and named

@@ -276,6 +276,12 @@ def _evaluated(p: inspect.Parameter, names: dict[str, object]) -> inspect.Parame
 NAMES = r'`\w+`(?:, `\w+`)*'  # of hyperparameters, in a docstring of one paragraph
 MAX_INTEGER = 2**24  # tokens, buckets and the like: more than a table can have
 SEEDS, MAX_SEED = ('seed', 'eval_seed'), 2**32 - 1  # a run's own seed is bounded so, too
+# What a mask is called here and elsewhere, and which it is: no encoding's, but the call's.
+MASKS = {
+  **dict.fromkeys(('window', 'window_size', 'sliding_window', 'attention_window'), 'window'),
+  **dict.fromkeys(('chunk', 'chunk_size', 'attention_chunk', 'attention_chunk_size'), 'chunk'),
+  **dict.fromkeys(('sink_tokens', 'attention_sink_tokens', 'num_sinks'), 'sink_tokens'),
+}
 # What stands beside hyperparameters in a config, and methods of its sections: no hyperparameter of
 # such a name could be set there.
 OF_CONFIGS = frozenset(
@@ -310,6 +316,8 @@ def check(name: str, hyper: dict[str, object]) -> dict[str, object]:
   for key, value in hyper.items():
     if key not in known:
       allowed = nearest_of_all(key, known)
+      if mask := MASKS.get(key):
+        allowed += f'; a mask is attention.{mask}, and attention_{mask} in a layer of a pattern'
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):
       raise ValueError(f'{name}: {key}={shown(value)}; allowed: {describe_type(known[key])}')
