@@ -81,39 +81,66 @@ OF_CI = {
   f'test_{name}.py'
   for name in (
     *('aot', 'attention_weights', 'bench', 'blind_rules', 'board', 'carried_positions'),
-    *('carried_state', 'conformance', 'decoding', 'dense', 'diagonals', 'exporting', 'extension'),
-    *(
-      'flax_attention',
-      'fused',
-      'generation',
-      'grid',
-      'init_from',
-      'kept',
-      'logsumexp',
-      'long_ppl',
-    ),
-    *('lr_grid', 'masks', 'muon', 'padding', 'page', 'paper_configs', 'pattern', 'profile_figures'),
-    *('report_settings', 'resume', 'rope_scaling', 'scoring', 'seeds', 'slurm', 'sweep'),
-    *('taken_parameters', 'trackers', 'triton'),
+    *('carried_state', 'config_masks', 'conformance', 'decoding', 'dense', 'diagonals'),
+    *('exporting', 'extension', 'flax_attention', 'fused', 'generation', 'gguf_file', 'grid'),
+    *('init_from', 'kept', 'logsumexp', 'long_ppl', 'lora', 'lr_grid', 'masks', 'muon', 'padding'),
+    *('page', 'paper_configs', 'pattern', 'planted', 'precision', 'profile_figures'),
+    *('report_settings', 'resume', 'rope_scaling', 'scoring'),
+    *('seeds', 'sessions', 'slurm', 'sweep', 'taken_parameters', 'text_tasks', 'token_positions'),
+    *('trackers', 'triton'),
   )
 }
 # But these, of every case or of one, so that what is grossly broken there shows before a commit.
 DAILY_OF_CI = {
   *('test_verdicts_by_the_rule', 'test_layers_and_gradients[softpick]', 'test_rope_types'),
   *('test_blocks_under_masks[nope-packed_prefix]', 'test_diagonals_equal_dense[shaw-window]'),
+  *('test_study_json_holds_all_that_the_study_wanted', 'test_type_is_its_formula'),
+  *('test_patterns_of_layers[windowed_t5]', 'test_what_is_no_pattern_and_no_draw'),
+  *('test_it_begins_as_the_model_without', 'test_a_model_reads_its_inputs_bos_first'),
+  *('test_distances_of_letters_are_those_of_a_loop', 'test_a_sentence_says_when_and_by_what'),
+  'test_a_mask_that_is_an_array_equals_the_oracle[nope]',
   'test_a_rotation_of_the_page_is_rope_where_content_moves_nothing',
+  'test_a_gguf_file_is_the_same_model',
+  'test_a_run_of_before_fields_were_added_goes_on_and_is_evaluated_as_ever',
+  'test_directions_of_an_update_have_steps_of_a_size_and_elements_that_of_adamw',
+  'test_every_run_is_trained_and_evaluated_and_reported_once',
   'test_interpreted_kernels_equal_dense[stick_breaking-causal]',
   'test_interpreted_kernels_equal_dense[t5-bidirectional]',
   'test_parameters_of_a_run_move_with_the_encoding_that_holds_them',
-  'test_the_log_sum_exp_is_that_of_the_oracle[dense-sink-softcap]',
-  'test_a_mask_that_is_an_array_equals_the_oracle[nope]',
-  'test_directions_of_an_update_have_steps_of_a_size_and_elements_that_of_adamw',
-  'test_scores_that_divide_by_norms_of_queries_and_keys[blockwise-tile0]',
-  *('test_study_json_holds_all_that_the_study_wanted', 'test_type_is_its_formula'),
-  *('test_patterns_of_layers[windowed_t5]', 'test_what_is_no_pattern_and_no_draw'),
   'test_random_positions_are_different_and_in_order',
-  'test_a_run_of_before_fields_were_added_goes_on_and_is_evaluated_as_ever',
-  'test_every_run_is_trained_and_evaluated_and_reported_once',
+  'test_rows_are_those_of_each_document_and_depth',
+  'test_scores_that_divide_by_norms_of_queries_and_keys[blockwise-tile0]',
+  'test_the_log_sum_exp_is_that_of_the_oracle[dense-sink-softcap]',
+}
+# Single tests that take seconds each, of files whose other tests are those of every day.
+LONG = {
+  'test_a_helper_beside_a_study_is_no_script_of_the_same_name',
+  'test_a_training_that_ends_says_how_it_is_evaluated_but_not_in_a_sweep',
+  'test_all_checkpoints_damaged_are_an_error_that_removes_nothing',
+  'test_alibi_of_two_axes_is_that_of_croma',
+  'test_an_import_needs_no_accelerator',
+  'test_bfloat16_far_out_is_as_near_to_float32_as_its_rounding',
+  'test_cayley_string_starts_as_rope_in_its_own_basis',
+  'test_documents_that_are_joined_with_nothing_between_are_said_to_be',
+  'test_documents_that_are_too_short_are_said_to_be_left_out',
+  'test_gradient_of_blockwise_attention_is_linear_in_memory',
+  'test_gradients_by_input_hold_activations_of_one_layer_at_a_time',
+  'test_harope_starts_as_rope_in_channels_of_its_own',
+  'test_heads_of_members_are_those_of_layers_of_their_own',
+  'test_intervals_of_all_lines_are_as_wide_as_the_largest_difference_needs',
+  'test_jordan_rope_is_the_published_form_of_queries_and_keys',
+  'test_lines_of_a_folder_take_little_memory',
+  'test_matrices_of_layers_are_held_in_bfloat16_and_score_the_same',
+  'test_no_flipped_bit_of_a_row_is_overlooked',
+  'test_other_resamples_would_hardly_move_an_interval',
+  'test_over_epochs_the_cuts_of_one_long_document_take_every_phase',
+  'test_pape_ri_is_alike_in_all_directions',
+  'test_prepare_data_says_how_often_a_training_has_the_largest_sizes',
+  'test_processes_that_build_at_once_agree',
+  'test_the_standard_library_is_no_code_of_an_encoding_where_python_names_it_by_a_link',
+  'test_very_many_notes_leave_room_for_the_curves',
+  'test_what_has_no_second_derivative_says_so',
+  'test_who_does_not_find_the_others_says_so_in_one_line',
 }
 OTHER_MARKERS = ('slow', 'gpu', 'tpu', 'browser', 'slurm', 'aot', 'fused')
 
@@ -123,7 +150,8 @@ def pytest_collection_modifyitems(items):
   for item in items:
     if DAILY_OF_CI & {item.name, item.originalname}:
       continue
-    if item.path.name in OF_CI and not any(map(item.get_closest_marker, OTHER_MARKERS)):
+    is_of_ci = item.path.name in OF_CI or item.originalname in LONG
+    if is_of_ci and not any(map(item.get_closest_marker, OTHER_MARKERS)):
       item.add_marker('ci')
 
 

@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 
 import pytest
-from conftest import DAILY_OF_CI, OF_CI
+from conftest import DAILY_OF_CI, LONG, OF_CI
 from test_fused import REFUSED as NOT_IN_FUSED
 from test_triton import REFUSED as NOT_IN_TRITON
 
@@ -385,10 +385,11 @@ def test_the_code_says_what_each_hyperparameter_is(name):
   assert all(re.search(r'\bNone\b', words) for words in by_default)
 
 
-def test_what_stays_daily_of_the_files_of_ci_is_there():
+def test_what_is_not_of_every_day_is_there():
   """A name that no test has any longer would leave a file without its daily test, in silence."""
-  files = [ROOT / 'tests' / name for name in OF_CI]
-  defined = {
-    name for path in files for name in re.findall(r'^def (test_\w+)', path.read_text(), re.M)
-  }
-  assert {name.split('[')[0] for name in DAILY_OF_CI} <= defined
+  find = lambda path: {*re.findall(r'^def (test_\w+)', path.read_text(), re.M)}
+  defined = {path.name: find(path) for path in (ROOT / 'tests').glob('test_*.py')}
+  assert defined.keys() >= OF_CI
+  of_ci = set().union(*(defined[name] for name in OF_CI))
+  assert {name.split('[')[0] for name in DAILY_OF_CI} <= of_ci
+  assert set().union(*defined.values()) - of_ci >= LONG
