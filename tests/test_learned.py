@@ -201,6 +201,31 @@ def test_a_model_is_judged_by_its_own_rows():
   )
 
 
+@pytest.mark.parametrize(
+  'fields', [{'overrides': {'data.corpus': 'task:b'}}, {'parameters': {'run': 'rope', 'step': 100}}]
+)
+def test_a_model_that_is_asked_another_task_is_judged_in_the_one_it_was_trained_on(fields):
+  """By its own rows there, or those of the run that has its parameters; where there are none, by
+  what it does in the other.
+  """
+  name, step = ('other', 0) if 'parameters' in fields else ('rope', 100)
+
+  def rows(value, run, **more):
+    of_run = {'run': run, 'protocol': 'copy', 'k': None, 'document': None, 'train_length': 8}
+    return [
+      row('rope', metric=metric, value=share, **of_run | more)
+      for metric, share in (('token_accuracy', value), ('token_chance', 0.0))
+    ]
+
+  trained = rows(1.0, 'rope', corpus='task:a')
+  asked = rows(0.3, name, corpus='task:b', step=step, **fields)
+  for some, shares in ((trained + asked, {1.0}), (asked, {0.3})):
+    found = [r for r in learned.mark(some) if r['corpus'] == 'task:b']
+    assert {r['learned'].accuracy for r in found} == shares
+  (own, _) = learned.mark(rows(1.0, 'rope', corpus='task:b') + asked)[2:]
+  assert own['learned'].accuracy == (0.3 if 'parameters' in fields else 1.0)
+
+
 @pytest.mark.usefixtures('half')
 def test_a_seed_that_failed_later_spoils_no_mean_if_it_never_learned():
   rows = [

@@ -62,7 +62,9 @@ def mark(rows: Iterable[dict]) -> list[dict]:
   """The rows as `examples.mark` gives them, each with a field `learned`: what is known of its model
   in its task, a `Learned`, or None where no rows say its share of answers right, and that of
   guessing, at the training length.
-  A model that was evaluated with changes is judged as it was trained, where rows say that.
+  A model that was evaluated with changes is judged as it was trained, where rows say that; and one
+  that is asked a task which it was not trained on in the task in which it, or the run that it has
+  its parameters from, was trained: what it does in the other is what is to be shown.
 
   Rows that have the field already stay as they are.
   """
@@ -88,10 +90,18 @@ def mark(rows: Iterable[dict]) -> list[dict]:
       found[model] = Learned(accuracy, chance + PART * (1 - chance), *_number(some[ACCURACY]))
   if not found:
     return [row | {'learned': None} for row in rows]
+  trained = {  # what is known of a run in its own task
+    (run, step, split): (corpus, some)
+    for ((run, _, step, corpus, split, *_), changes), some in found.items()
+    if changes == 'null'
+  }
   made = []
   for row in rows:
     model = _model(row)
-    made.append(row | {'learned': found.get((model, 'null'), found.get((model, _changes(row))))})
+    own = found.get((model, 'null'), found.get((model, _changes(row))))
+    source = row.get('parameters') or row
+    corpus, some = trained.get((source['run'], source['step'], row['split']), (row['corpus'], own))
+    made.append(row | {'learned': own if corpus == row['corpus'] else some})
   return made
 
 
