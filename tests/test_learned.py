@@ -166,6 +166,16 @@ def test_without_accuracies_at_the_training_length_nothing_is_known():
     table, *_ = make_tables(rows, metric='exact_match')
     assert [*cells(table)] == [*STUDY]
     assert table.notes == []
+    of_tasks = [r | {'corpus': 'task:copy'} for r in rows]
+    table, *_ = make_tables(of_tasks, metric='exact_match')
+    (note,) = table.notes
+    assert note.endswith('at the training length: means of all lines are over all seeds')
+    of_nope = [r for r in of_tasks if r['label'] == 'nope']
+    table, *_ = make_tables(
+      [r | {'corpus': 'task:copy'} for r in rows_of(STUDY) if r['label'] != 'nope'] + of_nope,
+      metric='exact_match',
+    )
+    assert any(note.endswith('length: means of nope are over all seeds') for note in table.notes)
 
 
 def test_a_model_is_judged_by_its_own_rows():

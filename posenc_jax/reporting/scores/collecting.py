@@ -19,6 +19,7 @@ from posenc_jax.reporting.scores.line_names import line_names
 from posenc_jax.reporting.scores.score import LINE, Scores, SeedScore, scored_on
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import row_schema
+from posenc_jax.tasks import is_task
 
 MOST_SCORES = 2_000_000  # of one table: lines x seeds x columns
 
@@ -227,6 +228,8 @@ def _aggregate(
   notes += score_notes.of_statuses(scores, is_expected)
   number_of = {line: len(scores.seeds_of(line)) for line in scores.lines}
   notes += learned.note({line: known[line] for line in scores.lines}, number_of)
+  of_tasks = [line for line in scores.lines if is_task(scores.exemplar_row[line]['corpus'])]
+  notes += learned.note_of_unknown(of_tasks, known)
   return scores
 
 

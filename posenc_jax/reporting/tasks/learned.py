@@ -149,6 +149,20 @@ def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> lis
   ]
 
 
+def note_of_unknown(lines: list[str], known: dict[str, dict[int, Learned]]) -> list[str]:
+  """The note that names the lines of which it is not known which seeds have learned, in a list; []
+  without any. `known` as for `note`.
+  """
+  unknown = [line for line in lines if not known[line]]
+  if not unknown:
+    return []
+  of = 'all lines' if unknown == lines else ', '.join(unknown)
+  return [
+    'which seeds have learned is not known, for there is no share of answers right at the training '
+    f'length: means of {of} are over all seeds'
+  ]
+
+
 def close_seeds(known: dict[str, dict[int, Learned]]) -> str:
   """The words that name the seeds which other examples may well have put on the other side of their
   bound: those within a standard error of it. '' without any. `known` as for `note`.
