@@ -67,6 +67,8 @@ DIGESTS = {
   'addition/reverse=True/pad=True': ('32e1a24faae5013f', 'a486da55a0843fcc'),
   'addition/reverse=True/pad=True/hints=9': ('3e6c9d665b3cb75e', 'b9a7281a69ba4526'),
   'addition/reverse=True/positions=abacus': ('240f14a6bd187d5b', 'cfaa6f215a00e60e'),
+  'addition/reverse=sum/pad=True/positions=coupled': ('02c5f6a239528648', 'a486da55a0843fcc'),
+  'addition/reverse=sum/unequal=True': ('1509fef782fd2031', '4162f4c9702a15a6'),
   'addition/positions=coupled': ('fa06bf461b9f9cd5', '3f633f003a40169f'),
   'addition/unequal=True': ('c97712e5dc3bc7fb', 'db8c4fe7f07cb819'),
   'addition/unequal=True/pad=True': ('338e51aadfb8a41a', '085f75d5188bd16b'),
@@ -216,12 +218,14 @@ def solve_selective_copy(words, **_):
 
 
 def solve_addition(words, reverse, pad, hints, **_):
+  turns_numbers = reverse is True
+
   def answer(before):
     at = before.index('+')
     numbers = [
       [w for w in part if not w.startswith('<')] for part in (before[:at], before[at + 1 :])
     ]
-    a, b = (''.join(number[::-1] if reverse else number) for number in numbers)
+    a, b = (''.join(number[::-1] if turns_numbers else number) for number in numbers)
     digits = str(int(a) + int(b)).rjust(max(len(a), len(b)) + 1 if pad else 0, '0')
     digits = digits[::-1] if reverse else digits
     start = int(before[0][1:]) if hints else 0
@@ -645,6 +649,37 @@ def test_unequal_numbers_have_all_digits_that_the_tokens_allow(make):
   assert all(times > (240 if first == 5 else 110) for (first, _), times in counts.items())
 
 
+@pytest.mark.parametrize(
+  ('text', 'numbers', 'total', 'equals'),
+  [
+    ('pad=True', (3, 2), (4, 3, 2), 5),
+    ('reverse=True', (2, 3), (2, 3, 4), 1),
+    ('reverse=True/pad=True', (2, 3), (2, 3, 4), 1),
+    ('reverse=sum', (3, 2), (2, 3, 4), 1),
+    ('reverse=sum/pad=True', (3, 2), (2, 3, 4), 1),
+  ],
+)
+def test_digits_of_one_place_are_coupled_in_whichever_order_they_stand(
+  make, text, numbers, total, equals
+):
+  """As in Cho et al.: the position of = comes before that of the first digit of the sum."""
+  task = make(f'addition/{text}/positions=coupled')
+  for index in range(20):
+    example = task.example('train', 0, index, 10, 10)
+    if len(example.tokens_T) == 9:  # nothing is carried to a third place
+      continue
+    assert example.positions_T.tolist() == [*numbers, 1, *numbers, equals, *total, 0]
+    words = [task.token_names[token] for token in example.tokens_T]
+    of_place = dict.fromkeys(numbers, 0)
+    for word, place in zip(words[:5], example.positions_T[:5], strict=True):
+      if word != '+':
+        of_place[place] += int(word)
+    digits = dict(zip(example.positions_T[6:9].tolist(), map(int, words[6:9]), strict=True))
+    assert sum(d * 10 ** (place - 2) for place, d in digits.items()) == sum(
+      d * 10 ** (place - 2) for place, d in of_place.items()
+    )
+
+
 def test_depths_come_in_turn_and_are_where_the_example_says(make):
   for text in ('passkey', 'needle'):
     task = make(text)
@@ -839,6 +874,9 @@ def test_examples_stay_the_same(make, text):
     ('mqar/power=0', 'power=0; allowed: more than 0'),
     ('addition/hints=8', 'hints=8; allowed: 0, or with'),
     ('addition/pad=1', 'pad=1; allowed: True, False'),
+    ('addition/reverse=1', 'reverse=1; allowed: True, False, sum'),
+    ('addition/reverse=answer', "reverse='answer'; allowed: True, False, sum"),
+    ('addition/reverse=sum/pad=True/hints=9', 'hints=9; allowed: 0, or with reverse=True and'),
     ('flip_flop/ignore=1.0', 'ignore=1.0; allowed: 0 or more, less than 1'),
     ('counting/passes=2', 'passes=2; allowed: 0 to 1'),
     ('needle/queries=5', 'queries=5; allowed: 1 to needles=4'),

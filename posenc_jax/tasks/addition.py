@@ -8,6 +8,7 @@ from posenc_jax.tasks.base import CarriedPositions, Example, Task, numbered_name
 
 PLUS, EQUALS, END = 10, 11, 12  # tokens 0 to 9 are the digits
 FIRST_MARK = 13
+SUM = 'sum'  # the value of `reverse` that turns the sum alone around
 POSITIONS = ('contiguous', 'abacus', 'coupled')
 
 
@@ -39,24 +40,27 @@ class Addition(Task):
   one digit may be 0 there.
 
   With `reverse`, all digits stand from the lowest to the highest: 7 5 + 8 6 = [5] [2] [1] [.]
+  With `reverse` 'sum', those of the sum alone: 5 7 + 6 8 = [5] [2] [1] [.] (Cho et al. 2024, with
+  `pad`.)
   With `pad`, numbers may begin with zeros and the sum has n + 1 digits: 0 7 + 1 4 = [0] [2] [1] [.]
   With `hints` = m, each digit follows a mark of its place: <4 5 <5 7 + <4 6 <5 8 = ... The marks
   are consecutive, with a random start among m marks, so that training meets all of them. Hints need
-  `reverse` and `pad`; marks then count from the lowest digit.
+  `reverse` True and `pad`; marks then count from the lowest digit.
 
   With `positions`, examples carry positions of their own, 0 at the end symbol:
     'abacus': a digit has the number of digits of its number up to itself, + and = have 0; so equal
-      places are at equal positions only with `reverse` (McLeish et al. 2024).
+      places are at equal positions only with `reverse` True (McLeish et al. 2024).
         7 5 + 8 6 = [5] [2] [1] [.]  at  1 2 0 1 2 0 1 2 3 0
     'coupled': a digit has 2 + its place, whatever the order of digits; + has 1, = the position
       that comes before that of the first digit of the sum (Cho et al. 2024). With neither `reverse`
       nor `pad` that of = tells a model how many digits the sum has, and so whether it begins with a
-      carried 1: use one of them. Their main format, which turns the sum alone around, is not here.
+      carried 1: use one of them, as they do, whose main format has `reverse` 'sum' and `pad`.
         7 5 + 8 6 = [5] [2] [1] [.]  at  2 3 1 2 3 1 2 3 4 0
         5 7 + 6 8 = [1] [2] [5] [.]  at  3 2 1 3 2 5 4 3 2 0
+        5 7 + 6 8 = [5] [2] [1] [.]  at  3 2 1 3 2 1 2 3 4 0
   """
 
-  reverse: bool = False
+  reverse: bool | str = False
   pad: bool = False
   hints: int = 0
   positions: str = 'contiguous'
@@ -66,9 +70,11 @@ class Addition(Task):
 
   def __post_init__(self):
     self.require_at_least(0, 'hints')
-    self.require_flag('reverse', 'pad', 'unequal')
+    self.require_flag('pad', 'unequal')
+    if not isinstance(self.reverse, bool) and self.reverse != SUM:
+      raise ValueError(f'reverse={self.reverse!r}; allowed: True, False, {SUM}')
     if self.hints:
-      if not (self.reverse and self.pad):
+      if not (self.reverse is True and self.pad):
         raise ValueError(f'hints={self.hints!r}; allowed: 0, or with reverse=True and pad=True')
       self.require_at_least(4, 'hints')
     self.require_one_of('positions', POSITIONS)
@@ -126,13 +132,14 @@ class Addition(Task):
     choices, choices_of_end = self._choices(total, *counts)
     first_mark = FIRST_MARK + (int(rng.integers(self.hints - n)) if self.hints else 0)
     tokens, asked = [], []
-    for digits, digit_choices, sign, sign_choices in (
-      (numbers[0, : -counts[0] - 1 : -1], [0] * counts[0], PLUS, 0),
-      (numbers[1, : -counts[1] - 1 : -1], [0] * counts[1], EQUALS, 0),
-      (total, choices, END, choices_of_end),
+    turns_numbers, turns_sum = self.reverse is True, bool(self.reverse)
+    for digits, digit_choices, sign, sign_choices, turns in (
+      (numbers[0, : -counts[0] - 1 : -1], [0] * counts[0], PLUS, 0, turns_numbers),
+      (numbers[1, : -counts[1] - 1 : -1], [0] * counts[1], EQUALS, 0, turns_numbers),
+      (total, choices, END, choices_of_end, turns_sum),
     ):
       pairs = list(zip(digits, digit_choices, strict=True))
-      for place, (digit, choice) in enumerate(pairs if self.reverse else pairs[::-1]):
+      for place, (digit, choice) in enumerate(pairs if turns else pairs[::-1]):
         if self.hints:
           tokens.append(first_mark + place)
           asked.append(min(choice, 1))
@@ -154,7 +161,10 @@ class Addition(Task):
       first, second, total = (1 + number for number in numbers)
       plus = equals = 0
     else:
-      first, second, total = (2 + (n if self.reverse else n[::-1]) for n in numbers)
+      turns = (self.reverse is True, self.reverse is True, self.reverse)
+      first, second, total = (
+        2 + (n if t else n[::-1]) for n, t in zip(numbers, turns, strict=True)
+      )
       plus, equals = 1, 1 if self.reverse else 2 + counts[2]
     return np.concatenate([first, [plus], second, [equals], total, [0]]).astype(np.int32)
 
