@@ -6,8 +6,8 @@ Cost: 12 runs of 0.2 million parameters and one layer, under a minute each, eval
 Numbers begin with their lowest digit and are padded.
 
 Exact match of seeds 0, 1, 2, at 5 digits (L): position coupling 0.98 1.00 1.00, Abacus 0.29 0.28
-0.03, RoPE and NoPE 0. Coupling has 0.31 0.75 0.60 at 6 digits, 0.05 0.20 0.21 at 7, and 0.01 0.19
-0.06 at 11. By the rule of effective lengths (85 % of the score at L, the worst seed) it holds to 5
+0.03, RoPE and NoPE 0. Coupling has 0.31 0.75 0.60 at 6 digits, 0.05 0.20 0.21 at 7, and 0.00 0.19
+0.05 at 11. By the rule of effective lengths (85 % of the score at L, the worst seed) it holds to 5
 digits. Seeds differ much: five more have 0.06 to 0.86 at 7 digits, and those of other initial
 weights 0.01 to 0.93 (LOG/128), so three seeds tell little of how far coupling reaches. In these
 1,500 steps Abacus does not learn sums of 5 digits, nor RoPE and NoPE those of 4: this shows how

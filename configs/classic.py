@@ -10,7 +10,7 @@ DeBERTa's span is L / 2: its table's last row, which all larger distances share,
 otherwise. RoPE trained at 4 L, on as many tokens a step and with three seeds, says what text
 farther back than L is worth; a byte n-gram of the same batches, what the nearest five bytes are.
 
-Cost: 48 runs of 0.8 to 1.0 million parameters, 3.5 to 7.4 minutes each, two at a time on two cores
+Cost: 48 runs of 0.8 to 1.0 million parameters, 3.4 to 7.4 minutes each, two at a time on two cores
 of one processor, two hours in all (jax 0.12). Result: results/classic/table.md, LOG/115; bits per
 byte of the last 64 bytes at 128 and 4096 tokens: DeBERTa 1.751 and 1.809, T5 1.756 and 2.493, Shaw
 1.764 and 1.884, Transformer-XL 1.769 and 1.776, RoPE 1.786 and 5.312 (with a window of L 1.790),

@@ -16,10 +16,10 @@ length; the temperature helps a little.
 Cost: 18 runs of 0.82 million parameters, 25 minutes on two threads of a core that other work shared
 (jax 0.12). Result: results/drope/table.md; bits per byte of the last 64 bytes at 128, 256 and 2048
 tokens (three seeds): rope after 600 steps 1.88, 2.92, 5.02, after 100 more 1.86, 2.92, 5.08; drope
-3.41, 3.43, 3.44, with QK-norm 3.40, 3.42, 3.44, with the temperature 3.41, 3.44, 3.53; nope 2.66,
-3.61, 3.99. The prediction was wrong: at this scale 100 steps do not recover what was dropped. These
-models stay behind those that never had a position, and are flat past 128 tokens at a loss that no
-one wants.
+3.41, 3.43, 3.44, with QK-norm 3.40, 3.42, 3.43, with the temperature 3.41, 3.44, 3.53; nope 2.66,
+3.61, 3.99. The prediction was wrong: at this scale 100 steps do not recover what was dropped. At
+128 tokens these models stay behind those that never had a position; past that they are flat, and
+ahead of those, at a loss that no one wants.
 """
 
 from pathlib import Path

@@ -12,17 +12,16 @@ their published form, untuned, but for ReRoPE, which is without its log n and wi
 2, theirs L / 4; the fine-tuning has one learning rate for all. Runs tuned at 128 tokens read again
 what the training began with; of what those tuned at 512 read, 70 % is new.
 
-Cost: 72 runs of 0.82 million parameters, 0.7 to 2 minutes each but for the three trainings of 5, 54
-minutes in all on two cores, other work beside them (jax 0.12). Result: results/extension/table.md,
-LOG/144; perplexity of the last 64 bytes at 128, 512 and 1024 tokens (three seeds): laid over the
-trained model ReRoPE 3.41, 3.45, 3.50, Self-Extend 3.41, 3.44, 3.83, longrope 3.43, 4.07, 14.0,
-llama3 3.75, 4.06, 16.3, YaRN 4.19, 4.38, 13.9, NTK 3.56, 7.63, 18.5, PI 29.7, 29.5, 33.6, nothing
-3.41, 13.6, 29.2. After fine-tuning at 512 all but PI (4.60) are at 3.36 to 3.43 there; at 1024 only
-ReRoPE stays (3.37). Fine-tuning at 128 does nearly as well: YaRN 3.42 at 512 (3.40 when
-tuned there), PI 4.67 (4.60). PoSE adds to that in one seed of PI alone (YaRN 3.43, PI 4.60). Only
-dynamic NTK, tuned for 512 and not for 128, is better at 512 than at 128 with every seed (3.42,
-3.44): nothing here shows that text further back than 128 bytes is used, and so nothing that PoSE
-could teach.
+Cost: 72 runs of 0.82 million parameters, 0.7 to 4 minutes each, 54 minutes in all on two cores,
+other work beside them (jax 0.12). Result: results/extension/table.md, LOG/144; perplexity of the
+last 64 bytes at 128, 512 and 1024 tokens (three seeds): laid over the trained model ReRoPE 3.41,
+3.45, 3.50, Self-Extend 3.41, 3.44, 3.83, longrope 3.43, 4.07, 14.0, llama3 3.75, 4.06, 16.3, YaRN
+4.19, 4.38, 13.9, NTK 3.56, 7.63, 18.5, PI 29.7, 29.5, 33.6, nothing 3.41, 13.6, 29.2. After
+fine-tuning at 512 all but PI (4.60) are at 3.36 to 3.43 there; at 1024 only ReRoPE stays (3.37).
+Fine-tuning at 128 does nearly as well: YaRN 3.42 at 512 (3.40 when tuned there), PI 4.67 (4.60).
+PoSE adds to that in one seed of PI alone (YaRN 3.43, PI 4.60). Only dynamic NTK, tuned for 512 and
+not for 128, is better at 512 than at 128 with every seed (3.42, 3.44): nothing here shows that text
+further back than 128 bytes is used, and so nothing that PoSE could teach.
 """
 
 import math

@@ -3,8 +3,8 @@ cannot see.
 
   python scripts/sweep.py --config=configs/tasks.py --jobs=2
 
-Cost: 30 runs of about 0.1 million parameters, 1 to 1.5 minutes each on a thread of their own, 46 in
-all beside other work. Recall is of 4 pairs among fillers, copying of up to 15 symbols. Seeds are
+Cost: 30 runs of about 0.1 million parameters, 2 to 3.5 minutes each, two at a time, 46 in all
+beside other work. Recall is of 4 pairs among fillers, copying of up to 15 symbols. Seeds are
 bimodal, so read each: RoPE and T5 learn recall with all three, NoPE, ALiBi and FIRE with one. In
 1,500 steps, a third of these, T5 had learned it with one seed, too.
 

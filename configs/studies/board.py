@@ -42,8 +42,8 @@ Seeds are outermost: whole tables first. Finished runs are kept by scripts/keep.
 scripts/step_times.py's. The tasks of the same lines are configs/studies/board_tasks.py.
 
 Cost: 99 runs of 0.8 million parameters, 7 to 12 minutes each, two at a time on two cores of one
-processor; DAPE, CoPE and PaTH more. Result: results/BOARD.md, LOG/113, 116, 120, 133, of FIRE 122,
-of RoPE wider 196, of seed 4 and RoPE longer 227.
+processor; DAPE, FIRE, CoPE and PaTH more. Result: results/BOARD.md, LOG/113, 116, 120, 133, of FIRE
+122, of RoPE wider 196, of seed 4 and RoPE longer 227.
 """
 
 import math

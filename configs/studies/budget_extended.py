@@ -20,7 +20,7 @@ Predicted before the runs, means of two seeds:
 Cost: 2 trainings of 6,000 steps, 20 minutes each, and 8 evaluations of 5 minutes. Result:
 results/budget_extended, LOG/159. Bits per byte at 4 L and 32 L: T5 1.942 and 1.840, Self-Extend
 made for 4 L 2.129 and 5.519, dual chunk attention 2.129 and 2.358, Self-Extend made for 32 L 2.136
-and 2.304, ReRoPE 2.144 and 2.311, RoPE with its window 2.254.
+and 2.304, ReRoPE 2.144 and 2.311, RoPE with its window 2.253.
 """
 
 from pathlib import Path

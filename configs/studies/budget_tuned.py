@@ -5,10 +5,10 @@
 configs/studies/budget_extended.py extends RoPE at evaluation alone, and at 4 L stays 0.19 bits
 behind T5, which was trained at L as well (LOG/159). Here the same RoPE is fine-tuned for 400 steps,
 a fifteenth of its training: as it is at L, which says what the steps alone do, and at 4 L; with
-positions interpolated by 4 (Chen et al. 2023) at L, which recalled names best in
-configs/studies/claims/pose.py; with YaRN made for 4 L, at 4 L; and with ReRoPE at 4 L. A step has
-as many tokens in each. --kept brings in T5, KERPLE, ALiBi and Transformer-XL, which have these 400
-steps less.
+positions interpolated by 4 (Chen et al. 2023) at L, which recalled names well in
+configs/studies/claims/pose.py, PoSE a little better; with YaRN made for 4 L, at 4 L; and with
+ReRoPE at 4 L. A step has as many tokens in each. --kept brings in T5, KERPLE, ALiBi and
+Transformer-XL, which have these 400 steps less.
 
 Known before: bits per byte at 4 L of two seeds, RoPE with its window 2.254, dual chunk attention
 2.129, ReRoPE untuned 2.144, KERPLE 1.987, T5 1.942.

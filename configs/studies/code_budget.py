@@ -23,8 +23,9 @@ Predicted before the runs, of each seed:
 
 Cost: 12 runs of 0.8 million parameters, 10 to 19 minutes each, two at a time on two cores. Result:
 results/code_budget, LOG/229. Of ALiBi and RoPE trained at 4 L it came so, but that with one seed
-Transformer-XL is 0.010 better at 4 L than the latter. Four runs have more than 1.75 at L, one each
-of RoPE, T5, KERPLE and Transformer-XL, and gain 0.012 at most past it; T5 fails by 32 L with both.
+Transformer-XL is 0.011 better at 4 L than the latter, and loses 0.098 from there to 32 L, and that
+RoPE with its window loses 0.034 and 0.040. Four runs have more than 1.75 at L, one each of RoPE,
+T5, KERPLE and Transformer-XL, and gain 0.012 at most past it; T5 fails by 32 L with both.
 """
 
 from pathlib import Path

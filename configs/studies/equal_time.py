@@ -22,7 +22,7 @@ Predicted before the runs, which have three seeds:
 - at L RoPE is better than PaTH and DAPE of as much time, marked, and not shown to be better than
   Transformer-XL.
 
-Cost: 6 runs of 0.8 million parameters, 4 to 7 minutes each. Result: results/equal_time, LOG/227.
+Cost: 6 runs of 0.8 million parameters, 5 to 12 minutes each. Result: results/equal_time, LOG/227.
 RoPE trained as long as Transformer-XL, PaTH and DAPE take has 2.440, 2.380 and 2.340 bits per byte
 at L; from it with a window these differ at 4 L by -0.021 [-0.061, +0.015], +0.008 [-0.061, +0.075]
 and +0.031 [-0.022, +0.079]. Does not hold: at L it is shown to be better than Transformer-XL, too.

@@ -12,9 +12,9 @@ a character up to L / 2), and gains from text past L less than ALiBi, since what
 it forgets past it. RoPE's and NoPE's losses past L grow, ALiBi's and Transformer-XL's gains at 4 L
 do not shrink by more than a third.
 
-Cost: 16 runs of some 25 minutes, two at a time on two cores. Result: results/scale_budget, LOG/137,
-LOG/139, LOG/142. At 32 L T5 has 1.840 bits, KERPLE 2.006, Transformer-XL 2.054, ALiBi 2.216, RoPE
-with a window of L 2.254 and FoX 2.290; 8 pairs change their order at L.
+Cost: 16 runs of 17 to 43 minutes, two at a time on two cores. Result: results/scale_budget,
+LOG/137, LOG/139, LOG/142. At 32 L T5 has 1.840 bits, KERPLE 2.006, Transformer-XL 2.054, ALiBi
+2.216, RoPE with a window of L 2.254 and FoX 2.290; 8 pairs change their order at L.
 """
 
 from pathlib import Path

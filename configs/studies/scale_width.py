@@ -11,7 +11,7 @@ Predicted before the runs: of the 28 pairs of encodings at most 7 change their o
 and verdicts stay what they are on the board. ALiBi still gains at 4 L, by less than there: its
 flattest slope, 2^-8, is that of one head in eight, and not in four.
 
-Cost: 16 runs of some 20 minutes, two at a time on two cores. Result: results/scale_width, LOG/148,
+Cost: 16 runs of 8 to 22 minutes, two at a time on two cores. Result: results/scale_width, LOG/148,
 LOG/241. By the means four pairs change their order from that of the board. T5 and p-RoPE fail by 4
 L, Transformer-XL holds to 32 L, RoPE with a window. ALiBi gains 0.172 at 4 L, more than on the
 board, 0.135.

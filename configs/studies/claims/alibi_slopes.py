@@ -24,7 +24,7 @@ Cost: 6 runs of 7 minutes, two at a time on two cores. Result: results/alibi_slo
 x 8 have 1.891 bits per byte at L and 1.873 at 4 L, of which 0.012 [0.003, 0.024] is lost with a
 window of L; slopes x 2 have 1.813 and 1.703, ALiBi 1.843 and 1.735, RoPE with its window 1.981.
 Wrong of the predictions: one seed of slopes x 8 has 2.042 at L, x 8 is not within 0.01 of its own
-window, x 2 gains more than 0.10.
+window, x 2 gains more than 0.10, as much as ALiBi, so that it is not between.
 """
 
 from pathlib import Path

@@ -5,9 +5,10 @@ SSMax: Nakanishi 2025, arXiv:2501.19399).
   python scripts/sweep.py --config=configs/studies/claims/needle_temperatures.py \\
     --kept=results/needle_places --jobs=2
 
-In configs/studies/claims/temperatures.py one needle left nothing to bring back. Here the task is
-that of configs/studies/claims/needle_places.py, four needles anywhere in up to 8 L, where RoPE and
-ALiBi fall, and plain lines are its own. Log n acts past L alone; SSMax is trained.
+In configs/studies/claims/temperatures.py one needle left NoPE and T5 nothing to bring back, and
+ALiBi some. Here the task is that of configs/studies/claims/needle_places.py, four needles anywhere
+in up to 8 L, where RoPE and ALiBi fall, and plain lines are its own. Log n acts past L alone; SSMax
+is trained.
 
 Known before, of the rows of configs/studies/board_tasks.py: at 8 L RoPE and ALiBi find nearly all
 needles that lie within L of the question, among as many keys, and lose the far ones.

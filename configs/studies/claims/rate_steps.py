@@ -4,12 +4,13 @@ and does what it gives past L stay?
   python scripts/sweep.py --config=configs/studies/claims/rate_steps.py \\
       --kept=results/rates --jobs=2
 
-With as many steps as the board's, half its rate costs each line 0.04 to 0.08 bits per byte at L;
-yet eight of 18 models know names exactly there, and DAPE and GRAPE-AP, with all three seeds, are
-better at 4 L than RoPE of that rate with its window (configs/studies/claims/rates.py). Here are
-those two, Shaw and RoPE with 3,000 steps at half the rate, 1.5e-3, and at the board's, 3e-3, warmup
-twice as long as well, all else as there. --kept brings in the same lines with 1,500 steps. Each
-line is compared with RoPE, and with its window, of the board's rate and the line's own steps.
+With as many steps as the board's, half its rate costs the ten lines with three seeds 0.04 to 0.08
+bits per byte at L, by the means; yet eight of 18 models of seeds 1 and 2 know names exactly there,
+and DAPE and GRAPE-AP, with all three seeds, are better at 4 L than RoPE of that rate with its
+window (configs/studies/claims/rates.py). Here are those two, Shaw and RoPE with 3,000 steps at half
+the rate, 1.5e-3, and at the board's, 3e-3, warmup twice as long as well, all else as there. --kept
+brings in the same lines with 1,500 steps. Each line is compared with RoPE, and with its window, of
+the board's rate and the line's own steps.
 
 Known before, means of three seeds with 1,500 steps, bits per byte at L, and at 4 L (RoPE's with its
 window): RoPE 2.472 and 2.455, at half the rate 2.531 and 2.515; DAPE 2.448 and 2.348, at half 2.488

@@ -15,7 +15,7 @@ most 0.02 worse at L, and at 32 L less than 0.3 above. A base of 500,000 more th
 
 Cost: 15 runs of the size of those of configs/classic.py, 36 minutes in all on two cores, other work
 beside them (jax 0.12). Result: results/wavelengths/table.md, LOG/131. Bits a byte at L, and more at
-2 and 32 L: RoPE 1.708, +1.45, +3.42; without the slow pairs 1.715, +0.11, +2.60; without the fast
+2 and 32 L: RoPE 1.708, +1.45, +3.41; without the slow pairs 1.715, +0.11, +2.60; without the fast
 pairs 1.772, +3.70, +3.70; base 24 1.715, +0.07, +1.42; base 500,000 1.708, +1.23, +3.58.
 """
 

@@ -4,9 +4,9 @@
   python scripts/sweep.py --config=configs/studies/claims/width_rate.py \\
     --kept=results/scale_width --jobs=2
 
-There T5 no longer holds to 4 L and ALiBi gains most past L, of one seed. Both the width and the
-rate differ from the board, so either may be the reason. Here three of those encodings are trained
-with the board's rate as well, at the same width.
+There T5 no longer holds to 4 L and ALiBi gains most past L. Both the width and the rate differ from
+the board, so either may be the reason. Here three of those encodings are trained with the board's
+rate as well, at the same width.
 
 Known before: at the board's width half of its rate costs RoPE 0.059 bits at L and T5 0.065, and T5,
 which has 3.297 at 32 L with the board's rate, has 4.307 with half of it (results/rates). At twice
@@ -17,7 +17,7 @@ half of it, by less than 0.05; T5 is at 4 L no longer worse than at L (the inter
 difference does not lie above 0), and has less than 3.7 at 32 L: it was the rate. ALiBi still gains
 more than 0.05 at 4 L: that was not.
 
-Cost: 9 runs of some 20 minutes besides those that are kept, two at a time on two cores. Result:
+Cost: 6 runs of some 20 minutes besides those that are kept, two at a time on two cores. Result:
 results/width_rate, LOG/164 and 168. Bits per byte at L, 4 L and 32 L with the board's rate, and
 with half of it: RoPE 2.460, 3.667 and 5.327 (2.417, 3.536, 5.279), T5 2.482, 2.467 and 3.442
 (2.469, 2.572, 4.155), ALiBi 2.493, 2.425 and 2.474 (2.457, 2.285, 2.314).

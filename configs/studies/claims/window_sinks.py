@@ -3,9 +3,10 @@ serve as attention sinks; with these visible it stays stable (Xiao et al. 2023, 
 
   python scripts/sweep.py --config=configs/studies/claims/window_sinks.py --jobs=2
 
-The board finds encodings that a window of L breaks: with every seed NoPE, sinusoidal and FIRE, and
-T5 with one seed of three. Here each is read with that window, and with the window and the first
-four inputs of the text besides, at their own positions.
+The board finds encodings that a window of L breaks: with every seed NoPE, also with SSMax,
+sinusoidal and FIRE, T5 with one seed of three, PaTH with two of five, and several others with one.
+Four of these are asked here: each is read with that window, and with the window and the first four
+inputs of the text besides, at their own positions.
 
 Known before, of one seed each of the board's pilot, bits per byte at 4 L: T5 2.488 whole, 2.781
 with the window and 2.488 with the window and the first input; FIRE 2.625, 2.709 and 2.664
