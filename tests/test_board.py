@@ -935,7 +935,6 @@ def test_remaking_stops_at_a_command_that_fails(monkeypatch):
   assert started[2:] == commands
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings('ignore:Creating legend with loc="best" can be slow')  # by the clock
 def test_the_board_of_this_repository_is_made_of_its_rows(monkeypatch):
   """The same bytes from the rows that are kept, by the command that it names."""

@@ -413,7 +413,7 @@ def unbroken(tmp_path_factory):
   return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_stopped_run_goes_on_to_the_same_numbers(unbroken, tmp_path, monkeypatch):
   """Bit for bit: batches, positions and offsets are drawn by seed and step."""
   read = data.TaskBatches.__getitem__

@@ -286,7 +286,7 @@ def test_what_the_grid_sets_is_not_said(study, field, value):
     study('rope', **{field.replace('.', '__'): value})
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_real_trainings_choose_and_a_sweep_reads_the_choice(tmp_path, corpus, command):
   path, file = tmp_path / 'study.py', tmp_path / 'rates.json'
   settings = {**TINY, 'data.corpus': corpus, 'eval.split': 'validation', 'eval.documents': 0}

@@ -18,7 +18,7 @@ from flax import nnx
 from half_precision import sums_in_half_precision
 from jax import export
 from jax.extend.core import Jaxpr, Var
-from kinds import daily_if, in_ci
+from kinds import daily_if, in_ci, representatives
 from oracles import RECORDS
 from small_runs import dotted
 
@@ -115,7 +115,9 @@ def text() -> np.ndarray:
 @pytest.mark.parametrize(
   'name',
   [
-    pytest.param(name, marks=daily_if(name == 'sink', 'ci' if name == 'fox' else 'slow'))
+    pytest.param(
+      name, marks=daily_if(name == 'sink', 'ci' if name in representatives() else 'slow')
+    )
     for name in ENCODINGS
   ]
   + [pytest.param(name, marks=pytest.mark.slow) for name in PATTERNS],

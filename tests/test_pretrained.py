@@ -55,17 +55,10 @@ from scripts.maintenance.conformance.pretrained import MODELS, TOKENS, weights
 ROOT = Path(__file__).parent.parent
 DAILY = ('llama3_tied', 'ministral3', 'smollm3', 'gemma3_linear', 'gpt_neox', 'exaone4', 'cohere2')
 DAILY += ('stablelm_parallel', 'gpt2', 'bloom', 'phi3_longrope_short', 'arcee')
-IN_CI = ('olmo3', 'phi4_mini', 'granite', 'glm4', 'granite_swa', 'llama_of_dynamic', 'nemotron')
-IN_CI += ('llama3_qknorm',)
 NO_LENGTH = {'original_max_position_embeddings': 0}
 FLAT = {'rope_type': 'default', 'rope_theta': 8e6}
 ONLY_A_TEMPERATURE = {'llama_4_scaling_beta': 0.1, 'original_max_position_embeddings': 8}
 OF_THE_ROW = ('llama_of_dynamic',)  # whose frequencies follow the length of a row, not of a text
-
-
-def marks_of(name: str) -> tuple:
-  """Every day has a few models, `.ci/run` more, the marker `slow` all."""
-  return daily_if(name in DAILY, 'ci' if name in IN_CI else 'slow')
 
 
 def test_what_a_file_holds_is_given_up_as_it_becomes_the_model(tmp_path, monkeypatch):
@@ -82,7 +75,9 @@ def test_what_a_file_holds_is_given_up_as_it_becomes_the_model(tmp_path, monkeyp
   assert max(alive) <= 2  # this one, and the last one that was read
 
 
-@pytest.mark.parametrize('name', [pytest.param(name, marks=marks_of(name)) for name in MODELS])
+@pytest.mark.parametrize(
+  'name', [pytest.param(name, marks=daily_if(name in DAILY, 'ci')) for name in MODELS]
+)
 def test_logits_of_every_family(name, tmp_path):
   """Logits are those of transformers, for texts in rows of their own and for texts in one row, each
   a segment of it.
@@ -254,7 +249,11 @@ def reads_far_by_rope(name):
 
 
 @pytest.mark.parametrize(
-  'name', [pytest.param(name, marks=marks_of(name)) for name in filter(reads_far_by_rope, MODELS)]
+  'name',
+  [
+    pytest.param(name, marks=daily_if(name in DAILY, 'ci'))
+    for name in filter(reads_far_by_rope, MODELS)
+  ],
 )
 def test_every_method_of_extension_can_be_laid_over_every_model_with_rope(name, tmp_path):
   """Also over a scaling of its own, over a pattern and a chain, without another parameter."""

@@ -142,7 +142,7 @@ def losses(workdir):
   return [row['loss'] for row in map(json.loads, metrics(workdir).splitlines()) if 'loss' in row]
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_losses_are_those_of_one_process(pairs, on_one):
   assert losses(on_one)[-1] < losses(on_one)[0] - 1
   np.testing.assert_allclose(losses(pairs[0] / 'fsdp'), losses(on_one), rtol=2e-6)
@@ -198,7 +198,7 @@ def test_the_same_command_goes_on_and_ends_with_the_same_bits(pairs, make):
   assert_same_run(folder / 'stopped', folder / 'fsdp', make())
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_a_process_that_is_killed_ends_the_other_and_the_same_command_goes_on(
   pairs, run, make, tmp_path
 ):
@@ -239,7 +239,7 @@ def test_two_go_on_from_the_last_whole_checkpoint_of_one(run, on_one, tmp_path):
   np.testing.assert_allclose(losses(workdir), losses(on_one), rtol=2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_one_goes_on_from_a_checkpoint_of_two(pairs, on_one, make, tmp_path, capsys):
   shutil.copytree(pairs[0] / 'fsdp', tmp_path / 'run')
   shutil.rmtree(tmp_path / 'run' / 'checkpoints' / str(STEPS))
@@ -248,7 +248,7 @@ def test_one_goes_on_from_a_checkpoint_of_two(pairs, on_one, make, tmp_path, cap
   np.testing.assert_allclose(losses(tmp_path / 'run'), losses(on_one), rtol=2e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_an_error_of_the_first_is_told_once_and_ends_both(pairs):
   folder, codes = pairs
   assert codes['again'] == [UserError.code] * 2

@@ -126,7 +126,7 @@ def test_where_the_last_buckets_of_t5_start_stands_below_their_figure():
     assert words.format(np.argmax(bucket_R == bucket_R[-1])) in note
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_the_command_draws_the_classic_figures_from_any_folder(tmp_path):
   subprocess.run([sys.executable, SCRIPT, '--classic', '--out=figures'], cwd=tmp_path, check=True)
   assert {path.stem for path in (tmp_path / 'figures').iterdir()} == CLASSIC.keys()

@@ -126,16 +126,7 @@ def test_the_kept_study_json_is_what_the_study_wants(name):
     assert kept.hashes == dict(zip(kept.runs, hashes, strict=True))
 
 
-LARGE = ('board', 'classic', 'extension', 'rates')
-
-
-@pytest.mark.parametrize(
-  'name',
-  [
-    pytest.param(name, marks=getattr(pytest.mark, 'slow' if name in LARGE else 'ci'))
-    for name in KEPT
-  ],
-)
+@pytest.mark.parametrize('name', KEPT)
 def test_the_kept_tables_are_made_again_byte_for_byte(name, tmp_path):
   report = study.load(ROOT / 'results' / name)
   report.out = tmp_path / 'new'

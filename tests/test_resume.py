@@ -531,7 +531,7 @@ def due_rows(workdir, c):
   return [row for row in rows if is_due(row)(row['step'], c.train)]
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize('seeds', [{}, {'seeds': (2, 0), 'vmap_seeds': True}])
 def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
   make, tmp_path, capsys, seeds
@@ -559,7 +559,7 @@ def test_a_run_of_a_constant_rate_is_extended_to_what_the_longer_one_is(
     assert steps.count(5) == steps.count(9) == len(steps) // 2
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_other_rates_are_those_of_the_new_length_from_there_on(make, tmp_path, capsys):
   short, long = (make(train__steps=steps, train__log_every=1) for steps in (4, STEPS))
   loop.train(short, tmp_path / 'run')

@@ -122,7 +122,7 @@ def test_the_time_of_a_step_is_shared_by_the_seeds_of_a_program(make, tmp_path, 
     assert row | speed == row
 
 
-@pytest.mark.slow
+@pytest.mark.ci
 def test_one_after_another_is_each_by_itself_to_the_bit(make, alone, together, tmp_path):
   loop.train(make(seed=SEEDS[0]), tmp_path / 'first')
   loop.train(make(seeds=SEEDS), tmp_path / 'run')

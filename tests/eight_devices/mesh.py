@@ -236,8 +236,8 @@ def test_parts_of_batches_one_after_another_and_layers_computed_twice(run, on_on
 @pytest.mark.parametrize(
   'axes',
   [
-    pytest.param(axes, marks=pytest.mark.slow)
-    for axes in ({'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2}, {'mesh__context': 2})
+    {'mesh__seeds': 2, 'mesh__data': 2, 'mesh__fsdp': 2},
+    pytest.param({'mesh__context': 2}, marks=pytest.mark.slow),
   ],
 )
 def test_seeds_at_once_on_devices(run, on_one, axes):
@@ -294,7 +294,6 @@ def test_lora_is_tuned_alike_on_other_devices(run, on_one):
   assert np.any(tuned['layers/lora/w_in/b'])
 
 
-@pytest.mark.slow
 def test_a_run_goes_on_upon_other_devices(run, on_one, on_all, capsys):
   """The checkpoint was written by 2 x 2 x 2 devices; 8 devices that split sequences read it."""
   _, losses = run(start=on_all[0], mesh__context=8)
