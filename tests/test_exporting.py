@@ -714,9 +714,15 @@ def test_a_width_that_is_no_multiple_of_heads_is_none_of_llama(tmp_path):
   assert fields['model_type'] == 'mistral'
   for changes, kind in (
     ({'model.bias': 'all'}, 'llama'),
-    ({'model.norm': 'layer', 'model.mlp': 'gelu', 'model.bias': 'all'}, 'gpt_neox'),
+    ({'model.norm_placement': 'sandwich', 'model.embedding_scale': 0.0}, 'gemma2'),
+    ({'model.qk_norm': 'head'}, 'gemma3_text'),
+    (
+      {'model.norm': 'layer', 'model.mlp': 'gelu', 'model.bias': 'all', 'model.qk_norm': 'none'}
+      | {'model.norm_placement': 'pre', 'model.embedding_scale': 1.0},
+      'gpt_neox',
+    ),
   ):
-    overlay(config, changes)
+    overlay(config, {'model.bias': 'none'} | changes)
     match = rf'model_dim=14: {kind}, the family next to it, has a multiple of its 3 heads'
     match += ' in transformers; allowed: a run that was trained with that$'
     with pytest.raises(UserError, match=match):
@@ -800,6 +806,21 @@ def test_what_no_family_has_is_refused(tmp_path):
       overlay(c, {'encoding': {'name': 'chain', 'members': members}} | flags)
       with pytest.raises(UserError, match='the family next to it, has'):
         exported_fields.fields_of(c, 257, 256, None)
+  windows = [{'name': 'rope', 'attention_window': n} for n in (4, 5)]
+  gemma = {'model.norm_placement': 'sandwich', 'model.embedding_scale': 0.0, 'model.norm': 'rms'}
+  for changes in (
+    {'encoding': {'name': 'pattern', 'layers': ('rope', 'nope')}},
+    {'encoding': {'name': 'pattern', 'layers': tuple(windows)}},
+    {'encoding': {'name': 'alibi'}},
+    {'model.bias': 'qkv'},
+    {'attention.window': 4},
+    {'model.qk_norm': 'head', 'attention.softcap': 3.0},
+    {'model.qk_norm': 'projection'},
+  ):
+    own = base.get_config()
+    overlay(own, {'model.mlp': 'geglu'} | gemma | changes)
+    with pytest.raises(UserError, match=r'gemma.*, the family next to it, has'):
+      exported_fields.fields_of(own, 257, 256, None)
   config, _, _ = imported(save(tmp_path / 'm', 'llama'))
   with config.unlocked():
     config.encoding = {'name': 'fox'}

@@ -211,29 +211,37 @@ def test_a_model_is_judged_by_its_own_rows():
   )
 
 
-@pytest.mark.parametrize(
-  'fields', [{'overrides': {'data.corpus': 'task:b'}}, {'parameters': {'run': 'rope', 'step': 100}}]
-)
-def test_a_model_that_is_asked_another_task_is_judged_in_the_one_it_was_trained_on(fields):
-  """By its own rows there, or those of the run that has its parameters; where there are none, by
-  what it does in the other.
-  """
-  name, step = ('other', 0) if 'parameters' in fields else ('rope', 100)
+def test_a_model_with_the_parameters_of_a_run_is_judged_in_the_task_of_that_run():
+  """If rows say of one alone what it is; a run that is asked another task, in each by itself."""
 
-  def rows(value, run, **more):
-    of_run = {'run': run, 'protocol': 'copy', 'k': None, 'document': None, 'train_length': 8}
+  def rows(value, corpus, run='rope', **fields):
+    base = dict(protocol='copy', k=None, document=None, train_length=8, corpus=corpus)
     return [
-      row('rope', metric=metric, value=share, **of_run | more)
+      row('rope', metric=metric, value=share, **base | fields | {'run': run})
       for metric, share in (('token_accuracy', value), ('token_chance', 0.0))
     ]
 
-  trained = rows(1.0, 'rope', corpus='task:a')
-  asked = rows(0.3, name, corpus='task:b', step=step, **fields)
-  for some, shares in ((trained + asked, {1.0}), (asked, {0.3})):
-    found = [r for r in learned.mark(some) if r['corpus'] == 'task:b']
-    assert {r['learned'].accuracy for r in found} == shares
-  (own, _) = learned.mark(rows(1.0, 'rope', corpus='task:b') + asked)[2:]
-  assert own['learned'].accuracy == (0.3 if 'parameters' in fields else 1.0)
+  def judged(rows):
+    return {(r['run'], r['corpus']): (r['learned'].accuracy, r['learned'].corpus) for r in rows}
+
+  other = {'run': 'other', 'step': 0, 'parameters': {'run': 'rope', 'step': 100}}
+  trained, asked = rows(1.0, 'task:a'), rows(0.3, 'task:b', **other)
+  for some in (trained + asked, asked + trained):
+    found = judged(learned.mark(some))
+    assert found == {('rope', 'task:a'): (1.0, ''), ('other', 'task:b'): (1.0, 'task:a')}
+  assert judged(learned.mark(asked)) == {('other', 'task:b'): (0.3, '')}
+  same = judged(learned.mark(rows(1.0, 'task:b') + asked))
+  assert same == {('rope', 'task:b'): (1.0, ''), ('other', 'task:b'): (0.3, '')}
+  twice = [*trained, *rows(0.2, 'task:c')]
+  for some in (twice + asked, twice[::-1] + asked):
+    found = judged(learned.mark(some))
+    assert found == {
+      ('rope', 'task:a'): (1.0, ''),
+      ('rope', 'task:c'): (0.2, ''),
+      ('other', 'task:b'): (0.3, ''),
+    }
+  (table,) = make_tables(trained + asked, metric='token_accuracy')
+  assert any('in the task of their training, task:a: ' in note for note in table.notes)
 
 
 @pytest.mark.usefixtures('half')

@@ -164,7 +164,7 @@ def test_one_bipe_of_a_pattern_adds_its_places():
     ),
     (
       {'name': 'pattern', 'layers': 'rope', 'base': 3},
-      "encoding pattern has no hyperparameter 'base'; it has: layers; one of rope is",
+      "encoding pattern has no hyperparameter 'base'; it has: layers, of which",
     ),
     (
       {'name': 'pattern', 'layers': ({'name': 'rope', 'sliding_window': 4}, 'nope')},

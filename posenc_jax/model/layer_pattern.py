@@ -153,9 +153,9 @@ def read_pattern(encoding: dict) -> tuple[list[dict], tuple[int, ...], tuple[dic
   if encoding['name'] != PATTERN:
     return [dict(encoding)], (0,), ({},)
   if unknown := encoding.keys() - {'name', 'layers'}:
-    reach = 'one of rope is set in its layers that are rope without a window, if it has some'
     raise ValueError(
-      f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers; {reach}'
+      f'encoding pattern has no hyperparameter {min(unknown)!r}; it has: layers, of which each has '
+      "its own, as in {'name': 'rope', 'base': 1e6}"
     )
   layers = {'layers': (), **encoding}['layers']
   named = layers.split(',') if isinstance(layers, str) else layers

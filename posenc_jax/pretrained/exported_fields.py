@@ -29,9 +29,9 @@ from posenc_jax.training import provenance
 LONGEST = 'max_position_embeddings'
 LONGEST_OF_LINEAR = 'max_sequence_length'  # where a linear scaling leads, as Vicuna's file says it
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
-OF_WHOLE_HEADS = ('llama', 'arcee', 'gpt_neox', 'stablelm', 'gpt2', 'bloom')
 MISTRALS = ('mistral', 'ministral')
 GEMMAS = ('gemma2', 'gemma3_text')  # those with sandwich norms
+OF_WHOLE_HEADS = ('llama', 'arcee', 'gpt_neox', 'stablelm', 'gpt2', 'bloom', *GEMMAS)
 # What files say of RoPE, by older names and newer ones.
 ROPE_FIELDS = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
 ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
@@ -327,11 +327,14 @@ def _new_fields(config: ConfigDict) -> dict:
     longest = config.train.length if is_gemma else None  # with which no layer has a window
     fields['sliding_window'] = next(filter(None, windows), longest)
     fields['layer_types'] = [KINDS[not window] for window in windows]
-  # of whose RoPE transformers 4 reads the fields above, and 5 these
+  # of whose RoPE transformers 4 reads the fields above, and 5 these; of layers with a window the
+  # former knows Gemma 3's base, and nothing else
   if kind in ('olmo3', 'gemma3_text'):
     local = next((own for own, mask in layers if mask), encoding)
     of_kinds = (_rope_fields(own, config.train.length, kind) for own in (local, encoding))
     fields['rope_parameters'] = dict(zip(KINDS, map(_parameters, of_kinds), strict=True))
+    if is_gemma:
+      fields['rope_local_base_freq'] = fields['rope_parameters'][KINDS[0]]['rope_theta']
   if kind == 'smollm3':
     fields['no_rope_layers'] = [int(own['name'] == 'rope') for own, _ in layers]
   return fields

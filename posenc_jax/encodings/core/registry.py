@@ -316,7 +316,7 @@ def check(name: str, hyper: dict[str, object]) -> dict[str, object]:
   for key, value in hyper.items():
     if key not in known:
       allowed = nearest_of_all(key, known)
-      if mask := MASKS.get(key):
+      if (mask := MASKS.get(key)) and mask not in known:
         allowed += f'; a mask is attention.{mask}, and attention_{mask} in a layer of a pattern'
       raise ValueError(f'encoding {name} has no hyperparameter {shown(key)}; {allowed}')
     if not has_type(value, known[key]):

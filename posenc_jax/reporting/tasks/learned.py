@@ -32,13 +32,15 @@ MODEL = ('run', 'seed', 'step', 'corpus', 'split', 'train_length', 'protocol')
 class Learned(NamedTuple):
   """Whether a trained model has learned a task: its share of answers right at the training length,
   the bound that this must exceed, and of how many examples it is, or of how many answers, where
-  rows do not tell examples: `unit` says which; 0: that is not known.
+  rows do not tell examples: `unit` says which; 0: that is not known. `corpus`: of the task, where
+  it is another than the model is asked.
   """
 
   accuracy: float
   bound: float
   number: int = 0
   unit: str = 'answers'
+  corpus: str = ''
 
   @property
   def is_learned(self) -> bool:
@@ -63,8 +65,8 @@ def mark(rows: Iterable[dict]) -> list[dict]:
   in its task, a `Learned`, or None where no rows say its share of answers right, and that of
   guessing, at the training length.
   A model that was evaluated with changes is judged as it was trained, where rows say that; and one
-  that is asked a task which it was not trained on in the task in which it, or the run that it has
-  its parameters from, was trained: what it does in the other is what is to be shown.
+  with the parameters of a run that learned another task as that run in its own, if rows of that run
+  are of one task alone: what the model does in the other is what is to be shown.
 
   Rows that have the field already stay as they are.
   """
@@ -90,18 +92,19 @@ def mark(rows: Iterable[dict]) -> list[dict]:
       found[model] = Learned(accuracy, chance + PART * (1 - chance), *_number(some[ACCURACY]))
   if not found:
     return [row | {'learned': None} for row in rows]
-  trained = {  # what is known of a run in its own task
-    (run, step, split): (corpus, some)
-    for ((run, _, step, corpus, split, *_), changes), some in found.items()
-    if changes == 'null'
-  }
+  trained = defaultdict(dict)  # {corpus: what is known of a run} in each task that it was asked
+  for ((run, _, step, corpus, split, *_), changes), some in found.items():
+    if changes == 'null':
+      trained[run, step, split][corpus] = some._replace(corpus=corpus)
   made = []
   for row in rows:
     model = _model(row)
     own = found.get((model, 'null'), found.get((model, _changes(row))))
-    source = row.get('parameters') or row
-    corpus, some = trained.get((source['run'], source['step'], row['split']), (row['corpus'], own))
-    made.append(row | {'learned': own if corpus == row['corpus'] else some})
+    if source := row.get('parameters'):
+      of_source = trained.get((source['run'], source['step'], row['split']), {})
+      if len(of_source) == 1 and row['corpus'] not in of_source:
+        (own,) = of_source.values()
+    made.append(row | {'learned': own})
   return made
 
 
@@ -127,8 +130,9 @@ def known_seeds(rows: Iterable[dict]) -> dict[int, Learned]:
 
 
 def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> list[str]:
-  """The note that says which seeds have not learned, what they would have to, and which seeds are
-  close to that, in a list; [] where all have, by far.
+  """The notes that say which seeds have not learned, what they would have to, and which seeds are
+  close to that; and which lines are judged in another task. [] where all have learned, by far, what
+  they are asked.
 
   Args:
     known: {line: its `known_seeds`}.
@@ -140,12 +144,21 @@ def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> lis
       scores = ', '.join(f'seed {seed}: {some.accuracy:.3f}' for seed, some in unlearned.items())
       lines.append(f'{line}, {count(len(unlearned), number_of[line])} (not {scores})')
       bounds |= {f'{some.bound:.3f}' for some in unlearned.values()}
+  elsewhere = defaultdict(list)
+  for line, by_seed in known.items():
+    for corpus in sorted({some.corpus for some in by_seed.values()} - {''}):
+      elsewhere[corpus].append(line)
+  notes = [
+    f'whether seeds have learned is judged in the task of their training, {corpus}: {", ".join(some)}'
+    for corpus, some in elsewhere.items()
+  ]
   close = close_seeds(known)
   if not lines:
-    return [f'{BY_THE_RULE} its bound: {close}'] if close else []
+    return [*([f'{BY_THE_RULE} its bound: {close}'] if close else []), *notes]
   return [
     f'means are over the seeds that have learned: {"; ".join(lines)}; {BY_THE_RULE} '
-    f'{join_unique(bounds)}' + (close and f'; {close}')
+    f'{join_unique(bounds)}' + (close and f'; {close}'),
+    *notes,
   ]
 
 
@@ -158,8 +171,8 @@ def note_of_unknown(lines: list[str], known: dict[str, dict[int, Learned]]) -> l
     return []
   of = 'all lines' if unknown == lines else ', '.join(unknown)
   return [
-    'which seeds have learned is not known, for there is no share of answers right at the training '
-    f'length: means of {of} are over all seeds'
+    'which seeds have learned is not known, for there is no share of answers right, with that of '
+    f'guessing, at the training length: means of {of} are over all seeds'
   ]
 
 
