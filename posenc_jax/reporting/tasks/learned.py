@@ -149,7 +149,8 @@ def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> lis
     for corpus in sorted({some.corpus for some in by_seed.values()} - {''}):
       elsewhere[corpus].append(line)
   notes = [
-    f'whether seeds have learned is judged in the task of their training, {corpus}: {", ".join(some)}'
+    f'whether seeds have learned is judged in the task of their training, {corpus}: '
+    + ', '.join(some)
     for corpus, some in elsewhere.items()
   ]
   close = close_seeds(known)
