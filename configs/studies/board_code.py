@@ -66,6 +66,19 @@ from posenc_jax.config import load_study
 BOARD = load_study(Path(__file__).with_name('board.py'))
 SIX_SEEDS = ('rope', 'alibi', 't5', 'transformer_xl', 'kerple_log')
 LONGER = f'rope, L = {4 * BOARD.L}'
+# What gains past L in some runs or in all, what fails, and what stays.
+SELECTED = (
+  'rope',
+  'alibi',
+  'dape',
+  'grape_ap',
+  'cope',
+  't5',
+  'kerple_log',
+  'transformer_xl',
+  'fox',
+)
+SELECTED += (LONGER,)
 ABOUT = BOARD.ABOUT
 
 
@@ -89,4 +102,5 @@ def table():
 
 
 def figures():
-  return {'extrapolation': dict(protocol='last_k', metric='bpb', references=(LONGER,))}
+  both = dict(protocol='last_k', metric='bpb', references=(LONGER,))
+  return {'extrapolation': both, 'selected': dict(labels=SELECTED, **both)}

@@ -38,7 +38,7 @@ CODE = load_study(Path(__file__).with_name('board_code.py'))
 EXTENDED = load_study(Path(__file__).with_name('board_extended.py'))
 METHODS = ('rerope', 'self_extend, 4 L', 'dca')
 
-get_config, table, figures = CODE.get_config, CODE.table, CODE.figures
+get_config, table = CODE.get_config, CODE.table
 
 
 def sweep():
@@ -49,3 +49,7 @@ def sweep():
     yield {'seed': seed, 'label': 'alibi', 'encoding': lines['alibi']}
     longer = CODE.BOARD.REFERENCES[CODE.LONGER]
     yield {'seed': seed, 'label': CODE.LONGER, 'encoding': lines['rope']} | longer
+
+
+def figures():
+  return {'extrapolation': CODE.figures()['extrapolation']}
