@@ -621,10 +621,28 @@ VERDICTS = [
   *[
     ('board_code', 'alibi', 'uses text past L; holds to 32 L', page, words)
     for page, words in (
-      (README, 'ALiBi uses text past L and holds to 32 L, and RoPE trained'),
+      (README, 'ALiBi uses text past L and holds to 32 L with six seeds, GRAPE-AP does with three'),
       (FINDINGS, 'ALiBi uses text past L and holds to 32 L, whichever seed is left out'),
       (LIST, 'ALiBi uses text past L and holds to 32 L (1.847'),
     )
+  ],
+  *[
+    ('board_code', line, verdict, page, words)
+    for line, verdict, in_readme, in_findings, in_list in (
+      (
+        *('grape_ap', 'uses text past L; holds to 32 L'),
+        *(
+          'GRAPE-AP does with three',
+          'and so does GRAPE-AP',
+          'uses text past L and holds to 32 L, too',
+        ),
+      ),
+      (
+        *('dape', 'uses text past L; holds to 8 L; holds with a window of L'),
+        *('and DAPE, with three, to 8 L', 'so that it holds to 8 L', 'DAPE to 8 L (1.787'),
+      ),
+    )
+    for page, words in ((README, in_readme), (FINDINGS, in_findings), (LIST, in_list))
   ],
   *[
     ('code_budget', 'alibi', 'uses text past L; holds to 32 L', page, words)
