@@ -131,18 +131,19 @@ PROTOCOLS = {
 MEANT = FIELDS | HYPERPARAMETERS | ENCODINGS | PROTOCOLS
 # Words for fields whose place or unit here is another, or that have none: what an error says.
 ELSEWHERE = {
+  **{
+    word: f'allowed: encoding.{name}'
+    for word, name in HYPERPARAMETERS.items()
+    if name in ('base', 'fraction', 'scaling')  # RoPE's, which others count among a model's fields
+  },
   'alibi_num_heads': "allowed: encoding.name='heads', of alibi and nope",
   'attn_qk_norm': "allowed: a chain of {'name': 'cos_scale', 'scale': 10} and the encoding",
   'dropout': 'no model here has dropout',
   'layer_types': "allowed: encoding.name='pattern', with encoding.layers",
   'min_lr': 'allowed: optim.final_fraction, a part of optim.learning_rate',
-  'partial_rotary_factor': 'allowed: encoding.fraction',
   'rope_local_base_freq': "allowed: encoding.name='pattern', with a base in encoding.layers",
   'rope_parameters': 'allowed: encoding.scaling',
-  'rope_scaling': 'allowed: encoding.scaling',
-  'rope_theta': 'allowed: encoding.base',
   'rotary_dim': 'allowed: encoding.fraction, of the channels of a head',
   'rotary_emb_dim': 'allowed: encoding.fraction, of the channels of a head',
-  'rotary_pct': 'allowed: encoding.fraction',
   'sliding_window_pattern': "allowed: encoding.name='pattern', with encoding.layers",
 }

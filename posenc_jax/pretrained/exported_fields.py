@@ -15,29 +15,25 @@ from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.config_json import bos_of
-from posenc_jax.pretrained.families import form_of
-from posenc_jax.pretrained.families.common_fields import (
-  GATED,
-  UNGATED,
-  start_of_linear,
-  takes_original,
+from posenc_jax.pretrained.exported_rope import (
+  LONGEST,
+  LONGEST_OF_LINEAR,
+  ROPE_FIELDS,
+  known_scaling,
+  rope_fields,
+  rope_of,
+  rope_parameters,
 )
+from posenc_jax.pretrained.families import form_of
+from posenc_jax.pretrained.families.common_fields import GATED, UNGATED
 from posenc_jax.pretrained.families.layer_kinds import KINDS
 from posenc_jax.pretrained.form import Form
 from posenc_jax.training import provenance
 
-LONGEST = 'max_position_embeddings'
-LONGEST_OF_LINEAR = 'max_sequence_length'  # where a linear scaling leads, as Vicuna's file says it
 OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
 MISTRALS = ('mistral', 'ministral')
 GEMMAS = ('gemma2', 'gemma3_text')  # those with sandwich norms
 OF_WHOLE_HEADS = ('llama', 'arcee', 'gpt_neox', 'stablelm', 'gpt2', 'bloom', *GEMMAS)
-# What files say of RoPE, by older names and newer ones.
-ROPE_FIELDS = ('rope_parameters', 'rope_scaling', 'rope_theta', 'partial_rotary_factor', ORIGINAL)
-ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
-# Families that rotate a part of the channels, with a default each.
-OF_A_PART = ('phi3', 'glm', 'glm4', 'stablelm', 'nemotron')
-OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
 
 
 def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> tuple[dict, Form]:
@@ -137,13 +133,13 @@ def _with_own_rope(config: ConfigDict, source: dict) -> dict | None:
   the whole text; None where these have several, or another encoding.
   """
   layers = _layers(to_json(config.encoding), config.train.length, config.model.layers)
-  whole = [own for own, mask in layers if _rope_of(own) is not None and not mask]
+  whole = [own for own, mask in layers if rope_of(own) is not None and not mask]
   if not whole or any(own != whole[0] for own in whole):
     return None
-  fields = _rope_fields(whole[0], config.train.length, source['model_type'])
+  fields = rope_fields(whole[0], config.train.length, source['model_type'])
   of_kinds = source.get('rope_parameters') or {}
   if 'full_attention' in of_kinds:
-    fields['rope_parameters'] = of_kinds | {'full_attention': _parameters(fields)}
+    fields['rope_parameters'] = of_kinds | {'full_attention': rope_parameters(fields)}
   of_rope = (*ROPE_FIELDS, LONGEST_OF_LINEAR)
   return {name: value for name, value in source.items() if name not in of_rope} | fields
 
@@ -212,21 +208,13 @@ def _normal(encoding: dict, length: int) -> dict:
   """The encoding of a layer of a model trained at a length, with defaults said."""
   encoding = hyperparameters(encoding['name']) | encoding
   if encoding['name'] == 'rope':
-    return encoding | {'scaling': _scaling(encoding['scaling'], length)}
+    return encoding | {'scaling': known_scaling(encoding['scaling'], length)}
   if encoding['name'] == 'learned':
     encoding |= {'max_length': encoding['max_length'] or length}
   if encoding['name'] == 'chain':
     members = read_members(encoding['members'])
     encoding |= {'members': [_normal(member, length) for member in members]}
   return {name: value for name, value in encoding.items() if value is not None}
-
-
-def _rope_of(encoding: dict) -> dict | None:
-  """RoPE in the encoding of a layer: itself, or with the temperature of Ministral 3 behind it."""
-  if encoding['name'] != 'chain':
-    return encoding if encoding['name'] == 'rope' else None
-  names = [member['name'] for member in encoding['members']]
-  return encoding['members'][0] if names == ['rope', 'llama4_temperature'] else None
 
 
 def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, dict]:
@@ -258,7 +246,7 @@ def _nearest(config: ConfigDict, layers: list[tuple[dict, dict]]) -> tuple[str, 
     return 'glm4' if m.norm_placement == 'sandwich' else 'glm' if is_glm else 'ernie4_5', encoding
   if m.qk_norm in ('projection', 'head'):
     return {'projection': 'olmo2', 'head': 'qwen3'}[m.qk_norm], encoding
-  if encoding['name'] == 'chain' and _rope_of(encoding) is not None:
+  if encoding['name'] == 'chain' and rope_of(encoding) is not None:
     return 'ministral3', encoding
   if m.bias == 'qkv':
     return 'qwen2', encoding
@@ -295,7 +283,7 @@ def _new_fields(config: ConfigDict) -> dict:
     'num_hidden_layers': m.layers,
     'num_attention_heads': m.heads,
     LONGEST: config.train.length,
-    **_rope_fields(encoding, config.train.length, kind),
+    **rope_fields(encoding, config.train.length, kind),
   }
   if kind == 'gpt_neox':
     fields |= {'layer_norm_eps': m.norm_eps, 'use_parallel_residual': m.parallel_residual}
@@ -324,15 +312,16 @@ def _new_fields(config: ConfigDict) -> dict:
     softcaps = {'attn': config.attention.softcap, 'final': m.logit_softcap}
     fields |= {f'{of}_logit_softcapping': softcap or None for of, softcap in softcaps.items()}
   if kind in ('olmo3', 'ministral', 'exaone4', *GEMMAS):
-    longest = config.train.length if is_gemma else None  # with which no layer has a window
-    fields['sliding_window'] = next(filter(None, windows), longest)
+    # Gemma's file needs a number, also where no layer has a window
+    without = config.train.length if is_gemma else None
+    fields['sliding_window'] = next(filter(None, windows), without)
     fields['layer_types'] = [KINDS[not window] for window in windows]
   # of whose RoPE transformers 4 reads the fields above, and 5 these; of layers with a window the
   # former knows Gemma 3's base, and nothing else
   if kind in ('olmo3', 'gemma3_text'):
     local = next((own for own, mask in layers if mask), encoding)
-    of_kinds = (_rope_fields(own, config.train.length, kind) for own in (local, encoding))
-    fields['rope_parameters'] = dict(zip(KINDS, map(_parameters, of_kinds), strict=True))
+    of_kinds = (rope_fields(own, config.train.length, kind) for own in (local, encoding))
+    fields['rope_parameters'] = dict(zip(KINDS, map(rope_parameters, of_kinds), strict=True))
     if is_gemma:
       fields['rope_local_base_freq'] = fields['rope_parameters'][KINDS[0]]['rope_theta']
   if kind == 'smollm3':
@@ -340,74 +329,8 @@ def _new_fields(config: ConfigDict) -> dict:
   return fields
 
 
-def _parameters(fields: dict) -> dict:
-  """The fields of RoPE as newer files have them, within `rope_parameters`."""
-  return {'rope_theta': fields['rope_theta'], 'rope_type': 'default'} | fields.get(
-    'rope_scaling', {}
-  )
-
-
 def _activation(mlp: str, names: dict[str, str]) -> str:
   """The first name that transformers has for an activation; where it has none, the first of all,
   so that `_difference` refuses it.
   """
   return next((name for name, own in names.items() if own == mlp), next(iter(names)))
-
-
-def _scaling(scaling: dict | None, length: int) -> dict | None:
-  """The scaling of RoPE by its newer name, with the length that it starts from: unless one is said
-  the one that an import takes; without one where that means nothing.
-  """
-  if scaling is None:
-    return None
-  fields = {name: x for name, x in scaling.items() if x is not None}
-  kind = fields.pop('type', None)
-  kind = fields.setdefault('rope_type', kind)
-  if kind == 'default':
-    return None
-  if kind == 'linear':
-    return start_of_linear(length, fields.get('factor')) | fields
-  if not takes_original(kind):
-    fields.pop(ORIGINAL, None)
-    return fields
-  return {ORIGINAL: length} | fields
-
-
-def _rope_fields(encoding: dict, length: int, kind: str) -> dict:
-  """The fields of RoPE in a family: of another encoding, which `_difference` refuses, its defaults.
-  Raises `UserError` for what transformers would read otherwise, or not at all.
-  """
-  if encoding['name'] == 'chain' and kind == 'ministral3' and _rope_of(encoding) is not None:
-    own, temperature = encoding['members']
-    fields = _rope_fields(own, length, kind)
-    of_temperature = {'llama_4_scaling_beta': temperature['c'], ORIGINAL: temperature['length']}
-    longest = {name: value for name, value in fields.items() if name not in ROPE_FIELDS}
-    return longest | {'rope_parameters': _parameters(fields) | of_temperature}
-  rope = hyperparameters('rope') | (_rope_of(encoding) or {})
-  if kind == 'gpt_neox':
-    fields = {'rotary_emb_base': float(rope['base']), 'rotary_pct': float(rope['fraction'])}
-  else:
-    fields = {'rope_theta': float(rope['base'])}
-  if kind in OF_A_PART:
-    fields['partial_rotary_factor'] = float(rope['fraction'])
-  elif rope['fraction'] != 1 and kind != 'gpt_neox':
-    allowed = f'a run that was trained with 1: {kind}, the family with this form, rotates no part'
-    raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
-  if (scaling := _scaling(rope['scaling'], length)) is not None:
-    kind = scaling['rope_type']
-    if kind not in OF_TRANSFORMERS:
-      field = f'config.encoding.scaling.rope_type={shown(kind)}'
-      raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
-    fields['rope_scaling'] = scaling
-    if kind == 'linear':  # transformers has no word for where it starts
-      leads_to = round(scaling['factor'] * scaling.pop(ORIGINAL, length / scaling['factor']))
-      if leads_to != length:
-        fields[LONGEST_OF_LINEAR] = leads_to
-    if kind == 'dynamic':  # of which transformers takes this for the length before
-      fields[LONGEST] = scaling[ORIGINAL]
-    if kind in ('yarn', 'longrope') and 'factor' in scaling:
-      # transformers 4 takes the factor from these two, whatever `factor` says
-      fields[LONGEST] = round(scaling['factor'] * scaling[ORIGINAL])
-    if kind == 'longrope':
-      fields[ORIGINAL] = scaling[ORIGINAL]
-  return fields
