@@ -41,7 +41,7 @@ def main(argv):
 
   import jax  # it takes seconds to import
 
-  from posenc_jax.data.tokenizers import TokenizerJson
+  from posenc_jax.data.tokenizer_json import TokenizerJson
   from posenc_jax.pretrained import importing, sources
 
   # Nothing is computed here: an accelerator may be too small for float32 parameters, and on a host

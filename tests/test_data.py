@@ -38,6 +38,7 @@ from posenc_jax.data import (
   hf,
   sotu,
   token_cache,
+  tokenizer_json,
   tokenizers,
 )
 from posenc_jax.data import documents as documents_of_files
@@ -851,7 +852,7 @@ def test_large_texts_are_read_where_they_lie(tmp_path, monkeypatch):
     (tmp_path / 'texts' / name).write_bytes(content.encode('utf-8', 'surrogateescape'))
   path = tmp_path / 'tokenizer.json'
   path.write_bytes(byte_tokenizer(256))
-  vocab = tokenizers.TokenizerJson(path.read_bytes(), str(path)).vocab
+  vocab = tokenizer_json.TokenizerJson(path.read_bytes(), str(path)).vocab
   of_json = {'data.tokenizer': str(path), 'data.vocab': vocab}
   learned = {'data.tokenizer': 'sentencepiece', 'data.vocab': 270}
 
@@ -1330,7 +1331,7 @@ def metaspace():
 def test_a_tokenizer_json_that_leaves_text_unknown_is_refused(tmp_path, monkeypatch):
   path, made = tmp_path / 'tokenizer.json', metaspace()
   made.save(str(path))
-  tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
+  tokenizer = tokenizer_json.read_tokenizer_json(str(path), made.get_vocab_size() + 1)
   known, short = WORDS[0][:60].encode(), f'{WORDS[0][:20]} ᚠ'.encode()
   assert len(tokenizer.encode(short))  # such as a prompt
 
@@ -1365,7 +1366,7 @@ def of_ascii(kind):
   settings = {'vocab_size': 40, 'special_tokens': special, 'show_progress': False}
   of_unigrams = unknown if kind == 'Unigram' else {}
   made.train_from_iterator([ASCII], trainer(**settings, **of_unigrams))
-  return tokenizers.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
+  return tokenizer_json.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
 
 
 @pytest.mark.parametrize(
@@ -1398,7 +1399,7 @@ def test_an_unknown_token_that_the_text_says_is_known(unknown):
   words = {'the': 1, 'day': 2 - unknown, '<unk>': unknown}
   made = library.Tokenizer(library.models.WordLevel(words, unk_token='<unk>'))
   made.pre_tokenizer = library.pre_tokenizers.WhitespaceSplit()
-  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
   for text, count in ((b'the <unk> day <unk>', 0), (b'the <unk> night day', 5)):
     (cut,) = tokenizer.cut([text])
     assert (len(cut.tokens_T), cut.unknown) == (4, count)
@@ -1406,7 +1407,7 @@ def test_an_unknown_token_that_the_text_says_is_known(unknown):
 
 def test_bytes_that_are_not_utf_8_are_said_and_many_are_refused(tmp_path, capsys):
   """A tokenizer.json reads them as U+FFFD, which is easily predicted."""
-  tokenizer = tokenizers.TokenizerJson(byte_level().to_str().encode(), 'some.json')
+  tokenizer = tokenizer_json.TokenizerJson(byte_level().to_str().encode(), 'some.json')
   few, many = ASCII.encode() + b'\xe9\xff', 'mañana el niño soñó '.encode('latin-1')
   assert next(tokenizer.cut([few])).replaced == 2
   token_cache.tokenized([few], tokenizer, tmp_path, 'corpus')
@@ -1431,7 +1432,7 @@ def test_line_breaks_that_byte_pairs_leave_out_within_a_word_are_unknown():
   for splitter, unknown in ((None, 100), (library.pre_tokenizers.WhitespaceSplit(), 0)):
     if splitter:
       made.pre_tokenizer = splitter
-    tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+    tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
     (cut,) = tokenizer.cut([text])
     assert cut.unknown == unknown
     assert cut.bytes_T.max() == (2 if splitter else 101)
@@ -1444,7 +1445,7 @@ def test_what_a_splitter_takes_out_is_unknown():
   library = pytest.importorskip('tokenizers')
   made = library.Tokenizer(library.models.BPE({letter: n for n, letter in enumerate('ACGT')}, []))
   made.pre_tokenizer = library.pre_tokenizers.Split(',', 'removed')
-  (cut,) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut([b'ACGT,' * 10])
+  (cut,) = tokenizer_json.TokenizerJson(made.to_str().encode(), '').cut([b'ACGT,' * 10])
   assert cut.unknown == 10
 
 
@@ -1453,7 +1454,7 @@ def test_bytes_of_all_kinds_are_known_to_a_tokenizer_of_bytes():
   library = pytest.importorskip('tokenizers')
   made = byte_level()
   made.normalizer = library.normalizers.NFC()
-  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
   for text in [*STRANGE, 'e\u0301 \u1112\u1161\u11ab'.encode()]:
     (cut,) = tokenizer.cut([text])
     assert cut.unknown == 0
@@ -1472,7 +1473,7 @@ def test_a_tokenizer_that_changes_text_is_said(normalizer, text, said, tmp_path,
   library = pytest.importorskip('tokenizers')
   made = byte_level()
   made.normalizer = getattr(library.normalizers, normalizer)()
-  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
   token_cache.tokenized([text.encode()], tokenizer, tmp_path, 'corpus')
   lines = capsys.readouterr().err.splitlines()
   assert len(lines) == (2 if said else 1)
@@ -1486,7 +1487,7 @@ def test_a_change_of_text_is_seen_in_any_of_some_documents(tmp_path, capsys):
   made.pre_tokenizer = library.pre_tokenizers.Split('no such text', 'isolated')
   for normalizer, said in ((normalizers.NFKC(), True), (normalizers.NFC(), False)):
     made.normalizer = normalizers.Sequence([normalizer, normalizers.ByteLevel()])
-    tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+    tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
     token_cache.tokenized([b'the day', b'', 'a ﬁne é'.encode()], tokenizer, tmp_path, 'corpus')
     assert ("changes text ('ﬁneé' to 'fineé')" in capsys.readouterr().err) == said
 
@@ -1505,7 +1506,7 @@ def test_marks_of_words_are_no_text(model, settings, pieces, text):
   vocab = {piece: n for n, piece in enumerate(pieces)} | {'[UNK]': len(pieces)}
   settings = settings | ({'merges': []} if model == 'BPE' else {})
   made = library.Tokenizer(getattr(library.models, model)(vocab, **settings))
-  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
   assert tokenizer.decode(range(len(pieces))) == text.encode()
   assert b''.join(tokenizer.decode([n]) for n in range(len(pieces))) == text.encode()
 
@@ -1516,11 +1517,11 @@ def test_words_are_written_apart(splitter):
   library = pytest.importorskip('tokenizers')
   made = library.Tokenizer(library.models.WordLevel({'17': 0, '50': 1, '34': 2}, unk_token='?'))
   made.pre_tokenizer = getattr(library.pre_tokenizers, splitter)()
-  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
   assert tokenizer.decode([0, 1, 2]) == b''.join(map(tokenizer.decode, ([0], [1], [2])))
   assert tokenizer.encode(tokenizer.decode([0, 1, 2, 0])).tolist() == [0, 1, 2, 0]
   made.decoder = library.decoders.Fuse()
-  assert tokenizers.TokenizerJson(made.to_str().encode(), '').decode([0, 1]) == b'1750'
+  assert tokenizer_json.TokenizerJson(made.to_str().encode(), '').decode([0, 1]) == b'1750'
 
 
 def test_bytes_of_words_come_back():
@@ -1530,7 +1531,7 @@ def test_bytes_of_words_come_back():
     library.models.BPE({'Ã©</w>': 0, 'Ã': 1, '©': 2}, [], end_of_word_suffix='</w>')
   )
   made.decoder = library.decoders.ByteLevel()
-  tokenizer = tokenizers.TokenizerJson(made.to_str().encode(), '')
+  tokenizer = tokenizer_json.TokenizerJson(made.to_str().encode(), '')
   assert tokenizer.decode([0, 1, 2]) == 'é é'.encode()
 
 
@@ -1546,7 +1547,7 @@ def without_unknown(kind):
 
 @pytest.mark.parametrize('kind', ['Unigram', 'WordLevel', 'WordPiece', 'BPE'])
 def test_text_that_a_tokenizer_cannot_cut_is_one_line(kind, tmp_path):
-  tokenizer = tokenizers.TokenizerJson(without_unknown(kind).to_str().encode(), 'some.json')
+  tokenizer = tokenizer_json.TokenizerJson(without_unknown(kind).to_str().encode(), 'some.json')
   assert len(tokenizer.encode(b'a')) == 1
   with pytest.raises(UserError) as error:
     tokenizer.encode('🙂'.encode())
@@ -1562,11 +1563,11 @@ def test_text_that_a_tokenizer_cannot_cut_is_one_line(kind, tmp_path):
 
 @pytest.mark.parametrize('make', [byte_level, metaspace])
 def test_tokens_of_a_tokenizer_json_stand_for_all_bytes(make, tmp_path, monkeypatch):
-  monkeypatch.setattr(tokenizers, 'MOST_UNKNOWN', 1.0)
+  monkeypatch.setattr(tokenizer_json, 'MOST_UNKNOWN', 1.0)
   path = tmp_path / 'tokenizer.json'
   made = make()
   made.save(str(path))
-  tokenizer = tokenizers.tokenizer_json(str(path), made.get_vocab_size() + 1)
+  tokenizer = tokenizer_json.read_tokenizer_json(str(path), made.get_vocab_size() + 1)
   assert tokenizer.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
   for text in [*STRANGE, *(word.encode() for word in WORDS)]:
     ((tokens_T, bytes_T, *_),) = tokenizer.cut([text])
@@ -1601,7 +1602,7 @@ def test_bytes_of_spaces_and_special_tokens_are_their_own():
   of_spaces = type(made.model)({'a': 0, 'b': 1, '\u0120': 2, 'a\u0120': 3}, [('a', '\u0120')])
   made.model, made.pre_tokenizer = of_spaces, type(made.pre_tokenizer)(False, use_regex=False)
   made.add_special_tokens(['<|end|>'])
-  ((tokens_T, bytes_T, *_),) = tokenizers.TokenizerJson(made.to_str().encode(), '').cut(
+  ((tokens_T, bytes_T, *_),) = tokenizer_json.TokenizerJson(made.to_str().encode(), '').cut(
     [b'a  b<|end|>']
   )
   assert (tokens_T.tolist(), bytes_T.tolist()) == ([3, 2, 1, 4], [2, 1, 1, 7])
@@ -1668,7 +1669,7 @@ def test_tokens_are_made_once_of_the_same_text(tmp_path, monkeypatch, capsys, sm
 
   check(opened())
   with monkeypatch.context() as patch:
-    patch.setattr(tokenizers.TokenizerJson, 'cut', None)
+    patch.setattr(tokenizer_json.TokenizerJson, 'cut', None)
     capsys.readouterr()
     again = opened()
     assert again.counts.sum() == sum(map(len, again.tokens))
@@ -1796,7 +1797,7 @@ def test_stamps_that_cannot_be_written_are_done_without(tmp_path):
 def test_tokens_of_text_that_changes_while_it_is_read(tmp_path):
   path = tmp_path / 'tokenizer.json'
   byte_level().save(str(path))
-  made = tokenizers.TokenizerJson(path.read_bytes(), str(path))
+  made = tokenizer_json.TokenizerJson(path.read_bytes(), str(path))
 
   class Changing(list):
     def __iter__(self):
@@ -1811,7 +1812,7 @@ def test_tokens_of_text_that_changes_while_it_is_read(tmp_path):
 def test_tokens_of_no_text_at_all(tmp_path):
   path = tmp_path / 'tokenizer.json'
   byte_level().save(str(path))
-  made = tokenizers.TokenizerJson(path.read_bytes(), str(path))
+  made = tokenizer_json.TokenizerJson(path.read_bytes(), str(path))
   found = token_cache.tokenized([b'', b''], made, tmp_path / 'cache', 'none')
   assert (len(found.tokens_N), len(found.bytes_N), found.counts_D.tolist()) == (0, 0, [0, 0])
 
@@ -1825,7 +1826,7 @@ def of_spaces(vocab):
   words = pieces + [f'<{n}>' for n in range(vocab - 1 - len(pieces))]
   scores = [(word, -1.0) for word in words]
   made = library.Tokenizer(library.models.Unigram(scores, unk_id=0))
-  return tokenizers.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
+  return tokenizer_json.TokenizerJson(made.to_str().encode(), 'tokenizer.json')
 
 
 @pytest.mark.parametrize(('vocab', 'kind'), [(2**16, np.uint16), (2**16 + 1, np.int32)])
@@ -2126,7 +2127,7 @@ def test_a_run_on_integers_scores_and_writes_them(tmp_path, command, capsys):
   assert (code, 'it was tuned on' in out) == (None, False)
   path = tmp_path / 'out' / 'tokenizer.json'
   assert library.Tokenizer.from_file(str(path)).encode('7\n299 0').ids == [300, 7, 299, 0]
-  exported = tokenizers.TokenizerJson(path.read_bytes(), '')
+  exported = tokenizer_json.TokenizerJson(path.read_bytes(), '')
   assert exported.encode(b'7 299 0').tolist() == [7, 299, 0]
   with pytest.raises(UserError, match='cannot cut a text'):
     exported.encode(b'7 300')

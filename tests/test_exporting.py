@@ -16,7 +16,7 @@ from small_models import RECORDS, TOKENIZER, config_of, imported, save
 from configs import base
 from posenc_jax import storage
 from posenc_jax.config import overlay, saved_config, to_json
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizer_json import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.runs import load_run
 from posenc_jax.model.decoder import build

@@ -13,7 +13,7 @@ from small_models import RECORDS, SMALL_TOKENIZER, imported, save, write_gguf
 
 from configs import base
 from posenc_jax.config import to_json
-from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
+from posenc_jax.data.tokenizer_json import BYTE_OF_CHARACTER
 from posenc_jax.encodings.core.scaling.formulas import rope_frequencies
 from posenc_jax.encodings.core.scaling.rope_types import SCALINGS
 from posenc_jax.errors import UserError

@@ -31,7 +31,7 @@ from small_runs import write_text_corpus
 from configs import base
 from posenc_jax import attend, cli, data, make, storage, sweep
 from posenc_jax.config import BASE, load, load_study, overlay, saved_config, to_json
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizer_json import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import preflight, runs
 from posenc_jax.evaluation.evaluate import evaluate

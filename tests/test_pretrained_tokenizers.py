@@ -13,7 +13,7 @@ from small_runs import write_text_corpus
 from configs import base
 from posenc_jax import storage
 from posenc_jax.config import config_hash, overlay, saved_config, to_json
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizer_json import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import generation, preflight
 from posenc_jax.evaluation.evaluate import evaluate

@@ -20,7 +20,7 @@ from small_runs import STEPS
 from test_evaluation import Stub, chosen_documents, rows_of, state
 
 from posenc_jax import config, data, heads_of_layer, score, scores_of_heads, weights_of_heads
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizer_json import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, runs, scoring, windows
 from posenc_jax.model import decoder

@@ -11,7 +11,8 @@ import pytest
 from small_runs import tiny
 
 from posenc_jax import data, storage
-from posenc_jax.data.tokenizers import BYTES, TokenizerJson
+from posenc_jax.data.tokenizer_json import TokenizerJson
+from posenc_jax.data.tokenizers import BYTES
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import evaluate, model_functions, plan, text_tasks
 from posenc_jax.protocols import TEXT_TASKS

@@ -21,7 +21,8 @@ from posenc_jax.data.batches import BETWEEN, Batch, Batches
 from posenc_jax.data.documents import SPLITS, Listing
 from posenc_jax.data.task_corpus import TaskCorpus
 from posenc_jax.data.token_cache import ByteCounts, Tokenized, tokenized
-from posenc_jax.data.tokenizers import BYTES, Bytes, Integers, learned, tokenizer_json
+from posenc_jax.data.tokenizer_json import read_tokenizer_json
+from posenc_jax.data.tokenizers import BYTES, Bytes, Integers, learned
 from posenc_jax.errors import UserError, hint, shown
 from posenc_jax.rows.clusters import top_folder
 
@@ -221,7 +222,7 @@ def tokenizer(data: ConfigDict) -> Bytes:
   if data.tokenizer == 'integers':
     return Integers(data.vocab)
   if data.tokenizer != 'sentencepiece':
-    return tokenizer_json(data.tokenizer, data.vocab)
+    return read_tokenizer_json(data.tokenizer, data.vocab)
   return learned(text(data, 'train').documents, data.vocab, cache_folder(data.cache))
 
 

@@ -26,8 +26,8 @@ from posenc_jax.data.building import build_once
 from posenc_jax.data.tokenizers import Bytes, OtherText, Unread, not_utf8
 from posenc_jax.errors import Damaged, UserError
 
-# One more with each change of what the modules here make of files, what tokenizers.py makes of a
-# text or refuses, or of how it is kept.
+# One more with each change of what the modules here make of files, what tokenizers.py and
+# tokenizer_json.py make of a text or refuse, or of how it is kept.
 FORMAT = 7
 # The files of numbers. Where a token stands for LARGE bytes or more, `bytes` has LARGE, `places`
 # the place of the token, and `large` its bytes.

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from posenc_jax.data.tokenizers import BYTES, MOST_UNKNOWN, Bytes
+from posenc_jax.data.tokenizer_json import MOST_UNKNOWN
+from posenc_jax.data.tokenizers import BYTES, Bytes
 from posenc_jax.errors import UserError
 
 DIGITS = 5  # of a key, a code and a value

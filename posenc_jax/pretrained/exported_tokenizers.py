@@ -5,7 +5,7 @@ token a model's own files put there.
 import json
 from collections.abc import Mapping
 
-from posenc_jax.data.tokenizers import BYTE_OF_CHARACTER
+from posenc_jax.data.tokenizer_json import BYTE_OF_CHARACTER
 from posenc_jax.errors import UserError
 from posenc_jax.pretrained.config_json import first
 from posenc_jax.training.own_tokenizer import ABOUT_TOKENIZER, GENERATION, PIECES

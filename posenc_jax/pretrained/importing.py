@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config import from_json, to_json, validate
 from posenc_jax.config.serialization import OWN_TOKENIZER
-from posenc_jax.data.tokenizers import TokenizerJson
+from posenc_jax.data.tokenizer_json import TokenizerJson
 from posenc_jax.errors import MAX_REASON, UserError, one_line, shown, user_errors
 from posenc_jax.model import decoder
 from posenc_jax.pretrained.config_json import bos_of

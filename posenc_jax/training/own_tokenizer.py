@@ -11,7 +11,8 @@ from ml_collections import ConfigDict
 from posenc_jax import storage
 from posenc_jax.config import saved_config
 from posenc_jax.config.serialization import OWN_TOKENIZER
-from posenc_jax.data.tokenizers import SentencePiece, TokenizerJson, learned_before, tokenizer_json
+from posenc_jax.data.tokenizer_json import TokenizerJson, read_tokenizer_json
+from posenc_jax.data.tokenizers import SentencePiece, learned_before
 from posenc_jax.errors import UserError
 
 TOKENIZER_HASH = 'tokenizer.json'  # holds the hash of the tokenizer, if there is one but bytes
@@ -34,7 +35,7 @@ def kept_tokenizer(workdir: str | Path, data: ConfigDict) -> SentencePiece | Tok
   if not workdir:
     return None
   if (own := tokenizer_path(workdir, data)) != Path(data.tokenizer):
-    return tokenizer_json(str(own), data.vocab)
+    return read_tokenizer_json(str(own), data.vocab)
   path = Path(workdir) / LEARNED
   if data.tokenizer != 'sentencepiece' or not storage.exists(path):
     return None
