@@ -7,7 +7,7 @@ Cost: nine runs of about 0.8 million parameters, 1.5 to 2.6 minutes each, 18 min
 cores (jax 0.12), other work beside them for a part of it. Result, one seed: sinusoidal, NoPE and
 RoPE models of this budget are of no use past the training length, T5 holds for a while,
 Transformer-XL loses 0.01 and ALiBi stays. Bits per byte of the last 64 bytes at 128 and 2048
-tokens: DeBERTa 1.79 and 1.87, T5 1.81 and 2.61, Transformer-XL 1.82 and 1.83, RoPE 1.83 and 4.83,
+tokens: DeBERTa 1.79 and 1.86, T5 1.81 and 2.61, Transformer-XL 1.82 and 1.83, RoPE 1.83 and 4.83,
 ALiBi 1.99 and 1.99, sinusoidal 2.18 and 4.36, learned 2.24 and no value, NoPE 2.57 and 4.01.
 """
 
