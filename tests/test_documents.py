@@ -329,43 +329,14 @@ def test_the_list_of_results_has_their_numbers():
 
 NUMBER = r'[-+]?\d+\.\d+'
 STUDIES_OF_SECTIONS = {
-  ('README.md', 'The answer so far'): [
-    'alibi_slopes',
-    'board',
-    'board_code',
-    'classic',
-    'code_budget',
-    'board_extended',
-    'budget_extended',
-    'budget_longer',
-    'inside',
-    'inside_budget',
-    'passkey',
-    'passkey_within',
-    'pretrained',
-    'pretrained_4',
-    'scale_budget',
-  ],
-  ('README.md', 'A model that needs more context'): [
-    'pretrained',
-    'pretrained_long_ppl',
-    'pretrained_4',
-    'pretrained_packages',
-    'pretrained_speeches',
-    'passkey',
-  ],
+  ('README.md', 'A model that needs more context'): ['pretrained', 'pretrained_4', 'passkey'],
   ('README.md', 'A model that you train'): [
     'board',
     'board_code',
     'board_extended',
-    'equal_time',
-    'inside',
-    'inside_budget',
-    'rates',
-    'scale_budget',
-    'scale_width',
-    'speeches_kv_shift',
-    'width_rate',
+    'budget_extended',
+    'budget_longer',
+    'classic',
   ],
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
@@ -621,7 +592,7 @@ VERDICTS = [
   *[
     ('board_code', 'alibi', 'uses text past L; holds to 32 L', page, words)
     for page, words in (
-      (README, 'ALiBi uses text past L and holds to 32 L with six seeds, GRAPE-AP does with three'),
+      (README, '| ALiBi | 0.268 [0.117, 0.363], marked | 6 | 32 L |'),
       (FINDINGS, 'ALiBi uses text past L and holds to 32 L, whichever seed is left out'),
       (LIST, 'ALiBi uses text past L and holds to 32 L (1.847'),
     )
@@ -632,14 +603,18 @@ VERDICTS = [
       (
         *('grape_ap', 'uses text past L; holds to 32 L'),
         *(
-          'GRAPE-AP does with three',
+          '| GRAPE-AP | 0.310 [0.151, 0.414], marked | 3 | 32 L |',
           'and so does GRAPE-AP',
           'uses text past L and holds to 32 L, too',
         ),
       ),
       (
         *('dape', 'uses text past L; holds to 8 L; holds with a window of L'),
-        *('and DAPE, with three, to 8 L', 'so that it holds to 8 L', 'DAPE to 8 L (1.787'),
+        *(
+          '| DAPE | 0.363 [0.210, 0.487], marked | 3 | 8 L |',
+          'so that it holds to 8 L',
+          'DAPE to 8 L (1.787',
+        ),
       ),
     )
     for page, words in ((README, in_readme), (FINDINGS, in_findings), (LIST, in_list))
@@ -671,6 +646,16 @@ VERDICTS = [
     *(FINDINGS, 'p-RoPE fails with its window (+0.066'),
   ),
   *[
+    ('board_extended', line, verdict, README, words)
+    for line, verdict, words in (
+      ('streaming', 'holds to 32 L', 'StreamingLLM | 0.010 [0.005, 0.013] | 5 | 32 L |'),
+      (
+        *('dca', 'uses text past L; holds to 4 L; fails by 32 L'),
+        'dual chunk attention | 0.093 [0.021, 0.168], marked | 5 | 4 L |',
+      ),
+    )
+  ],
+  *[
     ('board_extended', line, verdict, FINDINGS, '*use text past L*, narrowly, and Self-Extend')
     for line, verdict in (
       ('dca', 'uses text past L; holds to 4 L; fails by 32 L'),
@@ -689,26 +674,29 @@ VERDICTS = [
     )
   ],
   *[
-    ('scale_budget', line, f'uses text past L; {verdict}', page, words)
+    (
+      *('scale_budget', line, f'uses text past L; {verdict}', FINDINGS),
+      'all four distance-based encodings tried gain from text past L',
+    )
     for line, verdict in (
       ('alibi', 'holds to 8 L; fails with a window of L'),
       ('kerple_log', 'holds to 32 L'),
       ('t5', 'holds to 32 L'),
       ('transformer_xl', 'holds to 32 L'),
     )
-    for page, words in (
-      (README, 'T5, KERPLE, Transformer-XL and ALiBi all gain from text past L'),
-      (FINDINGS, 'all four distance-based encodings tried gain from text past L'),
-    )
   ],
   (
     *('scale_budget', 't5', 'uses text past L; holds to 32 L'),
     *(LIST, 'T5, which failed by 8 L, holds to 32 L (2.266'),
   ),
+  (
+    *('scale_budget', 't5', 'uses text past L; holds to 32 L'),
+    *(README, "T5's bias | 0.311 [0.190, 0.439] | 2 | 32 L |"),
+  ),
   *[
     ('scale_budget', 'alibi', 'uses text past L; holds to 8 L; fails with a window of L', *where)
     for where in (
-      (README, 'ALiBi then holds to 8 L.'),
+      (README, '| ALiBi | 0.303 [0.168, 0.447], marked | 2 | 8 L |'),
       (FINDINGS, 'ALiBi then holds to 8 L only'),
       (FINDINGS, 'With four times the training it breaks ALiBi with both seeds'),
     )
@@ -725,18 +713,18 @@ VERDICTS = [
     )
   ],
   *[
-    ('width_rate', line, verdict, page, words)
-    for line, verdict, page, words in (
-      ('t5', 'fails by 4 L', README, 'T5 fails by 4 L at half the rate'),
+    ('width_rate', line, verdict, FINDINGS, words)
+    for line, verdict, words in (
+      ('t5', 'fails by 4 L', 'At 4 L it loses 0.102 [0.038, 0.170] with half the rate'),
       (
         *('t5, rate x 2', 'holds to 2 L; fails by 8 L; fails with a window of L'),
-        *(README, "and holds to 2 L at the board's"),
+        "with the board's it is not shown to (-0.015 [-0.078, +0.049])",
       ),
       (
         *('rope', 'fails by 2 L; holds with a window of L'),
-        *(FINDINGS, 'With half of it RoPE holds with its window'),
+        'With half of it RoPE holds with its window',
       ),
-      ('rope, rate x 2', 'fails by 2 L', FINDINGS, 'it loses 0.061 with one seed'),
+      ('rope, rate x 2', 'fails by 2 L', 'it loses 0.061 with one seed'),
     )
   ],
   *[
