@@ -174,8 +174,9 @@ def attend(
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
       their own segment only (packing).
     is_causal: whether keys to the right are hidden.
-    window: how many tokens a query sees, itself included, counted by index (on either side if not
-      causal); None: all.
+    window: how many tokens a query sees, itself included, counted by index; None: all. Without a
+      causal mask it sees window - 1 tokens on either side: a span of 128 tokens around a query, 64
+      on either side, as released encoders count it, is a window of 65.
     chunk: how many tokens a chunk has, counted by index from the start of each segment; a query
       sees its own chunk only (Llama 4); None: all.
     sink_tokens: so many tokens at the start of each segment are visible whatever `window` and

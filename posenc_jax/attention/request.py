@@ -122,7 +122,9 @@ def build_request(
   T, S = q_BTHK.shape[1], k_BSGK.shape[1]
   mask = mask.cut(S)
   if enc.causal_only and mask.looks_ahead:
-    raise ValueError(f'{name} is defined for causal attention only')
+    part = next((type(part).__name__ for part in enc.parts() if part.causal_only), name)
+    where = '' if part == name else f' (in {name})'
+    raise ValueError(f'{part}{where} is defined for causal attention only')
   if enc.needs_inputs and x is None:
     raise ValueError(f'{name} reads content: attention needs x, the normalized input of the layer')
   if softcap is not None:

@@ -20,7 +20,9 @@ class FIRE(Encoding):
   U(-1/sqrt(fan-in), 1/sqrt(fan-in)) as linear layers of the reference code do. Every layer has its
   own set and the 1e-6 is there, as in that code; its option of one set for all layers, FIRE-S, is
   `model.share_encoding='all'`. Its bias after the last layer is left out: alike for all keys, it
-  changes no softmax. |i - j| for later keys is ours.
+  changes no softmax. |i - j| for later keys is ours: to the right of a query it may be more than i,
+  so without a causal mask L0 should be no less than the longest input, or the MLP is asked for
+  fractions above 1.
   """
 
   paper = 'Li et al. 2023, arXiv:2310.04418'

@@ -24,7 +24,13 @@ class SSMax(VisibleKeys):
   per_layer = ('s', 'b')
 
   def __init__(self, dims: Dims, rngs, *, start: float | None = None, bias: bool = False):
-    """`start`: where s starts; None: L / log(L!), 0.168 at L = 1024. `bias`: whether there is b."""
+    """Makes the factors.
+
+    Args:
+      start: where s starts; None: L / log(L!), 0.168 at L = 1024, so that the factors of a causal
+        text of L tokens are 1 on average. Without a causal mask that is 1 / log(L).
+      bias: whether there is b.
+    """
     super().__init__(dims, rngs)
     if start is None:
       start = 1 / np.log(np.arange(1, max(dims.train_length, 2) + 1)).mean()

@@ -43,7 +43,7 @@ Arrays = Sequence[np.ndarray]  # of each document, or of each part that is score
 Scored = tuple[list[np.ndarray], Callable[[Arrays], Arrays]]
 # Arguments of `LM.hidden` that are no arrays.
 NO_ARRAYS = (
-  *('window', 'chunk', 'sink_tokens', 'prefix', 'max_position_distance', 'softcap', 'backend'),
+  *('window', 'chunk', 'sink_tokens', 'max_position_distance', 'softcap', 'backend'),
   *('block_sizes', 'logits_dtype'),
 )
 
@@ -120,7 +120,9 @@ def score(
       long_ppl: of whole windows the tokens that need more than the last `context` tokens, as
         `evaluator` finds (the model itself; a run must have the tokenizer that cuts documents, or
         be of the task of the model), by `stride`, `alpha` and `beta`.
-    attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}.
+    attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}; no
+      `prefix`, whose tokens would be asked for what they see, and nothing else that shows a token
+      those after it.
     settings: those of the protocol, by name.
 
   Returns:
@@ -213,8 +215,13 @@ def _likelihoods(
     if isinstance(run, Run) and nll == run.nats:
       return nll, run.model.vocab >= MANY_SYMBOLS
     return functools.partial(_nats_of_each, nll), False
-  if 'dtype' in (attention or {}):
-    raise ValueError(f'attention: dtype={attention["dtype"]!r}; allowed: none, an LM is float32')
+  for name, reason in (
+    ('dtype', 'an LM is float32'),
+    ('prefix', 'its tokens see what they are asked for'),
+    ('is_causal', 'a token would see what it is asked for'),
+  ):
+    if name in (attention or {}):
+      raise ValueError(f'attention: {name}={attention[name]!r}; allowed: none, {reason}')
 
   options = {
     name: tuple(given) if isinstance(given, list) else given

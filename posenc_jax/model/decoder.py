@@ -161,7 +161,8 @@ class LM(nnx.Module):
         layer to layer, the layer's is beside these arguments, as `state`.
       dtype: of activations.
       logits_dtype: of what is returned, and so of the product that logits are; None: `dtype`.
-      **attention: softcap, backend, block_sizes as for `attend`.
+      **attention: is_causal, mask, mask_ids, bias, softcap, backend, block_sizes as for `attend`.
+        With is_causal=False this is an encoder.
 
     Raises:
       LengthError: contiguous positions go beyond a learned table.
