@@ -334,9 +334,13 @@ STUDIES_OF_SECTIONS = {
     'board',
     'board_code',
     'board_extended',
+    'alibi_slopes',
     'budget_extended',
     'budget_longer',
     'classic',
+    'code_extended',
+    'rates',
+    'speeches_kv_shift',
   ],
   ('results/FINDINGS.md', 'A model that needs more context'): [
     'pretrained',
