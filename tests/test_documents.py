@@ -89,6 +89,13 @@ for n, prefix in enumerate((100, 300)):
 at_once = attend(*(x[:, :, 0].swapaxes(0, 1) for x in (q, k, v)), enc, window=window)
 assert abs(outputs[:, :, 0].swapaxes(0, 1) - at_once).max() < 1e-5
 """,
+  """
+later = tokens.at[:, -1].add(1)
+assert abs(model(later, is_causal=False) - model(tokens, is_causal=False))[:, 0].max() > 1e-3
+for _ in range(20):
+  model, state, after = step(model, state, tokens, is_asked)
+assert after < nats - 0.5
+""",
 )
 
 
@@ -106,7 +113,7 @@ def test_python_blocks_run():
   pages = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in (ROOT / 'docs').glob('*.md')))
   blocks = {page: found for page in pages if (found := blocks_of(page))}
   counts = {page: len(found) for page, found in blocks.items()}
-  assert counts == {'README.md': 3, 'docs/attend.md': 10, 'docs/encodings.md': 4}
+  assert counts == {'README.md': 3, 'docs/attend.md': 11, 'docs/encodings.md': 4}
   attend = zip(blocks['docs/attend.md'], AFTER_BLOCKS, strict=True)
   blocks['docs/attend.md'] = [block + check for block, check in attend]
   run = "exec(compile({!r}, {!r}, 'exec'), {{'__name__': '__main__'}})".format

@@ -570,6 +570,30 @@ def test_pairs_of_sequences_in_a_row_are_as_alone(name):
   assert of_second > 1e-2 if name in ('key_offset', 'kv_shift') else of_second < 2e-5
 
 
+@pytest.mark.ci
+def test_what_does_not_tell_left_from_right_is_listed():
+  """Of a text read backwards, and of one in any order, outputs of layers without a causal mask."""
+  page = ' '.join((REPOSITORY / 'ENCODINGS.md').read_text().split())
+  (listed,) = re.findall(r'these do not tell left from right.*?: (.*?) know no order', page)
+  even, no_order = (set(re.findall(r'`(\w+)`', part)) for part in listed.split('; and '))
+  x, weights, _ = inputs()
+  backwards, anew = np.arange(S)[::-1], np.random.default_rng(0).permutation(S)
+
+  @jax.jit
+  def changes(enc):
+    """How far outputs are from those of the same tokens in each other order, put back."""
+    of = functools.partial(layer, enc, weights, backend='dense', is_causal=False)
+    return [jnp.abs(of(x[:, order]) - of(x)[:, order]).max() for order in (backwards, anew)]
+
+  found = {}
+  for name in ENCODINGS:
+    if not declared(name).causal_only and name not in ('chain', 'heads'):
+      found[name] = [float(change) < 1e-4 for change in changes(build(name))]
+  assert even == {name for name, same in found.items() if same == [True, False]}
+  assert no_order == {'nope', 'drope', 'repo'}
+  assert all(found[name] == [True, True] for name in no_order)
+
+
 def test_a_function_tells_masks_apart():
   """The same function is the same static argument of a compiled program, a new one is another."""
   keep = lambda i, j: j < 5
