@@ -72,7 +72,7 @@ def _amount_scored(scores) -> str:
     counts.append(f'{join_unique(f"{score.tokens:,}" for score in scored)} tokens')
   elif examples := examples_scored(scores):
     counts.append(examples)
-    for_all = ', the same for all lines' * (len(scores.lines) > 1 and scores.has_same_tokens)
+    for_all = ', the same for all lines' * (len(scores.lines) > 1 and len(scores.by_tokens) == 1)
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}{for_all}'

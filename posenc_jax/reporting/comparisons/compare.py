@@ -40,7 +40,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 )
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import METRICS
-from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.rows import clusters
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
@@ -169,15 +169,12 @@ def baselines_of_lines(
     return {}
   chosen = lambda among: line_of_baseline(scores, baseline, names_of, among)
   is_named = lambda line: _has_name(scores, line, baseline, names_of)
-  by_tokens, row_of = defaultdict(list), scores.exemplar_row
-  for line in (first, *scores.lines):
-    by_tokens[scored_on(row_of[line])].append(line)
   found = {}
-  for lines in by_tokens.values():
+  for lines in sorted(scores.by_tokens, key=lambda lines: first not in lines):
     own = first if first in lines else chosen(lines) or first
     by_length = defaultdict(list)
-    for line in lines:
-      by_length[row_of[line]['train_length']].append(line)
+    for line in sorted(lines, key=lambda line: line != first):
+      by_length[scores.exemplar_row[line]['train_length']].append(line)
     for some in by_length.values():
       of_length = chosen(some) or own
       found |= {line: own if is_named(line) else of_length for line in some}
@@ -351,7 +348,7 @@ class _Comparer:
       other = self._sample(*other_of(line, column))
       if line_sample is None or other is None:
         continue
-      if is_on_same_tokens and line_sample.tokens != other.tokens:
+      if is_on_same_tokens and not line_sample.has_same_tokens(other):
         unlike.append(f'{line} at {column}')
         continue
       pair = self._pair(line_sample, other)
