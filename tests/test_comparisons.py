@@ -56,6 +56,7 @@ AT_L, OWN, OWN_WINDOWED, SHUFFLED, TRUNCATED, WINDOWED = (
   'Differences from their own score truncated to L',
   'Differences from rope windowed at L',
 )
+PAST = 'Differences from rope past L'
 
 
 def texts(table):
@@ -351,6 +352,7 @@ def test_past_l_lines_are_compared_with_the_truncated_baseline_if_there_is_no_wi
 def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():
   of_excerpts = documents(BITS, protocol='non_overlapping', k=None)
   assert not any(made.notes for made in make_tables(of_excerpts))  # there is no such control
+  assert PAST in contrasts(of_excerpts)
   fields = dict(protocol='copy', k=None)
   rows = documents(BITS, **fields)
   assert make_tables(rows)[-1].notes == [
@@ -371,6 +373,35 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
   assert TRUNCATED not in contrasts(
     documents(BITS) + documents({'t5': {16: [1.9] * 3}}, control='truncated')
   )
+
+
+@pytest.mark.parametrize(
+  ('protocol', 'fields'), [('sliding', {'stride': 4}), ('text_passkey', {'position': 50})]
+)
+def test_past_l_lines_are_compared_with_the_baseline_itself_where_a_protocol_has_no_controls(
+  protocol, fields
+):
+  rows = documents(BITS, protocol=protocol, k=None, **fields)
+  assert [*contrasts(rows)] == [AT_L, OWN, PAST]
+  table = contrasts(rows)[PAST]
+  assert table.header == ['encoding', '16']
+  assert [*texts(table)] == ['alibi', 't5']
+  assert 'difference from rope, mean' in table.caption
+  assert 'Past L a baseline may fail altogether' in table.caption
+  scores = {line: of_seeds(rows, line, 16) for line in BITS}
+  found = record(table, 't5', 16)
+  mean = (scores['t5'] - scores['rope']).mean()
+  low, high = interval_by_hand(rows, ('t5', 16), ('rope', 16))
+  assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx([mean, low, high])
+  theirs = stats.ttest_ind(scores['t5'], scores['rope'], equal_var=False).pvalue
+  assert found['p'] == pytest.approx(theirs)
+  # where nothing but what lies past L was scored, too
+  assert [*contrasts([r for r in rows if r['length'] > 8])] == [PAST]
+  longer = trained_longer('t5')  # a line within its own L, past that of the baseline
+  longer = [r | {'protocol': protocol, 'k': None} | fields for r in longer]
+  made = contrasts(rows + longer, baseline='rope')
+  assert f't5, {LONG}' in texts(made[PAST])
+  assert f't5, {LONG}' in texts(made[AT_L])
 
 
 def test_the_placebo_tells_whether_it_is_the_text_that_is_used():
