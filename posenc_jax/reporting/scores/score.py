@@ -187,6 +187,12 @@ class Scores:
     return found
 
   @property
+  def judged_elsewhere(self) -> set[str]:
+    """The lines of which seeds have learned another task, by which they are judged, or have not."""
+    rows = ((line, row) for (line, _, _), score in self.by_seed.items() for row in score.rows)
+    return {line for line, row in rows if row['learned'] is not None and row['learned'].corpus}
+
+  @property
   def alike(self) -> list[str]:
     """The `clusters.kinds_of` their documents, also of those with nothing to score."""
     places = set()
