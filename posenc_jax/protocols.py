@@ -24,6 +24,8 @@ _CHOSEN_BY = {
   PROMPTS: ('eval.documents', 'eval.target_context', 'eval.spans'),
   EXAMPLES: ('eval.examples',),
 }
+# Those whose choice rows of single documents name: the documents, places and sizes are theirs.
+SHOWN_BY_DOCUMENTS = {f for reads, own in _CHOSEN_BY.items() if reads != EXAMPLES for f in own}
 
 
 class Control(NamedTuple):

@@ -609,6 +609,24 @@ def test_tasks_say_how_many_seeds_have_learned(monkeypatch):
   assert smallest_of.SMALLEST_BETWEEN in table.notes
   assert smallest_of.fewest_text([8, 8, 3]) == '5 of 8'
   assert smallest_of.fewest_text([]) == '—'
+  monkeypatch.undo()
+  # of the parameters of one that learned another task, what they do in this one decides nothing
+  other = [
+    r | {'corpus': 'task:copy/blanks=3', 'run': f'other{r["seed"]}', 'label': 'other', 'step': 0}
+    for r in rows
+  ]
+  other = [r | {'parameters': {'run': f'run{r["seed"]}', 'step': 100}} for r in other]
+  low = lambda r: r['length'] == 8 and r['metric'] == 'token_accuracy'
+  other = [r | {'value': 0.2} if low(r) else r for r in other]
+  source = [r | {'run': f'run{r["seed"]}', 'protocol': 'sort', 'corpus': 'task:sort'} for r in rows]
+  for r in source:
+    r['value'] = {'token_chance': 0.5}.get(r['metric'], 1.0)
+  (table,) = tables.task_tables(rows + source + other)
+  found = {line[0].text: [cell.text for cell in line[1:]] for line in table.groups[0].lines}
+  assert found['other'][0] == '3 of 3'
+  (note,) = (note for note in table.notes if note.startswith('copy: '))
+  assert 'judged in the task of their training, task:sort: other' in note
+  assert '0.955 (copy); 0.975 (sort)' in table.caption
   (table,) = tables.task_tables([r for r in rows if r['length'] > 8])
   assert [cell.text for cell in table.groups[0].lines[0]][:2] == ['t5', '—']
 

@@ -56,6 +56,7 @@ AT_L, OWN, OWN_WINDOWED, SHUFFLED, TRUNCATED, WINDOWED = (
   'Differences from their own score truncated to L',
   'Differences from rope windowed at L',
 )
+PAST = 'Differences from rope past L'
 
 
 def texts(table):
@@ -351,6 +352,7 @@ def test_past_l_lines_are_compared_with_the_truncated_baseline_if_there_is_no_wi
 def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_rows():
   of_excerpts = documents(BITS, protocol='non_overlapping', k=None)
   assert not any(made.notes for made in make_tables(of_excerpts))  # there is no such control
+  assert PAST in contrasts(of_excerpts)
   fields = dict(protocol='copy', k=None)
   rows = documents(BITS, **fields)
   assert make_tables(rows)[-1].notes == [
@@ -371,6 +373,35 @@ def test_where_targets_move_with_length_the_use_of_far_context_needs_truncated_r
   assert TRUNCATED not in contrasts(
     documents(BITS) + documents({'t5': {16: [1.9] * 3}}, control='truncated')
   )
+
+
+@pytest.mark.parametrize(
+  ('protocol', 'fields'), [('sliding', {'stride': 4}), ('text_passkey', {'position': 50})]
+)
+def test_past_l_lines_are_compared_with_the_baseline_itself_where_a_protocol_has_no_controls(
+  protocol, fields
+):
+  rows = documents(BITS, protocol=protocol, k=None, **fields)
+  assert [*contrasts(rows)] == [AT_L, OWN, PAST]
+  table = contrasts(rows)[PAST]
+  assert table.header == ['encoding', '16']
+  assert [*texts(table)] == ['alibi', 't5']
+  assert 'difference from rope, mean' in table.caption
+  assert 'Past L a baseline may fail altogether' in table.caption
+  scores = {line: of_seeds(rows, line, 16) for line in BITS}
+  found = record(table, 't5', 16)
+  mean = (scores['t5'] - scores['rope']).mean()
+  low, high = interval_by_hand(rows, ('t5', 16), ('rope', 16))
+  assert [found[name] for name in ('difference', 'low', 'high')] == pytest.approx([mean, low, high])
+  theirs = stats.ttest_ind(scores['t5'], scores['rope'], equal_var=False).pvalue
+  assert found['p'] == pytest.approx(theirs)
+  # where nothing but what lies past L was scored, too
+  assert [*contrasts([r for r in rows if r['length'] > 8])] == [PAST]
+  longer = trained_longer('t5')  # a line within its own L, past that of the baseline
+  longer = [r | {'protocol': protocol, 'k': None} | fields for r in longer]
+  made = contrasts(rows + longer, baseline='rope')
+  assert f't5, {LONG}' in texts(made[PAST])
+  assert f't5, {LONG}' in texts(made[AT_L])
 
 
 def test_the_placebo_tells_whether_it_is_the_text_that_is_used():
@@ -717,7 +748,7 @@ def test_other_tokens_are_not_compared_but_named():
   for change, is_moved in (
     ({'position': 9}, one),
     ({'document': 'z'}, one),
-    ({'overrides': {'eval.document_tokens': 64}}, line),
+    ({'overrides': {'data.text_field': 'abstract'}}, line),
   ):
     moved = [r | change if is_moved(r) else r for r in documents(BITS)]
     main, *_ = make_tables(moved)
@@ -726,6 +757,70 @@ def test_other_tokens_are_not_compared_but_named():
   odd = [r | {'position': 9} if one(r) and r['seed'] == 0 else r for r in documents(BITS)]
   main, *_ = make_tables(odd)
   assert 'not compared, as its seeds scored different tokens: t5 at 8' in main.notes
+
+
+# As evaluation states them: each against the config of its run, and documents where they are others
+# than those of the training.
+CHOSEN = {'eval.documents': 6, 'eval.spans': 1, 'eval.target_context': 16}
+IMPORTED = CHOSEN | {DOCUMENTS: '1a2b3c4d'}
+
+
+def before_and_after(before, after):
+  """Rows of a model and of what was tuned from it, both of RoPE and step 0 and 100, under these
+  overrides.
+  """
+  of = lambda run, bits, **fields: [
+    r | {'run': run} for r in documents({'rope': {8: [bits], 16: [bits]}}, corpus='texts', **fields)
+  ]
+  return [*of('llama', 2.0, step=0, overrides=before), *of('tuned', 1.8, step=100, overrides=after)]
+
+
+@pytest.mark.parametrize(
+  ('after', 'metric'),
+  [(CHOSEN, 'bpb'), (None, 'bpb'), (IMPORTED, 'bpb'), (IMPORTED | {'eval.documents': 0}, 'ppl')],
+)
+def test_runs_that_state_their_choice_in_other_words_are_compared_on_what_they_scored(
+  after, metric
+):
+  rows = before_and_after(IMPORTED, after)
+  main, *tables = make_tables(rows, metric=metric)
+  (table,) = (some for some in tables if ' up to L' in some.title)
+  assert [round(abs(r['difference']), 6) for r in table.records] == [0.2]
+  assert all(r['low'] < r['difference'] + 1e-9 and r['clusters'] == 6 for r in table.records)
+  assert [line[1].is_best for line in lines_of(main)].count(True) == 1
+  assert not any('not compared with' in note for note in main.notes)
+  (judged,) = make_tables(
+    rows, form='effective_lengths', baseline=table.records[0]['baseline'], score_to_keep='baseline'
+  )
+  assert not any('not judged' in note for note in judged.notes)
+
+
+@pytest.mark.parametrize(
+  ('after', 'moved'),
+  [
+    (CHOSEN | {DOCUMENTS: '99999999'}, {}),  # the folder holds other documents now
+    (CHOSEN | {'data.text_field': 'abstract'}, {}),
+    (CHOSEN, {'position': 9}),
+    (CHOSEN, {'document': 'z'}),
+    (CHOSEN, {'bytes': 8}),
+  ],
+)
+def test_runs_that_scored_other_tokens_stay_apart(after, moved):
+  rows = before_and_after(IMPORTED, after)
+  is_moved = lambda r: (r['run'], r['document']) == ('tuned', 'a')
+  rows = [r | moved if is_moved(r) else r for r in rows]
+  main, *tables = make_tables(rows)
+  assert not any(' up to L' in table.title for table in tables)
+  assert not any(line[1].is_best for line in lines_of(main))  # each is alone
+  (name,) = (line for line in texts(main) if line.startswith('rope, step 0'))
+  main, *_ = make_tables(rows, baseline=name)
+  assert any(f'not compared with {name}, as scored tokens differ' in n for n in main.notes)
+
+
+def test_runs_that_state_their_choice_in_other_words_are_told_apart_without_single_documents():
+  rows = [r | {'document': None, 'position': None} for r in before_and_after(IMPORTED, CHOSEN)]
+  rows = list({(r['run'], r['length']): r for r in rows}.values())
+  assert not any(' up to L' in table.title for table in make_tables(rows))
 
 
 def test_a_difference_from_oneself_is_of_the_seeds_that_both_lengths_have():

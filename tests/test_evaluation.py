@@ -44,6 +44,8 @@ from posenc_jax.evaluation.measurement import Measurement
 from posenc_jax.model.decoder import build, shapes
 from posenc_jax.model.token_nll import token_nll
 from posenc_jax.protocols import CONTROLS, TEXT_TASKS
+from posenc_jax.reporting import row_files
+from posenc_jax.reporting.table_forms import make_tables
 from posenc_jax.rows import row_schema, sessions
 from posenc_jax.rows.overrides import DOCUMENTS, overrides_between, overrides_of
 from posenc_jax.training import provenance
@@ -1517,6 +1519,24 @@ def test_another_folder_that_has_changed_is_measured_anew(make_run, tmp_path):
   before, now = first[0]['overrides'][DOCUMENTS], data.opened(c.data, 'test').listing.sha256[:8]
   assert {*named} == {(before, f'{x}.txt') for x in 'abc'} | {(now, f'{x}.txt') for x in 'abcd'}
   assert before != now
+
+
+def test_a_model_is_compared_with_what_was_tuned_from_it_on_other_text(letters, tmp_path):
+  """Both are evaluated by the same flags, which rows of each state against its own config."""
+  texts = {'test': [letter * 40 for letter in 'abcdef'], 'train': ['a' * 40]}
+  other, runs = write_text_corpus(tmp_path / 'other', texts), tmp_path / 'runs'
+  flags = {'eval__protocols': ('last_k',), 'eval__lengths': (16,), 'eval__controls': ()}
+  flags |= {'eval__documents': 6, 'eval__spans': 1, 'data__corpus': other}
+  for name, corpus, own in (('first', letters, {}), ('tuned', other, dotted(flags))):
+    c, workdir, _ = made_run(runs / name, corpus, {'label': name} | own)
+    evaluate.evaluate(overlaid(c, **flags), workdir)
+  first, tuned = (rows_of(runs / name)[0]['overrides'] for name in ('first', 'tuned'))
+  assert tuned is None
+  assert {'eval.documents', DOCUMENTS} <= first.keys()
+  tables = make_tables(row_files.read(runs), baseline='first')
+  (table,) = (some for some in tables if some.title.startswith('Differences from first'))
+  (found,) = table.records
+  assert (found['encoding'], found['clusters']) == ('tuned', 6)
 
 
 def test_an_evaluation_refuses_other_files_in_a_folder_that_the_library_reads(make_run, tmp_path):

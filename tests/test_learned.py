@@ -242,6 +242,18 @@ def test_a_model_with_the_parameters_of_a_run_is_judged_in_the_task_of_that_run(
     }
   (table,) = make_tables(trained + asked, metric='token_accuracy')
   assert any('in the task of their training, task:a: ' in note for note in table.notes)
+  failed = rows(0.3, 'task:a')
+  alone = [r for r in learned.mark(failed + asked) if r['run'] == 'other']
+  says = 'The examples scored at L also decide which have learned'
+  for some, said in (
+    (failed, f'{says}. '),
+    (failed + asked, f'{says}, but for lines that are judged in another task. '),
+    (alone, ''),
+    (trained + asked, ''),  # all have learned
+  ):
+    (table,) = make_tables(some, metric='token_accuracy')
+    assert said in table.caption
+    assert (says in table.caption) == bool(said)
 
 
 @pytest.mark.usefixtures('half')

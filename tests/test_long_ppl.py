@@ -138,6 +138,33 @@ def test_an_evaluator_trained_on_another_folder_judges_all_lengths(make_run, tmp
   assert restored == [named]  # once for all lengths
 
 
+def test_an_evaluator_reads_in_the_dtype_of_its_own_config(make_run, tmp_path, monkeypatch, capsys):
+  """What it keeps, and rows, name it by that config: key tokens are the same for all."""
+  asked = []
+
+  def recorded(function, config, compiled=long_ppl_evaluator.compiled):
+    asked.append(config.eval.compute_dtype)
+    return compiled(function, config)
+
+  monkeypatch.setattr(long_ppl_evaluator, 'compiled', recorded)
+  _, workdir, _ = make_run(**LONG_PPL, eval__compute_dtype='bfloat16')
+  named = tmp_path / 'evaluator'
+  workdir.rename(named)
+  c, workdir, _ = make_run(**LONG_PPL, eval__long_ppl_evaluator=str(named))
+  evaluate.evaluate(c, workdir)
+  said = f'{named}: finds key tokens in bfloat16, the eval.compute_dtype of its own config; '
+  assert said + 'the evaluation is in float32\n' in capsys.readouterr().out
+  in_half = overlaid(c, eval__compute_dtype='bfloat16')
+  evaluate.evaluate(in_half, workdir)  # by what it has kept
+  assert asked == ['bfloat16']
+  tokens = [(row['length'], row['document'], row['tokens']) for row in rows_of(workdir)]
+  assert tokens[:6] == tokens[6:]
+  shutil.rmtree(named / long_ppl_evaluator.KEPT)
+  (workdir / 'eval.jsonl').unlink()
+  evaluate.evaluate(in_half, workdir)
+  assert 'finds key tokens in' not in capsys.readouterr().out
+
+
 def test_an_evaluator_that_was_trained_on_is_another_one(make_run, tmp_path, monkeypatch):
   """In rows stands which one it was; its path alone would let both stand side by side."""
   evaluator_config, workdir, model = make_run(encoding__name='nope')

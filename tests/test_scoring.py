@@ -384,6 +384,17 @@ def test_a_run_of_a_task_in_python(make_run, encoding):
         function(batch.tokens_BT)
 
 
+@pytest.mark.parametrize('first', [-50, -8, -3, 5])
+def test_positions_of_a_run_may_lie_on_both_sides_of_bos(make_run, first):
+  _, workdir, model = make_run(encoding__name='alibi')
+  tokens_BT = np.random.default_rng(0).integers(0, 256, (2, 8))
+  positions_BT = np.tile(first + np.arange(8), (2, 1))
+  found = runs.load_run(workdir).nats(tokens_BT, positions_BT)
+  expected = nll(model, tokens_BT, token_positions=positions_BT, max_position_distance=64)
+  assert np.isfinite(expected).all()
+  np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_what_is_observed_is_compiled_once(make_run):
   corpus = 'task:addition/reverse=True/pad=True/positions=abacus'
   options = dict(encoding__name='abacus', eval__protocols=('answers',), eval__controls=())

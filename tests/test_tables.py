@@ -291,7 +291,8 @@ def test_a_line_of_another_folder_is_named_by_its_last_part():
 def test_a_model_under_overrides_is_compared_with_the_others():
   rows = [r for r in realistic() if r['control'] is None]
   more = [r | {'overrides': YARN} for r in rows if r['label'] == 'rope']
-  other = [r | {'overrides': {'eval.documents': 5}} for r in rows if r['label'] == 't5']
+  fewer = {'overrides': {'eval.documents': 5}, 'document': 'b'}
+  other = [r | fewer for r in rows if r['label'] == 't5']
   assert not any('not compared' in note for note in made(rows + more, baseline='rope').notes)
   notes = made(rows + other, baseline='rope').notes
   assert any(note.startswith('not compared with rope') and 't5 (eval.' in note for note in notes)

@@ -165,10 +165,15 @@ class Evaluator:
   @functools.cached_property
   def _nll(self) -> TokenFunction:
     """The likelihoods of the run, which is restored once for all lengths, on the devices that
-    `mesh_of_evaluation` gives it.
+    `mesh_of_evaluation` gives it, in the `eval.compute_dtype` of its own config: so it finds the
+    same key tokens for all, whatever each is evaluated in.
     """
     check_evaluator(self._config, self._corpus)
     saved = saved_config(self._workdir)
+    dtype, own = self._config.eval.compute_dtype, saved.eval.compute_dtype
+    if own != dtype:
+      about = f'finds key tokens in {own}, the eval.compute_dtype of its own config'
+      print(f'{self._workdir}: {about}; the evaluation is in {dtype}')
     check_corpus(saved, self._config, self._corpus, self._workdir)
     model, _ = restore(saved, self._corpus, self._workdir, holds_half=True, on_all=True)
     return on_devices(compiled(token_nll, saved), model)

@@ -309,10 +309,10 @@ class Run:
     task = tasks.of_corpus(self.config.data.corpus)
     options = {}
     if positions is not None:
-      most = int(np.max(positions))
+      least, most = (int(of(positions, initial=0)) for of in (np.min, np.max))  # BOS has 0
       if task is not None and task.carried_positions:  # the same for all windows of one length
         most = max(most, task.largest_position(np.shape(tokens_BT)[1]))
-      options = {'positions': positions, 'max_position_distance': most}
+      options = {'positions': positions, 'max_position_distance': most - least}
     elif task is not None and task.carried_positions:
       how = 'those that its tokens carry: `position_ids` of run.examples(...)'
       raise UserError(f'positions=None: the run is of {self.config.data.corpus!r}; allowed: {how}')

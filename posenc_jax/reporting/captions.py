@@ -12,7 +12,8 @@ MEANS = 'Mean ± standard deviation over {}'
 # How names of corpora begin that are no folders; those of Hugging Face may be.
 NO_FOLDERS = ('task:', 'tfds:')
 # What has to exceed a bound lies a little too high at L, where no other examples tell it.
-CHOSEN = ' The examples scored at L also decide which have learned.'
+CHOSEN = ' The examples scored at L also decide which have learned{}.'
+BUT_FOR = ', but for lines that are judged in another task'
 
 
 def caption(scores, drawn: str = MEANS, are_scores: bool = True) -> str:
@@ -27,8 +28,11 @@ def caption(scores, drawn: str = MEANS, are_scores: bool = True) -> str:
   shown = f'Seed {seeds}'
   if len(scores.seeds) > 1:
     shown = drawn.format(f'seeds {seeds}' + ' that have learned' * are_learned)
+  chosen = ''
+  if are_learned and len(elsewhere := scores.judged_elsewhere) < len(scores.lines):
+    chosen = CHOSEN.format(BUT_FOR * bool(elsewhere))
   return (
-    f'{scores.metric.title}; {_protocol(scores)}. {shown}.{CHOSEN * are_learned} '
+    f'{scores.metric.title}; {_protocol(scores)}. {shown}.{chosen} '
     f'{_training(rows)}; evaluated in {join_unique(row.get(DTYPE, FULL) for row in rows)}. '
     f'{_amount_scored(scores)}. '
     f'{scores.metric.scale_caption if are_scores else SCALE.capitalize()}'
@@ -72,7 +76,7 @@ def _amount_scored(scores) -> str:
     counts.append(f'{join_unique(f"{score.tokens:,}" for score in scored)} tokens')
   elif examples := examples_scored(scores):
     counts.append(examples)
-    for_all = ', the same for all lines' * (len(scores.lines) > 1 and scores.has_same_tokens)
+    for_all = ', the same for all lines' * (len(scores.lines) > 1 and len(scores.by_tokens) == 1)
   if any(score.documents for score in scored):
     counts.append(f'{join_unique(score.documents for score in scored)} documents')
   return f'{corpus}, {split} split{": " if counts else ""}{" of ".join(counts)}{for_all}'

@@ -10,7 +10,7 @@ from posenc_jax.reporting.captions import caption
 from posenc_jax.reporting.comparisons.samples import sample
 from posenc_jax.reporting.comparisons.significance import ROUNDING
 from posenc_jax.reporting.metrics import DASH, LIKELIHOODS, METRICS
-from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.rows import clusters
 from posenc_jax.rows.overrides import EVALUATOR
 
@@ -144,18 +144,21 @@ def kinds_of(scores: Scores) -> dict[object, list[list[str]]]:
   best.
   """
   has_best = scores.metric.best is not None
-  return {column: _kinds(scores, column) if has_best else [] for column in scores.columns}
+  texts = scores.by_tokens
+  return {column: _kinds(scores, column, texts) if has_best else [] for column in scores.columns}
 
 
-def _kinds(scores: Scores, column) -> list[list[str]]:
+def _kinds(scores: Scores, column, texts: list[list[str]]) -> list[list[str]]:
   """The lines, those together that scored the same tokens in a column, as comparisons ask it: of
   likelihoods by the bytes that these spell, too. One without a score there is of the kind of the
-  others on its text, if these are of one that is not of a line alone.
+  others on its text, if these are of one that is not of a line alone. `texts`: those of
+  `Scores.by_tokens`.
   """
   metrics = {scores.metric, METRICS['bpb']} if scores.metric.denominator else {scores.metric}
   found, unscored = defaultdict(list), defaultdict(list)
+  text_of = {line: number for number, lines in enumerate(texts) for line in lines}
   for line, row in scores.exemplar_row.items():
-    text = scored_on(row)
+    text = text_of[line]
     if not scores.seed_scores(line, column):
       unscored[text].append(line)
       continue
@@ -163,7 +166,7 @@ def _kinds(scores: Scores, column) -> list[list[str]]:
     has_own = scores.protocol in CHOSEN_BY_MODEL and EVALUATOR not in (row['overrides'] or {})
     # tokens that a model chose, or that differ from seed to seed, are those of no other line
     is_alone = None in samples or has_own
-    kind = line if is_alone else tuple(frozenset(some.tokens[1].items()) for some in samples)
+    kind = line if is_alone else tuple(frozenset(some.sizes.items()) for some in samples)
     found[text, kind].append(line)
   for text, lines in unscored.items():
     kinds = [key for key in found if key[0] == text and not isinstance(key[1], str)]

@@ -252,6 +252,7 @@ def task_tables(
       corpora = join_unique(row['corpus'] for row in of_task)
       known = {line: learned.known_seeds(_rows_of(scores, line)) for line in scores.lines}
       more = examples_scored(scores), learned.close_seeds(known)
+      more += tuple(learned.notes_of_other_tasks(known))
       notes.append('; '.join(filter(None, (f'{task}: {corpora}, L = {L}', *more))))
       columns += _task_columns(scores, L, chance_scores(rows, scores))
   rank = {name: place for place, name in enumerate(order)}
@@ -267,7 +268,7 @@ def task_tables(
     notes.append(SMALLEST_BETWEEN)
   bounds = defaultdict(set)
   for row in rows:
-    if row['learned'] is not None:
+    if row['learned'] is not None and not row['learned'].corpus:  # of another, by its own rows
       bounds[f'{row["learned"].bound:.3f}'].add(row['protocol'])
   caption = (
     'Tasks: how many seeds have learned one at L, and the share of answers right past it, mean ± '
@@ -314,7 +315,9 @@ def _task_columns(scores: Scores, L: int, guessing: dict[int, float | None]) -> 
 
 
 def _judged_seeds(scores: Scores, line: str) -> set[int]:
-  """The seeds of a line that were asked at L, where it shows whether they have learned the task."""
+  """The seeds of a line of which it is known whether they have learned: at L of the task, or of
+  that of their training.
+  """
   return {*learned.known_seeds(_rows_of(scores, line))}
 
 

@@ -3,8 +3,9 @@
 Up to the training length L a line is compared with the baseline. Past L, where a baseline may fail
 altogether, each line is compared with itself at L (does it hold, does it gain), with itself where
 it sees the last L tokens alone or attention is windowed at L (is far context used), and with the
-baseline under a window of L, which is what one would take otherwise. Likelihoods are compared in
-bits per byte, whatever tables print.
+baseline under a window of L, which is what one would take otherwise, or in protocols without
+controls with the baseline as it is. Likelihoods are compared in bits per byte, whatever tables
+print.
 """
 
 import dataclasses
@@ -27,6 +28,7 @@ from posenc_jax.reporting.comparisons import bootstrap, multiple_tests
 from posenc_jax.reporting.comparisons.contrast import (
   BASELINE,
   BASELINE_OF_KEYS,
+  BASELINE_PAST,
   BASELINE_TRUNCATED,
   BASELINE_WINDOWED,
   OWN,
@@ -40,7 +42,7 @@ from posenc_jax.reporting.comparisons.contrast import (
 )
 from posenc_jax.reporting.comparisons.samples import Sample, sample
 from posenc_jax.reporting.metrics import METRICS
-from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.rows import clusters
 from posenc_jax.rows.overrides import DOCUMENTS, EVALUATOR
 
@@ -169,15 +171,12 @@ def baselines_of_lines(
     return {}
   chosen = lambda among: line_of_baseline(scores, baseline, names_of, among)
   is_named = lambda line: _has_name(scores, line, baseline, names_of)
-  by_tokens, row_of = defaultdict(list), scores.exemplar_row
-  for line in (first, *scores.lines):
-    by_tokens[scored_on(row_of[line])].append(line)
   found = {}
-  for lines in by_tokens.values():
+  for lines in sorted(scores.by_tokens, key=lambda lines: first not in lines):
     own = first if first in lines else chosen(lines) or first
     by_length = defaultdict(list)
-    for line in lines:
-      by_length[row_of[line]['train_length']].append(line)
+    for line in sorted(lines, key=lambda line: line != first):
+      by_length[scores.exemplar_row[line]['train_length']].append(line)
     for some in by_length.values():
       of_length = chosen(some) or own
       found |= {line: own if is_named(line) else of_length for line in some}
@@ -294,18 +293,24 @@ class _Comparer:
     has_rows = lambda control, line: control in others and line in others[control].exemplar_row
     lacking = []
     for baseline in baselines:
+      is_asked = lambda line, column, baseline=baseline: column > L(baseline)
       if has_rows(WINDOWED, baseline):
         reference = BASELINE_WINDOWED
         other_of = lambda line, column, baseline=baseline: (others[WINDOWED], baseline, column)
       elif scores.protocol in SAME_TARGETS and has_rows(TRUNCATED, baseline):
         reference = BASELINE_TRUNCATED
         other_of = lambda line, column, baseline=baseline: (scores, baseline, L(baseline))
+      elif not of_rows(scores.protocol).controls:
+        reference = BASELINE_PAST
+        other_of = lambda line, column, baseline=baseline: (scores, baseline, column)
+        is_asked = lambda line, column, baseline=baseline: (
+          line != baseline and column > min(L(line), L(baseline))
+        )
       else:
         lacking.append(baseline)
         continue
-      is_past_baseline = lambda line, column, baseline=baseline: column > L(baseline)
-      contrasts += self._contrast(reference, is_past_baseline, other_of, baseline=baseline)
-    if lacking and WINDOWED in of_rows(scores.protocol).controls:
+      contrasts += self._contrast(reference, is_asked, other_of, baseline=baseline)
+    if lacking:
       names = ' or '.join(lacking)
       self.left_out.append(
         f'not compared with {names} windowed at L: no such rows of control {WINDOWED}'
@@ -351,7 +356,7 @@ class _Comparer:
       other = self._sample(*other_of(line, column))
       if line_sample is None or other is None:
         continue
-      if is_on_same_tokens and line_sample.tokens != other.tokens:
+      if is_on_same_tokens and not line_sample.has_same_tokens(other):
         unlike.append(f'{line} at {column}')
         continue
       pair = self._pair(line_sample, other)

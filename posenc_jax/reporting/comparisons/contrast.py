@@ -66,6 +66,12 @@ BASELINE_TRUNCATED = Reference(
   '{baseline} truncated to L',
   '{baseline} given the last L tokens alone, the practical default',
 )
+BASELINE_PAST = Reference(
+  '{baseline} past L',
+  '{baseline} past L',
+  '{baseline}',
+  ' Past L a baseline may fail altogether: what is better than it need not hold.',
+)
 
 
 class Difference(NamedTuple):

@@ -7,7 +7,7 @@ import numpy as np
 
 from posenc_jax.reporting.comparisons import bootstrap
 from posenc_jax.reporting.metrics import Metric
-from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores, is_of_same_text
 from posenc_jax.rows.clusters import clusters_of
 from posenc_jax.rows.row_schema import PARAMETERS
 
@@ -23,7 +23,8 @@ class Sample(NamedTuple):
     clusters: the clusters of documents, in order; () where rows are not of single documents.
     top_SC, size_C: a score is link(top.sum / size.sum); all seeds were scored on the same tokens.
       Of more than `bootstrap.MOST` clusters several share a place.
-    tokens: what was scored: `scored_on`, and {(document, position): size}.
+    sizes: {(document, position): size} of what was scored.
+    row: a row of the line.
     examples: of a task, the number of examples; None: it is not known, or rows are of no task.
   """
 
@@ -34,7 +35,8 @@ class Sample(NamedTuple):
   clusters: tuple[str, ...]
   top_SC: np.ndarray
   size_C: np.ndarray
-  tokens: tuple[str, dict]
+  sizes: dict[tuple, float]
+  row: dict
   examples: int | None = None
 
   def of_seeds(self, seeds: list[int]) -> 'Sample':
@@ -53,6 +55,10 @@ class Sample(NamedTuple):
   def has_unknown_models(self) -> bool:
     """Whether a seed's parameters are those of a run that its rows do not name."""
     return any(step == 0 for _, step in self.models)
+
+  def has_same_tokens(self, other: 'Sample') -> bool:
+    """Whether both were scored on the same tokens, as far as rows say it."""
+    return self.sizes == other.sizes and is_of_same_text(self.row, other.row)
 
   def standard_error(self, metric: Metric) -> float | None:
     """Standard error of the mean score over clusters of documents; None without two."""
@@ -77,12 +83,11 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
   scored = {seed: score for seed, score in scored.items() if score.status == 'ok'}
   tops, sizes = [], []
   for score in scored.values():
-    top, size = defaultdict(float), {}
+    top = defaultdict(float)
     for row in score.rows:
-      numerator, size[row['document'], row['position']] = metric.sums(row)
-      top[row['document']] += numerator
+      top[row['document']] += metric.sums(row)[0]
     tops.append(top)
-    sizes.append(size)
+    sizes.append(score.sizes(metric))
   if any(size != sizes[0] for size in sizes):
     return None
   corpus = scores.exemplar_row[line]['corpus']
@@ -106,6 +111,7 @@ def sample(scores: Scores, line: str, column, metric: Metric) -> Sample | None:
     clusters=() if None in place else tuple(clusters),
     top_SC=top_SC,
     size_C=size_C,
-    tokens=(scored_on(scores.exemplar_row[line]), sizes[0]),
+    sizes=sizes[0],
+    row=scores.exemplar_row[line],
     examples=next(iter(scored.values())).examples,
   )

@@ -7,13 +7,15 @@ them from rows.
 import dataclasses
 import json
 import math
+from collections import defaultdict
 from typing import NamedTuple
 
-from posenc_jax.protocols import CHOSEN_BY_MODEL
+from posenc_jax.protocols import CHOSEN_BY_MODEL, SHOWN_BY_DOCUMENTS
 from posenc_jax.reporting.metrics import Metric
 from posenc_jax.reporting.scores.line_names import OF_EVALUATION
 from posenc_jax.reporting.tasks import learned
 from posenc_jax.rows import clusters, row_schema
+from posenc_jax.rows.overrides import DOCUMENTS
 
 # Rows that are equal in these fields score the same tokens at a length; see `scored_on`.
 SCORED = (*OF_EVALUATION, 'overrides')
@@ -33,6 +35,27 @@ def scored_on(row: dict) -> str:
   changed = {key: value for key, value in overrides.items() if is_of_tokens(key)}
   fields = {field: row[field] for field in SCORED} | {'overrides': changed}
   return json.dumps(fields, sort_keys=True)
+
+
+def is_of_same_text(row: dict, other: dict) -> bool:
+  """Whether two rows score the same tokens where they have the same documents, places and sizes.
+
+  Overrides are stated against the config of each row's run, so that two runs which were evaluated
+  alike may differ in them: what they choose is seen in rows of single documents. Of two folders of
+  one name they tell whether their documents are the same, but for a run's own, which none states.
+  """
+  if scored_on(row) == scored_on(other):
+    return True
+  if row['document'] is None or other['document'] is None:
+    return False
+  texts, documents = set(), set()
+  for some in (row, other):
+    overrides = some['overrides'] or {}
+    documents.add(overrides.get(DOCUMENTS))
+    shown = {DOCUMENTS, *SHOWN_BY_DOCUMENTS}
+    stated = {key: value for key, value in overrides.items() if key not in shown}
+    texts.add(scored_on(some | {'overrides': stated}))
+  return len(texts) == 1 and len(documents - {None}) < 2
 
 
 class SeedScore(NamedTuple):
@@ -75,6 +98,10 @@ class SeedScore(NamedTuple):
   @property
   def documents(self) -> int:
     return len({row['document'] for row in self.rows} - {None})
+
+  def sizes(self, metric: Metric) -> dict[tuple, float]:
+    """{(document, position): how much was scored there}, by which scores are divided."""
+    return {(row['document'], row['position']): metric.sums(row)[1] for row in self.rows}
 
   def value(self, metric: Metric) -> float | None:
     """The score; None where a status stands in its place."""
@@ -126,9 +153,44 @@ class Scores:
     return self.title + ('' if self.metric.denominator else f', {self.metric.title.lower()}')
 
   @property
-  def has_same_tokens(self) -> bool:
-    """Whether all lines score the same tokens at a length, as far as rows say it."""
-    return len({*map(scored_on, self.exemplar_row.values())}) == 1
+  def by_tokens(self) -> list[list[str]]:
+    """The lines, those together that score the same tokens at a length, as far as rows say it. Of
+    one run that was evaluated in two ways lines stay apart, also where both chose the same.
+    """
+    by_text = defaultdict(list)
+    for line, row in self.exemplar_row.items():
+      by_text[scored_on(row)].append(line)
+    found = []
+    for lines in by_text.values():
+      same = next((some for some in found if self._may_join(lines, some)), None)
+      if same is None:
+        found.append(lines)
+      else:
+        same += lines
+    return found
+
+  def _may_join(self, lines: list[str], others: list[str]) -> bool:
+    if not is_of_same_text(self.exemplar_row[lines[0]], self.exemplar_row[others[0]]):
+      return False
+    runs, other_runs = (set().union(*map(self.runs_of.get, some)) for some in (lines, others))
+    sizes, other_sizes = self._sizes(lines), self._sizes(others)
+    shared = sizes.keys() & other_sizes.keys()
+    are_same = all(sizes[column] == other_sizes[column] for column in shared)
+    return bool(shared) and are_same and not runs & other_runs
+
+  def _sizes(self, lines: list[str]) -> dict[object, dict[tuple, float]]:
+    """{column: {(document, position): size}} of lines that were asked for the same tokens."""
+    found = {}
+    for (line, _, column), score in self.by_seed.items():
+      if line in lines and score.status == 'ok' and column not in found:
+        found[column] = score.sizes(self.metric)
+    return found
+
+  @property
+  def judged_elsewhere(self) -> set[str]:
+    """The lines of which seeds have learned another task, by which they are judged, or have not."""
+    rows = ((line, row) for (line, _, _), score in self.by_seed.items() for row in score.rows)
+    return {line for line, row in rows if row['learned'] is not None and row['learned'].corpus}
 
   @property
   def alike(self) -> list[str]:

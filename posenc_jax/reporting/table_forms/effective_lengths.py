@@ -16,7 +16,7 @@ from posenc_jax.reporting.comparisons.compare import (
 from posenc_jax.reporting.comparisons.effective_length import EffectiveLength
 from posenc_jax.reporting.metrics import DASH, METRICS, SHARE, SLACK, Metric
 from posenc_jax.reporting.scores.collecting import collect
-from posenc_jax.reporting.scores.score import Scores, scored_on
+from posenc_jax.reporting.scores.score import Scores
 from posenc_jax.reporting.table import Cell, RowGroup, Table, record_keys
 from posenc_jax.reporting.tasks.chance import chance_scores
 
@@ -141,8 +141,8 @@ def _judged(scores: Scores, baselines: dict[str, str], notes: list[str]) -> dict
   """{line: the line whose score it is to keep} of those that score the same tokens; the others go
   into a note.
   """
-  tokens_of = lambda line: scored_on(scores.exemplar_row[line])
-  is_judged = lambda line: line in baselines and tokens_of(line) == tokens_of(baselines[line])
+  kind_of = {line: number for number, lines in enumerate(scores.by_tokens) for line in lines}
+  is_judged = lambda line: line in baselines and kind_of[line] == kind_of[baselines[line]]
   if others := [line for line in scores.lines if not is_judged(line)]:
     whose = ' and '.join(dict.fromkeys(baselines.values())) or 'the baseline'
     notes.append(f'not judged, as {whose} has no score of their tokens: {"; ".join(others)}')

@@ -144,22 +144,26 @@ def note(known: dict[str, dict[int, Learned]], number_of: dict[str, int]) -> lis
       scores = ', '.join(f'seed {seed}: {some.accuracy:.3f}' for seed, some in unlearned.items())
       lines.append(f'{line}, {count(len(unlearned), number_of[line])} (not {scores})')
       bounds |= {f'{some.bound:.3f}' for some in unlearned.values()}
-  elsewhere = defaultdict(list)
-  for line, by_seed in known.items():
-    for corpus in sorted({some.corpus for some in by_seed.values()} - {''}):
-      elsewhere[corpus].append(line)
-  notes = [
-    f'whether seeds have learned is judged in the task of their training, {corpus}: '
-    + ', '.join(some)
-    for corpus, some in elsewhere.items()
-  ]
-  close = close_seeds(known)
+  notes, close = notes_of_other_tasks(known), close_seeds(known)
   if not lines:
     return [*([f'{BY_THE_RULE} its bound: {close}'] if close else []), *notes]
   return [
     f'means are over the seeds that have learned: {"; ".join(lines)}; {BY_THE_RULE} '
     f'{join_unique(bounds)}' + (close and f'; {close}'),
     *notes,
+  ]
+
+
+def notes_of_other_tasks(known: dict[str, dict[int, Learned]]) -> list[str]:
+  """The notes that name the lines which are judged in another task. `known` as for `note`."""
+  elsewhere = defaultdict(list)
+  for line, by_seed in known.items():
+    for corpus in sorted({some.corpus for some in by_seed.values()} - {''}):
+      elsewhere[corpus].append(line)
+  return [
+    f'whether seeds have learned is judged in the task of their training, {corpus}: '
+    + ', '.join(some)
+    for corpus, some in elsewhere.items()
   ]
 
 
