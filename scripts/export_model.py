@@ -9,9 +9,10 @@ A run has the form of a family of models (Llama, Mistral, Ministral, Ministral 3
 SmolLM3, OLMo, EXAONE, ERNIE, GLM, StarCoder 2, StableLM, GPT-NeoX, GPT-2, BLOOM, or the family that
 it was imported from) or is refused with the field that no family has. A model whose embedding is
 scaled gets the scale in its embedding, and a projection to logits of its own. PoSE, which acts in
-training alone, is left out; LoRA is added to its matrices, W + alpha / r A B. The tokenizer says
-which token is BOS, and puts it before a text; that of an imported run, or of what was tuned from
-one, is the source's and may not, unless a BOS was given.
+training alone, is left out, and its `longest` is the length that the model is for; LoRA is added to
+its matrices, W + alpha / r A B. The tokenizer says which token is BOS, and puts it before a text;
+that of an imported run, or of what was tuned from one, is the source's and may not, unless a BOS
+was given.
 
 Needs `pip install -e '.[pretrained]'`.
 """

@@ -720,6 +720,9 @@ def test_in_the_place_of_a_linear_scaling_none_starts_from_the_length_of_trainin
   words += 'allowed: with scaling.original_max_position_embeddings, the length that linear starts'
   with pytest.raises(UserError, match=words):
     trained_config(run, by_2)
+  words = r"allowed: RoPE without one, by --config\.encoding=\"\{'name':'rope','base':X}"
+  with pytest.raises(UserError, match=words):
+    trained_config(run, {'encoding.scaling.rope_type': 'default'})
 
 
 @pytest.mark.parametrize(

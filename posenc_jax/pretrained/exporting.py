@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import check_one_seed, saved_config, to_json
+from posenc_jax.config import check_one_seed, from_json, saved_config, scalings, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
 from posenc_jax.model import lora
@@ -27,6 +27,12 @@ from posenc_jax.pretrained.exported_fields import (
   fields_of,
   longest_text,
   with_starts,
+)
+from posenc_jax.pretrained.exported_rope import (
+  as_files_say,
+  reach_of_base,
+  starting_at,
+  with_scalings,
 )
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
@@ -228,14 +234,22 @@ def _bos(config: ConfigDict, leaves: dict) -> int:
 
 
 def _as_evaluated(config: ConfigDict) -> ConfigDict:
-  """The run without PoSE around its encoding, which moves positions in training alone."""
-  encoding = to_json(config.encoding)
-  if encoding['name'] != 'pose':
-    return config
-  inner = (hyperparameters('pose') | encoding)['inner']
+  """The run as files can say it: without PoSE around its encoding, which moves positions in
+  training alone, but trained at the length that they reach; a scaling that is another base as that.
+  """
+  encoding, length = to_json(config.encoding), config.train.length
+  longest = length
+  if encoding['name'] == 'pose':
+    pose = hyperparameters('pose') | encoding
+    inner, longest = pose['inner'], pose['longest'] or 8 * length
+    inner = {'name': inner} if isinstance(inner, str) else inner
+    encoding = with_scalings(inner, lambda rope: starting_at(rope, length))
+  reached = [reach_of_base(scaling, length) for scaling in scalings(encoding)]
+  encoding = with_scalings(encoding, lambda rope: as_files_say(rope, config.model.head_dim, length))
   new = config.copy_and_resolve_references()
   with new.unlocked():
-    new.encoding = ConfigDict({'name': inner} if isinstance(inner, str) else inner)
+    new.encoding = from_json(encoding)
+    new.train.length = max([longest, *reached])
   return new
 
 
