@@ -4,6 +4,8 @@
 
 --dtype: float32, bfloat16 or float16. --config.encoding.FIELD=VALUE and --config.attention.FIELD
 change the run first: --config.encoding.scaling.rope_type=yarn --config.encoding.scaling.factor=4.
+With --step it exports the checkpoint of that step in the place of the last one, if the run keeps it
+(config.train.max_to_keep and keep_every).
 
 A run has the form of a family of models (Llama, Mistral, Ministral, Ministral 3, Phi-3, Qwen,
 SmolLM3, OLMo, EXAONE, ERNIE, GLM, StarCoder 2, StableLM, GPT-NeoX, GPT-2, BLOOM, or the family that
@@ -25,7 +27,7 @@ from posenc_jax.errors import UserError
 
 def main(argv):
   flags, overrides = cli.parse_args(
-    argv, {'workdir': cli.REQUIRED, 'out': cli.REQUIRED, 'dtype': 'float32'}
+    argv, {'workdir': cli.REQUIRED, 'out': cli.REQUIRED, 'dtype': 'float32', 'step': -1}
   )
   for name in overrides:
     if name.split('.')[0] not in ('encoding', 'attention'):
@@ -41,7 +43,8 @@ def main(argv):
   preflight.check_model(run)
   if flags.dtype not in exporting.DTYPES:
     raise UserError(f'--dtype={flags.dtype!r}; allowed: {", ".join(exporting.DTYPES)}')
-  family = exporting.export_run(run, Path(flags.workdir), Path(flags.out), flags.dtype)
+  at = None if flags.step == -1 else flags.step
+  family = exporting.export_run(run, Path(flags.workdir), Path(flags.out), flags.dtype, at)
   print(f'{flags.out}: a model of the family {family}, {flags.dtype}')
 
 

@@ -451,6 +451,16 @@ def test_a_linear_scaling_that_was_laid_over_starts_at_the_length_of_training(tm
   assert again.train.length == 512
 
 
+@pytest.mark.parametrize('script', ['export_model', 'generate'])
+def test_a_step_without_a_checkpoint_is_refused(script, tmp_path, command):
+  changes = {'encoding.name': 'rope', 'train.steps': 5, 'optim.warmup': 0}
+  exported_run(tmp_path / 'run', changes)
+  flags = f'--workdir={tmp_path}/run', *([f'--out={tmp_path}/out'] * (script == 'export_model'))
+  code, _, error = command(f'scripts/{script}.py', *flags, '--step=3')
+  assert code
+  assert 'no checkpoint of step 3; allowed: 5 (config.train.max_to_keep and keep_every' in error
+
+
 @pytest.mark.parametrize('trained', [False, True])
 def test_a_linear_scaling_of_a_run_of_no_steps_starts_where_the_one_before_it_ends(
   trained, tmp_path

@@ -125,8 +125,10 @@ def _write_tensors(
   storage.atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True))
 
 
-def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
-  """Exports the last checkpoint of a run; returns the name of the family.
+def export_run(
+  config: ConfigDict, workdir: Path, out: Path, dtype: str, at: int | None = None
+) -> str:
+  """Exports the last checkpoint of a run, or the one `at` a step; returns the name of the family.
 
   Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
   one, a parameter has another shape than the config says, or tokens are learned ones.
@@ -135,7 +137,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   config = _as_evaluated(with_starts(config, _trained_config(workdir)))
   check_one_seed(field, config, workdir)
   _check_tokens(field, config)
-  if (held := parameters_in(workdir)) is None:
+  if (held := parameters_in(workdir, at=at)) is None:
     raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
   leaves = held.leaves
   # Which parameters a family has is checked later; a table may be of another length than is said.
@@ -143,7 +145,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   both = wanted.keys() & leaves
   found, asked = ({path: some[path] for path in both} for some in (leaves, wanted))
   check_shapes(f'{field}: step {held.step}', 'model', found, asked)
-  if held.step < config.train.steps:
+  if held.step < config.train.steps and at is None:
     print(f'{workdir}: step {held.step}; its training ends at step {config.train.steps}')
   lora.merge(leaves, config.model)
   if rank := config.model.lora_rank:
