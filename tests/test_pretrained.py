@@ -1275,6 +1275,10 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
   said = json.loads((tmp_path / 'extended' / 'config.json').read_text())
   kept = {'original_max_position_embeddings': 8}
   assert said['rope_scaling'] == {'rope_type': 'yarn', 'factor': 4} | kept
+  assert 'leaves in the family' not in capsys.readouterr().out
+  export_model.main([*export[:2], f'--out={tmp_path / "window"}', '--config.attention.window=8'])
+  moved = 'leaves in the family mistral, not in llama, that of its source, by attention.window=8\n'
+  assert moved in capsys.readouterr().out
   with pytest.raises(UserError, match=r'scaling\.low_freq_factor is missing'):
     export_model.main([*export, f'{scaling}rope_type=llama3', f'{scaling}low_freq_factor=None'])
   with pytest.raises(UserError, match=r'config\.model\.layers: the run decides it; allowed: enc'):

@@ -168,6 +168,10 @@ def export_run(
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
+  if source is not None and kind != (own := source['model_type']):
+    window, before = config.attention.window, form_of(source, provenance.SOURCE_CONFIG).attention
+    why = f', by attention.window={window}' if window != before['window'] else ''
+    print(f'{workdir}: it leaves in the family {kind}, not in {own}, that of its source{why}')
   about = beside.get(ABOUT_TOKENIZER[0])
   if config.train.steps and goes_as_it_is and first_token(tokenizer, about) != bos:
     problem = f'it was tuned on windows that begin with token {bos}'
