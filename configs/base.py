@@ -131,6 +131,9 @@ def get_config() -> ConfigDict:
         # Of an imported run: the SHA-256 of what it was imported from. With the seed of the other
         # run, encodings that sample begin with its draws again, whatever first_batch is.
         init_from='',
+        # The step of that run's checkpoint to start from, if the run keeps it; 0: of its last one.
+        # With a step the run need not have finished.
+        init_step=0,
         # The number of the batch of this seed that step 1 reads. With 0, a run with data, seed and
         # length of the run that it starts from reads again what that began with; with that run's
         # first_batch + steps, if its batch is as large, text that it has not read, while the epoch

@@ -4,12 +4,15 @@
   python scripts/generate.py --workdir=runs/base --temperature=0
   python scripts/generate.py --workdir=runs/base --top_k=40 --top_p=0.9 --seed=1
   python scripts/generate.py --workdir=runs/rope --tokens=1000 --config.attention.window=128
+  python scripts/generate.py --workdir=runs/base --step=500
 
 The model reads its BOS and then the prompt as it stands: one that begins with BOS gets no second,
 and no chat template is applied.
 --prompt_file=FILE reads the prompt from a file, - from stdin. --temperature=0 takes the likeliest
 token each time. --top_k and --top_p leave only the likeliest tokens to draw from. A model that was
 imported, or tuned from one, writes up to its end of text, with --ignore_eos beyond it.
+With --step it writes with the checkpoint of that step in the place of the last one, if the run
+keeps it (config.train.max_to_keep and keep_every).
 --config.FIELD=VALUE changes the run's attention or encoding, as in eval.py; --config=STUDY.py is
 needed only for an encoding that the study registers. The text goes to stdout, with a mark in the
 place of what would control a terminal, and the speed to stderr.
@@ -33,6 +36,7 @@ CONTROLS = '(?!\r\n)[\0-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\
 FLAGS = {
   'workdir': cli.REQUIRED,
   'config': '',
+  'step': -1,
   'prompt': '',
   'prompt_file': '',
   'tokens': 200,
@@ -58,7 +62,10 @@ def main(argv):
   cli.keep_compiled_programs()
   sampling = generation.Sampling(flags.temperature, flags.top_k, flags.top_p, flags.seed)
   prompt = read_prompt(flags.prompt, flags.prompt_file)
-  pieces = generation.generate(run, flags.workdir, prompt, flags.tokens, sampling, flags.ignore_eos)
+  at = None if flags.step == -1 else flags.step
+  pieces = generation.generate(
+    run, flags.workdir, prompt, flags.tokens, sampling, flags.ignore_eos, at
+  )
   with memory.memory_errors(LESS_MEMORY):
     write(prompt, pieces)
 

@@ -31,7 +31,7 @@ SAME_STEPS = tuple(
   f'{name}.'
   for name in (
     *('label', 'seed', 'eval', 'launch', 'data.cache'),
-    *('train.steps', 'train.init_from', 'train.first_batch', 'train.log_every'),
+    *('train.steps', 'train.init_from', 'train.init_step', 'train.first_batch', 'train.log_every'),
     *('train.validate_every', 'train.validate_batches', 'train.checkpoint_every'),
     *('train.max_to_keep', 'train.keep_every', 'train.trackers', 'train.profile_steps'),
     *('optim.learning_rate', 'optim.warmup', 'optim.final_fraction', 'optim.decay'),

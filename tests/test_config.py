@@ -169,6 +169,7 @@ def test_a_bad_override_is_one_line_that_names_it(overrides, words):
     ('train.matmul_precision', 'hihgest', "did you mean 'highest'?"),
     ('optim.name', 'lion', 'allowed: adamw, muon'),
     ('train.first_batch', -1, '0 or more'),
+    ('train.init_step', 500, '0; another with train.init_from'),
     ('optim.learning_rate', 0.0, 'more than 0'),
     ('optim.learning_rate', float('nan'), 'a finite number'),
     ('optim.warmup', 601, 'at most train.steps=600: add --config.optim.warmup=60'),
@@ -720,6 +721,9 @@ def test_in_the_place_of_a_linear_scaling_none_starts_from_the_length_of_trainin
   words += 'allowed: with scaling.original_max_position_embeddings, the length that linear starts'
   with pytest.raises(UserError, match=words):
     trained_config(run, by_2)
+  words = r"allowed: RoPE without one, by --config\.encoding=\"\{'name':'rope','base':X}"
+  with pytest.raises(UserError, match=words):
+    trained_config(run, {'encoding.scaling.rope_type': 'default'})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ for bad input.
 
 import dataclasses
 import errno
+import gzip
 import hashlib
 import itertools
 import json
@@ -2182,6 +2183,21 @@ def test_a_folder_that_the_library_reads_is_a_corpus(hf_set, kind, tmp_path):
   first = corpus(f'{name}:first=10', 'train', 'body', str(tmp_path / 'cache'))
   assert list(first.documents) == texts['train'][:9]
   assert first.names[8] == 'train/8'
+
+
+@pytest.mark.parametrize('suffix', ['txt', 'txt.gz'])
+def test_each_file_of_text_in_a_folder_that_the_library_reads_is_a_document(suffix, tmp_path):
+  """Streamed, too."""
+  pytest.importorskip('datasets').disable_progress_bars()
+  folder, opened = tmp_path / 'set', gzip.open if suffix.endswith('gz') else open
+  folder.mkdir()
+  for n in range(4):
+    with opened(folder / f'{n}.{suffix}', 'wb') as file:
+      file.write(f'{n} é\n\nof some lines\n'.encode())
+  for name, count in ((f'hf:{folder}', 4), (f'hf:{folder}:first=3', 3)):
+    splits = [corpus(name, split, 'text', str(tmp_path / 'cache')).documents for split in SPLITS]
+    texts = sorted(text for documents in splits for text in documents)
+    assert texts == [f'{n} é\n\nof some lines\n'.encode() for n in range(count)]
 
 
 def test_the_far_text_of_a_set_may_be_any_other_document(hf_set, small, tmp_path):

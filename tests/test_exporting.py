@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ from small_models import RECORDS, TOKENIZER, config_of, imported, save
 
 from configs import base
 from posenc_jax import storage
-from posenc_jax.config import overlay, saved_config, to_json
+from posenc_jax.config import overlay, saved_config, scalings, to_json
 from posenc_jax.data.tokenizer_json import TokenizerJson
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation.runs import load_run
@@ -195,16 +196,71 @@ def exported_run(run, changes, rows=257):
   return kind, {file.name: file.read_bytes() for file in (run / 'out').iterdir()}
 
 
-def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(tmp_path):
-  """Which it is at evaluation."""
-  rope = {'name': 'rope', 'scaling': {'rope_type': 'linear', 'factor': 8.0}}
-  exported = []
-  for encoding in (rope, {'name': 'pose', 'inner': rope}):
-    kind, files = exported_run(tmp_path / encoding['name'], {'encoding': encoding})
-    assert kind == 'llama'
-    exported.append(files)
-  assert exported[0] == exported[1]
-  assert b'"linear"' in exported[1]['config.json']
+POSE_LINEAR = {'scaling': {'rope_type': 'linear', 'factor': 8.0}}
+POSE_YARN = {'scaling': {'rope_type': 'yarn', 'factor': 8.0}}
+
+
+@pytest.mark.parametrize(
+  ('scaling', 'longest', 'said'),
+  [
+    # from which a linear scaling leads to 8 times that
+    (POSE_LINEAR, None, {'max_position_embeddings': 128, 'max_sequence_length': 1024}),
+    (POSE_YARN, None, {'max_position_embeddings': 1024}),
+    ({'base': 1e6}, None, {'max_position_embeddings': 1024, 'rope_theta': 1e6}),
+    ({'base': 1e6}, 4096, {'max_position_embeddings': 4096, 'rope_theta': 1e6}),
+  ],
+)
+def test_a_run_of_pose_is_exported_as_the_encoding_that_it_was_tuned_for(
+  scaling, longest, said, tmp_path
+):
+  """Which it is at evaluation; trained at the length that its positions reach, from that of its
+  windows.
+  """
+  rope = {'name': 'rope'} | scaling
+  encoding = {'name': 'pose', 'inner': rope, 'longest': longest}
+  kind, files = exported_run(tmp_path / 'run', {'train.length': 128, 'encoding': encoding})
+  fields = json.loads(files['config.json'])
+  assert kind == 'llama'
+  assert fields | said == fields
+  again = changed_config(fields, {})
+  assert again.train.length == max(said.values() if 'base' not in scaling else [longest or 1024])
+  starts = [own['original_max_position_embeddings'] for own in scalings(to_json(again.encoding))]
+  assert starts == [128] * ('scaling' in scaling)
+
+
+def test_a_run_without_pose_that_starts_from_one_starts_where_it_did(tmp_path):
+  """As the last row of a study, which lays over what PoSE was around."""
+  rope = {'name': 'rope'} | POSE_LINEAR
+  before, length = tmp_path / 'before', {'train.length': 128}
+  exported_run(before, length | {'encoding': {'name': 'pose', 'inner': rope}})
+  start = {'encoding': rope, 'train.steps': 0, 'train.init_from': str(before)}
+  _, files = exported_run(tmp_path / 'run', length | start)
+  fields = json.loads(files['config.json'])
+  assert (fields['max_position_embeddings'], fields['max_sequence_length']) == (128, 1024)
+
+
+@pytest.mark.parametrize(
+  ('kind', 'base', 'of_trained'),
+  [
+    ('ntk', 500 * 4 ** (4 / 2), 128),  # a head has 4 channels
+    # which starts, as yarn does, from the length of training
+    ('theta_scale', 500 ** (math.log(4 * 128 / math.tau) / math.log(128 / math.tau)), 512),
+  ],
+)
+def test_a_scaling_that_is_another_base_is_exported_as_that(kind, base, of_trained, tmp_path):
+  """Laid over a run, ntk leads to `factor` times its length; trained with, to that length."""
+  plain = {'name': 'rope', 'base': 500.0}
+  scaled = plain | {'scaling': {'rope_type': kind, 'factor': 4.0}}
+  for name, trained, longest in (('own', scaled, of_trained), ('over', plain, 512)):
+    run = tmp_path / name
+    exported_run(run, {'train.length': 128, 'encoding': trained})
+    config = saved_config(run)
+    overlay(config, {'encoding': scaled})
+    assert exporting.export_run(config, run, run / 'again', 'float32') == 'llama'
+    fields = json.loads((run / 'again' / 'config.json').read_text())
+    assert fields['rope_theta'] == pytest.approx(base, rel=1e-13)
+    assert fields['max_position_embeddings'] == longest
+    assert 'rope_scaling' not in fields
 
 
 def test_a_longer_table_than_the_run_has_is_not_said(tmp_path):
@@ -315,7 +371,7 @@ def test_a_projection_to_logits_of_its_own(name, tmp_path):
     ('gpt_neox', {'base': 5e5, 'fraction': 0.5}, {'rotary_emb_base': 5e5, 'rotary_pct': 0.5}),
     ('qwen3', {'fraction': 0.5}, r'fraction=0\.5; allowed: a run that was trained with 1'),
     ('llama', {'fraction': 0.5}, {'model_type': 'phi3', 'partial_rotary_factor': 0.5}),
-    ('llama', {'scaling': {'rope_type': 'ntk', 'factor': 2.0}}, "rope_type='ntk': transformers"),
+    ('llama', {'scaling': {'rope_type': 'ntk_mixed', 'factor': 2.0}}, "='ntk_mixed': transformers"),
     (
       'llama',
       {'scaling': {'type': 'dynamic', 'factor': 2.0, 'original_max_position_embeddings': 9}},
@@ -369,13 +425,14 @@ PLAIN_LLAMA = RECORDS['llama']['config'] | {'rope_parameters': None}
 
 @pytest.mark.parametrize('source', [None, PLAIN_LLAMA])
 def test_a_linear_scaling_that_was_trained_with_starts_where_it_did(source):
-  """Tuned at four times the length, as PI is: the file says the length that it leads to."""
+  """Tuned at four times the length, as PI is: the file says where it starts, and the length that it
+  leads to. vLLM serves the factor times the former, where that is the lesser.
+  """
   said = {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 4}
   tuned = {'train.length': 64, 'train.steps': 5, 'optim.warmup': 0}
   config = changed_config(PLAIN_LLAMA, said | tuned)
   fields, _ = exported_fields.fields_of(config, 23, 1, source)
-  assert fields['max_position_embeddings'] == 64
-  assert 'max_sequence_length' not in fields
+  assert (fields['max_position_embeddings'], fields['max_sequence_length']) == (16, 64)
   again = changed_config(fields, {})
   assert again.train.length == 64
   assert again.encoding.scaling.original_max_position_embeddings == 16
@@ -394,6 +451,16 @@ def test_a_linear_scaling_that_was_laid_over_starts_at_the_length_of_training(tm
   assert again.train.length == 512
 
 
+@pytest.mark.parametrize('script', ['export_model', 'generate'])
+def test_a_step_without_a_checkpoint_is_refused(script, tmp_path, command):
+  changes = {'encoding.name': 'rope', 'train.steps': 5, 'optim.warmup': 0}
+  exported_run(tmp_path / 'run', changes)
+  flags = f'--workdir={tmp_path}/run', *([f'--out={tmp_path}/out'] * (script == 'export_model'))
+  code, _, error = command(f'scripts/{script}.py', *flags, '--step=3')
+  assert code
+  assert 'no checkpoint of step 3; allowed: 5 (config.train.max_to_keep and keep_every' in error
+
+
 @pytest.mark.parametrize('trained', [False, True])
 def test_a_linear_scaling_of_a_run_of_no_steps_starts_where_the_one_before_it_ends(
   trained, tmp_path
@@ -404,8 +471,9 @@ def test_a_linear_scaling_of_a_run_of_no_steps_starts_where_the_one_before_it_en
   exported_run(before, length | {'encoding': linear if trained else {'name': 'rope'}})
   start = {'encoding': linear, 'train.steps': 0, 'train.init_from': str(before)}
   _, files = exported_run(tmp_path / 'run', length | start)
-  longest = json.loads(files['config.json']).get('max_sequence_length')
-  assert longest == (None if trained else 512)
+  fields = json.loads(files['config.json'])
+  lengths = fields['max_position_embeddings'], fields['max_sequence_length']
+  assert lengths == ((32, 128) if trained else (128, 512))
   if not trained:  # whatever length the run itself names
     exported_run(tmp_path / 'long', start | {'train.length': 512})
     again = config_of(sources.open_source(str(tmp_path / 'long' / 'out')))
@@ -446,8 +514,7 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
       {'encoding.scaling.rope_type': 'linear', 'encoding.scaling.factor': 2},
       {
         'rope_scaling': {'rope_type': 'linear', 'factor': 2},
-        'max_position_embeddings': 32,
-        'max_sequence_length': 64,  # so that it starts from 32 again
+        'max_position_embeddings': 64,  # so that it starts from 32 again
       },
     ),
     (
@@ -460,7 +527,17 @@ YARN = {f'encoding.scaling.{field}': value for field, value in SCALED.items()}
       'gemma3',
       OLDER | {'rope_scaling': {'rope_type': 'linear', 'factor': 8.0}},
       {'encoding.scaling.factor': 16},
-      {'rope_scaling': {'rope_type': 'linear', 'factor': 16}, 'max_sequence_length': 64},
+      {'rope_scaling': {'rope_type': 'linear', 'factor': 16}, 'max_position_embeddings': 64},
+    ),
+    (
+      'llama',
+      {'max_sequence_length': 64, 'rope_parameters': None, 'rope_scaling': LINEAR},
+      {'encoding.scaling.factor': 8},
+      {
+        'rope_scaling': {'rope_type': 'linear', 'factor': 8},
+        'max_position_embeddings': 32,
+        'max_sequence_length': 256,
+      },
     ),
     (
       'olmo3',
@@ -541,7 +618,8 @@ def test_a_family_is_exported_with_other_positions_where_it_can_say_them(name, m
   fields, form = exported_fields.fields_of(config, 23, 1, source)
   assert fields | said == fields
   is_linear = fields.get('rope_scaling', {}).get('rope_type') == 'linear'
-  assert ('max_sequence_length' in fields) == is_linear
+  # vLLM multiplies what Gemma 3's file says by no factor
+  assert ('max_sequence_length' in fields) == (is_linear and name != 'gemma3')
   assert fields['model_type'] == source['model_type']
   again = changed_config(fields, {}).encoding
   layers = lambda encoding: exported_fields._layers(to_json(encoding), config.train.length, 4)
@@ -603,6 +681,7 @@ def test_what_an_export_may_lay_over_a_run_is_told_apart(changes, allowed):
     ('llama', 16, {'attention.window': 8}, 32),  # another family
     ('llama', 64, {'attention.window': 8}, 64),
     ('llama', 16, {'encoding': {'name': 'nope'}}, 32),
+    ('llama', 64, {'encoding': {'name': 'rope', 'scaling': LINEAR}}, 32),  # which leads to 64
     ('llama_yarn', 64, {}, 32),  # of which transformers 4 takes the factor
     ('llama_yarn', 16, {'attention.window': 8}, 32),
     ('ministral', 64, {}, 64),

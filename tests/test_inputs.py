@@ -539,7 +539,7 @@ def test_a_folder_that_nothing_can_be_moved_to_is_refused(tmp_path, monkeypatch)
     (
       {'a.txt.gz': b'x', 'b.md': b'x'},
       'only .gz, .md; allowed: .txt or .jsonl files; '
-      "Parquet, Arrow, CSV, JSON and compressed lines, with the extra hf, as data.corpus='hf:",
+      "Parquet, Arrow, CSV, JSON and what is compressed, with the extra hf, as data.corpus='hf:",
     ),
     ({'a.parquet': b'x'}, 'only .parquet; allowed: .txt or .jsonl files; Parquet, '),
   ],

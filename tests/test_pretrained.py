@@ -1275,6 +1275,10 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
   said = json.loads((tmp_path / 'extended' / 'config.json').read_text())
   kept = {'original_max_position_embeddings': 8}
   assert said['rope_scaling'] == {'rope_type': 'yarn', 'factor': 4} | kept
+  assert 'leaves in the family' not in capsys.readouterr().out
+  export_model.main([*export[:2], f'--out={tmp_path / "window"}', '--config.attention.window=8'])
+  moved = 'leaves in the family mistral, not in llama, that of its source, by attention.window=8\n'
+  assert moved in capsys.readouterr().out
   with pytest.raises(UserError, match=r'scaling\.low_freq_factor is missing'):
     export_model.main([*export, f'{scaling}rope_type=llama3', f'{scaling}low_freq_factor=None'])
   with pytest.raises(UserError, match=r'config\.model\.layers: the run decides it; allowed: enc'):
@@ -1330,6 +1334,7 @@ def test_an_imported_run_is_a_run_like_any_other(tmp_path, monkeypatch, capsys):
     ('studies/pretrained_speeches', 6),
     ('studies/pretrained_packages', 6),
     ('swap', 6),
+    ('extend_pretrained', 5),
   ],
 )
 def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatch):
@@ -1345,10 +1350,12 @@ def test_studies_of_an_imported_model_are_sound(name, runs, tmp_path, monkeypatc
   storage.write_json(Path('runs/smollm2/config.json'), to_json(config))
   planned = sweep.plan(path, 'out', {})
   bases = {run.config.encoding.get('base') for run in planned} - {None}
-  has_larger_base = name in ('pretrained', 'studies/pretrained_4')
-  assert bases == {123.0, *([615.0] if has_larger_base else [])}
+  larger = {'pretrained': {5 * 123.0}, 'extend_pretrained': {50 * 123.0}}
+  larger['studies/pretrained_4'] = larger['pretrained']
+  assert bases == {123.0} | larger.get(name, set())
   longest = {max(run.config.eval.lengths) for run in planned}
-  assert longest == {8192 if name != 'studies/pretrained_4' else 4 * 4096}
+  by_4 = 'studies/pretrained_4', 'extend_pretrained'
+  assert longest == {4 * 4096 if name in by_4 else 8192}
   assert len({run.workdir for run in planned}) == runs
   for run in planned:
     preflight.check_model(run.config)

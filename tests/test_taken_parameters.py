@@ -13,7 +13,7 @@ from posenc_jax import config, storage
 from posenc_jax.errors import UserError
 from posenc_jax.evaluation import generation
 from posenc_jax.evaluation.evaluate import evaluate
-from posenc_jax.evaluation.runs import load_run
+from posenc_jax.evaluation.runs import load_run, parameters_of
 from posenc_jax.pretrained import exporting
 from posenc_jax.training import loop, run_dir, setup
 from posenc_jax.training.checkpoints import leaves_by_path
@@ -248,3 +248,36 @@ def test_scores_without_what_they_are_of_begin_no_run(start):
   shutil.rmtree('run/checkpoints')
   with pytest.raises(UserError, match='its checkpoints are gone, but eval'):
     loop.train(c, 'run')
+
+
+def test_a_run_starts_from_any_checkpoint_of_another(trained, tmp_path, monkeypatch):
+  """Of no steps or some; also of one that did not finish. Text and exports are of any, too."""
+  monkeypatch.chdir(tmp_path)
+  corpus, rope = trained[1], {'encoding.name': 'rope'}
+  made('long', corpus, **rope, **{'train.steps': 4, 'train.keep_every': 2})
+  at_2 = {**rope, 'train.init_step': 2}
+  made('taken', corpus, 'long', **at_2)
+  going_on = {**TINY, **FEW, **at_2, 'data.corpus': corpus, 'train.init_from': 'long'}
+  begun = leaves_by_path(setup.prepare(config.load(BASE, going_on), Path('run')).model)
+  there, last = (parameters_in('long', at=step).leaves for step in (2, 4))
+  for path, leaf in parameters_in('taken').leaves.items():
+    np.testing.assert_array_equal(leaf, there[path])
+    np.testing.assert_array_equal(begun[path], leaf)
+  assert (there['embedding'] != last['embedding']).any()
+  assert parameters_of(Path('taken')) == {'run': 'long', 'step': 2}
+  text = lambda run, at: generation.generate(
+    config.saved_config(run), run, b'the', 4, generation.Sampling(0.0, 0, 1.0, 0), at=at
+  )
+  assert [*text('long', 2)] == [*text('taken', None)]
+  for run, at in (('long', 2), ('taken', None)):
+    exporting.export_run(config.saved_config(run), Path(run), Path(f'{run} out'), 'float32', at)
+  weights = [Path(f'{run} out', 'model.safetensors').read_bytes() for run in ('long', 'taken')]
+  assert weights[0] == weights[1]
+  shutil.rmtree('long/checkpoints/4')
+  made('further', corpus, 'long', **at_2)
+  words = r'init_step=3: long has no checkpoint of that step; allowed: 0, for its last one, 2$'
+  with pytest.raises(UserError, match=words):
+    made('none', corpus, 'long', **rope, **{'train.init_step': 3})
+  shutil.rmtree('long/checkpoints/2')
+  with pytest.raises(UserError, match=r'long, which has others now \(no checkpoint, step 2 then\)'):
+    parameters_in('taken')

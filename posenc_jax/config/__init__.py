@@ -7,10 +7,12 @@ by `load(pathlib.Path(__file__).with_name('base.py'), {'train.steps': 400})`.
 
 from posenc_jax.config.loading import (
   BASE,
+  WITHOUT_START,
   check_laid_over,
   check_version,
   load,
   load_study,
+  scaling_type,
   scalings,
   trained_config,
 )
@@ -38,6 +40,7 @@ __all__ = [
   'CHECKPOINT_FIELDS',
   'NOT_TRAINING',
   'NO_RESULT',
+  'WITHOUT_START',
   'check_laid_over',
   'check_one_seed',
   'check_tree',
@@ -55,6 +58,7 @@ __all__ = [
   'overlay',
   'product',
   'saved_config',
+  'scaling_type',
   'scalings',
   'seed_workdir',
   'single_seed_runs',

@@ -143,6 +143,7 @@ SECTIONS: dict[str, dict[str, Check]] = {
     **_same(POSITIVE, 'checkpoint_every', 'max_to_keep'),
     **_same(NOT_NEGATIVE, 'steps', 'validate_every', 'max_nonfinite_updates', 'keep_every'),
     'init_from': text(),
+    'init_step': NOT_NEGATIVE,
     'first_batch': NOT_NEGATIVE,
     'profile_steps': TRACED_STEPS,
     'trained_parameters': several(

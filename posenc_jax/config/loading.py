@@ -226,10 +226,13 @@ def check_laid_over(trained: ConfigDict, config: ConfigDict, is_said: bool = Fal
     if scaling in before:
       continue
     words, reach = _in_words(scaling, L)
-    if others := [said for said in lost if _type(said) != _type(scaling)]:
-      problem = f'would take the place of {_type(others[0])}, whose start is not known'
-      allowed = f'with scaling.{ORIGINAL}, the length that {_type(others[0])} starts from'
-      raise UserError(f'config.encoding.scaling: {_type(scaling)} {problem}; allowed: {allowed}')
+    kind = scaling_type(scaling)
+    if others := [scaling_type(said) for said in lost if scaling_type(said) != kind]:
+      problem = f'{kind} would take the place of {others[0]}, whose start is not known'
+      allowed = f'with scaling.{ORIGINAL}, the length that {others[0]} starts from'
+      if kind == 'default':
+        allowed = "RoPE without one, by --config.encoding=\"{'name':'rope','base':X}\""
+      raise UserError(f'config.encoding.scaling: {problem}; allowed: {allowed}')
     if reach is not None and reach < L and scaling.get(ORIGINAL):
       needed = (
         f'the length that is wanted / {scaling[ORIGINAL]:,}, {L / scaling[ORIGINAL]:g} or more'
@@ -269,18 +272,19 @@ def scalings(encoding: object) -> list[dict]:
   return [scaling for n, scaling in enumerate(found) if scaling not in found[:n]]
 
 
-def _type(scaling: dict) -> str:
+def scaling_type(scaling: dict) -> str:
+  """The type of a scaling, by its newer name or its older one."""
   return str(scaling.get('rope_type') or scaling.get('type'))
 
 
 def _lacks_start(scaling: dict) -> bool:
   """Whether the length that a scaling of RoPE starts from is neither said nor that of training."""
-  return _type(scaling) in WITHOUT_START and scaling.get(ORIGINAL) is None
+  return scaling_type(scaling) in WITHOUT_START and scaling.get(ORIGINAL) is None
 
 
 def _in_words(scaling: dict, train_length: int) -> tuple[str, float | None]:
   """(a scaling of RoPE in words, the length that it is made for); None: it is made for none."""
-  kind = _type(scaling)
+  kind = scaling_type(scaling)
   factor, original = scaling.get('factor'), scaling.get(ORIGINAL) or train_length
   if type(factor) not in (int, float) or type(original) is not int:
     return kind, None

@@ -74,6 +74,8 @@ def training(config: ConfigDict) -> Relations:
   train, steps, warmup = config.train, config.train.steps, config.optim.warmup
   is_enough = steps > 0 or bool(train.init_from)
   yield 'train.steps', is_enough, '1 or more; 0 with train.init_from'
+  is_of_start = not train.init_step or bool(train.init_from)
+  yield 'train.init_step', is_of_start, '0; another with train.init_from'
   remedy = f'--config.optim.warmup={steps // 10}'
   yield 'optim.warmup', warmup <= steps or not steps, f'at most train.steps={steps}: add {remedy}'
   left, decay_steps = steps - warmup, config.optim.decay_steps

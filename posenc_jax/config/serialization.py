@@ -24,7 +24,7 @@ CHECKPOINT_FIELDS = ('train.checkpoint_every', 'train.max_to_keep', 'train.keep_
 # without the field has it, and hashes are the same with it as without.
 ADDED = {'optim.name': 'adamw', 'train.keep_every': 0, 'train.first_batch': 0}
 ADDED |= {'model.lora_rank': 0, 'model.lora_alpha': 16.0, 'model.lora_matrices': []}
-ADDED['launch.warning_seconds'] = 120
+ADDED |= {'launch.warning_seconds': 120, 'train.init_step': 0}
 
 # Likewise fields that a run may lack, of before ADDED: these are in the hashes that were kept.
 HASHED_ADDED = {

@@ -122,7 +122,7 @@ def open_split(name: str, split: str, text_field: str, cache: Path) -> Documents
     has = f', only {", ".join(kinds[:5])}' if kinds else ''
     allowed = '.txt or .jsonl files'
     if {*kinds} & {*OF_LIBRARY}:
-      what = 'Parquet, Arrow, CSV, JSON and compressed lines'
+      what = 'Parquet, Arrow, CSV, JSON and what is compressed'
       allowed += f"; {what}, with the extra hf, as data.corpus='hf:{name}'"
     raise UserError(f'{field}: no documents for split {split!r}{has}; allowed: {allowed}')
   listing = listing_of(split if subfolders else '.', documents.names(), _numbers(documents.size_D))

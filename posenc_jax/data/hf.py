@@ -7,11 +7,14 @@ A name is 'hf:[OWNER/]NAME[:CONFIG][:option=value...]' or 'hf:FOLDER[:option=val
   revision=R         a commit or tag of the Hub
   train=S            the set's split S in the place of train; so with validation and test
 
-A folder that exists is read where it is; what the library's `save_to_disk` wrote is one, too. Any
-other name is one of the Hub, unless it begins with '/', '.' or '~': scripts/prepare_data.py fetches
-the set once and keeps it in the cache folder. A split that a set lacks is cut off the end of its
-train split: the last tenth for test, and the twentieth before it for validation (the last twentieth
-where the set has a test split), at least one document each.
+A folder that exists is read where it is; what the library's `save_to_disk` wrote is one, too. Each
+file of text there, such as .txt.gz, is a document, not each of its lines; the library reads every
+line break as a line feed.
+
+Any other name is one of the Hub, unless it begins with '/', '.' or '~': scripts/prepare_data.py
+fetches the set once and keeps it in the cache folder. A split that a set lacks is cut off the end
+of its train split: the last tenth for test, and the twentieth before it for validation (the last
+twentieth where the set has a test split), at least one document each.
 """
 
 import contextlib
@@ -260,6 +263,10 @@ def _load(datasets: ModuleType, parts: Name, cache: Path):
   splits are wanted.
   """
   options = {'name': parts.config, 'revision': parts.revision, 'cache_dir': str(cache)}
+  if parts.is_folder:
+    about = datasets.load_dataset_builder(parts.path, **options).config
+    if getattr(about, 'sample_by', None) == 'line':  # the library's default for files of text
+      options['sample_by'] = 'document'
   if parts.first is None:
     return datasets.load_dataset(parts.path, **options)
   streamed = datasets.load_dataset(parts.path, streaming=True, **options)

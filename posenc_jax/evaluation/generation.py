@@ -157,6 +157,7 @@ def generate(
   count: int,
   sampling: Sampling,
   ignore_eos: bool = False,
+  at: int | None = None,
 ) -> Iterator[bytes]:
   """Yields the bytes of each of `count` tokens that the run in `workdir` writes after a prompt, or
   of fewer where the text ends: at a token by which the pretrained model that the run comes from
@@ -170,6 +171,7 @@ def generate(
   Args:
     config: the run's saved config, perhaps with another `attention` or `encoding`.
     ignore_eos: whether text goes on where it could end.
+    at: the step of the checkpoint to write with in the place of the last one.
   Raises:
     UserError: there is no trained run, it was not trained on text, or prompt and text are longer
       than MOST_TOKENS, or than the positions of the model go.
@@ -187,7 +189,7 @@ def generate(
     field = f'config.data.corpus={config.data.corpus!r}'
     raise UserError(f'{field}: the run writes no text; allowed: one that was trained on text')
   check_corpus(saved, config, corpus, workdir)
-  model, _ = restore(config, corpus, workdir)
+  model, _ = restore(config, corpus, workdir, at=at)
   prompt_T = without_bos(corpus.tokenizer.encode(prompt), model.bos)
   _check_length(model, len(prompt_T), count)
   ends = () if ignore_eos else end_tokens(workdir, tokenizer_path(workdir, config.data).parent)

@@ -8,10 +8,9 @@ import contextlib
 
 from ml_collections import ConfigDict
 
-from posenc_jax.config import from_json, scalings, to_json
+from posenc_jax.config import WITHOUT_START, from_json, scaling_type, scalings, to_json
 from posenc_jax.encodings.core.composite import read_members
 from posenc_jax.encodings.core.registry import hyperparameters
-from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
 from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.model.layer_pattern import read_pattern
 from posenc_jax.pretrained.config_json import bos_of
@@ -23,6 +22,8 @@ from posenc_jax.pretrained.exported_rope import (
   rope_fields,
   rope_of,
   rope_parameters,
+  starting_at,
+  with_scalings,
 )
 from posenc_jax.pretrained.families import form_of
 from posenc_jax.pretrained.families.common_fields import GATED, UNGATED
@@ -30,7 +31,8 @@ from posenc_jax.pretrained.families.layer_kinds import KINDS
 from posenc_jax.pretrained.form import Form
 from posenc_jax.training import provenance
 
-OF_LONGEST = ('dynamic', 'yarn', 'longrope')  # of which transformers reads LONGEST
+# Types of scaling of which transformers, or vLLM, reads LONGEST.
+OF_LONGEST = ('linear', 'dynamic', 'yarn', 'longrope')
 MISTRALS = ('mistral', 'ministral')
 GEMMAS = ('gemma2', 'gemma3_text')  # those with sandwich norms
 OF_WHOLE_HEADS = ('llama', 'arcee', 'gpt_neox', 'stablelm', 'gpt2', 'bloom', *GEMMAS)
@@ -75,24 +77,20 @@ def fields_of(config: ConfigDict, vocab: int, bos: int, source: dict | None) -> 
 
 
 def with_starts(config: ConfigDict, trained: ConfigDict) -> ConfigDict:
-  """The config of a run, in which a linear scaling that was laid over the one that was trained says
-  where it starts, if it does not: at the length of training. One that was trained with led there.
+  """The config of a run, in which a scaling of WITHOUT_START that was laid over the one that was
+  trained says where it starts, if it does not: at the length of training. One that was trained with
+  led there, but for one within PoSE, which moves positions.
   """
-  own = scalings(to_json(trained.encoding))
+  has_moved = trained.encoding.name == 'pose'
+  own = [] if has_moved else scalings(to_json(trained.encoding))
 
-  def said(part):
-    if isinstance(part, list):
-      return [said(each) for each in part]
-    if not isinstance(part, dict):
-      return part
-    is_linear = 'linear' in (part.get('rope_type'), part.get('type'))
-    if is_linear and part.get(ORIGINAL) is None and part not in own:
-      return part | {ORIGINAL: trained.train.length}
-    return {name: said(x) for name, x in part.items()}
+  def said(encoding):
+    is_own = encoding['scaling'] in own or scaling_type(encoding['scaling']) not in WITHOUT_START
+    return encoding if is_own else starting_at(encoding, trained.train.length)
 
   new = config.copy_and_resolve_references()
   with new.unlocked():
-    new.encoding = from_json(said(to_json(config.encoding)))
+    new.encoding = from_json(with_scalings(to_json(config.encoding), said))
   return new
 
 

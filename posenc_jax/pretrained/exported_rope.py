@@ -1,8 +1,11 @@
 """RoPE of an exported run in the words of transformers."""
 
+from collections.abc import Callable
+
+from posenc_jax.config import scaling_type
 from posenc_jax.encodings.core.registry import hyperparameters
-from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL
-from posenc_jax.errors import UserError, shown
+from posenc_jax.encodings.core.scaling.rope_types import ORIGINAL, read_scaling
+from posenc_jax.errors import UserError, shown, user_errors
 from posenc_jax.pretrained.families.common_fields import start_of_linear, takes_original
 
 LONGEST = 'max_position_embeddings'
@@ -13,6 +16,7 @@ ROPE_FIELDS += ('rotary_emb_base', 'rotary_pct')
 # Families that rotate a part of the channels, with a default each.
 OF_A_PART = ('phi3', 'glm', 'glm4', 'stablelm', 'nemotron')
 OF_TRANSFORMERS = ('linear', 'dynamic', 'yarn', 'longrope', 'llama3')  # its types of scaling
+OF_BASE = ('ntk', 'theta_scale')  # types that are RoPE with another base, which files can say
 
 
 def rope_of(encoding: dict) -> dict | None:
@@ -51,15 +55,17 @@ def rope_fields(encoding: dict, length: int, kind: str) -> dict:
     allowed = f'a run that was trained with 1: {kind}, the family with this form, rotates no part'
     raise UserError(f'config.encoding.fraction={rope["fraction"]}; allowed: {allowed}')
   if (scaling := known_scaling(rope['scaling'], length)) is not None:
-    kind = scaling['rope_type']
+    family, kind = kind, scaling['rope_type']
     if kind not in OF_TRANSFORMERS:
       field = f'config.encoding.scaling.rope_type={shown(kind)}'
       raise UserError(f'{field}: transformers has none; allowed: {", ".join(OF_TRANSFORMERS)}')
     fields['rope_scaling'] = scaling
     if kind == 'linear':  # transformers has no word for where it starts
-      leads_to = round(scaling['factor'] * scaling.pop(ORIGINAL, length / scaling['factor']))
-      if leads_to != length:
-        fields[LONGEST_OF_LINEAR] = leads_to
+      start = scaling.pop(ORIGINAL, length / scaling['factor'])
+      leads_to = round(scaling['factor'] * start)
+      # vLLM serves the lesser of these two times the factor; of Gemma 3 it multiplies neither
+      of_both = {LONGEST: int(start), LONGEST_OF_LINEAR: leads_to}
+      fields |= {LONGEST: leads_to} if family == 'gemma3_text' else of_both
     if kind == 'dynamic':  # of which transformers takes this for the length before
       fields[LONGEST] = scaling[ORIGINAL]
     if kind in ('yarn', 'longrope') and 'factor' in scaling:
@@ -70,6 +76,49 @@ def rope_fields(encoding: dict, length: int, kind: str) -> dict:
   return fields
 
 
+def with_scalings(part: object, change: Callable[[dict], dict]) -> object:
+  """A section `encoding`, or a part of it, with what `change` makes of each encoding that has a
+  scaling.
+  """
+  if isinstance(part, list):
+    return [with_scalings(each, change) for each in part]
+  if not isinstance(part, dict):
+    return part
+  if isinstance(part.get('scaling'), dict):
+    return change(part)
+  return {name: with_scalings(x, change) for name, x in part.items()}
+
+
+def starting_at(encoding: dict, length: int) -> dict:
+  """The encoding, whose scaling starts from this length where it does not say another."""
+  scaling = encoding['scaling']
+  said = scaling | {ORIGINAL: length} if scaling.get(ORIGINAL) is None else scaling
+  return encoding | {'scaling': said}
+
+
+def as_files_say(encoding: dict, head_dim: int, length: int) -> dict:
+  """The encoding of a run of this training length, whose scaling says where it starts, as
+  `known_scaling` has it; RoPE with a scaling that is another base has that base.
+  """
+  if encoding['name'] != 'rope' or scaling_type(encoding['scaling']) not in OF_BASE:
+    return encoding | {'scaling': known_scaling(encoding['scaling'], length)}
+  rope = hyperparameters('rope') | encoding
+  K = round(rope['fraction'] * head_dim)
+  with user_errors(ValueError):
+    scaling = read_scaling(rope['scaling'], K, rope['base'], rope['fraction'], length)
+    frequencies, _ = scaling(K, rope['base'], length)
+  return encoding | {'base': float(frequencies[-1] ** (-K / (K - 2))), 'scaling': None}
+
+
+def reach_of_base(scaling: dict, length: int) -> int:
+  """The length that a scaling which is another base is made for, in a run of this training length;
+  0: it is none, or does not say where it starts.
+  """
+  kind = scaling_type(scaling)
+  start = scaling.get(ORIGINAL) or (length if takes_original(kind) else 0)
+  return round(scaling['factor'] * start) if kind in OF_BASE else 0
+
+
 def known_scaling(scaling: dict | None, length: int) -> dict | None:
   """The scaling of RoPE by its newer name, with the length that it starts from: unless one is said
   the one that an import takes; without one where that means nothing.
@@ -77,8 +126,8 @@ def known_scaling(scaling: dict | None, length: int) -> dict | None:
   if scaling is None:
     return None
   fields = {name: x for name, x in scaling.items() if x is not None}
-  kind = fields.pop('type', None)
-  kind = fields.setdefault('rope_type', kind)
+  kind = fields['rope_type'] = scaling_type(scaling)
+  fields.pop('type', None)
   if kind == 'default':
     return None
   if kind == 'linear':

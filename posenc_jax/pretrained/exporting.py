@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from posenc_jax import storage
-from posenc_jax.config import check_one_seed, saved_config, to_json
+from posenc_jax.config import check_one_seed, from_json, saved_config, scalings, to_json
 from posenc_jax.encodings.core.registry import hyperparameters
 from posenc_jax.errors import UserError, imported, user_errors
 from posenc_jax.model import lora
@@ -27,6 +27,12 @@ from posenc_jax.pretrained.exported_fields import (
   fields_of,
   longest_text,
   with_starts,
+)
+from posenc_jax.pretrained.exported_rope import (
+  as_files_say,
+  reach_of_base,
+  starting_at,
+  with_scalings,
 )
 from posenc_jax.pretrained.exported_tokenizers import (
   about_tokenizer,
@@ -119,8 +125,10 @@ def _write_tensors(
   storage.atomic_write(folder / INDEX, json.dumps(index, indent=2, sort_keys=True))
 
 
-def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
-  """Exports the last checkpoint of a run; returns the name of the family.
+def export_run(
+  config: ConfigDict, workdir: Path, out: Path, dtype: str, at: int | None = None
+) -> str:
+  """Exports the last checkpoint of a run, or the one `at` a step; returns the name of the family.
 
   Raises `UserError` as `export_model` does, and where there is no checkpoint, several seeds are in
   one, a parameter has another shape than the config says, or tokens are learned ones.
@@ -129,7 +137,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   config = _as_evaluated(with_starts(config, _trained_config(workdir)))
   check_one_seed(field, config, workdir)
   _check_tokens(field, config)
-  if (held := parameters_in(workdir)) is None:
+  if (held := parameters_in(workdir, at=at)) is None:
     raise UserError(f'{field}: no checkpoint; allowed: the directory of a run that has one')
   leaves = held.leaves
   # Which parameters a family has is checked later; a table may be of another length than is said.
@@ -137,7 +145,7 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
   both = wanted.keys() & leaves
   found, asked = ({path: some[path] for path in both} for some in (leaves, wanted))
   check_shapes(f'{field}: step {held.step}', 'model', found, asked)
-  if held.step < config.train.steps:
+  if held.step < config.train.steps and at is None:
     print(f'{workdir}: step {held.step}; its training ends at step {config.train.steps}')
   lora.merge(leaves, config.model)
   if rank := config.model.lora_rank:
@@ -160,6 +168,10 @@ def export_run(config: ConfigDict, workdir: Path, out: Path, dtype: str) -> str:
     tokenizer = with_bos(tokenizer, bos)
     beside = naming_bos(beside, tokenizer, bos)
   kind = export_model(config, leaves, bos, source, tokenizer, out, dtype, beside)
+  if source is not None and kind != (own := source['model_type']):
+    window, before = config.attention.window, form_of(source, provenance.SOURCE_CONFIG).attention
+    why = f', by attention.window={window}' if window != before['window'] else ''
+    print(f'{workdir}: it leaves in the family {kind}, not in {own}, that of its source{why}')
   about = beside.get(ABOUT_TOKENIZER[0])
   if config.train.steps and goes_as_it_is and first_token(tokenizer, about) != bos:
     problem = f'it was tuned on windows that begin with token {bos}'
@@ -228,14 +240,22 @@ def _bos(config: ConfigDict, leaves: dict) -> int:
 
 
 def _as_evaluated(config: ConfigDict) -> ConfigDict:
-  """The run without PoSE around its encoding, which moves positions in training alone."""
-  encoding = to_json(config.encoding)
-  if encoding['name'] != 'pose':
-    return config
-  inner = (hyperparameters('pose') | encoding)['inner']
+  """The run as files can say it: without PoSE around its encoding, which moves positions in
+  training alone, but trained at the length that they reach; a scaling that is another base as that.
+  """
+  encoding, length = to_json(config.encoding), config.train.length
+  longest = length
+  if encoding['name'] == 'pose':
+    pose = hyperparameters('pose') | encoding
+    inner, longest = pose['inner'], pose['longest'] or 8 * length
+    inner = {'name': inner} if isinstance(inner, str) else inner
+    encoding = with_scalings(inner, lambda rope: starting_at(rope, length))
+  reached = [reach_of_base(scaling, length) for scaling in scalings(encoding)]
+  encoding = with_scalings(encoding, lambda rope: as_files_say(rope, config.model.head_dim, length))
   new = config.copy_and_resolve_references()
   with new.unlocked():
-    new.encoding = ConfigDict({'name': inner} if isinstance(inner, str) else inner)
+    new.encoding = from_json(encoding)
+    new.train.length = max([longest, *reached])
   return new
 
 

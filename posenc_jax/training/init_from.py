@@ -56,9 +56,9 @@ def check_lora(config: ConfigDict) -> None:
 
 
 def finished_parameters(workdir: str | Path, model, config: ConfigDict, draw: Callable):
-  """The model of `config` with the final parameters of the run in `workdir`, whose config may
-  differ: a line says in which fields that make another model, and whether an encoding of one's own
-  was edited since.
+  """The model of `config` with the final parameters of the run in `workdir`, or with those of the
+  step that `config` names. The config of that run may differ: a line says in which fields that make
+  another model, and whether an encoding of one's own was edited since.
 
   Parameters that only one of them has, as with another encoding or another flag of the model, are
   as `draw` makes them, or dropped; a line says which. So are those of an encoding in the place
@@ -73,9 +73,7 @@ def finished_parameters(workdir: str | Path, model, config: ConfigDict, draw: Ca
   Raises:
     UserError: no training has ended there, or the model has other sizes.
   """
-  saved_run = finished_config(workdir)
-  held = parameters_in(workdir)
-  check_finished(workdir, saved_run, held and held.step)  # the last one may be damaged
+  saved_run, held = _start(workdir, config)
   leaves = leaves_by_path(model)
   paths, lines = _paths(workdir, held.leaves, saved_run, leaves, config)
   print(*lines, sep='\n', end='\n' * bool(lines))
@@ -115,15 +113,25 @@ def all_taken(
 
   Lines say what differs as those of `finished_parameters`, and it raises as that does.
   """
-  saved_run = finished_config(workdir)
-  held = parameters_in(workdir, as_shapes=True)
-  check_finished(workdir, saved_run, held and held.step)
+  saved_run, held = _start(workdir, config, as_shapes=True)
   leaves = leaves_by_path(shapes)
   paths, lines = _paths(workdir, held.leaves, saved_run, leaves, config)
   if leaves.keys() - paths.keys():
     return None
   print(*lines, sep='\n', end='\n' * bool(lines))
   return held, paths
+
+
+def _start(
+  workdir: str | Path, config: ConfigDict, as_shapes: bool = False
+) -> tuple[ConfigDict, Parameters]:
+  """(config of the run in `workdir`, the parameters that a run of `config` starts from)."""
+  at = config.train.init_step
+  saved_run = finished_config(workdir, at)
+  held = parameters_in(workdir, as_shapes, at or None)
+  if not at:
+    check_finished(workdir, saved_run, held and held.step)  # the last one may be damaged
+  return saved_run, held
 
 
 def _paths(

@@ -28,7 +28,7 @@ FINISHED = 'finished.json'  # holds the hashes of the configs of which all is do
 TAKEN = 'checkpoints/taken.json'
 # What is said of the parameters that the checkpoints hold: it would pass for that of others.
 OF_PARAMETERS = ('eval.jsonl', FINISHED)
-STARTS_FROM = 'config.train.init_from'
+STARTS_FROM, STARTS_AT = 'config.train.init_from', 'config.train.init_step'
 FINISHED_RUN = 'allowed: the directory of a run that train.py finished'
 
 
@@ -75,12 +75,13 @@ def check_can_begin(config: ConfigDict, workdir: Path, has_start: bool = True) -
       continue
     _check_no_scores(folder)
     if run.train.init_from and has_start:
-      finished_config(run.train.init_from)
+      finished_config(run.train.init_from, run.train.init_step)
 
 
-def finished_config(start: str | Path) -> ConfigDict:
+def finished_config(start: str | Path, at: int = 0) -> ConfigDict:
   """The config of the run in `start` that another one starts from. Raises `UserError` where no
-  training has ended there, as far as names of checkpoints say it.
+  training has ended there, or there is no checkpoint of the step `at` that is not 0, as far as
+  names of checkpoints say it.
   """
   field = f'{STARTS_FROM}={str(start)!r}'
   if not storage.exists(Path(start) / 'config.json'):
@@ -88,7 +89,13 @@ def finished_config(start: str | Path) -> ConfigDict:
   of_model = 'model', 'attention', 'encoding.name', 'train.length'
   saved = saved_config(start, 'seeds', 'train.steps', *of_model)
   check_one_seed(field, saved, start)
-  check_finished(start, saved, max(checkpoint_steps(start), default=None))
+  steps = checkpoint_steps(start)
+  if at and at not in steps:
+    kept = ', '.join(map(str, sorted(steps))) or 'a run that was trained'
+    problem = f'{STARTS_AT}={at}: {start} has no checkpoint of that step'
+    raise UserError(f'{problem}; allowed: 0, for its last one, {kept}')
+  if not at:
+    check_finished(start, saved, max(steps, default=None))
   return saved
 
 

@@ -15,7 +15,7 @@ from posenc_jax.distributed.processes import run_on_primary
 from posenc_jax.errors import Damaged, UserError
 from posenc_jax.training.checkpoints import Checkpoints
 from posenc_jax.training.provenance import source_of
-from posenc_jax.training.run_dir import TAKEN, takes_parameters
+from posenc_jax.training.run_dir import TAKEN, checkpoint_steps, takes_parameters
 
 REMEDY = 'without the folder that it lies in, and eval.jsonl and finished.json, to begin anew'
 
@@ -81,15 +81,20 @@ def start_of(workdir: Path) -> tuple[Path, int] | None:
     except UserError:
       return None
     return start, _said(workdir)['step']
-  start = Path(_named(workdir))
+  start, at = Path(_named(workdir)), _at(workdir)
   if not storage.exists(start / 'config.json'):
     return None
-  return start, saved_config(start, 'train.steps').train.steps
+  return start, at or saved_config(start, 'train.steps').train.steps
 
 
 def _named(workdir: Path) -> str:
   """The run that this one starts from, as its config names it."""
   return saved_config(workdir, 'train.init_from').train.init_from
+
+
+def _at(workdir: Path) -> int | None:
+  """The step of the checkpoint there that this one starts from; None: the last one."""
+  return saved_config(workdir).train.init_step or None
 
 
 def _starts(workdir: Path) -> list[Path]:
@@ -109,10 +114,12 @@ def _said(workdir: Path) -> dict:
 
 def _taken(workdir: Path, as_shapes: bool) -> tuple[Path, Parameters]:
   """(The run that this one takes parameters from, these)."""
-  said = _said(workdir)
+  said, at = _said(workdir), _at(workdir)
   problem = f'{_named(workdir)}, which is gone'
   for start in _starts(workdir):
-    held, then = parameters_in(start, as_shapes=True), f'step {said["step"]} then'
+    is_there = at is None or at in run_on_primary(checkpoint_steps, start)
+    held = parameters_in(start, as_shapes=True, at=at) if is_there else None
+    then = f'step {said["step"]} then'
     wanted = said['step'], said['checksum'], source_of(workdir)
     if held is None or (held.step, held.checksum, source_of(start)) != wanted:
       now = 'no checkpoint' if held is None else f'step {held.step}'
@@ -120,7 +127,7 @@ def _taken(workdir: Path, as_shapes: bool) -> tuple[Path, Parameters]:
       continue
     if unknown := sorted({*said['paths'].values()} - held.leaves.keys()):
       raise Damaged(f'{workdir / TAKEN} is damaged: paths={unknown[0]}; allowed: {REMEDY}')
-    if not as_shapes and (held := parameters_in(start)).step != said['step']:
+    if not as_shapes and (held := parameters_in(start, at=at)).step != said['step']:
       problem = f'{start}, of which step {held.step} alone can be read ({then})'
       continue
     leaves = {path: held.leaves[there] for path, there in said['paths'].items()}

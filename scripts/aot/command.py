@@ -121,7 +121,8 @@ def step_rows(flags, overrides: dict) -> tuple[list[Row], targets.Peaks]:
   runs = {Path(flags.config).stem: {}}
   if hasattr(study, 'sweep'):
     # what a run starts from changes nothing in its program
-    fields = [{k: v for k, v in run.items() if k != 'train.init_from'} for run in study.sweep()]
+    starts = 'train.init_from', 'train.init_step'
+    fields = [{k: v for k, v in run.items() if k not in starts} for run in study.sweep()]
     runs = {configs.line_name(run): run for run in fields}
   if not any(flags.only in name for name in runs):
     raise UserError(f'--only={flags.only}: no such run; allowed: a part of {", ".join(runs)}')
