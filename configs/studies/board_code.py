@@ -52,7 +52,7 @@ Then the other twenty lines of the board got the first three seeds. Predicted be
   last three does; none has a mean at 4 L below ALiBi's.
 
 Cost: 99 runs of 0.8 million parameters, 5 to 24 minutes each, two at a time on two cores. Result:
-results/board_code, LOG/167, 170, 198, 242, and 244, with all but seed 2 of twelve of the twenty.
+results/board_code, LOG/167, 170, 198, 242, 244 and 246.
 Bits per byte at L, 4 L and 32 L: DAPE, three seeds, 1.787, 1.650 and 1.724; GRAPE-AP, three seeds,
 1.836, 1.703 and 1.685; ALiBi 1.847, 1.745 and 1.774; RoPE trained at 4 L 1.849, 1.678 and 4.318;
 CoPE, three seeds, 1.911, 1.854 and 1.986; Transformer-XL 1.924, 1.868 and 1.913; KERPLE 1.942,
