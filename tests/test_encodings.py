@@ -904,6 +904,17 @@ def test_xpos_says_where_one_block_spans_too_much():
   assert np.isnan(at(40_000)[:, 6:]).all()
 
 
+def test_xpos_says_where_a_key_is_further_than_its_factor_reaches():
+  """Else that factor would be cut off, and the score another number."""
+  enc, (x, weights, _) = build('xpos'), inputs()
+  run = jax.jit(lambda position_ids: layer(enc, weights, x, position_ids=position_ids))
+  at = lambda jump: run(jnp.array([[5, 6, jump, 7, 8, 9, 10, 11, 12, 13, 14]]))
+  found, desired = at(40_000), at(7)
+  np.testing.assert_array_equal(found[:, :2], desired[:, :2])
+  assert np.isnan(found[:, 2:]).all()
+  assert np.isfinite(at(-30_000)).all()
+
+
 def test_xpos_says_where_a_row_is_longer_than_one_tile_may_be():
   """On `dense` a row is one tile, so that a long one ends in NaN; `blockwise` has short tiles."""
   one = SIZES | {'heads': 1, 'kv_heads': 1}
