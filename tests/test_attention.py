@@ -706,6 +706,26 @@ def test_distances_that_int32_does_not_hold_are_refused(ids, said):
   assert traced.shape == q.shape
 
 
+@pytest.mark.parametrize('axes', [1, 2])
+def test_times_that_float32_does_not_tell_apart_are_refused(axes):
+  """Seconds since 1970 have steps of 128 there; counted from the first of a row they are exact."""
+  q, x = normal(1, 6, 4, 8), normal(1, 6, 32)
+  enc = build('rope') if axes == 1 else build('axial_rope')
+  times = 1.7e9 + np.array([[0.0, 0.5, 2.0, 2.0, 300.0, 900.0]])
+  times = times if axes == 1 else np.stack([0 * times, times], axis=-1)
+  run = lambda ids: attend(q, q, q, enc, position_ids=ids)
+  asked = [run]
+  if axes == 1:
+    asked.append(lambda ids: build('sinusoidal').add_to_input(x, ids))
+  step = 'position_ids of float64 have a step of 0.5, which float32 loses'
+  for refused in asked:
+    with pytest.raises(ValueError, match=f'^{step}; allowed: counted from the first of each row'):
+      refused(times)
+    assert np.isfinite(refused(times.astype(np.float32))).all()
+    from_first = times - times[:, :1]
+    np.testing.assert_array_equal(refused(from_first), refused(from_first.astype(np.float32)))
+
+
 def test_numbers_that_lie_with_other_processes_are_not_read():
   """Only a part of them is here; to read them is an error of JAX."""
   cut = SimpleNamespace(is_fully_addressable=False, dtype=jnp.dtype('int32'), size=4)

@@ -168,7 +168,9 @@ def attend(
       `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment,
       which takes less time and memory than the same numbers given, and more kernels serve.
       Integers of any dtype, but values that int32 does not hold, or 2^31 or more apart, are
-      refused; not as arguments of a compiled function, where they wrap.
+      refused; not as arguments of a compiled function, where they wrap. Floats of 64 bits become
+      float32: where two tokens in a row would no longer differ, as of times in seconds since 1970,
+      they are refused, where jax has not rounded them before.
       They are data: no gradient reaches them. Rotations know them in float32, in which whole
       numbers are exact up to 2^24.
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
