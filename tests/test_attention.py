@@ -706,6 +706,18 @@ def test_distances_that_int32_does_not_hold_are_refused(ids, said):
   assert traced.shape == q.shape
 
 
+def test_tables_of_too_many_distances_are_refused():
+  """Of times in seconds, say; not where a table ends by itself, nor where there is none."""
+  q, ids = normal(1, 6, 4, 8), np.array([[0, 5, 9, 20, 30, 2**26 + 1]])
+  run = lambda name, **options: attend(q, q, q, build(name), position_ids=ids, **options)
+  message = f'positions are up to {2**26 + 1} apart; allowed: up to {2**26}, for ALiBi has a row'
+  with pytest.raises(ValueError, match=f'^{message} for each distance: count them in a coarser'):
+    run('alibi')
+  for name in ('t5', 'rope'):
+    assert np.isfinite(run(name)).all()
+  assert jax.eval_shape(lambda: run('alibi', max_position_distance=2**26)).shape == q.shape
+
+
 @pytest.mark.parametrize('axes', [1, 2])
 def test_times_that_float32_does_not_tell_apart_are_refused(axes):
   """Seconds since 1970 have steps of 128 there; counted from the first of a row they are exact."""
