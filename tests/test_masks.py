@@ -570,6 +570,50 @@ def test_pairs_of_sequences_in_a_row_are_as_alone(name):
   assert of_second > 1e-2 if name in ('key_offset', 'kv_shift') else of_second < 2e-5
 
 
+# What `docs/attend.md` says of branches that hide each other: who reads what a mask hides.
+BRANCHES_MEET = {
+  *('kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'cable', 'wall', 'carope'),
+  *('grape_m_context', 'mta', 'selective', 'dape_v2', 'ultravico', 'hyperbolic_rope'),
+  'jordan_rope',
+}
+OF_VISIBLE_KEYS = {'cope', 'stick_breaking', 'grape_ap', 'row_gates'}
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=daily_if(n in ('kv_shift', 'fox', 'cope', 't5'), 'ci'))
+    for n in ENCODINGS
+    if n != 'chain'
+  ],
+)
+def test_branches_that_hide_each_other_are_as_alone_but_for_those_that_are_named(name):
+  enc, (x, weights, _) = build(name), inputs()
+  root, of_each = 3, 4
+  seen, own = np.ones((1, S, S), bool), np.r_[:root, root + of_each : S]
+  seen[:, root + of_each :, root : root + of_each] = False
+  ids = np.r_[: root + of_each, root : root + of_each][None]
+
+  @jax.jit
+  def run(enc, x, ids, mask):
+    options = dict(mask=mask, max_position_distance=S, backend='dense')
+    return layer(enc, weights, x, position_ids=ids, **options)
+
+  there = run(enc, x, ids, seen)[:, root + of_each :]
+  alone = run(enc, x[:, own], ids[:, own], np.ones((1, len(own), len(own)), bool))[:, root:]
+  if name in BRANCHES_MEET:
+    assert not np.abs(there - alone).max() < 1e-2
+  else:
+    close(there, alone)
+
+
+def test_the_page_names_who_reads_what_a_mask_hides():
+  page = (REPOSITORY / 'docs' / 'attend.md').read_text()
+  said = page.partition('*What a mask does not hide.*')[2].partition('*Cross-attention*')[0]
+  found = {*re.findall('`([a-z_0-9]+)`', said)}
+  assert found & {*ENCODINGS} == BRANCHES_MEET | OF_VISIBLE_KEYS
+
+
 def test_a_function_tells_masks_apart():
   """The same function is the same static argument of a compiled program, a new one is another."""
   keep = lambda i, j: j < 5
