@@ -56,6 +56,7 @@ MODES = {
   'positions': {'position_ids': SCATTERED},
   'both_sides_positions': {'is_causal': False, 'position_ids': SCATTERED},
   'last_queries': {'T': 3},
+  'both_sides_last_queries': {'T': 3, 'is_causal': False},
   'float_positions': {'position_ids': SCATTERED[:, ::-1] / 4 - 2.3},
   'softcap': {'softcap': 0.7},
 }
@@ -86,6 +87,7 @@ TILES = {
   'causal': (2, 8),
   'packed': (4, 4),
   'last_queries': (2, 4),
+  'both_sides_last_queries': (2, 4),
   'sink_tokens': (2, 4),
   'prefix_sinks': (2, 2),
   'last_queries_sinks': (2, 2),
@@ -166,7 +168,8 @@ def is_wanted(variant: str, mode: str) -> bool:
   if mode == 'float_positions':
     return variant in ENCODINGS and declared(variant).position_kind == 'floats'
   if variant in ENCODINGS and variant not in WRAPPERS:
-    return mode not in ('both_sides_window', 'last_queries') or variant in OF_MASKS
+    of_few = ('both_sides_window', 'last_queries', 'both_sides_last_queries')
+    return mode not in of_few or variant in OF_MASKS
   if variant in CHAINS:
     return mode in ('causal', 'packed', 'positions')
   return mode == ('positions' if declared(variant).causal_only else 'bidirectional')
@@ -308,6 +311,8 @@ def is_quick(variant: str, mode: str, backend: str) -> bool:
     return backend == ('blockwise' if variant == 'axial_rope' else 'dense')
   if mode == 'both_sides_positions':
     return (variant, backend) == ('shaw', 'blockwise')
+  if mode == 'both_sides_last_queries':
+    return variant in ('shaw', 't5') and backend == 'blockwise'
   if mode == 'both_sides_packed':
     return (variant, backend) in (('shaw', 'blockwise'), ('key_offset', 'dense'))
   if mode == 'packed':
