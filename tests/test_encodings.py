@@ -486,6 +486,31 @@ def test_angles_a_million_positions_out_are_as_coarse_as_declared(name):
     assert found == pytest.approx(moved, rel=1 / 3)
 
 
+OF_AXES = [(name, {'axes': 2}) for name in ('alibi', 'pape', 'pape_ri')]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+  ('name', 'hyper'), [(n, {}) for n in positions_without_end() if n in NOT_MOVED] + OF_AXES
+)
+def test_what_loses_whole_positions_from_2_to_the_24_on_says_so(name, hyper):
+  sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
+  enc, rng = make(name, **sizes, rngs=nnx.Rngs(0), **hyper), np.random.default_rng(0)
+  q, k, v = rng.standard_normal((3, 1, 16, 4, 64)).astype(np.float32)
+  x = rng.standard_normal((1, 16, 256)).astype(np.float32)
+  options = {'x': x, 'max_position_distance': 15, 'outer_hooks_applied': True, 'backend': 'dense'}
+  at = lambda shift: shift + positions_in_order(enc, 16)
+  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=at(shift), **options))
+  is_lost = np.abs(run(2**25) - run(0)).max() > 1e-4
+  of_axes = 'with `axes`' in (enc.limit or '')  # alibi's, and of what it is within
+  is_said = 'float32: ' in (enc.limit or '') and (bool(hyper) or not of_axes)
+  if name == 'hyperbolic_rope':  # of what positions grow by along a row
+    assert is_said
+    assert not is_lost
+  else:
+    assert is_lost == is_said
+
+
 @pytest.mark.parametrize('name', ['sinusoidal', 'learned_fourier'])
 def test_waves_at_the_input_a_million_positions_out_are_off_as_declared(name):
   """In models of 256 channels, against float64."""

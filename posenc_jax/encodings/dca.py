@@ -23,7 +23,10 @@ class DCA(ReindexedRoPE):
   """
 
   paper = 'An et al. 2024, arXiv:2402.17463'
-  limit = 'a query that sees a key in a later chunk, as where positions decrease, is NaN'
+  limit = (
+    'a query that sees a key in a later chunk, as where positions decrease, is NaN; positions are '
+    'float32: from 2^23 on, those at an end of a chunk may count in the next'
+  )
   relative = False
   position_kind = 'integers'
   qk_width_factor = 3

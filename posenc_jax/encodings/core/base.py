@@ -64,6 +64,8 @@ WHOLE_ROWS = (
   'scores of all its queries at once'
 )
 ALL_ROWS = 'all scores must be there at once: memory grows with the square of the length'
+# The `limit` of encodings whose scores read differences of coordinates.
+ENDS_OF_COORDINATES = 'positions are float32: different ones from 2^24 on may count as one'
 
 
 class LengthError(ValueError):
