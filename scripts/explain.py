@@ -271,13 +271,15 @@ def how_terms_are_scaled(enc: encodings.Encoding) -> str:
 
 def how_positions_come(enc: encodings.Encoding) -> str:
   """Where an encoding's positions come from, in words."""
+  if enc.position_kind is None:
+    return 'not read: at most the order of tokens is'
   if enc.takes_carried_positions:
     return 'at the input those of the data, moved by a random amount in training'
   if enc.has('positions_of_tokens'):
     return 'read off tokens, others at the input than at layers'
   if enc.has('sample_positions'):
     return 'sampled, once a forward pass for all layers'
-  return 'as they are'
+  return f'as they are, {"real numbers" if enc.position_kind == "floats" else "integers"}'
 
 
 def compute_dtype(c) -> str:

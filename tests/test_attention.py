@@ -1036,7 +1036,13 @@ def test_positions_that_are_constants_are_known_on_any_mesh():
 def test_members_take_as_many_positions_and_terms_by_distance_take_integers(monkeypatch):
   chain = build('chain', members=('sink', 'axial_rope', 'nope'))
   assert (chain.position_kind, chain.positions_per_token) == ('floats', 2)
-  assert build('chain', members=('rope', 'alibi')).position_kind == 'integers'
+  of_integers = build('chain', members=('rope', 'alibi'))
+  assert of_integers.position_kind == 'integers'
+  q, ids = normal(1, 6, 4, 8), np.arange(6)[None] / 2
+  with pytest.raises(
+    ValueError, match='dtype float64; allowed: integers, for ALiBi takes no other'
+  ):
+    attend(q, q, q, of_integers, position_ids=ids)
   assert build('chain', members=('fox', 'sink')).position_kind is None
   both = type('Both', (ENCODINGS['alibi'],), {'position_kind': 'floats'})
   monkeypatch.setitem(ENCODINGS, 'both', both)

@@ -80,6 +80,19 @@ def test_a_model_is_described_by_its_shapes(explained, monkeypatch, name):
   assert ('Export: as a model of the family llama' in text) == (name == 'rope')
 
 
+@pytest.mark.parametrize(
+  ('name', 'said'),
+  [
+    ('fox', 'not read: at most the order of tokens is'),
+    ('rope', 'as they are, real numbers'),
+    ('alibi', 'as they are, integers'),
+    ('pose', 'sampled, once a forward pass'),
+  ],
+)
+def test_which_positions_are_read_is_shown(explained, name, said):
+  assert f'positions │ {said}' in explained(f'--config.encoding.name={name}')
+
+
 def test_known_limits_are_shown(explained):
   text = explained('--config.encoding.name=chain', '--config.encoding.members=rope,entmax')
   assert 'angles are float32: with all positions a million further' in text

@@ -166,7 +166,8 @@ def is_wanted(variant: str, mode: str) -> bool:
   if mode == 'softcap':  # after all that an encoding does
     return variant in OF_MASKS
   if mode == 'float_positions':
-    return variant in ENCODINGS and declared(variant).position_kind == 'floats'
+    is_meant = variant in ENCODINGS or variant == 'alibi_plane'
+    return is_meant and declared(variant).position_kind == 'floats'
   if variant in ENCODINGS and variant not in WRAPPERS:
     of_few = ('both_sides_window', 'last_queries', 'both_sides_last_queries')
     return mode not in of_few or variant in OF_MASKS
@@ -933,7 +934,8 @@ def test_positions_are_taken_as_declared(variant):
     with pytest.raises(ValueError, match=f'^position_ids has shape {shape}'):
       attend_with(enc, weights, x, np.zeros(given))
   if enc.position_kind == 'integers':
-    allowed = f'allowed: integers, for {type(enc).__name__} takes no other$'
+    part = next((part for part in enc.parts() if part.position_kind == 'integers'), enc)
+    allowed = f'allowed: integers, for {type(part).__name__} takes no other$'
     with pytest.raises(ValueError, match=f'^position_ids has dtype float.*; {allowed}'):
       attend_with(enc, weights, x, floats)
   else:

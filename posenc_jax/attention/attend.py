@@ -173,7 +173,7 @@ def attend(
       they are refused, where jax has not rounded them before.
       They are data: no gradient reaches them. Coordinates are float32, in which whole numbers are
       exact up to 2^24. Where `position_kind` is None, they are not read, and nothing says so: such
-      an encoding knows the order of tokens alone.
+      an encoding knows the order of tokens at most.
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
       their own segment only (packing).
     is_causal: whether keys to the right are hidden: by index, whatever positions are. By position:

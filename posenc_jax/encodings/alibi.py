@@ -112,7 +112,7 @@ class ALiBi(Encoding):
     self.spread, self.balanced = spread, balanced
     self.positions_per_token = axes
     if axes > 1:
-      self.switched_off = ('bias',)
+      self.switched_off, self.position_kind = ('bias',), 'floats'
     elif type(self).score is ALiBi.score:  # and not that of a subclass
       self.switched_off = ('score',)
     if learned:
