@@ -988,6 +988,18 @@ def test_a_gate_of_zeros_has_finite_gradients():
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
 
 
+@pytest.mark.parametrize('kind', ['integers', 'floats'])
+def test_random_positions_are_drawn_for_contiguous_ones(kind):
+  """Others would be places of no draw."""
+  enc, key = build('random_positions', longest=64, kind=kind), jax.random.key(0)
+  assert enc.sample_positions(jnp.array([[0, 1, 2, 0, 1]]), 1, key).shape == (1, 5)
+  for low, high in ((0, 9), (-1, 3)):
+    ids = jnp.array([[0, low, 2, high, 1]])
+    message = f'position_ids go from {low} to {high} for 5 tokens; allowed: contiguous ones'
+    with pytest.raises(ValueError, match=f'^{message}'):
+      enc.sample_positions(ids, 1, key)
+
+
 def test_random_positions_of_many_documents_and_of_too_long_ones():
   """Numbers of documents times positions, 2^32 here, need not fit an integer."""
   enc = build('random_positions', longest=2**19)
