@@ -12,7 +12,8 @@ Without it, or where jax runs on that here, they are asked for the device that i
 --check: in the place of all that, computes whether each encoding of the config keeps the laws that
 all keep: attention in tiles, in a kernel, packed, with a cache and at shifted positions is the
 same, and reads no later token. For one of your own, which no test knows: `--config=my_study.py
---config.encoding.name=NAME --check`. It takes a minute; the exit code is 1 where a law fails.
+--config.encoding.name=NAME --check`. It takes a minute; the exit code is 1 where a law fails. With
+--bidirectional the laws are asked without a causal mask, as of an encoder.
 """
 
 import inspect
@@ -52,13 +53,15 @@ PLATFORMS = ('cpu', 'gpu', 'tpu')
 
 
 def main(argv: list[str]) -> int | None:
-  known = {'config': cli.REQUIRED, 'platform': '', 'check': False}
+  known = {'config': cli.REQUIRED, 'platform': '', 'check': False, 'bidirectional': False}
   flags, overrides = cli.parse_args(argv, known)
   if flags.platform not in ('', *PLATFORMS):
     allowed = ', '.join(PLATFORMS)
     raise UserError(f'--platform={flags.platform!r}; allowed: {allowed}')
   if flags.check:
     cli.check_unused(flags, known, ('platform',), 'without --check')
+  else:
+    cli.check_unused(flags, known, ('bidirectional',), 'with --check')
   c = config.load(flags.config, overrides)
   config.validate(c)
   check_one_host()
@@ -70,20 +73,20 @@ def main(argv: list[str]) -> int | None:
     pattern = jax.jit(lambda: build(c, vocab, nnx.Rngs(0)).encodings)()
   console = Console(highlight=False, markup=False)  # formulas have brackets
   if flags.check:
-    return check(c, pattern, console)
+    return check(c, pattern, console, is_causal=not flags.bidirectional)
   for note in config.notes(c):
     console.print(note, soft_wrap=True)
   explain(c, model, pattern, console, flags.platform or jax.default_backend())
 
 
-def check(c, pattern: LayerPattern, console: Console) -> int:
+def check(c, pattern: LayerPattern, console: Console, is_causal: bool) -> int:
   """Prints the verdict of each law on each encoding of a model; the exit code of the command."""
   specs = read_pattern(dict(c.encoding))[0]
   failed = False
   for spec, variant in zip(specs, pattern.variants, strict=True):
     console.print(f'Encoding {spec["name"]}')
     with user_errors(ValueError):
-      verdicts = check_laws(variant.layer(0))
+      verdicts = check_laws(variant.layer(0), is_causal=is_causal)
     for verdict in verdicts:
       console.print(str(verdict), soft_wrap=True)
     failed |= any(verdict.holds is False for verdict in verdicts)
@@ -201,6 +204,7 @@ def explain_encoding(
     'positions end at': 'never' if enc.max_length is None else f'{enc.max_length} tokens',
     'relative': 'yes' if enc.relative else 'no: depends on absolute positions',
     'positions': how_positions_come(enc),
+    'without a causal mask': who_refuses_both_sides(enc),
     'known limit': enc.limit or 'none',
   }
   table = Table(show_header=False, title=title, title_justify='left')
@@ -271,13 +275,24 @@ def how_terms_are_scaled(enc: encodings.Encoding) -> str:
 
 def how_positions_come(enc: encodings.Encoding) -> str:
   """Where an encoding's positions come from, in words."""
+  if enc.position_kind is None:
+    return 'not read: at most the order of tokens is'
   if enc.takes_carried_positions:
     return 'at the input those of the data, moved by a random amount in training'
   if enc.has('positions_of_tokens'):
     return 'read off tokens, others at the input than at layers'
   if enc.has('sample_positions'):
     return 'sampled, once a forward pass for all layers'
-  return 'as they are'
+  return f'as they are, {"real numbers" if enc.position_kind == "floats" else "integers"}'
+
+
+def who_refuses_both_sides(enc: encodings.Encoding) -> str:
+  """Whether an encoding serves without a causal mask, in words."""
+  if not enc.causal_only:
+    return 'served'
+  names = [type(part).__name__ for part in enc.parts() if part.causal_only]
+  refuse = ', '.join(dict.fromkeys(names)) or type(enc).__name__
+  return f'refused, by {refuse}'
 
 
 def compute_dtype(c) -> str:

@@ -8,7 +8,19 @@ import numpy as np
 from flax import nnx
 from jax.sharding import AbstractDevice, AbstractMesh, AxisType
 from oracles import RECORDS
-from test_laws import DIMS, MODES, OF_MASKS, S, build, close, cotangent_of, inputs, is_wanted, layer
+from test_laws import (
+  DIMS,
+  MODES,
+  OF_MASKS,
+  VARIANTS,
+  S,
+  build,
+  close,
+  cotangent_of,
+  inputs,
+  is_wanted,
+  layer,
+)
 
 from posenc_jax.attention import attend
 from posenc_jax.attention.mask import Mask
@@ -17,6 +29,8 @@ from posenc_jax.attention.tiled.schedule import TileSchedule
 from posenc_jax.encodings import ENCODINGS, Dims, Encoding, make
 
 OTHERS = ('window', 'packed', 'softcap', 'sink_tokens', 'chunk')
+# Beside OF_MASKS, what reads keys to the right in a way of its own.
+OF_BOTH_SIDES = ('deberta', 'transformer_xl', 'fox_both_ways')
 
 
 def on(platform: str | None = None, kind: str = 'any', manual: str = '', **axes: int):
@@ -88,6 +102,7 @@ def cases_of(kernels: list[str]) -> list[tuple[str, str]]:
   return [
     *((name, mode) for name in kernels for mode in ('causal', mode_of(name, kernels))),
     *(case for case in ahead if case[0] in kernels and is_wanted(*case)),
+    *((v, 'bidirectional') for v in OF_BOTH_SIDES if VARIANTS[v][0] in kernels),
   ]
 
 

@@ -832,8 +832,8 @@ def dca(dims, hyper, p):
 
   def seen(i, j):
     chunks = i // c - j // c
-    if chunks == 0:
-      return i % c - j % c
+    if chunks <= 0:
+      return math.nan if chunks else i % c - j % c
     return min(i % c + c if chunks == 1 else 2 * c - 1, hyper['chunk']) - j % c
 
   return at_distance(dims, hyper, seen)
@@ -1033,7 +1033,8 @@ def music_transformer(dims, hyper, p):
   most, clip = hyper.get('max_distance', dims.train_length), hyper.get('beyond') == 'clip'
 
   def score(q, k, i, j, h):
-    vector = p['rows'][min(i - j, most - 1), h] if clip or i - j < most else 0 * k
+    is_row = clip or 0 <= i - j < most
+    vector = p['rows'][min(max(i - j, 0), most - 1), h] if is_row else 0 * k
     return q @ (k + vector) / math.sqrt(dims.head_dim)
 
   return Oracle(score)
@@ -1051,7 +1052,7 @@ def relative_projection(dims, hyper, p):
     t = 1 + c * math.log(max((i + 1) / length, 1)) if length else 1.0
     r = x_nD[-1, :-1] @ p['w_r'][:, h]
     distances = [int(i - j) for j in x_nD[:, -1]]
-    bias = [r @ p['bank'][d] if d < most else 0.0 for d in distances]
+    bias = [r @ p['bank'][d] if 0 <= d < most else 0.0 for d in distances]
     return np.array(
       [t * (q @ k / math.sqrt(dims.head_dim) + b) for k, b in zip(k_nK, bias, strict=True)]
     )
@@ -1787,7 +1788,7 @@ def goat(dims, hyper, p):
   def place(j, g):
     angles = [w * j for w in frequencies('sink_waves')]
     features = [f(angle) for f in (math.cos, math.sin) for angle in angles]
-    features += [j / length, math.log(1 + j) / math.log(1 + length)]
+    features += [j / length, math.log(1 + max(j, 0)) / math.log(1 + length)]
     units = [y / (1 + math.exp(-y)) for y in np.array(features) @ p['w_in'] + p['b_in']]
     return p['gains'][g] * (units @ p['w_out']) + p['first'][g] * (j == 0)
 
@@ -2913,7 +2914,7 @@ def attention_layer(oracle, weights, x_BSD, positions_BS, mask_BTS, softcap=None
         s_S = s_HS[h]
         if oracle.sink:
           s_S = np.append(s_S, oracle.sink(q_SHK[i, h // several], position[i], h))
-        if s_S.max() > -math.inf:  # else the encoding hides what the mask shows
+        if s_S.max() != -math.inf:  # else the encoding hides what the mask shows
           p_HS[h] = oracle.weights(s_S)[: len(seen)]
         if with_lse:
           lse_BTH[b, t, h] = np.log(np.exp(s_S).sum())

@@ -706,6 +706,38 @@ def test_distances_that_int32_does_not_hold_are_refused(ids, said):
   assert traced.shape == q.shape
 
 
+def test_tables_of_too_many_distances_are_refused():
+  """Of times in seconds, say; not where a table ends by itself, nor where there is none."""
+  q, ids = normal(1, 6, 4, 8), np.array([[0, 5, 9, 20, 30, 2**26 + 1]])
+  run = lambda name, **options: attend(q, q, q, build(name), position_ids=ids, **options)
+  message = f'positions are up to {2**26 + 1} apart; allowed: up to {2**26}, for ALiBi has a row'
+  with pytest.raises(ValueError, match=f'^{message} for each distance: count them in a coarser'):
+    run('alibi')
+  for name in ('t5', 'rope'):
+    assert np.isfinite(run(name)).all()
+  assert jax.eval_shape(lambda: run('alibi', max_position_distance=2**26)).shape == q.shape
+
+
+@pytest.mark.parametrize('axes', [1, 2])
+def test_times_that_float32_does_not_tell_apart_are_refused(axes):
+  """Seconds since 1970 have steps of 128 there; counted from the first of a row they are exact."""
+  q, x = normal(1, 6, 4, 8), normal(1, 6, 32)
+  enc = build('rope') if axes == 1 else build('axial_rope')
+  times = 1.7e9 + np.array([[0.0, 0.5, 2.0, 2.0, 300.0, 900.0]])
+  times = times if axes == 1 else np.stack([0 * times, times], axis=-1)
+  run = lambda ids: attend(q, q, q, enc, position_ids=ids)
+  asked = [run]
+  if axes == 1:
+    asked.append(lambda ids: build('sinusoidal').add_to_input(x, ids))
+  step = 'position_ids of float64 have a step of 0.5, which float32 loses'
+  for refused in asked:
+    with pytest.raises(ValueError, match=f'^{step}; allowed: counted from the first of each row'):
+      refused(times)
+    assert np.isfinite(refused(times.astype(np.float32))).all()
+    from_first = times - times[:, :1]
+    np.testing.assert_array_equal(refused(from_first), refused(from_first.astype(np.float32)))
+
+
 def test_numbers_that_lie_with_other_processes_are_not_read():
   """Only a part of them is here; to read them is an error of JAX."""
   cut = SimpleNamespace(is_fully_addressable=False, dtype=jnp.dtype('int32'), size=4)
@@ -1004,7 +1036,13 @@ def test_positions_that_are_constants_are_known_on_any_mesh():
 def test_members_take_as_many_positions_and_terms_by_distance_take_integers(monkeypatch):
   chain = build('chain', members=('sink', 'axial_rope', 'nope'))
   assert (chain.position_kind, chain.positions_per_token) == ('floats', 2)
-  assert build('chain', members=('rope', 'alibi')).position_kind == 'integers'
+  of_integers = build('chain', members=('rope', 'alibi'))
+  assert of_integers.position_kind == 'integers'
+  q, ids = normal(1, 6, 4, 8), np.arange(6)[None] / 2
+  with pytest.raises(
+    ValueError, match='dtype float64; allowed: integers, for ALiBi takes no other'
+  ):
+    attend(q, q, q, of_integers, position_ids=ids)
   assert build('chain', members=('fox', 'sink')).position_kind is None
   both = type('Both', (ENCODINGS['alibi'],), {'position_kind': 'floats'})
   monkeypatch.setitem(ENCODINGS, 'both', both)

@@ -486,6 +486,31 @@ def test_angles_a_million_positions_out_are_as_coarse_as_declared(name):
     assert found == pytest.approx(moved, rel=1 / 3)
 
 
+OF_AXES = [(name, {'axes': 2}) for name in ('alibi', 'pape', 'pape_ri')]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+  ('name', 'hyper'), [(n, {}) for n in positions_without_end() if n in NOT_MOVED] + OF_AXES
+)
+def test_what_loses_whole_positions_from_2_to_the_24_on_says_so(name, hyper):
+  sizes = {'model_dim': 256, 'heads': 4, 'head_dim': 64, 'train_length': 512}
+  enc, rng = make(name, **sizes, rngs=nnx.Rngs(0), **hyper), np.random.default_rng(0)
+  q, k, v = rng.standard_normal((3, 1, 16, 4, 64)).astype(np.float32)
+  x = rng.standard_normal((1, 16, 256)).astype(np.float32)
+  options = {'x': x, 'max_position_distance': 15, 'outer_hooks_applied': True, 'backend': 'dense'}
+  at = lambda shift: shift + positions_in_order(enc, 16)
+  run = jax.jit(lambda shift: attend(q, k, v, enc, position_ids=at(shift), **options))
+  is_lost = np.abs(run(2**25) - run(0)).max() > 1e-4
+  of_axes = 'with `axes`' in (enc.limit or '')  # alibi's, and of what it is within
+  is_said = 'float32: ' in (enc.limit or '') and (bool(hyper) or not of_axes)
+  if name == 'hyperbolic_rope':  # of what positions grow by along a row
+    assert is_said
+    assert not is_lost
+  else:
+    assert is_lost == is_said
+
+
 @pytest.mark.parametrize('name', ['sinusoidal', 'learned_fourier'])
 def test_waves_at_the_input_a_million_positions_out_are_off_as_declared(name):
   """In models of 256 channels, against float64."""
@@ -904,6 +929,17 @@ def test_xpos_says_where_one_block_spans_too_much():
   assert np.isnan(at(40_000)[:, 6:]).all()
 
 
+def test_xpos_says_where_a_key_is_further_than_its_factor_reaches():
+  """Else that factor would be cut off, and the score another number."""
+  enc, (x, weights, _) = build('xpos'), inputs()
+  run = jax.jit(lambda position_ids: layer(enc, weights, x, position_ids=position_ids))
+  at = lambda jump: run(jnp.array([[5, 6, jump, 7, 8, 9, 10, 11, 12, 13, 14]]))
+  found, desired = at(40_000), at(7)
+  np.testing.assert_array_equal(found[:, :2], desired[:, :2])
+  assert np.isnan(found[:, 2:]).all()
+  assert np.isfinite(at(-30_000)).all()
+
+
 def test_xpos_says_where_a_row_is_longer_than_one_tile_may_be():
   """On `dense` a row is one tile, so that a long one ends in NaN; `blockwise` has short tiles."""
   one = SIZES | {'heads': 1, 'kv_heads': 1}
@@ -950,6 +986,18 @@ def test_a_gate_of_zeros_has_finite_gradients():
   q, k = jnp.ones((1, 4, 4, 8)), jnp.ones((1, 4, 2, 8))
   grads = jax.jit(jax.grad(lambda enc: attend(q, k, k, enc, backend='dense').sum()))(enc)
   assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize('kind', ['integers', 'floats'])
+def test_random_positions_are_drawn_for_contiguous_ones(kind):
+  """Others would be places of no draw."""
+  enc, key = build('random_positions', longest=64, kind=kind), jax.random.key(0)
+  assert enc.sample_positions(jnp.array([[0, 1, 2, 0, 1]]), 1, key).shape == (1, 5)
+  for low, high in ((0, 9), (-1, 3)):
+    ids = jnp.array([[0, low, 2, high, 1]])
+    message = f'position_ids go from {low} to {high} for 5 tokens; allowed: contiguous ones'
+    with pytest.raises(ValueError, match=f'^{message}'):
+      enc.sample_positions(ids, 1, key)
 
 
 def test_random_positions_of_many_documents_and_of_too_long_ones():

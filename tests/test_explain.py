@@ -80,6 +80,19 @@ def test_a_model_is_described_by_its_shapes(explained, monkeypatch, name):
   assert ('Export: as a model of the family llama' in text) == (name == 'rope')
 
 
+@pytest.mark.parametrize(
+  ('name', 'said'),
+  [
+    ('fox', 'not read: at most the order of tokens is'),
+    ('rope', 'as they are, real numbers'),
+    ('alibi', 'as they are, integers'),
+    ('pose', 'sampled, once a forward pass'),
+  ],
+)
+def test_which_positions_are_read_is_shown(explained, name, said):
+  assert f'positions │ {said}' in explained(f'--config.encoding.name={name}')
+
+
 def test_known_limits_are_shown(explained):
   text = explained('--config.encoding.name=chain', '--config.encoding.members=rope,entmax')
   assert 'angles are float32: with all positions a million further' in text
@@ -298,8 +311,8 @@ def test_laws_are_checked_of_each_encoding_of_a_config(monkeypatch, capsys):
   """The laws themselves are tests of test_extension.py and test_laws.py."""
   asked = []
 
-  def check_laws(enc):
-    asked.append(type(enc).__name__)
+  def check_laws(enc, is_causal):
+    asked.append((type(enc).__name__, is_causal))
     found = [laws.Verdict('tiles', True), laws.Verdict('shift', None, 'it declares so')]
     return [*found, *([laws.Verdict('finite', False, 'output is nan')] * (len(asked) == 2))]
 
@@ -312,7 +325,30 @@ def test_laws_are_checked_of_each_encoding_of_a_config(monkeypatch, capsys):
   pattern = ['--config.encoding.name=pattern', '--config.encoding.layers=rope,nope']
   assert explain.main([*flags, *pattern, '--check']) == 1
   assert re.search(r'^FAILS +finite: .*; output is nan$', capsys.readouterr().out, re.MULTILINE)
-  assert asked == ['ALiBi', 'RoPE', 'NoPE']
+  assert asked == [('ALiBi', True), ('RoPE', True), ('NoPE', True)]
+  assert explain.main([*flags, '--config.encoding.name=rope', '--check', '--bidirectional']) == 0
+  assert asked[3:] == [('RoPE', False)]
+
+
+def test_laws_of_both_sides_are_asked_with_check_and_refused_where_there_are_none(explained):
+  with pytest.raises(UserError, match=r'^--bidirectional=True: does nothing here; allowed: with -'):
+    explained('--bidirectional')
+  with pytest.raises(UserError, match=r'^is_causal=False; allowed: True, for CoPE is defined for '):
+    explained('--check', '--bidirectional', '--config.encoding.name=cope')
+
+
+@pytest.mark.parametrize(
+  ('fields', 'said'),
+  [
+    (('name=alibi',), 'served'),
+    (('name=fox',), 'refused, by FoX'),
+    (('name=fox', 'both_ways=True'), 'served'),
+    (('name=chain', 'members=rope,fox'), 'refused, by FoX'),
+  ],
+)
+def test_who_refuses_a_call_without_a_causal_mask_is_shown(explained, fields, said):
+  text = explained(*(f'--config.encoding.{field}' for field in fields))
+  assert f'without a causal mask │ {said} ' in text
 
 
 def test_a_host_of_a_slice_of_several_is_told_to_use_one_chip(explained, monkeypatch):

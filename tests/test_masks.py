@@ -492,18 +492,20 @@ PAIRS = np.array([0, 0, 0, 1, 1, 0, 0, 1, 1, 1, 1])
 PLACES = np.array([0, 4, 8, 0, 4, 0, 3, 0, 3, 6, 9])
 
 
-def across(enc, x_BSD, positions, keys: int, mask_ids=None):
+def across(enc, x_BSD, positions, keys: int, mask_ids=None, weights=None, **options):
   """Attention of the tokens behind `keys` others to these, as the page has it; with `mask_ids`, as
   it says of rows of several pairs.
   """
+  weights = inputs()[1] if weights is None else weights
   page = (REPOSITORY / 'docs' / 'attend.md').read_text()
   (recipe,) = re.findall(r'(def across\(.*?)\n\n', page, re.DOTALL)
   if mask_ids is not None:
     (of_pairs,) = re.findall(r'`mask=(lambda i, j, a, b: .*? & \(j < S\))`', page)
     recipe = recipe.replace('lambda i, j: j < S', of_pairs)
-  names = {'jnp': jnp, 'enc': enc, 'attend': functools.partial(attend, x=x_BSD, mask_ids=mask_ids)}
+  own_attend = functools.partial(attend, x=x_BSD, mask_ids=mask_ids, **options)
+  names = {'jnp': jnp, 'enc': enc, 'attend': own_attend}
   exec(recipe, names)
-  q, k, v = (jnp.einsum('bsd,dhk->bshk', x_BSD, inputs()[1][n]) for n in 'qkv')
+  q, k, v = (jnp.einsum('bsd,dhk->bshk', x_BSD, weights[n]) for n in 'qkv')
   positions = positions_of(enc, positions[None])[0]
   ends = positions[:keys], positions[keys:]
   return names['across'](q[:, keys:], k[:, :keys], v[:, :keys], *ends)
@@ -542,6 +544,20 @@ def test_keys_of_another_sequence_are_those_of_the_oracle(name):
   options = {'T': S - KEYS, 'is_causal': False, 'mask': np.arange(S)[None, None] < KEYS}
   p, positions = parameters(build(known)), np.stack([positions] * B)
   close(found, expected(known, p, w, x64, position_ids=positions, **options))
+
+
+@pytest.mark.parametrize('name', ['t5_bidirectional', 'axial_rope', 'kv_shift'])
+def test_keys_of_another_sequence_in_tiles_are_those_of_the_oracle(name):
+  """With all gradients."""
+  positions = np.concatenate([4 * np.arange(KEYS), 3 * np.arange(S - KEYS)])
+  options = {'T': S - KEYS, 'is_causal': False, 'mask': np.arange(S)[None, None] < KEYS}
+  options['position_ids'] = np.stack([positions] * B)
+
+  def recipe(enc, weights, x, *, backend, block_sizes, **_):
+    tiles = dict(backend=backend, block_sizes=block_sizes)
+    return across(enc, x, positions, KEYS, weights=weights, **tiles)
+
+  check_with_oracle(name, options, 'blockwise', TILES['blockwise'], layer=recipe)
 
 
 @pytest.mark.parametrize(
@@ -592,6 +608,50 @@ def test_what_does_not_tell_left_from_right_is_listed():
   assert even == {name for name, same in found.items() if same == [True, False]}
   assert no_order == {'nope', 'drope', 'repo'}
   assert all(found[name] == [True, True] for name in no_order)
+
+
+# What `docs/attend.md` says of branches that hide each other: who reads what a mask hides.
+BRANCHES_MEET = {
+  *('kv_shift', 'key_offset', 'path', 'selective_rope', 'fox', 'cable', 'wall', 'carope'),
+  *('grape_m_context', 'mta', 'selective', 'dape_v2', 'ultravico', 'hyperbolic_rope'),
+  'jordan_rope',
+}
+OF_VISIBLE_KEYS = {'cope', 'stick_breaking', 'grape_ap', 'row_gates'}
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    pytest.param(n, marks=daily_if(n in ('kv_shift', 'fox', 'cope', 't5'), 'ci'))
+    for n in ENCODINGS
+    if n != 'chain'
+  ],
+)
+def test_branches_that_hide_each_other_are_as_alone_but_for_those_that_are_named(name):
+  enc, (x, weights, _) = build(name), inputs()
+  root, of_each = 3, 4
+  seen, own = np.ones((1, S, S), bool), np.r_[:root, root + of_each : S]
+  seen[:, root + of_each :, root : root + of_each] = False
+  ids = np.r_[: root + of_each, root : root + of_each][None]
+
+  @jax.jit
+  def run(enc, x, ids, mask):
+    options = dict(mask=mask, max_position_distance=S, backend='dense')
+    return layer(enc, weights, x, position_ids=ids, **options)
+
+  there = run(enc, x, ids, seen)[:, root + of_each :]
+  alone = run(enc, x[:, own], ids[:, own], np.ones((1, len(own), len(own)), bool))[:, root:]
+  if name in BRANCHES_MEET:
+    assert not np.abs(there - alone).max() < 1e-2
+  else:
+    close(there, alone)
+
+
+def test_the_page_names_who_reads_what_a_mask_hides():
+  page = (REPOSITORY / 'docs' / 'attend.md').read_text()
+  said = page.partition('*What a mask does not hide.*')[2].partition('*Cross-attention*')[0]
+  found = {*re.findall('`([a-z_0-9]+)`', said)}
+  assert found & {*ENCODINGS} == BRANCHES_MEET | OF_VISIBLE_KEYS
 
 
 def test_a_function_tells_masks_apart():

@@ -168,12 +168,17 @@ def attend(
       `positions_per_token`, `takes_positions_per_head`); None: 0, 1, 2, ... within each segment,
       which takes less time and memory than the same numbers given, and more kernels serve.
       Integers of any dtype, but values that int32 does not hold, or 2^31 or more apart, are
-      refused; not as arguments of a compiled function, where they wrap.
-      They are data: no gradient reaches them. Rotations know them in float32, in which whole
-      numbers are exact up to 2^24.
+      refused; not as arguments of a compiled function, where they wrap. Floats of 64 bits become
+      float32: where two tokens in a row would no longer differ, as of times in seconds since 1970,
+      they are refused, where jax has not rounded them before.
+      They are data: no gradient reaches them. Coordinates are float32, in which whole numbers are
+      exact up to 2^24. Where `position_kind` is None, they are not read, and nothing says so: such
+      an encoding knows the order of tokens at most.
     segment_ids: integers [B|1, S]; a run of equal ids is a segment, and queries see the keys of
       their own segment only (packing).
-    is_causal: whether keys to the right are hidden.
+    is_causal: whether keys to the right are hidden: by index, whatever positions are. By position:
+      is_causal=False with mask=lambda i, j, a, b: b <= a and positions as `mask_ids`; what is
+      `causal_only` refuses that, so sort its tokens by position before.
     window: how many tokens a query sees, itself included, counted by index; None: all. Without a
       causal mask it sees window - 1 tokens on either side: a span of 128 tokens around a query, 64
       on either side, as released encoders count it, is a window of 65.
@@ -192,6 +197,10 @@ def attend(
       Under jax.jit it is static: one that is defined anew for each call is compiled anew with each.
       Or an array, bool [B|1, T, S], True where a query sees a key, which `dense` alone takes: on a
       mesh that cuts sequences, each device then has all keys. A query that sees no key gets 0.
+      It hides keys, and nothing else: kv_shift, key_offset, path and selective_rope read the token
+      before, hidden or not; the latter two, fox, cable, wall, carope and grape_m_context sum over
+      all tokens between a key and its query; cope, stick_breaking, grape_ap and row_gates sum over
+      visible ones. docs/attend.md has all ("What a mask does not hide").
       Encodings that count visible keys (`needs_num_visible`; not relu with a `length` or
       with alpha=0) take an array alone. None: no such mask.
     mask_ids: integers [B|1, S], one a token, where masks differ from sequence to sequence: `mask`

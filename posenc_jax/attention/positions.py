@@ -62,11 +62,11 @@ def check_positions(enc: Encoding, position_ids, B: int, S: int) -> None:
   elif enc.takes_positions_per_head and position_ids.ndim == 3:
     each = (enc.dims.kv_heads,)
   check_ids('position_ids', position_ids, (B, S, *each))
-  dtype, name = position_ids.dtype, type(enc).__name__
+  dtype = position_ids.dtype
   if enc.position_kind == 'integers' and not jnp.issubdtype(dtype, jnp.integer):
-    raise ValueError(
-      f'position_ids has dtype {dtype}; allowed: integers, for {name} takes no other'
-    )
+    part = next((part for part in enc.parts() if part.position_kind == 'integers'), enc)
+    allowed = f'integers, for {type(part).__name__} takes no other'
+    raise ValueError(f'position_ids has dtype {dtype}; allowed: {allowed}')
   check_numbers_of_positions(position_ids)
 
 

@@ -25,6 +25,7 @@ from posenc_jax.encodings.core.declarations import check_declared
 # The name, for jax.checkpoint, of what a backend's backward pass reads of its forward pass: where
 # it is kept, attention is not computed again.
 CHECKPOINT_NAME = 'attention'
+MOST_DISTANCE = 2**26  # of tables, which have a row for each distance on both sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,4 +254,10 @@ def _distance_range(enc, max_position_distance: int | None) -> tuple[int, int]:
   if not ends:
     need = 'traced positions need a static max_position_distance'
     raise ValueError(f'{type(enc).__name__} has terms by distance: {need}')
+  if min(ends) > MOST_DISTANCE:
+    allowed = (
+      f'up to {MOST_DISTANCE}, for {type(enc).__name__} has a row for each distance: count them in '
+      'a coarser unit, or take an encoding without terms by distance, such as rope'
+    )
+    raise ValueError(f'positions are up to {min(ends)} apart; allowed: {allowed}')
   return -min(ends), min(ends)

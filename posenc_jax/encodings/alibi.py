@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import ENDS_OF_COORDINATES, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_above, check_at_least
 
 DEFAULT_EXPONENT = 8.0
@@ -69,6 +69,7 @@ class ALiBi(Encoding):
   parameter_summary = 'none, or its slopes'
   reads_window_alone = True
   reported_extrapolation = 'better to about 3 L, then flat; sliding windows: flat (its authors)'
+  limit = f'with `axes`, {ENDS_OF_COORDINATES}'
   bias_in_scale = False
   parameters_depend_on = ('balanced',)
 
@@ -111,7 +112,7 @@ class ALiBi(Encoding):
     self.spread, self.balanced = spread, balanced
     self.positions_per_token = axes
     if axes > 1:
-      self.switched_off = ('bias',)
+      self.switched_off, self.position_kind = ('bias',), 'floats'
     elif type(self).score is ALiBi.score:  # and not that of a subclass
       self.switched_off = ('score',)
     if learned:

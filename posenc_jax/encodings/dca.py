@@ -23,7 +23,10 @@ class DCA(ReindexedRoPE):
   """
 
   paper = 'An et al. 2024, arXiv:2402.17463'
-  limit = None  # positions within a chunk are exact
+  limit = (
+    'a query that sees a key in a later chunk, as where positions decrease, is NaN; positions are '
+    'float32: from 2^23 on, those at an end of a chunk may count in the next'
+  )
   relative = False
   position_kind = 'integers'
   qk_width_factor = 3
@@ -53,8 +56,15 @@ class DCA(ReindexedRoPE):
     return (inside_i, inside_j), (next_i, inside_j), (far_i, inside_j)
 
   def is_beyond(self, tile):
-    chunks_BTS = self._chunk_of(tile.i)[:, :, None] - self._chunk_of(tile.j)[:, None]
+    chunks_BTS = self._chunks_between(tile)
     return chunks_BTS >= 1, chunks_BTS >= 2
+
+  def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
+    s_BHTS = super().score(s_BHTS, q_BHTK, k_BGSK, tile)
+    return jnp.where(self._chunks_between(tile)[:, None] < 0, jnp.nan, s_BHTS)
+
+  def _chunks_between(self, tile):
+    return self._chunk_of(tile.i)[:, :, None] - self._chunk_of(tile.j)[:, None]
 
   def _chunk_of(self, position):
     return self._groups_before(position, self.stride)

@@ -20,7 +20,7 @@ class GOAT(Encoding):
   """s_ij = q_i . k_j / sqrt(K) + sum_r (a_hr cos w_r d + b_hr sin w_r d) - m_h d + u_h(j).
 
     d = i - j,   u_h(j) = g_h f(j) . w_out + e_h [j = 0]
-    f(j) = SiLU([cos v j | sin v j | j / L | log(1 + j) / log(1 + L)] w_in + b_in)
+    f(j) = SiLU([cos v j | sin v j | j / L | log(1 + max(j, 0)) / log(1 + L)] w_in + b_in)
 
   Attention with trainable priors, Litman and Guo 2026: waves and a recency bias of the distance,
   and a sink of the key's place. w_r = base^(-r/(R - 1)), r < R = `waves`, and so v of `sink_waves`.
@@ -31,7 +31,8 @@ class GOAT(Encoding):
   In the released code, which the weights of this prior were compared with, the prior takes 2R + 1
   of the channels of q and k of each head, and K counts the others; here heads keep all channels for
   q . k. f has no bias after w_out: alike for all keys, it changes no softmax. The released preset
-  for GPT is waves=0 with sink_waves=8.
+  for GPT is waves=0 with sink_waves=8. Its positions rise: where they do not, a key at a later one
+  gets m_h a position more. max(j, 0) is ours, of positions below 0.
   """
 
   paper = 'Litman and Guo 2026, arXiv:2601.15380'

@@ -21,6 +21,7 @@ class GroupBias(Encoding):
   paper = 'Woo et al. 2024, arXiv:2402.02592'
   parameter_summary = 'two numbers a head and layer'
   limit = 'groups are float32: different ones from 2^24 on may count as one'
+  position_kind = 'floats'
   bias_in_scale = False
   per_layer = ('b', 'c')
 

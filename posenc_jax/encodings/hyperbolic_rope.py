@@ -31,7 +31,10 @@ class HyperbolicRoPE(Encoding):
   paper = 'Dai et al. 2025, arXiv:2509.05218'
   parameter_summary = 'none'
   reported_extrapolation = 'perplexity 13.4 at L, 16.5 at 2 L, 110 at 6 L (its authors, 155M)'
-  limit = 'positions may not decrease within a document: from one that does on, its row is NaN'
+  limit = (
+    'positions may not decrease within a document: from one that does on, its row is NaN; what '
+    'they grow by along a row is float32: from 2^24 on, near tokens may count as one'
+  )
   bias_in_scale = True
   causal_only = True
   reads_qk = True

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import ENDS_OF_COORDINATES, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.parameters import uniform
 from posenc_jax.xla_ops import exact_einsum, exact_matmul
@@ -29,6 +29,7 @@ class PaPE(Encoding):
 
   paper = 'Øhrstrøm et al. 2026, arXiv:2602.01418'
   parameter_summary = 'directions and two projections a layer'
+  limit = ENDS_OF_COORDINATES
   position_kind = 'floats'
   bias_in_scale = True
   applies_scale = True
@@ -86,6 +87,7 @@ class PaPERI(Encoding):
 
   paper = PaPE.paper
   parameter_summary = 'a projection a layer, fixed factors'
+  limit = ENDS_OF_COORDINATES
   position_kind = 'floats'
   bias_in_scale = True
   applies_scale = True

@@ -4,9 +4,10 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from posenc_jax.encodings.core.base import Dims, LengthError
+from posenc_jax.encodings.core.base import Dims, LengthError, is_readable
 from posenc_jax.encodings.core.bounds import check_at_least, check_between, check_one_of
 from posenc_jax.encodings.core.position_wrapper import PositionWrapper
 
@@ -91,6 +92,11 @@ class RandomPositions(PositionWrapper):
       keys = key[None]
     is_drawn = self.shortest is not None and key is not None
     T, fewest = position_ids.shape[1], self.shortest if is_drawn else self.longest
+    if T and is_readable(position_ids):
+      known = np.asarray(position_ids)
+      if known.min() < 0 or known.max() >= T:
+        problem = f'position_ids go from {known.min()} to {known.max()} for {T} tokens'
+        raise ValueError(f'{problem}; allowed: contiguous ones, 0, 1, 2, ... of each document')
     if self.kind == 'integers' and fewest < T:
       problem = f'{T} tokens, which may be one document, for {fewest} positions'
       raise LengthError(f'{type(self).__name__}: {problem}')

@@ -5,7 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from posenc_jax.encodings.core.base import Dims, Encoding
+from posenc_jax.encodings.core.base import ENDS_OF_COORDINATES, Dims, Encoding
 from posenc_jax.encodings.core.bounds import check_at_least
 from posenc_jax.encodings.core.hyperparameters import has_type
 from posenc_jax.encodings.core.parameters import normal, zeros
@@ -33,6 +33,7 @@ class Swin(Encoding):
 
   paper = 'Liu et al. 2021, arXiv:2103.14030; Bao et al. 2021, arXiv:2106.08254'
   parameter_summary = 'a table a layer'
+  limit = ENDS_OF_COORDINATES
   bias_in_scale = False
   per_layer = ('table',)
 
@@ -69,6 +70,7 @@ class SwinV2(Encoding):
 
   paper = 'Liu et al. 2021, arXiv:2111.09883'
   parameter_summary = 'an MLP a layer'
+  limit = ENDS_OF_COORDINATES
   position_kind = 'floats'
   bias_in_scale = False
   per_layer = ('w_in', 'b_in', 'w_out')

@@ -20,8 +20,9 @@ class XPos(Encoding):
   z^((i - c) / scale_base), keys z^((c - j) / scale_base) with c in the middle of the sequence,
   which overflows beyond some 70,000 positions. Here c is the first query of each tile of scores,
   and `score` makes the products itself. The positions of one tile's queries must lie within `span`
-  of its first, 32,000 by default: a row beyond is NaN. Packed documents may be no longer, nor may
-  any row on `dense`, to which it is one tile.
+  of its first, 32,000 by default: a row beyond is NaN, and so is one that sees a key further beyond
+  the first query, as where positions decrease. Packed documents may be no longer, nor may any row
+  on `dense`, to which it is one tile.
 
   The paper evaluates with blockwise causal attention, which is a mask and not part of this: queries
   see their own block of c tokens and the one before. `attend` takes it,
@@ -100,6 +101,7 @@ class XPos(Encoding):
 
     q_BHTK, k_BGSK = decay(q_BHTK, ahead_BT), decay(k_BGSK, behind_BS)
     products_BHTS = per_kv_head(scaled_dot, q_BHTK, k_BGSK)
-    lost_B1T1 = jnp.abs(ahead_BT)[:, None, :, None] > self.span()
+    is_far_BT, is_far_BS = jnp.abs(ahead_BT) > self.span(), -behind_BS > self.span()
+    is_lost_B1TS = (is_far_BT[:, :, None] | is_far_BS[:, None])[:, None]
     s_BHTS = self.scale(self.dims.head_dim) * products_BHTS
-    return jnp.where(lost_B1T1, jnp.nan, s_BHTS)
+    return jnp.where(is_lost_B1TS, jnp.nan, s_BHTS)

@@ -108,7 +108,7 @@ def decode(
   softcap: float | None = None,
 ):
   """Logits of the token after each of tokens_BT, which follow those of the cache, as many in each
-  row.
+  row, at contiguous positions: it cannot be told others.
 
   They are, up to rounding, those of a call of the model with all S tokens that the cache has slots
   for: an encoding that reads how long a call is, as `dynamic` scaling of RoPE does, reads S, and

@@ -64,6 +64,8 @@ WHOLE_ROWS = (
   'scores of all its queries at once'
 )
 ALL_ROWS = 'all scores must be there at once: memory grows with the square of the length'
+# The `limit` of encodings whose scores read differences of coordinates.
+ENDS_OF_COORDINATES = 'positions are float32: different ones from 2^24 on may count as one'
 
 
 class LengthError(ValueError):
@@ -533,18 +535,27 @@ DECLARED = tuple(
 def check_numbers_of_positions(position_ids) -> None:
   """Raises ValueError, one line, for positions that may have been rounded and, unless they are
   traced or lie with other processes, too, for integers of which int32 does not hold all and the
-  distances between them.
+  distances between them, and for float64 of which float32 makes two tokens in a row one place.
   """
   dtype = position_ids.dtype
   is_whole = jnp.issubdtype(dtype, jnp.integer)
   if not (is_whole or (jnp.issubdtype(dtype, jnp.floating) and dtype.itemsize >= 4)):
     raise ValueError(f'position_ids has dtype {dtype}; allowed: integers, or floats of 32 bits')
-  if is_whole and position_ids.size and is_readable(position_ids):
-    known = np.asarray(position_ids)
+  if not (position_ids.size and is_readable(position_ids)):
+    return
+  known = np.asarray(position_ids)
+  if is_whole:
     low, high = int(known.min()), int(known.max())
     if low < -(2**31) or high >= 2**31 or high - low >= 2**31:
       allowed = 'values of int32, less than 2^31 apart'
       raise ValueError(f'position_ids go from {low} to {high}; allowed: {allowed}')
+  elif dtype.itemsize > 4:
+    steps = np.diff(known, axis=1)
+    lost = steps[(steps != 0) & (np.diff(known.astype(np.float32), axis=1) == 0)]
+    if lost.size:
+      problem = f'position_ids of {dtype} have a step of {lost[0]:.3g}, which float32 loses'
+      allowed = 'counted from the first of each row, subtracted in float64; or float32'
+      raise ValueError(f'{problem}; allowed: {allowed}')
 
 
 def is_readable(array) -> bool:

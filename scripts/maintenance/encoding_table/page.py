@@ -78,8 +78,14 @@ def markdown() -> str:
   return words.substitute(
     tables='\n\n'.join(tables),
     limits=limits(),
-    causal_only=textwrap.fill(', '.join(causal_only()), 100, break_on_hyphens=False),
+    causal_only=_in_lines(causal_only()),
+    floats=_in_lines(takers_of('floats')),
+    unread=_in_lines(takers_of(None)),
   )
+
+
+def _in_lines(names: list[str]) -> str:
+  return textwrap.fill(', '.join(names), 100, break_on_hyphens=False)
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -146,6 +152,13 @@ def causal_only() -> list[str]:
   """The encodings that by default take no call without a causal mask, but those of members."""
   encodings = ((name, declared(name)) for name in BUILT_IN)
   return [f'`{n}`' for n, enc in encodings if enc.causal_only and not isinstance(enc, Composite)]
+
+
+def takers_of(position_kind: str | None) -> list[str]:
+  """The encodings that by default take such positions, but those of members."""
+  encodings = ((name, declared(name)) for name in BUILT_IN)
+  takes = lambda enc: enc.position_kind == position_kind and not isinstance(enc, Composite)
+  return [f'`{n}`' for n, enc in encodings if takes(enc)]
 
 
 @functools.cache
