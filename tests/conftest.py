@@ -115,12 +115,15 @@ DAILY_OF_CI = {
 # Single tests that take seconds each, of files whose other tests are those of every day.
 LONG = {
   'test_a_helper_beside_a_study_is_no_script_of_the_same_name',
+  'test_a_run_of_no_steps_needs_no_text_and_keeps_no_moments',
+  'test_a_run_on_integers_scores_and_writes_them',
   'test_a_training_that_ends_says_how_it_is_evaluated_but_not_in_a_sweep',
   'test_all_checkpoints_damaged_are_an_error_that_removes_nothing',
   'test_alibi_of_two_axes_is_that_of_croma',
   'test_an_import_needs_no_accelerator',
   'test_bfloat16_far_out_is_as_near_to_float32_as_its_rounding',
   'test_cayley_string_starts_as_rope_in_its_own_basis',
+  'test_controls_of_a_task_are_what_the_model_says_of_single_examples',
   'test_documents_that_are_joined_with_nothing_between_are_said_to_be',
   'test_documents_that_are_too_short_are_said_to_be_left_out',
   'test_gradient_of_blockwise_attention_is_linear_in_memory',
