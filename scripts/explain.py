@@ -276,7 +276,7 @@ def how_terms_are_scaled(enc: encodings.Encoding) -> str:
 def how_positions_come(enc: encodings.Encoding) -> str:
   """Where an encoding's positions come from, in words."""
   if enc.position_kind is None:
-    return 'not read: at most the order of tokens is'
+    return 'not read, but for the order of tokens where that counts'
   if enc.takes_carried_positions:
     return 'at the input those of the data, moved by a random amount in training'
   if enc.has('positions_of_tokens'):

@@ -1501,6 +1501,16 @@ def test_lssa_behind_several_turns_of_a_head_is_that_of_one(name):
   assert np.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize('behind', ['talking_heads', {'name': 'bam', 'ssmax': True}])
+def test_gradients_of_members_behind_dca_are_finite(behind):
+  """Hidden keys in later chunks are none of theirs."""
+  chain = build('chain', members=({'name': 'dca', **RECORDS['dca'].hyper}, behind))
+  x, weights, _ = inputs()
+  loss = lambda chain: layer(chain, weights, x, backend='dense').var()
+  gradients = jax.jit(jax.grad(loss))(chain)
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+
+
 def test_lssa_of_scores_far_below_is_softmax():
   """There softplus is the exponential: behind a bias that grows to -5e5 nothing is lost."""
   steep = {'name': 'alibi', 'factor': 1e-5}

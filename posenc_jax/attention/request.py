@@ -259,5 +259,7 @@ def _distance_range(enc, max_position_distance: int | None) -> tuple[int, int]:
       f'up to {MOST_DISTANCE}, for {type(enc).__name__} has a row for each distance: count them in '
       'a coarser unit, or take an encoding without terms by distance, such as rope'
     )
-    raise ValueError(f'positions are up to {min(ends)} apart; allowed: {allowed}')
+    raise ValueError(
+      f'positions, or max_position_distance, are up to {min(ends)} apart; allowed: {allowed}'
+    )
   return -min(ends), min(ends)

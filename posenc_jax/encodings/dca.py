@@ -61,7 +61,9 @@ class DCA(ReindexedRoPE):
 
   def score(self, s_BHTS, q_BHTK, k_BGSK, tile):
     s_BHTS = super().score(s_BHTS, q_BHTK, k_BGSK, tile)
-    return jnp.where(self._chunks_between(tile)[:, None] < 0, jnp.nan, s_BHTS)
+    # not of keys that are hidden: members of a chain would multiply that NaN by gradients of 0
+    is_open_BTS = tile.mask & (self._chunks_between(tile) < 0)
+    return jnp.where(is_open_BTS[:, None], jnp.nan, s_BHTS)
 
   def _chunks_between(self, tile):
     return self._chunk_of(tile.i)[:, :, None] - self._chunk_of(tile.j)[:, None]

@@ -102,6 +102,6 @@ class XPos(Encoding):
     q_BHTK, k_BGSK = decay(q_BHTK, ahead_BT), decay(k_BGSK, behind_BS)
     products_BHTS = per_kv_head(scaled_dot, q_BHTK, k_BGSK)
     is_far_BT, is_far_BS = jnp.abs(ahead_BT) > self.span(), -behind_BS > self.span()
-    is_lost_B1TS = (is_far_BT[:, :, None] | is_far_BS[:, None])[:, None]
+    is_lost_BTS = tile.mask & (is_far_BT[:, :, None] | is_far_BS[:, None])
     s_BHTS = self.scale(self.dims.head_dim) * products_BHTS
-    return jnp.where(is_lost_B1TS, jnp.nan, s_BHTS)
+    return jnp.where(is_lost_BTS[:, None], jnp.nan, s_BHTS)

@@ -121,8 +121,7 @@ def score(
         `evaluator` finds (the model itself; a run must have the tokenizer that cuts documents, or
         be of the task of the model), by `stride`, `alpha` and `beta`.
     attention: of an `LM`: keyword arguments of `LM.__call__` but dtype, such as {'window': 128}; no
-      `prefix`, whose tokens would be asked for what they see, and nothing else that shows a token
-      those after it.
+      `mask`, and no `prefix` or else that shows a token those after it, which it is asked for.
     settings: those of the protocol, by name.
 
   Returns:
@@ -215,17 +214,19 @@ def _likelihoods(
     if isinstance(run, Run) and nll == run.nats:
       return nll, run.model.vocab >= MANY_SYMBOLS
     return functools.partial(_nats_of_each, nll), False
-  for name, reason in (
-    ('dtype', 'an LM is float32'),
-    ('prefix', 'its tokens see what they are asked for'),
-    ('is_causal', 'a token would see what it is asked for'),
+  for name, plain, reason in (
+    ('dtype', 'none', 'an LM is float32'),
+    ('prefix', 0, 'tokens would see what they are asked for'),
+    ('is_causal', True, 'tokens would see what they are asked for'),
+    ('mask', None, 'another one in a function (tokens_BT) -> nats_BT of your own'),
   ):
-    if name in (attention or {}):
-      raise ValueError(f'attention: {name}={attention[name]!r}; allowed: none, {reason}')
+    if attention and attention.get(name, plain) is not plain:
+      raise ValueError(f'attention: {name}={attention[name]!r}; allowed: {plain}, for {reason}')
 
   options = {
     name: tuple(given) if isinstance(given, list) else given
     for name, given in (attention or {}).items()
+    if name not in ('prefix', 'is_causal', 'mask')
   }
   if (ids := options.get('position_ids')) is not None:  # arguments of a compiled function
     options['position_ids'] = in_32_bits(np.asarray(ids))
