@@ -123,8 +123,8 @@ def test_layers_are_held_once(run, monkeypatch):
   """One by one, and no longer in the stack that a checkpoint has."""
   stacked, restore = [], generation.restore
 
-  def watched(*arguments):
-    model, step = restore(*arguments)
+  def watched(*arguments, **options):
+    model, step = restore(*arguments, **options)
     stacked.extend(weakref.ref(leaf) for leaf in jax.tree.leaves(model.layers))
     return model, step
 

@@ -259,6 +259,7 @@ def close(actual, desired, tolerance=2e-5):
   """Equal to float32 rounding, relative to the largest entry: a sum of products cannot do better
   entry by entry.
   """
+  desired = np.asarray(desired)
   size = np.abs(desired[~np.isnan(desired)]).max(initial=1.0)
   np.testing.assert_allclose(actual, desired, rtol=0, atol=tolerance * size)
 
